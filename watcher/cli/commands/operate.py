@@ -69,8 +69,10 @@ EVERY_S = 1.0
 ACK_COUNT = 200
 """The daemon takes at most so many problems in one request."""
 
-NAMED_BY = "by name, id, or a unique beginning of one"
 SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name, or a unique beginning of it.")]
+PipelineOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Any of these pipelines; an id or a beginning of one will do.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ForOption = Annotated[str | None, typer.Option("--for", metavar="2h", help="For how long.")]
 CommentOption = Annotated[str | None, typer.Option(help="Why, for the others.")]
@@ -160,12 +162,8 @@ def events(
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with those to come.")] = False,
     type_: Annotated[list[str] | None, typer.Option("--type", metavar="GLOB", help="Only such, as execution.*")] = None,
-    pipeline: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help=f"Only of these pipelines, {NAMED_BY}.")
-    ] = None,
-    execution: Annotated[
-        str | None, typer.Option(metavar="ID", help="Only of this execution: its id, or 4 characters or more of it.")
-    ] = None,
+    pipeline: PipelineOption = None,
+    execution: Annotated[str | None, typer.Option(metavar="ID", help="Only of this one; 4 characters may do.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with these labels.")] = None,
     since: Annotated[str | None, typer.Option(metavar="2h", help="No older, or since a time.")] = None,
     as_json: JsonOption = False,
@@ -181,14 +179,12 @@ def events(
     daemon = find_daemon(config, url=url)
     _check_labels(daemon, [each for each in label or () if not each.startswith("!")])
     labels, pipelines = [each.replace("=", ":", 1) for each in label or ()], _each_of(daemon, "pipeline", pipeline)
-    lists = {"type": type_, "pipeline": pipelines, "label": labels}
-    query = [(name, value) for name, values in lists.items() for value in values or ()]
     if execution and not (follow and len(execution) == 36):  # it may be about to start
         page = daemon.ask("GET", "/executions", query=[("q", execution), ("limit", "200")])
         by_id = {each["id"]: each for each in page["items"]}
         execution = one_of(by_id.values(), execution, kind="execution", listed_by="watcher events")["id"]
-    if execution:
-        query.append(("execution", execution))
+    lists = {"type": type_, "pipeline": pipelines, "label": labels, "execution": execution and [execution]}
+    query = [(name, value) for name, values in lists.items() for value in values or ()]
     since = since or ("1ms" if follow else None if execution else "1h")
     found = _events(daemon, query, since=since, follow=follow)
     if as_json or not sys.stdout.isatty():
@@ -200,9 +196,7 @@ def events(
         console.print(event_line(event, whole_ids=shows_whole_ids(console)), soft_wrap=True)
 
 
-def _each_of(
-    daemon: DaemonClient, kind: Literal["pipeline", "account", "sink"], words: Sequence[str] | None
-) -> Sequence[str]:
+def _each_of(daemon: DaemonClient, kind: str, words: Sequence[str] | None) -> Sequence[str]:
     """Return the ids of pipelines, or the names of accounts or sinks, that these words name."""
     key = "id" if kind == "pipeline" else "name"  # one pipeline may be watched in two accounts
     known = {each[key]: each for each in daemon.ask("GET", "/status")[f"{kind}s"]} if words else {}
@@ -218,9 +212,7 @@ def _check_labels(daemon: DaemonClient, labels: Sequence[str]) -> None:
     if not labels or any(each.issuperset(labels) for each in carried):
         return
     known = sorted(set[str]().union(*carried))
-    wrong = next((each for each in labels if each not in known), None)
-    if wrong is None:
-        raise DaemonError("no pipeline has all of these labels", code=Exit.NOT_FOUND)
+    wrong = next((each for each in labels if each not in known), " and ".join(labels))
     remedy = did_you_mean(wrong, known) or "watcher status --json lists them"
     raise DaemonError(harmless(f"no pipeline has label {wrong}; {remedy}"), code=Exit.NOT_FOUND)
 
@@ -276,14 +268,9 @@ def _closes_when(problem: dict[str, Any]) -> str:
 
 
 def ack(
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="ID", help="Open problems, by id, title, or a unique beginning of one."),
-    ] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, titles, or beginnings of them.")] = None,
     *,
-    every: Annotated[
-        bool, typer.Option("--all", help="All that nobody has acknowledged; with --undo, all that somebody has.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="All that nobody has; with --undo, that somebody has.")] = False,
     duration: ForOption = None,
     comment: CommentOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
@@ -302,10 +289,8 @@ def ack(
     _check_can_ask("ack --all", yes=yes or not every)
     daemon = find_daemon(config, url=url)
     known = [*daemon.items("/problems")]
-    if every:
-        chosen = [each for each in known if ("acknowledged" in each) == undo]
-    else:
-        chosen = [one_of(known, id_, kind="open problem", listed_by="watcher problems") for id_ in ids or ()]
+    named = [one_of(known, id_, kind="open problem", listed_by="watcher problems") for id_ in ids or ()]
+    chosen = named or [each for each in known if ("acknowledged" in each) == undo]
     titles = {each["id"]: each["title"] for each in chosen}
     if not titles and not as_json:
         print_done(f"nothing to {'take back' if undo else 'acknowledge'}", {}, as_json=False)
@@ -334,9 +319,7 @@ def _check_can_ask(command: str, *, yes: bool) -> None:
 def silence(
     *,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="All of these labels.")] = None,
-    pipeline: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help=f"Any of these pipelines, {NAMED_BY}.")
-    ] = None,
+    pipeline: PipelineOption = None,
     account: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Any of these accounts.")] = None,
     event: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Any of these, as execution.*")] = None,
     sink: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only what goes to these sinks.")] = None,
@@ -363,13 +346,9 @@ def silence(
         raise UsageError("silence needs --for, such as --for 2h; or write --list, or --end ID")
     else:
         _check_labels(daemon, label or ())
-        match = _given(
-            labels=dict(each.split("=", 1) for each in label or ()),
-            pipelines=_each_of(daemon, "pipeline", pipeline),
-            accounts=_each_of(daemon, "account", account),
-            events=event,
-            sinks=_each_of(daemon, "sink", sink),
-        )
+        labels, pipelines = dict(each.split("=", 1) for each in label or ()), _each_of(daemon, "pipeline", pipeline)
+        accounts, sinks = _each_of(daemon, "account", account), _each_of(daemon, "sink", sink)
+        match = _given(labels=labels, pipelines=pipelines, accounts=accounts, events=event, sinks=sinks)
         asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
         made = daemon.ask("POST", "/silences", body={"match": match, **asked})
         share = f"{made['pipelines']} of {len(daemon.ask('GET', '/status')['pipelines'])} pipelines"
@@ -411,8 +390,6 @@ def replay(
     config: ConfigOption = None,
 ) -> None:
     """Send dead letters again, with the same ids. It asks first; without a terminal it needs --yes."""
-    if bool(ids) == bool(state):
-        raise UsageError("replay needs the ids of dead letters, or --state dead")
     if wrong := [each for each in ids or () if not re.fullmatch("[0-9]{1,18}", each)]:
         raise UsageError(f'"{harmless(wrong[0])}" is no id of a delivery; watcher deliveries --state dead lists them')
     _check_can_ask("replay", yes=yes)
@@ -430,7 +407,7 @@ def replay(
 
 
 def scan(
-    pipeline: Annotated[str, typer.Argument(help=f"The pipeline, {NAMED_BY}.")],
+    pipeline: Annotated[str, typer.Argument(help="Its name or id, or a unique beginning of one.")],
     *,
     as_json: JsonOption = False,
     url: UrlOption = None,
