@@ -269,6 +269,8 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "deliveries, waiting": "/deliveries?state=waiting&limit=200",
         "deliveries, dead": "/deliveries?state=dead&limit=200",
         "deliveries, silenced (none)": "/deliveries?state=silenced",
+        "deliveries, failed": "/deliveries?type=execution.failed&limit=200",
+        "deliveries, waiting, of a type there is none of": "/deliveries?state=waiting&type=pipeline.gap",
         "problems": "/problems?limit=200",
         "problems, closed": "/problems?state=closed&limit=200",
         "one problem": f"/problems/{of_problem}",

@@ -373,10 +373,26 @@ async def test_deliveries_are_listed_by_state_and_sink(
         assert [n for n, *_ in await states_of(console, sink="ops")] == [4, 3, 2, 1]
         assert [n for n, *_ in await states_of(console, state="waiting", sink="chat")] == [3, 2, 1]
         assert [n for n, *_ in await states_of(console, state="waiting")] == [4, 3, 3, 2, 1]
+        assert await states_of(console, state="waiting", types={EventType.EXECUTION_FAILED}) == []
+        assert await states_of(console, state="dead", types={EventType.EXECUTION_RUNNING}) == [(2, "ops", "dead")]
 
     await check()
     monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many wait
     await check()
+
+
+async def test_deliveries_of_some_events_are_a_list_of_its_own(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 13):
+        status = "running" if number % 3 else "failed"
+        await rig.store.record(executed(rig.account, number, status=status))
+    failed = {EventType.EXECUTION_FAILED}
+    assert [number for number, *_ in await states_of(console, types=failed)] == [12, 9, 6, 3]
+    assert await states_of(console, types=set()) == []
+    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 2)  # pages that end early
+    pages = await walk(lambda after: console.deliveries(types=failed, after=after, limit=PAGE))
+    assert [row.number for page in pages for row in page] == [12, 9, 6, 3]
 
 
 async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Sequence[Problem]:

@@ -201,7 +201,13 @@ class ConsoleStore:
         return await self._store.read(read)
 
     async def deliveries(
-        self, *, state: str | None = None, sink: str | None = None, after: Position | None = None, limit: int
+        self,
+        *,
+        state: str | None = None,
+        sink: str | None = None,
+        types: Collection[EventType] | None = None,
+        after: Position | None = None,
+        limit: int,
     ) -> Rows:
         """Return deliveries, those of the newest events first. `earlier` is there if one holds it back."""
 
@@ -211,6 +217,8 @@ class ConsoleStore:
             if state in _INDEXED:
                 few = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
+            if types is not None:  # no subquery with EXISTS: PostgreSQL may carry that out by reading all events
+                wanted.append(select(event.c.type).where(event.c.id == delivery.c.number).scalar_subquery().in_(types))
             found, position = _page(connection, _DELIVERY, few, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
             rows = _deliveries(connection, sorted({number for number, _ in keys}))
@@ -332,11 +340,12 @@ def _page(
     limit: int,
 ) -> Rows:
     """Return a page of a list: of the rows that the scopes `few` have, unless these are many, else of its window."""
-    all_ = select(list_.at.label("at"), list_.key.label("key")).limit(FEW_COUNT + 1)
+    is_wanted = and_(true(), *wanted).label("is_wanted")
+    all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)
     found = [row for scope in few or () for row in connection.execute(all_.where(*scope))]
     if few is None or len(found) > FEW_COUNT:
         return _look(connection, list_, (), wanted, after, limit)
-    found = [row for row in found if after is None or _place(row) < after]
+    found = [row for row in found if row.is_wanted and (after is None or _place(row) < after)]
     return _cut(sorted(found, key=_place, reverse=True), None, limit)
 
 

@@ -149,7 +149,11 @@ async def events(console: Console, asked: models.EventQuery) -> models.Page[mode
 async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
     """Return deliveries: those of the newest events first."""
     rows, last = await console.store.deliveries(
-        state=asked.state, sink=asked.sink, after=_position(asked, "", is_number=True), limit=asked.limit
+        state=asked.state,
+        sink=asked.sink,
+        types=types_matching(tuple(asked.type)) if asked.type else None,
+        after=_position(asked, "", is_number=True),
+        limit=asked.limit,
     )
     return models.Page[models.Delivery](items=shown.deliveries(console, rows), next=_cursor(last))
 

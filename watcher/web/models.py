@@ -299,6 +299,7 @@ class Delivery(Answer):
 class DeliveryQuery(PageQuery):
     """Which deliveries: newest first."""
 
+    type: Sequence[EventGlob] = Field(default=(), description="Of any of these events; globs work: `execution.*`.")
     state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = Field(
         default=None, description="Those that are; `waiting` is whatever is not settled."
     )
