@@ -107,7 +107,7 @@ async def test_a_person_on_call_logs_in_takes_a_problem_silences_it_and_sends_ag
     await silence.locator(".result.good").wait_for(state="attached")
     await person.go("/silences")
     await person.sees("deploy <b>")
-    await page.get_by_role("button", name="End silence").click()
+    await page.get_by_role("button", name="End now: silence").click()
     await person.sees("Nothing is silenced")
 
     await person.go("/deliveries?state=dead")

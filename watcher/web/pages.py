@@ -50,6 +50,9 @@ FAILED_COUNT = 10
 PIPELINES_COUNT = 100
 """Pipelines on a page: thousands would make it slow."""
 
+ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
+"""Events whose deliveries are shown only on demand, unless they are dead letters."""
+
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
@@ -314,10 +317,13 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
 
 async def _deliveries(console: Console, status: Status, request: web.Request) -> Found:
     query = _read(DeliveryQuery, request)
+    hidden = () if query.type or query.state == "dead" else ROUTINE
+    types = [each for each in EventType if each not in ROUTINE] if hidden else query.type
     return {
-        "page": await api.deliveries(console, query),
+        "asked": query,
+        "hidden": hidden,
+        "page": await api.deliveries(console, query.model_copy(update={"type": types})),
         "sinks": status.sinks,
-        "filtered": bool(query.state or query.sink),
     }
 
 

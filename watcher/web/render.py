@@ -87,7 +87,7 @@ def at(context: Context, when: datetime | str | None) -> Markup | str:
     if when is None:
         return ""
     when = (datetime.fromisoformat(when) if isinstance(when, str) else when).astimezone(UTC)
-    form = "%H:%M:%S UTC" if when.date() == context["now"].date() else "%b %-d %H:%M:%S UTC"
+    form = "%H:%M:%S\xa0UTC" if when.date() == context["now"].date() else "%b %-d %H:%M:%S\xa0UTC"
     return Markup("<time class=at datetime={}>{}</time>").format(_iso(when), when.strftime(form))
 
 

@@ -31,7 +31,7 @@
     const east = -date.getTimezoneOffset(), size = Math.abs(east);
     const zone = utc ? "UTC" : `UTC${east < 0 ? "-" : "+"}${two(Math.floor(size / 60))}:${two(size % 60)}`;
     return (other ? `${MONTHS[part("Month")]} ${part("Date")} ` : "")
-      + `${two(part("Hours"))}:${two(part("Minutes"))}:${two(part("Seconds"))} ${zone}`;
+      + `${two(part("Hours"))}:${two(part("Minutes"))}:${two(part("Seconds"))}\u00a0${zone}`;
   };
   const put = (element, text) => { if (element.textContent !== text) element.textContent = text; };
   const tick = (within) => {
@@ -103,7 +103,7 @@
   const swap = (part, fresh) => {
     const focus = part.contains(document.activeElement) && document.activeElement;
     const mark = focus && (focus.dataset.url ? `[data-url="${focus.dataset.url}"]` : focus.getAttribute("href") ? `[href="${focus.getAttribute("href")}"]` : "");
-    const chosen = $(".at", part), row = chosen && rows().indexOf(chosen);
+    const chosen = $("[data-row].at", part), row = chosen && rows().indexOf(chosen);
     const taken = document.adoptNode(fresh);
     taken.classList.add("changed");
     taken.addEventListener("animationend", () => { taken.classList.remove("changed"); if (!taken.className) taken.removeAttribute("class"); }, { once: true });
