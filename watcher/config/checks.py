@@ -6,7 +6,7 @@ The rules read the plain data, so that they find their problems however much els
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path as FilePath
@@ -144,10 +144,8 @@ def _check_silences(document: Document) -> None:
 
 # Warnings
 
-_EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
+_EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}|0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f")
 """How the ids of our examples look, and next to no id of the API's."""
-
-_EXAMPLES = WatchSettings.model_fields["pipeline"].examples or ()
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
@@ -155,11 +153,8 @@ _NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("probl
 
 _RULES = "rules: {failing: {consecutive: 3}}"
 
-_TOKEN_LENGTH = 16
-
 _PAGES = re.compile(
-    r"https?://(?:(?!hooks\.)[\w-]+\.)*slack\.com/(?!api/)|https?://(?:\w+\.)?discord(?:app)?\.com/(?!api/)"
-    r"|https?://teams\.(?:live|microsoft)\.com/|https?://(?!events\.)[\w.-]+\.pagerduty\.com/"
+    r"https?://(?!hooks\.|events\.)(?:[\w-]+\.)*(?:slack|discord(?:app)?|teams\.(?:live|microsoft)|pagerduty)\.com/(?!api/)"
 )
 """Pages of chats and pagers, whose address people copy in place of a webhook's."""
 
@@ -183,8 +178,8 @@ def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
         if watch.rules is not None and watch.rules.failing is not None and watch.rules.failing.consecutive == 1:
             path, problem = ("watch", index, "rules", "failing", "consecutive"), "opens a problem at each failure"
             found.append(document.remark(path, problem, remedy="write 2 or more, or a rate"))
-        id_, at = str(watch.pipeline), ("watch", index, "pipeline")
-        if at not in document.excused and (id_ in _EXAMPLES or _EXAMPLE.fullmatch(id_)):
+        at = ("watch", index, "pipeline")
+        if at not in document.excused and _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
             found.append(document.remark(at, "looks like the id of an example", remedy=remedy))
     found += [*_of_sinks(document, settings), *_of_store(document, settings), *_of_http(document, settings)]
@@ -217,13 +212,13 @@ def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> It
 
 
 def _of_http(document: Document, settings: Settings) -> Iterator[Problem]:
-    tokens = {name: value for name, value in settings.http if isinstance(value, SecretStr) and value}
-    for name, token in tokens.items():
-        if len(token) < _TOKEN_LENGTH:
-            problem = f"has fewer than {_TOKEN_LENGTH} characters: others may guess it"
-            yield document.remark(("http", name), problem, remedy="make one: openssl rand -hex 32")
-    given = document.written(("http", "listen"))  # what a container sets is not in the file
-    if given and not tokens and not is_loopback(parse_address(settings.http.listen).host):
+    tokens = [(name, value) for name, value in settings.http if isinstance(value, SecretStr) and value]
+    for name in (name for name, value in tokens if len(value) < 16):
+        problem, remedy = "has fewer than 16 characters: others may guess it", "make one: openssl rand -hex 32"
+        yield document.remark(("http", name), problem, remedy=remedy)
+    host = parse_address(settings.http.listen).host
+    # The address that a container's variable sets is no mistake: many want probes and metrics alone.
+    if document.written(("http", "listen")) and not tokens and not is_loopback(host):
         problem = "without a token only probes and metrics are served beyond this machine"
         yield document.remark(("http", "listen"), problem, remedy="set http.token, or listen on 127.0.0.1")
 
@@ -242,11 +237,8 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
         if isinstance(sink, WebhookSettings):
             yield from _of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
             if _PAGES.match(sink.url.get_secret_value()):
-                problem, remedy = (
-                    "is the address of a page, not of a webhook",
-                    "copy the webhook's URL: see docs/sinks.md",
-                )
-                yield document.remark((*path, "url"), problem, remedy=remedy)
+                remedy = "copy the webhook's URL: see docs/sinks.md"
+                yield document.remark((*path, "url"), "is the address of a page, not of a webhook", remedy=remedy)
             if sink.template is None and not sink.secret:
                 problem = "has no secret, so its receiver cannot verify that events are yours"
                 yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
@@ -254,7 +246,7 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
                 yield from _of_pager(document, watches, sink, path=path)
 
 
-def _of_pager(document: Document, watches: Sequence[WatchSettings], pager: AnySink, *, path: Path) -> Iterator[Problem]:
+def _of_pager(document: Document, watches: list[WatchSettings], pager: AnySink, *, path: Path) -> Iterator[Problem]:
     types, at = types_matching(pager.events), (*path, "events")
     if found := sorted(types & _NEVER_CLOSED):
         problem = f"opens incidents that nothing closes: {', '.join(found)}"
@@ -274,7 +266,7 @@ def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
     return {kind for kind, value in settings.items() if value is not None}
 
 
-def _of_events(document: Document, watches: Sequence[WatchSettings], sink: AnySink, *, path: Path) -> Iterator[Problem]:
+def _of_events(document: Document, watches: list[WatchSettings], sink: AnySink, *, path: Path) -> Iterator[Problem]:
     if document.get((*path, "events")) is None or not watches or any(watch.rules for watch in watches):
         return
     for index, glob in enumerate(sink.events):
@@ -283,9 +275,7 @@ def _of_events(document: Document, watches: Sequence[WatchSettings], sink: AnySi
             yield document.remark((*path, "events", index), problem, remedy=f"add {_RULES} to a watch")
 
 
-def _of_rate(
-    document: Document, watches: Sequence[WatchSettings], sink: RemoteSettings, *, path: Path
-) -> Iterator[Problem]:
+def _of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: Path) -> Iterator[Problem]:
     """Report a sink whose `rate_limit` is too low for one failure in each of its pipelines at the same time."""
     by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
     messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,7 +80,6 @@ _KNOWN_TAGS = frozenset(
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _TAB = re.compile(r" *\t")
-_KEY = re.compile(r"[ -]*[\w-]+")
 _WITHOUT_SPACE = re.compile(r"[ -]*[\w-]+:[^\s/]")
 
 _MEANINGS: Sequence[tuple[str, str, str]] = (
@@ -334,8 +334,9 @@ class Document:
         if isinstance(node, yaml.ScalarNode):
             value = None if node.tag == _NULL_TAG else node.value
             if value and value[0] in "“”„‘’" and not node.style:  # noqa: RUF001 (this is what is looked for)
-                problem = "begins with a curly quote, which becomes a part of the text"
-                self.doubts.append(self.remark(path, problem, remedy="write \" or '"))
+                self.doubts.append(
+                    self.remark(path, "begins with a curly quote, taken as text", remedy="write \" or '")
+                )
             return self._filled(value, path, environ) if value and "$" in value else value
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.value)]
@@ -448,46 +449,40 @@ def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return FileError("holds a character no text has", remedy="save the file as UTF-8 text")
     mark, complaint = error.problem_mark, f"{error.problem} {error.context}"
-    lines = text.split("\n")
-    line = lines[mark.line] if mark.line < len(lines) else ""
-    place = (mark.line + 1, mark.column + 1)
-    if tab := _TAB.match(line):
+    lines, place = [*text.splitlines(), "", ""], (mark.line + 1, mark.column + 1)
+    if tab := _TAB.match(lines[mark.line]):
         return FileError("tab used for indentation", remedy="use spaces", place=(mark.line + 1, tab.end()))
-    if "expected ',' or" in complaint and "${" in line:
+    if "expected ',' or" in complaint and "${" in lines[mark.line]:
         return FileError("a variable without quotes inside { } or [ ]", remedy='write "${NAME}"', place=place)
-    opened = error.context_mark or mark
-    complaint, place = _cause(complaint, lines, mark=mark, opened=opened, quote=_quote_before(mark, text=text))
+    complaint, place = _cause(complaint, lines, mark=mark, opened=error.context_mark or mark, text=text)
     unknown = ("", "not YAML", "check quotes, brackets and indentation here and above")
     _, problem, remedy = next((row for row in _MEANINGS if row[0] in complaint), unknown)
     return FileError(problem, remedy=remedy, place=place)
 
 
 def _cause(
-    complaint: str, lines: Sequence[str], *, mark: yaml.Mark, opened: yaml.Mark, quote: yaml.Token | None
+    complaint: str, lines: Sequence[str], *, mark: yaml.Mark, opened: yaml.Mark, text: str
 ) -> tuple[str, tuple[int, int]]:
     """Return what is wrong, as a text that `_MEANINGS` knows, and where: a parser notices some mistakes lines later.
 
-    `mark` is where it noticed, `opened` where what it was reading began, `quote` a quoted text right before `mark`.
+    `mark` is where it noticed, `opened` where what it was reading began.
     """
-    here, line = (mark.line + 1, mark.column + 1), lines[mark.line] if mark.line < len(lines) else ""
-    indent = _indent(line)
-    if quote and quote.start_mark.line < mark.line:
+    line, here, quote = lines[mark.line], (mark.line + 1, mark.column + 1), _quote_before(mark, text=text)
+    indent, above = _indent(line), [each for each in enumerate(lines[: mark.line], 1) if each[1].strip()]
+    if quote is not None and quote.start_mark.line < mark.line:
         return "end of stream", _place_of(quote)
-    if quote and "flow" not in complaint:
+    if quote is not None and "flow" not in complaint:
         return "behind a quote", here
-    if "end of stream" in complaint or "expected ':'" in complaint:
+    is_outside = "flow" in complaint and indent <= _indent(lines[opened.line])  # of brackets on several lines
+    if is_outside or "end of stream" in complaint or "expected ':'" in complaint:
         return complaint, (opened.line + 1, opened.column + 1)
-    if "flow" in complaint and indent <= _indent(lines[opened.line]):  # not within brackets of several lines
-        return complaint, (opened.line + 1, opened.column + 1)
-    if "mapping values" in complaint and _KEY.fullmatch(line[: mark.column]):  # not a second colon in its line
-        last = next(at for at in range(mark.line - 1, -1, -1) if lines[at].strip())
-        if _WITHOUT_SPACE.match(lines[last]):
-            return "expected ':'", (last + 1, _indent(lines[last]) + 1)
-        return "expected key", (mark.line + 1, indent + 1)
+    if "mapping values" in complaint and ":" not in line[: mark.column]:
+        number, last = above[-1] if _WITHOUT_SPACE.match(above[-1][1]) else (mark.line + 1, line)
+        return "expected key" if last is line else "expected ':'", (number, _indent(last) + 1)
     if "expected key" in complaint and line[indent:].startswith("- "):
-        last = next((at for at in range(mark.line - 1, -1, -1) if lines[at].strip() and _indent(lines[at]) < indent), 0)
-        if any(each.startswith(f"{' ' * indent}- ") for each in lines[:last]):
-            return "within a list", (last + 1, _indent(lines[last]) + 1)
+        number, last = next((each for each in reversed(above) if _indent(each[1]) < indent), (0, ""))
+        if any(each.startswith(f"{line[:indent]}- ") for each in lines[:number]):
+            return "within a list", (number, _indent(last) + 1)
     return complaint, here
 
 
@@ -496,10 +491,9 @@ def _indent(line: str) -> int:
 
 
 def _quote_before(mark: yaml.Mark, *, text: str) -> yaml.Token | None:
-    """Return what stands right before a mark if that is a text in quotes, which ends in the line of the mark."""
-    last: yaml.Token | None = None
-    with suppress(yaml.YAMLError):
-        for token in takewhile(lambda each: each.start_mark.index < mark.index, yaml.scan(text, Loader=_Loader)):
-            last = token
-    is_quoted = isinstance(last, yaml.ScalarToken) and last.style in {"'", '"'} and last.end_mark.line == mark.line
-    return last if is_quoted else None
+    """Return the text in quotes that ends in the line of a mark and right before it, if there is one."""
+    last: deque[yaml.Token] = deque(maxlen=1)
+    with suppress(yaml.YAMLError):  # what is wrong may be a token
+        last.extend(takewhile(lambda each: each.start_mark.index < mark.index, yaml.scan(text, Loader=_Loader)))
+    quotes = (each for each in last if isinstance(each, yaml.ScalarToken) and each.style in {"'", '"'})
+    return next((each for each in quotes if each.end_mark.line == mark.line), None)

@@ -111,17 +111,14 @@ def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> N
 def _homes(document: Document, path: Path, key: str) -> list[str]:
     """Return where a key belongs that the block at `path` does not know: below that block, else anywhere."""
     model = model_at(document, path)
-    if path and model and (below := list(_blocks_with(key, model))):
-        return [f"under {'.'.join(below[0])}"]
     if key in {*PRESETS, *SINK_KINDS}:
         return [f"under an entry of sinks, as {'template' if key in PRESETS else 'type'}: {key}"]
     if path[:1] == ("sinks",) and (kinds := [kind for kind in SINK_KINDS if () in _blocks_with(key, SINK_KINDS[kind])]):
         return [f"to type {kind}" for kind in kinds]
-    homes = []
-    for top, *rest in dict.fromkeys(_blocks_with(key, Settings)):
-        of = f"{'.'.join(rest)} of " if rest else ""
-        homes.append(f"under {of}{'an entry of ' if top in _ENTRIES else ''}{top}")
-    return homes
+    below = list(_blocks_with(key, model)) if path and model else []
+    homes = below[:1] or dict.fromkeys(_blocks_with(key, Settings))
+    names = ([f"an entry of {at}" if at in _ENTRIES else at for at in reversed(home)] for home in homes)
+    return [f"under {' of '.join(each)}" if each else "in the first column" for each in names]
 
 
 def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
@@ -129,8 +126,7 @@ def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         if (at := key_of(model, name=name)) == key:
             yield ()
-        blocks = SINK_KINDS.values() if at == "sinks" and model is Settings else filter(None, [block_of(field)])
-        for block in blocks:
+        for block in SINK_KINDS.values() if at == "sinks" and model is Settings else filter(None, [block_of(field)]):
             yield from ((at, *rest) for rest in _blocks_with(key, block))
 
 

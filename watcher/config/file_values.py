@@ -137,8 +137,7 @@ def _shown(document: Document, twin: Path) -> str:
     written = document.written(twin)
     if not _PATH.fullmatch(written):
         return "this file"
-    shown = quoted(written, limit=1024)[1:-1]
-    filled = quoted(document.get(twin), limit=1024)[1:-1]
+    shown, filled = (quoted(each, limit=1024)[1:-1] for each in (written, document.get(twin)))
     return f"{filled}, from {shown}" if "}/" in written and filled.startswith("/") else shown
 
 

@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -64,8 +64,7 @@ def check(
     *,
     config: ConfigOption = None,
     online: Annotated[
-        bool,
-        typer.Option("--online", help="Poll each watch once; connect to each sink and the store; ping the heartbeat."),
+        bool, typer.Option("--online", help="Poll each watch once; connect to sinks and store; ping the heartbeat.")
     ] = False,
     send: Annotated[bool, typer.Option("--send", help="As --online, and send each sink a test message.")] = False,
     without_secrets: Annotated[
@@ -226,6 +225,9 @@ class Trial:
     hint: str = ""
 
 
+Found = tuple[Exit, str, str]
+"""What became of one try: as in `Trial`, `code`, `words` and `hint`."""
+
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
     Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
@@ -236,7 +238,7 @@ _KEY_FAILS = {
     Outcome.INVALID: ("does not answer as Clerk Chat's API does", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
-_UNKNOWN = ("does not know pipeline {}", Exit.NOT_FOUND, "correct its id in watch")
+_UNKNOWN = ("does not know pipeline {}", Exit.NOT_FOUND, "correct its id in watch, or the path in base_url")
 _PIPELINE_FAILS = {
     Outcome.NOT_FOUND: _UNKNOWN,
     Outcome.REJECTED: _UNKNOWN,
@@ -246,14 +248,31 @@ _PIPELINE_FAILS = {
 
 
 async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[Trial]:
-    """Try every account with all it watches, every sink but stdout, and what the daemon uses, at the same time.
+    """Try every account with all it watches, every sink but stdout, and what the daemon needs, at the same time.
 
     With `send` a sink is sent a `watcher.test`, else connected to.
     """
+    timed = partial(_timed, clock=clock)
     accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
-    sinks = (_try_sink(name, sink, clock=clock, send=send) for name, sink in settings.sinks.items() if sink.target)
-    own = (try_store(settings.store, clock=clock), _try_heartbeat(settings, clock), _try_listen(settings, clock))
-    return [*chain.from_iterable(await asyncio.gather(*accounts, *sinks, *own))]
+    remote = {name: sink for name, sink in settings.sinks.items() if sink.target}
+    others = [
+        timed(f"sinks.{name}", str(each.target), _try_sink(name, each, clock, send)) for name, each in remote.items()
+    ]
+    if is_postgresql(url := settings.store.url):
+        others.append(timed("store.url", url.partition("?")[0], _try_store(settings.store, clock=clock)))
+    if settings.heartbeat is not None:
+        url = settings.heartbeat.url.get_secret_value()
+        others.append(timed("heartbeat.url", shown_url(url), _try_ping(url)))
+    if (address := parse_address(settings.http.listen)).port:
+        others.append(timed("http.listen", settings.http.listen, _try_listen(address)))
+    of_accounts, of_others = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*others))
+    return [*chain.from_iterable(of_accounts), *of_others]
+
+
+async def _timed(target: str, place: str, trying: Awaitable[Found], *, clock: Clock) -> Trial:
+    began_at = clock.monotonic()
+    code, words, hint = await trying
+    return Trial(target, place, code, words, (clock.monotonic() - began_at) * 1000, hint)
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
@@ -285,8 +304,6 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
             took_ms = (clock.monotonic() - began_at) * 1000
             if answer.outcome in _PIPELINE_FAILS:
                 words, code, remedy = _PIPELINE_FAILS[answer.outcome]
-                if code is Exit.NOT_FOUND and URL(account.base_url).path != "/":
-                    remedy += ", or base_url, which has a path"
                 remedy += ", or watch it with the key of its own account"
                 troubles.append(said(f"{words.format(pipeline)} ({answer.status_code})", code, remedy, target=target))
             elif answer.outcome is not Outcome.OK:
@@ -296,83 +313,60 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
     return [said("accepts the key"), *troubles] if watched else [said("accepts the key; nothing is watched with it")]
 
 
-async def _try_sink(name: str, settings: SinkSettings, *, clock: Clock, send: bool) -> list[Trial]:
-    began_at = clock.monotonic()
-    code, hint = Exit.DONE, ""
+async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> Found:
     try:
         sent = await settings.send_test(name, SinkContext(clock)) if send else None
         if sent is None:
-            words = await settings.connect()
-        elif sent.outcome is SendOutcome.DELIVERED:
-            words = f"accepted a watcher.test ({sent.answer})"
-        elif sent.outcome is SendOutcome.ACCEPTED:
-            words = f"accepted a watcher.test, and has yet to show it ({sent.answer})"
-        else:
-            code, words, hint = Exit.UNREACHABLE, _failed(sent.answer), sent.remedy
+            return Exit.DONE, await settings.connect(), ""
     except TransportFailedError as error:
-        code, words, hint = Exit.UNREACHABLE, _failed(error.kind), error.remedy
-    took_ms = (clock.monotonic() - began_at) * 1000
-    return [Trial(f"sinks.{name}", settings.target or "", code, words, took_ms, hint)]
+        return Exit.UNREACHABLE, _failed(error.kind), error.remedy
+    if sent.outcome is SendOutcome.DELIVERED:
+        return Exit.DONE, f"accepted a watcher.test ({sent.answer})", ""
+    if sent.outcome is SendOutcome.ACCEPTED:
+        return Exit.DONE, f"accepted a watcher.test, and has yet to show it ({sent.answer})", ""
+    return Exit.UNREACHABLE, _failed(sent.answer), sent.remedy
 
 
 def _failed(answer: str) -> str:
     return f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
 
 
-async def try_store(settings: StoreSettings, *, clock: Clock) -> list[Trial]:
-    """Try the store if that is a PostgreSQL database: log in and look, writing nothing."""
-    if not is_postgresql(settings.url):
-        return []
+async def _try_store(settings: StoreSettings, *, clock: Clock) -> Found:
+    """Log in to a PostgreSQL database and look, writing nothing."""
     from watcher.store.postgresql import is_empty_database  # noqa: PLC0415 (what it needs is of an extra)
 
-    began_at, where = clock.monotonic(), settings.url.partition("?")[0]
-    code, hint = Exit.DONE, ""
     try:
         password = None if settings.password is None else settings.password.get_secret_value()
         look = partial(is_empty_database, settings.url, password=password, clock=clock)
         words = "can be used; it is empty" if await run_detached(look, name="store") else "can be used"
     except StoreError as error:
-        code = Exit.UNREACHABLE
-        words, _, hint = str(error).removeprefix(f"{where} ").rpartition("; ")
-    return [Trial("store.url", where, code, words, (clock.monotonic() - began_at) * 1000, hint)]
+        words, _, hint = str(error).removeprefix(f"{settings.url.partition('?')[0]} ").rpartition("; ")
+        return Exit.UNREACHABLE, words, hint
+    return Exit.DONE, words, ""
 
 
-async def _try_heartbeat(settings: Settings, clock: Clock) -> list[Trial]:
+async def _try_ping(url: str) -> Found:
     """Ping the heartbeat once, as the daemon does."""
-    if settings.heartbeat is None:
-        return []
     from watcher.daemon.health import ping  # noqa: PLC0415 (it imports most of the daemon)
 
-    began_at, url = clock.monotonic(), URL(settings.heartbeat.url.get_secret_value())
-    answer, hint = await ping(url)
-    code, words = (Exit.UNREACHABLE, _failed(answer)) if answer else (Exit.DONE, "accepts a ping")
-    return [Trial("heartbeat.url", shown_url(str(url)), code, words, (clock.monotonic() - began_at) * 1000, hint)]
+    answer, hint = await ping(URL(url))
+    return (Exit.UNREACHABLE, _failed(answer), hint) if answer else (Exit.DONE, "accepts a ping", "")
 
 
-async def _try_listen(settings: Settings, clock: Clock) -> list[Trial]:
-    """Listen for a moment where the daemon is to listen, unless a daemon listens there now."""
-    began_at, listen, address = clock.monotonic(), settings.http.listen, parse_address(settings.http.listen)
-    if not address.port:
-        return []
-    code, words, hint = Exit.DONE, "is free", ""
+async def _try_listen(address: Address) -> Found:
+    """Listen for a moment where the daemon is to listen. It may do so already."""
+    from watcher.daemon.app import why_not_bound  # noqa: PLC0415 (it imports all of the daemon)
+
     try:
         loop = asyncio.get_running_loop()
         (await loop.create_server(asyncio.Protocol, address.host or None, address.port)).close()
     except (OSError, UnicodeError) as error:
-        if await run_detached(partial(_is_daemon_at, address), name="listen"):
-            words = "is in use by a daemon that runs already"
-        else:
-            from watcher.daemon.app import why_not_bound  # noqa: PLC0415 (it imports all of the daemon)
-
-            words, hint = f"cannot be listened on ({why_not_bound(error)})", "choose another address or port"
-            code = Exit.UNREACHABLE
-    return [Trial("http.listen", listen, code, words, (clock.monotonic() - began_at) * 1000, hint)]
-
-
-def _is_daemon_at(address: Address) -> bool:
-    with suppress(DaemonError):
-        return b"watcher_build_info" in DaemonClient(local_url(address), None, timeout_s=5.0).send("GET", "/metrics")[1]
-    return False
+        ask = partial(DaemonClient(local_url(address), None, timeout_s=5.0).send, "GET", "/metrics")
+        with suppress(DaemonError):
+            if b"watcher_build_info" in (await run_detached(ask, name="listen"))[1]:
+                return Exit.DONE, "is in use by a daemon that runs already", ""
+        return Exit.UNREACHABLE, f"cannot be listened on ({why_not_bound(error)})", "choose another address or port"
+    return Exit.DONE, "is free", ""
 
 
 # What is printed

@@ -298,7 +298,8 @@ def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Recei
     pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
     write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
     code, out, err = command("check", "--online")
-    assert (code, err) == (5, "hint: watch[0]: correct its id in watch, or watch it with the key of its own account\n")
+    hint = "correct its id in watch, or the path in base_url, or watch it with the key of its own account"
+    assert (code, err) == (5, f"hint: watch[0]: {hint}\n")
     assert "\nwatch[0]\tno\t" in out
     assert f"\tdoes not know pipeline {pipeline} (404)\n" in out
 

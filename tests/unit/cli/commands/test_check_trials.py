@@ -14,8 +14,8 @@ from receiver import Receiver, Reply, answer, says
 from standardwebhooks import Webhook
 from tls import serving
 
-from watcher.cli.commands.check import Trial, try_everything, try_store
-from watcher.config.models import Settings, StoreSettings
+from watcher.cli.commands.check import Trial, try_everything
+from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
@@ -172,13 +172,6 @@ async def test_what_is_no_answer_of_the_api_is_reported_as_such(watch: dict[str,
     async with Simulator(filled(), faults=Faults(windows=(Window(Fault.HTML),))) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
     assert (trial.code, trial.words) == (Exit.UNREACHABLE, "does not answer as Clerk Chat's API does (200)")
-
-
-async def test_a_base_url_with_a_path_is_suspected_too_where_no_pipeline_is_known(receiver: Receiver) -> None:
-    receiver.reply = says(answer(404))
-    trials = await all_tried(account(f"{receiver.url}/v1"))
-    hint = "correct its id in watch, or base_url, which has a path, or watch it with the key of its own account"
-    assert [trial.hint for trial in trials] == ["", hint]
 
 
 @pytest.mark.parametrize("place", ["api_key", "api_key_file"])
@@ -375,7 +368,7 @@ async def test_a_free_address_stays_free_and_one_that_a_daemon_has_is_no_mistake
 
 
 async def tried_store(url: str, **settings: str) -> Trial:
-    (trial,) = await try_store(StoreSettings.model_validate({"url": url, **settings}), clock=Clock())
+    trial = await tried({"store": {"url": url, **settings}})
     assert (trial.target, trial.place) == ("store.url", url.partition("?")[0])
     return trial
 
@@ -384,7 +377,7 @@ async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried
     with postgres.database() as full, postgres.database(EMPTY) as empty:
         assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
         assert shape(postgres, empty) == [[], [], [], []]
-    assert await try_store(StoreSettings(), clock=Clock()) == []
+    assert await all_tried({}) == []
 
 
 @pytest.mark.parametrize(
