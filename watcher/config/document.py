@@ -334,9 +334,7 @@ class Document:
         if isinstance(node, yaml.ScalarNode):
             value = None if node.tag == _NULL_TAG else node.value
             if value and value[0] in "“”„‘’" and not node.style:  # noqa: RUF001 (this is what is looked for)
-                self.doubts.append(
-                    self.remark(path, "begins with a curly quote, taken as text", remedy="write \" or '")
-                )
+                self.doubts.append(self.remark(path, "begins with a curly quote", remedy="write \" or '"))
             return self._filled(value, path, environ) if value and "$" in value else value
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.value)]

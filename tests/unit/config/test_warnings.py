@@ -36,7 +36,7 @@ NO_TOKEN = (
     "without a token only probes and metrics are served beyond this machine; set http.token, or listen on 127.0.0.1"
 )
 SHORT = "has fewer than 16 characters: others may guess it; make one: openssl rand -hex 32"
-CURLY = "begins with a curly quote, taken as text; write \" or '"
+CURLY = "begins with a curly quote; write \" or '"
 PAST = "is in the past, so nothing is kept back; correct it, or remove this silence"
 OF_RULES = [str(kind) for kind in KIND_OF_RULE.values()]
 NO_RULES = (

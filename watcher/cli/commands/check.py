@@ -255,9 +255,7 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
     timed = partial(_timed, clock=clock)
     accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
     remote = {name: sink for name, sink in settings.sinks.items() if sink.target}
-    others = [
-        timed(f"sinks.{name}", str(each.target), _try_sink(name, each, clock, send)) for name, each in remote.items()
-    ]
+    others = [timed(f"sinks.{name}", each.target, _try_sink(name, each, clock, send)) for name, each in remote.items()]
     if is_postgresql(url := settings.store.url):
         others.append(timed("store.url", url.partition("?")[0], _try_store(settings.store, clock=clock)))
     if settings.heartbeat is not None:
@@ -269,10 +267,10 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
     return [*chain.from_iterable(of_accounts), *of_others]
 
 
-async def _timed(target: str, place: str, trying: Awaitable[Found], *, clock: Clock) -> Trial:
+async def _timed(target: str, place: str | None, trying: Awaitable[Found], *, clock: Clock) -> Trial:
     began_at = clock.monotonic()
     code, words, hint = await trying
-    return Trial(target, place, code, words, (clock.monotonic() - began_at) * 1000, hint)
+    return Trial(target, place or "", code, words, (clock.monotonic() - began_at) * 1000, hint)
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
