@@ -4,10 +4,9 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
-from errno import EADDRNOTAVAIL
 from pathlib import Path
 from secrets import token_hex
-from socket import gaierror, gethostname
+from socket import gethostname
 from traceback import extract_tb
 from typing import Any
 
@@ -38,7 +37,7 @@ from watcher.web.access import access
 from watcher.web.api import api_routes
 from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
-from watcher.web.server import HttpServer
+from watcher.web.server import HttpServer, why_not_bound
 from watcher.web.shown import Console
 
 log = structlog.get_logger()
@@ -88,13 +87,6 @@ class Pages:
         server, self._server = self._server, None
         if server is not None:
             await server.close()
-
-
-def why_not_bound(error: Exception) -> str:
-    """Return in the system's words why an address cannot be listened on."""
-    why = isinstance(error, gaierror) and error.strerror
-    # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
-    return why or os.strerror(getattr(error, "errno", None) or EADDRNOTAVAIL)
 
 
 async def run(

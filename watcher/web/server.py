@@ -5,7 +5,10 @@ It knows nothing of the pages.
 
 import asyncio
 import logging
+import os
 from collections.abc import Sequence
+from errno import EADDRNOTAVAIL
+from socket import gaierror
 
 import structlog
 from aiohttp import web, web_response
@@ -62,6 +65,13 @@ async def read_body(request: web.Request) -> bytes:
 async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+
+
+def why_not_bound(error: Exception) -> str:
+    """Return in the system's words why an address cannot be listened on."""
+    why = isinstance(error, gaierror) and error.strerror
+    # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
+    return why or os.strerror(getattr(error, "errno", None) or EADDRNOTAVAIL)
 
 
 class HttpServer:

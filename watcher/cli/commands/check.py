@@ -44,6 +44,7 @@ from watcher.runtime.units import Address, parse_address, write_duration
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
+from watcher.web.server import why_not_bound
 
 EXAMPLES = ("watcher check watcher.yaml --without-secrets", "watcher check --online --send")
 
@@ -259,8 +260,10 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
     if is_postgresql(url := settings.store.url):
         others.append(timed("store.url", url.partition("?")[0], _try_store(settings.store, clock=clock)))
     if settings.heartbeat is not None:
+        from watcher.daemon.health import ping  # noqa: PLC0415 (it imports most of the daemon)
+
         url = settings.heartbeat.url.get_secret_value()
-        others.append(timed("heartbeat.url", shown_url(url), _try_ping(url)))
+        others.append(timed("heartbeat.url", shown_url(url), _try_heartbeat(ping(URL(url)))))
     if (address := parse_address(settings.http.listen)).port:
         others.append(timed("http.listen", settings.http.listen, _try_listen(address)))
     of_accounts, of_others = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*others))
@@ -343,18 +346,13 @@ async def _try_store(settings: StoreSettings, *, clock: Clock) -> Found:
     return Exit.DONE, words, ""
 
 
-async def _try_ping(url: str) -> Found:
-    """Ping the heartbeat once, as the daemon does."""
-    from watcher.daemon.health import ping  # noqa: PLC0415 (it imports most of the daemon)
-
-    answer, hint = await ping(URL(url))
+async def _try_heartbeat(ping: Awaitable[tuple[str, str]]) -> Found:
+    answer, hint = await ping
     return (Exit.UNREACHABLE, _failed(answer), hint) if answer else (Exit.DONE, "accepts a ping", "")
 
 
 async def _try_listen(address: Address) -> Found:
     """Listen for a moment where the daemon is to listen. It may do so already."""
-    from watcher.daemon.app import why_not_bound  # noqa: PLC0415 (it imports all of the daemon)
-
     try:
         loop = asyncio.get_running_loop()
         (await loop.create_server(asyncio.Protocol, address.host or None, address.port)).close()
