@@ -29,6 +29,19 @@ def test_a_duration_is_seconds_a_rate_per_second_and_a_share_of_a_whole(parse: P
     assert parse(text) == value
 
 
+ODD_DURATIONS = {
+    "1h30m": "90m",
+    "1d12h": "36h",
+    "1S": "1s",
+    "5 min": "5m",
+    "5 minutes": "5m",
+    "2hrs": "2h",
+    "500 ms": "500ms",
+    "1 hour 30 minutes": "90m",
+    "10 secs": "10s",
+    "1.5 days": "36h",
+    "٣s": "3s",
+}
 NO_DURATION = "is not a duration; write 500ms, 10s, 15m, 48h or 3d"
 NO_RATE = "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/s"
 
@@ -36,7 +49,14 @@ NO_RATE = "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/
 @pytest.mark.parametrize(
     ("parse", "text", "message"),
     [
-        *((parse_duration, text, NO_DURATION) for text in ("", "10", "-1s", "1h30m", "1S", "٣s")),
+        *(
+            (parse_duration, text, NO_DURATION)
+            for text in ("", "10", "-1s", "5 months", "PT5M", "0s 0m", "9" * 400 + "s 1s")
+        ),
+        *(
+            (parse_duration, text, f"is not a duration; write {meant}: one number and one unit")
+            for text, meant in ODD_DURATIONS.items()
+        ),
         (parse_duration, "36501d", "is longer than a century; write at most 36500d"),
         (parse_duration, "9" * 400 + "s", "is longer than a century; write at most 36500d"),
         *((parse_rate, text, "is not a rate; write 5/s or 300/m") for text in ("5", "5/d", "-5/s", "fast")),
