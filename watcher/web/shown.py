@@ -221,8 +221,8 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
             state = "paused"
         elif row.tried:
             state = "retrying"
-        if state != "disabled":
-            next_try_at = max(row.due_at, paused_until)
+        if state != "disabled" and (at := max(row.due_at, paused_until)) > now:  # else it waits for others alone
+            next_try_at = at
     watch = watches.get(f"{row.account}/{row.pipeline}")
     fields = {
         **row._asdict(),
