@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
@@ -243,9 +243,9 @@ ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
 """How pipelines are sorted, where not by what needs somebody first."""
 
 
-def _labels(console: Console) -> Sequence[tuple[str, str]]:
-    """Return all labels of the configuration, for what chooses one."""
-    return sorted({pair for watch in console.settings().watch for pair in watch.labels.items()})
+def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
+    """Return all labels of the configuration, each with how many pipelines have it."""
+    return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
 def _names(status: Status) -> Mapping[str, str]:

@@ -199,6 +199,7 @@ async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_the
         async with desk.session.post("/api/v1/silences", json=added) as answer:
             assert answer.status == 201
         page = await shown(desk, "/silences")
+        assert "team=sales: 1 pipeline" in page.says()
         assert "sink chat not now" in page.says()
         assert "sat, sun 20:00 to 08:00 Europe/Berlin" in page.says()
         assert "team=sales silent now" in page.says()
