@@ -387,6 +387,9 @@ class Need(Answer):
     acknowledged: bool = False
 
 
+_STATES = {kind.partition(".")[2] for kind in PROBLEM_KINDS if kind.startswith(("pipeline.", "execution."))}
+
+
 class PipelineStatus(Answer):
     """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`.
 
@@ -397,7 +400,7 @@ class PipelineStatus(Answer):
     account: str
     id: str
     name: str | None = None
-    state: Literal["failing", "silent", "overdue", "unknown", "well"]
+    state: Literal[(*sorted(_STATES), "unknown", "well")]  # type: ignore[valid-type]
     unknown_since: Time | None = None
     labels: Mapping[str, str] = {}
     runbook: str | None = None
