@@ -24,7 +24,7 @@ from watcher.store.recording import (
     AS_KNOWN,
     CURSOR_FIELDS,
     FORGET_SCAN,
-    MARK_PIPELINE,
+    MARK_SOURCE,
     RULE_STATE,
     as_known,
     backoff_of,
@@ -58,11 +58,9 @@ _ENDS = text(
 _IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all of the rows are in memory at once
 _OPEN_PROBLEMS = OPEN_PROBLEMS.where(problem.c.pipeline_id == bindparam("of_pipeline"), problem.c.execution.is_(None))
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
-    scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
+    scan.c.account_id == bindparam("account_id"), scan.c.pipeline_id == bindparam("pipeline_id")
 )
-_UNJUDGED = select(unjudged_end.c.execution, unjudged_end.c.ended_at, unjudged_end.c.failed).where(
-    unjudged_end.c.pipeline_id == bindparam("of_pipeline")
-)
+_UNJUDGED = select(unjudged_end).where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
 _SAVE_POLL_TIMES = text(
     "UPDATE execution SET looked_at = :at WHERE account_id = :of_account AND execution = :of_execution"
     " AND looked_at < :at"
@@ -143,10 +141,9 @@ class AccountStore(LeasedStore):
         number, now = await self._number_of(pipeline), self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> PipelineRecord:
-            itself = {"of_account": account_id, "of_pipeline": number}
-            columns = (source.c.sequence, source.c.absent_since)
-            row = connection.execute(select(*columns).where(source.c.id == number)).one()
-            connection.execute(MARK_PIPELINE, itself | {"since": None})
+            itself = {"account_id": account_id, "pipeline_id": number}
+            row = connection.execute(select(source).where(source.c.id == number)).one()
+            connection.execute(MARK_SOURCE, {"of_source": number, "since": None})
             if is_forgotten(row, now=now):
                 connection.execute(FORGET_SCAN, itself)
             row_of_scan = connection.execute(_CURSOR, itself).one_or_none()

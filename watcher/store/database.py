@@ -10,19 +10,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    CompoundSelect,
-    Connection,
-    CursorResult,
-    Engine,
-    Insert,
-    TextClause,
-    Update,
-    delete,
-    insert,
-    inspect,
-    select,
-)
+from sqlalchemy import Connection, CursorResult, Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
@@ -239,15 +227,15 @@ class HotStatement:
     It has several values, all bound by name, and plain enough for a driver: no list, no JSON.
     """
 
-    def __init__(self, statement: CompoundSelect[Any] | Insert | TextClause | Update) -> None:
-        self.statement = statement
+    def __init__(self, statement: str) -> None:
+        self.statement = text(statement)
         self._compiled: dict[str, tuple[str, itemgetter[Any]]] = {}
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> CursorResult[Any]:
         """Carry it out with the values of each of these, of which there is at least one."""
-        text, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
+        sql, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
         values = list(map(values_of, rows))
-        return connection.exec_driver_sql(text, values if len(values) > 1 else values[0])
+        return connection.exec_driver_sql(sql, values if len(values) > 1 else values[0])
 
     def _compile(self, dialect: Any) -> tuple[str, "itemgetter[Any]"]:
         paramstyle = "qmark" if dialect.name == "sqlite" else "format"

@@ -40,23 +40,17 @@ _OF_ATTEMPT = (
 )
 # The empty text keeps a database from finding it in an index of all that waits, which may be a million.
 _WRITE_ATTEMPT = HotStatement(
-    text(
-        f"UPDATE delivery SET {', '.join(f'{name} = :new_{name}' for name in _OF_ATTEMPT)}"
-        " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"
-    )
+    f"UPDATE delivery SET {', '.join(f'{name} = :new_{name}' for name in _OF_ATTEMPT)}"
+    " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"
 )
 _HOLD_BACK = HotStatement(
-    text(
-        "UPDATE delivery SET due_at = :new_due_at WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
-        " AND lane = :of_lane AND number > :of_number AND due_at + 0 < :new_due_at"
-    )
+    "UPDATE delivery SET due_at = :new_due_at WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
+    " AND lane = :of_lane AND number > :of_number AND due_at + 0 < :new_due_at"
 )
 LET_GO = HotStatement(
-    text(
-        "UPDATE delivery SET due_at = CASE WHEN group_key IS NOT NULL AND :now < recorded_at + :group_wait_us"
-        " THEN recorded_at + :group_wait_us ELSE :now END WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
-        " AND lane = :of_lane AND number > :of_number AND due_at + 0 > :now"
-    )
+    "UPDATE delivery SET due_at = CASE WHEN group_key IS NOT NULL AND :now < recorded_at + :group_wait_us"
+    " THEN recorded_at + :group_wait_us ELSE :now END WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
+    " AND lane = :of_lane AND number > :of_number AND due_at + 0 > :now"
 )
 _CALLED_AT = (
     "(:now + CASE WHEN group_key IS NOT NULL THEN 0"  # what is grouped comes due at once, so that it goes together
@@ -80,7 +74,7 @@ _HEADS = f"SELECT {_AS_TAKEN} FROM delivery JOIN event ON event.id = delivery.nu
 _IN_TURN = f"{_HEADS} AND delivery.tried = %s ORDER BY delivery.due_at, delivery.recorded_at LIMIT :limit"
 _NEVER_TRIED = text(_IN_TURN % "false")
 HEADS = HotStatement(
-    text(f"SELECT * FROM ({_IN_TURN % 'false'}) AS never_tried UNION ALL SELECT * FROM ({_IN_TURN % 'true'}) AS tried")
+    f"SELECT * FROM ({_IN_TURN % 'false'}) AS never_tried UNION ALL SELECT * FROM ({_IN_TURN % 'true'}) AS tried"
 )
 """The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
 _TRIED_LONGEST_AGO = text(f"{_HEADS} AND delivery.tried = true ORDER BY delivery.tried_at LIMIT :limit")

@@ -9,17 +9,17 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, bindparam, delete, select, text, update
+from sqlalchemy import Connection, delete, text
 
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Emitted, Lease
 from watcher.store.problems import WRITE_PROBLEM, parameters_of
-from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_PIPELINE, is_forgotten
+from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_SOURCE, is_forgotten
 from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import OPENS, action, incident, problem, problem_message, reminder, scan, silence, source
+from watcher.store.tables import OPENS, action, incident, problem, problem_message, reminder, silence
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -57,10 +57,8 @@ _DELETE_EVENTS = (
     f" AND {_OPENS_NOTHING}"
 )
 _OF_STREAM, _OF_EVENT = "event.stream = :of_stream", "event.id = :of_event"
-_DELETE_STREAM_DELIVERIES, _DELETE_STREAM_EVENTS = (
-    text(_DELETE_DELIVERIES % _OF_STREAM),
-    text(_DELETE_EVENTS % _OF_STREAM),
-)
+_DELETE_STREAM_DELIVERIES = text(_DELETE_DELIVERIES % _OF_STREAM)
+_DELETE_STREAM_EVENTS = text(_DELETE_EVENTS % _OF_STREAM)
 _DELETE_EVENT_DELIVERIES, _DELETE_EVENT = text(_DELETE_DELIVERIES % _OF_EVENT), text(_DELETE_EVENTS % _OF_EVENT)
 _NOTE_EMPTY = text(
     "UPDATE execution SET stream = NULL WHERE account_id = :account_id AND execution = :execution"
@@ -128,18 +126,16 @@ def prune_problems(connection: Connection, *, before: int, after: Position) -> P
     return 0, after if len(ids) == ROWS_COUNT else None
 
 
-_MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
+_SINKS = text("SELECT id, name, absent_since FROM source WHERE kind = 'sink'")
 _EXPIRE = text(
     "UPDATE delivery SET state = 'dead', settled_at = :now, answer = 'sink_removed' WHERE (number, sink_id) IN"
     " (SELECT number, sink_id FROM delivery WHERE sink_id = :of_sink AND state = 'waiting' LIMIT :limit)"
 )
-_SCANNED = select(
-    scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
-).join(source, source.c.id == scan.c.pipeline_id)
-_WITH_RULES = select(source.c.id.label("of_pipeline"), source.c.name).where(
-    source.c.kind == "pipeline", source.c.rules.is_not(None)
+_SCANNED = text(
+    "SELECT account_id, pipeline_id, source.name, absent_since FROM scan JOIN source ON source.id = pipeline_id"
 )
-_FORGET_RULES = update(source).where(source.c.id == bindparam("of_pipeline")).values(rules=None)
+_WITH_RULES = text("SELECT id, name FROM source WHERE kind = 'pipeline' AND rules IS NOT NULL")
+_FORGET_RULES = text("UPDATE source SET rules = NULL WHERE id = :of_source")
 
 
 def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
@@ -175,12 +171,11 @@ class MaintenanceStore:
         """Note which sinks are not configured; return how many deliveries died of those absent for `dead_after_us`."""
 
         def mark(connection: Connection) -> dict[int, int]:
-            columns = (source.c.id, source.c.name, source.c.absent_since)
-            sinks = connection.execute(select(*columns).where(source.c.kind == "sink")).all()
+            sinks = connection.execute(_SINKS).all()
             absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
             if sinks:  # sorted, so that two writers never wait for each other
-                marks = [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks]
-                connection.execute(_MARK_SINK, sorted(marks, key=itemgetter("of_sink")))
+                marks = [{"of_source": row.id, "since": absent.get(row.id)} for row in sinks]
+                connection.execute(MARK_SOURCE, sorted(marks, key=itemgetter("of_source")))
             return absent
 
         def expire(connection: Connection, sink_id: int) -> int:
@@ -223,8 +218,8 @@ class MaintenanceStore:
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
         def forget(connection: Connection) -> None:
-            ids = sorted(row.of_pipeline for row in connection.execute(_WITH_RULES) if row.name not in names)
-            gone = [{"of_pipeline": each} for each in ids]
+            ids = sorted(row.id for row in connection.execute(_WITH_RULES) if row.name not in names)
+            gone = [{"of_source": each} for each in ids]
             if gone:  # in the order of `_write_sources`
                 connection.execute(JUDGED, gone)
                 connection.execute(_FORGET_RULES, gone)
@@ -241,14 +236,14 @@ class MaintenanceStore:
 
         def mark(connection: Connection) -> None:
             # The same order as in `_write_sources`, so that two writers never wait for each other.
-            rows = sorted(connection.execute(_SCANNED), key=attrgetter("of_pipeline"))
+            rows = sorted(connection.execute(_SCANNED), key=attrgetter("pipeline_id"))
             forgotten = [row._asdict() for row in rows if is_forgotten(row, now=now)]
             marks = [
-                {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
+                {"of_source": row.pipeline_id, "since": None if row.name in names else row.absent_since or now}
                 for row in rows
             ]
             if marks:
-                connection.execute(MARK_PIPELINE, marks)
+                connection.execute(MARK_SOURCE, marks)
             if forgotten:
                 connection.execute(FORGET_SCAN, forgotten)
 

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import BindParameter, Connection, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import Connection, insert, text
 
 from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
@@ -34,8 +34,13 @@ from watcher.store.database import HotStatement
 from watcher.store.deliveries import CALL_FORWARD, EARLIER, labels_text, settle, take
 from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
-from watcher.store.tables import OPENS, AnyRow, execution, scan, source, unjudged_end
+from watcher.store.tables import OPENS, AnyRow, scan, unjudged_end
 from watcher.store.tables import event as events
+
+
+def _insert_into(table: str, names: Collection[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES (:{', :'.join(names)})"
+
 
 # Executions
 
@@ -51,22 +56,13 @@ AS_KNOWN = (
 )
 """Columns of an execution that hold what the field of that name does."""
 as_known = attrgetter(*AS_KNOWN)
-_NEW_AS_KNOWN = tuple(f"new_{name}" for name in AS_KNOWN)
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
-_NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
-_ADD_EXECUTION = HotStatement(insert(execution).values(_NEW))
+_STATE = ("pipeline_id", "status", "since_at", "looked_at", "lost", "counts", *AS_KNOWN)
+_ADD_EXECUTION = HotStatement(_insert_into("execution", ("account_id", "execution", "stream", *_STATE)))
 _WRITE_EXECUTION = HotStatement(
-    update(execution)
-    .where(
-        execution.c.account_id == bindparam("new_account_id"),
-        execution.c.execution == bindparam("new_execution"),
-        execution.c.sequence == bindparam("before"),
-    )
-    .values(
-        {name: value for name, value in _NEW.items() if name not in {"account_id", "execution", "stream"}}
-        | {"stream": func.coalesce(bindparam("new_stream"), execution.c.stream)}
-    )
+    f"UPDATE execution SET {', '.join(f'{name} = :{name}' for name in _STATE)}, stream = coalesce(:stream, stream)"
+    " WHERE account_id = :account_id AND execution = :execution AND sequence = :before"
 )
 
 
@@ -78,20 +74,20 @@ def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionC
         known = change.known
         row = {
             "before": change.before,
-            "new_account_id": about["source_id"],
-            "new_execution": about["execution"],
-            "new_pipeline_id": about["pipeline_id"],
-            "new_status": known.status,
-            "new_since_at": known.since_at,
-            "new_looked_at": known.polled_at,
-            "new_lost": known.lost,
-            "new_counts": _COMPACT.encode(dict(known.counts)),
-            "new_stream": change.entries[0].event.stream if change.entries else None,
-            **dict(zip(_NEW_AS_KNOWN, as_known(known), strict=True)),
+            "account_id": about["source_id"],
+            "execution": about["execution"],
+            "pipeline_id": about["pipeline_id"],
+            "status": known.status,
+            "since_at": known.since_at,
+            "looked_at": known.polled_at,
+            "lost": known.lost,
+            "counts": _COMPACT.encode(dict(known.counts)),
+            "stream": change.entries[0].event.stream if change.entries else None,
+            **dict(zip(AS_KNOWN, as_known(known), strict=True)),
         }
         (added if change.before is None else changed).append(row)
     # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
-    key = itemgetter("new_account_id", "new_execution")
+    key = itemgetter("account_id", "execution")
     if added:
         _ADD_EXECUTION.run(connection, *sorted(added, key=key))
     if changed and _WRITE_EXECUTION.run(connection, *sorted(changed, key=key)).rowcount != len(changed):
@@ -110,20 +106,14 @@ _WRITE_SOURCE = text(
     "UPDATE source SET sequence = :new_sequence, state = :new_state, rules = coalesce(:new_rules, rules)"
     " WHERE id = :of_source AND sequence = :before"
 )
-FORGET_SCAN = delete(scan).where(
-    scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == bindparam("of_pipeline")
-)
-_WRITE_SCAN = insert(scan).values(
-    account_id=bindparam("of_account"),
-    pipeline_id=bindparam("of_pipeline"),
-    **{name: bindparam(f"new_{name}") for name in CURSOR_FIELDS},
-)
-MARK_PIPELINE = update(source).where(source.c.id == bindparam("of_pipeline")).values(absent_since=bindparam("since"))
+FORGET_SCAN = text("DELETE FROM scan WHERE account_id = :account_id AND pipeline_id = :pipeline_id")
+_WRITE_SCAN = insert(scan)
+MARK_SOURCE = text("UPDATE source SET absent_since = :since WHERE id = :of_source")
 FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
 """A pipeline absent for longer is read anew when it returns: by then it is another beginning, no interruption."""
 
 _WAIT = insert(unjudged_end)
-JUDGED = delete(unjudged_end).where(unjudged_end.c.pipeline_id == bindparam("of_pipeline"))
+JUDGED = text("DELETE FROM unjudged_end WHERE pipeline_id = :of_source")
 
 
 def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange, About]]) -> None:
@@ -139,16 +129,15 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
             "new_state": change.state,
             "new_rules": None if change.rules is None else RULE_STATE.dump_json(change.rules).decode(),
         }
+        rows.append(row)
         if change.judges_all:
-            connection.execute(JUDGED, {"of_pipeline": pipeline_id})
+            connection.execute(JUDGED, row)
         if change.unjudged:
             ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
             names = ("pipeline_id", "execution", "ended_at", "failed")
             connection.execute(_WAIT, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
         if change.cursor is not None:
-            cursor = {f"new_{name}": getattr(change.cursor, name) for name in CURSOR_FIELDS}
-            scans[pipeline_id] = {"of_account": source_id, "of_pipeline": pipeline_id} | cursor
-        rows.append(row)
+            scans[pipeline_id] = {"account_id": source_id, "pipeline_id": pipeline_id, **asdict(change.cursor)}
     # Sorted, so that two writers never wait for each other; stable, so the changes of each keep their order.
     rows.sort(key=itemgetter("of_source"))
     if connection.execute(_WRITE_SOURCE, rows).rowcount != len(rows):
@@ -165,10 +154,8 @@ def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
 
 
 _WRITE_BACKOFF = HotStatement(
-    text(
-        "UPDATE source SET paused_until = :new_paused_until, failing_for_s = :new_failing_for_s,"
-        " clock_us = coalesce(:new_clock_us, clock_us) WHERE id = :of_source"
-    )
+    "UPDATE source SET paused_until = :new_paused_until, failing_for_s = :new_failing_for_s,"
+    " clock_us = coalesce(:new_clock_us, clock_us) WHERE id = :of_source"
 )
 
 
@@ -193,21 +180,15 @@ def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
 
 # Events and their deliveries
 
-_EVENT = HotStatement(
-    insert(events)
-    .values({column.name: bindparam(column.name) for column in events.c if column is not events.c.id})
-    .inline()  # nobody asks for its number
-)
+_EVENT = HotStatement(_insert_into("event", [column.name for column in events.c if column is not events.c.id]))
 
 # A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
 # due would pass over all that is held back. With "+ 0" a database does not go by the index of all that is due.
 _DELIVERY = HotStatement(
-    text(
-        "INSERT INTO delivery (number, sink_id, lane, group_key, only_closes, state, recorded_at, due_at) VALUES"
-        " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :lane, :group_key,"
-        " :only_closes, 'waiting', :recorded_at, coalesce((SELECT max(due_at) FROM delivery"
-        " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
-    )
+    "INSERT INTO delivery (number, sink_id, lane, group_key, only_closes, state, recorded_at, due_at) VALUES"
+    " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :lane, :group_key,"
+    " :only_closes, 'waiting', :recorded_at, coalesce((SELECT max(due_at) FROM delivery"
+    " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
 )
 
 # A sink whose opening is silenced is among them: the worker silences what follows, until the opening is released.
@@ -217,9 +198,7 @@ _SINKS_OF = text(
     " JOIN source ON source.id = delivery.sink_id WHERE problem.id = :of_problem"
 )
 
-_BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
-    events.c.stream == bindparam("of_stream"), events.c.sequence == bindparam("of_sequence")
-)
+_BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequence")
 
 
 # What keeps an opening waiting is over: neither it nor its closing is to wait for longer.
@@ -244,7 +223,8 @@ class Outbox:
         rows: list[dict[str, Any]] = []
         for recorded_at, (entry, about) in enumerate(emitted, max(now, self._next_at)):
             event = entry.event
-            row: dict[str, Any] = {
+            row = {
+                **about,
                 "stream": event.stream,
                 "sequence": event.sequence,
                 "event_id": event.id.bytes,
@@ -257,7 +237,7 @@ class Outbox:
                 "closes": event.closes,
                 "body": event.body,
             }
-            rows.append(row | about)
+            rows.append(row)
         self._next_at = Micros(rows[-1]["recorded_at"] + 1)
         _EVENT.run(connection, *rows)
         deliveries: list[dict[str, Any]] = []
@@ -302,12 +282,8 @@ def _delivery_row(
 
 def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
     """Return the bodies of these events, as far as they are there still."""
-    found: dict[EventKey, bytes] = {}
-    for key in keys:
-        row = connection.execute(_BODIES, {"of_stream": key.stream, "of_sequence": key.sequence}).one_or_none()
-        if row is not None:
-            found[key] = row.body
-    return found
+    bodies = {key: connection.scalar(_BODY, key._asdict()) for key in keys}
+    return {key: body for key, body in bodies.items() if body is not None}
 
 
 _REMIND = text(

@@ -69,7 +69,7 @@ OTHERS: list[Statement] = [
     recording._WRITE_BACKOFF,
     recording._WRITE_EXECUTION,
     recording.FORGET_SCAN,
-    recording.MARK_PIPELINE,
+    recording.MARK_SOURCE,
     account_store._SAVE_POLL_TIMES,
     account_store._CURSOR,
     account_store._OPEN,
