@@ -4,6 +4,7 @@ Times are microseconds UTC on the steady clock; ids are 16 bytes. What is writte
 and apart from what is wide (event). A new database is made from what stands here, an older one migrated to it.
 """
 
+from functools import partial
 from typing import Any
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.schema import SchemaItem
 
 FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 13, 13
 """The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
@@ -43,16 +45,22 @@ _OFTEN_WRITTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cos
 
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
-meta = Table(
+
+def _table(name: str, *parts: SchemaItem, **options: Any) -> Table:
+    return Table(name, metadata, *parts, **options)
+
+
+_table_by_key = partial(_table, sqlite_with_rowid=False)
+"""Makes a table that lies in the order of its key in SQLite, too."""
+
+meta = _table(
     "meta",
-    metadata,
     Column("key", String, primary_key=True),
     Column("value", String, nullable=False),
 )
 
-source = Table(
+source = _table(
     "source",
-    metadata,
     Column("id", _ROWID, primary_key=True),
     Column("kind", String, nullable=False),  # account, pipeline (named account/pipeline), sink
     Column("name", String, nullable=False),
@@ -67,9 +75,8 @@ source = Table(
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )
 
-lease = Table(
+lease = _table(
     "lease",
-    metadata,
     Column("kind", String, primary_key=True),
     Column("name", String, primary_key=True),
     Column("owner", String, nullable=False),
@@ -79,9 +86,8 @@ lease = Table(
     Column("fingerprint", String),
 )
 
-execution = Table(
+execution = _table_by_key(
     "execution",
-    metadata,
     Column("account_id", ForeignKey("source.id"), primary_key=True),
     Column("execution", LargeBinary, primary_key=True),
     Column("pipeline_id", ForeignKey("source.id"), nullable=False),
@@ -111,14 +117,12 @@ execution = Table(
     ),
     Index("execution_open", "pipeline_id", "since_at", "execution", "status", **_only_where("ended_at IS NULL")),
     Index("execution_since", "since_at", "execution", "pipeline_id", "status", **_only_where("ended_at IS NULL")),
-    sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
 
 # How far the lists of a pipeline that is watched whole were read.
-scan = Table(
+scan = _table(
     "scan",
-    metadata,
     Column("account_id", ForeignKey("source.id"), primary_key=True),
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("since_at", BigInteger, nullable=False),
@@ -132,9 +136,8 @@ scan = Table(
     Column("dated", Boolean, nullable=False),
 )
 
-event = Table(
+event = _table(
     "event",
-    metadata,
     Column("id", _ROWID, primary_key=True),  # a cursor: never reused
     Column("event_id", LargeBinary, nullable=False),
     Column("stream", LargeBinary, nullable=False),
@@ -156,9 +159,8 @@ event = Table(
 )
 
 # `number` is that of its event, and the order in a lane.
-delivery = Table(
+delivery = _table_by_key(
     "delivery",
-    metadata,
     Column("number", ForeignKey("event.id"), primary_key=True, autoincrement=False),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("lane", LargeBinary, nullable=False),  # of what waits in one only the first is sent
@@ -179,14 +181,12 @@ delivery = Table(
     Index("delivery_lane", "lane", "number", "sink_id", **_only_where("state = 'waiting'")),
     Index("delivery_group", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")),
     Index("delivery_dead", "sink_id", "settled_at", **_only_where("state = 'dead'")),
-    sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
 
 # What is open, and what was until retention takes it. Times of day are the wall clock's.
-problem = Table(
+problem = _table_by_key(
     "problem",
-    metadata,
     Column("id", LargeBinary, primary_key=True),
     Column("kind", String, nullable=False),  # the type of the event that opened it
     Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink it is of
@@ -206,13 +206,11 @@ problem = Table(
     Index("problem_opened", "opened_at"),
     Index("problem_open", "source_id", **_only_where("closed_at IS NULL")),
     Index("problem_pipeline", "pipeline_id", **_only_where("closed_at IS NULL AND execution IS NULL")),
-    sqlite_with_rowid=False,
 )
 
 # Problems that one sink shows as one incident: all rows with the same `key`. Times are the steady clock's.
-incident = Table(
+incident = _table_by_key(
     "incident",
-    metadata,
     Column("problem_id", LargeBinary, primary_key=True),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("key", LargeBinary, nullable=False),
@@ -223,46 +221,38 @@ incident = Table(
     Index("incident_key", "sink_id", "key"),
     Index("incident_unresolved", "sink_id", **_only_where("NOT resolved")),
     Index("incident_group", "sink_id", "group_key", "nth"),
-    sqlite_with_rowid=False,
 )
 
 # When a sink was last reminded of a problem (steady clock).
-reminder = Table(
+reminder = _table_by_key(
     "reminder",
-    metadata,
     Column("problem_id", ForeignKey("problem.id"), primary_key=True),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("reminded_at", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 # Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: retention may
 # delete it in the moment in which an attempt is written down.
-problem_message = Table(
+problem_message = _table_by_key(
     "problem_message",
-    metadata,
     Column("problem_id", LargeBinary, primary_key=True),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("channel", String, nullable=False),
     Column("number", String, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 # Ends that the rules of their pipeline are yet to judge: they wait for a complete scan.
-unjudged_end = Table(
+unjudged_end = _table_by_key(
     "unjudged_end",
-    metadata,
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("execution", LargeBinary, primary_key=True),
     Column("ended_at", BigInteger, nullable=False),  # by the API's date, else when it was seen
     Column("failed", Boolean, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 # Silences that people made while the daemon ran, beside those of the file. Times are the wall clock's.
-silence = Table(
+silence = _table(
     "silence",
-    metadata,
     Column("id", _ROWID, primary_key=True),
     Column("match", String, nullable=False),  # JSON
     Column("starts_at", BigInteger, nullable=False),
@@ -273,32 +263,25 @@ silence = Table(
 )
 
 # What only the owner of an account or a sink knows, from its memory: JSON of domain/snapshots.
-snapshot = Table(
+snapshot = _table_by_key(
     "snapshot",
-    metadata,
     Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
     Column("written_at", BigInteger, nullable=False),  # steady clock
     Column("body", LargeBinary, nullable=False),
-    sqlite_with_rowid=False,
     postgresql_with=_OFTEN_WRITTEN,
 )
 
 # What the owner of an account or a sink is asked to do, once however often it is asked; the row goes when it is done.
-action = Table(
+action = _table_by_key(
     "action",
-    metadata,
     Column("kind", String, primary_key=True),  # scan (of a pipeline), enable (of a sink)
     Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
     Column("asked_at", BigInteger, nullable=False),
-    sqlite_with_rowid=False,
 )
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")
 DEAD: ColumnElement[str] = literal_column("'dead'")
 """Spelled out in each statement: a bound value would keep an index that holds only these from being used."""
-
-ZERO: ColumnElement[int] = literal_column("0", BigInteger)
-"""Added to a column it keeps a database from finding rows by an index of that: they may be a million."""
 
 OPENS = (
     "event.stream = problem.stream AND event.sequence >= problem.sequence AND event.problem_id = problem.id"
