@@ -34,7 +34,7 @@ from watcher.store.recording import (
 )
 from watcher.store.sources import execution_id, execution_key, names_of, pipeline, pipeline_id
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import AnyRow, execution, problem, scan, snapshot, source, unjudged_end
+from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
 
 LOADED_COUNT = 5_000
 """Executions asked for in one statement; SQLite binds at most 32,766 values."""
@@ -56,7 +56,7 @@ _ENDS = text(
     " ORDER BY finished_at DESC, ended_at DESC LIMIT :limit"
 )
 _IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all of the rows are in memory at once
-_OPEN_PROBLEMS = OPEN_PROBLEMS.where(problem.c.pipeline_id == bindparam("of_pipeline"), problem.c.execution.is_(None))
+_OPEN_PROBLEMS = text(OPEN_PROBLEMS.format("pipeline_id = :of_pipeline AND execution IS NULL"))
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
     scan.c.account_id == bindparam("account_id"), scan.c.pipeline_id == bindparam("pipeline_id")
 )

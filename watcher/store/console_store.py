@@ -19,7 +19,7 @@ from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, scan, snapshot, source
+from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, source
 
 LOOKED_AT_COUNT = 5_000
 """Rows that a page looks at, at most: then it ends early, with a cursor."""
@@ -353,23 +353,16 @@ def _page(
 
 _OPEN = _List(execution.c.since_at, execution.c.execution, "o", (execution.c.account_id,))
 _ENDED = _List(execution.c.finished_at, execution.c.execution, "e", (execution.c.account_id,))
-_account, _pipeline = source.alias("account"), source.alias("pipeline")
-_EXECUTIONS = (
-    select(
-        execution,
-        _account.c.name.label("account"),
-        _pipeline.c.name.label("pipeline_name"),
-        scan.c.name.label("title"),
-        event.c.body,
-    )
-    .join(_account, _account.c.id == execution.c.account_id)
-    .join(_pipeline, _pipeline.c.id == execution.c.pipeline_id)
-    .outerjoin(scan, (scan.c.account_id == execution.c.account_id) & (scan.c.pipeline_id == execution.c.pipeline_id))
-    .outerjoin(event, (event.c.stream == execution.c.stream) & (event.c.sequence == execution.c.sequence))
-    .where(
-        execution.c.account_id.in_(bindparam("accounts", expanding=True)),
-        execution.c.execution.in_(bindparam("executions", expanding=True)),
-    )
+_EXECUTIONS = text(
+    "SELECT execution.*, account.name AS account, pipeline.name AS pipeline_name, scan.name AS title, event.body"
+    " FROM execution JOIN source AS account ON account.id = execution.account_id"
+    " JOIN source AS pipeline ON pipeline.id = execution.pipeline_id"
+    " LEFT JOIN scan ON scan.account_id = execution.account_id AND scan.pipeline_id = execution.pipeline_id"
+    " LEFT JOIN event ON event.stream = execution.stream AND event.sequence = execution.sequence"
+    " WHERE execution.account_id IN :accounts AND execution.execution IN :executions"
+).bindparams(
+    bindparam("accounts", expanding=True, type_=execution.c.account_id.type),
+    bindparam("executions", expanding=True, type_=execution.c.execution.type),
 )
 
 
@@ -424,14 +417,14 @@ _WINDOW = text(
     " WHERE id > :at ORDER BY id LIMIT :limit) AS looked_at"
 )
 """The last number of a window, and the one before the first gap in it that may still be filled."""
-_LAST_NUMBER = select(event.c.id).order_by(event.c.id.desc()).limit(1)
-_NEXT = select(event.c.id, event.c.recorded_at).where(event.c.id > bindparam("at")).order_by(event.c.id).limit(1)
+_LAST_NUMBER = text("SELECT max(id) FROM event")
+_NEXT = text("SELECT id, recorded_at FROM event WHERE id > :at ORDER BY id LIMIT 1")
 _EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
 
 
 def _number_before(connection: Connection, moment: int) -> int:
     """Return the number behind which are the events that were recorded since then, as far as these are in order."""
-    low, high = 0, connection.execute(_LAST_NUMBER).scalar() or 0
+    low, high = 0, connection.scalar(_LAST_NUMBER) or 0
     while low < high:
         middle = (low + high) // 2
         row = connection.execute(_NEXT, {"at": middle}).one_or_none()
@@ -480,12 +473,12 @@ def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:
     return [by_id[id_] for id_ in ids if id_ in by_id]
 
 
-_WITHOUT_EXECUTION = select(event.c.id, event.c.type, event.c.problem_id).where(
-    event.c.execution.is_(None), event.c.recorded_at >= bindparam("since")
+_WITHOUT_EXECUTION = (
+    " FROM (SELECT id, type, problem_id FROM event WHERE execution IS NULL AND recorded_at >= :since"
+    f" ORDER BY recorded_at %s LIMIT {LOOKED_AT_COUNT}) AS looked_at JOIN event ON event.id = looked_at.id"
 )
-_since_then = _WITHOUT_EXECUTION.order_by(event.c.recorded_at).limit(LOOKED_AT_COUNT).subquery()
-_PROBLEM_EVENTS = _EVENTS.join(_since_then, _since_then.c.id == event.c.id).where(
-    _since_then.c.problem_id == bindparam("of_problem")
+_PROBLEM_EVENTS = text(
+    f"SELECT event.id, recorded_at, body{_WITHOUT_EXECUTION % 'ASC'} WHERE looked_at.problem_id = :of_problem"
 )
 
 
@@ -498,12 +491,9 @@ _OPEN_PROBLEMS = (
     " WHERE problem.closed_at IS NULL AND problem.kind {} 'execution.overdue' LIMIT :limit"
 )
 _OVERDUE, _OTHERS = text(_OPEN_PROBLEMS.format("=")), text(_OPEN_PROBLEMS.format("<>"))
-_of_late = _WITHOUT_EXECUTION.order_by(event.c.recorded_at.desc()).limit(LOOKED_AT_COUNT).subquery()
-_GAPS = (
-    select((event.c.account + "/" + event.c.pipeline).label("pipeline_name"), event.c.recorded_at, event.c.body)
-    .join(_of_late, _of_late.c.id == event.c.id)
-    .where(_of_late.c.type == EventType.PIPELINE_GAP)
-    .limit(NEEDS_COUNT)
+_GAPS = text(
+    f"SELECT account || '/' || pipeline AS pipeline_name, recorded_at, body{_WITHOUT_EXECUTION % 'DESC'}"
+    f" WHERE looked_at.type = 'pipeline.gap' LIMIT {NEEDS_COUNT}"
 )
 _COUNT_DEAD = text(
     "SELECT count(*) AS all_count, count(late) AS late_count, min(late) AS since_at, (SELECT answer FROM delivery"
@@ -511,8 +501,7 @@ _COUNT_DEAD = text(
     " (SELECT CASE WHEN settled_at >= :since THEN settled_at END AS late FROM delivery"
     " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
 )
-_SOURCES = (
-    select(source.c.kind, source.c.name, source.c.state, source.c.paused_until, snapshot.c.written_at, snapshot.c.body)
-    .outerjoin(snapshot, snapshot.c.source_id == source.c.id)
-    .where(source.c.kind.in_(("account", "sink")))
+_SOURCES = text(
+    "SELECT kind, name, state, paused_until, written_at, body FROM source"
+    " LEFT JOIN snapshot ON snapshot.source_id = source.id WHERE kind IN ('account', 'sink')"
 )

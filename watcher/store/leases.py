@@ -14,7 +14,7 @@ from math import ceil
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, bindparam, cast, delete, func, select, tuple_, update
+from sqlalchemy import BigInteger, Connection, cast, delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
 from watcher.domain.errors import LeaseExpiredError, OwnershipLostError
@@ -324,9 +324,5 @@ def _take(
     return epochs
 
 
-_HELD = (
-    select(table.c.epoch)
-    .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
-    .with_for_update(read=True, key_share=True)
-)
+_HELD = text("SELECT epoch FROM lease WHERE kind = :kind AND name = :name AND epoch = :epoch FOR KEY SHARE")
 """Nobody takes it meanwhile, but it may be renewed. One at a time: a list is expanded anew, at twice the cost."""

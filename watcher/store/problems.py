@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, insert, select, text
+from sqlalchemy import Connection, insert, text
 
 from watcher.domain.delivery import ProblemMessage
 from watcher.domain.event import EventKey, EventType
@@ -30,12 +30,8 @@ LAST_ENDED_AT = (
     " AND finished_at IS NOT NULL AND execution.sequence > 0 AND lost IS NULL)"
 )
 """A column of statements on `problem`. SQLite uses a partial index only for conditions without parameters."""
-OPEN_PROBLEMS = (
-    select(problem)
-    .where(problem.c.source_id == bindparam("of_source"), problem.c.closed_at.is_(None))
-    .order_by(problem.c.opened_at)
-)
-_OF_SOURCE = OPEN_PROBLEMS.where(problem.c.pipeline_id.is_(None))
+OPEN_PROBLEMS = "SELECT * FROM problem WHERE source_id = :of_source AND closed_at IS NULL AND {} ORDER BY opened_at"
+_OF_SOURCE = text(OPEN_PROBLEMS.format("pipeline_id IS NULL"))
 
 
 def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, About]]) -> None:
@@ -76,7 +72,7 @@ def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None
     return problem_of(rows[0]) if rows else None
 
 
-_COUNTS = select(problem.c.kind, func.count().label("open_count")).where(problem.c.closed_at.is_(None)).group_by("kind")
+_COUNTS = text("SELECT kind, count(*) AS open_count FROM problem WHERE closed_at IS NULL GROUP BY kind")
 _PAGE = text(
     "SELECT problem.*, owner.kind AS owner_kind, owner.name AS owner, pipeline.name AS pipeline,"
     " execution.status, execution.overdue_sequence, execution.ended_at"

@@ -52,6 +52,6 @@ async def test_no_statement_of_the_program_is_compiled(server: PostgresServer) -
         assert (await console.executions(limit=50))[0]
         await store.close()
         log = server.log[before:]
-    ours = ("UPDATE lease", "FROM lease", "LEFT OUTER JOIN snapshot", "FROM execution", "INSERT INTO event", "FROM pg_")
+    ours = ("UPDATE lease", "FROM lease", "LEFT JOIN snapshot", "FROM execution", "INSERT INTO event", "FROM pg_")
     assert [words for words in ours if not plans(log, words)] == []
     assert plans(log, "JIT:") == []
