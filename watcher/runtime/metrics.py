@@ -101,9 +101,8 @@ class Metrics:
 
     def _declare_accounts(self) -> None:
         of = partial(self._of, "account")
-        self.api_requests = of(
-            Counter, "api_requests_total", "Requests to the API, by their outcome.", "endpoint", "outcome"
-        )
+        text = "Requests to the API, by their outcome."
+        self.api_requests = of(Counter, "api_requests_total", text, "endpoint", "outcome")
         text = "Seconds from a request to the API until its answer."
         self.api_request_duration = of(
             FastHistogram, "api_request_duration_seconds", text, "endpoint", buckets=_SECONDS
@@ -280,36 +279,32 @@ class PipelineCollector(Collector):
         """Yield the families."""
         counter, gauge = partial(self._family, CounterMetricFamily), partial(self._family, GaugeMetricFamily)
         text = "Always 1; the label says what a pipeline is called."
-        yield gauge("pipeline_info", text, lambda each: {label_of(each.name): 1}, label="name")
+        yield gauge("pipeline_info", text, lambda each: {label_of(each.name): 1}, "name")
         text = "Executions that were seen for the first time."
         yield counter("executions_started", text, lambda each: {"": each.started_count})
         text = "Ends that were seen, by status."
-        yield counter(
-            "executions_ended", text, lambda each: {end: each.ended[end] for end in END_LABELS}, label="status"
-        )
+        yield counter("executions_ended", text, lambda each: {end: each.ended[end] for end in END_LABELS}, "status")
         yield self._durations()
         text = "Tokens of models that executions used by their end."
         yield counter("execution_ai_tokens", text, lambda each: {"": each.tokens_count})
         text = f"Executions that reached a goal; after {GOALS_COUNT} goals the others are `other`."
-        yield counter("execution_goals", text, lambda each: each.goals, label="goal")
+        yield counter("execution_goals", text, lambda each: each.goals, "goal")
         text = "Executions that have not ended, by their status."
         yield gauge(
             "pipeline_open_executions",
             text,
             lambda each: {word: each.open.get(word, 0) for word in OPEN_LABELS},
-            label="status",
+            "status",
         )
         text = "Since when the oldest open execution is in its status, in seconds since 1970."
-        yield gauge(
-            "pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest), label="status"
-        )
+        yield gauge("pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest), "status")
         text = "When an execution last started, in seconds since 1970."
         yield gauge(
             "pipeline_last_started_timestamp_seconds", text, lambda each: _in_seconds({"": each.last_started_at})
         )
         text = "When an execution last ended, by status, in seconds since 1970."
         yield gauge(
-            "pipeline_last_ended_timestamp_seconds", text, lambda each: _in_seconds(each.last_ended_at), label="status"
+            "pipeline_last_ended_timestamp_seconds", text, lambda each: _in_seconds(each.last_ended_at), "status"
         )
 
     def _family(
@@ -318,11 +313,10 @@ class PipelineCollector(Collector):
         name: str,
         text: str,
         samples: Callable[[PipelineMetrics], Mapping[str, float]],
-        *,
-        label: str | None = None,
+        *label: str,
     ) -> Metric:
         """Return a metric with the samples of all pipelines, by `label`; without one each has one sample at most."""
-        labels = ("account", "pipeline") if label is None else ("account", "pipeline", label)
+        labels = ("account", "pipeline", *label)
         family = kind(f"watcher_{name}", text, labels=labels)
         for account, pipeline, each in self._pipelines():
             for word, value in samples(each).items():

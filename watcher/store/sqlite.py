@@ -20,14 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
 from watcher.runtime.clock import Clock
-from watcher.store.database import (
-    READERS_COUNT,
-    Database,
-    Meanings,
-    explain,
-    prepare_schema,
-    transact,
-)
+from watcher.store.database import READERS_COUNT, Database, Meanings, explain, prepare_schema, transact
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
