@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import structlog
 from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
@@ -31,33 +32,7 @@ LOGGED_EVERY_S = 3600.0
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
 _HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
 
-_EXAMPLES: Sequence[Json] = json.loads(r"""[
-  {"specversion": "1.0", "id": "463ad2d1-fe28-5ab8-b190-a2f573201990", "type": "execution.failed",
-   "source": "/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
-   "subject": "9a1b0000-0000-4000-8000-000000000001", "time": "2026-11-24T12:00:31.000Z",
-   "datacontenttype": "application/json", "sequence": "0000000003",
-   "data": {
-     "account": "default", "labels": {"team": "the \"A\" team"}, "link": "https://example.com/runs/1",
-     "pipeline": {"id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "name": "Sales \"agent\"",
-                  "versionId": "1c2d0000-0000-4000-8000-000000000002", "versionNumber": 7},
-     "execution": {"id": "9a1b0000-0000-4000-8000-000000000001", "status": "failed", "previousStatus": "running",
-                   "startedAt": "2026-11-24T11:58:00.000Z", "finishedAt": "2026-11-24T12:00:31.000Z",
-                   "durationSeconds": 151.0, "error": "upstream \"timeout\" after 30 s\nat C:\\new <b>Größe</b>",
-                   "aiTokensUsed": 512, "nodesStarted": 3, "triggeredBy": "message_received",
-                   "triggeredByEntityId": "5e6f0000-0000-4000-8000-000000000003",
-                   "conversationId": "7a8b0000-0000-4000-8000-000000000004",
-                   "failedNodes": [{"id": "2d3e0000-0000-4000-8000-000000000005", "name": "Say \"hello\"",
-                                    "error": "upstream \"timeout\""}],
-                   "goals": ["Booked \"it\""]},
-     "observed": {"at": "2026-11-24T12:00:31.800Z", "notBefore": "2026-11-24T12:00:29.800Z", "delaySeconds": 0.8}}},
-  {"specversion": "1.0", "id": "01a20d6d-d638-704d-99e8-349385c1c9ed", "type": "account.degraded",
-   "source": "/accounts/default", "time": "2026-11-24T12:00:31.800Z",
-   "datacontenttype": "application/json", "sequence": "0000000001",
-   "data": {"account": "default", "reason": "unreachable", "cause": "timeout",
-            "problem": {"id": "305b2e26-16ee-5a82-900c-54ca525594e0", "kind": "account.degraded",
-                        "severity": "critical", "openedAt": "2026-11-24T12:00:31.800Z"},
-            "observed": {"at": "2026-11-24T12:00:31.800Z"}}}
-]""")
+_EXAMPLES: Sequence[Json] = json.loads(Path(__file__).with_name("example_events.json").read_bytes())
 """A template is tried with these: an event of an execution, and one that has none. Their texts break JSON in quotes."""
 
 
