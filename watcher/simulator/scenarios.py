@@ -67,10 +67,7 @@ _FLAKY = dict.fromkeys((Fault.SERVER_ERROR, Fault.BAD_GATEWAY, Fault.RATE_LIMITE
 SCENARIOS: Mapping[str, Scenario] = {
     "calm": Scenario("nothing goes wrong", CALM),
     "flaky": Scenario("a third of the answers are errors, 429, resets or rubbish", Faults(odds=_FLAKY)),
-    "slow": Scenario(
-        "answers take 3 s or never come",
-        Faults(odds={Fault.SLOW: 0.4, Fault.HANG: 0.02}),
-    ),
+    "slow": Scenario("answers take 3 s or never come", Faults(odds={Fault.SLOW: 0.4, Fault.HANG: 0.02})),
     "outage": Scenario("no connection from second 15 to 60", Faults(windows=(Window(Fault.RESET, 15, 60),))),
     "unauthorized": Scenario(
         "the key is refused from second 15 to 45", Faults(windows=(Window(Fault.UNAUTHORIZED, 15, 45),))

@@ -236,8 +236,7 @@ class Alert:
     @property
     def links(self) -> Mapping[str, str]:
         """Return what can be opened, by what it is called: what the account links to, our own page, the runbook."""
-        runbook = usable_link(self.data.get("runbook"))
-        links = {"Open": self.link, "Details": self.page, "Runbook": runbook}
+        links = {"Open": self.link, "Details": self.page, "Runbook": usable_link(self.data.get("runbook"))}
         return {name: link for name, link in links.items() if link}
 
     @property

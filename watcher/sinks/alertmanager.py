@@ -84,8 +84,7 @@ class AlertmanagerTemplate(Template):
     def _again(self, sent: SentOpening) -> Json:
         event, ends_at = json.loads(sent.body), sent.closed_at or self.clock.now() + LASTS
         event["data"] = with_latest(event["data"], ProblemChange(sent.problem))
-        alert = Alert.of(event, self.public_url)
-        return _alert(alert, sent.problem.kind, sent.problem.opened_at, ends_at)
+        return _alert(Alert.of(event, self.public_url), sent.problem.kind, sent.problem.opened_at, ends_at)
 
 
 def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:

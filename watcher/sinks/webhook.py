@@ -259,9 +259,8 @@ class WebhookSink(Sink):
             self._closed |= closed
             async with self._refreshing:
                 pass
-        messages = await self._template.prepare(batch)
         result = SendResult(SendOutcome.DELIVERED, "200")
-        for nth, message in enumerate(messages):
+        for nth, message in enumerate(await self._template.prepare(batch)):
             if nth:
                 await asyncio.sleep(self._take_slot())
             answer = await self._post(message, batch)

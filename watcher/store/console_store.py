@@ -236,8 +236,7 @@ class ConsoleStore:
             if pipeline is not None:
                 of_it = select(source.c.id).where(source.c.kind == "pipeline", source.c.name == pipeline)
                 wanted.append(problem.c.pipeline_id == of_it.scalar_subquery())
-            few = [wanted] if is_open else None
-            found, position = _page(connection, _PROBLEM, few, wanted, after, limit)
+            found, position = _page(connection, _PROBLEM, [wanted] if is_open else None, wanted, after, limit)
             return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
@@ -381,8 +380,7 @@ def _open(
         count = LOOKED_AT_COUNT if is_filtered else limit + 1
         return _look(connection, _OPEN, scope, wanted, after, limit, count)
     if len(numbers) * (limit + 1) > LOOKED_AT_COUNT // 2:  # a row costs more where each pipeline has a statement
-        of_these = execution.c.pipeline_id.in_(numbers)
-        return _look(connection, _OPEN, scope, [*wanted, of_these], after, limit)
+        return _look(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
     found: list[AnyRow] = []
     ends: list[Position] = []
     count = max(limit + 1, LOOKED_AT_COUNT // max(1, len(numbers)) if is_filtered else 0)

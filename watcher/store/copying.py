@@ -163,8 +163,7 @@ def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[S
     # By key, which is how they lie on disk in SQLite: then each page goes behind the last one.
     statement = select(table).order_by(*table.primary_key.columns)
     with source.errors():
-        result = connection.execution_options(yield_per=PAGE_ROWS).execute(statement)
-        yield from result.partitions()
+        yield from connection.execution_options(yield_per=PAGE_ROWS).execute(statement).partitions()
 
 
 def _number_on(connection: Connection) -> None:

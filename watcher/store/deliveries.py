@@ -351,8 +351,7 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
 _BACKLOG = text(
     "SELECT source.name, counted.pending, counted.oldest FROM source JOIN"
     " (SELECT sink_id, count(*) AS pending, min(CASE WHEN tried = true THEN recorded_at ELSE due_at END) AS oldest"
-    " FROM delivery WHERE state = 'waiting'"
-    " GROUP BY sink_id) AS counted ON counted.sink_id = source.id"
+    " FROM delivery WHERE state = 'waiting' GROUP BY sink_id) AS counted ON counted.sink_id = source.id"
 )
 
 

@@ -45,14 +45,8 @@ def _insert_into(table: str, names: Collection[str]) -> str:
 # Executions
 
 AS_KNOWN = (
-    "sequence",
-    "overdue_sequence",
-    "overdue_at",
-    "lost_at",
-    "ended_at",
-    "was_paused",
-    "found_at",
-    "finished_at",
+    *("sequence", "overdue_sequence", "overdue_at", "lost_at"),
+    *("ended_at", "was_paused", "found_at", "finished_at"),
 )
 """Columns of an execution that hold what the field of that name does."""
 as_known = attrgetter(*AS_KNOWN)

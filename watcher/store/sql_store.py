@@ -273,11 +273,7 @@ class SqlStore:
 
 
 async def open_store(
-    url: str,
-    *,
-    clock: Clock,
-    password: str | None = None,
-    busy_timeout_s: float = BUSY_TIMEOUT_S,
+    url: str, *, clock: Clock, password: str | None = None, busy_timeout_s: float = BUSY_TIMEOUT_S
 ) -> SqlStore:
     """Open the store at `url`, a valid `store.url`, making or migrating it as needed, and hold it until it is closed.
 

@@ -53,11 +53,7 @@ def _table(name: str, *parts: SchemaItem, **options: Any) -> Table:
 _table_by_key = partial(_table, sqlite_with_rowid=False)
 """Makes a table that lies in the order of its key in SQLite, too."""
 
-meta = _table(
-    "meta",
-    Column("key", String, primary_key=True),
-    Column("value", String, nullable=False),
-)
+meta = _table("meta", Column("key", String, primary_key=True), Column("value", String, nullable=False))
 
 source = _table(
     "source",

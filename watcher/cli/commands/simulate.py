@@ -93,8 +93,7 @@ def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
         pipeline, is_limited, duration = option.partition("=")
         if pipeline.lower() not in by_word:
             raise UsageError(f'--fail: no pipeline is called "{pipeline}"; use one of {", ".join(names)}')
-        fails_s = parse_seconds(duration, option="--fail") if is_limited else math.inf
-        fails[by_word[pipeline.lower()]] = fails_s
+        fails[by_word[pipeline.lower()]] = parse_seconds(duration, option="--fail") if is_limited else math.inf
     return fails
 
 
