@@ -83,24 +83,35 @@ async def test_a_person_on_call_logs_in_takes_a_problem_silences_it_and_sends_ag
     page = person.page
     await person.go("/deliveries?state=dead")
     assert page.url == f"{address}/login?next=/deliveries%3Fstate%3Ddead"
-    assert await person.serious() == []
+    assert (await person.serious(), await person.overflow()) == ([], 0)
     await page.wait_for_timeout(1100)
     assert await page.get_by_text("as of").count() == 0  # nor does it say that it is live
     await page.get_by_label("Token").fill(TOKEN)
     await page.get_by_role("button", name="Log in").click()
     await page.wait_for_url("**/deliveries?state=dead")
+    await page.goto("about:blank")
+    await page.set_content(f"<a href='{address}/silences'>of a chat</a>")
+    await page.get_by_text("of a chat").click()  # the cookie does not come along
+    await page.wait_for_url(f"{address}/silences")
 
     await person.go("/")
     await person.sees("keeps failing")  # it comes by itself
     await person.sees("failing")
     assert await person.serious() == []
+    page.once("dialog", lambda dialog: dialog.accept("Kim <i>"))
     await page.get_by_role("button", name="Acknowledge: Sales agent").click()
     await person.sees("acknowledged")
     await page.get_by_text("keeps failing").first.click()
-    await person.sees("by page")
+    await person.sees("by Kim <i>")
+    await page.get_by_role("button", name="Take back the acknowledgement").click()
+    assert await page.get_by_label("Your name").input_value() == "Kim <i>"
+    await page.get_by_label("Comment").first.fill("calling the vendor")
+    await page.get_by_role("button", name="Acknowledge").click()
+    await person.sees("by Kim <i>: calling the vendor")
     assert await person.serious() == []
 
-    silence = page.locator("form", has_text="Silence team=sales")
+    silence = page.locator("form", has_text="Silence this pipeline")
+    await silence.get_by_label("Silence").select_option("team=sales: 1 pipeline")
     await silence.get_by_label("for").select_option("8h")
     await silence.get_by_label("Comment").fill("deploy <b>")
     await silence.get_by_role("button").click()
@@ -178,7 +189,7 @@ async def test_every_page_is_kept_current_fits_a_phone_and_can_be_used_by_keys(s
     await page.get_by_label("Switch between dark and light").click()
     assert await page.evaluate("document.documentElement.dataset.theme") == "light"
     pipeline = await page.locator("main a[href^='/pipelines/']").first.get_attribute("href")
-    paths = ("/", "/executions", execution, f"{pipeline}", problem, "/deliveries", "/silences", "/login")
+    paths = ("/", "/executions", execution, f"{pipeline}", problem, "/deliveries", "/silences")
     for theme, width in (("light", 1280), ("dark", 360), ("dark", 1280), ("light", 320)):
         await page.set_viewport_size({"width": width, "height": 740})
         await page.evaluate(f"localStorage.setItem('theme', '{theme}')")

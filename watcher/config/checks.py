@@ -137,7 +137,7 @@ def _check_silences(document: Document) -> None:
             path = ("silences", index, "match", key)
             for at in ((*path, item) for item in range(len(document.items(path)))):
                 if (name := document.text(at)) is not None and name not in names:
-                    shown = ", ".join(write_path((each,)) for each in names) or "none"
+                    shown = ", ".join(write_path((each,)) for each in names) or "none, for stdout never is"
                     problem = f"{document.subject(at)} is no {key[:-1]} that can be silenced"
                     document.report(at, problem, remedy=f"these are: {shown}")
 

@@ -65,8 +65,12 @@ class ConfigProblemsError(ConfigError):
 
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
-_WITHOUT_BRACES = re.compile(r"(?:^|(?<=\s))\$[A-Z_][A-Z0-9_]+(?=$|[\s/])")
-"""As a shell reads it. A password may hold a dollar, too: so only what stands alone."""
+_WITHOUT_BRACES = re.compile(r"(?:^|(?<=[\s/=:]))\$[A-Z_][A-Z0-9_]+(?=$|[\s/@:&])")
+"""As a shell reads it. A password may hold a dollar, too: so only what stands alone, or is a part of a URL."""
+_LIKE_SECRET = re.compile(
+    r"://[^/]*(?:@|/\S)|\b(?:xox.-|xapp-|whsec_|sk_|sk-|gh._)|(?=\S*\d)(?=\S*[A-Za-z])[\w+/=-]{20,}"
+)
+_LIKE_ID = re.compile(r"[0-9A-Fa-f]+(?:-[0-9A-Fa-f]+){3,}")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "read_token", "password"})
@@ -316,7 +320,7 @@ class Document:
         value = self.get(path)
         if self.is_hidden(path) or not isinstance(value, str):
             return "the filled-in value"
-        return quoted(value)
+        return "this value" if may_be_secret(value) else quoted(value)
 
     def _place(self, path: Path, *, key: bool) -> tuple[int, int]:
         name = value = self._root
@@ -395,6 +399,11 @@ def quoted(text: str, *, limit: int = 60) -> str:
     """Return a text as it may be shown: in quotes, on one line, not too long."""
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
+
+
+def may_be_secret(text: str) -> bool:
+    """Return whether a text looks like a secret in the wrong place: a key, a token, or a URL with a path or login."""
+    return _LIKE_SECRET.search(text) is not None and not _LIKE_ID.fullmatch(text)
 
 
 def is_safe_key(part: str | int) -> bool:

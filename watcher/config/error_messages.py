@@ -21,6 +21,7 @@ NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 
 _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
+_WITHOUT_SPACE = re.compile(r"[\w-]+:[^\s/]")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
 
@@ -190,7 +191,13 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
         document.report(path, "has no value", remedy="give one or remove the key", key=True)
     else:
         found = _BLOCK if isinstance(value, dict) else _LIST if isinstance(value, list) else _VALUE
-        remedy = wanted[1] if wanted is _VALUE else _example(document, path) or wanted[1]
+        around, model = model_at(document, path[:-1]), model_at(document, path)
+        is_secret = around is not None and path[-1] in file_twins(around)
+        remedy = wanted[1] if wanted is _VALUE and not is_secret else _example(document, path) or wanted[1]
+        if wanted is _BLOCK and _WITHOUT_SPACE.match(str(value)):
+            remedy = "write key: value, with a space behind the colon"
+        elif remedy == _BLOCK[1] and model:
+            remedy = f"write its keys below it: {', '.join(key_of(model, name=name) for name in model.model_fields)}"
         document.report(path, f"is {found[0]}, not {wanted[0]}", remedy=remedy)
 
 

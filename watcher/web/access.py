@@ -127,24 +127,27 @@ def _caller(request: web.Request, settings: Settings, *, bound: str, now: dateti
         token, by = next((each for each in tokens if is_session(cookie, each, now=now)), None), "session"
         is_open = not tokens or request.path in {LOGIN, LOGOUT} or request.path.startswith(STATIC)
         if bearer and not token and not is_open:
-            raise _unauthorized(is_too_fast=request[WRONG_TOKENS].is_too_fast(request))
+            raise _wrong_token(is_too_fast=request[WRONG_TOKENS].is_too_fast(request))
         _check_names(request, settings, bound=bound)
         if is_write:
             _check_source(request, has_session=token is not None)
         if not token and not is_open:
-            raise _unauthorized()
+            raise _unauthorized("send Authorization: Bearer with http.token, or to read with http.read_token")
     may_act = token is None or tokens[token]
     if is_write and not may_act and request.path not in {LOGIN, LOGOUT}:
         raise RefusedError(FORBIDDEN, "http.read_token may only read; to act use http.token")
     return Caller(by if token else "", may_act)
 
 
-def _unauthorized(*, is_too_fast: bool = False) -> RefusedError:
-    if is_too_fast:
-        text = "this token is wrong, too, and wrong ones of an address are answered once a second; send http.token"
-        return RefusedError(HTTPStatus.TOO_MANY_REQUESTS, text, **{"Retry-After": f"{PACE_S:.0f}"})
-    text = "send Authorization: Bearer with http.token, or to read with http.read_token"
+def _unauthorized(text: str) -> RefusedError:
     return RefusedError(HTTPStatus.UNAUTHORIZED, text, **{"WWW-Authenticate": "Bearer"})
+
+
+def _wrong_token(*, is_too_fast: bool) -> RefusedError:
+    if not is_too_fast:
+        return _unauthorized("this token is wrong; send http.token, or to read http.read_token")
+    text = "this token is wrong, too, and wrong ones of an address are answered once a second; send http.token"
+    return RefusedError(HTTPStatus.TOO_MANY_REQUESTS, text, **{"Retry-After": f"{PACE_S:.0f}"})
 
 
 def _refuse(request: web.Request, error: RefusedError) -> web.Response:
@@ -160,7 +163,7 @@ def _refuse(request: web.Request, error: RefusedError) -> web.Response:
 def _check_names(request: web.Request, settings: Settings, *, bound: str) -> None:
     """Refuse a request for another name than ours (DNS rebinding), or from a page of another site.
 
-    Ports of `Host` do not matter: a container's or a proxy's may be another one, and no name leads to us by its port.
+    Ports of names do not matter: a container's or a proxy's may be another one, and no name leads to us by its port.
     """
     host, public = request.headers.get("Host", "").lower(), (settings.http.public_url or "").lower()
     address = request.get_extra_info("sockname", ("",))[0]
@@ -170,7 +173,8 @@ def _check_names(request: web.Request, settings: Settings, *, bound: str) -> Non
         shown = harmless(name)[:100]
         raise RefusedError(FORBIDDEN, f'"{shown}" is no name of this watcher; add it to http.names, or send a token')
     origin = request.headers.get("Origin", public).lower()
-    if origin not in {public, f"http://{host.removesuffix(':80')}", f"https://{host.removesuffix(':443')}"}:
+    is_own = origin in {public, f"http://{host.removesuffix(':80')}", f"https://{host.removesuffix(':443')}"}
+    if not is_own and _without_port(origin.partition("://")[2]) not in settings.http.names:
         text = "the request comes from a page of another site; behind a proxy set http.public_url to its address"
         raise RefusedError(FORBIDDEN, text)
 

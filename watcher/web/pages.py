@@ -108,7 +108,10 @@ def page_routes(
 
     async def log_in(request: web.Request) -> web.Response:
         await read_body(request)
-        form = await request.post()
+        try:
+            form = await request.post()
+        except (ValueError, LookupError):
+            return message(request, 400, "This form cannot be read", "Send it as this page does.")
         found = {"next": access.local_path(str(form.get("next", "/"))), "needs": 0}
         token = access.right_token(str(form.get("token", "")).strip(), access.tokens_of(settings()))
         if token is None:

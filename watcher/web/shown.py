@@ -51,7 +51,8 @@ class Console:
     """One of each in a process, once its store is open.
 
     `troubles` are those of the daemon itself: a refused reload, a store that takes no writes. `test_sink` sends a test
-    message to a sink of the configuration. `changed` has this process look at once for silences and actions.
+    message to a sink of the configuration. `changed` has this process look at once for silences and actions. `names`
+    are those of pipelines (by `account/id`) as of the last status, with the account where several have the same.
     """
 
     settings: Callable[[], Settings]
@@ -62,6 +63,7 @@ class Console:
     test_sink: Callable[[str], Awaitable[models.TestResult]]
     changed: Callable[[], None]
     status: Recent[models.Status] = field(init=False)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
@@ -78,19 +80,20 @@ def watches(console: Console) -> Mapping[str, WatchSettings]:
     return {f"{each.account}/{each.pipeline}": each for each in console.settings().watch}
 
 
-def _alert(row: AnyRow, now: datetime) -> Alert:
+def _alert(console: Console, row: AnyRow) -> Alert:
     """Return the opening of a problem with its newest failure, dated now, or when the problem was closed."""
-    event = json.loads(row.body)
+    event, now = json.loads(row.body), console.clock.now()
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
+    if name := console.names.get(row.pipeline_name):
+        data["pipeline"] = {**data["pipeline"], "name": name}
     return Alert.of({**event, "data": data, "time": timestamp(from_us(row.closed_at) if row.closed_at else now)})
 
 
 def problem(console: Console, row: AnyRow) -> dict[str, Any]:
     """Return the fields of a problem, in the words of the event that opened it, and by the rule as it is now."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
-    now = console.clock.now()
     if row.body is not None:
-        alert = _alert(row, now)
+        alert = _alert(console, row)
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
         rule, closes_when = _rule(EventType(row.kind), alert.data, watches(console).get(row.pipeline_name), console)
         remedy = _REMEDIES.get(alert.data.get("reason") or row.kind)
@@ -105,7 +108,9 @@ def problem(console: Console, row: AnyRow) -> dict[str, Any]:
         "count": row.failed_count or None,
         "latest": said.get("latest"),
         "pipeline": pipeline if row.pipeline_name else None,
-        "acknowledged": acked if (row.closed_at and row.acked_at) or _is_acknowledged(row, now) else None,
+        "acknowledged": acked
+        if (row.closed_at and row.acked_at) or _is_acknowledged(row, console.clock.now())
+        else None,
     }
 
 
@@ -303,6 +308,7 @@ async def find_status(console: Console) -> models.Status:
         }
     accounts = {name: sources["account", name] for name in settings.accounts}
     of_pipelines = _by_pipeline([*found.others, *found.overdue])
+    console.names = _names(settings.watch, accounts)
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
@@ -323,7 +329,7 @@ async def find_status(console: Console) -> models.Status:
                 state=kinds[0].partition(".")[2] if kinds else "unknown" if is_unknown else "well",
                 unknown_since=unknown_since,
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
-                **stands | {"name": watch.name or stands.get("name")},
+                **stands | {"name": console.names.get(name)},
             )
         )
     pipelines.sort(
@@ -335,8 +341,7 @@ async def find_status(console: Console) -> models.Status:
     opened = Counter[str]()
     for each in pipelines:
         opened.update(each.open)
-    names = {f"{each.account}/{each.id}": each.name or each.id for each in pipelines}
-    needs = [*troubles, *_needs(console, found, names)]
+    needs = [*troubles, *_needs(console, found)]
     return models.Status(
         version=VERSION,
         needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
@@ -361,6 +366,18 @@ async def find_status(console: Console) -> models.Status:
         ],
         silences=kept_back,
     )
+
+
+def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
+    """Return the names of pipelines that have any, by `account/id`, with the account where several have the same."""
+    known = ((each, accounts[each.account].get("pipelines", {}).get(str(each.pipeline), {})) for each in watches)
+    named = {(each.account, each.pipeline): each.name or stands.get("name") for each, stands in known}
+    count_of = Counter(named.values())
+    return {
+        f"{account}/{id_}": name if count_of[name] == 1 else f"{name} ({account})"
+        for (account, id_), name in named.items()
+        if name
+    }
 
 
 def _place(kind: str) -> tuple[int, bool]:
@@ -394,7 +411,7 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
     )
 
 
-def _needs(console: Console, found: Overview, names: Mapping[str, str]) -> Sequence[models.Need]:
+def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
     """Return what needs somebody, causes first: problems of accounts and of sinks, from which others may follow."""
     now = console.clock.now()
     problems = [models.Problem(**problem(console, row)) for row in found.problems]
@@ -426,12 +443,12 @@ def _needs(console: Console, found: Overview, names: Mapping[str, str]) -> Seque
         for name, row in found.dead.items()
         if row.late_count
     ]
-    dwells = {row.pipeline_name: _alert(row, now).dwell for row in found.longest_overdue if row.body is not None}
+    dwells = {row.pipeline_name: _alert(console, row).dwell for row in found.longest_overdue if row.body is not None}
     late = [
         models.Need(
             kind="problem",
             severity=severity_of(EventType.EXECUTION_OVERDUE),
-            title=f"{names.get(name, name)}: {len(rows):,} overdue",
+            title=f"{console.names.get(name, name)}: {len(rows):,} overdue",
             reason=dwells.get(name, ""),
             since=min(row.opened_at for row in rows),
             count=len(rows),

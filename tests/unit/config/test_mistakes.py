@@ -55,7 +55,12 @@ TABLE = [
     (HOOK + "    match: {team: sales}", ('5:13: sinks.ops.match.team: unknown key "team"; '
      "allowed: labels, pipelines")),
     ("accounts:\n  api_key: k\n", f"2:12: accounts.api_key: is a single value, {NO_BLOCK}; {WRITE_ACCOUNTS}"),
-    ("polling: 1s", f"1:10: polling: is a single value, {NO_BLOCK}; write key: value lines below it"),
+    ("log: debug", f"1:6: log: is a single value, {NO_BLOCK}; write its keys below it: level, format"),
+    ("accounts: {default: 'api_key:abc'}",
+     f"1:21: accounts.default: is a single value, {NO_BLOCK}; write key: value, with a space behind the colon"),
+    ("accounts: {default: {api_key: {CLERK_API_KEY}}}",
+     "1:31: accounts.default.api_key: is a block of keys, not a single value; write api_key: ${CLERK_API_KEY}"),
+    ("log: {level: 'a/$LEVEL'}", "1:14: log.level: a $NAME is not filled in without braces; write ${NAME}, or $$NAME"),
     (WATCH + "    rules: {failing: 3}",
      f"5:22: watch[0].rules.failing: is a single value, {NO_BLOCK}; write failing: {{consecutive: 3}}"),
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
@@ -350,6 +355,35 @@ TABLE = [
 @pytest.mark.parametrize(("text", "line"), TABLE, ids=[line.split(": ")[1] for _, line in TABLE])
 def test_a_mistake_is_reported_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
     assert mistakes(text, QUOTED='"k"') == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
+
+
+SECRETS = (
+    "https://hooks.example.com/services/T1/B2/s3cret",
+    "https://user:s3cret@hooks.example.com",
+    "slack://s3cret/B2",
+    "xoxb-s3cret",
+    "whsec_s3cret",
+    "sk_live_s3cret",
+    "0123456789abcdef0123456789s3cret",
+)
+OTHER_PLACES = (
+    "log: {level: '%s'}",
+    "http: {listen: '%s'}",
+    "heartbeat: {url: 'http://h.example', every: '%s'}",
+    "accounts: {default: {api_key: k, rate_limit: '%s'}}",
+    "watch: [{pipeline: '%s'}]",
+    "sinks: {ops: {type: '%s'}}",
+    "sinks: {ops: {type: webhook, url: 'http://h.example', template: '%s'}}",
+    "sinks: {ops: {type: slack_bot, token: xoxb-0123456789012345, channel: '%s'}}",
+    "sinks: {ops: {type: stdout, events: ['%s']}}",
+    "silences: [{match: {events: [x]}, from: '%s', until: 2026-12-27T00:00:00Z}]",
+)
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("text", OTHER_PLACES)
+def test_what_looks_like_a_secret_in_a_wrong_place_is_not_shown(text: str, secret: str, mistakes: Mistakes) -> None:
+    assert "s3cret" not in "\n".join(mistakes(text % secret))
 
 
 def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) -> None:

@@ -131,4 +131,4 @@ def test_a_mistake_is_one_line_with_its_remedy(keys: tuple[str, ...], message: s
 
 def test_a_sink_to_be_silenced_must_be_there(mistakes: Mistakes) -> None:
     text = f"accounts: {{default: {{api_key: k}}}}\nsilences: [{{match: {{sinks: [ops]}}, {FROM}, {UNTIL}}}]"
-    assert mistakes(text)[0].endswith('"ops" is no sink that can be silenced; these are: none')
+    assert mistakes(text)[0].endswith('"ops" is no sink that can be silenced; these are: none, for stdout never is')

@@ -200,6 +200,8 @@ async def test_pages_of_other_sites_ask_in_vain(origin: str | None, status: int,
         ("127.0.0.1:{port}", PUBLIC),
         ("upstream:8080", PUBLIC),
         ("upstream:8080", "http://upstream:8080"),
+        ("127.0.0.1:{port}", "https://upstream"),
+        ("127.0.0.1:{port}", "http://upstream:3000"),
         ("upstream", "https://upstream"),
         ("upstream:443", "https://upstream"),
         ("upstream:80", "http://upstream"),
@@ -212,11 +214,18 @@ async def test_behind_a_proxy_each_name_works(host: str, origin: str) -> None:
         assert (await site.ask("/api/v1/thing", method="POST", headers=JSON | headers | session)).status == 200
 
 
-@pytest.mark.parametrize("origin", ["http://upstream:3000", "http://upstream", "http://other:8080"])
-async def test_a_page_at_another_port_of_a_name_is_of_another_site(origin: str) -> None:
-    async with a_site(public_url=PUBLIC, names=["upstream", "other"]) as site:
-        headers = {"Host": "upstream:8080", "Origin": origin}
+@pytest.mark.parametrize("site_of", ["same-site", "cross-site"])
+async def test_a_page_at_another_port_of_a_name_is_of_another_site(site_of: str) -> None:
+    async with a_site(public_url=PUBLIC, names=["upstream"]) as site:
+        headers = {"Host": "upstream:8080", "Origin": "http://upstream:3000", "Sec-Fetch-Site": site_of}
         assert (await site.ask("/api/v1/thing", method="POST", headers=JSON | headers)).status == 403
+
+
+@pytest.mark.parametrize("form", ["multipart/form-data", "application/x-www-form-urlencoded; charset=foo"])
+async def test_a_form_that_cannot_be_read_is_said_to_be_so(form: str) -> None:
+    async with a_site(token=TOKEN) as site:
+        got = await site.ask("/login", method="POST", headers={"Content-Type": form}, body=f"token={TOKEN}".encode())
+        assert (got.status, "This form cannot be read" in got.text) == (400, True)
 
 
 async def test_without_the_token_a_program_gets_401_and_a_browser_the_login() -> None:
@@ -224,7 +233,8 @@ async def test_without_the_token_a_program_gets_401_and_a_browser_the_login() ->
         got = await site.ask("/api/v1/thing")
         assert (got.status, got.headers["WWW-Authenticate"]) == (401, "Bearer")
         for wrong in ("Bearer wrong", f"Basic {TOKEN}", "Bearer", "Bearer \xff"):
-            assert (await site.ask("/api/v1/thing", headers={"Authorization": wrong})).status == 401
+            answer = await site.ask("/api/v1/thing", headers={"Authorization": wrong})
+            assert (answer.status, "this token is wrong" in answer.text) == (401, wrong.startswith("Bearer "))
             site.clock.advance(1)
         assert (await site.ask("/api/v1/thing", headers=BEARER)).text == "in"
         browser = {"Accept": "text/html,application/xhtml+xml"}

@@ -607,6 +607,21 @@ async def test_a_sink_is_not_well_while_nothing_got_through_since_its_last_failu
         assert (state.replace("_", " ") in (await shown(desk, "/")).says().partition("Sinks")[2]) is (state != "well")
 
 
+async def test_pipelines_of_one_name_are_told_apart_by_their_account(tmp_path: Path) -> None:
+    accounts = {"default": {"api_key": "one"}, "eu": {"api_key": "two"}}
+    watch = [SALES, SALES | {"account": "eu"}, SALES | {"pipeline": NAMED, "name": "Onboarding"}]
+    async with a_desk(tmp_path, accounts=accounts, watch=watch) as desk:
+        found = await desk.found("/status")
+        names = [(each["account"], each["name"]) for each in found["pipelines"]]
+        assert sorted(names) == [
+            ("default", "Onboarding"),
+            ("default", "Sales agent (default)"),
+            ("eu", "Sales agent (eu)"),
+        ]
+        assert "Sales agent (default): 1 overdue" in [each["title"] for each in found["needs"]]
+        assert (await desk.found(f"/problems/{OVERDUE}"))["title"].startswith("Sales agent (default) has been running")
+
+
 async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_on_the_next(tmp_path: Path) -> None:
     names = [execution_id(number) for number in range(250)]
     watch = [{"pipeline": name, "account": "default", "name": f"Agent {name[-2:]}"} for name in names]

@@ -27,17 +27,14 @@ from watcher.sinks.stdout import event_line, shows_whole_ids, why
 EXAMPLES = (
     "watcher status --watch",
     "watcher status --fail-on attention",
-    "watcher events --execution 9a1b0000-0000-4000-8000-000000000001",
     "watcher events -f --type 'execution.failed' --label team=sales --since 2h",
     "watcher events --pipeline 'Sales agent'",
     "watcher problems",
     "watcher problems --state all --json | jq .title",
     "watcher ack 3f2a --for 2h --comment 'calling the vendor'",
-    "watcher ack 3f2a 77b0 --undo",
     "watcher ack --all --comment 'the vendor is down'",
     "watcher silence --label team=sales --for 2h --comment deploy",
     "watcher silence --pipeline Onboarding --for 30m",
-    "watcher silence --end 3",
     "watcher deliveries --state dead",
     "watcher deliveries --sink ops --json | jq .answer",
     "watcher replay --sink ops --state dead",
@@ -61,7 +58,10 @@ SINK_FIELDS = ("state", "name", "unknownSince", "waiting", "dead", "answer", "ne
 ACCOUNT_FIELDS = ("state", "name", "unknownSince", "used", "needed", "allowed", "reason")
 EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
 ACK_FIELDS = ("acknowledged.by", "acknowledged.until")
-PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", *ACK_FIELDS, "count")
+PROBLEM_FIELDS = (
+    *("id", "severity", "openedAt", "title", "reason", "closedAt", *ACK_FIELDS, "count"),
+    *("acknowledged.at", "acknowledged.comment"),
+)
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
 NEEDS_SHOWN = 10
@@ -179,6 +179,8 @@ def events(
     daemon = find_daemon(config, url=url)
     _check_labels(daemon, [each for each in label or () if not each.startswith("!")])
     labels, pipelines = [each.replace("=", ":", 1) for each in label or ()], _each_of(daemon, "pipeline", pipeline)
+    if execution and len(execution) < 4:
+        raise UsageError("--execution: write 4 characters of its id or more")
     if execution and not (follow and len(execution) == 36):  # it may be about to start
         page = daemon.ask("GET", "/executions", query=[("q", execution), ("limit", "200")])
         by_id = {each["id"]: each for each in page["items"]}
@@ -285,7 +287,7 @@ def ack(
     opened are sent that you have them. --all lists them and asks first; without a terminal it needs --yes.
     """
     if bool(ids) == every:
-        raise UsageError("ack needs the ids of problems, or --all")
+        raise UsageError("ack needs the ids of problems, or --all, not both")
     _check_can_ask("ack --all", yes=yes or not every)
     daemon = find_daemon(config, url=url)
     known = [*daemon.items("/problems")]
@@ -349,6 +351,8 @@ def silence(
         labels, pipelines = dict(each.split("=", 1) for each in label or ()), _each_of(daemon, "pipeline", pipeline)
         accounts, sinks = _each_of(daemon, "account", account), _each_of(daemon, "sink", sink)
         match = _given(labels=labels, pipelines=pipelines, accounts=accounts, events=event, sinks=sinks)
+        if not match:
+            raise UsageError("silence needs --pipeline, --label, --account or --sink; for everything --event '*'")
         asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
         made = daemon.ask("POST", "/silences", body={"match": match, **asked})
         share = f"{made['pipelines']} of {len(daemon.ask('GET', '/status')['pipelines'])} pipelines"

@@ -251,6 +251,9 @@
     setInterval(() => { if (document.hidden) return; live(); if (!stale && !held) tick(document); }, 1000);
     tick(document);
     fill(document);
+    // The cookie of a session does not come along from a link of another site: ask once more, from here.
+    const next = location.pathname === "/login" && $("input[name=next]");
+    if (next) fetch(next.value, { method: "HEAD", redirect: "manual" }).then((answer) => { if (answer.ok) location.replace(next.value); }, () => {});
     live();
     again();
   });

@@ -334,6 +334,11 @@ def test_silences_are_listed_and_ended(daemon: FakeDaemon, command: Command) -> 
     ("words", "said"),
     [
         (("silence", "--label", "team=sales"), "silence needs --for, such as --for 2h; or write --list, or --end ID"),
+        (
+            ("silence", "--for", "2h"),
+            "silence needs --pipeline, --label, --account or --sink; for everything --event '*'",
+        ),
+        (("events", "--execution", "9a1"), "--execution: write 4 characters of its id or more"),
         (("silence", "--for", "2h", "--label", "team"), "--label: write KEY=VALUE, such as --label team=sales"),
         (("events", "--label", "team"), "--label: write KEY=VALUE, such as --label team=sales"),
         (("replay", "--sink", "ops", "--state", "dead"), "replay asks first, and this is no terminal; add --yes"),
@@ -342,8 +347,8 @@ def test_silences_are_listed_and_ended(daemon: FakeDaemon, command: Command) -> 
             '"d_1" is no id of a delivery; watcher deliveries --state dead lists them',
         ),
         (("ack", "--all"), "ack --all asks first, and this is no terminal; add --yes"),
-        (("ack", "--all", "3f2a"), "ack needs the ids of problems, or --all"),
-        (("ack",), "ack needs the ids of problems, or --all"),
+        (("ack", "--all", "3f2a"), "ack needs the ids of problems, or --all, not both"),
+        (("ack",), "ack needs the ids of problems, or --all, not both"),
     ],
 )
 def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said: str, command: Command) -> None:
