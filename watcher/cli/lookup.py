@@ -8,19 +8,30 @@ from watcher.runtime.settings import did_you_mean
 from watcher.runtime.terminal import harmless
 
 
-def one_of(items: Iterable[Answer], word: str, *, kind: str, listed_by: str = "watcher status") -> Answer:
+def one_of(
+    items: Iterable[Answer], word: str, *, kind: str, listed_by: str = "watcher status", same: str = ""
+) -> Answer:
     """Return the item whose id, name or title is `word` or, as the only one, begins with it. Case does not matter.
 
+    An id may have its account before it, as `eu/0b5c8f1e`. With `same` any item will do of those with one such value.
     Raises `DaemonError` with what is near if there is none, `UsageError` with the candidates if there are several.
     """
-    known = [([str(item[key]) for key in ("id", "name", "title") if key in item], item) for item in items]
+    known = [(_texts(item), item) for item in items]
     wanted = word.casefold()
     fits = [each for each in known if wanted and any(text.casefold().startswith(wanted) for text in each[0])]
     found = [each for each in fits if wanted in map(str.casefold, each[0])] or fits
     if not found:
-        remedy = did_you_mean(word, [texts[-1] for texts, _ in known]) or f"{listed_by} lists them"
+        remedy = did_you_mean(word, [texts[min(1, len(texts) - 1)] for texts, _ in known]) or f"{listed_by} lists them"
         raise DaemonError(harmless(f'no {kind} "{word}"; {remedy}'), code=Exit.NOT_FOUND)
-    if len(found) > 1:
-        which = "; ".join(" ".join([*texts, item.get("account", "")]).strip() for texts, item in found[:5])
+    if len(found) > 1 and (not same or len({item[same] for _, item in found}) > 1):
+        which = "; ".join(" ".join(texts[:2]) for texts, _ in found[:5])
         raise UsageError(harmless(f'"{word}" fits several {kind}s; write more of one of these: {which}'))
     return found[0][1]
+
+
+def _texts(item: Answer) -> list[str]:
+    """Return the texts that name an item: an id with its account, where it is of one, its name or title, and the id."""
+    names = [str(item[key]) for key in ("name", "title") if key in item]
+    if "id" not in item:
+        return names
+    return [f"{item['account']}/{item['id']}" if "account" in item else item["id"], *names, item["id"]]

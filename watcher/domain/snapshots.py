@@ -18,6 +18,7 @@ class PipelineSnapshot:
 
     `ends` has the first letter of each of the last ends, by end time, oldest first: `s`uccess, `f`ailed,
     `u`nrecognized; `ends_from` is when the first of them ended. `name` is what the API calls it, as far as it has said.
+    `is_read` says whether its list was ever read as a whole, where it is watched whole.
     """
 
     open: Mapping[str, int] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class PipelineSnapshot:
     last_failed_at: Micros | None = None
     last_started_at: Micros | None = None
     name: str | None = None
+    is_read: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class AccountSnapshot:
     """What an account spends: requests a second that it wants, and has used over the last minute; its pipelines by id.
 
     `longest_gap_s` is for how long the execution or list that waits longest has not been looked at. While no request
-    succeeds, and the account is degraded for that, `known_at` is when the last one did.
+    succeeds, `known_at` is when the last one did, 0 for never; it is absent while requests succeed.
     """
 
     wanted_per_s: float

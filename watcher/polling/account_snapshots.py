@@ -21,6 +21,8 @@ SAMPLE_COUNT = 1_000
 """Of more executions than that the requests they want are worked out for some of them, evenly chosen."""
 
 USED_OVER_S = 60.0
+UNKNOWN_AFTER_S = 10.0
+"""After so long without a success nobody knows any more how the executions of an account stand."""
 ALIVE_EVERY_S = 30.0
 """What has not changed is written so often all the same: it shows that the account has an owner."""
 
@@ -64,20 +66,35 @@ class AccountSnapshots:
             wanted_per_s=round(wanted_per_s, 2),
             used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
-            pipelines={pipeline: each.snapshot(names.get(pipeline)) for pipeline, each in pipelines.items()},
-            known_at=self._known_at(now) if deps.breaker.unusable else None,
+            pipelines={
+                pipeline: each.snapshot(names.get(pipeline), is_read=self._is_read(pipeline))
+                for pipeline, each in pipelines.items()
+            },
+            known_at=self._known_at(now),
         )
         if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
             await deps.store.save_snapshot(snapshot)
             self._written, self._written_at = snapshot, now
 
+    def _is_read(self, pipeline: str) -> bool:
+        listing = self._registry.listings.get(pipeline)
+        return listing is None or listing.cursor.complete_at != NEVER
+
     def _known_at(self, now: Monotonic) -> Micros | None:
-        """Return when a request last succeeded, as it was written first, perhaps by an owner before."""
-        before, success_at = self._written or self._deps.record.snapshot, self._deps.breaker.success_at
-        known_at = None if before is None else before.known_at
-        if known_at is None and success_at is not None:
-            return Micros(self._deps.clock.steady_us() - round((now - success_at) * 1e6))
-        return known_at
+        """Return when a request last succeeded, as it was written first, perhaps by an owner before; 0 for never.
+
+        `None` while requests succeed, or nothing is watched.
+        """
+        breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
+        fails = breaker.failing_since is not None and now - breaker.failing_since >= UNKNOWN_AFTER_S
+        is_idle = not self._registry.entries and not self._registry.listings
+        if is_idle or not (breaker.unusable or fails or breaker.success_at is None):
+            return None
+        if before is not None and before.known_at is not None:
+            return before.known_at
+        if breaker.success_at is None:
+            return record.snapshot_at or NEVER
+        return Micros(self._deps.clock.steady_us() - round((now - breaker.success_at) * 1e6))
 
     async def _look_through(self, now: Monotonic) -> tuple[float, float]:
         """Count the open executions; return the requests wanted per second, and for how long the longest has waited."""

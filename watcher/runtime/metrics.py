@@ -255,10 +255,11 @@ class PipelineMetrics:
         self.last_ended_at[label] = max(self.last_ended_at.get(label, NEVER), min(now, at))
         return label
 
-    def snapshot(self, name: str | None = None) -> PipelineSnapshot:
-        """Return how the pipeline stands, to be written down, with what the API calls it."""
+    def snapshot(self, name: str | None = None, *, is_read: bool = True) -> PipelineSnapshot:
+        """Return how the pipeline stands, to be written down, with the API's name and whether its list was read."""
         return PipelineSnapshot(
             name=name,
+            is_read=is_read,
             open=self.open,
             oldest=self.oldest,
             ends="".join(end for _, end in self.ends),

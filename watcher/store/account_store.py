@@ -78,12 +78,12 @@ class AccountStore(LeasedStore):
         def load(connection: Connection, account_id: int) -> AccountRecord:
             row = connection.execute(select(source).where(source.c.id == account_id)).one()
             opened = open_problem_of(connection, source_id=account_id)
-            body = connection.scalar(select(snapshot.c.body).where(snapshot.c.source_id == account_id))
-            stood = None
-            if body is not None:
+            last = connection.execute(select(snapshot).where(snapshot.c.source_id == account_id)).one_or_none()
+            stood, stood_at = None, None if last is None else Micros(last.written_at)
+            if last is not None:
                 with suppress(ValidationError):  # of another version: what it knew is counted anew
-                    stood = _SNAPSHOT.validate_json(body)
-            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), opened, stood)
+                    stood = _SNAPSHOT.validate_json(last.body)
+            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), opened, stood, stood_at)
 
         return await self._read(load)
 

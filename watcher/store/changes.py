@@ -164,7 +164,7 @@ class Turn:
 class AccountRecord:
     """What the store knows of an account itself: its own events' sequence, and its trouble if degraded.
 
-    `snapshot` is how it stood when its owner last said so.
+    `snapshot` is how it stood when its owner last said so, at `snapshot_at`.
     """
 
     sequence: int
@@ -172,6 +172,7 @@ class AccountRecord:
     backoff: BackoffState
     problem: Problem | None = None
     snapshot: AccountSnapshot | None = None
+    snapshot_at: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True)

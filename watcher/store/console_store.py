@@ -6,6 +6,7 @@ A page looks at a window of a list along its index, a bounded number of rows; wh
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from json import dumps
+from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -62,17 +63,14 @@ _TOP = 2**63 - 1
 class Overview:
     """What the first view needs of the store.
 
-    `sources` are all accounts and sinks with their snapshots; `others` the open problems other than overdue
-    executions, and `problems` as much of the first of them as is shown. `longest_overdue` has, for each pipeline, the
-    problem of the execution that is overdue for the longest time. `dead` counts dead letters by sink, of all and of
-    late.
+    `sources` are all accounts and sinks with their snapshots; `overdue` the open problems of overdue executions, and
+    `others` all other open problems, without the bodies of their events. `dead` counts dead letters by sink, of all
+    and of late.
     """
 
     sources: Sequence[AnyRow]
-    problems: Sequence[AnyRow]
     others: Sequence[AnyRow]
     overdue: Sequence[AnyRow]
-    longest_overdue: Sequence[AnyRow]
     gaps: Sequence[AnyRow]
     dead: Mapping[str, AnyRow]
     backlog: Mapping[str, Backlog]
@@ -136,6 +134,16 @@ class ConsoleStore:
             by_key = {(row.account_id, row.execution): row for row in connection.execute(_EXECUTIONS, keys)}
             shown = [by_key[row.account_id, row.key] for row in found if (row.account_id, row.key) in by_key]
             return shown, position
+
+        return await self._store.read(read)
+
+    async def failed(self, pipeline: str, *, until: Micros, limit: int) -> Sequence[AnyRow]:
+        """Return the executions of a pipeline (account/id) that failed by then, the latest end first."""
+
+        def read(connection: Connection) -> Sequence[AnyRow]:
+            found = connection.execute(_FAILED, {"name": pipeline, "until": until, "limit": limit}).all()
+            keys = {"accounts": {row.account_id for row in found}, "executions": [row.execution for row in found]}
+            return sorted(connection.execute(_EXECUTIONS, keys), key=attrgetter("finished_at"), reverse=True)
 
         return await self._store.read(read)
 
@@ -241,9 +249,9 @@ class ConsoleStore:
 
         return await self._store.read(read)
 
-    async def problems_by_id(self, ids: Sequence[UUID]) -> Sequence[AnyRow]:
-        """Return these problems, which the store has, in this order."""
-        return await self._store.read(lambda connection: _problems(connection, [id_.bytes for id_ in ids]))
+    async def problems_by_id(self, ids: Sequence[bytes]) -> Sequence[AnyRow]:
+        """Return these problems, as far as the store has them, in this order."""
+        return await self._store.read(lambda connection: _problems(connection, ids))
 
     async def problem(self, id_: UUID) -> tuple[AnyRow, Told] | None:
         """Return a problem with what was told of it."""
@@ -268,17 +276,10 @@ class ConsoleStore:
         def read(connection: Connection) -> Overview:
             late = {"since": since, "limit": DEAD_COUNT}
             sinks = names_of(connection, "sink").items()
-            others = connection.execute(_OTHERS, {"limit": LOOKED_AT_COUNT}).all()
-            # those of accounts and then of sinks first: they are causes
-            first = sorted(others, key=lambda row: (row.pipeline_name is not None, row.owner_kind, row.opened_at))
-            overdue = connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all()
-            longest = {row.pipeline_name: row.id for row in sorted(overdue, key=lambda row: -row.opened_at)}
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
-                problems=_problems(connection, [row.id for row in first[:NEEDS_COUNT]]),
-                others=others,
-                overdue=overdue,
-                longest_overdue=_problems(connection, [*longest.values()][:NEEDS_COUNT]),
+                others=connection.execute(_OTHERS, {"limit": LOOKED_AT_COUNT}).all(),
+                overdue=connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all(),
                 gaps=connection.execute(_GAPS, {"since": since}).all(),
                 dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **late}).one() for sink, name in sinks},
                 backlog=backlog(connection),
@@ -362,6 +363,14 @@ _EXECUTIONS = text(
 ).bindparams(
     bindparam("accounts", expanding=True, type_=execution.c.account_id.type),
     bindparam("executions", expanding=True, type_=execution.c.execution.type),
+)
+
+_FAILED = text(
+    "SELECT account_id, execution FROM (SELECT account_id, execution, status, finished_at FROM execution"
+    " WHERE finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL AND finished_at <= :until"
+    " AND pipeline_id = (SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
+    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {LOOKED_AT_COUNT}) AS ended"
+    " WHERE status = 'failed' ORDER BY finished_at DESC LIMIT :limit"
 )
 
 

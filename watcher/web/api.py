@@ -24,6 +24,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.routing import types_matching
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.store.console_store import Position
+from watcher.store.tables import AnyRow
 from watcher.web import models, shown
 from watcher.web.server import read_body
 from watcher.web.shown import Console
@@ -74,8 +75,13 @@ async def problems(
     """Return problems: the last opened first."""
     is_open, after = {"open": True, "closed": False, "all": None}[asked.state], _position(asked, "")
     rows, last = await console.store.problems(is_open=is_open, pipeline=pipeline, after=after, limit=asked.limit)
-    items = [models.Problem(**shown.problem(console, row)) for row in rows]
-    return models.Page[models.Problem](items=items, next=_cursor(last))
+    return models.Page[models.Problem](items=await _problems(console, rows), next=_cursor(last))
+
+
+async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.Problem]:
+    await console.status.get()  # it knows what pipelines are called
+    watches = shown.watches(console)
+    return [models.Problem(**shown.problem(console, row, watches)) for row in rows]
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
@@ -84,16 +90,21 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
-    return models.ProblemDetail(**shown.problem(console, row) | shown.told(console, told))
+    (fields,) = await _problems(console, [row])
+    return models.ProblemDetail(**dict(fields) | shown.told(console, told))
 
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
     """Return executions: open ones, those in their status for the shortest time first, then the latest ended."""
+    await console.status.get()  # it knows what pipelines are called, and which are unknown
     watches, named, beginning, end = shown.watches(console), None, None, ""
     if asked.q:
         word = asked.q.strip().casefold()
-        names = {f"{each.account}/{each.id}": each.name or "" for each in (await console.status.get()).pipelines}
-        named = {name for name, title in names.items() if title.casefold().startswith(word)}
+        named = {
+            name
+            for name, each in console.pipelines.items()
+            if (each.name or "").casefold().startswith(word) or each.id == word
+        }
         if not named:
             beginning, _, end = word.replace("-", "").partition("…")  # as a page shortens an id
             if not _ID_BEGINNING.fullmatch(beginning):
@@ -117,7 +128,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         after=_position(asked, "i" if beginning else "oe"),
         limit=asked.limit,
     )
-    items = [models.Execution(**shown.execution(row, watches)) for row in rows]
+    items = [models.Execution(**shown.execution(console, row, watches)) for row in rows]
     return models.Page[models.Execution](items=[each for each in items if each.id.endswith(end)], next=_cursor(last))
 
 
@@ -128,7 +139,8 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
     if found is None:
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
-    fields = shown.execution(row, shown.watches(console)) | shown.told(console, told)
+    await console.status.get()
+    fields = shown.execution(console, row, shown.watches(console)) | shown.told(console, told)
     return models.ExecutionDetail(**fields, stays=shown.stays(fields["events"]))
 
 
@@ -167,12 +179,10 @@ async def silences(console: Console) -> models.Page[models.Silence]:
 
 
 async def acknowledge_several(console: Console, asked: models.AckSeveralRequest) -> models.Page[models.Problem]:
-    """Acknowledge several problems at once; return those that were open, as they are now. 404 if none was."""
+    """Acknowledge several problems at once; return those that were open, as they are now."""
     taken = await _acknowledge(console, asked, *asked.ids)
-    if not taken:
-        raise _unknown("none of these problems is open")
-    rows = await console.store.problems_by_id(taken)
-    return models.Page[models.Problem](items=[models.Problem(**shown.problem(console, row)) for row in rows])
+    rows = await console.store.problems_by_id([id_.bytes for id_ in taken])
+    return models.Page[models.Problem](items=await _problems(console, rows))
 
 
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
@@ -341,7 +351,7 @@ ROUTES = (
     Route("GET", "/status", status),
     Route("GET", "/problems", problems),
     Route("GET", "/problems/{id}", problem, refuses=(404,)),
-    Route("POST", "/problems/ack", acknowledge_several, refuses=(404,)),
+    Route("POST", "/problems/ack", acknowledge_several),
     Route("POST", "/problems/{id}/ack", acknowledge, refuses=(404, 409)),
     Route("DELETE", "/problems/{id}/ack", unacknowledge, refuses=(404, 409)),
     Route("GET", "/executions", executions),

@@ -232,6 +232,8 @@ class Execution(Answer):
     end_seen_at: Time | None = None
     lost: str | None = None
     overdue: bool = False
+    unknown: bool = Field(default=False, description="It is open, and nobody knows whether it still is.")
+    unknown_since: Time | None = None
     started_at: Time | None = None
     finished_at: Time | None = None
     duration_seconds: float | None = None
@@ -385,6 +387,8 @@ class Need(Answer):
     page: str
     problems: Sequence[Id] = Field(default=(), description="The problems it stands for, at most 200 of them.")
     acknowledged: bool = False
+    acknowledged_by: str | None = None
+    acknowledged_until: Time | None = None
 
 
 _STATES = {kind.partition(".")[2] for kind in PROBLEM_KINDS if kind.startswith(("pipeline.", "execution."))}
@@ -393,14 +397,15 @@ _STATES = {kind.partition(".")[2] for kind in PROBLEM_KINDS if kind.startswith((
 class PipelineStatus(Answer):
     """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`.
 
-    The most severe come first. `state` is its worst problem, such as `failing` or `overdue`. Without a problem it is
-    `unknown` while its account is degraded or nobody can say how it is, and `unknown_since` is since when.
+    The most severe come first. `state` is its worst problem, such as `failing` or `overdue`, else `unknown` or `well`.
+    It is `unknown` while no request of its account succeeds, or nobody says how it is; `unknown_since` is since when.
     """
 
     account: str
     id: str
     name: str | None = None
     state: Literal[(*sorted(_STATES), "unknown", "well")]  # type: ignore[valid-type]
+    unknown: bool = False
     unknown_since: Time | None = None
     labels: Mapping[str, str] = {}
     runbook: str | None = None
@@ -456,7 +461,8 @@ class Status(Answer):
     version: str
     needs: Sequence[Need]
     open: Mapping[str, int]
-    unknown_since: Time | None = Field(default=None, description="Since when some of these counts are not known.")
+    unknown: int = Field(default=0, description="How many pipelines are unknown, whose executions may be others now.")
+    unknown_since: Time | None = Field(default=None, description="Since when, if that is known of all of them.")
     pipelines: Sequence[PipelineStatus]
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]

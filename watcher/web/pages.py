@@ -24,6 +24,7 @@ from watcher.config.models import Settings
 from watcher.domain.envelope import Json
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType
+from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.sinks.settings import SilenceMatch
@@ -39,7 +40,7 @@ from watcher.web.models import (
     Status,
 )
 from watcher.web.server import read_body
-from watcher.web.shown import Console, watches
+from watcher.web.shown import Console, execution, watches
 
 NEEDS_COUNT = 10
 """Rows of what needs somebody, before the rest is one click away."""
@@ -68,7 +69,7 @@ def page_routes(
     def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
         """Return a page, unless who asks has it."""
         caller = request[api.CALLER]
-        found = {**found, "may_act": caller.may_act, "has_session": caller.by == "session"}
+        found = {"unknown": 0, **found, "may_act": caller.may_act, "has_session": caller.by == "session"}
         digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
         headers = {200: {"ETag": f'"{digest[:32]}"'}, 429: {"Retry-After": "1"}}.get(status, {})
         if "ETag" in headers and request.headers.get("If-None-Match") == headers["ETag"]:
@@ -98,7 +99,8 @@ def page_routes(
             except ValidationError as error:
                 return message(request, 400, "This filter cannot be used", f"{api.mistakes_in(error)}.")
             needs = sum(not each.acknowledged for each in status.needs)
-            return respond(request, template, {"needs": needs, **found})
+            unknown = {"unknown": status.unknown, "unknown_since": status.unknown_since}
+            return respond(request, template, {"needs": needs, "watched": len(status.pipelines), **unknown, **found})
 
         return show
 
@@ -210,10 +212,9 @@ async def _overview(console: Console, status: Status, request: web.Request) -> F
     problems = [id_ for each in status.needs[:shown_needs] if not each.acknowledged for id_ in each.problems]
     return {
         "status": status.model_copy(update={"pipelines": shown}),
-        "watched": len(status.pipelines),
-        "unknown_count": sum(each.state == "unknown" or each.unknown_since is not None for each in status.pipelines),
         "shown_needs": shown_needs,
         "shown_problems": problems[:ACK_COUNT],
+        "names": _names(status),
         "first": first,
         "next_page": page + 1 if first + len(shown) < len(matching) else 0,
         "matching": len(matching),
@@ -268,12 +269,13 @@ async def _executions(console: Console, status: Status, request: web.Request) ->
 
 async def _execution(console: Console, status: Status, request: web.Request) -> Found:
     it = await api.execution(console, *request.match_info.values())
-    return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id)}
+    minute = int(console.clock.now().timestamp() // 60)  # the timeline grows
+    return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id), "minute": minute}
 
 
 async def _pipeline(console: Console, status: Status, request: web.Request) -> Found:
     account, id_ = request.match_info["account"], request.match_info["id"]
-    it = next((each for each in status.pipelines if (each.account, each.id) == (account, id_)), None)
+    it = console.pipelines.get(f"{account}/{id_}")
     if it is None:
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
     problems = await api.problems(console, ProblemQuery(limit=200), f"{account}/{id_}")
@@ -292,16 +294,15 @@ async def _problem(console: Console, status: Status, request: web.Request) -> Fo
         return {"it": it, "failed": (), "choices": (), "silenced_until": None}
     failed: Sequence[Execution] = ()
     if it.kind == EventType.PIPELINE_FAILING:
-        asked = ExecutionQuery(account=[it.account], pipeline=[it.pipeline.id], status=["failed"])
-        until = it.closed_at or console.clock.now()
-        found = (await api.executions(console, asked)).items
-        failed = [each for each in found if (each.ended_at or each.since) <= until][:FAILED_COUNT]
-    of_pipeline = (each for each in status.pipelines if (each.account, each.id) == (it.account, it.pipeline.id))
+        until = Micros(console.clock.steady_us()) if it.closed_at is None else to_us(it.closed_at)
+        rows = await console.store.failed(f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
+        failed = [Execution(**execution(console, row, watches(console))) for row in rows]
+    known = console.pipelines.get(f"{it.account}/{it.pipeline.id}")
     return {
         "it": it,
         "failed": failed,
         "choices": _silence_choices(console, it.account, it.pipeline.id),
-        "silenced_until": next((each.silenced_until for each in of_pipeline), None),
+        "silenced_until": known and known.silenced_until,
     }
 
 
@@ -334,7 +335,7 @@ async def _silences(console: Console, status: Status, request: web.Request) -> F
     return {
         "silences": status.silences,
         "labels": _labels(console),
-        "pipelines": _names(status),
+        "names": _names(status),
         "sinks": [each.name for each in status.sinks if each.type != "stdout"],
     }
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -30,7 +31,7 @@ from watcher.runtime.units import spell_duration
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
-from watcher.store.console_store import ConsoleStore, Overview, Told
+from watcher.store.console_store import NEEDS_COUNT, ConsoleStore, Overview, Told
 from watcher.store.operator_store import OperatorStore
 from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
@@ -51,8 +52,8 @@ class Console:
     """One of each in a process, once its store is open.
 
     `troubles` are those of the daemon itself: a refused reload, a store that takes no writes. `test_sink` sends a test
-    message to a sink of the configuration. `changed` has this process look at once for silences and actions. `names`
-    are those of pipelines (by `account/id`) as of the last status, with the account where several have the same.
+    message to a sink of the configuration. `changed` has this process look at once for silences and actions.
+    `pipelines` are those of the last `status`, by `account/id`: ask for the status first.
     """
 
     settings: Callable[[], Settings]
@@ -63,7 +64,7 @@ class Console:
     test_sink: Callable[[str], Awaitable[models.TestResult]]
     changed: Callable[[], None]
     status: Recent[models.Status] = field(init=False)
-    names: Mapping[str, str] = field(default_factory=dict)
+    pipelines: Mapping[str, models.PipelineStatus] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
@@ -84,18 +85,18 @@ def _alert(console: Console, row: AnyRow) -> Alert:
     """Return the opening of a problem with its newest failure, dated now, or when the problem was closed."""
     event, now = json.loads(row.body), console.clock.now()
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
-    if name := console.names.get(row.pipeline_name):
-        data["pipeline"] = {**data["pipeline"], "name": name}
+    if (known := console.pipelines.get(row.pipeline_name)) is not None:
+        data["pipeline"] = {**data["pipeline"], "name": known.name}
     return Alert.of({**event, "data": data, "time": timestamp(from_us(row.closed_at) if row.closed_at else now)})
 
 
-def problem(console: Console, row: AnyRow) -> dict[str, Any]:
+def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:
     """Return the fields of a problem, in the words of the event that opened it, and by the rule as it is now."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
         alert = _alert(console, row)
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
-        rule, closes_when = _rule(EventType(row.kind), alert.data, watches(console).get(row.pipeline_name), console)
+        rule, closes_when = _rule(EventType(row.kind), alert.data, watches.get(row.pipeline_name), console)
         remedy = _REMEDIES.get(alert.data.get("reason") or row.kind)
         said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
@@ -168,14 +169,15 @@ def _rule(
     return rule, closes_when
 
 
-def execution(row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:
+def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:
     """Return the fields of an execution, with what its last event said of it."""
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
     block = data.get("execution", {})
     node, error = alert.nodes[0] if alert is not None and alert.nodes else ("", "")
-    watch = watches.get(row.pipeline_name)
-    name = (watch and watch.name) or data.get("pipeline", {}).get("name") or row.title
+    watch, known = watches.get(row.pipeline_name), console.pipelines.get(row.pipeline_name)
+    is_unknown = known is not None and known.unknown and row.ended_at is None
+    name = (known and known.name) or data.get("pipeline", {}).get("name") or row.title
     return {
         **block,
         **row._asdict(),
@@ -186,6 +188,8 @@ def execution(row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, An
         "finished_at": block.get("finishedAt"),
         "pipeline": {"id": row.pipeline_name.rpartition("/")[2], "name": name},
         "overdue": row.overdue_sequence is not None,
+        "unknown": is_unknown,
+        "unknown_since": known.unknown_since if known and is_unknown else None,
         "error": first_visible(error, block.get("error")) or None,
         "node": node or None,
         "labels": data.get("labels", {}) if watch is None else watch.labels,
@@ -298,25 +302,16 @@ async def find_status(console: Console) -> models.Status:
     ]
     sources = defaultdict[tuple[str, str], dict[str, Any]](lambda: {"is_unknown": True})
     for row in found.sources:
-        is_old = (row.written_at or 0) <= now - OWNED_WITHIN_US
-        sources[row.kind, row.name] = {
-            **row._asdict(),
-            **json.loads(row.body or b"{}"),
-            "as_of": None if is_old else row.written_at,
-            "is_unknown": is_old or stuck_since is not None,
-            "unknown_since": row.written_at if is_old else stuck_since,
-        }
+        sources[row.kind, row.name] = _source(row, now=now, stuck_since=stuck_since)
     accounts = {name: sources["account", name] for name in settings.accounts}
     of_pipelines = _by_pipeline([*found.others, *found.overdue])
-    console.names = _names(settings.watch, accounts)
+    names = _names(settings.watch, accounts)
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
         account = accounts[watch.account]
-        is_unknown, unknown_since = account["is_unknown"], account.get("unknown_since")
-        if not is_unknown and account["state"] not in (None, AccountTrouble.OVER_BUDGET):
-            is_unknown, unknown_since = True, account.get("known_at")
         stands = account.get("pipelines", {}).get(id_, {})
+        is_unknown = account["is_unknown"] or not stands.get("is_read", True)
         kinds = sorted({row.kind for row in of_pipelines[name]}, key=_place)
         pipelines.append(
             models.PipelineStatus(
@@ -327,26 +322,28 @@ async def find_status(console: Console) -> models.Status:
                 whole=not watch.executions,
                 problems=tuple(kinds),
                 state=kinds[0].partition(".")[2] if kinds else "unknown" if is_unknown else "well",
-                unknown_since=unknown_since,
+                unknown=is_unknown,
+                unknown_since=account.get("unknown_since"),
                 silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
-                **stands | {"name": console.names.get(name)},
+                **stands | {"name": names.get(name)},
             )
         )
+    console.pipelines = {f"{each.account}/{each.id}": each for each in pipelines}
+    well = len(SEVERITIES)  # comes after the least severe
     pipelines.sort(
-        key=lambda each: (
-            [*map(_place, each.problems)] or [(len(SEVERITIES), each.state == "well")],
-            (each.name or each.id).lower(),
-        )
+        key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower())
     )
     opened = Counter[str]()
     for each in pipelines:
         opened.update(each.open)
-    needs = [*troubles, *_needs(console, found)]
+    needs = [*troubles, *await _needs(console, found)]
+    unknown = [each.unknown_since for each in pipelines if each.unknown]
     return models.Status(
         version=VERSION,
         needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
         open=opened,
-        unknown_since=min((each.unknown_since for each in pipelines if each.unknown_since), default=None),
+        unknown=len(unknown),
+        unknown_since=min(filter(None, unknown)) if unknown and all(unknown) else None,
         pipelines=pipelines,
         sinks=[_sink(console, name, sources["sink", name], found, now) for name in settings.sinks],
         accounts=[
@@ -368,13 +365,32 @@ async def find_status(console: Console) -> models.Status:
     )
 
 
-def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
-    """Return the names of pipelines that have any, by `account/id`, with the account where several have the same."""
-    known = ((each, accounts[each.account].get("pipelines", {}).get(str(each.pipeline), {})) for each in watches)
-    named = {(each.account, each.pipeline): each.name or stands.get("name") for each, stands in known}
-    count_of = Counter(named.values())
+def _source(row: AnyRow, *, now: Micros, stuck_since: datetime | None) -> dict[str, Any]:
+    """Return the row of an account or a sink with what its owner wrote, and since when that is not known to hold."""
+    body = json.loads(row.body or b"{}")
+    is_old, known_at = (row.written_at or 0) <= now - OWNED_WITHIN_US, body.get("known_at")
+    is_unusable = row.kind == "account" and row.state not in (None, AccountTrouble.OVER_BUDGET)
     return {
-        f"{account}/{id_}": name if count_of[name] == 1 else f"{name} ({account})"
+        **row._asdict(),
+        **body,
+        "as_of": None if is_old else row.written_at,
+        "is_unknown": is_old or stuck_since is not None or known_at is not None or is_unusable,
+        "unknown_since": known_at or (row.written_at if is_old else stuck_since),
+    }
+
+
+def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
+    """Return the names of pipelines that have any, by `account/id`.
+
+    Those of one name have their account behind it, or the beginning of their ids where that is the same, too.
+    """
+    known = ((each, accounts[each.account].get("pipelines", {}).get(str(each.pipeline), {})) for each in watches)
+    named = {(each.account, str(each.pipeline)): each.name or stands.get("name") for each, stands in known}
+    count_of, count_in = Counter(named.values()), Counter((account, name) for (account, _), name in named.items())
+    return {
+        f"{account}/{id_}": name
+        if count_of[name] == 1
+        else f"{name} ({account if count_in[account, name] == 1 else id_[:8]})"
         for (account, id_), name in named.items()
         if name
     }
@@ -406,15 +422,31 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
         dead=0 if dead is None else dead.all_count,
         answer=row.get("answer") or None,
         last_delivered_at=row.get("through_at"),
-        next_try_at=row.get("next_try_at"),
+        next_try_at=next_try_at if (next_try_at := row.get("next_try_at") or 0) > now else None,
         as_of=row.get("as_of"),
     )
 
 
-def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
+async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
     """Return what needs somebody, causes first: problems of accounts and of sinks, from which others may follow."""
-    now = console.clock.now()
-    problems = [models.Problem(**problem(console, row)) for row in found.problems]
+    now, pipelines = console.clock.now(), console.pipelines
+
+    def place(row: AnyRow) -> Any:
+        is_cause = row.pipeline_name is None
+        return _is_acknowledged(row, now), *_place(row.kind), not is_cause, row.owner_kind, row.opened_at
+
+    of_overdue = {
+        (name, is_acknowledged): sorted(rows, key=attrgetter("opened_at"))
+        for is_acknowledged in (False, True)
+        for name, rows in _by_pipeline(
+            row for row in found.overdue if _is_acknowledged(row, now) is is_acknowledged
+        ).items()
+    }
+    worst = [row.id for row in sorted(found.others, key=place)[:NEEDS_COUNT]]
+    longest = [rows[0].id for rows in of_overdue.values()][:NEEDS_COUNT]
+    all_watches = watches(console)
+    rows = {row.id: row for row in await console.store.problems_by_id([*worst, *longest])}
+    problems = [models.Problem(**problem(console, rows[id_], all_watches)) for id_ in worst if id_ in rows]
     of_problems = [
         models.Need(
             kind="problem",
@@ -426,16 +458,18 @@ def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
             page=f"/problems/{each.id}",
             problems=[each.id],
             acknowledged=each.acknowledged is not None,
+            acknowledged_by=each.acknowledged and each.acknowledged.by,
+            acknowledged_until=each.acknowledged and each.acknowledged.until,
         )
         for each in problems
     ]
-    causes_count = sum(each.pipeline is None for each in problems)
     dead = [
         models.Need(
             kind="dead_letters",
             severity=severity_of(EventType.DELIVERY_DEAD),
             title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
-            reason=f"last answer: {clean(row.answer or 'none')}; send them again once the receiver works",
+            reason=f"last answer: {clean(row.answer or 'none')}; "
+            + ("send them again once the receiver works" if name in console.settings().sinks else "no such sink now"),
             since=row.since_at,
             count=row.late_count,
             page=f"/deliveries?state=dead&sink={quote(name)}",
@@ -443,23 +477,19 @@ def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
         for name, row in found.dead.items()
         if row.late_count
     ]
-    dwells = {row.pipeline_name: _alert(console, row).dwell for row in found.longest_overdue if row.body is not None}
     late = [
         models.Need(
             kind="problem",
             severity=severity_of(EventType.EXECUTION_OVERDUE),
-            title=f"{console.names.get(name, name)}: {len(rows):,} overdue",
-            reason=dwells.get(name, ""),
-            since=min(row.opened_at for row in rows),
-            count=len(rows),
-            page=f"/pipelines/{name}" if len(rows) > 1 else f"/problems/{UUID(bytes=rows[0].id)}",
-            problems=[row.id for row in rows[: models.ACK_COUNT]],
+            title=f"{(pipelines[name].name if name in pipelines else None) or name}: {len(overdue):,} overdue",
+            reason=_alert(console, row).dwell if (row := rows.get(overdue[0].id)) and row.body else "",
+            since=overdue[0].opened_at,
+            count=len(overdue),
+            page=f"/pipelines/{name}" if len(overdue) > 1 else f"/problems/{UUID(bytes=overdue[0].id)}",
+            problems=[each.id for each in overdue[: models.ACK_COUNT]],
             acknowledged=is_acknowledged,
         )
-        for is_acknowledged in (False, True)
-        for name, rows in _by_pipeline(
-            row for row in found.overdue if _is_acknowledged(row, now) is is_acknowledged
-        ).items()
+        for (name, is_acknowledged), overdue in of_overdue.items()
     ]
     missed = [
         models.Need(
@@ -474,4 +504,6 @@ def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
         for name, rows in _by_pipeline(found.gaps).items()
         for alert in (Alert.of(json.loads(rows[0].body)),)
     ]
-    return [*of_problems[:causes_count], *dead, *of_problems[causes_count:], *late, *missed]
+    causes = [need for need, each in zip(of_problems, problems, strict=True) if each.pipeline is None]
+    effects = [need for need, each in zip(of_problems, problems, strict=True) if each.pipeline is not None]
+    return [*causes, *dead, *effects, *late, *missed]

@@ -101,11 +101,11 @@ async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_t
         "Account default: the API cannot be used",
         "Sales agent: 1 overdue",
         "3 open",
-        "1 of 3 sinks disabled",
+        "1 of 3 sinks not well",
         "account default unreachable",
         "3 of 5 succeeded in",
         "Enable",
-        "silent now",
+        "silenced now",
     ):
         assert words in says, words
     each_and_all = [[DEGRADED], [OVERDUE], [DEGRADED, OVERDUE]]
@@ -202,7 +202,7 @@ async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_the
         assert "team=sales: 1 pipeline" in page.says()
         assert "sink chat not now" in page.says()
         assert "sat, sun 20:00 to 08:00 Europe/Berlin" in page.says()
-        assert "team=sales silent now" in page.says()
+        assert "team=sales silenced now" in page.says()
         assert "1 pipeline · by ana · deploy" in page.says()
         assert page.values("button", "data-url") == ["/api/v1/silences/1"]
 
@@ -345,9 +345,16 @@ async def test_who_begins_is_told_how(tmp_path: Path) -> None:
     async with a_desk(tmp_path, is_filled=False, accounts={}, watch=[], silences=[]) as desk:
         assert "watcher init" in (await shown(desk, "/")).says()
     async with a_desk(tmp_path, is_filled=False) as desk:
-        says = (await shown(desk, "/")).says()
-        assert "Nothing needs you" in says
-        assert "Watching 2 pipelines. Nothing has started yet." in says
+        page = await shown(desk, "/")
+        says = page.says()
+        assert "? 2 of 2 pipelines unknown" in says
+        assert "Nothing needs you" not in says
+        assert any("attention" in each for each in page.values("link", "href"))
+        assert "Nothing has started yet" not in says
+        its = {str(each): PipelineSnapshot() for each in (PIPELINE, NAMED)}
+        await save(desk, Source("account", "default"), AccountSnapshot(1.0, 1.0, 0.0, its))
+        desk.clock.us += 2_000_000
+        assert "Watching 2 pipelines. Nothing has started yet." in (await shown(desk, "/")).says()
         assert "Nothing has started yet" in (await shown(desk, "/executions")).says()
         assert "No deliveries of other events" in (await shown(desk, "/deliveries")).says()
 
@@ -543,18 +550,27 @@ async def save(desk: Desk, source: Source, body: AccountSnapshot | SinkSnapshot,
 
 
 UNKNOWN = [
-    ({}, 0, "unreachable", ("unknown", "degraded", "well"), "2026-11-23T23:50:00Z"),
-    ({}, 0, None, ("well", "well", "well"), None),
-    ({}, 0, "over_budget", ("well", "degraded", "well"), None),
-    ({}, 61, None, ("unknown", "unknown", "unknown"), "2026-11-23T23:58:59Z"),
-    ({"kind": "store", "severity": "critical"}, 0, None, ("unknown", "unknown", "unknown"), "2026-11-23T23:55:00Z"),
-    ({"kind": "config", "severity": "error"}, 0, None, ("well", "well", "well"), None),
+    ({}, 0, None, None, ("well", "well", "well"), None),
+    ({}, 0, None, "over_budget", ("well", "degraded", "well"), None),
+    ({"kind": "config", "severity": "error"}, 0, None, None, ("well", "well", "well"), None),
+    ({}, 0, 600, None, ("unknown", "unknown", "well"), "2026-11-23T23:50:00Z"),
+    ({}, 0, 600, "unreachable", ("unknown", "degraded", "well"), "2026-11-23T23:50:00Z"),
+    ({}, 0, "never", None, ("unknown", "unknown", "well"), None),
+    ({}, 0, "unread", None, ("unknown", "well", "well"), None),
+    ({}, 61, None, None, ("unknown", "unknown", "unknown"), "2026-11-23T23:58:59Z"),
+    ({"kind": "store", "severity": "critical"}, 0, None, None, ("unknown",) * 3, "2026-11-23T23:55:00Z"),
 ]
 
 
-@pytest.mark.parametrize(("trouble", "age_s", "state", "states", "since"), UNKNOWN)
+@pytest.mark.parametrize(("trouble", "age_s", "known", "state", "states", "since"), UNKNOWN)
 async def test_what_is_not_known_now_is_unknown_and_never_well(
-    trouble: dict[str, str], age_s: int, state: str | None, states: tuple[str, ...], since: str | None, tmp_path: Path
+    trouble: dict[str, str],
+    age_s: int,
+    known: Any,
+    state: str | None,
+    states: tuple[str, ...],
+    since: str | None,
+    tmp_path: Path,
 ) -> None:
     async with a_desk(tmp_path, is_filled=False) as desk:
         if trouble:
@@ -562,10 +578,11 @@ async def test_what_is_not_known_now_is_unknown_and_never_well(
             desk.troubles.append(
                 Need.model_validate({"title": "x", "reason": "", "page": "/", "since": began, **trouble})
             )
-        known_at = Micros(desk.clock.us - 600_000_000)
+        is_read = known != "unread"
+        known_at = {None: None, "unread": None, "never": Micros(0)}.get(known, Micros(desk.clock.us - 600_000_000))
         snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
             Source("account", "default"): AccountSnapshot(
-                1.0, 1.0, 0.0, {PIPELINE: PipelineSnapshot({"running": 3})}, known_at
+                1.0, 1.0, 0.0, {PIPELINE: PipelineSnapshot({"running": 3}, is_read=is_read)}, known_at
             ),
             Source("sink", "ops"): SinkSnapshot("204", Micros(desk.clock.us)),
         }
@@ -579,8 +596,15 @@ async def test_what_is_not_known_now_is_unknown_and_never_well(
         first, account = found["pipelines"][0], found["accounts"][0]
         assert (first["state"], account["state"], sink["state"]) == states
         assert (found.get("unknownSince"), first.get("unknownSince")) == (since, since)
+        count = 0 if states[0] == "well" else 1 if known == "unread" else 2
+        assert found["unknown"] == count
         says = (await shown(desk, "/")).says()
-        assert ("2 of 2 pipelines unknown since" in says) is (since is not None)
+        assert (f"? {count} of 2 pipelines unknown" in says, "✓ Nothing needs you" in says) == (
+            count > 0,
+            count == 0 and not found["needs"],
+        )
+        elsewhere = (await shown(desk, f"/pipelines/default/{PIPELINE}")).says()
+        assert ("pipelines unknown" in elsewhere, "✓ None." in elsewhere) == (count > 0, count == 0)
         assert "replica" not in says
         assert ("✓ 3 sinks well" in says) is False  # nothing is known of the two others
 
@@ -605,6 +629,50 @@ async def test_a_sink_is_not_well_while_nothing_got_through_since_its_last_failu
         (sink,) = [each for each in (await desk.found("/status"))["sinks"] if each["name"] == "ops"]
         assert sink["state"] == state
         assert (state.replace("_", " ") in (await shown(desk, "/")).says().partition("Sinks")[2]) is (state != "well")
+
+
+async def test_what_nobody_has_acknowledged_is_shown_however_much_else_is_open(tmp_path: Path) -> None:
+    names = [execution_id(number) for number in range(122)]
+    watch = [{"pipeline": name, "account": "default", "name": f"Agent {name[-3:]}"} for name in names]
+    silent, failing = EventType.PIPELINE_SILENT, EventType.PIPELINE_FAILING
+    async with a_desk(tmp_path, is_filled=False, watch=watch) as desk:
+        source_id = await desk.store.number_of(Source("account", "default"))
+        rows = []
+        for number, name in enumerate(names):
+            of_it = {
+                "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{name}")),
+                "source_id": source_id,
+            }
+            acked_at = None if number >= 120 else desk.clock.us
+            kinds = [(failing if acked_at is None else silent, acked_at)]
+            kinds += [(silent, None)] if number == 121 else []
+            for kind, acked_at in kinds:
+                its = {"id": bytes([number, kind is silent] * 8), "kind": kind, "acked_at": acked_at, **of_it}
+                rows.append(its | {"opened_at": desk.clock.us + number, "stream": b"none", "sequence": 1})
+        await desk.store.write(lambda connection: connection.execute(insert(problem), rows))
+        found = await desk.found("/status")
+        assert [each["acknowledged"] for each in found["needs"]] == [False] * 3 + [True] * 97
+        assert [each["severity"] for each in found["needs"][:4]] == ["critical", "critical", "warning", "warning"]
+        assert [each["id"] for each in found["pipelines"][:2]] == [names[121], names[120]]  # more is wrong with it
+
+
+async def test_an_acknowledged_overdue_says_nothing_of_the_others(desk: Desk) -> None:
+    row = {
+        "id": UUID(int=44).bytes,
+        "kind": EventType.EXECUTION_OVERDUE,
+        "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}")),
+        "source_id": await desk.store.number_of(Source("account", "default")),
+        "opened_at": desk.clock.us,
+        "stream": b"none",  # so that there is no event of it
+        "sequence": 1,
+    }
+    taken = update(problem).where(problem.c.id == OVERDUE.bytes).values(acked_at=desk.clock.us, acked_by="ann")
+    await desk.store.write(lambda connection: connection.execute(insert(problem), row))
+    await desk.store.write(lambda connection: connection.execute(taken))
+    ours, ann = [each for each in (await desk.found("/status"))["needs"] if "overdue" in each["title"]]
+    assert (ours["problems"], ours["acknowledged"], ours["reason"]) == ([str(UUID(int=44))], False, "")
+    assert (ann["problems"], ann["acknowledged"]) == ([str(OVERDUE)], True)
+    assert ann["reason"].startswith("running for 4 m")
 
 
 async def test_pipelines_of_one_name_are_told_apart_by_their_account(tmp_path: Path) -> None:

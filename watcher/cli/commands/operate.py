@@ -1,11 +1,12 @@
 """The commands that ask a running daemon: how it all stands, what was recorded, what waits, and what to do about it."""
 
+import getpass
 import json
-import os
 import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -124,11 +125,14 @@ def status(
 
 def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> RenderableType:
     needs, open_count = found["needs"], sum(not need["acknowledged"] for need in found["needs"])
-    counts = "   ".join(f"{sign} {name} {found['open'].get(name, 0):,}" for name, sign in OPEN.items())
+    others = {name: "?" for name, count in found["open"].items() if count and name not in OPEN}
+    counts = "   ".join(f"{sign} {name} {found['open'].get(name, 0):,}" for name, sign in {**OPEN, **others}.items())
     head = f"clerk-watcher {found['version']}   open {sum(found['open'].values()):,}:  {counts}"
-    verdict = (f"✕ {open_count:,} need you", "red") if open_count else ("✓ nothing needs you", "green")
-    unknown = f"? some of it unknown for {age(found['unknownSince'])}" if "unknownSince" in found else ""
-    lines = ((failure, "bold red"), (head, ""), (unknown, "yellow"), verdict)
+    lines = [(failure, "bold red"), (head, ""), (unknown := _unknown(found), "yellow")]
+    if open_count:
+        lines.append((f"✕ {open_count:,} need you", "red"))
+    elif not unknown:
+        lines.append(("✓ nothing needs you", "green"))
     parts: list[RenderableType] = [Text(printed(text, console=console), style) for text, style in lines if text]
     parts.append(table(NEED_FIELDS, [*map(_need, needs[:NEEDS_SHOWN])], console=console))
     if len(needs) > NEEDS_SHOWN:
@@ -140,6 +144,12 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     ):
         parts += ["", table(fields, items, console=console)]
     return Group(*parts)
+
+
+def _unknown(found: dict[str, Any]) -> str:
+    """Return of how many pipelines nobody knows how they are, and for how long; empty if there is none."""
+    since = f" for {age(found['unknownSince'])}" if "unknownSince" in found else ""
+    return f"? {found['unknown']:,} of {len(found['pipelines']):,} pipelines unknown{since}" if found["unknown"] else ""
 
 
 def _need(each: dict[str, Any]) -> dict[str, Any]:
@@ -183,8 +193,8 @@ def events(
         raise UsageError("--execution: write 4 characters of its id or more")
     if execution and not (follow and len(execution) == 36):  # it may be about to start
         page = daemon.ask("GET", "/executions", query=[("q", execution), ("limit", "200")])
-        by_id = {each["id"]: each for each in page["items"]}
-        execution = one_of(by_id.values(), execution, kind="execution", listed_by="watcher events")["id"]
+        word = execution.partition("…")[0]  # as a page shortens an id
+        execution = one_of(page["items"], word, kind="execution", listed_by="watcher events", same="id")["id"]
     lists = {"type": type_, "pipeline": pipelines, "label": labels, "execution": execution and [execution]}
     query = [(name, value) for name, values in lists.items() for value in values or ()]
     since = since or ("1ms" if follow else None if execution else "1h")
@@ -200,9 +210,9 @@ def events(
 
 def _each_of(daemon: DaemonClient, kind: str, words: Sequence[str] | None) -> Sequence[str]:
     """Return the ids of pipelines, or the names of accounts or sinks, that these words name."""
-    key = "id" if kind == "pipeline" else "name"  # one pipeline may be watched in two accounts
-    known = {each[key]: each for each in daemon.ask("GET", "/status")[f"{kind}s"]} if words else {}
-    return [one_of(known.values(), word, kind=kind)[key] for word in words or ()]
+    known = daemon.ask("GET", "/status")[f"{kind}s"] if words else []
+    key = "id" if kind == "pipeline" else "name"
+    return [one_of(known, word, kind=kind, same=key)[key] for word in words or ()]
 
 
 def _check_labels(daemon: DaemonClient, labels: Sequence[str]) -> None:
@@ -256,8 +266,12 @@ def problems(
     config: ConfigOption = None,
 ) -> None:
     """List the open problems, newest first, and what closes them."""
-    found = find_daemon(config, url=url).items("/problems", [("state", state)])
-    print_list(PROBLEM_FIELDS, found, as_json=as_json, note=_closes_when)
+    daemon = find_daemon(config, url=url)
+    print_list(PROBLEM_FIELDS, daemon.items("/problems", [("state", state)]), as_json=as_json, note=_closes_when)
+    status = daemon.ask("GET", "/status")
+    others = [f"{each['title']}: {each['reason']}" for each in status["needs"] if each["kind"] != "problem"]
+    for text in filter(None, (*others, _unknown(status))):
+        put_error(f"warning: {harmless(text)}")
 
 
 def _closes_when(problem: dict[str, Any]) -> str:
@@ -304,7 +318,7 @@ def ack(
             answer = daemon.ask("DELETE", f"/problems/{id_}/ack")
             print_done(f"no longer acknowledged: {title}", answer, as_json=as_json)
         return
-    asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
+    asked = _given(**{"for": duration}, comment=comment, by=_person())
     for start in range(0, len(titles), ACK_COUNT):
         body = {"ids": [*titles][start : start + ACK_COUNT], **asked}
         for each in daemon.ask("POST", "/problems/ack", body=body)["items"]:
@@ -353,7 +367,7 @@ def silence(
         match = _given(labels=labels, pipelines=pipelines, accounts=accounts, events=event, sinks=sinks)
         if not match:
             raise UsageError("silence needs --pipeline, --label, --account or --sink; for everything --event '*'")
-        asked = _given(**{"for": duration}, comment=comment, by=os.environ.get("USER"))
+        asked = _given(**{"for": duration}, comment=comment, by=_person())
         made = daemon.ask("POST", "/silences", body={"match": match, **asked})
         share = f"{made['pipelines']} of {len(daemon.ask('GET', '/status')['pipelines'])} pipelines"
         done = f"silenced{until(made['until'])} ({share}). Undo: watcher silence --end {made['id']}"
@@ -422,9 +436,14 @@ def scan(
     For when you have just triggered its agent, and want the execution to be seen as soon as rate_limit allows.
     """
     daemon = find_daemon(config, url=url)
-    found = one_of(daemon.ask("GET", "/status")["pipelines"], pipeline, kind="pipeline")
+    status = daemon.ask("GET", "/status")
+    found = one_of(status["pipelines"], pipeline, kind="pipeline")
     answer = daemon.ask("POST", f"/pipelines/{found['account']}/{found['id']}/scan")
-    print_done(f"its list is read as soon as possible: {found.get('name', found['id'])}", answer, as_json=as_json)
+    states = {each["name"]: each["state"] for each in status["accounts"]}
+    unless = "" if states[found["account"]] == "well" else f"; its account is {states[found['account']]}"
+    print_done(
+        f"its list is read as soon as possible: {found.get('name', found['id'])}{unless}", answer, as_json=as_json
+    )
 
 
 def enable_sink(
@@ -456,6 +475,13 @@ def test_sink(
     print_done(words, result, as_json=as_json, failed=not result["delivered"])
     if not result["delivered"]:
         raise typer.Exit(Exit.FAILED)
+
+
+def _person() -> str | None:
+    """Return the name of the person who runs the command, if the system knows it."""
+    with suppress(OSError, KeyError):  # a user without an entry, as in a container
+        return getpass.getuser()
+    return None
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -102,14 +102,15 @@
   };
   const swap = (part, fresh) => {
     const focus = part.contains(document.activeElement) && document.activeElement;
-    const mark = focus && (focus.dataset.url ? `[data-url="${focus.dataset.url}"]` : focus.getAttribute("href") ? `[href="${focus.getAttribute("href")}"]` : "");
+    const like = focus && focus.outerHTML;
     const chosen = $("[data-row].at", part), row = chosen && rows().indexOf(chosen);
     const taken = document.adoptNode(fresh);
     taken.classList.add("changed");
     taken.addEventListener("animationend", () => { taken.classList.remove("changed"); if (!taken.className) taken.removeAttribute("class"); }, { once: true });
     if (!matchMedia("(prefers-reduced-motion:no-preference)").matches) { taken.classList.remove("changed"); if (!taken.className) taken.removeAttribute("class"); }
     part.replaceWith(taken);
-    if (mark && $(mark, taken)) $(mark, taken).focus({ preventScroll: true });
+    const again = like && $$(focus.tagName, taken).find((each) => each.outerHTML === like);
+    if (again) again.focus({ preventScroll: true });
     if (row >= 0 && rows()[row]) rows()[row].classList.add("at");
   };
   // A list never jumps: rows that are there change in place, new ones wait for a click.

@@ -13,16 +13,16 @@ from unit.conftest import Command
 
 from watcher.cli.daemon_client import find_daemon
 from watcher.domain.errors import WatcherError
-from watcher.web.models import Page, Problem, Trouble
+from watcher.web.models import Delivery, Page, Trouble
 
-NONE_OPEN = Page[Problem](items=())
+NONE_OPEN = Page[Delivery](items=())
 ELSEWHERE = "hint: is `watcher run` up? Elsewhere: WATCHER_URL=http://host:8080. 401 instead: set WATCHER_TOKEN\n"
 
 
 @pytest.fixture(autouse=True)
 def _open(daemon: FakeDaemon) -> None:
-    daemon.replies["GET /problems"] = NONE_OPEN
-    daemon.replies["GET /proxied/api/v1/problems"] = NONE_OPEN
+    daemon.replies["GET /deliveries"] = NONE_OPEN
+    daemon.replies["GET /proxied/api/v1/deliveries"] = NONE_OPEN
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_the_daemon_is_where_the_option_says_else_the_variable_else_the_file(
     Path("mine.yaml").write_text(f"http: {{listen: '127.0.0.1:{daemon.server_port}', token: '${{NOPE}}'}}\nodd: 1")
     places = {"url": daemon.url, "port": daemon.server_port}
     filled = {name: value.format(**places) for name, value in environ.items()}
-    assert command("problems", *(word.format(**places) for word in words), **filled)[0] == 0
+    assert command("deliveries", *(word.format(**places) for word in words), **filled)[0] == 0
     assert len(daemon.asked) == 1
 
 
@@ -51,7 +51,7 @@ def test_the_token_is_of_the_environment_else_of_the_file(
     environ: dict[str, str], token: str | None, daemon: FakeDaemon, command: Command
 ) -> None:
     Path("watcher.yaml").write_text("http: {token: of the file}")
-    assert command("problems", "--url", daemon.url, **environ)[0] == 0
+    assert command("deliveries", "--url", daemon.url, **environ)[0] == 0
     assert daemon.asked[0].token == (token or environ["WATCHER_TOKEN"])
 
 
@@ -60,7 +60,7 @@ def test_the_token_is_of_the_environment_else_of_the_file(
 )
 def test_an_address_that_is_none_is_a_mistake_of_usage(url: str, command: Command) -> None:
     said = "error: --url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080\n"
-    assert command("problems", "--url", url) == (2, "", said)
+    assert command("deliveries", "--url", url) == (2, "", said)
 
 
 @pytest.mark.parametrize("words", [("status",), ("events",), ("silence", "--list"), ("test-sink", "ops")])
@@ -96,7 +96,7 @@ OTHER = "error: what answers is another program, or another version ("
         (
             Raw(404, b"404: Not Found"),
             4,
-            OTHER + "{url} answers 404 to GET /api/v1/problems)\nhint: is it clerk-watcher ",
+            OTHER + "{url} answers 404 to GET /api/v1/deliveries)\nhint: is it clerk-watcher ",
         ),
         (Raw(200, b"<html>"), 4, OTHER + "{url} answers 200 to GET"),
         (Raw(302, b""), 4, OTHER + "{url} answers 302 to GET"),
@@ -108,39 +108,39 @@ OTHER = "error: what answers is another program, or another version ("
 def test_what_the_daemon_does_not_do_is_one_sentence_and_an_exit_code(
     reply: Trouble | Raw, code: int, said: str, daemon: FakeDaemon, command: Command
 ) -> None:
-    daemon.replies["GET /problems"] = reply
-    ended, out, err = command("problems", WATCHER_URL=daemon.url)
+    daemon.replies["GET /deliveries"] = reply
+    ended, out, err = command("deliveries", WATCHER_URL=daemon.url)
     assert (ended, out) == (code, "")
     assert err.startswith(said.format(url=daemon.url)), err
     assert len(err.splitlines()) <= 2
 
 
 def test_a_refusal_that_no_token_mends_gives_no_hint_of_one(daemon: FakeDaemon, command: Command) -> None:
-    daemon.replies["GET /problems"] = Trouble(title="No", status=403, detail="add vm to http.names")
+    daemon.replies["GET /deliveries"] = Trouble(title="No", status=403, detail="add vm to http.names")
     said = f"error: the daemon at {daemon.url} refuses (403): add vm to http.names\n"
-    assert command("problems", WATCHER_URL=daemon.url) == (4, "", said)
+    assert command("deliveries", WATCHER_URL=daemon.url) == (4, "", said)
 
 
 def test_with_json_an_error_is_json_too(daemon: FakeDaemon, command: Command) -> None:
-    daemon.replies["GET /problems"] = Trouble(title="No", status=404, detail="no such thing")
-    code, out, err = command("problems", "--json", WATCHER_URL=daemon.url)
+    daemon.replies["GET /deliveries"] = Trouble(title="No", status=404, detail="no such thing")
+    code, out, err = command("deliveries", "--json", WATCHER_URL=daemon.url)
     assert (code, out) == (5, "")
     assert json.loads(err) == {"error": {"code": "not_found", "message": "no such thing", "hint": "", "exit": 5}}
-    said = json.loads(command("problems", "--json", WATCHER_URL="http://127.0.0.1:1")[2])["error"]
+    said = json.loads(command("deliveries", "--json", WATCHER_URL="http://127.0.0.1:1")[2])["error"]
     assert (said["code"], said["exit"], f"hint: {said['hint']}\n") == ("unreachable", 4, ELSEWHERE)
 
 
 def test_a_file_that_is_named_must_be_there(daemon: FakeDaemon, command: Command) -> None:
     """Else another daemon might do what is asked of this one."""
     for how in ({"args": ("--config", "prodd.yaml")}, {"args": (), "WATCHER_CONFIG": "prodd.yaml"}):
-        code, out, err = command("problems", *how.pop("args"), **how)
+        code, out, err = command("deliveries", *how.pop("args"), **how)
         assert (code, out) == (2, "")
         assert err.startswith("error: cannot read prodd.yaml (no such file or directory")
-    assert command("problems", "--config", "prodd.yaml", WATCHER_URL=daemon.url)[0] == 0
+    assert command("deliveries", "--config", "prodd.yaml", WATCHER_URL=daemon.url)[0] == 0
 
 
 def test_a_token_that_no_header_holds_is_a_mistake(daemon: FakeDaemon, command: Command) -> None:
-    code, _, err = command("problems", WATCHER_URL=daemon.url, WATCHER_TOKEN="a\nb")
+    code, _, err = command("deliveries", WATCHER_URL=daemon.url, WATCHER_TOKEN="a\nb")
     assert (code, err.startswith("error: WATCHER_TOKEN, or http.token, holds")) == (2, True)
 
 
@@ -151,7 +151,7 @@ async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
         return web.json_response({"items": []})
 
     app = web.Application()
-    app.router.add_get("/api/v1/problems", answer)
+    app.router.add_get("/api/v1/deliveries", answer)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving(own_ca(tmp_path), "127.0.0.1"))
@@ -159,7 +159,7 @@ async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
     url = f"https://127.0.0.1:{runner.addresses[0][1]}"
 
     def ask() -> list[Any]:
-        return [*find_daemon(None, url=url).items("/problems")]
+        return [*find_daemon(None, url=url).items("/deliveries")]
 
     with pytest.raises(WatcherError, match="unable to get local issuer certificate"):
         await asyncio.to_thread(ask)

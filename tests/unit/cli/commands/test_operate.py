@@ -17,6 +17,7 @@ from watcher.web.models import (
     Acknowledgement,
     Delivery,
     Done,
+    Need,
     Page,
     PipelineStatus,
     Problem,
@@ -80,7 +81,26 @@ def test_problems_are_read_page_by_page_and_piped_whole(daemon: FakeDaemon, comm
     assert first[:5] == [ID, "critical", WRITTEN, "Sales agent keeps failing", "Greeting: timeout"]
     assert second[3] == "[red]Onboard\\x1b[31ming"
     queries = [[("state", "all"), ("limit", "200")], [("state", "all"), ("limit", "200"), ("after", "x")]]
-    assert [asked.query for asked in daemon.asked] == queries
+    assert [asked.query for asked in daemon.asked if asked.path == "/problems"] == queries
+
+
+def test_problems_warn_of_what_needs_somebody_and_is_no_problem(daemon: FakeDaemon, command: Command) -> None:
+    store = Need(
+        kind="store", severity="critical", title="The store takes no writes", reason="disk \x1b full", page="/"
+    )
+    found = status().model_copy(update={"needs": [store], "unknown": 2})
+    daemon.replies["GET /status"] = found
+    code, _, err = command("problems")
+    said = ["warning: The store takes no writes: disk \\x1b full", "warning: ? 2 of 2 pipelines unknown"]
+    assert (code, err.splitlines()) == (0, said)
+
+
+def test_a_scan_says_if_its_account_is_not_well(daemon: FakeDaemon, command: Command) -> None:
+    degraded = AccountStatus(name="eu", state="degraded", allowed=5, pipelines=2)
+    daemon.replies["GET /status"] = status().model_copy(update={"accounts": [degraded]})
+    daemon.replies[f"POST /pipelines/eu/{PIPELINE}/scan"] = Done(done=False)
+    code, out, _ = command("scan", "Sales agent")
+    assert (code, out) == (0, "✓ its list is read as soon as possible: Sales agent; its account is degraded\n")
 
 
 def test_on_a_terminal_a_list_is_a_table_that_is_cut_to_width_and_obeys_nothing(
@@ -224,15 +244,15 @@ def test_what_is_unknown_is_not_found_and_what_is_near_is_named(
         (
             ("scan", "sales agent"),
             (
-                f'"sales agent" fits several pipelines; write more of one of these: {PIPELINE} Sales agent eu; '
-                f"{SALES_TWICE.id} Sales agent us"
+                f'"sales agent" fits several pipelines; write more of one of these: eu/{PIPELINE} Sales agent; '
+                f"us/{SALES_TWICE.id} Sales agent"
             ),
         ),
         (
             ("scan", "0b5"),
             (
-                f'"0b5" fits several pipelines; write more of one of these: {PIPELINE} Sales agent eu; '
-                f"{SALES_TWICE.id} Sales agent us; {LATER.id} Sales agent 2 us"
+                f'"0b5" fits several pipelines; write more of one of these: eu/{PIPELINE} Sales agent; '
+                f"us/{SALES_TWICE.id} Sales agent; us/{LATER.id} Sales agent 2"
             ),
         ),
         (("test-sink", "o"), '"o" fits several sinks; write more of one of these: ops; o ps'),

@@ -53,6 +53,7 @@ def status(*needs: Need) -> Status:
         version="1.2",
         needs=needs,
         open=counts,
+        unknown=1,
         unknown_since=NOW - timedelta(hours=2),
         pipelines=[failing, well],
         sinks=sinks,
@@ -104,7 +105,7 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
     daemon.replies["GET /status"] = status(*map(need, range(12)), need(12, acknowledged=True))
     shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert lines.pop(1).startswith("? some of it unknown for 2 h")
+    assert lines.pop(1).startswith("? 1 of 2 pipelines unknown for 2 h")
     assert lines[:3] == [
         "clerk-watcher 1.2 open 1,145: ○ new 41 ▶ running 1,104 ‖ paused 0",
         "✕ 12 need you",
@@ -135,7 +136,11 @@ def test_on_a_terminal_a_count_that_the_title_has_is_not_shown_again(
 
 
 def test_where_nothing_needs_anybody_it_says_so(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
-    daemon.replies["GET /status"] = status()
+    nothing = status()
+    daemon.replies["GET /status"] = nothing
+    shown = on_terminal("status", WATCHER_URL=daemon.url)
+    assert ("nothing needs you" in shown, "1 of 2 pipelines unknown" in shown) == (False, True)
+    daemon.replies["GET /status"] = nothing.model_copy(update={"unknown": 0})
     assert "✓ nothing needs you\n" in on_terminal("status", WATCHER_URL=daemon.url)
 
 
