@@ -72,9 +72,9 @@ def _moment(value: object) -> datetime:
         moment = datetime.fromisoformat(text.upper())
         in_utc = moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InvalidValueError("is not a date with a time", remedy=_WRITE_MOMENT) from None
+        raise InvalidValueError("is not a date with a time", remedy=_WRITE_MOMENT, quote=True) from None
     if moment.tzinfo is None:
-        raise InvalidValueError("has no zone", remedy=_WRITE_MOMENT)
+        raise InvalidValueError("has no zone", remedy=_WRITE_MOMENT, quote=True)
     return in_utc
 
 
@@ -88,7 +88,7 @@ _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|24:00")
 def _clock_time(value: str) -> str:
     if _CLOCK_TIME.fullmatch(value):
         return value
-    raise InvalidValueError("is not a time of day", remedy="write it like 08:00, from 00:00 to 24:00")
+    raise InvalidValueError("is not a time of day", remedy="write it like 08:00, from 00:00 to 24:00", quote=True)
 
 
 def _timezone(value: str) -> str:
@@ -96,7 +96,7 @@ def _timezone(value: str) -> str:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for what is no name of a file of zones
         remedy = "write one such as Europe/Berlin, and see that tzdata is installed"
-        raise InvalidValueError("is no time zone that this system knows", remedy=remedy) from None
+        raise InvalidValueError("is no time zone that this system knows", remedy=remedy, quote=True) from None
     return value
 
 
@@ -145,7 +145,7 @@ class SilenceSettings(Block):
     def _after_it_begins(cls, value: datetime | None, info: ValidationInfo) -> datetime | None:
         begin = info.data.get("from_at")
         if value is not None and begin is not None and value <= begin:
-            raise InvalidValueError("is not after from", remedy="write a later moment")
+            raise InvalidValueError("is not after from", remedy="write a later moment", quote=True)
         return value
 
     @model_validator(mode="after")
@@ -153,10 +153,10 @@ class SilenceSettings(Block):
         absent = [key for key, value in (("from", self.from_at), ("until", self.until_at)) if value is None]
         if self.weekly is not None and len(absent) < 2:
             remedy = "keep from and until, or weekly"
-            raise InvalidValueError("is given beside from or until", remedy=remedy, quote=False, at="weekly")
+            raise InvalidValueError("is given beside from or until", remedy=remedy, at="weekly")
         if self.weekly is None and absent:
             remedy = "write both like 2026-12-24T00:00:00Z, or weekly: {days: [sat, sun], …}"
-            raise InvalidValueError(f"needs {' and '.join(absent)}", remedy=remedy, quote=False, at=absent[0])
+            raise InvalidValueError(f"needs {' and '.join(absent)}", remedy=remedy, at=absent[0])
         return self
 
     def window(self, at: datetime) -> tuple[datetime, datetime]:
@@ -182,11 +182,11 @@ def _base_url(value: str) -> str:
     parts = split_http_url(value, example=API)
     remedy = f"write only scheme and host, such as {API}"
     if parts.username is not None or parts.query or parts.fragment:
-        raise InvalidValueError("holds more than an address", remedy=remedy, quote=False)
+        raise InvalidValueError("holds more than an address", remedy=remedy)
     path = parts.path.rstrip("/")
     if path and ((parts.hostname or "").endswith("clerk.chat") or path.endswith("/public") or "/pipelines" in path):
         problem = "has a path, and the watcher adds the API's own, /public/pipelines/…"
-        raise InvalidValueError(problem, remedy=f"end it before that, as {API} does", quote=False)
+        raise InvalidValueError(problem, remedy=f"end it before that, as {API} does")
     return value.rstrip("/")
 
 
@@ -195,7 +195,7 @@ def _link(value: str) -> str:
     plain = _PLACEHOLDER.sub("x", value)
     if "{" in plain or "}" in plain:
         remedy = "only {pipelineId} and {executionId} are filled in"
-        raise InvalidValueError("holds a placeholder that is not known", remedy=remedy, quote=False)
+        raise InvalidValueError("holds a placeholder that is not known", remedy=remedy)
     split_http_url(plain, example=example)
     return value
 
@@ -204,7 +204,7 @@ def _runbook(value: str) -> str:
     split_http_url(value, example="https://wiki.example.com/agents/sales")
     if usable_link(value) is None or len(value) > RUNBOOK_LENGTH:
         remedy = f"write at most {RUNBOOK_LENGTH} characters, with %20 for a space and the like"
-        raise InvalidValueError("cannot be shown as a link everywhere", remedy=remedy, quote=False)
+        raise InvalidValueError("cannot be shown as a link everywhere", remedy=remedy)
     return value
 
 
@@ -218,7 +218,7 @@ def _public_url(value: str) -> str:
     parts = split_http_url(value, example="https://watcher.example.com")
     if parts.username is not None or parts.path.rstrip("/") or parts.query or parts.fragment:
         remedy = "write only scheme and host, such as https://watcher.example.com"
-        raise InvalidValueError("holds more than scheme and host", remedy=remedy, quote=False)
+        raise InvalidValueError("holds more than scheme and host", remedy=remedy)
     return value.rstrip("/")
 
 
@@ -226,7 +226,7 @@ def _host_name(value: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\]", value):
         return value.lower()
     remedy = "write it without scheme and port, such as watcher.internal"
-    raise InvalidValueError("is not a host name alone", remedy=remedy)
+    raise InvalidValueError("is not a host name alone", remedy=remedy, quote=True)
 
 
 class AccountSettings(Block):
@@ -286,16 +286,15 @@ class FailingSettings(Block):
     @model_validator(mode="after")
     def _by_one_of_them(self) -> Self:
         if self.consecutive is None and self.rate is None:
-            remedy = "write consecutive: 3, or rate: 20%"
-            raise InvalidValueError("needs consecutive or rate", remedy=remedy, quote=False)
+            raise InvalidValueError("needs consecutive or rate", remedy="write consecutive: 3, or rate: 20%")
         by, others = ("consecutive", _OF_RATE) if self.consecutive is not None else ("rate", _OF_CONSECUTIVE)
         if more := self.model_fields_set & others:
             at = key_of(type(self), name=min(more))
-            raise InvalidValueError(f"is not for {by}", remedy="keep one of the two", quote=False, at=at)
+            raise InvalidValueError(f"is not for {by}", remedy="keep one of the two", at=at)
         if self.at_least > self.of_last:
             problem = f"at_least {self.at_least} is more than of_last {self.of_last}, so it would never hold"
             at = "at_least" if "at_least" in self.model_fields_set else "of_last"
-            raise InvalidValueError(problem, remedy="raise of_last or lower at_least", quote=False, at=at)
+            raise InvalidValueError(problem, remedy="raise of_last or lower at_least", at=at)
         return self
 
 
@@ -343,7 +342,7 @@ class WatchSettings(Block):
     def _of_what_is_watched(cls, value: RulesSettings | None, info: ValidationInfo) -> RulesSettings | None:
         if value is not None and value.silent_s is not None and info.data.get("executions"):
             remedy = "remove silent, or remove executions to watch every one"
-            raise InvalidValueError("silent needs a pipeline that is watched whole", remedy=remedy, quote=False)
+            raise InvalidValueError("silent needs a pipeline that is watched whole", remedy=remedy)
         return value
 
 
@@ -404,7 +403,7 @@ class HttpSettings(Block):
     def _tokens_differ(self) -> Self:
         if self.token and self.token == self.read_token:
             remedy = "make another one: openssl rand -hex 32"
-            raise InvalidValueError("is the same as token", remedy=remedy, quote=False, at="read_token")
+            raise InvalidValueError("is the same as token", remedy=remedy, at="read_token")
         return self
 
 

@@ -99,13 +99,13 @@ def single(value: object) -> str:
     """Return the text of a scalar. Raises `InvalidValueError` for anything else."""
     if isinstance(value, str | int | float):
         return str(value)
-    raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
+    raise InvalidValueError("is not a single value", remedy="write one value")
 
 
 def _long(seconds: float) -> float:
     if seconds:
         return seconds
-    raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
+    raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s", quote=True)
 
 
 _SINGLE = BeforeValidator(single, json_schema_input_type=StrictStr)
@@ -132,7 +132,7 @@ def _key(value: SecretStr) -> SecretStr:
     if _KEY.fullmatch(value.get_secret_value()):
         return value
     problem = "is empty, or holds spaces, quotes or other characters no key has"
-    raise InvalidValueError(problem, remedy="copy the key again, without quotes or line ends", quote=False)
+    raise InvalidValueError(problem, remedy="copy the key again, without quotes or line ends")
 
 
 ApiKey = Annotated[SecretStr, AfterValidator(_key)]
@@ -142,7 +142,7 @@ ApiKey = Annotated[SecretStr, AfterValidator(_key)]
 def _name(value: str) -> str:
     if _NAME.fullmatch(value):
         return value
-    raise InvalidValueError("is not a name", remedy="use 1 to 64 of the characters A-Z a-z 0-9 _ . -", quote=False)
+    raise InvalidValueError("is not a name", remedy="use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -152,13 +152,13 @@ Name = Annotated[str, AfterValidator(_name)]
 def _short(value: str) -> str:
     if len(value) <= TEXT_LIMIT:
         return value
-    raise InvalidValueError(f"has {len(value)} characters", remedy=f"shorten it to {TEXT_LIMIT}", quote=False)
+    raise InvalidValueError(f"has {len(value)} characters", remedy=f"shorten it to {TEXT_LIMIT}")
 
 
 def _label_key(value: str) -> str:
     if value:
         return _short(value)
-    raise InvalidValueError("is empty", remedy="name the label", quote=False)
+    raise InvalidValueError("is empty", remedy="name the label")
 
 
 ShortText = Annotated[str, AfterValidator(_short)]
@@ -182,11 +182,11 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
         usable_port = parts.port != 0
         (URL(text).raw_host or "").encode("idna")  # as who asks for it will do, and these are stricter about hosts
     except ValueError:
-        raise InvalidValueError("is not a URL", remedy=remedy, quote=False) from None
+        raise InvalidValueError("is not a URL", remedy=remedy) from None
     if parts.scheme not in {"http", "https"}:
-        raise InvalidValueError("does not begin with http:// or https://", remedy=remedy, quote=False)
+        raise InvalidValueError("does not begin with http:// or https://", remedy=remedy)
     if _URL_ILLEGAL.search(text) or not usable_port or not parts.hostname:
-        raise InvalidValueError("is not a URL", remedy=remedy, quote=False)
+        raise InvalidValueError("is not a URL", remedy=remedy)
     return parts
 
 
@@ -195,5 +195,5 @@ def one_or_list(value: object) -> object:
     if isinstance(value, str | SecretStr):
         return (value,)
     if isinstance(value, list) and not value:
-        raise InvalidValueError("is an empty list", remedy="give at least one value or remove the key", quote=False)
+        raise InvalidValueError("is an empty list", remedy="give at least one value or remove the key")
     return value

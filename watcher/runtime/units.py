@@ -23,7 +23,7 @@ class InvalidValueError(ValueError):
     a rate"), without it stands alone. `at` is the key of a block that has the problem, if it is not all of the block.
     """
 
-    def __init__(self, problem: str, *, remedy: str, quote: bool = True, at: str = "") -> None:
+    def __init__(self, problem: str, *, remedy: str, quote: bool = False, at: str = "") -> None:
         super().__init__(f"{problem}; {remedy}")
         self.problem = problem
         self.remedy = remedy
@@ -45,11 +45,11 @@ def parse_duration(text: str) -> float:
         seconds = float(match[1]) * _SECONDS[match[2]]
         if seconds <= _LONGEST_S:
             return seconds
-        raise InvalidValueError("is longer than a century", remedy="write at most 36500d")
+        raise InvalidValueError("is longer than a century", remedy="write at most 36500d", quote=True)
     seconds = sum(float(number) * _SECONDS[unit.lower()] for number, unit in _ODD_DURATION.findall(text))
     is_odd = 0 < seconds <= _LONGEST_S and not _ODD_DURATION.sub("", text).strip()
     written = f"{write_duration(seconds)}: one number and one unit" if is_odd else "500ms, 10s, 15m, 48h or 3d"
-    raise InvalidValueError("is not a duration", remedy=f"write {written}")
+    raise InvalidValueError("is not a duration", remedy=f"write {written}", quote=True)
 
 
 def parse_rate(text: str) -> float:
@@ -58,8 +58,10 @@ def parse_rate(text: str) -> float:
     if match := _RATE.fullmatch(text):
         if 0 < (per_s := float(match[1]) / _SECONDS[match[2]]) <= _FASTEST_PER_S:
             return per_s
-        raise InvalidValueError("is no usable rate", remedy="write more than 0/s, at most 1000000/s, such as 5/s")
-    raise InvalidValueError("is not a rate", remedy="write 5/s or 300/m")
+        raise InvalidValueError(
+            "is no usable rate", remedy="write more than 0/s, at most 1000000/s, such as 5/s", quote=True
+        )
+    raise InvalidValueError("is not a rate", remedy="write 5/s or 300/m", quote=True)
 
 
 def parse_share(text: str) -> float:
@@ -68,15 +70,15 @@ def parse_share(text: str) -> float:
     if match := _SHARE.fullmatch(text):
         if 0 < (percent := float(match[1])) <= 100:
             return percent / 100
-        raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%")
-    raise InvalidValueError("is not a share", remedy="write a percentage, such as 20%")
+        raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%", quote=True)
+    raise InvalidValueError("is not a share", remedy="write a percentage, such as 20%", quote=True)
 
 
 def parse_address(text: str) -> Address:
     """Return where to listen, from `host:port`, `[::1]:8080` or `:8080`. Raises `InvalidValueError`."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None or int(match["port"]) > 65_535:
-        raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
+        raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080", quote=True)
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
 
 

@@ -55,14 +55,13 @@ _EXAMPLE = "write it like ntfys://ntfy.sh/topic"
 def _apprise_url(value: SecretStr) -> SecretStr:
     url = value.get_secret_value()
     if _SEVERAL.search(url):
-        raise InvalidValueError("holds several URLs", remedy="write a sink for each", quote=False)
+        raise InvalidValueError("holds several URLs", remedy="write a sink for each")
     if not _SCHEME.fullmatch(url):
-        raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE, quote=False)
+        raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE)
     try:
         from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
     except ImportError:
-        remedy = "from a checkout: pip install '.[apprise]'"
-        raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
+        raise InvalidValueError("apprise needs the extra", remedy="from a checkout: pip install '.[apprise]'") from None
     AppriseService(url, timeout_s=0.0)  # raises what is wrong with it
     return value
 

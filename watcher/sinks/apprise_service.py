@@ -49,7 +49,7 @@ class AppriseService:
                 problem = "is of no service that Apprise knows"
             elif services[scheme].enabled:
                 problem = f"is not what Apprise needs for {scheme}://"
-            raise InvalidValueError(problem, remedy=f"see {SERVICES}", quote=False)
+            raise InvalidValueError(problem, remedy=f"see {SERVICES}")
         service.retry = 0
         service.optional = False  # else a failure would count as a success
         service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message

@@ -40,7 +40,7 @@ def _routing_key(value: SecretStr) -> SecretStr:
         return value
     problem = "is not a routing key" if len(key) == 32 else f"has {len(key)} characters"
     remedy = "copy the Integration Key of an Events API v2 integration: 32 letters and digits"
-    raise InvalidValueError(problem, remedy=remedy, quote=False)
+    raise InvalidValueError(problem, remedy=remedy)
 
 
 RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
@@ -132,7 +132,7 @@ class PagerDutyTemplate(Template):
 def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert | None) -> str:
     """Return how many of what are open, where, and what the newest is about, if that may be said."""
     what = []
-    for kind, count in counts.items():
+    for kind, count in sorted(counts.items(), key=lambda each: list(Severity).index(severity_of(each[0]))):
         noun, _, trouble = kind.partition(".")
         what.append(f"{count:,} {noun}{'s' if count > 1 else ''} {trouble}")
     accounts = {each.account for each in incident.problems}

@@ -47,7 +47,9 @@ def _glob(value: str) -> str:
     meant = next((type_ for type_ in EventType if type_.endswith(f".{value}")), value)
     family = [type_ for type_ in EventType if type_.startswith(f"{value.partition('.')[0]}.")]
     rest = f"write {', '.join(family)}" if family else 'globs such as "execution.*" work'
-    raise InvalidValueError("matches no event type", remedy=did_you_mean(meant, [*EventType], rest=rest, cutoff=0.8))
+    raise InvalidValueError(
+        "matches no event type", remedy=did_you_mean(meant, [*EventType], rest=rest, cutoff=0.8), quote=True
+    )
 
 
 EventGlob = Annotated[str, AfterValidator(_glob)]
@@ -87,8 +89,7 @@ class SilenceMatch(Match):
     def _matches_something(self) -> Self:
         if any((self.labels, self.events, self.pipelines, self.accounts, self.sinks)):
             return self
-        remedy = 'name what is meant; for everything write events: ["*"]'
-        raise InvalidValueError("is empty", remedy=remedy, quote=False)
+        raise InvalidValueError("is empty", remedy='name what is meant; for everything write events: ["*"]')
 
 
 class SinkSettings(Block):
@@ -142,7 +143,7 @@ def _group_field(value: str) -> str:
     if value in _GROUPED_BY or (value.startswith("labels.") and value != "labels."):
         return value
     rest = f"write {', '.join(_GROUPED_BY)} or labels.NAME"
-    raise InvalidValueError("is nothing to group by", remedy=did_you_mean(value, _GROUPED_BY, rest=rest))
+    raise InvalidValueError("is nothing to group by", remedy=did_you_mean(value, _GROUPED_BY, rest=rest), quote=True)
 
 
 class RetrySettings(Block):
@@ -228,7 +229,7 @@ class PemFile:
 def _read(value: object) -> PemFile:
     if isinstance(value, PemFile):
         return value
-    raise InvalidValueError("is not a single value", remedy="write one path", quote=False)
+    raise InvalidValueError("is not a single value", remedy="write one path")
 
 
 def _dumped(file: PemFile, info: SerializationInfo) -> str:
@@ -260,7 +261,7 @@ class TlsSettings(Block):
         """Make the context here, in the loader's thread: an event loop is not to read files."""
         if (self.cert_file is None) is not (self.key_file is None):
             problem = "is given without cert_file" if self.cert_file is None else "cert_file is given without key_file"
-            raise InvalidValueError(problem, remedy="name both, or none", quote=False, at="key_file")
+            raise InvalidValueError(problem, remedy="name both, or none", at="key_file")
         assert self.context
         return self
 
@@ -271,8 +272,7 @@ class TlsSettings(Block):
             context = ssl.create_default_context(cafile=None if self.ca_file is None else self.ca_file.path)
         except OSError:
             remedy = "write it as PEM, which begins with -----BEGIN CERTIFICATE-----"
-            problem = "holds no certificate, or a broken one"
-            raise InvalidValueError(problem, remedy=remedy, quote=False, at="ca_file") from None
+            raise InvalidValueError("holds no certificate, or a broken one", remedy=remedy, at="ca_file") from None
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None and self.key_file is not None:
             try:  # without a password OpenSSL would ask for one on the terminal
@@ -281,7 +281,7 @@ class TlsSettings(Block):
                 reason = (getattr(error, "reason", None) or "not readable").lower().replace("_", " ")
                 remedy = "name a certificate and its own key, both as PEM, the key without a passphrase"
                 problem = f"cannot be used with cert_file ({reason})"
-                raise InvalidValueError(problem, remedy=remedy, quote=False, at="key_file") from None
+                raise InvalidValueError(problem, remedy=remedy, at="key_file") from None
         return context
 
 
@@ -300,8 +300,7 @@ class HttpSinkSettings(RemoteSettings):
     def _secured(cls, value: SecretStr | str, info: ValidationInfo) -> SecretStr | str:
         url = value if isinstance(value, str) else value.get_secret_value()
         if info.data.get("tls") is not None and URL(url).scheme != "https":
-            remedy = "write https://, or remove tls"
-            raise InvalidValueError("has tls, and does not begin with https://", remedy=remedy, quote=False)
+            raise InvalidValueError("has tls, and does not begin with https://", remedy="write https://, or remove tls")
         return value
 
     @property

@@ -111,7 +111,7 @@ def _bot_token(value: SecretStr) -> SecretStr:
     if _TOKEN.fullmatch(value.get_secret_value()):
         return value
     remedy = "copy the Bot User OAuth Token, xoxb-…, of an app without token rotation (OAuth & Permissions)"
-    raise InvalidValueError("is not a bot's token", remedy=remedy, quote=False)
+    raise InvalidValueError("is not a bot's token", remedy=remedy)
 
 
 def _channel(value: str) -> str:
@@ -119,7 +119,7 @@ def _channel(value: str) -> str:
         return value
     problem = "is a channel's name, which may change" if value.startswith("#") else "is not a channel's id"
     remedy = "write its id, such as C0123456789: it stands at the end of the channel's details in Slack"
-    raise InvalidValueError(problem, remedy=remedy)
+    raise InvalidValueError(problem, remedy=remedy, quote=True)
 
 
 def _api_url(value: str) -> str:

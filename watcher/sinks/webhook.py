@@ -88,15 +88,15 @@ _OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host"
 
 def _header_name(value: str) -> str:
     if not _HEADER_NAME.fullmatch(value):
-        raise InvalidValueError("is not a header's name", remedy="write it like X-Team", quote=False)
+        raise InvalidValueError("is not a header's name", remedy="write it like X-Team")
     if value.lower() in _OWN_HEADERS or value.lower().startswith("webhook-"):
-        raise InvalidValueError("is set by the watcher itself", remedy="remove it or choose another header")
+        raise InvalidValueError("is set by the watcher itself", remedy="remove it or choose another header", quote=True)
     return value
 
 
 def _header_value(value: SecretStr) -> SecretStr:
     if _CONTROL.search(value.get_secret_value()):
-        raise InvalidValueError("holds a line end or control character", remedy="write it on one line", quote=False)
+        raise InvalidValueError("holds a line end or control character", remedy="write it on one line")
     return value
 
 
@@ -120,7 +120,7 @@ def _signing_secret(value: SecretStr) -> SecretStr:
     if text.startswith(SECRET_PREFIX) and len(key) in _SECRET_BYTES:
         return value
     remedy = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
-    raise InvalidValueError("not a signing secret", remedy=remedy, quote=False)
+    raise InvalidValueError("not a signing secret", remedy=remedy)
 
 
 SigningSecrets = Annotated[
@@ -178,19 +178,16 @@ class WebhookSettings(HttpSinkSettings):
         is_pagerduty = info.data.get("template") == "pagerduty"
         if is_pagerduty and value is None:
             remedy = "write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 characters"
-            problem = "template pagerduty needs routing_key or routing_key_file"
-            raise InvalidValueError(problem, remedy=remedy, quote=False)
+            raise InvalidValueError("template pagerduty needs routing_key or routing_key_file", remedy=remedy)
         if value is not None and not is_pagerduty and "template" in info.data:
-            raise InvalidValueError(
-                "is of template pagerduty only", remedy="add that template, or remove it", quote=False
-            )
+            raise InvalidValueError("is of template pagerduty only", remedy="add that template, or remove it")
         return value
 
     @model_validator(mode="after")
     def _grouped_as_incidents(self) -> Self:
         if self.template == "pagerduty" and self.group is not None and "type" in self.group.by:
             remedy = "write pipeline, account or labels.NAME"
-            raise InvalidValueError("type is not for incidents", remedy=remedy, quote=False, at="group")
+            raise InvalidValueError("type is not for incidents", remedy=remedy, at="group")
         return self
 
     @property

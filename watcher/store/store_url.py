@@ -29,8 +29,7 @@ def check_store_url(url: str) -> str:
         _check_postgresql(url)
     elif not _SQLITE.fullmatch(url):
         remedy = "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
-        problem = "is not the address of a SQLite file or a PostgreSQL database"
-        raise InvalidValueError(problem, remedy=remedy, quote=False)
+        raise InvalidValueError("is not the address of a SQLite file or a PostgreSQL database", remedy=remedy)
     return url
 
 
@@ -40,19 +39,18 @@ def _check_postgresql(url: str) -> None:
         psycopg, conninfo = import_module("psycopg"), import_module("psycopg.conninfo")
     except ImportError:
         remedy = "from a checkout: pip install '.[postgres]'"
-        raise InvalidValueError("postgresql needs the extra", remedy=remedy, quote=False) from None
+        raise InvalidValueError("postgresql needs the extra", remedy=remedy) from None
     if re.search(r"\s", url):
-        raise InvalidValueError("is not a URL", remedy=_RIGHT, quote=False)
+        raise InvalidValueError("is not a URL", remedy=_RIGHT)
     if "#" in url:  # most readers of URLs end there, libpq does not
-        raise InvalidValueError("holds a #", remedy="write %23 for it", quote=False)
+        raise InvalidValueError("holds a #", remedy="write %23 for it")
     try:
         given = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError as error:
         odd = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
         problem = f"has the parameter {odd[1]}, which libpq does not know" if odd else "is not a URL"
-        raise InvalidValueError(problem, remedy=_RIGHT, quote=False) from None
+        raise InvalidValueError(problem, remedy=_RIGHT) from None
     if given.get("password") or given.get("sslpassword"):
-        remedy = "write it into a file, and name that in store.password_file"
-        raise InvalidValueError("holds a password", remedy=remedy, quote=False)
+        raise InvalidValueError("holds a password", remedy="write it into a file, and name that in store.password_file")
     if not re.fullmatch(r"[\d,]*", given.get("port") or "", re.ASCII):  # libpq would show it, perhaps a password's end
-        raise InvalidValueError("has a port that is no number", remedy=_RIGHT, quote=False)
+        raise InvalidValueError("has a port that is no number", remedy=_RIGHT)

@@ -28,17 +28,7 @@ from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.sinks.settings import SilenceMatch
-from watcher.web import access, api
-from watcher.web.models import (
-    ACK_COUNT,
-    Asked,
-    DeliveryQuery,
-    Execution,
-    ExecutionQuery,
-    PipelineStatus,
-    ProblemQuery,
-    Status,
-)
+from watcher.web import access, api, models
 from watcher.web.server import read_body
 from watcher.web.shown import Console, execution, watches
 
@@ -58,7 +48,7 @@ Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
 Query = defaultdict[str, str]
-Q = TypeVar("Q", bound=Asked)
+Q = TypeVar("Q", bound=models.Asked)
 
 
 def page_routes(
@@ -83,7 +73,7 @@ def page_routes(
         found = {"title": title, "detail": detail, "status": status, "needs": 0}
         return respond(request, "message.html", found, status)
 
-    def page(template: str, find: Callable[[Console, Status, web.Request], Awaitable[Found]]) -> Handler:
+    def page(template: str, find: Callable[[Console, models.Status, web.Request], Awaitable[Found]]) -> Handler:
         async def show(request: web.Request) -> web.Response:
             now_open = console()
             if now_open is None:
@@ -200,7 +190,7 @@ def _read(model: type[Q], request: web.Request) -> Q:
     return model.model_validate(api.query_of(MultiDict(given), model))
 
 
-async def _overview(console: Console, status: Status, request: web.Request) -> Found:
+async def _overview(console: Console, status: models.Status, request: web.Request) -> Found:
     query = defaultdict(str, request.query)
     matching = [each for each in status.pipelines if _is_shown(each, query)]
     if query["sort"] in ORDERS:
@@ -213,7 +203,7 @@ async def _overview(console: Console, status: Status, request: web.Request) -> F
     return {
         "status": status.model_copy(update={"pipelines": shown}),
         "shown_needs": shown_needs,
-        "shown_problems": problems[:ACK_COUNT],
+        "shown_problems": problems[: models.ACK_COUNT],
         "names": _names(status),
         "first": first,
         "next_page": page + 1 if first + len(shown) < len(matching) else 0,
@@ -225,7 +215,7 @@ async def _overview(console: Console, status: Status, request: web.Request) -> F
     }
 
 
-def _is_shown(pipeline: PipelineStatus, query: Query) -> bool:
+def _is_shown(pipeline: models.PipelineStatus, query: Query) -> bool:
     is_open = any(pipeline.open.values())
     states = {"failing": bool(pipeline.problems), "open": is_open, "idle": not is_open}
     key, _, value = query["label"].partition(":")
@@ -236,11 +226,11 @@ def _is_shown(pipeline: PipelineStatus, query: Query) -> bool:
     )
 
 
-def _name(pipeline: PipelineStatus) -> str:
+def _name(pipeline: models.PipelineStatus) -> str:
     return (pipeline.name or pipeline.id).lower()
 
 
-ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
+ORDERS: Mapping[str, Callable[[models.PipelineStatus], Any]] = {
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
@@ -252,12 +242,12 @@ def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
     return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
-def _names(status: Status) -> Mapping[str, str]:
+def _names(status: models.Status) -> Mapping[str, str]:
     return {each.id: each.name or each.id for each in sorted(status.pipelines, key=_name)}
 
 
-async def _executions(console: Console, status: Status, request: web.Request) -> Found:
-    query = _read(ExecutionQuery, request)
+async def _executions(console: Console, status: models.Status, request: web.Request) -> Found:
+    query = _read(models.ExecutionQuery, request)
     return {
         "asked": query,
         "page": await api.executions(console, query),
@@ -267,19 +257,19 @@ async def _executions(console: Console, status: Status, request: web.Request) ->
     }
 
 
-async def _execution(console: Console, status: Status, request: web.Request) -> Found:
+async def _execution(console: Console, status: models.Status, request: web.Request) -> Found:
     it = await api.execution(console, *request.match_info.values())
     minute = int(console.clock.now().timestamp() // 60)  # the timeline grows
     return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id), "minute": minute}
 
 
-async def _pipeline(console: Console, status: Status, request: web.Request) -> Found:
+async def _pipeline(console: Console, status: models.Status, request: web.Request) -> Found:
     account, id_ = request.match_info["account"], request.match_info["id"]
     it = console.pipelines.get(f"{account}/{id_}")
     if it is None:
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
-    problems = await api.problems(console, ProblemQuery(limit=200), f"{account}/{id_}")
-    latest = ExecutionQuery(account=[account], pipeline=[id_], limit=20)
+    problems = await api.problems(console, models.ProblemQuery(limit=200), f"{account}/{id_}")
+    latest = models.ExecutionQuery(account=[account], pipeline=[id_], limit=20)
     return {
         "it": it,
         "problems": problems.items,
@@ -288,15 +278,15 @@ async def _pipeline(console: Console, status: Status, request: web.Request) -> F
     }
 
 
-async def _problem(console: Console, status: Status, request: web.Request) -> Found:
+async def _problem(console: Console, status: models.Status, request: web.Request) -> Found:
     it = await api.problem(console, request.match_info["id"])
     if it.account is None or it.pipeline is None:
         return {"it": it, "failed": (), "choices": (), "silenced_until": None}
-    failed: Sequence[Execution] = ()
+    failed: Sequence[models.Execution] = ()
     if it.kind == EventType.PIPELINE_FAILING:
         until = Micros(console.clock.steady_us()) if it.closed_at is None else to_us(it.closed_at)
         rows = await console.store.failed(f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
-        failed = [Execution(**execution(console, row, watches(console))) for row in rows]
+        failed = [models.Execution(**execution(console, row, watches(console))) for row in rows]
     known = console.pipelines.get(f"{it.account}/{it.pipeline.id}")
     return {
         "it": it,
@@ -319,8 +309,8 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
     ]
 
 
-async def _deliveries(console: Console, status: Status, request: web.Request) -> Found:
-    query = _read(DeliveryQuery, request)
+async def _deliveries(console: Console, status: models.Status, request: web.Request) -> Found:
+    query = _read(models.DeliveryQuery, request)
     hidden = () if query.type or query.state == "dead" else ROUTINE
     types = [each for each in EventType if each not in ROUTINE] if hidden else query.type
     return {
@@ -331,7 +321,7 @@ async def _deliveries(console: Console, status: Status, request: web.Request) ->
     }
 
 
-async def _silences(console: Console, status: Status, request: web.Request) -> Found:
+async def _silences(console: Console, status: models.Status, request: web.Request) -> Found:
     return {
         "silences": status.silences,
         "labels": _labels(console),
@@ -340,10 +330,10 @@ async def _silences(console: Console, status: Status, request: web.Request) -> F
     }
 
 
-async def _by_prefix(console: Console, status: Status, request: web.Request) -> NoReturn:
+async def _by_prefix(console: Console, status: models.Status, request: web.Request) -> NoReturn:
     """Lead to the one execution whose id begins so, else to the list of all."""
     prefix = request.match_info["prefix"]
-    items = (await api.executions(console, ExecutionQuery(q=prefix, limit=200))).items
+    items = (await api.executions(console, models.ExecutionQuery(q=prefix, limit=200))).items
     beginning = prefix.strip().lower().partition("…")[0]
     one = items[0] if len(items) == 1 and items[0].id.startswith(beginning) else None
     raise web.HTTPFound(

@@ -428,7 +428,7 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
 
 
 async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
-    """Return what needs somebody, causes first: problems of accounts and of sinks, from which others may follow."""
+    """Return what needs somebody. Of problems as severe the causes come first: those of accounts and of sinks."""
     now, pipelines = console.clock.now(), console.pipelines
 
     def place(row: AnyRow) -> Any:
@@ -446,7 +446,7 @@ async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
     longest = [rows[0].id for rows in of_overdue.values()][:NEEDS_COUNT]
     all_watches = watches(console)
     rows = {row.id: row for row in await console.store.problems_by_id([*worst, *longest])}
-    problems = [models.Problem(**problem(console, rows[id_], all_watches)) for id_ in worst if id_ in rows]
+    problems = (models.Problem(**problem(console, rows[id_], all_watches)) for id_ in worst if id_ in rows)
     of_problems = [
         models.Need(
             kind="problem",
@@ -504,6 +504,4 @@ async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
         for name, rows in _by_pipeline(found.gaps).items()
         for alert in (Alert.of(json.loads(rows[0].body)),)
     ]
-    causes = [need for need, each in zip(of_problems, problems, strict=True) if each.pipeline is None]
-    effects = [need for need, each in zip(of_problems, problems, strict=True) if each.pipeline is not None]
-    return [*causes, *dead, *effects, *late, *missed]
+    return [*of_problems, *dead, *late, *missed]

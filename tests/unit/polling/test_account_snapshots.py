@@ -31,6 +31,7 @@ FIRST, SECOND, THIRD = (f"9a1b0000-0000-4000-8000-00000000000{number}" for numbe
 EMPTY_PIPELINE = "77aa0000-0000-4000-8000-000000000000"
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 NAMED = Watch("default", PIPELINE, (FIRST,))
+NAMED_TOO = Watch("default", EMPTY_PIPELINE, (SECOND,))
 WHOLE_TOO = Watch("default", EMPTY_PIPELINE, ())
 START = EPOCH + timedelta(seconds=1000)
 
@@ -86,6 +87,71 @@ async def test_what_starts_and_ends_is_counted_for_its_pipeline(start: Start, cl
     stands = snapshot.pipelines[PIPELINE]
     assert (stands.open, sorted(stands.ends)) == ({"paused": 1}, ["f", "s"])
     assert stands.last_failed_at == to_us(START + timedelta(seconds=15))
+
+
+async def test_when_a_request_last_succeeded_is_written_while_none_does(
+    start: Start, clock: FakeClock, path: Path
+) -> None:
+    account = await start(FIRST)
+    account.api.script = {FIRST: Outcome.SERVER_ERROR}
+    await account.run_for(5)
+    await account.watcher.flush()
+    assert written(path)[1].known_at == NEVER  # nothing has ever succeeded
+    account.api.script = {FIRST: said(FIRST, "running")}
+    await account.run_for(60)
+    await account.watcher.flush()
+    assert written(path)[1].known_at is None
+    account.api.script = {FIRST: Outcome.SERVER_ERROR}
+    failed_at = clock.steady_us()
+    await account.run_for(70)
+    await account.watcher.flush()
+    known_at = written(path)[1].known_at
+    assert failed_at - 61_000_000 < known_at <= failed_at
+    await account.run_for(200)
+    await account.watcher.flush()
+    assert written(path)[1].known_at == known_at
+    again = await start(FIRST)
+    again.api.script = {FIRST: Outcome.SERVER_ERROR}
+    await again.run_for(5)
+    await again.watcher.flush()
+    assert written(path)[1].known_at == known_at  # another owner goes on
+
+
+async def test_a_new_owner_knows_nothing_since_the_last_one_wrote(start: Start, clock: FakeClock, path: Path) -> None:
+    account = await start(FIRST)
+    account.api.script = {FIRST: said(FIRST, "running")}
+    await account.run_for(30)
+    await account.watcher.flush()
+    written_at, snapshot = written(path)
+    assert snapshot.known_at is None
+    clock.advance(600)
+    again = await start(FIRST)
+    again.api.script = {FIRST: Outcome.SERVER_ERROR}
+    await again.run_for(5)
+    await again.watcher.flush()
+    assert written(path)[1].known_at == written_at
+
+
+async def test_an_account_that_watches_nothing_is_not_unknown(start: Start, path: Path) -> None:
+    account = await start(watches=[])
+    await account.run_for(5)
+    await account.watcher.flush()
+    assert written(path)[1].known_at is None
+
+
+async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start, path: Path) -> None:
+    account = await start(watches=[WHOLE, NAMED_TOO])
+    account.api.pages = {1: Outcome.SERVER_ERROR}
+    await account.run_for(5)
+    await account.watcher.flush()
+    assert {name: each.is_read for name, each in written(path)[1].pipelines.items()} == {
+        PIPELINE: False,
+        EMPTY_PIPELINE: True,
+    }
+    account.api.pages = pages_of()
+    await account.run_for(60)
+    await account.watcher.flush()
+    assert written(path)[1].pipelines[PIPELINE].is_read
 
 
 @pytest.mark.parametrize(

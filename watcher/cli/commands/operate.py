@@ -50,26 +50,20 @@ EXAMPLES = (
 
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
-ROW_FIELDS = (
-    *("account", "id", *PIPELINE_FIELDS),
-    *("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince"),
-)
+MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince")
+ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, *MORE_FIELDS)
 NEED_FIELDS = ("severity", "title", "failed", "reason", "since", "acknowledged")
 SINK_FIELDS = ("state", "name", "unknownSince", "waiting", "dead", "answer", "nextTryAt")
 ACCOUNT_FIELDS = ("state", "name", "unknownSince", "used", "needed", "allowed", "reason")
 EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
-ACK_FIELDS = ("acknowledged.by", "acknowledged.until")
-PROBLEM_FIELDS = (
-    *("id", "severity", "openedAt", "title", "reason", "closedAt", *ACK_FIELDS, "count"),
-    *("acknowledged.at", "acknowledged.comment"),
-)
+ACK_FIELDS = ("acknowledged.by", "acknowledged.until", "acknowledged.at", "acknowledged.comment")
+PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "count", *ACK_FIELDS)
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
 NEEDS_SHOWN = 10
 EVERY_S = 1.0
 ACK_COUNT = 200
-"""The daemon takes at most so many problems in one request."""
-
+"""Problems that the daemon acknowledges in one request, at most."""
 SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name, or a unique beginning of it.")]
 PipelineOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Any of these pipelines; an id or a beginning of one will do.")
