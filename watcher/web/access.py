@@ -46,7 +46,7 @@ class WrongTokens:
         self._clock = clock
         self._next_at: dict[str, Monotonic] = {}
 
-    def is_too_fast(self, request: web.Request) -> bool:
+    def note(self, request: web.Request) -> bool:
         """Note that a request has shown a wrong token; return whether its address showed another one just before."""
         now, address = self._clock.monotonic(), request.remote or ""
         if now < self._next_at.get(address, EARLIEST):
@@ -122,12 +122,12 @@ def _caller(request: web.Request, settings: Settings, *, bound: str, now: dateti
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     bearer = given.strip() if scheme.lower() == "bearer" else ""
     token, by = right_token(bearer, tokens), "bearer"
-    if token is None:  # a browser may have been led here, which cannot be of a program that has a token
+    if token is None:  # the request may come from a browser that a page of another site leads here
         cookie = request.cookies.get(COOKIE, "")
         token, by = next((each for each in tokens if is_session(cookie, each, now=now)), None), "session"
         is_open = not tokens or request.path in {LOGIN, LOGOUT} or request.path.startswith(STATIC)
         if bearer and not token and not is_open:
-            raise _wrong_token(is_too_fast=request[WRONG_TOKENS].is_too_fast(request))
+            raise _wrong_token(is_too_fast=request[WRONG_TOKENS].note(request))
         _check_names(request, settings, bound=bound)
         if is_write:
             _check_source(request, has_session=token is not None)

@@ -186,10 +186,10 @@ async def acknowledge_several(console: Console, asked: models.AckSeveralRequest)
 
 
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
-    """Take a problem: until it is over, or `for` is, nobody is reminded of it."""
+    """Acknowledge a problem: nobody is reminded of it until it is closed, or `for` is over."""
     found = await problem(console, id_)
     if not await _acknowledge(console, asked, UUID(found.id)):
-        raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody has to take it any more")
+        raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody needs to acknowledge it any more")
     return await problem(console, id_)
 
 
@@ -199,10 +199,10 @@ async def _acknowledge(console: Console, asked: models.AckRequest, *ids: UUID) -
 
 
 async def unacknowledge(console: Console, id_: str) -> models.Problem:
-    """Give a problem back: reminders go on."""
+    """Take back an acknowledgement: reminders go on."""
     found = await problem(console, id_)
     if not await console.operator.unacknowledge(UUID(found.id)):
-        raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed, or nobody has taken it")
+        raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed, or nobody has acknowledged it")
     return await problem(console, id_)
 
 

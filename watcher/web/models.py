@@ -171,7 +171,7 @@ class PersonalRequest(Asked):
 
 
 class AckRequest(PersonalRequest):
-    """Take a problem: nobody is reminded of it. Without `for` it holds as long as the problem is open."""
+    """Acknowledge a problem: nobody is reminded of it. Without `for` this holds as long as the problem is open."""
 
 
 class AckSeveralRequest(AckRequest):

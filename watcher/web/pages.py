@@ -107,7 +107,7 @@ def page_routes(
         found = {"next": access.local_path(str(form.get("next", "/"))), "needs": 0}
         token = access.right_token(str(form.get("token", "")).strip(), access.tokens_of(settings()))
         if token is None:
-            is_too_fast = request[access.WRONG_TOKENS].is_too_fast(request)
+            is_too_fast = request[access.WRONG_TOKENS].note(request)
             found["problem"] = f"This is not the token{', either. Try again in a second' if is_too_fast else ''}."
             return respond(request, "login.html", found, 429 if is_too_fast else 401)
         response = web.Response(status=303, headers={"Location": str(found["next"])})
@@ -234,7 +234,7 @@ ORDERS: Mapping[str, Callable[[models.PipelineStatus], Any]] = {
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
-"""How pipelines are sorted, where not by what needs somebody first."""
+"""The orders of pipelines that a person may choose instead of the worst first."""
 
 
 def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:

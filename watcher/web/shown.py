@@ -116,7 +116,7 @@ def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings])
 
 
 def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
-    """Return whether somebody has taken a problem, for now."""
+    """Return whether somebody has acknowledged a problem, and the time for that is not over."""
     until = acked_until(row)
     return until is not None and until > now
 
@@ -139,7 +139,7 @@ _REMEDIES = {
     EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
     EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
 }
-"""What to do about a problem, by the reason of its event, or by its kind."""
+"""The remedy of a problem, by the reason of its event, or by its kind."""
 
 
 def _rule(

@@ -227,7 +227,7 @@ class Trial:
 
 
 Found = tuple[Exit, str, str]
-"""What became of one try: as in `Trial`, `code`, `words` and `hint`."""
+"""The `code`, `words` and `hint` of a `Trial`."""
 
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),

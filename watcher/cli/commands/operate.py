@@ -280,7 +280,9 @@ def _closes_when(problem: dict[str, Any]) -> str:
 def ack(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids, titles, or beginnings of them.")] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All that nobody has; with --undo, that somebody has.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="All that nobody has acknowledged; with --undo, all others.")
+    ] = False,
     duration: ForOption = None,
     comment: CommentOption = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take it back.")] = False,
