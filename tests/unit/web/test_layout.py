@@ -46,7 +46,6 @@ PAGES = (
     "/deliveries?type=*",
     "/deliveries?state=dead",
     "/silences",
-    "/login",
     "/executions?since=foo",
 )
 
