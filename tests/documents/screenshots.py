@@ -58,9 +58,9 @@ async def photograph(address: str) -> None:
 
 
 async def shoot(page: Page, name: str) -> None:
-    """Write a picture of what fits on the screen."""
+    """Write a picture of what fits on the screen, but for its last lines: with them a full page is too large a file."""
     await page.wait_for_timeout(1000)
-    await page.screenshot(path=FOLDER / name)
+    await page.screenshot(path=FOLDER / name, clip={"x": 0, "y": 0, "width": 1280, "height": 690})
 
 
 if __name__ == "__main__":
