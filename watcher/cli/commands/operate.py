@@ -435,11 +435,9 @@ def scan(
     status = daemon.ask("GET", "/status")
     found = one_of(status["pipelines"], pipeline, kind="pipeline")
     answer = daemon.ask("POST", f"/pipelines/{found['account']}/{found['id']}/scan")
-    states = {each["name"]: each["state"] for each in status["accounts"]}
-    unless = "" if states[found["account"]] == "well" else f"; its account is {states[found['account']]}"
-    print_done(
-        f"its list is read as soon as possible: {found.get('name', found['id'])}{unless}", answer, as_json=as_json
-    )
+    state = {each["name"]: each["state"] for each in status["accounts"]}[found["account"]]
+    done = f"its list is read as soon as possible: {found.get('name', found['id'])}"
+    print_done(done if state == "well" else f"{done}; its account is {state}", answer, as_json=as_json)
 
 
 def enable_sink(
