@@ -92,7 +92,8 @@ def _body(type_: str, number: int, pipeline: str, nth: int) -> bytes:
         "observed": {"at": "2026-11-24T10:02:31.000Z", "notBefore": "2026-11-24T10:02:21.000Z", "delaySeconds": 0.8},
     }
     envelope = {"id": str(UUID(bytes=_key(type_, number))), "type": type_, "time": "2026-11-24T10:02:31.000Z"}
-    return json.dumps(envelope | {"specversion": "1.0", "sequence": "0000000002", "data": data}).encode()
+    envelope |= {"specversion": "1.0", "source": f"/accounts/default/pipelines/{pipeline}", "sequence": "0000000002"}
+    return json.dumps(envelope | {"data": data}).encode()
 
 
 def _sources(pipelines_count: int) -> Iterator[Row]:
