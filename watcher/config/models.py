@@ -392,11 +392,11 @@ class HttpSettings(Block):
     """Further host names and addresses by which it is reached, without a port. A request for any other name is refused,
     unless it has a token."""
     token: SecretStr | None = Field(default=None, examples=["${WATCHER_TOKEN:-}"])
-    """Who has it may see the pages, use the API and act; empty is none. Without this or `read_token` they are served
-    only where `listen` is a loopback address."""
+    """The token that may see the pages, use the API and act; empty is none. Without this or `read_token` they are
+    served only where `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
     read_token: SecretStr | None = Field(default=None, examples=["${WATCHER_READ_TOKEN:-}"])
-    """Who has it may see the pages and read the API, not act; empty is none. Without `token` nobody may act."""
+    """The token that may see the pages and read the API, not act; empty is none. Without `token` nobody may act."""
     read_token_file: str | None = file_twin("the token", example="/run/secrets/watcher_read_token")
 
     @model_validator(mode="after")

@@ -52,7 +52,7 @@ def _open(id_: UUID) -> Sequence[ColumnElement[bool]]:
 
 
 class OperatorStore:
-    """What people do, each in one transaction. All raise `StoreError`. `on_acknowledged` hears of what was taken."""
+    """What people do, each in one transaction. All raise `StoreError`. `on_acknowledged` hears how many were."""
 
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
         self._store = store
@@ -73,7 +73,7 @@ class OperatorStore:
         }
 
         def acknowledge(connection: Connection) -> tuple[Sequence[UUID], set[str]]:
-            taken, emitted = [], []
+            acknowledged, emitted = [], []
             for id_ in sorted(set(ids)):  # as everywhere: replicas that lock problems in another order would deadlock
                 this = _open(id_)
                 if not connection.execute(update(problem).where(*this).values(values)).rowcount:
@@ -89,15 +89,15 @@ class OperatorStore:
                     after=row.told_count - 1,
                     at=at,
                 )
-                taken.append(id_)
+                acknowledged.append(id_)
                 emitted.append((entry, {"source_id": row.source_id, "pipeline_id": row.pipeline_id, "execution": None}))
-            return taken, self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
+            return acknowledged, self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
-        taken, names = await self._store.write(acknowledge)
-        if taken:
-            self.on_acknowledged(len(taken))
+        acknowledged, names = await self._store.write(acknowledge)
+        if acknowledged:
+            self.on_acknowledged(len(acknowledged))
             self._store.on_recorded(names)
-        return taken
+        return acknowledged
 
     async def unacknowledge(self, id_: UUID) -> bool:
         """Have reminders go on; return `False` if it is not open, or nobody had taken it."""
