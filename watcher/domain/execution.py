@@ -98,7 +98,8 @@ class ExecutionRecord:
     `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the `execution.overdue` whose
     problem is open, `overdue_at` when that was seen (microseconds, wall clock). `found_at` is when a list first showed
     it, 0 if none did; what was found is recorded even before its first status is reported.
-    `finished_at` is when it ended by the API's date, else when that was seen; `None` while it is open.
+    `finished_at` is when it ended by the API's date, else when that was seen; `None` while it is open. `started_at` is
+    when it started by the API's date at first sight, else when it was first seen.
     """
 
     execution: str
@@ -116,3 +117,4 @@ class ExecutionRecord:
     was_paused: bool = False
     found_at: Micros = NEVER
     finished_at: Micros | None = None
+    started_at: Micros | None = None

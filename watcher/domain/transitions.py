@@ -109,6 +109,7 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
     began_at, since_at = poll.execution.began_at, poll.seen_at
     if before.status is None and before.lost is None and began_at is not None:
         since_at = min(since_at, began_at)
+    started_at = before.started_at or (since_at if before.status is None else None)
     known = replace(
         before,
         status=status,
@@ -120,6 +121,7 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
         lost_at=None,
         ended_at=poll.seen_at if terminal else None,
         finished_at=poll.finished_at,
+        started_at=started_at,
         was_paused=before.was_paused or status == Status.PAUSED,
     )
     previous = LOST if before.lost else before.status

@@ -63,7 +63,8 @@ class Cursor:
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
     API calls the pipeline, as far as it has said: no list does. The list had `total` rows when that scan began, by what
     it said, `None` if it says nothing. The API's clock was ahead of ours by `ahead_us` when it first answered, `None`
-    before that. `dated` marks a cursor that version 1.0.0 recorded: both times are by the API's clock until it answers.
+    before that. The history of the pipeline is known from `known_from` on. `dated` marks a cursor that version 1.0.0
+    recorded: both times are by the API's clock until it answers.
     """
 
     since_at: Micros
@@ -73,4 +74,5 @@ class Cursor:
     name: str | None = None
     total: int | None = None
     ahead_us: int | None = None
+    known_from: Micros | None = None
     dated: bool = False
