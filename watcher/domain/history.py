@@ -26,9 +26,11 @@ ERROR_LENGTH = 300
 """Characters that are kept of the text of a kind of error."""
 
 _FINGERPRINT_VERSION = "1"
-_VARYING = re.compile(r"""\w+://\S+|\S+@\S+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b""")
-"""Addresses, quoted words and hexadecimal numbers."""
-_WORD = re.compile(r"[^\s,;()\[\]{}]+")
+_VARYING = re.compile(
+    r"""\w+://\S+|\S+@\S+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b"""
+    r"""|[^\s,;()\[\]{}]*\d[^\s,;()\[\]{}]*"""
+)
+"""Addresses, quoted words, hexadecimal numbers, and words with a digit, such as ids and dates."""
 
 _SIGNIFICANT_Z = 1.96
 
@@ -99,11 +101,9 @@ class Period(NamedTuple):
     totals: Totals
 
 
-def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> EndedExecution | None:
-    """Return an execution as it counts in the history; `None` while it is open. `facts` is the answer that ended it."""
-    if known.ended_at is None:
-        return None
-    ended_at = known.finished_at or known.ended_at
+def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> EndedExecution:
+    """Return an execution that has ended as it counts in the history. `facts` is the answer that said so."""
+    ended_at = known.finished_at or known.ended_at or known.polled_at
     started_at = (facts and facts.began_at) or known.started_at or ended_at
     if facts is None or known.lost is not None:
         return EndedExecution(started_at, ended_at, "lost")
@@ -121,10 +121,10 @@ def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
     """Return what these executions add to which hour, by the hour's beginning."""
     hours: dict[Micros, Totals] = {}
     for each in ended:
-        hours.setdefault(beginning(each.started_at, HOUR_US), Totals()).started += 1
+        hours.setdefault(Micros(each.started_at - each.started_at % HOUR_US), Totals()).started += 1
         if each.status == "lost":
             continue
-        hour = hours.setdefault(beginning(each.ended_at, HOUR_US), Totals())
+        hour = hours.setdefault(Micros(each.ended_at - each.ended_at % HOUR_US), Totals())
         setattr(hour, each.status, getattr(hour, each.status) + 1)
         hour.tokens += each.tokens
         if each.duration_s is not None:
@@ -140,8 +140,7 @@ def beginning(at: Micros, length_us: int) -> Micros:
 def error_kind(node: str | None, text: str) -> ErrorKind:
     """Return the kind of an error: errors of one node whose first two lines differ in ids and the like are the same."""
     head = "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH]
-    masked = _WORD.sub(lambda word: "#" if any(map(str.isdigit, word[0])) else word[0], _VARYING.sub("#", head))
-    digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", masked)).encode()).digest()
+    digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", _VARYING.sub("#", head))).encode()).digest()
     return ErrorKind(digest[:16], node, head)
 
 

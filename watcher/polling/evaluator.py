@@ -9,6 +9,7 @@ from watcher.domain.envelope import new_problem, pipeline_source
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
+from watcher.domain.history import ended_execution
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
@@ -122,7 +123,9 @@ class ReplyEvaluator:
             if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
                 return Evaluation(entry, None, before, None, LOST_EVERY_S)
             known = replace(before, ended_at=at, finished_at=at)
-            return Evaluation(entry, None, known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+            ended = ended_execution(known, None)
+            change = ExecutionChange(self._lease, known.sequence, known, (), ended=ended)
+            return Evaluation(entry, None, known, change, None)
         next_s = self._breaker.wait_s(entry, reason, sent_at=sent_at)
         if reason is None or reason is before.lost:
             return Evaluation(entry, None, before, None, next_s)
@@ -173,7 +176,8 @@ class ReplyEvaluator:
             if is_overdue:
                 known = replace(known, overdue_at=to_us(at))
         sequence = before.sequence if entry.recorded else None
-        return ExecutionChange(self._lease, sequence, known, tuple(entries), tuple(problems))
+        ended = None if known.ended_at is None else ended_execution(known, facts)
+        return ExecutionChange(self._lease, sequence, known, tuple(entries), tuple(problems), ended)
 
     def _overdue_problem(
         self, entry: TrackedExecution, nth: int, sequence: int, *, at: datetime, closed_at: datetime | None = None

@@ -282,7 +282,7 @@ class ListPoller:
         scan, before = listing.scan, listing.cursor
         name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
         cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
-        cursor = replace(cursor, total=scan.total)
+        cursor = replace(cursor, total=scan.total, known_from=self._known_from(before, scan.began_at, result.gap))
         gap = None if result.gap in listing.gaps_emitted else result.gap
         is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
         if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
@@ -296,6 +296,16 @@ class ListPoller:
         if not gap and (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             silent_until = cursor.complete_at if result.gap is None else None
             await recorder.scanned(listing.scanned_at, silent_until=silent_until)
+
+    def _known_from(self, before: Cursor, began_at: Micros, gap: GapReason | None) -> Micros:
+        """Return from when on the history is known, once a scan that began at `began_at` is complete but for a gap.
+
+        The first scan reads the history back to `lookback`. So does the scan after a downtime longer than that.
+        """
+        is_first = before.known_from is None and not before.complete_at
+        if gap is GapReason.LOOKBACK or (is_first and gap is None):
+            return Micros(began_at - self._rules.lookback_us)
+        return began_at if before.known_from is None else before.known_from
 
     # What fails
 

@@ -11,6 +11,7 @@ from watcher.clerk.api import Reply
 from watcher.clerk.schemas import ApiDates
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
+from watcher.domain.history import ended_execution
 from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
@@ -229,7 +230,8 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 known = replace(known, finished_at=execution.ended_at or at)
-                return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, ()), None)
+                change = ExecutionChange(lease, None, known, (), ended=ended_execution(known, execution))
+                return Evaluation(entry, execution, known, change, None)
         details, is_failed = self._rules.details, execution.status == Status.FAILED
         is_selected = details is Details.ALWAYS or (details is Details.FAILED and is_failed)
         if not (is_selected and is_terminal(execution)):

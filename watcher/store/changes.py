@@ -8,6 +8,7 @@ from uuid import UUID
 from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
+from watcher.domain.history import EndedExecution
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import IncidentRules
 from watcher.domain.rules import RuleState, UnjudgedEnd
@@ -32,7 +33,8 @@ class Lease:
 class ExecutionChange:
     """A new state of one execution with its events, written in one transaction or not at all.
 
-    `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet.
+    `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet. With `ended`
+    it counts in the history of its pipeline.
     """
 
     lease: Lease
@@ -40,6 +42,7 @@ class ExecutionChange:
     known: ExecutionRecord
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
+    ended: EndedExecution | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ A page looks at a window of a list along its index, a bounded number of rows; wh
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from json import dumps
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -14,9 +15,18 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, 
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
+from watcher.domain.history import Totals
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
+from watcher.store.history import (
+    FrequentError,
+    PipelineHistory,
+    load_frequent_errors,
+    load_history,
+    load_rates,
+    load_totals,
+)
 from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
 from watcher.store.sql_store import SqlStore
@@ -269,6 +279,23 @@ class ConsoleStore:
             return row, _told(connection, events)
 
         return await self._store.read(read)
+
+    async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
+        """Return what is known of a pipeline (account/id) from the hour on that holds `since`."""
+        return await self._store.read(partial(load_history, pipeline=pipeline, since=since))
+
+    async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
+        """Return what happened in each pipeline (account/id) in the hours that begin from `since` until `until`."""
+        return await self._store.read(partial(load_totals, since=since, until=until))
+
+    async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
+        """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""
+        return await self._store.read(partial(load_frequent_errors, since=since, until=until, limit=limit))
+
+    async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
+        """Return how many executions of these pipelines (account/id) ended, and succeeded, in 24 hours and 7 days."""
+        now = self._store.clock.steady_us()
+        return await self._store.read(partial(load_rates, names=pipelines, now=now))
 
     async def overview(self, *, since: Micros) -> Overview:
         """Return what the first view needs; gaps and late dead letters since that moment."""

@@ -9,7 +9,7 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, text
+from sqlalchemy import Connection, delete, select, text, tuple_
 
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
@@ -19,7 +19,17 @@ from watcher.store.problems import WRITE_PROBLEM, parameters_of
 from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_SOURCE, is_forgotten
 from watcher.store.sources import execution_id, pipeline, pipeline_id
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import OPENS, action, incident, problem, problem_message, reminder, silence
+from watcher.store.tables import (
+    OPENS,
+    action,
+    error_kind,
+    incident,
+    pipeline_hour,
+    problem,
+    problem_message,
+    reminder,
+    silence,
+)
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -124,6 +134,25 @@ def prune_problems(connection: Connection, *, before: int, after: Position) -> P
         for key in (reminder.c.problem_id, problem_message.c.problem_id, incident.c.problem_id, problem.c.id):
             connection.execute(delete(key.table).where(key.in_(ids)))
     return 0, after if len(ids) == ROWS_COUNT else None
+
+
+def prune_history(connection: Connection, *, before: int, after: Position) -> Pruned:
+    """Delete a page of the hours, and of the days of kinds of errors, that began before that moment."""
+    keys = (
+        (pipeline_hour, (pipeline_hour.c.pipeline_id, pipeline_hour.c.from_at)),
+        (error_kind, (error_kind.c.pipeline_id, error_kind.c.from_at, error_kind.c.fingerprint)),
+    )
+    deleted = [
+        connection.execute(
+            delete(table).where(
+                tuple_(*key).in_(
+                    select(*key).where(table.c.from_at < before).order_by(table.c.from_at).limit(ROWS_COUNT)
+                )
+            )
+        ).rowcount
+        for table, key in keys
+    ]
+    return 0, after if ROWS_COUNT in deleted else None
 
 
 _SINKS = text("SELECT id, name, absent_since FROM source WHERE kind = 'sink'")
@@ -256,7 +285,8 @@ class MaintenanceStore:
         executions whose events went with it.
         """
         operations = partial(prune_operations, now=self._store.clock.steady_us())
-        for prune in (prune_source_events, partial(prune_executions, keep=keep), prune_problems, operations):
+        executions = partial(prune_executions, keep=keep)
+        for prune in (prune_source_events, executions, prune_problems, prune_history, operations):
             after: Position | None = FIRST
             while after is not None:
                 gone_count, after = await self._write(partial(prune, before=ended_before, after=after))

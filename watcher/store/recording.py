@@ -13,6 +13,7 @@ from sqlalchemy import Connection, insert, text
 
 from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
+from watcher.domain.history import EndedExecution
 from watcher.domain.problems import ProblemChange
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import NEVER, Micros
@@ -32,6 +33,7 @@ from watcher.store.changes import (
 )
 from watcher.store.database import HotStatement
 from watcher.store.deliveries import CALL_FORWARD, EARLIER, labels_text, settle, take
+from watcher.store.history import count_ends
 from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.tables import OPENS, AnyRow, scan, unjudged_end
@@ -46,7 +48,7 @@ def _insert_into(table: str, names: Collection[str]) -> str:
 
 AS_KNOWN = (
     *("sequence", "overdue_sequence", "overdue_at", "lost_at"),
-    *("ended_at", "was_paused", "found_at", "finished_at"),
+    *("ended_at", "was_paused", "found_at", "finished_at", "started_at"),
 )
 """Columns of an execution that hold what the field of that name does."""
 as_known = attrgetter(*AS_KNOWN)
@@ -358,6 +360,7 @@ def write_group(
     sources: list[tuple[SourceChange, About]] = []
     emitted: list[Emitted] = []
     problems: list[tuple[ProblemChange, About]] = []
+    ended: list[tuple[int, EndedExecution]] = []
     for change, owner, its_pipeline in work.changes:
         about: About = {
             "source_id": numbers[owner],
@@ -367,6 +370,8 @@ def write_group(
         if isinstance(change, ExecutionChange):
             about["execution"] = execution_key(change.known.execution)
             executions.append((change, about))
+            if change.ended is not None:
+                ended.append((about["pipeline_id"], change.ended))
         else:
             sources.append((change, about))
         emitted += zip(change.entries, repeat(about))
@@ -376,6 +381,8 @@ def write_group(
         _write_executions(connection, executions)
     if sources:
         _write_sources(connection, sources)
+    if ended:
+        count_ends(connection, ended)
     for small in work.small_writes:
         small.write(connection)
     backoffs = [(numbers[sink(each.lease.name)], each) for each in work.turns if each.backoff is not None]

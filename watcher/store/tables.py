@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 13, 13
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 14, 14
 """The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
 
 metadata = MetaData()
@@ -101,6 +101,7 @@ execution = _table_by_key(
     Column("found_at", BigInteger, nullable=False, server_default="0"),
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
     Column("finished_at", BigInteger),  # when it ended by the API's date, else when that was seen
+    Column("started_at", BigInteger),  # when it started by the API's date, else when it was first seen
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
     Index("execution_finished", "finished_at", **_only_where("finished_at IS NOT NULL")),
     # Those that a strip shows: not what had ended before the watch began, and not what was lost.
@@ -112,6 +113,7 @@ execution = _table_by_key(
         **_only_where("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL"),
     ),
     Index("execution_open", "pipeline_id", "since_at", "execution", "status", **_only_where("ended_at IS NULL")),
+    Index("execution_started", "pipeline_id", "started_at", **_only_where("ended_at IS NULL")),
     Index("execution_since", "since_at", "execution", "pipeline_id", "status", **_only_where("ended_at IS NULL")),
     postgresql_with=_OFTEN_WRITTEN,
 )
@@ -128,6 +130,7 @@ scan = _table(
     Column("name", String),  # what the API calls the pipeline
     Column("total", BigInteger),  # the rows of the list, by what it said when the last complete scan began
     Column("ahead_us", BigInteger),  # the API's clock, at the pipeline's first answer
+    Column("known_from", BigInteger),  # since when the history of the pipeline is known
     # Version 1.0.0 wrote it, with times by the API's clock. It may still run on another replica: so the name stays.
     Column("dated", Boolean, nullable=False),
 )
@@ -202,6 +205,7 @@ problem = _table_by_key(
     Index("problem_opened", "opened_at"),
     Index("problem_open", "source_id", **_only_where("closed_at IS NULL")),
     Index("problem_pipeline", "pipeline_id", **_only_where("closed_at IS NULL AND execution IS NULL")),
+    Index("problem_history", "pipeline_id", "opened_at", **_only_where("execution IS NULL")),
 )
 
 # Problems that one sink shows as one incident: all rows with the same `key`. Times are the steady clock's.
@@ -244,6 +248,36 @@ unjudged_end = _table_by_key(
     Column("execution", LargeBinary, primary_key=True),
     Column("ended_at", BigInteger, nullable=False),  # by the API's date, else when it was seen
     Column("failed", Boolean, nullable=False),
+)
+
+# What happened in a pipeline, by the hour. `from_at` is when the hour begins (UTC).
+pipeline_hour = _table_by_key(
+    "pipeline_hour",
+    Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
+    Column("from_at", BigInteger, primary_key=True),
+    Column("started", Integer, nullable=False),  # of executions that have ended, whenever that was
+    Column("success", Integer, nullable=False),
+    Column("failed", Integer, nullable=False),
+    Column("unrecognized", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("durations", String, nullable=False),  # how many successes took how long: JSON of domain/history
+    Index("pipeline_hour_from", "from_at"),
+    postgresql_with=_OFTEN_WRITTEN,
+)
+
+# The failed executions of a pipeline, by the day and the kind of their error. `from_at` is when the day begins (UTC).
+error_kind = _table_by_key(
+    "error_kind",
+    Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
+    Column("from_at", BigInteger, primary_key=True),
+    Column("fingerprint", LargeBinary, primary_key=True),
+    Column("failed_count", Integer, nullable=False),
+    Column("node", String),
+    Column("text", String, nullable=False),  # of the newest, cut
+    Column("first_at", BigInteger, nullable=False),
+    Column("last_at", BigInteger, nullable=False),
+    Index("error_kind_from", "from_at"),
+    postgresql_with=_OFTEN_WRITTEN,
 )
 
 # Silences that people made while the daemon ran, beside those of the file. Times are the wall clock's.

@@ -1,0 +1,125 @@
+"""The history of pipelines: counted once with each end, on both databases, and what is read of it."""
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from stores import PIPELINE, START_US, StoreRig, change, from_us, pipeline_change, upkeep
+
+from watcher.domain.errors import StoreError
+from watcher.domain.event import EventKey, EventType
+from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, error_kind
+from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
+from watcher.store.changes import ChangeSet, ExecutionChange, SourceChange
+from watcher.store.console_store import ConsoleStore
+
+NAME = f"default/{PIPELINE}"
+TIMEOUT = error_kind("Greeting", "timeout after 30 s")
+
+
+def end(
+    rig: StoreRig,
+    number: int,
+    *,
+    at: int = START_US,
+    status: str = "success",
+    tokens: int = 10,
+    duration_s: float | None = None,
+    text: str = "",
+) -> ExecutionChange:
+    """Return the change that an execution, first seen then, has ended a minute after it started."""
+    error = error_kind("Greeting", text) if text else None
+    ended = EndedExecution(Micros(at - 60_000_000), Micros(at), status, tokens, duration_s, error)
+    return replace(change(rig.account, number, status=status, ended_at=Micros(at), finished_at=Micros(at)), ended=ended)
+
+
+def console(rig: StoreRig) -> ConsoleStore:
+    return ConsoleStore(rig.store)
+
+
+async def test_each_end_counts_once_in_the_hour_in_which_it_was(rig: StoreRig) -> None:
+    ends = [end(rig, 1, duration_s=4.0), end(rig, 2, status="failed", text="boom"), end(rig, 3, duration_s=9.0)]
+    await rig.store.record(ChangeSet(rig.account, tuple(ends)))
+    await rig.store.record(end(rig, 4, duration_s=9.0, at=START_US + HOUR_US))
+    with pytest.raises(StoreError):  # as after a COMMIT of which nobody knows whether it went through
+        await rig.store.record(end(rig, 4, duration_s=9.0, at=START_US + HOUR_US))
+    await rig.store.record(end(rig, 5, status="unrecognized", at=START_US + 5))  # late: another hour is current by now
+    hours = (await console(rig).history(NAME, since=Micros(START_US - HOUR_US))).hours
+    before, first, second = (hours[Micros(START_US + n * HOUR_US)] for n in (-1, 0, 1))
+    assert (before.started, first.started, second.started) == (4, 1, 0)
+    assert (first.success, first.failed, first.unrecognized, first.tokens) == (2, 1, 1, 40)
+    assert (second.success, second.ended) == (1, 1)
+    assert first.quantile(0.5) == pytest.approx(4.0, rel=0.05)
+    assert first.quantile(0.95) == pytest.approx(9.0, rel=0.05)
+
+
+async def test_executions_that_run_count_as_started_too(rig: StoreRig) -> None:
+    await rig.record(1, started_at=Micros(START_US + 5))
+    await rig.record(2, started_at=Micros(START_US - HOUR_US - 1))  # before what is asked for
+    await rig.store.record(end(rig, 3, at=START_US + 120_000_000))
+    found = await console(rig).history(NAME, since=START_US)
+    assert {at: each.started for at, each in found.hours.items()} == {START_US: 2}
+    totals = await console(rig).totals(since=START_US, until=Micros(START_US + HOUR_US))
+    assert (totals[NAME].started, totals[NAME].success) == (2, 1)
+    assert await console(rig).totals(since=Micros(START_US + HOUR_US), until=Micros(START_US + 2 * HOUR_US)) == {}
+
+
+async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: StoreRig) -> None:
+    for number, (at, text) in enumerate(
+        [
+            (START_US - DAY_US, "timeout after 1 s"),
+            (START_US + 20, "timeout after 3 s"),
+            (START_US + 10, "timeout after 2 s"),  # a late end: it is not the newest
+            (START_US + 30, "no answer"),
+        ]
+    ):
+        await rig.store.record(end(rig, number, at=at, status="failed", text=text))
+    today = (await console(rig).history(NAME, since=START_US)).errors
+    assert [(each.text, each.failed_count, each.first_at, each.last_at) for each in today] == [
+        ("timeout after 3 s", 2, START_US - DAY_US, START_US + 20),
+        ("no answer", 1, START_US + 30, START_US + 30),
+    ]
+    assert today[0].fingerprint == TIMEOUT.fingerprint
+    both = (await console(rig).history(NAME, since=Micros(START_US - DAY_US))).errors
+    assert [each.failed_count for each in both] == [3, 1]
+    (most,) = await console(rig).frequent_errors(since=START_US, until=Micros(START_US + DAY_US), limit=1)
+    assert (most.pipeline_name, most.node, most.failed_count) == (NAME, "Greeting", 2)
+
+
+async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:
+    rig.clock.us = START_US + 5
+    for number, (age, status) in enumerate(
+        [(0, "success"), (23, "failed"), (24, "success"), (167, "failed"), (168, "failed")]
+    ):
+        await rig.store.record(end(rig, number, at=START_US - age * HOUR_US, status=status))
+    (rates,) = await console(rig).rates([NAME, "default/another"])
+    assert tuple(rates) == (NAME, 1, 2, 2, 4)
+    assert await console(rig).rates([]) == ()
+
+
+async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_time(rig: StoreRig) -> None:
+    assert (await console(rig).history(NAME, since=START_US)).known_from is None
+    await rig.store.record(pipeline_change(rig.account, cursor=Cursor(START_US, known_from=Micros(5))))
+    for number, closed_us in enumerate((None, START_US - 1, START_US)):
+        opening = EventKey(bytes([number]), 1)
+        problem = Problem(UUID(int=number), EventType.PIPELINE_FAILING, from_us(START_US - 9 + number), opening)
+        opened = (ProblemChange(problem, is_new=True),)
+        await rig.store.record(SourceChange(rig.account, 0, 0, pipeline=PIPELINE, problems=opened))
+        if closed_us is not None:
+            closed = (ProblemChange(problem, closed_at=from_us(closed_us)),)
+            await rig.store.record(SourceChange(rig.account, 0, 0, pipeline=PIPELINE, problems=closed))
+    found = await console(rig).history(NAME, since=START_US)
+    assert found.known_from == 5
+    assert [UUID(bytes=each.id).int for each in found.problems] == [2, 0]
+
+
+async def test_what_is_older_than_retention_goes(rig: StoreRig) -> None:
+    for number, at in enumerate((START_US - 2 * DAY_US, START_US)):
+        await rig.store.record(end(rig, number, at=at + 60_000_000, status="failed", text="boom"))
+    async for _ in (await upkeep(rig.store)).prune(ended_before=Micros(START_US - DAY_US), keep=lambda *_: True):
+        pass
+    found = await console(rig).history(NAME, since=Micros(START_US - 9 * DAY_US))
+    assert list(found.hours) == [START_US]
+    assert [each.failed_count for each in found.errors] == [1]

@@ -1,0 +1,137 @@
+"""What counts in the history of a pipeline, and what is made of it."""
+
+from datetime import UTC, datetime, timedelta
+from random import Random
+
+import pytest
+
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
+from watcher.domain.history import (
+    HOUR_US,
+    EndedExecution,
+    Totals,
+    ended_execution,
+    error_kind,
+    has_changed,
+    periods,
+    totals_of,
+)
+from watcher.domain.timestamps import Micros, to_us
+
+STARTED = datetime(2026, 11, 30, 2, 59, 50, tzinfo=UTC)
+FINISHED = STARTED + timedelta(seconds=12.5)
+THREE = to_us(datetime(2026, 11, 30, 3, tzinfo=UTC))
+
+
+def record(status: str, **more: object) -> ExecutionRecord:
+    """Return an execution that was seen to end a minute after it did."""
+    ended = {"started_at": to_us(STARTED), "finished_at": to_us(FINISHED), "ended_at": to_us(FINISHED) + 60_000_000}
+    return ExecutionRecord("e", "p", status=status, **ended | more)  # type: ignore[arg-type]
+
+
+def facts(status: str, **more: object) -> ExecutionSnapshot:
+    dates = {"started_at": STARTED, "finished_at": FINISHED, "began_at": to_us(STARTED)}
+    return ExecutionSnapshot("e", status, **dates | more)  # type: ignore[arg-type]
+
+
+def test_a_success_counts_with_its_duration_and_tokens_in_the_hour_in_which_it_ended() -> None:
+    ended = ended_execution(record("success"), facts("success", ai_tokens_used=512.0))
+    assert ended == EndedExecution(to_us(STARTED), to_us(FINISHED), "success", 512, 12.5)
+    hours = totals_of([ended])
+    assert hours[Micros(THREE - HOUR_US)] == Totals(started=1)
+    assert (hours[THREE].success, hours[THREE].started, hours[THREE].tokens) == (1, 0, 512)
+    assert hours[THREE].quantile(0.5) == pytest.approx(12.5, rel=0.05)
+
+
+def test_a_failure_counts_with_the_first_node_that_failed_and_no_duration() -> None:
+    node = FailedNode("n1", "Greeting", "upstream timeout after 30 s")
+    ended = ended_execution(record("failed"), facts("failed", failed_nodes=(node,), error="Greeting: …"))
+    assert (ended.status, ended.duration_s) == ("failed", None)
+    assert ended.error == error_kind("Greeting", "upstream timeout after 31 s")._replace(text="upstream timeout after 30 s")
+    bare = ended_execution(record("failed"), facts("failed", error="boom"))
+    assert bare.error is not None
+    assert (bare.error.node, bare.error.text) == (None, "boom")
+
+
+def test_an_end_that_nobody_knows_counts_as_unrecognized_and_a_lost_execution_as_no_end() -> None:
+    odd = ended_execution(record("cancelled"), facts("cancelled", ai_tokens_used=-3.0))
+    lost = ended_execution(record("running", lost=LostReason.NOT_FOUND), None)
+    hours = totals_of([odd, lost])
+    assert (hours[THREE].unrecognized, hours[THREE].ended, hours[THREE].tokens) == (1, 1, 0)
+    assert hours[Micros(THREE - HOUR_US)].started == 2
+
+
+def test_without_dates_of_the_api_an_execution_counts_by_when_it_was_seen() -> None:
+    bare = ExecutionSnapshot("e", "success")
+    ended = ended_execution(record("success"), bare)
+    assert (ended.started_at, ended.ended_at, ended.duration_s) == (to_us(STARTED), to_us(FINISHED), None)
+    unseen = ended_execution(record("success", started_at=None), bare)
+    assert unseen.started_at == unseen.ended_at
+
+
+def test_a_quantile_is_within_a_tenth_of_the_true_one() -> None:
+    random = Random(7)
+    for spread in (0.1, 1.0, 2.5):
+        true = sorted(random.lognormvariate(2.0, spread) for _ in range(999))
+        counted = Totals()
+        for seconds in true:
+            for hour in totals_of([EndedExecution(THREE, THREE, "success", 0, seconds)]).values():
+                counted.add(hour)
+        for share in (0.5, 0.95):
+            assert counted.quantile(share) == pytest.approx(true[round(share * 999) - 1], rel=0.1)
+    assert Totals().quantile(0.5) is None
+    assert totals_of([EndedExecution(THREE, THREE, "success", 0, 0.0)])[THREE].quantile(0.5) == pytest.approx(
+        0, abs=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("upstream timeout after 30 s", "upstream timeout after 5 s"),
+        (
+            "contact 9a1b0000-0000-4000-8000-000000000001 opted out",
+            "contact 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f opted out",
+        ),
+        ("no answer from https://a.example/x?y=1", "no answer from http://b.example"),
+        ("mail to bob@example.com bounced", "mail to alice@example.org bounced"),
+        ('the field "name" is missing', "the field 'phone' is missing"),
+        ("failed at 2026-11-30T03:00:00Z", "failed at 2026-12-01T04:10:00.5Z"),
+        ("object deadbeefcafe is gone", "object 0123abcdef99 is gone"),
+        ("first\nsecond 1\nat line one", "first\nsecond 2\nsomething else"),
+    ],
+)
+def test_errors_that_differ_in_ids_and_the_like_are_of_one_kind(one: str, other: str) -> None:
+    assert error_kind("Greeting", one).fingerprint == error_kind("Greeting", other).fingerprint
+    assert error_kind("Greeting", one).fingerprint != error_kind("Closing", other).fingerprint
+    assert error_kind("Greeting", one).text == "\n".join(one.splitlines()[:2])
+
+
+def test_errors_of_other_words_are_of_another_kind_and_a_text_is_cut() -> None:
+    assert (
+        error_kind(None, "the model can't answer").fingerprint != error_kind(None, "the model won't answer").fingerprint
+    )
+    assert len(error_kind(None, "x" * 5000).text) == 300
+    assert error_kind(None, "").text == ""
+
+
+def test_hours_make_longer_periods_from_the_one_that_holds_the_beginning() -> None:
+    hours = {Micros(THREE + n * HOUR_US): Totals(success=1, failed=n) for n in range(4)}
+    made = periods(hours, since=Micros(THREE + 5), until=Micros(THREE + 7 * HOUR_US), length_us=6 * HOUR_US)
+    assert [(each.from_at, each.until) for each in made] == [
+        (THREE - 3 * HOUR_US, THREE + 3 * HOUR_US),
+        (THREE + 3 * HOUR_US, THREE + 9 * HOUR_US),
+    ]
+    assert [(each.totals.success, each.totals.failed) for each in made] == [(3, 3), (1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "changed"),
+    [((90, 100), (98, 100), True), ((97, 100), (98, 100), False), ((9, 10), (10, 10), False), ((5, 5), (7, 7), False)],
+)
+def test_rates_differ_only_if_chance_does_not_explain_it(
+    now: tuple[int, int], before: tuple[int, int], changed: bool
+) -> None:
+    one, other = (Totals(success=good, failed=all_ - good) for good, all_ in (now, before))
+    assert has_changed(one, other) is changed
+    assert not has_changed(one, Totals())

@@ -1,0 +1,47 @@
+"""Keep what happened in each pipeline by the hour, and the kinds of its errors by the day."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0014"
+down_revision = "0013"
+
+_ROWID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+
+def upgrade() -> None:
+    """Add what versions before 1.1.0 do not know. The history begins with the upgrade."""
+    op.add_column("execution", sa.Column("started_at", sa.BigInteger))
+    op.add_column("scan", sa.Column("known_from", sa.BigInteger))
+    where = sa.text("ended_at IS NULL")
+    columns = ["pipeline_id", "started_at"]
+    op.create_index("execution_started", "execution", columns, sqlite_where=where, postgresql_where=where)
+    where = sa.text("execution IS NULL")
+    columns = ["pipeline_id", "opened_at"]
+    op.create_index("problem_history", "problem", columns, sqlite_where=where, postgresql_where=where)
+    op.create_table(
+        "pipeline_hour",
+        sa.Column("pipeline_id", _ROWID, sa.ForeignKey("source.id"), primary_key=True),
+        sa.Column("from_at", sa.BigInteger, primary_key=True),
+        sa.Column("started", sa.Integer, nullable=False),
+        sa.Column("success", sa.Integer, nullable=False),
+        sa.Column("failed", sa.Integer, nullable=False),
+        sa.Column("unrecognized", sa.Integer, nullable=False),
+        sa.Column("tokens", sa.BigInteger, nullable=False),
+        sa.Column("durations", sa.String, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("pipeline_hour_from", "pipeline_hour", ["from_at"])
+    op.create_table(
+        "error_kind",
+        sa.Column("pipeline_id", _ROWID, sa.ForeignKey("source.id"), primary_key=True),
+        sa.Column("from_at", sa.BigInteger, primary_key=True),
+        sa.Column("fingerprint", sa.LargeBinary, primary_key=True),
+        sa.Column("failed_count", sa.Integer, nullable=False),
+        sa.Column("node", sa.String),
+        sa.Column("text", sa.String, nullable=False),
+        sa.Column("first_at", sa.BigInteger, nullable=False),
+        sa.Column("last_at", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("error_kind_from", "error_kind", ["from_at"])
