@@ -1,0 +1,171 @@
+"""What a watcher counts in the history of a pipeline, in virtual time, against the list that it reads."""
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+
+import pytest
+from copies import copy
+from list_model import HOUR_S, Fault, Life, ModelApi, lives, model
+from postgres import PostgresServer
+from stores import claim, open_soon, pipeline_change
+from virtual import DAY_US, EPOCH, PIPELINE, FakeClock, Start, pages_of, said
+
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.history import HOUR_US, Totals
+from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.watch import Cursor, Watch
+from watcher.store.console_store import ConsoleStore
+from watcher.store.history import PipelineHistory
+from watcher.store.sql_store import SqlStore
+
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+BEGIN = EPOCH + timedelta(seconds=1000)
+NAME = f"default/{PIPELINE}"
+
+
+async def history_of(store: SqlStore) -> PipelineHistory:
+    return await ConsoleStore(store).history(NAME, since=Micros(0))
+
+
+def ended(name: str, status: str, *, hours_ago: float, ran_s: float = 8.0, **more: object) -> ExecutionSnapshot:
+    finished_at = BEGIN - timedelta(hours=hours_ago)
+    dates = {"started_at": finished_at - timedelta(seconds=ran_s), "finished_at": finished_at}
+    return said(name, status, **dates, **more)
+
+
+def name(number: int) -> str:
+    return f"9a1b0000-0000-4000-8000-{number:012d}"
+
+
+async def test_the_history_that_a_first_scan_finds_counts_when_it_was_and_is_known_for_lookback(start: Start) -> None:
+    account = await start(watches=[WHOLE])
+    rows = [
+        ended(name(2), "failed", hours_ago=0.1, error="boom"),
+        ended(name(1), "success", hours_ago=30, ai_tokens_used=7.0),
+    ]
+    account.api.pages = pages_of(*rows)
+    await account.run_for(5)
+    assert await account.events() == []
+    found = await history_of(account.store)
+    (at, old), (_, new) = sorted(found.hours.items())
+    assert at == (to_us(BEGIN) - 30 * HOUR_US) // HOUR_US * HOUR_US
+    assert (old.success, old.started, old.tokens, new.failed) == (1, 1, 7, 1)
+    assert old.quantile(0.5) == pytest.approx(8.0, rel=0.05)
+    assert [(each.node, each.text) for each in found.errors] == [(None, "boom")]
+    assert found.known_from == pytest.approx(to_us(BEGIN) - 7 * DAY_US, abs=1_000_000)
+    account = await start(watches=[WHOLE], api=account.api)  # a restart counts nothing again
+    await account.run_for(5)
+    assert (await history_of(account.store)) == found
+
+
+async def test_a_failure_counts_with_the_node_that_a_get_names(start: Start) -> None:
+    account = await start(watches=[WHOLE])
+    account.api.pages = pages_of(said(name(1), "running"))
+    await account.run_for(5)
+    node = FailedNode("n", "Greeting", "no answer")
+    account.api.script[name(1)] = ended(name(1), "failed", hours_ago=-0.001, failed_nodes=(node,))
+    account.api.pages = pages_of(ended(name(1), "failed", hours_ago=-0.001))
+    await account.run_for(15)
+    found = await history_of(account.store)
+    assert [(each.node, each.text, each.failed_count) for each in found.errors] == [("Greeting", "no answer", 1)]
+    assert sum(hour.failed for hour in found.hours.values()) == 1
+
+
+async def test_what_is_given_up_as_lost_counts_as_started_and_not_as_an_end(start: Start) -> None:
+    account = await start(name(1), name(2))
+    await account.run_for(5)
+    account.api.script[name(1)] = Outcome.NOT_FOUND
+    await account.run_for(25 * HOUR_S)
+    totals = Totals()
+    for hour in (await history_of(account.store)).hours.values():
+        totals.add(hour)
+    assert (totals.started, totals.ended) == (2, 0)
+
+
+async def test_after_a_downtime_beyond_lookback_the_history_is_known_from_there_on(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await start(watches=[WHOLE])
+    account.api.pages = pages_of(ended(name(1), "success", hours_ago=1))
+    await account.run_for(5)
+    clock.advance(9 * 24 * HOUR_S)
+    account = await start(watches=[WHOLE], api=account.api)
+    account.api.pages = pages_of(
+        *(ended(name(number), "success", hours_ago=-24 * number) for number in range(8, 0, -1))
+    )
+    await account.run_for(20)
+    (gap,) = [each for each in await account.events() if each["type"] == "pipeline.gap"]
+    assert gap["data"]["reason"] == GapReason.LOOKBACK
+    known_from = (await history_of(account.store)).known_from
+    assert known_from == pytest.approx(clock.steady_us() - 7 * DAY_US, abs=60_000_000)
+
+
+async def test_the_history_of_a_pipeline_that_an_earlier_version_watched_begins_with_the_upgrade(
+    start: Start, store: SqlStore, clock: FakeClock
+) -> None:
+    account = await claim(store, "account", "default")
+    an_hour_ago = Micros(clock.steady_us() - HOUR_US)
+    await store.record(pipeline_change(account, cursor=Cursor(an_hour_ago, an_hour_ago, ahead_us=0)))
+    watcher = await start(watches=[WHOLE])
+    await watcher.run_for(5)
+    assert (await history_of(store)).known_from == pytest.approx(clock.steady_us(), abs=10_000_000)
+
+
+def truth(several: list[Life]) -> dict[int, tuple[int, int, int]]:
+    """Return how many started, succeeded and failed in each hour."""
+
+    def hour(at_s: float) -> int:
+        return (to_us(EPOCH) + round(at_s * 1e6)) // HOUR_US * HOUR_US
+
+    started = Counter(hour(each.begins_s) for each in several)
+    success, failed = (Counter(hour(each.ends_s) for each in several if each.fails is fails) for fails in (False, True))
+    return {at: (started[at], success[at], failed[at]) for at in started | success | failed}
+
+
+@pytest.mark.long
+@pytest.mark.untraced
+@pytest.mark.parametrize("kinds", [("sqlite", "postgresql"), ("postgresql", "sqlite")])
+async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_database_the_hours_are_those_of_the_list(
+    kinds: tuple[str, str], tmp_path: Path, postgres: PostgresServer
+) -> None:
+    clock, random = FakeClock(), Random(kinds[0])
+    several = lives(150, from_s=-3 * HOUR_S, until_s=990.0, length_s=300.0, fails=False)
+    several += lives(700, from_s=1000.0, until_s=1000.0 + 1.1 * HOUR_S, length_s=40.0)
+    several = [replace(each, fails=random.random() < 0.3) for each in several]
+    api = ModelApi(clock, lives=several)
+    api.fault = lambda _count, _page: random.choice([Fault.NONE] * 40 + [Fault.STALE, Fault.CUT, Fault.EMPTY])
+    with ExitStack() as stack:
+        urls = [
+            f"sqlite:///{tmp_path}/w.db" if kind == "sqlite" else stack.enter_context(postgres.database())
+            for kind in kinds
+        ]
+        for url in urls:
+            if url is urls[1]:
+                copy(urls[0], urls[1])
+            store = await open_soon(url, clock=clock)
+            for _ in range(8):
+                account = await model(store, clock, api)  # it takes the account over from the one before
+                await account.run_for(random.uniform(60, 240))
+                api.default = random.choice([Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED])
+                await account.run_for(random.uniform(5, 60))
+                api.default = None
+                await account.watcher.tick()  # it is killed while requests are on their way
+                killed = set(account.watcher._tasks)
+                for task in killed:
+                    task.cancel()
+                await asyncio.gather(*killed, return_exceptions=True)
+            if url is urls[1]:
+                account = await model(store, clock, api)
+                await account.run_for(1000.0 + 1.2 * HOUR_S - clock.elapsed_s)
+                found = await history_of(store)
+                counted = {at: (each.started, each.success, each.failed) for at, each in found.hours.items()}
+                assert counted == truth(several)
+                assert found.known_from is not None
+                assert sum(each.failed_count for each in found.errors) == sum(each.fails for each in several)
+            await store.close()
