@@ -198,10 +198,12 @@ async def _overview(console: Console, status: models.Status, request: web.Reques
     page = max(1, int(query["page"])) if re.fullmatch(r"\d{1,6}", query["page"], re.ASCII) else 1
     first = (page - 1) * PIPELINES_COUNT
     shown = matching[first : first + PIPELINES_COUNT]
+    names = [f"{each.account}/{each.id}" for each in shown]
     shown_needs = len(status.needs) if query["needs"] == "all" else NEEDS_COUNT
     problems = [id_ for each in status.needs[:shown_needs] if not each.acknowledged for id_ in each.problems]
     return {
         "status": status.model_copy(update={"pipelines": shown}),
+        "rates": {name: counts for name, *counts in await console.store.rates(names)},
         "shown_needs": shown_needs,
         "shown_problems": problems[: models.ACK_COUNT],
         "names": _names(status),

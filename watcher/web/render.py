@@ -67,6 +67,11 @@ def span(seconds: float | None) -> str:
     return f"{seconds:.1f} s" if seconds < 10 else spell_duration(seconds)
 
 
+def percent(part: int, whole: int) -> str:
+    """Return the percentage of a part of something; less than all of it is never 100."""
+    return "100" if part == whole else f"{min(99.9, 100 * part / whole):.1f}"
+
+
 def seconds_between(start: datetime, end: datetime) -> float:
     """Return seconds, never negative: two clocks may differ."""
     return max(0.0, (end - start).total_seconds())
@@ -144,7 +149,7 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     undefined=StrictUndefined,
 )
-_FILTERS = (age, at, event_glyph, glyph, seconds_between, span, status_class, strip, timeline)
+_FILTERS = (age, at, event_glyph, glyph, percent, seconds_between, span, status_class, strip, timeline)
 _ENVIRONMENT.filters |= {function.__name__: function for function in _FILTERS} | {"link": usable_link}
 
 

@@ -25,7 +25,7 @@ from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.watch import Cursor
 from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
-from watcher.store.tables import problem, snapshot
+from watcher.store.tables import pipeline_hour, problem, snapshot
 from watcher.web import pages
 from watcher.web.models import Need
 
@@ -91,6 +91,20 @@ async def shown(desk: Desk, path: str) -> Page:
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     async with a_desk(tmp_path) as desk:
         yield desk
+
+
+async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:
+    pipeline_id = await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}"))
+    counts = {"started": 9, "unrecognized": 0, "tokens": 0, "durations": "{}", "pipeline_id": pipeline_id}
+    hours = [(1, 41, 1), (30, 1_200, 0)]
+    rows = [
+        {**counts, "from_at": START_US - ago * 3_600_000_000, "success": good, "failed": bad}
+        for ago, good, bad in hours
+    ]
+    await desk.store.write(lambda connection: connection.execute(insert(pipeline_hour), rows))
+    says = (await shown(desk, "/")).says()
+    assert "97.6 % of 42 99.9 % of 1,242" in says
+    assert "none ended none ended" in says
 
 
 async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_to_do(desk: Desk) -> None:
