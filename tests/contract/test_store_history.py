@@ -8,7 +8,7 @@ from stores import PIPELINE, START_US, StoreRig, change, from_us, pipeline_chang
 
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, error_kind
+from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, error_kind_of
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
@@ -16,7 +16,7 @@ from watcher.store.changes import ChangeSet, ExecutionChange, SourceChange
 from watcher.store.console_store import ConsoleStore
 
 NAME = f"default/{PIPELINE}"
-TIMEOUT = error_kind("Greeting", "timeout after 30 s")
+TIMEOUT = error_kind_of("Greeting", "timeout after 30 s")
 
 
 def end(
@@ -30,7 +30,7 @@ def end(
     text: str = "",
 ) -> ExecutionChange:
     """Return the change that an execution, first seen then, has ended a minute after it started."""
-    error = error_kind("Greeting", text) if text else None
+    error = error_kind_of("Greeting", text) if text else None
     ended = EndedExecution(Micros(at - 60_000_000), Micros(at), status, tokens, duration_s, error)
     return replace(change(rig.account, number, status=status, ended_at=Micros(at), finished_at=Micros(at)), ended=ended)
 

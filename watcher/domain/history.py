@@ -4,7 +4,6 @@ Hours are those of UTC. An execution counts in the hour in which it ended, its s
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -60,14 +59,14 @@ class EndedExecution(NamedTuple):
 
 @dataclass(slots=True)
 class Totals:
-    """What happened in a pipeline within some time. `durations` counts successes by their bucket."""
+    """What happened in a pipeline within some time. `durations` has how many successes there were of which bucket."""
 
     started: int = 0
     success: int = 0
     failed: int = 0
     unrecognized: int = 0
     tokens: int = 0
-    durations: Counter[int] = field(default_factory=Counter)
+    durations: dict[int, int] = field(default_factory=dict)
 
     @property
     def ended(self) -> int:
@@ -81,11 +80,12 @@ class Totals:
         self.failed += other.failed
         self.unrecognized += other.unrecognized
         self.tokens += other.tokens
-        self.durations.update(other.durations)
+        for bucket, count in other.durations.items():
+            self.durations[bucket] = self.durations.get(bucket, 0) + count
 
     def quantile(self, share: float) -> float | None:
         """Return the duration in seconds that this share of the successes did not exceed; `None` without any."""
-        rank, seen = share * self.durations.total(), 0
+        rank, seen = share * sum(self.durations.values()), 0
         for bucket in sorted(self.durations):
             seen += self.durations[bucket]
             if seen >= rank:
@@ -111,7 +111,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     ended = EndedExecution(started_at, ended_at, status or "", max(0, round(facts.ai_tokens_used or 0)))
     if status == Status.FAILED:
         node = facts.failed_nodes[0] if facts.failed_nodes else FailedNode(None, None, None)
-        return ended._replace(error=error_kind(node.name or node.id, node.error or facts.error or ""))
+        return ended._replace(error=error_kind_of(node.name or node.id, node.error or facts.error or ""))
     if status == Status.SUCCESS and facts.started_at is not None and facts.finished_at is not None:
         return ended._replace(duration_s=max(0.0, (facts.finished_at - facts.started_at).total_seconds()))
     return ended
@@ -128,7 +128,8 @@ def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
         setattr(hour, each.status, getattr(hour, each.status) + 1)
         hour.tokens += each.tokens
         if each.duration_s is not None:
-            hour.durations[floor(log(max(SHORTEST_S, each.duration_s), BUCKET_RATIO))] += 1
+            bucket = floor(log(max(SHORTEST_S, each.duration_s), BUCKET_RATIO))
+            hour.durations[bucket] = hour.durations.get(bucket, 0) + 1
     return hours
 
 
@@ -137,7 +138,7 @@ def beginning(at: Micros, length_us: int) -> Micros:
     return Micros(at - at % length_us)
 
 
-def error_kind(node: str | None, text: str) -> ErrorKind:
+def error_kind_of(node: str | None, text: str) -> ErrorKind:
     """Return the kind of an error: errors of one node whose first two lines differ in ids and the like are the same."""
     head = "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH]
     digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", _VARYING.sub("#", head))).encode()).digest()

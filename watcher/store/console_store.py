@@ -3,6 +3,7 @@
 A page looks at a window of a list along its index, a bounded number of rows; what is shown is read for its own alone.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from watcher.store.history import (
     load_history,
     load_rates,
     load_totals,
+    totals_by_name,
 )
 from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
@@ -286,7 +288,9 @@ class ConsoleStore:
 
     async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
         """Return what happened in each pipeline (account/id) in the hours that begin from `since` until `until`."""
-        return await self._store.read(partial(load_totals, since=since, until=until))
+        return await asyncio.to_thread(
+            totals_by_name, *await self._store.read(partial(load_totals, since=since, until=until))
+        )
 
     async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
         """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""

@@ -1,17 +1,17 @@
 """The history of pipelines: counted with the ends that it counts, in their transaction, and read back."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, text
+from sqlalchemy import Connection, bindparam, func, select, text
 
 from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, Totals, beginning, totals_of
 from watcher.domain.timestamps import Micros
 from watcher.store.database import HotStatement
-from watcher.store.tables import AnyRow
+from watcher.store.tables import AnyRow, pipeline_hour, source
 
 KINDS_COUNT = 20_000
 """Rows of kinds of errors that are looked at, the newest days first."""
@@ -66,7 +66,7 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
 
 
 def _totals(row: AnyRow) -> Totals:
-    durations = Counter({int(bucket): count for bucket, count in json.loads(row.durations).items()})
+    durations = {int(bucket): count for bucket, count in json.loads(row.durations).items()}
     return Totals(row.started, row.success, row.failed, row.unrecognized, row.tokens, durations)
 
 
@@ -156,9 +156,16 @@ def _frequent(rows: Iterable[AnyRow], *, since: Micros) -> list[FrequentError]:
     return sorted(found.values(), key=attrgetter("failed_count", "last_at"), reverse=True)
 
 
-_TOTALS = text(
-    "SELECT source.name, pipeline_hour.* FROM pipeline_hour JOIN source ON source.id = pipeline_id"
-    " WHERE from_at >= :since AND from_at < :until"
+# One row for each pipeline, with the durations of all hours as a list: a row for each hour would take twice as long.
+_TOTALS = (
+    select(
+        source.c.name,
+        *(func.sum(pipeline_hour.c[name]).label(name) for name in _COUNTS),
+        func.aggregate_strings(pipeline_hour.c.durations, ",").label("durations"),
+    )
+    .join(source, source.c.id == pipeline_hour.c.pipeline_id)
+    .where(pipeline_hour.c.from_at >= bindparam("since"), pipeline_hour.c.from_at < bindparam("until"))
+    .group_by(source.c.name)
 )
 _OPEN_TOTALS = text(
     "SELECT source.name, count(*) AS started FROM source JOIN execution ON execution.pipeline_id = source.id"
@@ -174,13 +181,24 @@ _RATES = text(
 ).bindparams(bindparam("names", expanding=True))
 
 
-def load_totals(connection: Connection, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
-    """Return what happened in each pipeline (account/id) in the hours that begin from `since` until `until`."""
-    found = defaultdict[str, Totals](Totals)
+def load_totals(connection: Connection, *, since: Micros, until: Micros) -> tuple[Sequence[AnyRow], Sequence[AnyRow]]:
+    """Return what happened in each pipeline in the hours that begin from `since` until `until`, for `totals_by_name`.
+
+    Rows of what has ended, and of the starts of what runs still.
+    """
     span = {"since": since, "until": until}
-    for row in connection.execute(_TOTALS, span):
-        found[row.name].add(_totals(row))
-    for row in connection.execute(_OPEN_TOTALS, span):
+    return connection.execute(_TOTALS, span).all(), connection.execute(_OPEN_TOTALS, span).all()
+
+
+def totals_by_name(ended: Iterable[AnyRow], running: Iterable[AnyRow]) -> Mapping[str, Totals]:
+    """Return these rows by pipeline (account/id). It takes up to a second, so it is done after the transaction."""
+    found = defaultdict[str, Totals](Totals)
+    for row in ended:
+        totals = found[row.name] = Totals(row.started, row.success, row.failed, row.unrecognized, int(row.tokens))
+        for durations in json.loads(f"[{row.durations}]"):
+            for bucket, count in durations.items():
+                totals.durations[int(bucket)] = totals.durations.get(int(bucket), 0) + count
+    for row in running:
         found[row.name].started += row.started
     return found
 

@@ -11,7 +11,7 @@ from watcher.domain.history import (
     EndedExecution,
     Totals,
     ended_execution,
-    error_kind,
+    error_kind_of,
     has_changed,
     periods,
     totals_of,
@@ -47,7 +47,7 @@ def test_a_failure_counts_with_the_first_node_that_failed_and_no_duration() -> N
     node = FailedNode("n1", "Greeting", "upstream timeout after 30 s")
     ended = ended_execution(record("failed"), facts("failed", failed_nodes=(node,), error="Greeting: …"))
     assert (ended.status, ended.duration_s) == ("failed", None)
-    assert ended.error == error_kind("Greeting", "upstream timeout after 31 s")._replace(
+    assert ended.error == error_kind_of("Greeting", "upstream timeout after 31 s")._replace(
         text="upstream timeout after 30 s"
     )
     bare = ended_execution(record("failed"), facts("failed", error="boom"))
@@ -104,17 +104,18 @@ def test_a_quantile_is_within_a_tenth_of_the_true_one() -> None:
     ],
 )
 def test_errors_that_differ_in_ids_and_the_like_are_of_one_kind(one: str, other: str) -> None:
-    assert error_kind("Greeting", one).fingerprint == error_kind("Greeting", other).fingerprint
-    assert error_kind("Greeting", one).fingerprint != error_kind("Closing", other).fingerprint
-    assert error_kind("Greeting", one).text == "\n".join(one.splitlines()[:2])
+    assert error_kind_of("Greeting", one).fingerprint == error_kind_of("Greeting", other).fingerprint
+    assert error_kind_of("Greeting", one).fingerprint != error_kind_of("Closing", other).fingerprint
+    assert error_kind_of("Greeting", one).text == "\n".join(one.splitlines()[:2])
 
 
 def test_errors_of_other_words_are_of_another_kind_and_a_text_is_cut() -> None:
     assert (
-        error_kind(None, "the model can't answer").fingerprint != error_kind(None, "the model won't answer").fingerprint
+        error_kind_of(None, "the model can't answer").fingerprint
+        != error_kind_of(None, "the model won't answer").fingerprint
     )
-    assert len(error_kind(None, "x" * 5000).text) == 300
-    assert error_kind(None, "").text == ""
+    assert len(error_kind_of(None, "x" * 5000).text) == 300
+    assert error_kind_of(None, "").text == ""
 
 
 def test_hours_make_longer_periods_from_the_one_that_holds_the_beginning() -> None:
