@@ -12,11 +12,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
 from console_rig import DEGRADED, OVERDUE, a_desk
+from history_rig import count, ended, know_from
 from openapi_pydantic import Info, MediaType, OpenAPI, Operation, Parameter, PathItem, RequestBody, Response
 from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
 from pydantic import BaseModel
 from sample_events import PIPELINE, execution_id
 
+from watcher.domain.history import DAY_US
 from watcher.web import models
 from watcher.web.api import API, ROUTES, Route
 
@@ -53,6 +55,7 @@ _QUERIES: Mapping[str, str] = {
     "events": "?type=execution.failed",
     "deliveries": "?state=dead&sink=ops",
     "problems": "?limit=1",
+    "history": "?span=1h",
 }
 """What the examples ask."""
 
@@ -151,6 +154,9 @@ async def _examples() -> Sequence[tuple[int, Any]]:
     answers = []
     with TemporaryDirectory() as folder:
         async with a_desk(Path(folder)) as desk:
+            now = desk.clock.us
+            await know_from(desk, now - 60 * DAY_US)
+            await count(desk, ended(now, tokens=512), ended(now, "failed"))
             for route in ROUTES:
                 name = route.handler.__name__
                 how = {"json": _BODIES.get(name, {})} if route.method != "GET" else {}

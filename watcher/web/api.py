@@ -21,11 +21,13 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from watcher.domain.errors import StoreError
+from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.routing import types_matching
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.store.console_store import Position
 from watcher.store.tables import AnyRow
 from watcher.web import models, shown
+from watcher.web.history import find_history
 from watcher.web.server import read_body
 from watcher.web.shown import Console
 
@@ -173,6 +175,16 @@ async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Pa
 async def silences(console: Console) -> models.Page[models.Silence]:
     """Return the silences of the file that are not over, and those that were made here."""
     return models.Page[models.Silence](items=await shown.silences(console))
+
+
+async def history(console: Console, account: str, id_: str, asked: models.HistoryQuery) -> models.History:
+    """Return what happened in a pipeline: by the hour up to `7d`, else by the day (UTC), the running one last."""
+    name = f"{account}/{_uuid(id_, 'pipeline')}"
+    await console.status.get()
+    if name not in console.pipelines:
+        raise _unknown("there is no such pipeline in the configuration")
+    span_us = round(asked.span * 1e6)
+    return await find_history(console, name, span_us=span_us, length_us=HOUR_US if span_us <= 7 * DAY_US else DAY_US)
 
 
 # What is done
@@ -364,6 +376,7 @@ ROUTES = (
     Route("GET", "/silences", silences),
     Route("POST", "/silences", add_silence, status=201),
     Route("DELETE", "/silences/{id}", end_silence, status=204, refuses=(404,)),
+    Route("GET", "/pipelines/{account}/{id}/history", history, refuses=(404,)),
     Route("POST", "/pipelines/{account}/{id}/scan", scan, status=202, refuses=(404, 409)),
 )
 """All requests, in the order in which docs/api.md has them."""

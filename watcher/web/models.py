@@ -10,7 +10,16 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import Moment, WeeklySettings
@@ -367,6 +376,88 @@ class ExecutionDetail(Execution):
     stays: Sequence[Stay] = ()
     events: Sequence[Event] = ()
     deliveries: Sequence[Delivery] = ()
+
+
+# The history of a pipeline
+
+
+class HistoryQuery(Asked):
+    """The time until now that is asked for, rounded up to whole hours or days."""
+
+    span: Span = Field(
+        default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"}
+    )
+
+    @field_validator("span")
+    @classmethod
+    def _in_range(cls, span_s: float) -> float:
+        if not 3_600 <= span_s <= 90 * 86_400:
+            raise ValueError("must be from 1h to 90d")
+        return span_s
+
+
+class EndCounts(Answer):
+    """How many executions ended, by status."""
+
+    success: int = 0
+    failed: int = 0
+    unrecognized: int = 0
+
+
+class HistoryPeriod(Answer):
+    """The counts of a time. It is not `known` if the pipeline was not watched then, or was unknown already."""
+
+    from_: Time = Field(alias="from")
+    until: Time
+    known: bool
+    started: int
+    ended: EndCounts
+    median_seconds: float | None = Field(default=None, description="The median duration of successes, within 5 %.")
+    p95_seconds: float | None = Field(default=None, description="Their 95th percentile, within 5 %.")
+    tokens: int
+
+
+class ErrorCount(Answer):
+    """A kind of error: failures in one node whose texts differ only in ids, numbers and the like. `text` is the newest.
+
+    `count` is of whole days (UTC).
+    """
+
+    fingerprint: Annotated[str, BeforeValidator(lambda digest: digest.hex() if isinstance(digest, bytes) else digest)]
+    node: str | None = None
+    text: str
+    count: int
+    last_at: Time
+    is_new: bool = Field(description="It was first seen within the last 24 h, and the history was known before.")
+
+
+class PastProblem(Answer):
+    """A problem of the pipeline itself that was open at some time of the span."""
+
+    id: Id
+    kind: str
+    opened_at: Time
+    closed_at: Time | None = None
+
+
+class History(Answer):
+    """What happened in a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
+
+    `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.
+    """
+
+    account: str
+    pipeline: PipelineRef
+    from_: Time = Field(alias="from")
+    until: Time = Field(description="The end of the running hour or day.")
+    known_from: Time | None = Field(default=None, description="Since when the history is known; absent: not yet.")
+    periods: Sequence[HistoryPeriod]
+    total: HistoryPeriod
+    before: HistoryPeriod | None = Field(
+        default=None, description="The span before, as long; absent where not all of it is known."
+    )
+    errors: Sequence[ErrorCount]
+    problems: Sequence[PastProblem]
 
 
 # The overview

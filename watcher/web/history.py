@@ -1,0 +1,66 @@
+"""The history of a pipeline, as API and pages show it."""
+
+from watcher.domain.history import DAY_US, HOUR_US, Period, Totals, beginning, periods
+from watcher.domain.timestamps import Micros, to_us
+from watcher.web import models
+from watcher.web.shown import Console
+
+
+async def find_history(console: Console, name: str, *, span_us: int, length_us: int) -> models.History:
+    """Return what happened in a pipeline (account/id) within a span until now, by periods of this length.
+
+    The pipeline must be one of the last status.
+    """
+    pipeline, now = console.pipelines[name], console.clock.steady_us()
+    until = Micros(beginning(now, length_us) + length_us)
+    from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, with the running one
+    found = await console.store.history(name, since=from_at)
+    kept_from = Micros(beginning(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
+    known_from = until if found.known_from is None else max(found.known_from, kept_from)
+    known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)
+    parts, total = [], Totals()
+    for each in periods(found.hours, since=from_at, until=until, length_us=length_us):
+        is_known = each.until > known_from and each.from_at < known_until
+        parts.append(_period(each if is_known else each._replace(totals=Totals()), is_known=is_known))
+        total.add(each.totals if is_known else Totals())
+    before, before_at = None, Micros(from_at - (until - from_at))
+    if known_from <= before_at:
+        of_before = Totals()
+        for at, hour in (await console.store.history(name, since=before_at)).hours.items():
+            of_before.add(hour if at < from_at else Totals())
+        before = _period(Period(before_at, from_at, of_before), is_known=True)
+    day_ago = now - DAY_US
+    return models.History(
+        account=pipeline.account,
+        pipeline=models.PipelineRef(id=pipeline.id, name=pipeline.name),
+        from_=from_at,
+        until=until,
+        known_from=None if found.known_from is None else known_from,
+        periods=parts,
+        total=_period(Period(from_at, until, total), is_known=any(each.known for each in parts)),
+        before=before,
+        errors=[
+            models.ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < row.first_at)
+            for row in found.errors
+        ],
+        problems=[models.PastProblem(**row._asdict()) for row in found.problems],
+    )
+
+
+def _period(period: Period, *, is_known: bool) -> models.HistoryPeriod:
+    totals = period.totals
+    return models.HistoryPeriod(
+        from_=period.from_at,
+        until=period.until,
+        known=is_known,
+        started=totals.started,
+        ended=models.EndCounts(success=totals.success, failed=totals.failed, unrecognized=totals.unrecognized),
+        median_seconds=_rounded(totals.quantile(0.5)),
+        p95_seconds=_rounded(totals.quantile(0.95)),
+        tokens=totals.tokens,
+    )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    """Return a duration with three digits: it is known within 5 %."""
+    return None if seconds is None else float(f"{seconds:.3g}")
