@@ -105,3 +105,8 @@ def spell_duration(seconds: float) -> str:
             rest = whole % unit_s // part_s
             return f"{whole // unit_s} {unit} {rest} {part}" if rest else f"{whole // unit_s} {unit}"
     return f"{whole} s"
+
+
+def percent(part: int, whole: int) -> str:
+    """Return the percentage of a part of something; less than all of it is never 100."""
+    return "100" if part == whole else f"{min(99.9, 100 * part / whole):.1f}"

@@ -29,6 +29,8 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.sinks.settings import SilenceMatch
 from watcher.web import access, api, models
+from watcher.web.graphs import SPANS
+from watcher.web.history import find_history
 from watcher.web.server import read_body
 from watcher.web.shown import Console, execution, watches
 
@@ -270,11 +272,17 @@ async def _pipeline(console: Console, status: models.Status, request: web.Reques
     it = console.pipelines.get(f"{account}/{id_}")
     if it is None:
         raise api.RefusedError(HTTPStatus.NOT_FOUND, "there is no such pipeline in the configuration")
+    span = request.query.get("span") or "24h"
+    if span not in SPANS:
+        raise api.RefusedError(HTTPStatus.BAD_REQUEST, f"span: write one of {', '.join(SPANS)}")
+    span_us, length_us = SPANS[span]
     problems = await api.problems(console, models.ProblemQuery(limit=200), f"{account}/{id_}")
     latest = models.ExecutionQuery(account=[account], pipeline=[id_], limit=20)
     return {
         "it": it,
         "problems": problems.items,
+        "span": span,
+        "history": await find_history(console, f"{account}/{id_}", span_us=span_us, length_us=length_us),
         "choices": _silence_choices(console, account, id_),
         "executions": (await api.executions(console, latest)).items,
     }

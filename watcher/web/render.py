@@ -18,8 +18,9 @@ from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES, Status
 from watcher.domain.problems import Severity, severity_of
 from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
-from watcher.runtime.units import spell_duration
+from watcher.runtime.units import percent, spell_duration
 from watcher.sinks.alert import SIGNS, usable_link
+from watcher.web.graphs import graphs, has_changed, short, spell_period
 from watcher.web.models import Stay
 
 _STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
@@ -65,11 +66,6 @@ def span(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" if seconds < 10 else spell_duration(seconds)
-
-
-def percent(part: int, whole: int) -> str:
-    """Return the percentage of a part of something; less than all of it is never 100."""
-    return "100" if part == whole else f"{min(99.9, 100 * part / whole):.1f}"
 
 
 def seconds_between(start: datetime, end: datetime) -> float:
@@ -150,7 +146,8 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
 )
 _FILTERS = (age, at, event_glyph, glyph, percent, seconds_between, span, status_class, strip, timeline)
-_ENVIRONMENT.filters |= {function.__name__: function for function in _FILTERS} | {"link": usable_link}
+_OF_GRAPHS = (graphs, has_changed, short, spell_period)
+_ENVIRONMENT.filters |= {function.__name__: function for function in (*_FILTERS, *_OF_GRAPHS)} | {"link": usable_link}
 
 
 def render(template: str, **shown: Any) -> str:

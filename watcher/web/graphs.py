@@ -1,0 +1,205 @@
+"""The graphs on a pipeline's page: from the periods of its history to coordinates. Pure.
+
+Across, coordinates are percent of a graph's width; up and down they are pixels from its top.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from itertools import groupby
+from math import log
+from typing import NamedTuple
+
+from watcher.domain.history import DAY_US, HOUR_US, Totals
+from watcher.domain.history import has_changed as differs
+from watcher.domain.timestamps import to_us
+from watcher.web.models import History, HistoryPeriod, PastProblem
+
+SPANS: Mapping[str, tuple[int, int]] = {
+    "24h": (DAY_US, HOUR_US),
+    "7d": (7 * DAY_US, 6 * HOUR_US),
+    "30d": (30 * DAY_US, DAY_US),
+}
+"""The spans of the page, each with the length of a bar, in microseconds."""
+
+ENDS_HEIGHT, DURATIONS_HEIGHT, TOKENS_HEIGHT = 96, 64, 32
+LOWEST = 2.0
+"""Pixels of something that is little beside the rest, but not nothing."""
+
+BANDS_COUNT = 30
+"""Problems that are drawn, the newest: a graph has at most 300 elements."""
+
+NARROWEST = 1.0
+"""Percent of a graph's width that a problem has at least."""
+
+LABEL_WIDTH = 20.0
+"""Percent of a graph's width that a word needs on a phone."""
+
+LOG_RATIO = 20
+"""A 95th percentile so many times the median, or less, is drawn on a linear scale."""
+
+_TICKS_US = {HOUR_US: 6 * HOUR_US, 6 * HOUR_US: 2 * DAY_US, DAY_US: 7 * DAY_US}
+"""How far apart moments are written below a graph, by the length of its bars."""
+
+_UNITS = ((7200, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
+
+
+class GraphBar(NamedTuple):
+    """The bar of one period. `parts` are stacked: what each counts, its top and its height."""
+
+    x: float
+    width: float
+    parts: Sequence[tuple[str, float, float]]
+    period: HistoryPeriod
+
+
+class Durations(NamedTuple):
+    """The median as a path that is 1000 wide, the 95th percentiles as dots; the highest and lowest value in `unit`."""
+
+    median: str
+    p95: Sequence[tuple[float, float]]
+    highest: str
+    lowest: str
+    unit: str
+    is_log: bool
+
+
+class GraphBand(NamedTuple):
+    """A problem behind a graph. `label` is empty where it has no room."""
+
+    x: float
+    width: float
+    label: str
+    problem: PastProblem
+
+
+class Graphs(NamedTuple):
+    """The drawing of a history: bars of ends and of tokens, durations, problems, times that are not known."""
+
+    label: str
+    ends: Sequence[GraphBar]
+    most_ended: int
+    tokens: Sequence[GraphBar]
+    most_tokens: int
+    durations: Durations | None
+    bands: Sequence[GraphBand]
+    unknown: Sequence[tuple[float, float]]
+    ticks: Sequence[tuple[float, str]]
+
+
+def graphs(history: History, span: str) -> Graphs:
+    """Return what is drawn of a history over one of `SPANS`."""
+    periods, slot = history.periods, 100 / len(history.periods)
+    most_ended, ends = _bars(periods, lambda each: each.ended.model_dump(), ENDS_HEIGHT)
+    most_tokens, tokens = _bars(periods, lambda each: {"tokens": each.tokens}, TOKENS_HEIGHT)
+    unknown, place = [], 0
+    for is_known, run in groupby(periods, key=lambda each: each.known):
+        count = len(list(run))
+        if not is_known:
+            unknown.append((place * slot, count * slot))
+        place += count
+    step_us = _TICKS_US[SPANS[span][1]]
+    marked = [(index, each) for index, each in enumerate(periods) if to_us(each.from_) % step_us == 0]
+    ended, worst = history.total.ended, max(periods, key=lambda each: each.ended.failed)
+    failures = f", most failures {spell_period(worst)}" if ended.failed else ""
+    return Graphs(
+        f"last {span[:-1]} {span[-1]}: {ended.success:,} succeeded, {ended.failed:,} failed{failures}",
+        ends,
+        most_ended,
+        tokens,
+        most_tokens,
+        _durations(history),
+        _bands(history),
+        unknown,
+        [
+            (x, f"{each.from_:%b %-d}" if each.from_.hour == 0 else f"{each.from_:%H:%M}")
+            for index, each in marked
+            if (x := (index + 0.5) * slot) < 100 - LABEL_WIDTH
+        ],
+    )
+
+
+def spell_period(period: HistoryPeriod) -> str:
+    """Return a period in words: `Nov 24 03:00 to 04:00 UTC`, of a day `Nov 24`."""
+    if period.until - period.from_ == timedelta(days=1):
+        return f"{period.from_:%b %-d}"
+    return f"{period.from_:%b %-d %H:%M} to {period.until:%H:%M} UTC"
+
+
+def has_changed(history: History) -> bool:
+    """Return whether more or fewer succeeded than in the span before, and chance does not explain it."""
+    if history.before is None:
+        return False
+    now, before = (Totals(**each.ended.model_dump()) for each in (history.total, history.before))
+    return differs(now, before)
+
+
+def short(count: int) -> str:
+    """Return a large number shortly: `9,999`, `120 k`, `3 M`."""
+    return f"{count:,}" if count < 10_000 else f"{count // 1000} k" if count < 10_000_000 else f"{count // 1_000_000} M"
+
+
+def _bars(
+    periods: Sequence[HistoryPeriod], counts: Callable[[HistoryPeriod], Mapping[str, int]], height: int
+) -> tuple[int, Sequence[GraphBar]]:
+    """Return the highest sum and a bar for each period that has one. The last, running one is as wide as its place."""
+    slot, stacks = 100 / len(periods), list(map(counts, periods))
+    most = max(sum(stack.values()) for stack in stacks)
+    bars = []
+    for index, (period, stack) in enumerate(zip(periods, stacks, strict=True)):
+        top, parts = float(height), []
+        for name, count in stack.items():
+            if count:
+                part = max(LOWEST, height * count / most)
+                top -= part
+                parts.append((name, top, part))
+        if parts:
+            bars.append(GraphBar((index + 0.1) * slot, slot * (0.8 if period is not periods[-1] else 1), parts, period))
+    return most, bars
+
+
+def _durations(history: History) -> Durations | None:
+    """Return the durations of successes; `None` without any."""
+    total, slot = history.total, 100 / len(history.periods)
+    known = [
+        (index, each.median_seconds, each.p95_seconds)
+        for index, each in enumerate(history.periods)
+        if each.median_seconds is not None and each.p95_seconds is not None
+    ]
+    if total.median_seconds is None or total.p95_seconds is None:
+        return None
+    highest, is_log = max(p95 for _, _, p95 in known), total.p95_seconds > LOG_RATIO * total.median_seconds
+    lowest = min(median for _, median, _ in known) if is_log else 0.0
+
+    def y(seconds: float) -> float:
+        share = log(seconds / lowest) / log(highest / lowest) if is_log else seconds / highest
+        return DURATIONS_HEIGHT * (1 - share)
+
+    path, last = "", -1
+    for index, median, _ in known:
+        place = f"{10 * (index + 0.5) * slot:.0f} {y(median):.1f}"
+        path += f"L{place}" if path and index == last + 1 else f"M{place}h0"
+        last = index
+    factor, unit = next((factor, unit) for least, factor, unit in _UNITS if highest >= least)
+    return Durations(
+        path,
+        [((index + 0.5) * slot, y(p95)) for index, _, p95 in known],
+        f"{highest / factor:.3g}",
+        f"{lowest / factor:.3g}",
+        unit,
+        is_log,
+    )
+
+
+def _bands(history: History) -> Sequence[GraphBand]:
+    """Return the newest problems, as they were opened. One that is open goes on to the right."""
+    length, bands, free_from = history.until - history.from_, [], 0.0
+    newest = sorted(history.problems, key=lambda each: each.opened_at)[-BANDS_COUNT:]
+    for each in newest:
+        x = max(0.0, 100 * ((each.opened_at - history.from_) / length))
+        end = 100.0 if each.closed_at is None else 100 * ((each.closed_at - history.from_) / length)
+        has_label = end - x >= LABEL_WIDTH and x >= free_from
+        if has_label:
+            free_from = x + LABEL_WIDTH
+        label = each.kind.partition(".")[2] if has_label else ""
+        bands.append(GraphBand(min(x, 100 - NARROWEST), max(NARROWEST, end - x), label, each))
+    return bands
