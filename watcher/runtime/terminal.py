@@ -1,8 +1,6 @@
 """What a terminal may be shown: nothing it would obey, and signs its encoding has. Knows no console."""
 
-PLAIN_SIGNS = str.maketrans(
-    {"✓": "+", "✕": "x", "○": "o", "▶": ">", "‖": "=", "·": "-", "…": "~", "\N{MULTIPLICATION SIGN}": "x", "◷": "!"}
-)
+PLAIN_SIGNS = str.maketrans("✓✕○▶‖·…\N{MULTIPLICATION SIGN}◷█", "+xo>=-~x!#")
 """What stands for a sign where the encoding has none."""
 
 

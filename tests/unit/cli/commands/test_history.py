@@ -1,0 +1,154 @@
+"""The history of pipelines on the command line, against a real server that answers with the models of its API."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fake_daemon import FakeDaemon
+from unit.cli.commands.conftest import OnTerminal
+from unit.conftest import Command
+
+from watcher.web.models import (
+    EndCounts,
+    ErrorCount,
+    History,
+    HistoryPeriod,
+    PipelineRef,
+    PipelineStatus,
+    Status,
+    Trouble,
+)
+
+START = datetime(2026, 11, 24, 2, tzinfo=UTC)
+SALES, ONBOARDING, IDLE = (f"0b5c8f1{digit}-2c3a-4f1e-9d8a-7e6b5a4c3d2f" for digit in "abc")
+NAMES = {SALES: "Sales agent", ONBOARDING: "Onboarding", IDLE: None}
+
+
+def period(hour: int = 0, success: int = 0, failed: int = 0, **fields: Any) -> HistoryPeriod:
+    from_ = START + timedelta(hours=hour)
+    ran = {"median_seconds": 61.0, "p95_seconds": 151.0} if success else {}
+    given = {"known": True, "started": success + failed, "tokens": 512 * success, **ran, **fields}
+    ended = EndCounts(success=success, failed=failed)
+    return HistoryPeriod(from_=from_, until=from_ + timedelta(hours=1), ended=ended, **given)
+
+
+def history(id_: str, success: int, failed: int, **fields: Any) -> History:
+    given = {
+        "periods": [period(0, success, 0), period(1), period(2, 0, failed)],
+        "total": period(0, success, failed),
+        "errors": [],
+    }
+    pipeline, until = PipelineRef(id=id_, name=NAMES[id_]), START + timedelta(hours=3)
+    return History(account="eu", pipeline=pipeline, from_=START, until=until, problems=[], **given | fields)
+
+
+@pytest.fixture(autouse=True)
+def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
+    monkeypatch.setenv("WATCHER_URL", daemon.url)
+    watched = [PipelineStatus(account="eu", id=id_, name=name, state="well", whole=True) for id_, name in NAMES.items()]
+    daemon.replies["GET /status"] = Status(
+        version="1", needs=[], open={}, pipelines=watched, sinks=[], accounts=[], silences=[]
+    )
+    of_each = (history(SALES, 300, 9), history(ONBOARDING, 4, 4), history(IDLE, 0, 0))
+    daemon.replies |= {f"GET /pipelines/eu/{each.pipeline.id}/history": each for each in of_each}
+
+
+def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, command: Command) -> None:
+    code, out, _ = command("history", "sales", "--span", "7d")
+    head, *rows = (line.split("\t") for line in out.splitlines())
+    assert (code, len(rows), daemon.asked[-1].query) == (0, 3, [("span", "7d")])
+    assert dict(zip(head, rows[0], strict=True)) == {
+        "from": "2026-11-24T02:00:00Z",
+        "until": "2026-11-24T03:00:00Z",
+        "known": "yes",
+        "started": "300",
+        "ended.success": "300",
+        "ended.failed": "0",
+        "ended.unrecognized": "0",
+        "medianSeconds": "61.0",
+        "p95Seconds": "151.0",
+        "tokens": "153600",
+    }
+    assert command("history", "sales")[0] == 0
+    assert daemon.asked[-1].query == [("span", "24h")]
+
+
+def test_without_a_pipeline_it_is_a_row_for_each_the_worst_rate_first(command: Command) -> None:
+    code, out, _ = command("history")
+    head, *rows = (line.split("\t") for line in out.splitlines())
+    found = [dict(zip(head, row, strict=True)) for row in rows]
+    assert (code, [each["pipeline.id"] for each in found]) == (0, [ONBOARDING, SALES, IDLE])
+    assert [each["pipeline.name"] for each in found] == ["Onboarding", "Sales agent", ""]
+    assert (found[0]["account"], found[0]["total.ended.failed"], found[0]["total.p95Seconds"]) == ("eu", "4", "151.0")
+
+
+def test_with_json_it_is_what_the_api_answers(command: Command) -> None:
+    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
+    all_of_them = [json.loads(line) for line in command("history", "--json")[1].splitlines()]
+    assert [each["pipeline"]["id"] for each in all_of_them] == [ONBOARDING, SALES, IDLE]
+
+
+def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
+    daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    last_at = datetime.now(UTC) - timedelta(hours=2)
+    error = ErrorCount(fingerprint="", node="Greeting", text="timeout \x1b[31m", count=9, last_at=last_at, is_new=True)
+    before, errors = period(0, 309, 0), [error]
+    daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = history(SALES, 300, 9, before=before, errors=errors)
+    shown = on_terminal("history", "Sales agent", columns=100, WATCHER_URL=daemon.url)
+    assert [" ".join(line.split()) for line in shown.splitlines()] == [
+        "Sales agent: 97.1 % of 309 succeeded in the last 24h, down from 100 %",
+        "",
+        "utc ended started succeeded failed rate median p95 tokens",
+        "11-24 02:00 ████████ 300 300 0 100 % 1 m 1 s 2 m 31 s 153600",
+        "11-24 04:00 ✕ 9 0 9 0.0 %",
+        "total 309 300 9 97.1 % 1 m 1 s 2 m 31 s 153600",
+        "",
+        "count is new node text last",
+        r"9 yes Greeting timeout \x1b[31m 2 h",
+    ]
+
+
+def test_on_a_terminal_all_pipelines_are_compared_by_one_scale(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
+    shown = on_terminal("history", columns=100, PYTHONIOENCODING="ascii", WATCHER_URL=daemon.url)
+    assert [" ".join(line.split()) for line in shown.splitlines()] == [
+        "name ended started succeeded failed rate median p95 tokens",
+        "Onboarding x 8 4 4 50.0 % 1 m 1 s 2 m 31 s 2048",
+        "Sales agent #######x 309 300 9 97.1 % 1 m 1 s 2 m 31 s 153600",
+        f"{IDLE[:8]} 0 0 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({}, "none ended in the last 24h"),
+        ({"known_from": START - timedelta(days=9)}, "none ended in the last 24h"),
+        ({"known_from": START + timedelta(minutes=5)}, "none ended in the last 24h; watched since 11-24 02:05 UTC"),
+        ({"total": period(known=False)}, "not watched"),
+        (
+            {"total": period(0, 50, 50), "before": period(0, 10, 90)},
+            "50.0 % of 100 succeeded in the last 24h, up from 10.0 %",
+        ),
+        ({"total": period(0, 51, 49), "before": period(0, 50, 50)}, "51.0 % of 100 succeeded in the last 24h"),
+        ({"total": period(0, 9_999, 1)}, "99.9 % of 10,000 succeeded in the last 24h"),
+    ],
+)
+def test_the_first_line_says_how_many_succeeded_and_how_it_was_if_that_differs(
+    fields: dict[str, Any], words: str, daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    daemon.replies[f"GET /pipelines/eu/{IDLE}/history"] = history(IDLE, 0, 0, **fields)
+    shown = on_terminal("history", IDLE[:8], WATCHER_URL=daemon.url)
+    assert shown.splitlines()[0] == f"{IDLE}: {words}"
+
+
+def test_what_is_unknown_is_exit_5_with_what_is_near(command: Command) -> None:
+    code, out, err = command("history", "Sales agnet")
+    assert (code, out, err) == (5, "", 'error: no pipeline "Sales agnet"; did you mean "Sales agent"?\n')
+
+
+def test_a_span_that_cannot_be_used_is_exit_2_in_the_words_of_the_api(daemon: FakeDaemon, command: Command) -> None:
+    refused = Trouble(title="Unprocessable Entity", status=422, detail="span: must be from 1h to 90d")
+    daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = refused
+    assert command("history", "sales", "--span", "1y") == (2, "", "error: span: must be from 1h to 90d\n")
