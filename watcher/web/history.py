@@ -16,7 +16,9 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, with the running one
     found = await console.store.history(name, since=from_at)
     kept_from = Micros(beginning(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
-    known_from = until if found.known_from is None else max(found.known_from, kept_from)
+    # Without lists to read the history begins with the first execution that is named.
+    first_at = found.known_from if pipeline.whole else min(found.hours, default=None)
+    known_from = until if first_at is None else max(first_at, kept_from)
     known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)
     parts, total = [], Totals()
     for each in periods(found.hours, since=from_at, until=until, length_us=length_us):
@@ -35,7 +37,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         pipeline=models.PipelineRef(id=pipeline.id, name=pipeline.name),
         from_=from_at,
         until=until,
-        known_from=None if found.known_from is None else known_from,
+        known_from=None if first_at is None else known_from,
         periods=parts,
         total=_period(Period(from_at, until, total), is_known=any(each.known for each in parts)),
         before=before,

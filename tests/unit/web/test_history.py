@@ -142,6 +142,9 @@ async def test_the_problems_of_the_span_are_there(desk: Desk) -> None:
     ]
 
 
-async def test_of_a_pipeline_of_which_only_some_executions_are_watched_nothing_is_known(desk: Desk) -> None:
-    await count(desk, ended(NOW), name=f"default/{NAMED}")
+async def test_of_a_pipeline_of_which_only_some_executions_are_watched_it_is_known_from_their_first(desk: Desk) -> None:
     assert (await desk.found(f"/pipelines/default/{NAMED}/history"))["total"]["known"] is False
+    await count(desk, ended(NOW - 2 * HOUR_US), name=f"default/{NAMED}")
+    found = await desk.found(f"/pipelines/default/{NAMED}/history")
+    assert [each["known"] for each in found["periods"]] == [False] * 21 + [True] * 3
+    assert found["total"]["ended"]["success"] == 1
