@@ -38,6 +38,27 @@ MOVES = frozenset(f"execution.{word}" for word in ("paused", "success", "failed"
 """What happens to an execution that runs."""
 
 
+def report_block(*, name: str = "Sales agent", error: str = "upstream timeout", count: int = 1) -> dict[str, Any]:
+    """Return a report of so many pipelines that need a look, and of 17 that do not."""
+    figures = {"ended": 342, "failed": 30, "successRate": 0.9122, "successRateBefore": 0.984, "tokens": 51_200}
+    figures |= {"openProblems": 1, "medianSeconds": 12.3, "p95Seconds": 40.1}
+    kind = {"node": "Greeting", "text": error, "count": 12}
+    about = {"account": "default", "id": PIPELINE, "name": name, "state": "failing", "needsLook": True}
+    return {
+        "name": "morning",
+        "from": "2026-11-29T07:00:00.000Z",
+        "until": "2026-11-30T07:00:00.000Z",
+        "timezone": "Europe/Berlin",
+        "link": "https://watcher.example.com",
+        "lookCount": count,
+        "wellCount": 17,
+        "moreCount": 0,
+        "total": figures,
+        "pipelines": [{**about, **figures, "error": kind}] * count,
+        "errors": [{"pipeline": name, **kind}],
+    }
+
+
 def execution_id(number: int = 1) -> str:
     return f"9a1b0000-0000-4000-8000-{number:012d}"
 
@@ -79,6 +100,8 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data |= {"account": "default", "reason": "unreachable", "cause": "timeout"}
     if subject in {"sink", "watcher"}:
         data |= {"sink": "ops", "answer": "503"}
+    if type_ is EventType.WATCHER_REPORT:
+        data = {"report": report_block(), "observed": data["observed"]}
     if type_ is EventType.DELIVERY_DEAD:
         newest = {"type": EventType.EXECUTION_FAILED, "id": execution_id(2), "answer": "422"}
         data |= {"sink": "ops", "count": 3, "newest": newest, "answer": "422", "remedy": "correct url, or template"}

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,11 +15,13 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, VERIFY, WHEN
-from watcher.domain.envelope import stream_of
+from watcher.domain.envelope import stream_of, timestamp
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.history import Totals
 from watcher.domain.problems import LatestFailure, Problem, SentOpening
+from watcher.domain.report import PipelineResult, error_of, report_of
 from watcher.domain.routing import Router
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import to_us
@@ -91,7 +94,7 @@ async def emitted() -> dict[str, Event]:
     missing = {"reason": GapReason.DELETED, "atMost": 12}
     gap = EventFactory(Router({})).pipeline(EventType.PIPELINE_GAP, WATCH, missing, None, after=0, at=at).entry.event
     events += [*_sink_events(), *(json.loads(each.body) for each in (gap, trial_event(sink="ops", at=EPOCH)))]
-    events += _of_problem(events)
+    events += [*_of_problem(events), _report()]
     return {event["type"]: _steady(event) for event in reversed(events)}
 
 
@@ -153,6 +156,23 @@ def _of_problem(events: Sequence[Event]) -> list[Event]:
     taken = events_of.acknowledged(problem, body, by="dana", comment=comment, until=until, after=0, at=at)
     closed = events_of.closed(problem, body, reason=ClosedReason.REMOVED, after=1, at=at)
     return [json.loads(entry.event.body) for entry in (reminder, taken, closed.entry)]
+
+
+def _report() -> Event:
+    """Return the report of a day in which one of two pipelines got worse."""
+    at, name = EPOCH.replace(hour=7), "Sales agent"
+    error = error_of("Greeting", "upstream timeout after 30 s", 12)
+    now, before = Totals(342, 312, 30, 0, 51_200, Counter({26: 292, 39: 20})), Totals(500, 492, 8)
+    sales = PipelineResult("default", PIPELINE, name, "failing", 1, now, before, error)
+    id_, as_ever = "77aa0000-0000-4000-8000-000000000000", Totals(500, 495, 5)
+    other = PipelineResult("default", id_, "Onboarding", "well", 0, as_ever, as_ever, None)
+    link = "https://watcher.example.com"
+    times = {"from": timestamp(at - timedelta(days=1)), "until": timestamp(at)}
+    about = {"name": "morning", **times, "timezone": "Europe/Berlin", "link": link}
+    made = report_of([sales, other], [{"pipeline": name, **error}], about)
+    entry = EventFactory(Router({})).report("morning", made, sinks=["ops"], moment=at, after=0, at=at)
+    event: Event = json.loads(entry.event.body)
+    return event
 
 
 def _begin(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:

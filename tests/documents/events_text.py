@@ -52,6 +52,9 @@ WHEN = {
     EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
     "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "
     "event (`ended`). It has the data of the event that opened the problem, and goes exactly where that went.",
+    EventType.WATCHER_REPORT: "A [report](reports.md) is due. It goes to the sinks that `reports` names, whatever "
+    "their `events`, and no silence keeps it back. `time` is the moment at which it was due. `from` until `until` are "
+    "whole hours. `pipelines` are the worst 20 at most; of each, and of all in `total`, there are the figures.",
     EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; "
     "to PagerDuty and Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1.",
 }
@@ -113,6 +116,26 @@ FIELDS = {
     "execution.conversationId": "the id alone; what was said never leaves the API",
     "execution.failedNodes": "nodes that failed or have an error: `id`, `name`, `error`; at most 20",
     "execution.goals": "the names of the goals that were reached; at most 20",
+    "report.name": "`watcher.report` only: the report, as the configuration names it",
+    "report.from": "since when it counts",
+    "report.until": "until when, that hour not included",
+    "report.timezone": "the zone by whose clock it is due",
+    "report.link": "`http.public_url`",
+    "report.lookCount": "how many pipelines need a look",
+    "report.wellCount": "how many do not",
+    "report.moreCount": "how many of them are not in `pipelines`",
+    "report.total.openProblems": "of all pipelines, and below `pipelines` of each: how many problems are open now",
+    "report.total.ended": "how many executions ended",
+    "report.total.failed": "how many of them failed",
+    "report.total.successRate": "the share of them that succeeded, from 0 to 1, rounded down; absent if none ended",
+    "report.total.successRateBefore": "that of the time before, which was as long; absent unless it differs by more "
+    "than chance explains (p < 0.05)",
+    "report.total.medianSeconds": "the median duration of those that succeeded, within 5 %; absent if none did",
+    "report.total.p95Seconds": "what 95 % of them did not exceed",
+    "report.total.tokens": "the AI tokens of those that ended",
+    "report.pipelines": "the worst first: these figures, `account`, `id`, `name`, `state` (its worst open problem such "
+    "as `failing`, `unknown` or `well`), `needsLook`, and `error`, its most frequent kind of error",
+    "report.errors": "the three most frequent kinds of error: `pipeline` (its name), `node`, `text`, `count`",
     "observed.at": "when it was seen",
     "observed.notBefore": "the last poll that still saw the previous status; absent at first sight",
     "observed.delaySeconds": "`observed.at` - `time`, both by the watcher's clock, never negative; "
@@ -134,7 +157,7 @@ that asked for its type. What the API names keeps the API's name. What is absent
 |---|---|
 | `specversion` | `1.0` |
 | `id` | the event's id, a UUID; the same on every attempt, at every sink, for ever |
-| `source` | `/accounts/NAME/pipelines/ID`, `/accounts/NAME`, `/sinks/NAME` or `/problems/ID` |
+| `source` | `/accounts/NAME/pipelines/ID`, `/accounts/NAME`, `/sinks/NAME`, `/problems/ID` or `/reports/NAME` |
 | `type` | one of those below |
 | `subject` | the execution's id; absent where there is none |
 | `time` | when it happened: `finishedAt` of the two ends, `startedAt` of the first `running`, else when it was seen |
@@ -144,7 +167,8 @@ that asked for its type. What the API names keeps the API's name. What is absent
 
 **Ids.** An event of an execution has a UUIDv5 of account, pipeline, execution, type and raw status, and its ordinal
 among the events of that type for this execution. So `execution.failed` of one execution has one id for ever, even from
-an empty store. Events without an execution have a UUIDv7 (its random part is zeros below).
+an empty store. A report has a UUIDv5 of its name and moment. Other events without an execution have a UUIDv7 (its
+random part is zeros below).
 
 **Order.** A sink gets the events of one execution in the order of their `sequence`. A failing delivery blocks
 the later ones of its own execution until it succeeds or is a dead letter. It blocks no others.

@@ -23,6 +23,7 @@ from watcher.domain.routing import types_matching
 from watcher.domain.rules import KIND_OF_RULE
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import is_private_host
+from watcher.runtime.settings import did_you_mean
 from watcher.runtime.units import is_loopback, parse_address, parse_duration, spell_duration
 from watcher.sinks.settings import Match, RemoteSettings, SilenceMatch
 from watcher.sinks.webhook import WebhookSettings
@@ -51,6 +52,7 @@ def check(document: Document) -> None:
             document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
     _check_intervals(document)
     _check_silences(document)
+    _check_reports(document)
 
 
 def _name_account(document: Document, watch: Path, names: list[str]) -> None:
@@ -141,6 +143,20 @@ def _check_silences(document: Document) -> None:
                     problem = f"{document.subject(at)} is no {key[:-1]} that can be silenced"
                     document.report(at, problem, remedy=f"these are: {shown}")
 
+
+def _check_reports(document: Document) -> None:
+    """Report sinks that are not there, and pagers and the like, which show what is wrong now."""
+    sinks = document.table(("sinks",))
+    known = [str(name) for name in sinks if document.get(("sinks", name, "template")) not in _PAGERS]
+    for report in document.table(("reports",)):
+        path = ("reports", report, "sinks")
+        for at in ((*path, item) for item in range(len(document.items(path)))):
+            if (name := document.text(at)) is not None and name not in known:
+                remedy = did_you_mean(name, known, rest=f"these are: {', '.join(known)}")
+                document.report(at, f"{document.subject(at)} is no sink that can show a report", remedy=remedy)
+
+
+_PAGERS = ("pagerduty", "alertmanager")
 
 # Warnings
 

@@ -25,7 +25,7 @@ _WITHOUT_SPACE = re.compile(r"[\w-]+:[^\s/]")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
 
-_ENTRIES = frozenset({"accounts", "watch", "sinks", "silences"})
+_ENTRIES = frozenset({"accounts", "watch", "sinks", "reports", "silences"})
 """The blocks that hold blocks."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from watcher.domain.execution import Status
+from watcher.domain.report import ReportSchedule
 from watcher.domain.routing import WeeklyHours
 from watcher.domain.watch import Details, FirstSight
 from watcher.runtime.settings import (
@@ -81,7 +82,8 @@ def _moment(value: object) -> datetime:
 Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=StrictStr)]
 """A moment in UTC inside, RFC 3339 with its zone outside."""
 
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|24:00")
 
 
@@ -103,9 +105,7 @@ def _timezone(value: str) -> str:
 class WeeklySettings(Block):
     """Hours of some days of the week."""
 
-    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = Field(
-        min_length=1, examples=["[sat, sun]"]
-    )
+    days: tuple[Day, ...] = Field(min_length=1, examples=["[sat, sun]"])
     """The days on which it begins: `mon` to `sun`."""
     from_: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"20:00"'])
     """When it begins on each of them."""
@@ -166,6 +166,31 @@ class SilenceSettings(Block):
         assert self.from_at is not None
         assert self.until_at is not None
         return self.from_at, self.until_at
+
+
+def _report_time(value: str) -> str:
+    if _CLOCK_TIME.fullmatch(value) and value != "24:00":
+        return value
+    raise InvalidValueError("is not a time of day", remedy="write it like 08:00, from 00:00 to 23:59", quote=True)
+
+
+class ReportSettings(Block):
+    """A report of how the pipelines did: when, and to whom. See [reports.md](reports.md)."""
+
+    at: Annotated[str, AfterValidator(_report_time)] = Field(examples=['"08:00"'])
+    """When it is sent. It covers the time since the last one was due."""
+    days: tuple[Day, ...] = Field(default=_DAYS, min_length=1, examples=["[mon, tue, wed, thu, fri]"])
+    """The days on which it is sent: `mon` to `sun`."""
+    timezone: Annotated[str, AfterValidator(_timezone)] = Field(default="UTC", examples=["Europe/Berlin"])
+    """By whose clock."""
+    sinks: tuple[Name, ...] = Field(min_length=1, examples=["[mail, chat]"])
+    """The sinks it goes to, whatever their `events`; none with `template: pagerduty` or `alertmanager`."""
+
+    @property
+    def schedule(self) -> ReportSchedule:
+        """Return when it is due."""
+        minute = int(self.at[:2]) * 60 + int(self.at[3:])
+        return ReportSchedule(frozenset(map(_DAYS.index, self.days)), minute, ZoneInfo(self.timezone))
 
 
 _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
@@ -448,6 +473,10 @@ class Settings(Block):
         default_factory=dict, examples=["{ops: {type: webhook, url: https://hooks.example.com/clerk}}"]
     )
     """Where events go. There is always one stdout sink; name it to set its `events`, `match` or `format`."""
+    reports: Mapping[Name, ReportSettings] = Field(
+        default_factory=dict, examples=['{morning: {at: "08:00", timezone: Europe/Berlin, sinks: [mail, chat]}}']
+    )
+    """[Reports](reports.md) of how the pipelines did, such as each morning. The names are yours."""
     silences: tuple[SilenceSettings, ...] = ()
     """What is not sent for a time: it is settled as `silenced`. What then opened a problem is sent when the silence
     ends, if the problem is still open. stdout is never silenced."""

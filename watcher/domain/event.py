@@ -32,6 +32,7 @@ class EventType(StrEnum):
     PROBLEM_REMINDER = "problem.reminder"
     PROBLEM_ACKNOWLEDGED = "problem.acknowledged"
     PROBLEM_CLOSED = "problem.closed"
+    WATCHER_REPORT = "watcher.report"
     WATCHER_TEST = "watcher.test"
 
 

@@ -6,6 +6,7 @@ named here.
 
 import json
 import uuid
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -28,7 +29,7 @@ from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType,
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, SentOpening, severity_of
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import Micros, from_us
+from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 
@@ -209,6 +210,16 @@ class EventFactory:
         lane, source = _lane_of(sent.problem), sink_source(sink)
         event = event_of(EventType.PROBLEM_REMINDER, source, at, sequence=after + 1, data=data, lane=lane)
         return OutboxEntry(event, (sink,))
+
+    def report(
+        self, name: str, report: Json, *, sinks: Iterable[str], moment: datetime, after: int, at: datetime
+    ) -> OutboxEntry:
+        """Return `watcher.report`, which was due at that `moment`, for these sinks alone."""
+        id_ = uuid.uuid5(NAMESPACE, f"report/{name}/{to_us(moment)}")
+        data = {"report": report, "observed": {"at": timestamp(at)}}
+        source = f"/reports/{name}"
+        event = event_of(EventType.WATCHER_REPORT, source, moment, sequence=after + 1, data=data, id_=id_)
+        return OutboxEntry(event, tuple(dict.fromkeys(sinks)))
 
     def _of_problem(
         self, type_: EventType, edge: ProblemChange, opening: bytes | None, more: Json, after: int, at: datetime

@@ -174,9 +174,13 @@ class Silence:
         return replace(self, starts_at=starts_at, ends_at=ends_at)
 
     def matches(self, delivery: Delivery) -> bool:
-        """Return whether it keeps this delivery back while it is on. What only says that a problem is over passes."""
+        """Return whether it keeps this delivery back while it is on.
+
+        What only says that a problem is over passes, and so does a report, which its own sinks asked for.
+        """
         return (
             delivery.type not in CLOSINGS
+            and delivery.type != EventType.WATCHER_REPORT
             and (self.types is None or delivery.type in self.types)
             and (not self.accounts or delivery.account in self.accounts)
             and (not self.pipelines or delivery.pipeline in self.pipelines)

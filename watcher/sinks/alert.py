@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
+from zoneinfo import ZoneInfo
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
@@ -41,6 +42,7 @@ SIGNS: Mapping[str, tuple[str, str]] = {
     EventType.PIPELINE_SILENT: ("◷", "yellow"),
     EventType.PIPELINE_GAP: ("!", "yellow"),
     EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
+    EventType.WATCHER_REPORT: ("≡", "blue"),
 }
 """How events are shown, and in which style on a terminal. Else trouble is a cross, and good news a tick."""
 
@@ -258,8 +260,9 @@ class Alert:
 
     @property
     def headline(self) -> str:
-        """Return the one line that has to do, with a sign for how it is."""
-        return shorten(f"{self.sign[0]} {self.title}", HEADLINE_LENGTH)
+        """Return the one line that has to do, with a sign for how it is; a report says that itself."""
+        is_report = self.type is EventType.WATCHER_REPORT
+        return shorten(self.title if is_report else f"{self.sign[0]} {self.title}", HEADLINE_LENGTH)
 
     @property
     def sign(self) -> tuple[str, str]:
@@ -273,6 +276,8 @@ class Alert:
         """Return that line without the sign."""
         if self.only_closes:
             return f"{self._who()} is no longer overdue, after {self.overdue_text}"
+        if self.type is EventType.WATCHER_REPORT:
+            return report_title(self.data["report"])
         title = self._title()
         if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
             return f"Still open after {in_words(self._open_s)}: {title}"
@@ -356,6 +361,21 @@ def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
     node = {"name": latest.get("node"), "error": latest.get("error")}
     execution = {"id": latest["execution"], "status": "failed", "failedNodes": [node]}
     return {**data, "execution": execution, "link": link.replace(opened_by, latest["execution"]) if opened_by else link}
+
+
+def report_title(report: Mapping[str, Any]) -> str:
+    """Return the line over a report: of which day it is, and how many pipelines need a look."""
+    _, until = report_times(report)
+    look_count = report["lookCount"]
+    needs = f"{look_count:,} of {look_count + report['wellCount']:,} need{'s' if look_count == 1 else ''} a look"
+    return f"Clerk agents, {until:%a} {until.day} {until:%b}: {needs if look_count else 'all are well'}"
+
+
+def report_times(report: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    """Return from when until when a report is, by the clock of its zone; without one by that of this machine."""
+    zone = ZoneInfo(report["timezone"]) if "timezone" in report else None
+    since, until = (datetime.fromisoformat(report[key]).astimezone(zone) for key in ("from", "until"))
+    return since, until
 
 
 def _seconds(since: str, until: datetime) -> float:

@@ -29,7 +29,9 @@ from watcher.sinks.alert import (
     shorten,
     span,
     to_json,
+    usable_link,
 )
+from watcher.sinks.report import report_lines, report_span
 from watcher.sinks.template import Message, Template
 
 ERROR_LENGTH = 1500
@@ -61,9 +63,9 @@ class Newest(NamedTuple):
 class Notice:
     """What one message says of an event or a group.
 
-    `error` has a line for each kind of error in a group, `nodes` one for each further node that failed and of which
-    something is known, `facts` what else is known by name, `moment` when it was and what to call that. `footer` has the
-    ids, or says where the rest of a group is.
+    `error` has a line for each kind of error in a group, and the lines of a report; `nodes` one for each further node
+    that failed and of which something is known, `facts` what else is known by name, `moment` when it was and what to
+    call that. `footer` has the ids, or says where the rest of a group is, or of which time a report is.
     """
 
     id: str
@@ -81,6 +83,8 @@ class Notice:
 
 def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERROR_LENGTH) -> Notice:
     """Return what a message says of an event; with an `error` that one in place of its own."""
+    if alert.type is EventType.WATCHER_REPORT:
+        return _of_report(alert, error_length)
     data = alert.data
     execution = data.get("execution", {})
     was, ran_s = execution.get("previousStatus"), execution.get("durationSeconds")
@@ -109,6 +113,16 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
         nodes=[cut(": ".join(filter(None, node)), NODE_LENGTH) for node in others if any(node)],
         facts={name: value for name, value in facts.items() if value},
         moment=alert.moment,
+    )
+
+
+def _of_report(alert: Alert, limit: int) -> Notice:
+    """Return what a message says of a report, whose lines have at most `limit` characters."""
+    report = alert.data["report"]
+    lines, link = report_lines(report, limit=limit), usable_link(report.get("link"))
+    links = {"Details": link} if link else {}
+    return Notice(
+        alert.id, alert.headline, alert.severity, alert.is_trouble, "\n".join(lines), report_span(report), links
     )
 
 

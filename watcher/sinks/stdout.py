@@ -15,7 +15,7 @@ from rich.text import Text
 
 from watcher.domain.delivery import Delivery
 from watcher.runtime.terminal import first_visible, harmless, printable
-from watcher.sinks.alert import Alert, with_newest_failure
+from watcher.sinks.alert import Alert, report_title, with_newest_failure
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import SinkSettings
@@ -98,7 +98,8 @@ def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str =
     observed = {"at": event["time"]} if subject == "problem" else data["observed"]  # a reminder has that of the opening
     line = Text(f"{datetime.fromisoformat(observed['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
-    about = harmless(first_visible(data.get("pipeline", {}).get("name"), data.get("sink"), data.get("account")))
+    name = data.get("pipeline", {}).get("name") or data.get("report", {}).get("name")
+    about = harmless(first_visible(name, data.get("sink"), data.get("account")))
     line.append(f" {about:<20}")
     id_ = event.get("subject", "")
     line.append(f" {id_ if whole_ids or not id_ else f'{id_[:4]}…{id_[-4:]}'}  ", style="dim")
@@ -120,7 +121,12 @@ def _seen(observed: Mapping[str, Any]) -> str:
 
 
 def why(data: Mapping[str, Any]) -> str:
-    """Return the reason the watcher has, else the error of the first node that failed, else that of the execution."""
+    """Return the reason the watcher has, else the error of the first node that failed, else that of the execution.
+
+    Of a report it is the title.
+    """
+    if "report" in data:
+        return report_title(data["report"])
     execution = with_newest_failure(data).get("execution", {})
     if node := next(iter(execution.get("failedNodes", ())), None):
         return harmless(": ".join(filter(None, map(first_visible, (node.get("name"), node.get("error"))))))

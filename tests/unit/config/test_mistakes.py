@@ -39,7 +39,7 @@ NO_BOT_TOKEN = (
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
-TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, heartbeat, log"
+TOP = "allowed: accounts, watch, polling, sinks, reports, silences, store, http, heartbeat, log"
 OF_EXECUTIONS = f"write {', '.join(type_ for type_ in EventType if type_.startswith('execution.'))}"
 WEBHOOK = (
     "Allowed: events, match, timeout, rate_limit, retry, group, after, remind_every, allow_private, tls, type, "

@@ -39,7 +39,7 @@ DELIVERY = Delivery(
 def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in data.items():
         if isinstance(value, Mapping) and key != "labels":
-            yield from names(value, f"{key}.")
+            yield from names(value, f"{prefix}{key}.")
         else:
             yield prefix + key
 

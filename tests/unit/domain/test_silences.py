@@ -47,6 +47,12 @@ def test_all_that_is_given_must_match(wanted: dict[str, object], *, failed: bool
     assert silence(**wanted).matches(DEGRADED) is degraded
 
 
+def test_no_silence_keeps_back_a_report() -> None:
+    report = sample(EventType.WATCHER_REPORT)
+    for each in (silence(), silence(types=frozenset(EventType)), silence(sinks=("ops",))):
+        assert part_to_send(report, [each], at=AT) is Part.WHOLE
+
+
 def test_those_that_are_on_and_may_concern_a_sink_are_found_and_replaced() -> None:
     there = silence(sinks=("ops",))
     silences = Silences([EVERYTHING, there])

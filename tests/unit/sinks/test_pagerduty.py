@@ -30,6 +30,7 @@ from watcher.sinks.pagerduty import PagerDutyTemplate
 KEY = "k" * 32
 
 NOT_ALONE = {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.WATCHER_TEST}
+NOT_ALONE |= {EventType.WATCHER_REPORT}  # the configuration lets no pager have one
 
 
 def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:

@@ -1,0 +1,243 @@
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from watcher.domain.envelope import LINE_BYTES
+from watcher.domain.event import EventType
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.history import Totals
+from watcher.domain.report import (
+    PIPELINES_COUNT,
+    PipelineResult,
+    ReportSchedule,
+    error_of,
+    report_of,
+    shortened,
+)
+from watcher.domain.routing import Router
+
+EVERY_DAY = frozenset(range(7))
+YEAR = datetime(2026, 1, 1, tzinfo=UTC)
+MONDAY = datetime(2026, 11, 30, 8, tzinfo=UTC)
+ABOUT = {"from": "2026-11-29T08:00:00.000Z", "until": "2026-11-30T08:00:00.000Z", "name": None}
+
+
+def schedule(at: str, zone: str, days: frozenset[int] = EVERY_DAY) -> ReportSchedule:
+    return ReportSchedule(days, int(at[:2]) * 60 + int(at[3:]), ZoneInfo(zone))
+
+
+def moments_of(given: ReportSchedule, *, days: int = 365) -> list[datetime]:
+    """Return which moments were the newest one, looked at every hour, in their order."""
+    looks = (YEAR + timedelta(hours=count) for count in range(days * 24))
+    return list(dict.fromkeys(given.around(at)[1] for at in looks))
+
+
+@pytest.mark.parametrize(
+    ("at", "zone"),
+    [
+        ("02:30", "Europe/Berlin"),
+        ("02:00", "Europe/Berlin"),
+        ("03:00", "Europe/Berlin"),
+        ("00:00", "Europe/Berlin"),
+        ("23:59", "America/New_York"),
+        ("01:30", "America/New_York"),
+        ("02:15", "Australia/Lord_Howe"),  # its clock is set by half an hour
+        ("08:00", "Asia/Kolkata"),
+        ("08:00", "UTC"),
+    ],
+)
+def test_over_a_year_there_is_one_moment_for_each_day_of_its_zone(at: str, zone: str) -> None:
+    found = moments_of(schedule(at, zone))
+    days = [each.astimezone(ZoneInfo(zone)).date() for each in found]
+    assert days == [days[0] + timedelta(days=count) for count in range(len(days))]
+    assert len(days) in {365, 366}
+    assert found == sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("day", "at", "zone", "moment"),
+    [
+        ("2026-11-30", "08:00", "Europe/Berlin", "2026-11-30T07:00"),
+        ("2026-11-30", "08:00", "Asia/Kolkata", "2026-11-30T02:30"),
+        ("2026-03-29", "02:30", "Europe/Berlin", "2026-03-29T01:30"),  # skipped: 03:30 summer time
+        ("2026-10-25", "02:30", "Europe/Berlin", "2026-10-25T00:30"),  # twice: the first, in summer time
+    ],
+)
+def test_a_moment_is_by_the_wall_clock_of_its_zone(day: str, at: str, zone: str, moment: str) -> None:
+    due_at = datetime.fromisoformat(f"{moment}Z")
+    given = schedule(at, zone)
+    assert given.around(due_at)[1] == due_at
+    assert given.around(due_at - timedelta(microseconds=1))[2] == due_at
+    assert due_at.astimezone(ZoneInfo(zone)).date().isoformat() == day
+
+
+def test_mondays_moment_of_workdays_comes_after_that_of_friday_and_before_that_of_tuesday() -> None:
+    before, moment, following = schedule("08:00", "UTC", frozenset(range(5))).around(MONDAY)
+    assert (before, moment, following) == (MONDAY - timedelta(days=3), MONDAY, MONDAY + timedelta(days=1))
+
+
+@pytest.mark.parametrize("passed", [timedelta(), timedelta(seconds=1), timedelta(days=6, hours=23)])
+def test_a_weekly_report_has_its_moments_a_week_apart(passed: timedelta) -> None:
+    given = schedule("08:00", "UTC", frozenset({0}))
+    assert given.around(MONDAY + passed) == (MONDAY - timedelta(days=7), MONDAY, MONDAY + timedelta(days=7))
+
+
+# What a report says
+
+
+def totals(success: int = 0, failed: int = 0, *, tokens: int = 0, seconds: tuple[int, ...] = ()) -> Totals:
+    return Totals(success=success, failed=failed, tokens=tokens, durations=Counter(seconds))
+
+
+def result(
+    name: str,
+    now: Totals,
+    before: Totals | None = None,
+    *,
+    state: str = "well",
+    problems: int = 0,
+    error: dict[str, Any] | None = None,
+) -> PipelineResult:
+    return PipelineResult("default", f"id of {name}", name, state, problems, now, before or Totals(), error)
+
+
+def report(*results: PipelineResult, **how: Any) -> dict[str, Any]:
+    return report_of(results, how.pop("errors", ()), ABOUT | how)
+
+
+def names(made: dict[str, Any], *, needs_look: bool) -> list[str]:
+    return [each["name"] for each in made["pipelines"] if each["needsLook"] is needs_look]
+
+
+def test_a_report_has_what_happened_in_each_pipeline_and_in_all() -> None:
+    error = error_of("Greeting", "upstream timeout", 12)
+    sales = totals(312, 30, tokens=5_000, seconds=(25,) * 300 + (39,) * 12)
+    other = result("Onboarding", totals(8, tokens=100))
+    made = report(
+        other,
+        result("Sales agent", sales, totals(492, 8), state="failing", problems=1, error=error),
+        errors=[{"pipeline": "Sales agent", **error}] * 4,
+        name="morning",
+        timezone="Europe/Berlin",
+        link="https://watcher.example.com",
+    )
+    assert made["pipelines"][0] == {
+        "account": "default",
+        "id": "id of Sales agent",
+        "name": "Sales agent",
+        "state": "failing",
+        "needsLook": True,
+        "openProblems": 1,
+        "ended": 342,
+        "failed": 30,
+        "successRate": 0.9122,
+        "successRateBefore": 0.984,
+        "medianSeconds": 11.4,
+        "p95Seconds": 11.4,
+        "tokens": 5_000,
+        "error": {"node": "Greeting", "text": "upstream timeout", "count": 12},
+    }
+    assert made["total"] == {
+        "openProblems": 1,
+        "ended": 350,
+        "failed": 30,
+        "successRate": 0.9142,
+        "successRateBefore": 0.984,
+        "medianSeconds": 11.4,
+        "p95Seconds": 11.4,
+        "tokens": 5_100,
+    }
+    assert {key: made[key] for key in made.keys() - {"pipelines", "total"}} == {
+        "name": "morning",
+        "from": "2026-11-29T08:00:00.000Z",
+        "until": "2026-11-30T08:00:00.000Z",
+        "timezone": "Europe/Berlin",
+        "link": "https://watcher.example.com",
+        "lookCount": 1,
+        "wellCount": 1,
+        "moreCount": 0,
+        "errors": [{"pipeline": "Sales agent", "node": "Greeting", "text": "upstream timeout", "count": 12}] * 3,
+    }
+
+
+def test_a_pipeline_needs_a_look_by_its_state_a_low_rate_or_a_fall_that_chance_does_not_explain() -> None:
+    made = report(
+        result("open problem", totals(100), state="silent", problems=1),
+        result("unknown", totals(), state="unknown"),
+        result("under 90 %", totals(89, 11), totals(89, 11)),
+        result("fell", totals(950, 50), totals(1_000)),
+        result("90 %", totals(90, 10), totals(90, 10)),
+        result("fell by chance", totals(19, 1), totals(20)),
+        result("rose", totals(1_000), totals(950, 50)),
+        result("nothing ended", totals()),
+    )
+    assert set(names(made, needs_look=True)) == {"open problem", "unknown", "under 90 %", "fell"}
+    assert (made["lookCount"], made["wellCount"]) == (4, 4)
+
+
+def test_the_worst_come_first_by_open_problems_then_rate_then_how_many_failed() -> None:
+    made = report(
+        result("well, one failed", totals(99, 1)),
+        result("fell", totals(950, 50), totals(1_000)),
+        result("unknown", totals(), state="unknown"),
+        result("half failed", totals(5, 5)),
+        result("half of many failed", totals(50, 50)),
+        result("overdue", totals(10), state="overdue", problems=40),
+        result("failing", totals(1, 9), state="failing", problems=1),
+        result("well", totals(99)),
+    )
+    assert names(made, needs_look=True) == [
+        *("failing", "overdue", "half of many failed", "half failed", "fell", "unknown"),
+    ]
+    assert names(made, needs_look=False) == ["well, one failed", "well"]
+
+
+def test_a_rate_is_rounded_down_and_absent_if_nothing_ended() -> None:
+    made = report(result("a", totals(99_999, 1)), result("b", totals()))
+    assert [each.get("successRate") for each in made["pipelines"]] == [0.9999, None]
+
+
+def test_an_event_has_the_worst_20_and_says_how_many_more_there_are() -> None:
+    made = shortened(report(*(result(f"number {count:02}", totals(count, 10)) for count in range(30))))
+    assert [each["name"] for each in made["pipelines"]] == [f"number {count:02}" for count in range(PIPELINES_COUNT)]
+    assert (made["moreCount"], made["lookCount"] + made["wellCount"]) == (10, 30)
+
+
+@pytest.mark.parametrize("character", ["x", "ä", "漢", "🎉", '"', "\x1b", "\u2028"])
+def test_a_report_loses_whole_pipelines_before_its_event_is_too_long(character: str) -> None:
+    text = character * 300
+    error = error_of(text, text, 10**9)
+    result_ = result(text, totals(10**9, 10**9, tokens=10**15, seconds=(10, 20)), totals(10**9), error=error)
+    results = (result_._replace(id=f"{count}{PIPELINES_COUNT}" * 18) for count in range(PIPELINES_COUNT))
+    made = shortened(
+        report(*results, errors=[{"pipeline": text[:128], **error}] * 3, name="x" * 64, link=f"https://{'x' * 250}")
+    )
+    entry = EventFactory(Router({})).report("x" * 64, made, sinks=["a"], moment=MONDAY, after=0, at=MONDAY)
+    assert len(entry.event.body) <= LINE_BYTES
+    assert len(made["pipelines"]) + made["moreCount"] == PIPELINES_COUNT
+    assert made["pipelines"]
+    assert all("error" in each and "tokens" in each for each in made["pipelines"])
+
+
+def test_an_event_of_a_report_has_one_id_for_each_name_and_moment() -> None:
+    made = shortened(report())
+
+    def id_of(name: str, moment: datetime, after: int) -> object:
+        entry = EventFactory(Router({})).report(name, made, sinks=["a"], moment=moment, after=after, at=MONDAY)
+        return entry.event.id
+
+    ids = {id_of(name, MONDAY + timedelta(days=count), 0) for name in ("a", "b") for count in range(3)}
+    assert len(ids) == 6
+    assert id_of("a", MONDAY, 0) == id_of("a", MONDAY, 7)
+
+
+def test_an_event_of_a_report_goes_to_its_sinks_alone_and_once_to_each() -> None:
+    entry = EventFactory(Router({})).report("a", shortened(report()), sinks="xyx", moment=MONDAY, after=4, at=MONDAY)
+    assert (entry.sinks, dict(entry.groups)) == (("x", "y"), {})
+    event = entry.event
+    assert (event.type, event.sequence, event.pipeline) == (EventType.WATCHER_REPORT, 5, None)
+    assert b'"source":"/reports/a"' in event.body
+    assert b'"subject"' not in event.body
