@@ -28,6 +28,7 @@ from watcher.store.console_store import Position
 from watcher.store.tables import AnyRow
 from watcher.web import models, shown
 from watcher.web.history import find_history
+from watcher.web.report import make_report
 from watcher.web.server import read_body
 from watcher.web.shown import Console
 
@@ -185,6 +186,13 @@ async def history(console: Console, account: str, id_: str, asked: models.Histor
         raise _unknown("there is no such pipeline in the configuration")
     span_us = round(asked.span * 1e6)
     return await find_history(console, name, span_us=span_us, length_us=HOUR_US if span_us <= 7 * DAY_US else DAY_US)
+
+
+async def report(console: Console, asked: models.ReportQuery) -> models.Report:
+    """Return how the pipelines did within a time until now, in whole hours and the one that is running."""
+    now = console.clock.steady_us()
+    since = Micros(now - round(asked.last * 1e6))
+    return models.Report.model_validate(await make_report(console, since=since, until=now))
 
 
 # What is done
@@ -373,6 +381,7 @@ ROUTES = (
     Route("POST", "/deliveries/replay", replay, refuses=(404, 409)),
     Route("POST", "/sinks/{name}/enable", enable, refuses=(404, 409)),
     Route("POST", "/sinks/{name}/test", test, refuses=(404,)),
+    Route("GET", "/report", report),
     Route("GET", "/silences", silences),
     Route("POST", "/silences", add_silence, status=201),
     Route("DELETE", "/silences/{id}", end_silence, status=204, refuses=(404,)),

@@ -575,3 +575,69 @@ class TestResult(Answer):
     answer: str
     took_ms: float
     remedy: str | None = None
+
+
+# Reports
+
+
+def _report_span(seconds: float) -> float:
+    if not 3600 <= seconds <= 90 * 86_400:
+        raise ValueError("write 1h to 90d")
+    return seconds
+
+
+class ReportQuery(Asked):
+    """The time of a report."""
+
+    last: Annotated[Span, AfterValidator(_report_span)] = Field(
+        default=86_400.0, description="The time until now, such as `24h` (the default): from `1h` to `90d`."
+    )
+
+
+class ReportedError(Answer):
+    """A kind of error: the node that failed, the newest text, and how many executions. `pipeline` is a name."""
+
+    pipeline: str | None = None
+    node: str | None = None
+    text: str | None = None
+    count: int
+
+
+class Figures(Answer):
+    """What happened within the time of a report. Rates are shares from 0 to 1, rounded down."""
+
+    open_problems: int = Field(description="How many are open now.")
+    ended: int
+    failed: int
+    success_rate: float | None = Field(default=None, description="Absent if nothing ended.")
+    success_rate_before: float | None = Field(
+        default=None, description="That of the time before, if it differs by more than chance explains (p < 0.05)."
+    )
+    median_seconds: float | None = Field(default=None, description="Of those that succeeded, within 5 %; so the next.")
+    p95_seconds: float | None = Field(default=None, alias="p95Seconds")
+    tokens: int
+
+
+class PipelineReport(Figures):
+    """A pipeline in a report. `state` is how it is now, as in `/status`."""
+
+    account: str
+    id: str
+    name: str | None = None
+    state: str
+    needs_look: bool
+    error: ReportedError | None = Field(default=None, description="The most frequent kind.")
+
+
+class Report(Answer):
+    """How the pipelines did within a time, the worst first. `look_count` of them need a look, `well_count` do not."""
+
+    from_: Time = Field(alias="from")
+    until: Time
+    look_count: int
+    well_count: int
+    more_count: int = Field(default=0, description="How many pipelines are left out; none here, in an event perhaps.")
+    total: Figures
+    pipelines: Sequence[PipelineReport] = ()
+    errors: Sequence[ReportedError] = Field(default=(), description="The three most frequent kinds.")
+    link: str | None = Field(default=None, description="The address of the pages.")

@@ -53,7 +53,8 @@ class Console:
 
     `troubles` are those of the daemon itself: a refused reload, a store that takes no writes. `test_sink` sends a test
     message to a sink of the configuration. `changed` has this process look at once for silences and actions.
-    `pipelines` are those of the last `status`, by `account/id`: ask for the status first.
+    `pipelines` are those of the last `status`, by `account/id`, and `problem_counts` how many open problems each has:
+    ask for the status first.
     """
 
     settings: Callable[[], Settings]
@@ -65,6 +66,7 @@ class Console:
     changed: Callable[[], None]
     status: Recent[models.Status] = field(init=False)
     pipelines: Mapping[str, models.PipelineStatus] = field(default_factory=dict)
+    problem_counts: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
@@ -329,6 +331,7 @@ async def find_status(console: Console) -> models.Status:
             )
         )
     console.pipelines = {f"{each.account}/{each.id}": each for each in pipelines}
+    console.problem_counts = {name: len(rows) for name, rows in of_pipelines.items()}
     well = len(SEVERITIES)  # comes after the least severe
     pipelines.sort(
         key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower())
