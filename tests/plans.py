@@ -56,6 +56,7 @@ INSERT INTO pipeline_hour (pipeline_id, from_at, started, success, failed, unrec
     SELECT id, n, 1, 1, 1, 1, 1, '{{}}' FROM generate_series(10, 110) AS id, generate_series(1, 720) AS n;
 INSERT INTO error_kind (pipeline_id, from_at, fingerprint, failed_count, text, first_at, last_at)
     SELECT id, n, {_BYTES}, 1, n, n, n FROM generate_series(10, 110) AS id, generate_series(1, 200) AS n;
+INSERT INTO report (source_id, moment_at) SELECT n, n FROM generate_series(10, 100) AS n;
 INSERT INTO silence (match, starts_at, ends_at) SELECT '{{}}', n, n FROM generate_series(1, 1000) AS n;
 INSERT INTO action (kind, source_id, asked_at) SELECT 'scan', n, n FROM generate_series(10, 100) AS n;
 ANALYZE

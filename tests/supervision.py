@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
+from console_rig import unserved
 from lease_store import Alone
 from receiver import Receiver, Reply, answer, says
 from stores import claim, source_change
@@ -14,6 +15,7 @@ from virtual import PIPELINE, FakeClock
 from watcher.config.models import Settings
 from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.ownership import Ownership
+from watcher.daemon.reports import Reports
 from watcher.daemon.supervisor import OwnerDependencies, Supervisor
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
@@ -23,6 +25,7 @@ from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.sinks.output import StdoutOutput
 from watcher.store.leases import PostgresLeases
+from watcher.store.operator_store import OperatorStore
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -127,7 +130,13 @@ def maintenance_of(
     ownership: Ownership | None = None,
 ) -> Maintenance:
     shared = dependencies_of(store, clock, metrics=metrics)
-    return Maintenance(shared, cast("Supervisor", owners), ownership or Alone(store, clock=clock))
+    reports = reports_of(shared, lambda: owners.applied or Settings())
+    return Maintenance(shared, cast("Supervisor", owners), ownership or Alone(store, clock=clock), reports)
+
+
+def reports_of(shared: OwnerDependencies, settings: Callable[[], Settings]) -> Reports:
+    operator = OperatorStore(shared.store, shared.events)
+    return Reports(shared, unserved(shared.store, settings, clock=shared.clock, operator=operator))
 
 
 class Setup:
@@ -186,7 +195,8 @@ class Setup:
         return worker
 
     def maintenance(self) -> Maintenance:
-        return Maintenance(self.shared, self.supervisor, self.ownership)
+        reports = reports_of(self.shared, lambda: self.supervisor.applied or Settings())
+        return Maintenance(self.shared, self.supervisor, self.ownership, reports)
 
     async def poll(self) -> str:
         """Let the watcher poll; return what it asked for."""

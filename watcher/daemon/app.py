@@ -20,6 +20,7 @@ from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, ProgressLog, 
 from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import ConfigFollower
+from watcher.daemon.reports import Reports
 from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
@@ -159,7 +160,8 @@ async def _work(
     ownership = Ownership(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
     supervisor = Supervisor(shared, ownership)
     operations = Operations(shared, supervisor, follower)
-    maintenance = Maintenance(shared, supervisor, ownership)
+    console = operations.console()
+    maintenance = Maintenance(shared, supervisor, ownership, Reports(shared, console))
     readiness = Readiness(shared, ownership)
     heartbeat = Heartbeat(schedule, readiness)
 
@@ -179,7 +181,7 @@ async def _work(
         schedule.repeat("operations", operations.tick, every_s=operations.every_s)
         schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
         schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=FLUSH_EVERY_S)
-        pages.console = operations.console()
+        pages.console = console
         pages.checks = Checks(schedule.stalled, readiness.problems, maintenance.refresh_gauges)
         await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
         url = settings.store.url.partition("?")[0]

@@ -1,7 +1,7 @@
 """What the daemon does beside polling and sending, every few seconds and every hour.
 
 It flushes poll times, prunes what is old, expires what nobody collects, closes the problems that nobody watches for any
-more, and logs how things go.
+more, has reports made, and logs how things go.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import structlog
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.daemon.ownership import Ownership
+from watcher.daemon.reports import Reports
 from watcher.daemon.supervisor import OwnerDependencies, Supervisor, raise_worst
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
@@ -56,8 +57,11 @@ _COUNTED = {
 class Maintenance:
     """One tick for all of it. With trouble with the store the work is still there next time."""
 
-    def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership) -> None:
+    def __init__(
+        self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, reports: Reports
+    ) -> None:
         """Tidy up with the first tick, if `ownership` says that this process does."""
+        self._reports = reports
         self._store = shared.store
         self._clock = shared.clock
         self._metrics = shared.metrics
@@ -110,6 +114,8 @@ class Maintenance:
             self._settings, self._tidy_at = settings, self._clock.monotonic()
             self._watches = {(each.account, each.pipeline): each for each in watches_of(settings)}
         store = await self._owned_store()
+        if store is not None:
+            await self._reports.tick(store, settings)
         if store is None or not self._ownership.is_agreed:  # or another replica may have what this one has not
             self._begin_anew()  # at once, should it come to that
             return
@@ -123,6 +129,7 @@ class Maintenance:
             if died := await store.mark_absent_sinks(present=settings.sinks, now=now, dead_after_us=dead_after_us):
                 log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
             await self._close_problems(store)
+            await self._reports.forget(store, settings)
             ended_before = Micros(now - round(settings.store.retention_s * 1_000_000))
             self._pruning = store.prune(ended_before=ended_before, keep=self._is_kept)
         for _ in range(PAGES_COUNT):

@@ -4,7 +4,7 @@ Each function that prunes writes one short page in its caller's transaction, and
 went, and where the next page begins (`None` after the last).
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
@@ -14,13 +14,14 @@ from sqlalchemy import Connection, delete, select, text, tuple_
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import Emitted, Lease
+from watcher.store.changes import About, Emitted, Lease
 from watcher.store.problems import WRITE_PROBLEM, parameters_of
 from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_SOURCE, is_forgotten
-from watcher.store.sources import execution_id, pipeline, pipeline_id
+from watcher.store.sources import Source, execution_id, pipeline, pipeline_id, sink
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import (
     OPENS,
+    AnyRow,
     action,
     error_kind,
     incident,
@@ -189,6 +190,13 @@ _END_STATE = text(
 )
 
 
+_REPORTS = text("SELECT id, name, sequence, moment_at FROM report JOIN source ON source.id = source_id")
+_ADD_REPORT = text("INSERT INTO report (source_id, moment_at) VALUES (:of_source, :moment) ON CONFLICT DO NOTHING")
+_MOVE_REPORT = text("UPDATE report SET moment_at = :moment WHERE source_id = :of_source AND moment_at = :before")
+_COUNT_REPORT = text("UPDATE source SET sequence = sequence + 1 WHERE id = :of_source")
+_FORGET_REPORT = text("DELETE FROM report WHERE source_id = :of_source")
+
+
 class MaintenanceStore:
     """What whoever holds the lease of the upkeep does. Nothing is done once another process holds it."""
 
@@ -291,6 +299,38 @@ class MaintenanceStore:
             while after is not None:
                 gone_count, after = await self._write(partial(prune, before=ended_before, after=after))
                 yield gone_count
+
+    async def reports(self) -> Mapping[str, AnyRow]:
+        """Return the known reports by name: `id`, the `sequence` of their events, and when each was last due."""
+        rows = await self._store.read(lambda connection: connection.execute(_REPORTS).all())
+        return {row.name: row for row in rows}
+
+    async def add_report(self, name: str, moment: Micros) -> None:
+        """Note when a report that is new would have been due last."""
+        row = {"of_source": await self._store.number_of(Source("report", name)), "moment": moment}
+        await self._write(lambda connection: connection.execute(_ADD_REPORT, row))
+
+    async def record_report(self, known: AnyRow, moment: Micros, entry: OutboxEntry) -> bool:
+        """Record the event of a report that is due at that moment; return whether nobody else has done so."""
+        for name in entry.sinks:
+            await self._store.number_of(sink(name))
+        key = {"of_source": known.id, "before": known.moment_at, "moment": moment}
+
+        def record(connection: Connection) -> set[str] | None:
+            if not connection.execute(_MOVE_REPORT, key).rowcount:
+                return None
+            connection.execute(_COUNT_REPORT, key)
+            about: About = {"source_id": known.id, "pipeline_id": None, "execution": None}
+            return self._store.outbox.write(connection, [(entry, about)], now=self._store.clock.steady_us())
+
+        names = await self._write(record)
+        self._store.on_recorded(names or ())
+        return names is not None
+
+    async def forget_reports(self, gone: Iterable[AnyRow]) -> None:
+        """Forget when these reports were due: should they return, they are new."""
+        if keys := [{"of_source": row.id} for row in gone]:
+            await self._write(lambda connection: connection.execute(_FORGET_REPORT, keys))
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         return await self._store.write(work, lease=self._lease)

@@ -58,7 +58,7 @@ meta = _table("meta", Column("key", String, primary_key=True), Column("value", S
 source = _table(
     "source",
     Column("id", _ROWID, primary_key=True),
-    Column("kind", String, nullable=False),  # account, pipeline (named account/pipeline), sink
+    Column("kind", String, nullable=False),  # account, pipeline (named account/pipeline), sink, report
     Column("name", String, nullable=False),
     Column("sequence", BigInteger, nullable=False, server_default="0"),  # of its own events
     Column("state", String),  # an account's trouble, or a sink's failing or disabled
@@ -307,6 +307,13 @@ action = _table_by_key(
     Column("kind", String, primary_key=True),  # scan (of a pipeline), enable (of a sink)
     Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
     Column("asked_at", BigInteger, nullable=False),
+)
+
+# When a report was last due (wall clock). One that is new to this table is sent from its next moment on.
+report = _table_by_key(
+    "report",
+    Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
+    Column("moment_at", BigInteger, nullable=False),
 )
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")

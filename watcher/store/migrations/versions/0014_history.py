@@ -1,4 +1,4 @@
-"""Keep what happened in each pipeline by the hour, and the kinds of its errors by the day."""
+"""Keep what happened in each pipeline by the hour, the kinds of its errors by the day, and when reports were due."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -45,3 +45,9 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("error_kind_from", "error_kind", ["from_at"])
+    op.create_table(
+        "report",
+        sa.Column("source_id", _ROWID, sa.ForeignKey("source.id"), primary_key=True, autoincrement=False),
+        sa.Column("moment_at", sa.BigInteger, nullable=False),
+        sqlite_with_rowid=False,
+    )
