@@ -96,7 +96,7 @@ async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:
         await rig.store.record(end(rig, number, at=START_US - age * HOUR_US, status=status))
     (rates,) = await console(rig).rates([NAME, "default/another"])
     assert tuple(rates) == (NAME, 1, 2, 2, 4)
-    assert await console(rig).rates([]) == ()
+    assert await console(rig).rates([]) == []
 
 
 async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_time(rig: StoreRig) -> None:

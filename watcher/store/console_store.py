@@ -3,10 +3,8 @@
 A page looks at a window of a list along its index, a bounded number of rows; what is shown is read for its own alone.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from json import dumps
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -16,22 +14,12 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, 
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
-from watcher.domain.history import Totals
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
-from watcher.store.history import (
-    FrequentError,
-    PipelineHistory,
-    load_frequent_errors,
-    load_history,
-    load_rates,
-    load_totals,
-    totals_by_name,
-)
+from watcher.store.history_store import HistoryStore
 from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
-from watcher.store.sql_store import SqlStore
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, source
 
 LOOKED_AT_COUNT = 5_000
@@ -88,15 +76,12 @@ class Overview:
     backlog: Mapping[str, Backlog]
 
 
-class ConsoleStore:
+class ConsoleStore(HistoryStore):
     """What people ask of what is recorded. Nothing here writes; each method raises `StoreError`.
 
     Rows have the columns of their table and the names of what they are of: `account`, `sink`, `pipeline_name` (account
     and id), `title` (what the API calls the pipeline), `body` (of an execution's last event, a problem's first).
     """
-
-    def __init__(self, store: SqlStore) -> None:
-        self._store = store
 
     async def executions(
         self,
@@ -281,25 +266,6 @@ class ConsoleStore:
             return row, _told(connection, events)
 
         return await self._store.read(read)
-
-    async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
-        """Return what is known of a pipeline (account/id) from the hour on that holds `since`."""
-        return await self._store.read(partial(load_history, pipeline=pipeline, since=since))
-
-    async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
-        """Return what happened in each pipeline (account/id) in the hours that begin from `since` until `until`."""
-        return await asyncio.to_thread(
-            totals_by_name, *await self._store.read(partial(load_totals, since=since, until=until))
-        )
-
-    async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
-        """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""
-        return await self._store.read(partial(load_frequent_errors, since=since, until=until, limit=limit))
-
-    async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
-        """Return how many executions of these pipelines (account/id) ended, and succeeded, in 24 hours and 7 days."""
-        now = self._store.clock.steady_us()
-        return await self._store.read(partial(load_rates, names=pipelines, now=now))
 
     async def overview(self, *, since: Micros) -> Overview:
         """Return what the first view needs; gaps and late dead letters since that moment."""

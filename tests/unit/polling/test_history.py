@@ -21,7 +21,7 @@ from watcher.domain.history import HOUR_US, Totals
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.watch import Cursor, Watch
 from watcher.store.console_store import ConsoleStore
-from watcher.store.history import PipelineHistory
+from watcher.store.history_store import PipelineHistory
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")

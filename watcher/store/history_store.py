@@ -1,0 +1,151 @@
+"""The history of pipelines, as pages, reports and API read it."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from heapq import nlargest
+from operator import attrgetter
+from typing import NamedTuple
+
+from sqlalchemy import Connection, bindparam, func, select, text
+
+from watcher.domain.history import DAY_US, HOUR_US, Totals, beginning
+from watcher.domain.timestamps import Micros
+from watcher.store.history import COUNTS, totals_in
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import AnyRow, pipeline_hour, source
+
+KINDS_COUNT = 20_000
+"""Rows of kinds of errors that are looked at, the newest days first."""
+
+FREQUENT_COUNT = 5
+"""Kinds of errors that are returned with the history of a pipeline."""
+
+PROBLEMS_COUNT = 100
+"""Problems that are returned with the history of a pipeline, the last opened first."""
+
+_OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
+_HOURS = text(f"SELECT * FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE} AND from_at >= :since")
+_OPEN_STARTS = text(
+    f"SELECT started_at - started_at % {HOUR_US} AS from_at, count(*) AS started FROM execution"
+    f" WHERE pipeline_id = {_OF_PIPELINE} AND ended_at IS NULL AND started_at >= :since GROUP BY 1"
+)
+_KNOWN_FROM = text(f"SELECT known_from FROM scan WHERE pipeline_id = {_OF_PIPELINE}")
+_SAME_KIND = (
+    " FROM error_kind AS same WHERE same.pipeline_id = frequent.pipeline_id AND same.fingerprint = frequent.fingerprint"
+)
+# Sorted here: PostgreSQL is told not to sort.
+_ERRORS = (
+    f"SELECT source.name AS pipeline_name, frequent.*, (SELECT min(first_at){_SAME_KIND}) AS first_at,"
+    f" (SELECT text{_SAME_KIND} ORDER BY from_at DESC LIMIT 1) AS text FROM (SELECT pipeline_id, fingerprint, node,"
+    " sum(failed_count) AS failed_count, max(last_at) AS last_at FROM"
+    f" (SELECT * FROM error_kind WHERE from_at >= :since AND from_at < :until AND {{}} ORDER BY from_at DESC"
+    f" LIMIT {KINDS_COUNT}) AS looked_at GROUP BY pipeline_id, fingerprint, node) AS frequent"
+    " JOIN source ON source.id = pipeline_id"
+)
+_ERRORS_OF_PIPELINE = text(_ERRORS.format(f"pipeline_id = {_OF_PIPELINE}"))
+_ALL_ERRORS = text(_ERRORS.format("true"))
+_PROBLEMS_SINCE = text(
+    f"SELECT id, kind, opened_at, closed_at FROM problem WHERE pipeline_id = {_OF_PIPELINE} AND execution IS NULL"
+    f" AND (closed_at IS NULL OR closed_at >= :since) ORDER BY opened_at DESC LIMIT {PROBLEMS_COUNT}"
+)
+# One row for each pipeline, with the durations of all hours as a list: a row for each hour would take twice as long.
+_TOTALS = (
+    select(
+        source.c.name,
+        *(func.sum(pipeline_hour.c[name]).label(name) for name in COUNTS),
+        func.aggregate_strings(pipeline_hour.c.durations, ",").label("durations"),
+    )
+    .join(source, source.c.id == pipeline_hour.c.pipeline_id)
+    .where(pipeline_hour.c.from_at >= bindparam("since"), pipeline_hour.c.from_at < bindparam("until"))
+    .group_by(source.c.name)
+)
+_OPEN_TOTALS = text(
+    "SELECT source.name, count(*) AS started FROM source JOIN execution ON execution.pipeline_id = source.id"
+    " WHERE source.kind = 'pipeline' AND ended_at IS NULL AND started_at >= :since AND started_at < :until"
+    " GROUP BY source.name"
+)
+_RATES = text(
+    "SELECT source.name, sum(CASE WHEN from_at >= :day THEN success ELSE 0 END) AS day_success,"
+    " sum(CASE WHEN from_at >= :day THEN success + failed + unrecognized ELSE 0 END) AS day_ended,"
+    " sum(success) AS week_success, sum(success + failed + unrecognized) AS week_ended"
+    " FROM source JOIN pipeline_hour ON pipeline_id = source.id AND from_at >= :week"
+    " WHERE source.kind = 'pipeline' AND source.name IN :names GROUP BY source.name"
+).bindparams(bindparam("names", expanding=True, type_=source.c.name.type))
+
+
+class PipelineHistory(NamedTuple):
+    """What is known of a pipeline since some moment. Times are microseconds UTC, those of problems the wall clock's.
+
+    `hours` has each hour in which something happened, by when it begins; nothing is known of the time before
+    `known_from`, nor of any while that is `None`. `errors` are the most frequent kinds of the days since then;
+    `problems` those of the pipeline itself that were open.
+    """
+
+    hours: Mapping[Micros, Totals]
+    known_from: Micros | None
+    errors: Sequence[AnyRow]
+    problems: Sequence[AnyRow]
+
+
+class HistoryStore:
+    """The history of pipelines. Pipelines are named account/id; each method raises `StoreError`.
+
+    Rows of kinds of errors have `pipeline_name`, `fingerprint`, `node`, `failed_count`, the newest `text`, when the
+    kind was `last_at` seen, and when it was `first_at`, within retention.
+    """
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+
+    async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
+        """Return what is known of a pipeline from the hour on that holds `since`."""
+        of_it = {"name": pipeline, "since": beginning(since, HOUR_US)}
+        days = {"name": pipeline, "since": beginning(since, DAY_US), "until": 2**62}
+
+        def read(connection: Connection) -> PipelineHistory:
+            hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
+            for row in connection.execute(_OPEN_STARTS, of_it):
+                hours.setdefault(Micros(row.from_at), Totals()).started += row.started
+            known_from = connection.scalar(_KNOWN_FROM, of_it)
+            errors = _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), FREQUENT_COUNT)
+            return PipelineHistory(hours, known_from, errors, connection.execute(_PROBLEMS_SINCE, of_it).all())
+
+        return await self._store.read(read)
+
+    async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
+        """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""
+        days = {"since": beginning(since, DAY_US), "until": until}
+        return await self._store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), limit))
+
+    async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
+        """Return what happened in each pipeline in the hours that begin from `since` until `until`."""
+        span = {"since": since, "until": until}
+        ended, running = await self._store.read(
+            lambda connection: [connection.execute(each, span).all() for each in (_TOTALS, _OPEN_TOTALS)]
+        )
+
+        def add_up() -> Mapping[str, Totals]:
+            found = defaultdict[str, Totals](Totals)
+            for row in ended:
+                counts = (row.started, row.success, row.failed, row.unrecognized, int(row.tokens))
+                totals = found[row.name] = Totals(*counts)
+                for durations in json.loads(f"[{row.durations}]"):
+                    for bucket, count in durations.items():
+                        totals.durations[int(bucket)] = totals.durations.get(int(bucket), 0) + count
+            for row in running:
+                found[row.name].started += row.started
+            return found
+
+        return await asyncio.to_thread(add_up)  # up to a second, in which no transaction is to wait
+
+    async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
+        """Return how many executions of these pipelines ended, and succeeded, within 24 hours and within 7 days."""
+        now = beginning(self._store.clock.steady_us(), HOUR_US)
+        asked = {"names": sorted(pipelines), "day": now - 23 * HOUR_US, "week": now - 167 * HOUR_US}
+        return await self._store.read(lambda connection: connection.execute(_RATES, asked).all())
+
+
+def _most_frequent(rows: Iterable[AnyRow], limit: int) -> Sequence[AnyRow]:
+    return nlargest(limit, rows, key=attrgetter("failed_count", "last_at"))
