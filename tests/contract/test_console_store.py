@@ -268,18 +268,18 @@ async def test_an_execution_is_shown_with_its_events_and_deliveries(rig: StoreRi
     assert await console.execution(f"default/{PIPELINE}", execution_id(3)) is None
 
 
-@pytest.mark.parametrize(
-    ("how", "found"),
-    [
-        ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
-        ({"types": {EventType.EXECUTION_FAILED, EventType.EXECUTION_PAUSED}}, [4, 7, 8]),
-        ({"pipelines": [OTHER]}, [2, 4, 6, 8]),
-        ({"labels": [("team", "sales", True)]}, [1, 3, 5, 7]),
-        ({"labels": [("team", "ops", False), ("team", "Sales", False)]}, [1, 3, 5, 7]),
-        ({"execution": execution_id(3)}, [3]),
-        ({"execution": execution_id(30)}, []),
-    ],
+EVENTS: Sequence[tuple[dict[str, Any], list[int]]] = (
+    ({}, [1, 2, 3, 4, 5, 6, 7, 8]),
+    ({"types": {EventType.EXECUTION_FAILED, EventType.EXECUTION_PAUSED}}, [4, 7, 8]),
+    ({"pipelines": [OTHER]}, [2, 4, 6, 8]),
+    ({"labels": [("team", "sales", True)]}, [1, 3, 5, 7]),
+    ({"labels": [("team", "ops", False), ("team", "Sales", False)]}, [1, 3, 5, 7]),
+    ({"execution": execution_id(3)}, [3]),
+    ({"execution": execution_id(30)}, []),
 )
+
+
+@pytest.mark.parametrize(("how", "found"), EVENTS)
 async def test_events_come_in_the_order_of_recording_and_filters_leave_some_out(
     rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
 ) -> None:
@@ -306,6 +306,56 @@ async def test_events_are_found_since_a_moment(rig: StoreRig, console: ConsoleSt
     bodies, _ = await console.events(since=Micros(START_US), limit=50)
     assert len(bodies) == 20
     assert await console.events(since=Micros(rig.clock.us), limit=50) == ([], 20)
+
+
+@pytest.mark.parametrize(("how", "found"), EVENTS)
+async def test_the_newest_events_come_first_and_the_same_filters_leave_some_out(
+    rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
+) -> None:
+    await fill(rig.store, rig.account)
+    pages: list[list[int]] = []
+    after: int | None = None
+    while not pages or after is not None:
+        bodies, after = await console.newest_events(after=after, limit=PAGE, **how)
+        pages.append([int(body[-5:-4]) for body in bodies])
+    assert [number for page in pages for number in page] == found[::-1]
+    assert all(len(page) == PAGE for page in pages[:-1])
+
+
+async def test_the_events_of_an_execution_are_found_among_very_many_without_looking_at_those(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 2)
+    for number in range(1, 9):
+        await rig.store.record(executed(rig.account, number))
+    await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
+    for _ in range(2):
+        after: int | None = None
+        found: list[bytes] = []
+        while not found or after is not None:
+            bodies, after = await console.newest_events(execution=execution_id(1), after=after, limit=1)
+            found += bodies
+        assert [body[-4:-2] for body in found] == [b"-2", b"-1"]
+        monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as if an execution had very many
+
+
+async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_looked_at_so_many(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(1, 13):
+        await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
+        rig.clock.us += 60 * SECOND_US
+    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
+    since = Micros(rig.clock.us - 150 * SECOND_US)
+    found, after = await console.newest_events(since=since, limit=50)
+    assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
+    numbers: list[int | None] = [None]
+    bodies: list[bytes] = []
+    for _ in range(3):
+        found, after = await console.newest_events(types={EventType.EXECUTION_PAUSED}, after=numbers[-1], limit=5)
+        bodies += found
+        numbers.append(after)
+    assert (len(bodies), numbers) == (1, [None, 8, 3, None])
 
 
 INSERT = (
@@ -425,6 +475,40 @@ async def test_problems_are_listed_open_closed_and_all(
         monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many are open
     ((row, *_), _) = await console.problems(is_open=True, limit=1)
     assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ({"kinds": ["account.degraded"]}, [9]),
+        ({"kinds": ["account.degraded", "execution.overdue"]}, [3, 2, 1, 9]),
+        ({"kinds": ["sink.failing"]}, []),
+        ({"accounts": ["default"]}, [3, 2, 1, 9]),
+        ({"accounts": ["other"]}, []),
+        ({"is_of_pipeline": lambda name: name == f"default/{PIPELINE}"}, [3, 2, 1]),
+        ({"is_of_pipeline": lambda _: False}, []),
+        ({"since": Micros(START_US + 2)}, [3, 2]),
+        ({"is_open": True, "kinds": ["execution.overdue"], "since": Micros(START_US + 2)}, [3]),
+        ({"is_open": False, "accounts": ["default"]}, [2]),
+    ],
+)
+async def test_problems_are_listed_by_kind_account_pipeline_and_opening(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], found: list[int]
+) -> None:
+    await open_problems(rig.store, rig.account, rig.clock)
+    for _ in range(2):
+        pages = await walk(lambda after: console.problems(after=after, limit=2, **how))
+        assert [UUID(bytes=row.id).int for page in pages for row in page] == found
+        monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many are open
+
+
+async def test_problems_end_at_the_first_that_opened_earlier(
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_problems(rig.store, rig.account, rig.clock)
+    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 3)
+    rows, after = await console.problems(since=Micros(START_US + 2), limit=5)
+    assert ([UUID(bytes=row.id).int for row in rows], after) == ([3, 2], None)
 
 
 async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, console: ConsoleStore) -> None:

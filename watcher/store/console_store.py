@@ -20,7 +20,7 @@ from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.history_store import HistoryStore
 from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
-from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem, source
+from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem
 
 LOOKED_AT_COUNT = 5_000
 """Rows that a page looks at, at most: then it ends early, with a cursor."""
@@ -175,14 +175,7 @@ class ConsoleStore(HistoryStore):
         processes may have transactions under way, whose events have lower numbers: so a page ends before a number that
         is missing, unless the event behind it is older than those last.
         """
-        wanted: list[Any] = [event.c.recorded_at >= since]
-        if types is not None:
-            wanted.append(event.c.type.in_(types))
-        if pipelines:
-            wanted.append(event.c.pipeline.in_(pipelines))
-        for key, value, is_there in labels:  # quotes within a label are escaped, so these four are its own
-            of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
-            wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
+        wanted = _wanted_events(types, pipelines, labels, since)
         settled_at = _TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
         count = LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
 
@@ -192,9 +185,8 @@ class ConsoleStore(HistoryStore):
                 start = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
             rows = select(event.c.id, event.c.body).where(event.c.id > start, *wanted).limit(limit)
             if execution is not None:  # nothing of it is missing in between: its owner writes one after the other
-                keys = {"accounts": list(names_of(connection, "account")), "executions": [execution_key(execution)]}
                 rows = rows.where(event.c.stream == bindparam("stream")).order_by(event.c.sequence)
-                streams = [{"stream": row.stream} for row in connection.execute(_EXECUTIONS, keys)]
+                streams = [{"stream": stream} for stream in _streams(connection, execution)]
                 found = [row for stream in streams for row in connection.execute(rows, stream)]
                 return [row.body for row in found], found[-1].id if found else start
             window = {"at": start, "settled_at": settled_at, "limit": count}
@@ -202,6 +194,36 @@ class ConsoleStore(HistoryStore):
             end = before_gap if before_gap is not None else last or start
             found = list(connection.execute(rows.where(event.c.id <= end).order_by(event.c.id)))
             return [row.body for row in found], found[-1].id if len(found) == limit else end
+
+        return await self._store.read(read)
+
+    async def newest_events(
+        self,
+        *,
+        types: Collection[EventType] | None = None,
+        pipelines: Collection[str] = (),
+        labels: Iterable[tuple[str, str, bool]] = (),
+        execution: str | None = None,
+        since: Micros = NEVER,
+        after: int | None = None,
+        limit: int,
+    ) -> tuple[Sequence[bytes], int | None]:
+        """Return the bodies of events, the last recorded first, and the number to go on behind, if there are more.
+
+        This is not for followers: a transaction under way may add an event with a lower number than those of a page.
+        """
+        behind = None if after is None else Position("", after, after)
+
+        def read(connection: Connection) -> tuple[Sequence[bytes], int | None]:
+            wanted, few = _wanted_events(types, pipelines, labels, since), None
+            if execution is not None:
+                wanted.append(event.c.stream.in_(_streams(connection, execution)))
+                few = [wanted]
+            lowest = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
+            found, position = _page(connection, _EVENT, few, wanted, behind, limit, lowest)
+            rows = connection.execute(_EVENTS.where(event.c.id.in_([row.key for row in found])))
+            bodies = [row.body for row in sorted(rows, key=attrgetter("id"), reverse=True)]
+            return bodies, None if position is None else position.at
 
         return await self._store.read(read)
 
@@ -232,16 +254,31 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def problems(
-        self, *, is_open: bool | None = None, pipeline: str | None = None, after: Position | None = None, limit: int
+        self,
+        *,
+        is_open: bool | None = None,
+        kinds: Collection[str] = (),
+        accounts: Collection[str] = (),
+        is_of_pipeline: Callable[[str], bool] | None = None,
+        since: Micros = NEVER,
+        after: Position | None = None,
+        limit: int,
     ) -> Rows:
-        """Return problems, the last opened first; of one pipeline (account/id), if that is given."""
+        """Return problems, the last opened first; of some pipelines, by their names (account/id), if that is given."""
 
         def read(connection: Connection) -> Rows:
-            wanted = [] if is_open is None else [problem.c.closed_at.is_(None) == is_open]
-            if pipeline is not None:
-                of_it = select(source.c.id).where(source.c.kind == "pipeline", source.c.name == pipeline)
-                wanted.append(problem.c.pipeline_id == of_it.scalar_subquery())
-            found, position = _page(connection, _PROBLEM, [wanted] if is_open else None, wanted, after, limit)
+            # Without "+ 0" SQLite reads open problems by the index of all.
+            wanted: list[Any] = [problem.c.opened_at + 0 >= since]
+            if is_open is not None:
+                wanted.append(problem.c.closed_at.is_(None) if is_open else problem.c.closed_at.is_not(None))
+            if kinds:
+                wanted.append(problem.c.kind.in_(kinds))
+            if accounts:
+                wanted.append(problem.c.source_id.in_(_numbers(connection, "account", accounts.__contains__)))
+            if is_of_pipeline is not None:
+                wanted.append(problem.c.pipeline_id.in_(_numbers(connection, "pipeline", is_of_pipeline)))
+            few = [wanted] if is_open else None
+            found, position = _page(connection, _PROBLEM, few, wanted, after, limit, since)
             return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
@@ -335,13 +372,17 @@ def _page(
     wanted: Iterable[Any],
     after: Position | None,
     limit: int,
+    lowest: int = NEVER,
 ) -> Rows:
-    """Return a page of a list: of the rows that the scopes `few` have, unless these are many, else of its window."""
+    """Return a page of a list: of the rows that the scopes `few` have, unless these are many, else of its window.
+
+    The window ends at `lowest`.
+    """
     is_wanted = and_(true(), *wanted).label("is_wanted")
     all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)
     found = [row for scope in few or () for row in connection.execute(all_.where(*scope))]
     if few is None or len(found) > FEW_COUNT:
-        return _look(connection, list_, (), wanted, after, limit)
+        return _look(connection, list_, (), wanted, after, limit, LOOKED_AT_COUNT, lowest)
     found = [row for row in found if row.is_wanted and (after is None or _place(row) < after)]
     return _cut(sorted(found, key=_place, reverse=True), None, limit)
 
@@ -424,6 +465,29 @@ _WINDOW = text(
 _LAST_NUMBER = text("SELECT max(id) FROM event")
 _NEXT = text("SELECT id, recorded_at FROM event WHERE id > :at ORDER BY id LIMIT 1")
 _EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
+_EVENT = _List(event.c.id, event.c.id)
+
+
+def _wanted_events(
+    types: Collection[EventType] | None,
+    pipelines: Collection[str],
+    labels: Iterable[tuple[str, str, bool]],
+    since: Micros,
+) -> list[Any]:
+    wanted: list[Any] = [event.c.recorded_at >= since]
+    if types is not None:
+        wanted.append(event.c.type.in_(types))
+    if pipelines:
+        wanted.append(event.c.pipeline.in_(pipelines))
+    for key, value, is_there in labels:  # quotes within a label are escaped, so these four are its own
+        of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
+        wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
+    return wanted
+
+
+def _streams(connection: Connection, execution: str) -> Sequence[bytes]:
+    keys = {"accounts": list(names_of(connection, "account")), "executions": [execution_key(execution)]}
+    return [row.stream for row in connection.execute(_EXECUTIONS, keys)]
 
 
 def _number_before(connection: Connection, moment: int) -> int:
@@ -469,6 +533,10 @@ _PROBLEMS = text(
     " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
     " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence WHERE problem.id IN :ids"
 ).bindparams(bindparam("ids", expanding=True, type_=problem.c.id.type))
+
+
+def _numbers(connection: Connection, kind: str, is_wanted: Callable[[str], bool]) -> Sequence[int]:
+    return [number for number, name in names_of(connection, kind).items() if is_wanted(name)]
 
 
 def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:

@@ -5,6 +5,7 @@ A handler takes the console, what the path names, and what was asked; it returns
 """
 
 import asyncio
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,12 +73,17 @@ async def status(console: Console) -> models.Status:
     return await console.status.get()
 
 
-async def problems(
-    console: Console, asked: models.ProblemQuery, pipeline: str | None = None
-) -> models.Page[models.Problem]:
+async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.Problem]:
     """Return problems: the last opened first."""
-    is_open, after = {"open": True, "closed": False, "all": None}[asked.state], _position(asked, "")
-    rows, last = await console.store.problems(is_open=is_open, pipeline=pipeline, after=after, limit=asked.limit)
+    rows, last = await console.store.problems(
+        is_open={"open": True, "closed": False, "all": None}[asked.state],
+        kinds=asked.kind,
+        accounts=asked.account,
+        is_of_pipeline=_is_of_pipeline(console, asked) if asked.pipeline or asked.label else None,
+        since=_since(console, asked),
+        after=_position(asked, ""),
+        limit=asked.limit,
+    )
     return models.Page[models.Problem](items=await _problems(console, rows), next=_cursor(last))
 
 
@@ -113,18 +119,9 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
             if not _ID_BEGINNING.fullmatch(beginning):
                 return models.Page[models.Execution](items=[])
 
-    def is_of_pipeline(name: str) -> bool:
-        account, _, id_ = name.rpartition("/")
-        labels = watches[name].labels if name in watches else {}
-        return (
-            (not asked.account or account in asked.account)
-            and (not asked.pipeline or id_ in asked.pipeline)
-            and (not named or name in named)
-            and all((labels.get(key) == value) == is_there for key, value, is_there in _labels(asked.label))
-        )
-
+    is_of_pipeline = _is_of_pipeline(console, asked)
     rows, last = await console.store.executions(
-        is_of_pipeline=is_of_pipeline,
+        is_of_pipeline=lambda name: is_of_pipeline(name) and (not named or name in named),
         statuses=asked.status,
         ended_since=_since(console, asked),
         id_beginning=beginning,
@@ -149,16 +146,28 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
     """Return events in the order of recording: whoever asks again with the last cursor misses none."""
-    bodies, last = await console.store.events(
-        types=types_matching(tuple(asked.type)) if asked.type else None,
-        pipelines=asked.pipeline,
-        labels=_labels(asked.label),
-        execution=None if asked.execution is None else str(asked.execution),
-        since=_since(console, asked),
-        after=None if asked.after is None else int(asked.after),
-        limit=asked.limit,
-    )
+    bodies, last = await console.store.events(**_of_events(console, asked))
     return models.Page[models.Event](items=list(map(models.Event.model_validate_json, bodies)), next=str(last))
+
+
+async def newest_events(console: Console, asked: models.EventQuery) -> models.Page[Any]:
+    """Return what events say, the last recorded first; only pages show this."""
+    bodies, last = await console.store.newest_events(**_of_events(console, asked))
+    items = [shown.alert(console, json.loads(body)) for body in bodies]
+    return models.Page[Any](items=items, next=None if last is None else str(last))
+
+
+def _of_events(console: Console, asked: models.EventQuery) -> Mapping[str, Any]:
+    """Return which events are asked for, as the store takes it."""
+    return {
+        "types": types_matching(tuple(asked.type)) if asked.type else None,
+        "pipelines": asked.pipeline,
+        "labels": _labels(asked.label),
+        "execution": None if asked.execution is None else str(asked.execution),
+        "since": _since(console, asked),
+        "after": None if asked.after is None else int(asked.after),
+        "limit": asked.limit,
+    }
 
 
 async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
@@ -335,6 +344,22 @@ def _since(console: Console, asked: models.PipelineQuery) -> Micros:
     if isinstance(asked.since, float):
         return Micros(console.clock.steady_us() - round(asked.since * 1e6))
     return to_us(asked.since)
+
+
+def _is_of_pipeline(console: Console, asked: models.ExecutionQuery | models.ProblemQuery) -> Callable[[str], bool]:
+    """Return a function that says whether a pipeline (`account/id`) is asked for."""
+    watches, labels = shown.watches(console), _labels(asked.label)
+
+    def is_asked_for(name: str) -> bool:
+        account, _, id_ = name.rpartition("/")
+        its = watches[name].labels if name in watches else {}
+        return (
+            (not asked.account or account in asked.account)
+            and (not asked.pipeline or id_ in asked.pipeline)
+            and all((its.get(key) == value) == is_there for key, value, is_there in labels)
+        )
+
+    return is_asked_for
 
 
 def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:

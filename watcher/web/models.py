@@ -7,7 +7,7 @@ something is hostile text: whoever shows it escapes it.
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -116,6 +116,18 @@ class PipelineRef(Answer):
     name: str | None = None
 
 
+class PipelineQuery(PageQuery):
+    """Which pipelines, and since when."""
+
+    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
+    label: Sequence[LabelFilter] = Field(
+        default=(), description="All of these labels: `team:sales`, or `!env:dev` for what is without it."
+    )
+    since: Span | When | None = Field(
+        default=None, description="Ended, recorded or opened no longer ago than `2h`, or since a time."
+    )
+
+
 # Problems
 
 
@@ -137,11 +149,14 @@ class Latest(Answer):
     error: str | None = None
 
 
+ProblemKind: TypeAlias = Literal[tuple(sorted(each.value for each in PROBLEM_KINDS))]  # type: ignore[valid-type]
+
+
 class Problem(Answer):
     """Something that began and has not ended, or has: what it is about, how bad, since when, and who took it."""
 
     id: Id
-    kind: Literal[tuple(sorted(PROBLEM_KINDS))]  # type: ignore[valid-type]
+    kind: ProblemKind
     severity: Severity
     title: str
     reason: str
@@ -163,10 +178,12 @@ class Problem(Answer):
     acknowledged: Acknowledgement | None = None
 
 
-class ProblemQuery(PageQuery):
-    """Which problems: newest first."""
+class ProblemQuery(PipelineQuery):
+    """Which problems, the last opened first; with a pipeline or a label none of accounts and sinks."""
 
     state: Literal["open", "closed", "all"] = Field(default="open", description="Which of them.")
+    kind: Sequence[ProblemKind] = Field(default=(), description="Any of these.")
+    account: Sequence[Word] = Field(default=(), description="Any of these.")
 
 
 class PersonalRequest(Asked):
@@ -250,18 +267,6 @@ class Execution(Answer):
     node: str | None = Field(default=None, description="The first node that failed.")
     labels: Mapping[str, str] = {}
     link: str | None = None
-
-
-class PipelineQuery(PageQuery):
-    """Which pipelines, and since when."""
-
-    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
-    label: Sequence[LabelFilter] = Field(
-        default=(), description="All of these labels: `team:sales`, or `!env:dev` for what is without it."
-    )
-    since: Span | When | None = Field(
-        default=None, description="Ended, or recorded, no longer ago than `2h`, or since a time."
-    )
 
 
 class ExecutionQuery(PipelineQuery):

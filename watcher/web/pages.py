@@ -276,7 +276,7 @@ async def _pipeline(console: Console, status: models.Status, request: web.Reques
     if span not in SPANS:
         raise api.RefusedError(HTTPStatus.BAD_REQUEST, f"span: write one of {', '.join(SPANS)}")
     span_us, length_us = SPANS[span]
-    problems = await api.problems(console, models.ProblemQuery(limit=200), f"{account}/{id_}")
+    problems = await api.problems(console, models.ProblemQuery(account=[account], pipeline=[id_], limit=200))
     latest = models.ExecutionQuery(account=[account], pipeline=[id_], limit=20)
     return {
         "it": it,

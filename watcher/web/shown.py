@@ -87,9 +87,17 @@ def _alert(console: Console, row: AnyRow) -> Alert:
     """Return the opening of a problem with its newest failure, dated now, or when the problem was closed."""
     event, now = json.loads(row.body), console.clock.now()
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
-    if (known := console.pipelines.get(row.pipeline_name)) is not None:
-        data["pipeline"] = {**data["pipeline"], "name": known.name}
-    return Alert.of({**event, "data": data, "time": timestamp(from_us(row.closed_at) if row.closed_at else now)})
+    time = timestamp(from_us(row.closed_at) if row.closed_at else now)
+    return alert(console, {**event, "data": data, "time": time})
+
+
+def alert(console: Console, event: Mapping[str, Any]) -> Alert:
+    """Return what an event says, with the name that its pipeline has now."""
+    data = event["data"]
+    pipeline = data.get("pipeline", {})
+    if (known := console.pipelines.get(f"{data.get('account')}/{pipeline.get('id')}")) is not None:
+        data = {**data, "pipeline": {**pipeline, "name": known.name or pipeline.get("name")}}
+    return Alert.of({**event, "data": data})
 
 
 def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:

@@ -4,15 +4,16 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import psycopg
 import pytest
 from postgres import PostgresServer
-from sqlalchemy import ClauseElement, Connection, create_engine, text
+from sqlalchemy import ClauseElement, Connection, Engine, create_engine, event, text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbering_dialect
 from sqlalchemy.dialects.sqlite import dialect
-from stores import SetClock
+from stores import START_US, SetClock, open_soon
 
 from watcher.store import (
     account_store,
@@ -25,6 +26,7 @@ from watcher.store import (
     recording,
     sink_store,
 )
+from watcher.store.console_store import ConsoleStore
 from watcher.store.database import HotStatement
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.tables import metadata
@@ -179,6 +181,23 @@ def test_what_waits_for_a_dead_sink_is_not_looked_through(
         rows = connection.execute(cast("Any", plain(statement)), values).all()
     assert len(rows) == {2: 50 * (1 + (statement is deliveries.HEADS)), 3: 0}[values["of_sink"]]
     assert steps[0] < LITTLE
+
+
+@pytest.mark.parametrize("asked", [{}, {"since": START_US}, {"kinds": ["sink.failing"], "accounts": ["default"]}])
+async def test_open_problems_are_found_by_an_index_of_these_alone(tmp_path: Path, asked: dict[str, Any]) -> None:
+    plans: list[str] = []
+
+    def note(connection: Any, _cursor: object, statement: str, values: Any, *_: object) -> None:
+        if "FROM problem" in statement:
+            driver = connection.connection.driver_connection
+            plans.append(str(driver.execute(f"EXPLAIN QUERY PLAN {statement}", values).fetchall()))
+
+    store = await open_soon(tmp_path / "watcher.db", clock=SetClock())
+    event.listen(Engine, "before_cursor_execute", note)
+    await ConsoleStore(store).problems(is_open=True, limit=50, **asked)
+    event.remove(Engine, "before_cursor_execute", note)
+    await store.close()
+    assert ["USING INDEX problem_open" in plans[0], "problem_opened" in plans[0]] == [True, False]
 
 
 # PostgreSQL, which chooses by what is in its tables

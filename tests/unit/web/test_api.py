@@ -192,6 +192,27 @@ async def test_a_delivery_that_waits_says_for_what(desk: Desk) -> None:
     assert datetime.fromisoformat(last["nextTryAt"]) == from_us(later)
 
 
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("kind=execution.overdue", [OVERDUE]),
+        ("kind=execution.overdue,account.degraded", [DEGRADED, OVERDUE]),
+        ("kind=sink.failing", []),
+        ("account=default", [DEGRADED, OVERDUE]),
+        ("account=other", []),
+        (f"pipeline={PIPELINE}", [OVERDUE]),
+        (f"pipeline={PIPELINE}&account=other", []),
+        (f"pipeline={NAMED}", []),
+        ("label=team:sales", [OVERDUE]),
+        ("label=team:ops", []),
+        ("since=5s", [DEGRADED, OVERDUE]),
+        ("since=4s", [DEGRADED]),
+    ],
+)
+async def test_problems_are_filtered(desk: Desk, query: str, found: list[UUID]) -> None:
+    assert [each["id"] for each in (await desk.found(f"/problems?{query}"))["items"]] == [*map(str, found)]
+
+
 async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
     page = await desk.found("/problems")
     assert [each["kind"] for each in page["items"]] == ["account.degraded", "execution.overdue"]
@@ -322,6 +343,7 @@ async def test_a_scan_is_asked_for(desk: Desk) -> None:
         ("POST", "/status", 405, "this path takes GET"),
         ("GET", "/problems/00000000-0000-0000-0000-000000000077", 404, "there is no such problem"),
         ("GET", "/problems/x", 404, "32 hexadecimal digits"),
+        ("GET", "/problems?kind=execution.failed", 422, "kind: must be 'account.degraded', 'execution.overdue'"),
         ("POST", "/problems/x/ack", 404, "32 hexadecimal digits"),
         ("GET", f"/executions/default/{NAMED}/{execution_id(1)}", 404, "it is not watched"),
         ("GET", f"/executions/default/{PIPELINE}/x", 404, "there is no such execution"),
