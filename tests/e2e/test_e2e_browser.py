@@ -189,7 +189,7 @@ async def test_every_page_is_kept_current_fits_a_phone_and_can_be_used_by_keys(s
     await page.get_by_label("Switch between dark and light").click()
     assert await page.evaluate("document.documentElement.dataset.theme") == "light"
     pipeline = await page.locator("main a[href^='/pipelines/']").first.get_attribute("href")
-    paths = ("/", "/executions", execution, f"{pipeline}", problem, "/deliveries", "/silences")
+    paths = ("/", "/problems", problem, "/executions", execution, f"{pipeline}", "/events", "/deliveries", "/silences")
     for theme, width in (("light", 1280), ("dark", 360), ("dark", 1280), ("light", 320)):
         await page.set_viewport_size({"width": width, "height": 740})
         await page.evaluate(f"localStorage.setItem('theme', '{theme}')")

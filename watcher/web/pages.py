@@ -24,6 +24,7 @@ from watcher.config.models import Settings
 from watcher.domain.envelope import Json
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
@@ -44,7 +45,7 @@ PIPELINES_COUNT = 100
 """Pipelines on a page: thousands would make it slow."""
 
 ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
-"""Events whose deliveries are shown only on demand, unless they are dead letters."""
+"""Events that are shown only on demand, and so are their deliveries, unless they are dead letters."""
 
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
@@ -136,7 +137,9 @@ def page_routes(
         web.get("/executions", page("executions.html", _executions)),
         web.get("/executions/{account}/{pipeline}/{id}", page("execution.html", _execution)),
         web.get("/pipelines/{account}/{id}", page("pipeline.html", _pipeline)),
+        web.get("/problems", page("problems.html", _problems)),
         web.get("/problems/{id}", page("problem.html", _problem)),
+        web.get("/events", page("events.html", _events)),
         web.get("/deliveries", page("deliveries.html", _deliveries)),
         web.get("/silences", page("silences.html", _silences)),
         web.get("/e/{prefix}", page("executions.html", _by_prefix)),
@@ -288,6 +291,32 @@ async def _pipeline(console: Console, status: models.Status, request: web.Reques
     }
 
 
+async def _problems(console: Console, status: models.Status, request: web.Request) -> Found:
+    query = _read(models.ProblemQuery, request)
+    asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
+    return {
+        "asked": asked,
+        "page": await api.problems(console, asked),
+        "kinds": sorted(PROBLEM_KINDS),
+        "pipelines": _names(status),
+        "accounts": [each.name for each in status.accounts],
+        "filtered": bool(query.model_fields_set - {"after", "limit"}),
+    }
+
+
+async def _events(console: Console, status: models.Status, request: web.Request) -> Found:
+    query = _read(models.EventQuery, request)
+    hidden = () if query.type or query.execution else ROUTINE
+    return {
+        "asked": query,
+        "hidden": hidden,
+        "page": await api.newest_events(console, _without(hidden, query)),
+        "pipelines": _names(status),
+        "accounts": (),
+        "filtered": bool(query.model_fields_set - {"after", "limit"}),
+    }
+
+
 async def _problem(console: Console, status: models.Status, request: web.Request) -> Found:
     it = await api.problem(console, request.match_info["id"])
     if it.account is None or it.pipeline is None:
@@ -322,13 +351,18 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
 async def _deliveries(console: Console, status: models.Status, request: web.Request) -> Found:
     query = _read(models.DeliveryQuery, request)
     hidden = () if query.type or query.state == "dead" else ROUTINE
-    types = [each for each in EventType if each not in ROUTINE] if hidden else query.type
     return {
         "asked": query,
         "hidden": hidden,
-        "page": await api.deliveries(console, query.model_copy(update={"type": types})),
+        "page": await api.deliveries(console, _without(hidden, query)),
         "sinks": status.sinks,
     }
+
+
+def _without(hidden: Sequence[EventType], query: Q) -> Q:
+    """Return the query of a page that hides some types of events, unless it names types itself."""
+    types = [each for each in EventType if each not in hidden]
+    return query.model_copy(update={"type": types}) if hidden else query
 
 
 async def _silences(console: Console, status: models.Status, request: web.Request) -> Found:

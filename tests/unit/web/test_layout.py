@@ -22,7 +22,7 @@ from watcher.domain.timestamps import Micros
 from watcher.store.changes import ExecutionChange, Lease
 from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
-from watcher.store.tables import snapshot
+from watcher.store.tables import problem, snapshot
 
 pytestmark = [pytest.mark.long, pytest.mark.untraced, installed]
 
@@ -40,8 +40,11 @@ PAGES = (
     f"/executions/default/{PIPELINE}/{execution_id(FIRST)}",
     f"/executions/default/{PIPELINE}/{execution_id(1)}",
     f"/pipelines/default/{PIPELINE}",
+    "/problems",
     f"/problems/{OVERDUE}",
     f"/problems/{DEGRADED}",
+    "/events",
+    "/events?type=execution.*",
     "/deliveries",
     "/deliveries?type=*",
     "/deliveries?state=dead",
@@ -179,6 +182,40 @@ async def test_rows_of_pipelines_have_one_height_on_a_desk_and_headings_on_a_pho
         assert len(without) == (20 if path == "/" else 0), (path, without)  # the names of pipelines are headings
 
 
+async def test_rows_of_problems_and_events_have_one_height_on_a_desk_however_long_their_words_are(
+    desk: Desk, browser: Browser
+) -> None:
+    acknowledged = {"acked_at": desk.clock.us, "acked_by": "ana " * 16, "acked_until": desk.clock.us + 7_200_000_000}
+    taken = update(problem).where(problem.c.id == DEGRADED.bytes).values(**acknowledged)
+    await desk.store.write(lambda connection: connection.execute(taken))
+    person = await a_person(desk, browser)
+    for path in ("/problems", "/events"):
+        for width in (1280, 1201):
+            await person.page.set_viewport_size({"width": width, "height": 720})
+            await person.go(path)
+            rows = person.page.locator("tr[data-row]")
+            heights = await rows.evaluate_all("rows => rows.map(row => row.offsetHeight)")
+            assert (len(set(heights)), max(heights) <= 38) == (1, True), (path, width, heights)
+            assert await person.overflow() == 0
+    long = person.page.locator("td.text", has_text="upstream answered 503").first
+    assert LONG_ERROR[:200] in (await long.get_attribute("title") or "")
+
+
+async def test_a_row_of_problems_and_one_of_events_is_opened_by_keys(desk: Desk, browser: Browser) -> None:
+    person = await a_person(desk, browser)
+    page = person.page
+    await person.go("/")
+    for letter, row, address in (("p", 1, "/problems/*"), ("v", 1, "/executions/**")):
+        await page.keyboard.press("g")
+        await page.keyboard.press(letter)
+        await page.wait_for_url("**/problems" if letter == "p" else "**/events")
+        for _ in range(row):
+            await page.keyboard.press("j")
+        await page.keyboard.press("Enter")
+        await page.wait_for_url(f"**{address}")
+        assert await page.locator("h1").count() == 1
+
+
 async def test_a_column_without_a_value_on_the_page_is_not_shown(desk: Desk, browser: Browser) -> None:
     person = await a_person(desk, browser)
     headings = person.page.locator("th:visible")
@@ -190,6 +227,8 @@ async def test_a_column_without_a_value_on_the_page_is_not_shown(desk: Desk, bro
     assert (await headings.all_inner_texts())[-1] == "Settled, or next try"
     await person.go("/deliveries?state=dead")
     assert (await headings.all_inner_texts())[-1] == "Action"
+    await person.go("/problems")
+    assert (await headings.all_inner_texts())[-1] == "How long"  # nobody has acknowledged one
     unscripted = await a_person(desk, browser, java_script_enabled=False)
     await unscripted.go("/deliveries?state=dead")
     assert await unscripted.page.locator("th:visible").last.inner_text() == "Settled, or next try"

@@ -36,8 +36,10 @@ PAGES = (
     f"/executions/default/{PIPELINE}/{execution_id(1)}",
     f"/executions/default/{PIPELINE}/{execution_id(4)}",
     f"/pipelines/default/{PIPELINE}",
+    "/problems",
     f"/problems/{OVERDUE}",
     f"/problems/{DEGRADED}",
+    "/events",
     "/deliveries",
     "/silences",
 )
@@ -252,6 +254,150 @@ async def test_deliveries_of_new_and_running_are_shown_on_demand_and_as_dead_let
     assert await types("/deliveries?state=dead") == ["execution.running"]  # each is trouble
 
 
+def cells(body: str) -> list[list[str]]:
+    """Return the texts of a table, row by row."""
+    rows = body.partition("<tbody")[2].partition("</tbody")[0].split("<tr")[1:]
+    return [[Page(f"<td{cell}").says().replace("\xa0", " ").strip() for cell in row.split("<td")[1:]] for row in rows]
+
+
+async def close(desk: Desk, id_: UUID, *, after_s: int) -> None:
+    closed = update(problem).where(problem.c.id == id_.bytes).values(closed_at=START_US + after_s * 1_000_000)
+    await desk.store.write(lambda connection: connection.execute(closed))
+
+
+async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_them(desk: Desk) -> None:
+    await close(desk, OVERDUE, after_s=125)
+    acknowledged = {"acked_at": START_US, "acked_by": "ana", "acked_until": desk.clock.us + 7_200_000_000}
+    taken = update(problem).where(problem.c.id == DEGRADED.bytes).values(**acknowledged)
+    await desk.store.write(lambda connection: connection.execute(taken))
+    got = await get(desk, "/problems")
+    assert cells(got.body) == [
+        [
+            "✕ open",
+            "Account default: the API cannot be used",
+            "it cannot be reached (timeout)",
+            "00:00:05 UTC",
+            "for 0 s",
+            "by ana until 02:00:05 UTC",
+        ],
+        ["✓ closed", "Sales agent has been running for 6 m 10 s, limit 2 m", "", "00:00:00 UTC", "2 m 5 s", ""],
+    ]
+    assert got.page.values("tr", "data-key") == [str(DEGRADED), str(OVERDUE)]
+    assert got.page.values("tr", "class") == ["taken", "off"]
+    assert {f"/problems/{id_}" for id_ in (DEGRADED, OVERDUE)} <= {*got.page.values("a", "href")}
+
+
+async def test_an_open_problem_that_nobody_has_acknowledged_is_marked_by_its_severity(desk: Desk) -> None:
+    assert (await shown(desk, "/problems?state=open")).values("tr", "class") == ["fail", "warn"]
+
+
+async def test_problems_that_match_nothing_lead_to_all(desk: Desk, tmp_path: Path) -> None:
+    got = await get(desk, "/problems?state=closed&since=2h&kind=sink.failing")
+    assert "No closed problems match within 2h." in got.page.says()
+    assert "/problems?state=closed&kind=sink.failing" in got.page.values("a", "href")
+    got = await get(desk, "/problems?state=closed")
+    assert "No closed problems match. Show all" in got.page.says()
+    assert got.page.values("option", "selected") == ["", ""]  # the state, and any time
+    (tmp_path / "empty").mkdir()
+    async with a_desk(tmp_path / "empty", is_filled=False) as empty:
+        assert "No problem has opened yet" in (await shown(empty, "/problems")).says()
+        assert "No other events. Show all" in (await shown(empty, "/events")).says()
+
+
+async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: Desk) -> None:
+    account = await claim(desk.store, "account", "default")
+    late: dict[str, Any] = data_of(EventType.EXECUTION_FAILED, 11)
+    late["observed"]["delaySeconds"] = 240
+    ended: dict[str, Any] = {"ended_at": desk.clock.us}
+    await desk.store.record(executed(account, "execution.failed", number=11, data=late, **ended))
+    chat = await claim(desk.store, "sink", "chat")
+    failing = entry(EventType.SINK_FAILING, source="/sinks/chat", data={"sink": "chat"})
+    await desk.store.record(SourceChange(chat, 0, 1, "failing", (failing,)))
+    got = await get(desk, "/events")
+    about = f"{execution_id(11)} Sales agent"
+    gap = "Sales agent: executions may have been missed"
+    assert cells(got.body)[:4] == [
+        ["00:00:00 UTC", "✕ sink.failing", "problem chat", "Sink chat is failing (503)", ""],
+        [
+            "00:00:00 UTC seen 4 m later",
+            "✕ execution.failed",
+            about,
+            "Sales agent failed at Greeting",
+            "upstream timeout after 30 s",
+        ],
+        [
+            "00:00:00 UTC",
+            "✕ account.degraded",
+            "problem default",
+            "Account default: the API cannot be used",
+            "it cannot be reached (timeout)",
+        ],
+        ["00:00:00 UTC", "! pipeline.gap", "Sales agent", gap, "more came than could be read, at most 12 of them"],
+    ]
+    for link in (
+        "/deliveries?sink=chat",
+        f"/executions/default/{PIPELINE}/{execution_id(11)}",
+        f"/pipelines/default/{PIPELINE}",
+        f"/problems/{DEGRADED}",
+        f"/problems/{OVERDUE}",
+    ):
+        assert link in got.page.values("a", "href"), link
+    assert "{" not in got.page.text
+
+
+async def test_an_event_of_every_type_has_a_row_with_words(desk: Desk) -> None:
+    chat = await claim(desk.store, "sink", "chat")
+    entries = tuple(
+        entry(type_, number=50, sequence=sequence, source="/sinks/chat") for sequence, type_ in enumerate(EventType, 1)
+    )
+    await desk.store.record(SourceChange(chat, 0, len(entries), None, entries))
+    found = cells((await get(desk, f"/events?type=*&limit={len(entries)}")).body)
+    assert [row[1].partition(" ")[2] for row in found] == [*EventType][::-1]
+    assert all(row[3] for row in found)
+
+
+async def test_events_have_the_name_that_their_pipeline_has_now(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, watch=[SALES | {"name": "Sales, new"}]) as desk:
+        says = (await shown(desk, "/events")).says()
+        assert "Sales, new failed at Greeting" in says
+        assert "Sales agent" not in says
+
+
+async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(desk: Desk) -> None:
+    async def types(path: str) -> set[str]:
+        return set(re.findall(r"</i> ([a-z]+\.[a-z]+)</span>", (await get(desk, path)).body))
+
+    assert "execution.running" not in await types("/events")
+    assert "execution.running" in await types("/events?type=*")
+    assert await types(f"/events?execution={execution_id(2)}") == {"execution.running", "execution.paused"}
+    assert await types("/events?type=execution.f*,pipeline.*") == {"execution.failed", "pipeline.gap"}
+    page = await shown(desk, "/events?since=2h")
+    assert "Without execution.new and execution.running. Show all" in page.says()
+    assert "/events?since=2h&type=%2A" in page.values("a", "href")
+    assert "All events. Show fewer" in (await shown(desk, "/events?type=*")).says()
+
+
+async def test_events_go_on_with_the_older_ones_and_lead_back_to_the_newest(desk: Desk) -> None:
+    found: list[str] = []
+    path = "/events?limit=3&type=*"
+    for _ in range(3):
+        page = await shown(desk, path)
+        found += page.values("tr", "data-key")
+        path = next((each for each in page.values("a", "href") if "after=" in each), path)
+    assert len(found) == len(set(found)) == 9
+    assert page.values("a", "rel") == []
+    assert "« First page" in page.says()
+
+
+async def test_problems_and_events_are_in_the_navigation_and_among_the_keys(desk: Desk) -> None:
+    script = (Path(pages.__file__).parent / "static" / "watcher.js").read_text(encoding="utf-8")
+    for path, name, letter in (("/problems", "Problems", "p"), ("/events", "Events", "v")):
+        got = await get(desk, path)
+        assert f'<a href="{path}" aria-current=page>{name}</a>' in got.body
+        assert f"g {letter}{name.lower()}" in got.page.says()
+        assert f'{letter}: "{path}"' in script
+
+
 async def test_every_value_of_a_row_has_its_heading_where_there_is_no_room_for_columns(desk: Desk) -> None:
     for path in PAGES:
         cells = [attributes for tag, attributes in (await shown(desk, path)).tags if tag == "td"]
@@ -297,6 +443,16 @@ async def test_pages_use_the_words_of_the_field(desk: Desk) -> None:
         ("/executions?label=team:ops", 0),
         ("/deliveries?state=dead", 1),
         ("/deliveries?sink=chat", 0),
+        ("/problems?state=&kind=", 2),
+        ("/problems?state=closed", 0),
+        ("/problems?kind=account.degraded&state=open", 1),
+        ("/problems?label=team:sales", 1),
+        (f"/problems?pipeline={PIPELINE}&account=default", 1),
+        ("/problems?since=4s", 1),
+        ("/events?type=execution.*&since=1h", 7),
+        ("/events?label=!team:sales", 1),
+        (f"/events?pipeline={NAMED}", 0),
+        (f"/events?execution={execution_id(1)}", 2),
         ("/?label=team:ops", 1),
         ("/?state=failing", 1),
         ("/?state=idle&sort=name", 1),
@@ -335,6 +491,9 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         ("/pipelines/default/x", 404, "no such pipeline"),
         (f"/problems/{execution_id(99)}", 404, "Not foundThere is no such problem"),
         ("/deliveries?state=lost", 400, "state:"),
+        ("/problems?kind=execution.failed", 400, "kind: must be 'account.degraded'"),
+        ("/events?execution=9a1b", 400, "execution: must be a valid UUID"),
+        ("/events?after=.1.00", 400, "after: is no cursor of this list"),
         ("/executions?label=team", 400, "label:"),
         ("/executions?since=foo", 400, "since: is not a duration"),
         ("/executions?after=x", 400, "after: is no cursor of this list"),

@@ -202,7 +202,7 @@
     if (!next) return;
     if (at >= 0) all[at].classList.remove("at");
     next.classList.add("at");
-    const link = $(next.closest("table.list") ? "a.id" : "a", next);
+    const link = $("a.id", next) || $("a", next);
     if (link) link.focus({ preventScroll: true });
     next.scrollIntoView({ block: "nearest" });
   };
@@ -217,7 +217,7 @@
     u: () => { utc = !utc; store("utc", utc ? "yes" : "no"); tick(document); live(); },
     "?": () => $("#keys").showModal(),
   };
-  const places = { o: "/", e: "/executions", d: "/deliveries", s: "/silences" };
+  const places = { o: "/", p: "/problems", e: "/executions", v: "/events", d: "/deliveries", s: "/silences" };
   const press = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || $("#keys").open) return;
     if (event.target.matches("input,select,textarea")) { if (event.key === "Escape") event.target.blur(); return; }
