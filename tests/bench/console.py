@@ -1,7 +1,8 @@
 """How long API and pages take to answer over a store with very much in it, on both databases.
 
 100,000 executions are open, 400,000 have ended, of 20, 200 or 1,000 pipelines; each has two events, and each event a
-delivery to two sinks. A few wait, a few are dead, some problems are open. Nothing is recorded while it is measured.
+delivery to two sinks. A few wait, a few are dead, 250 of 100,000 problems are open. Nothing is recorded while it is
+measured.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.sql_store import open_store
+from watcher.web.access import access
 from watcher.web.api import API, api_routes
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
@@ -41,7 +43,7 @@ from watcher.web.server import HttpServer
 PIPELINES_COUNTS = (20, 200, 1_000)
 EVENT_PIPELINES_COUNT = 20
 OPEN_COUNT, EXECUTIONS_COUNT = 100_000, 500_000
-PROBLEMS_COUNT = 500
+PROBLEMS_COUNT, OPEN_PROBLEMS_COUNT = 100_000, 250
 WAITING_COUNT, DEAD_COUNT = 200, 5_000
 SECOND_US = 1_000_000
 COLUMNS: Mapping[str, str] = {
@@ -151,9 +153,9 @@ def _deliveries(now: int) -> Iterator[Row]:
 
 def _problems(now: int) -> Iterator[Row]:
     for nth in range(PROBLEMS_COUNT):
-        number = EXECUTIONS_COUNT - nth * 100
+        number = EXECUTIONS_COUNT - nth * 5
         key = _key("execution", number)
-        closed_at = None if nth % 2 else now
+        closed_at = None if nth % 2 and nth < 2 * OPEN_PROBLEMS_COUNT else now
         about = (1, 10, key, now - nth * SECOND_US, closed_at)
         yield _key("problem", nth), EventType.EXECUTION_OVERDUE.value, *about, _key("stream", key), 2
 
@@ -274,6 +276,9 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "deliveries, waiting, of a type there is none of": "/deliveries?state=waiting&type=pipeline.gap",
         "problems": "/problems?limit=200",
         "problems, closed": "/problems?state=closed&limit=200",
+        "problems, of a kind there is none of": "/problems?state=all&kind=pipeline.silent",
+        "problems, open, of a kind there is none of": "/problems?kind=pipeline.silent",
+        "problems, a label, since 2 h": "/problems?state=all&label=team:team-1&since=2h&limit=200",
         "one problem": f"/problems/{of_problem}",
         "silences": "/silences",
     }
@@ -287,7 +292,16 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "page /executions, a label": "/executions?label=team:team-1",
         "page of an execution": f"/executions/{ended}",
         "page of a pipeline": f"/pipelines/default/{FIRST}",
+        "page /problems": "/problems",
+        "page /problems, of a pipeline, 200": f"/problems?pipeline={FIRST}&limit=200",
+        "page /problems, open, 200": "/problems?state=open&limit=200",
         "page of a problem": f"/problems/{of_problem}",
+        "page /events": "/events",
+        "page /events, 200 in the middle": f"/events?limit=200&after={EXECUTIONS_COUNT}",
+        "page /events, all since 10 min, 200": "/events?type=*&since=10m&limit=200",
+        "page /events, of a type there is none of": "/events?type=pipeline.gap",
+        "page /events, a label, 200": "/events?label=team:team-1&limit=200",
+        "page /events of an execution": f"/events?execution={_id_of(ENDED)}",
         "page /deliveries": "/deliveries",
         "page /deliveries, 200": "/deliveries?limit=200",
         "page /silences": "/silences",
@@ -304,7 +318,8 @@ async def ask(
     given = settings(pipelines_count)
     console = unserved(store, lambda: given, clock=clock, operator=StandInOperator(store))
     routes = [*api_routes(lambda: console), *page_routes(lambda: console, lambda: given, clock)]
-    server = HttpServer(routes, clock=clock)
+    allowed = access(lambda: given, listen="127.0.0.1:0", clock=clock)
+    server = HttpServer(routes, clock=clock, access=[allowed])
     port = await server.listen(Address("127.0.0.1", 0))
     paths = requests(now, pipelines_count)
     took: dict[str, list[float]] = {name: [] for name in paths}
