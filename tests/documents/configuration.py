@@ -96,7 +96,7 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
     own = get_annotations(block) if issubclass(block, SinkSettings) else block.model_fields
-    for name, field in ((name, block.model_fields[name]) for name in own):
+    for name, field in ((name, block.model_fields[name]) for name in own if name in block.model_fields):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
         if inner is not None:

@@ -95,12 +95,14 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 )
 
 
-def failure(kind: str) -> TransportFailedError:
+def failure(kind: str, remedies: Mapping[str, str] = REMEDIES) -> TransportFailedError:
     """Return the failure of this kind."""
-    return TransportFailedError(kind, remedy=REMEDIES.get(kind, ""))
+    return TransportFailedError(kind, remedy=remedies.get(kind, ""))
 
 
-def failure_of(error: Exception, *, by_proxy: bool) -> TransportFailedError:
+def failure_of(
+    error: BaseException, *, by_proxy: bool = False, remedies: Mapping[str, str] = REMEDIES
+) -> TransportFailedError:
     """Return what an error of a request means, without its text, which may hold an address or a path.
 
     Of TLS the remedy says what OpenSSL says. `by_proxy` says that every connection is one to a proxy.
@@ -112,11 +114,11 @@ def failure_of(error: Exception, *, by_proxy: bool) -> TransportFailedError:
     candidates = (error.__cause__, getattr(error, "certificate_error", None), error)
     if (tls := next((each for each in candidates if isinstance(each, ssl.SSLError)), None)) is not None:
         said = getattr(tls, "verify_message", "") or (getattr(tls, "reason", None) or "").lower().replace("_", " ")
-        return TransportFailedError("tls", remedy=f"{said}: {REMEDIES['tls']}" if said else REMEDIES["tls"])
-    return failure(_kind_of(error))
+        return TransportFailedError("tls", remedy=f"{said}: {remedies['tls']}" if said else remedies["tls"])
+    return failure(_kind_of(error), remedies)
 
 
-def _kind_of(error: Exception) -> str:
+def _kind_of(error: BaseException) -> str:
     for type_, kind in _KINDS:
         if isinstance(error, type_):
             return kind

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 from uuid import UUID
 
 from pydantic import (
@@ -184,6 +184,8 @@ class GroupSettings(Block):
 class RemoteSettings(SinkSettings):
     """Common to all sinks but stdout: they may be slow, away, or asked too much of."""
 
+    groups_problems: ClassVar[bool] = True
+    """Whether an event of an execution's problem may go with others."""
     timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
     """How long one request may take."""
     rate_limit: Rate = Field(default=as_written("100/s"), examples=["60/m"])
@@ -207,11 +209,12 @@ class RemoteSettings(SinkSettings):
     @property
     def rules(self) -> WorkerRules:
         """Return how to send to it."""
+        group = self.group
         return WorkerRules(
             self.retry.schedule,
             self.retry.give_up_after_s,
             self.rate_limit,
-            group=None if self.group is None else GroupRules(self.group.by, self.group.wait_s, self.group_count),
+            group=None if group is None else GroupRules(group.by, group.wait_s, self.group_count, self.groups_problems),
             after_s=self.after_s or 0.0,
             remind_every_s=self.remind_every_s,
         )
@@ -246,6 +249,15 @@ PemPath = Annotated[
 """A path, as it is written; the loader puts the `PemFile` in its place."""
 
 
+def client_context(ca_file: PemFile | None) -> ssl.SSLContext:
+    """Return how to connect to a server whose certificate is of these CAs, else of the system's."""
+    try:
+        return ssl.create_default_context(cafile=None if ca_file is None else ca_file.path)
+    except OSError:
+        remedy = "write it as PEM, which begins with -----BEGIN CERTIFICATE-----"
+        raise InvalidValueError("holds no certificate, or a broken one", remedy=remedy, at="ca_file") from None
+
+
 class TlsSettings(Block):
     """`{ca_file: …, cert_file: …, key_file: …}`: the first alone, the other two, or all three."""
 
@@ -268,11 +280,7 @@ class TlsSettings(Block):
     @cached_property
     def context(self) -> ssl.SSLContext:
         """Return how to connect. It is no part of what is compared when the configuration is read again."""
-        try:
-            context = ssl.create_default_context(cafile=None if self.ca_file is None else self.ca_file.path)
-        except OSError:
-            remedy = "write it as PEM, which begins with -----BEGIN CERTIFICATE-----"
-            raise InvalidValueError("holds no certificate, or a broken one", remedy=remedy, at="ca_file") from None
+        context = client_context(self.ca_file)
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None and self.key_file is not None:
             try:  # without a password OpenSSL would ask for one on the terminal

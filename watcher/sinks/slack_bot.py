@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
 import structlog
@@ -130,6 +130,7 @@ def _api_url(value: str) -> str:
 class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
+    groups_problems: ClassVar = False
     type: Literal["slack_bot"] = Field(examples=["slack_bot"])
     """Posts in one Slack channel as an app: one message for each problem, updated when it is over."""
     token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(examples=["${SLACK_BOT_TOKEN}"])
@@ -152,9 +153,7 @@ class SlackBotSettings(HttpSinkSettings):
     @property
     def rules(self) -> WorkerRules:
         """Return how to send to it: each event of a problem goes into the problem's own message."""
-        rules = super().rules
-        group = None if rules.group is None else replace(rules.group, problems=False)
-        return replace(rules, keeps_messages=True, group=group)
+        return replace(super().rules, keeps_messages=True)
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
