@@ -15,6 +15,7 @@ ENVIRON = {
     "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/workflows/1?sig=s3cret",
     "NTFY_TOKEN": "t",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
+    "SMTP_PASSWORD": "p",
     "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
     "WATCHER_DB_PASSWORD": "p",
 }

@@ -12,14 +12,17 @@ from uuid import UUID
 
 import pytest
 from fake_slack import FakeSlack
+from mail_server import MailServer
 from receiver import Receiver, answer, hangs, says, sink_to
 from sample_events import sample
+from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
+from watcher.sinks.email import EmailSettings
 from watcher.sinks.output import StdoutOutput
-from watcher.sinks.protocol import SendOutcome, Sink
+from watcher.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.sinks.stdout import StdoutSink
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
@@ -55,6 +58,17 @@ async def slack_bot() -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
+async def email() -> AsyncIterator[Target]:
+    async with MailServer() as server:
+        sink = EmailSettings.model_validate(server.block()).open(SinkContext(FakeClock()))
+        yield Target(
+            sink,
+            lambda: setattr(server, "hangs", True),
+            lambda: [mail.body("plain").encode() for mail in server.mails],
+        )
+
+
+@asynccontextmanager
 async def stdout() -> AsyncIterator[Target]:
     reading, writing = os.pipe()
     others = set(threading.enumerate())
@@ -76,7 +90,7 @@ async def stdout() -> AsyncIterator[Target]:
 
 webhook = partial(receiver, "webhook", "http://127.0.0.1")
 apprise = partial(receiver, "apprise", "json://127.0.0.1")
-MESSAGES, EVENTS = [apprise, slack_bot], [webhook, stdout]
+MESSAGES, EVENTS = [apprise, email, slack_bot], [webhook, stdout]
 """What makes a message of each event, and what sends it as it is."""
 
 

@@ -300,7 +300,7 @@ def _of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSetti
         last = f"the last of {len(messages)} messages goes after {spell_duration(last_s)}"
         problem = f"if all {len(watches)} pipelines fail at once, {last}"
         remedy = f"write group: {{by: [account]}}, or group: {{wait: {math.ceil(last_s / 60)}m}}"
-        yield document.remark((*path, "group"), problem, remedy=remedy, block=sink.group is None)
+        yield document.remark((*path, "group"), problem, remedy=remedy, block=document.get((*path, "group")) is None)
 
 
 def _group_fields(watch: WatchSettings) -> Mapping[str, object]:

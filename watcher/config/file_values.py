@@ -10,8 +10,7 @@ from pathlib import Path as FilePath
 from watcher.config.document import SECRET_BYTES, Document, FileError, Path, first_scalar, quoted
 from watcher.config.error_messages import field_at, model_at
 from watcher.runtime.settings import did_you_mean, file_twins
-from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import HttpSinkSettings, PemFile, TlsSettings
+from watcher.sinks.settings import PemFile, TlsSettings
 from watcher.sinks.webhook import PRESETS, TemplateFile
 
 PEM_BYTES = 1024 * 1024
@@ -41,8 +40,9 @@ def read_files(document: Document, *, directory: FilePath) -> None:
             _read_secret(document, (*block, key), directory)
     for name in document.table(("sinks",)):
         type_ = document.text(("sinks", name, "type")) or ""
-        if issubclass(SINK_KINDS.get(type_, object), HttpSinkSettings):
-            _read_tls(document, ("sinks", name, "tls"), directory)
+        for block in (("sinks", name), ("sinks", name, "tls")):
+            if (model := model_at(document, block)) and "ca_file" in model.model_fields:
+                _read_tls(document, block, directory)
         given = document.text(("sinks", name, "template"))
         if type_ == "webhook" and given is not None and given not in PRESETS:
             _read_template(document, ("sinks", name, "template"), directory / given)
@@ -143,8 +143,8 @@ def _shown(document: Document, twin: Path) -> str:
 
 def stand_in(document: Document, path: Path) -> None:
     """Put something in the place of a value that is excused; nothing where a default will do."""
-    if "tls" in path:  # a key file needs its certificate, and the other way round
-        document.table(path[:2]).pop("tls", None)
+    if "tls" in path or path[-1] == "ca_file":  # a key file needs its certificate, and the other way round
+        document.table(path[:2]).pop(str(path[2]), None)
         return
     if str(path[-1]).endswith("_file"):
         document.table(path[:-1]).pop(str(path[-1]), None)

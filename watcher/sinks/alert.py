@@ -290,6 +290,12 @@ class Alert:
         return title
 
     @property
+    def topic(self) -> str | None:
+        """Return what its problem is about, such as `Pipeline failing: Sales agent`: in each of its events the same."""
+        problem = self.problem
+        return f"{problem['kind'].replace('.', ' ').capitalize()}: {self._who()}" if problem else None
+
+    @property
     def overdue_text(self) -> str | None:
         """Return for how long an execution was overdue that no longer is."""
         problem = self.problem or {}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from watcher.sinks.apprise import AppriseSettings
+from watcher.sinks.email import EmailSettings
 from watcher.sinks.settings import SinkSettings
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.sinks.stdout import StdoutSettings
@@ -12,6 +13,7 @@ SINK_KINDS: Mapping[str, type[SinkSettings]] = {
     "stdout": StdoutSettings,
     "webhook": WebhookSettings,
     "slack_bot": SlackBotSettings,
+    "email": EmailSettings,
     "apprise": AppriseSettings,
 }
 """The settings of each, by the word in `type`."""

@@ -13,6 +13,10 @@ ACCOUNT = "accounts: {default: {api_key: k}}\n"
 WATCH = f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
 HOOK = "sinks:\n  ops:\n    type: webhook\n    url: https://h.example\n"
 BOT = "sinks: {chat: {type: slack_bot, token: '%s', channel: '%s'}}"
+MAIL = "sinks: {mail: {type: email, server: '%s', from: '%s', to: [%s]%s}}"
+GOOD = ("smtp.example.com", "w@example.com", "o@example.com")
+SERVER = "1:37: sinks.mail.server: is not host:port; write it like smtp.example.com:587"
+ADDRESS = "is not an address of mail; write it alone, like ops@example.com"
 BAD_KEY = (
     "is empty, or holds spaces, quotes or other characters no key has; copy the key again, without quotes or line ends"
 )
@@ -106,8 +110,8 @@ TABLE = [
     (HOOK + "    allow_private: [no]",
      "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
     ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",
-     ('1:29: sinks.out.tls: unknown key "tls"; it belongs to type webhook or to type slack_bot. '
-     "Allowed: events, match, type, format")),
+     ('1:29: sinks.out.tls: unknown key "tls"; it belongs to type webhook or to type slack_bot or '
+     "to type email. Allowed: events, match, type, format")),
     (HOOK + "    channel: C0123456789",
      f'5:5: sinks.ops.channel: unknown key "channel"; it belongs to type slack_bot. {WEBHOOK}'),
     (HOOK + "    runbook: https://w.example",
@@ -147,6 +151,26 @@ TABLE = [
      f"1:37: sinks.phone.url: is not what Apprise needs for tgram://; {SERVICES}"),
     ("sinks: {phone: {type: apprise, url: 'windows://'}}",
      f"1:37: sinks.phone.url: windows:// needs something that is missing here, such as a package; {SERVICES}"),
+    # email
+    *((MAIL % (server, *GOOD[1:], ""), SERVER) for server in (
+        "smtp://s3cr3t@h", "https://smtp.example.com:587", "user:s3cr3t@h:25", "h:0", "h:65536", "h:", "::1", ".h",
+        f"{'h' * 64}.example.com", "",
+    )),
+    *((MAIL % (GOOD[0], address, GOOD[2], ""), f"1:63: sinks.mail.from: {ADDRESS}") for address in (
+        "watcher", "@example.com", "w@", "Watcher <w@example.com>", "w@example.com, x@example.com", "w w@example.com",
+        "ä@example.com", "w@example..com",
+    )),
+    (MAIL % (GOOD[0], GOOD[1], "ops", ""), f"1:85: sinks.mail.to[0]: {ADDRESS}"),
+    (MAIL % (GOOD[0], GOOD[1], "", ""), "1:84: sinks.mail.to: is empty; give at least one"),
+    ("sinks: {mail: {type: email, server: h, from: w@example.com}}",
+     "1:9: sinks.mail: needs to; write to: [ops@example.com]"),
+    (MAIL % (*GOOD, ", username: w"),
+     "1:9: sinks.mail.password: username and password go together; give both, or none"),
+    (MAIL % (*GOOD, ", password: s3cr3t"),
+     "1:111: sinks.mail.password: username and password go together; give both, or none"),
+    (MAIL % (*GOOD, ", username: w, password: s3cr3t, tls: none"),
+     "1:137: sinks.mail.tls: none shows others the password; write starttls, or tls"),
+    (MAIL % (*GOOD, ", tls: ssl"), '1:106: sinks.mail.tls: "ssl" is not known; allowed: starttls, tls, none'),
     # heartbeat
     ("heartbeat: {every: 1m}",
      "1:1: heartbeat: needs url or url_file; write url: https://hc-ping.com/your-check"),

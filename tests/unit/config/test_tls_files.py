@@ -120,3 +120,27 @@ def test_a_rotation_in_place_is_another_sink_and_the_same_configuration(tmp_path
     assert before.sinks["ops"] != after.sinks["ops"]
     assert fingerprint_of_sink(before.sinks["ops"]) != fingerprint_of_sink(after.sinks["ops"])
     assert fingerprint_of_settings(before) == fingerprint_of_settings(after)
+
+
+MAIL = "sinks: {mail: {type: email, server: h, from: w@example.com, to: [o@example.com], ca_file: %s}}\n"
+
+
+def test_the_ca_of_a_mail_server_is_read_beside_the_configuration_and_a_changed_one_is_another_sink(
+    load: Load, pem: Path
+) -> None:
+    before = fingerprint_of_sink(load(MAIL % "pem/ca.pem").sinks["mail"])
+    assert before == fingerprint_of_sink(load(MAIL % "pem/ca.pem").sinks["mail"])
+    own_ca(pem)
+    assert before != fingerprint_of_sink(load(MAIL % "pem/ca.pem").sinks["mail"])
+
+
+@pytest.mark.parametrize(
+    ("file", "problem"),
+    [("nowhere.pem", "cannot read nowhere.pem"), ("pem/tls.key", f"holds no certificate, or a broken one; {AT_PEM}")],
+)
+def test_a_ca_of_a_mail_server_that_cannot_be_used_is_an_error(
+    mistakes: Mistakes, pem: Path, file: str, problem: str
+) -> None:
+    assert pem.is_dir()
+    (line, _) = mistakes(MAIL % file)
+    assert f"sinks.mail.ca_file: {problem}" in line

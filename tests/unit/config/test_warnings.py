@@ -246,6 +246,12 @@ def test_the_warning_of_a_low_rate_stands_at_the_group_and_its_remedies_help(war
     assert warned(pipelines(200) + chat(", group: {wait: 4m}")) == []
 
 
+def test_the_warning_of_a_low_rate_stands_at_a_mail_sink_that_groups_by_default(warned: Warned) -> None:
+    mail = "sinks: {mail: {type: email, server: smtp.example.com, from: w@example.com, to: [o@example.com]}}\n"
+    (line,) = warned(pipelines(40) + mail)
+    assert line.startswith("43:9: sinks.mail: if all 40 pipelines fail at once, the last of 40 messages goes after")
+
+
 def test_a_pager_that_gets_single_failures_is_warned_of_that_alone(warned: Warned) -> None:
     (line,) = warned(pipelines(200) + PAGER % ", rate_limit: 1/s, events: [execution.failed]")
     assert OPENS in line

@@ -132,6 +132,8 @@ sinks:
   ops: {type: webhook, url_file: /none/u, secret: ["${S1}"], headers: {A: "${T} ${U}"}, tls: {ca_file: /none/ca.pem}}
   chat: {type: slack_bot, token_file: /none/t, channel: "${CH}"}
   team: {type: apprise, url: "${APPRISE_URL}"}
+  mail: {type: email, server: "${SMTP}", tls: "${TLS}", username: w, password: "${PW}", from: "${FROM}", to: ["${TO}"]}
+  post: {type: email, server: h, username: w, password_file: /none/p, from: w@h.ex, to: [o@h.ex], ca_file: /none/m}
   discord: {type: webhook, template: discord, url: "${D}"}
   phone: {type: webhook, template: pagerduty, routing_key: "${PD}", events: ["account.*"]}
 store: {url: "postgresql://u@${DB}/db", password_file: /none/db}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import trustme
 from fake_slack import CHANNEL, TOKEN, FakeSlack
+from mail_server import PASSWORD, USERNAME, MailServer
 from postgres import EMPTY, PostgresServer, shape
 from receiver import Receiver, Reply, answer, says
 from standardwebhooks import Webhook
@@ -410,3 +411,25 @@ async def test_a_store_with_no_room_for_tables_is_not_taken_for_an_empty_one(pos
     assert lacking.hint == "create the schema, or correct its URL"
     assert (refused.code, refused.words) == (Exit.UNREACHABLE, "refuses this user")
     assert refused.hint == "grant it all rights in its schema"
+
+
+@pytest.mark.parametrize("send", [False, True])
+async def test_a_mail_server_is_logged_in_to_and_sent_a_test_if_that_is_asked_for(*, send: bool) -> None:
+    async with MailServer(login=True) as server:
+        block = server.block(username=USERNAME, password=PASSWORD)
+        trial = await tried({"sinks": {"mail": block}}, send=send)
+    assert (trial.code, trial.place) == (Exit.DONE, block["server"])
+    assert trial.words == ("accepted a watcher.test (250)" if send else "connected and logged in, nothing sent")
+    subjects = [mail.message["Subject"] for mail in server.mails]
+    assert subjects == (["✓ Test message from clerk-watcher to its sink mail"] if send else [])
+
+
+@pytest.mark.parametrize("send", [False, True])
+async def test_a_wrong_password_of_a_mail_server_is_reported_without_it(*, send: bool) -> None:
+    async with MailServer(login=True) as server:
+        document = {"sinks": {"mail": server.block(username=USERNAME, password="s3cret")}}
+        trial = await tried(document, send=send)
+    assert trial.code == Exit.UNREACHABLE
+    assert "535" in trial.words
+    assert trial.hint.startswith("correct username and password")
+    assert "s3cret" not in repr(trial)

@@ -1,0 +1,608 @@
+"""Mails, handed over to a real server on real sockets, and read there as a mail program reads them."""
+
+import asyncio
+import re
+import ssl
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from random import Random
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+import trustme
+from mail_server import FROM, HOST, PASSWORD, TO, USERNAME, Mail, MailServer
+from receiver import closes, hangs, says
+from sample_events import (
+    HOSTILE,
+    HOSTILE_PARTS,
+    PROBLEM,
+    closing_overdue,
+    data_of,
+    failed,
+    hostile_failures,
+    hostile_text,
+    sample,
+)
+from structlog.testing import capture_logs
+from tls import own_ca, serving
+from worker_rig import FakeClock, Rig, ScriptedSink
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import encode, group_id
+from watcher.domain.errors import LeaseExpiredError, TransportFailedError
+from watcher.domain.event import Event, EventType, OutboxEntry
+from watcher.sinks import email
+from watcher.sinks.chat import read_batch
+from watcher.sinks.email import EmailSettings, bodies_of, mail_of
+from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.sinks.settings import PemFile
+
+FAILED, FAILING, RECOVERED = EventType.EXECUTION_FAILED, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED
+LOGIN = {"username": USERNAME, "password": PASSWORD}
+PAGES = "https://watcher.example.com"
+THREE = ["a@example.com", "b@example.com", "c@example.com"]
+MAIL = EmailSettings.model_validate({"type": "email", "server": "mail.example.com", "from": FROM, "to": THREE})
+THREAD = [
+    *(sample(FAILING), sample(EventType.PROBLEM_REMINDER), sample(EventType.PROBLEM_ACKNOWLEDGED)),
+    *(sample(RECOVERED), sample(EventType.PROBLEM_CLOSED)),
+]
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[MailServer]:
+    async with MailServer() as server:
+        yield server
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    return own_ca(tmp_path)
+
+
+def settings(server: MailServer, **more: object) -> EmailSettings:
+    return EmailSettings.model_validate(server.block(**more))
+
+
+def trusting(folder: Path) -> PemFile:
+    return PemFile("ca.pem", folder / "ca.pem", "")
+
+
+async def sent(settings: EmailSettings, *batch: Delivery, check: Callable[[], None] = lambda: None) -> SendResult:
+    return await settings.open(SinkContext(FakeClock(), public_url=PAGES, check=check)).send(batch)
+
+
+async def mails_of(server: MailServer, *deliveries: Delivery) -> list[Mail]:
+    for each in deliveries:
+        assert await sent(settings(server), each) == SendResult(SendOutcome.DELIVERED, "250")
+    return server.mails
+
+
+# what a mail says
+
+
+async def test_a_mail_says_what_happened_as_plain_text_and_as_html(server: MailServer) -> None:
+    (mail,) = await mails_of(server, failed(link="https://example.com/runs/1"))
+    assert (mail.sender, mail.to) == (FROM, [TO])
+    assert mail.message["Subject"] == "✕ Sales agent failed at Greeting"
+    ids = f"pipeline {failed().pipeline} · execution 9a1b0000-0000-4000-8000-000000000001 · event {failed().event_id}"
+    details = f"{PAGES}/executions/default/{failed().pipeline}/9a1b0000-0000-4000-8000-000000000001"
+    facts = ("Ended: 2026-11-24 12:00:31 UTC", "Status: failed, was running", "Ran: 2 m 31 s", "Labels: team=sales")
+    assert mail.body("plain").strip() == "\n\n".join(
+        [
+            "✕ Sales agent failed at Greeting",
+            "upstream timeout after 30 s",
+            "\n".join([*facts, "Account: default"]),
+            f"Open: https://example.com/runs/1\nDetails: {details}",
+            ids,
+        ]
+    )
+    assert mail.body("html").strip() == "\n".join(
+        [
+            "<!doctype html>",
+            '<html><body style="font-family: sans-serif; overflow-wrap: anywhere">',
+            "<p>✕ Sales agent failed at Greeting</p>",
+            "<p>upstream timeout after 30 s</p>",
+            f"<p>{'<br>'.join([*facts, 'Account: default'])}</p>",
+            f'<p><a href="https://example.com/runs/1">Open</a><br><a href="{details}">Details</a></p>',
+            f"<p>{ids}</p>",
+            "</body></html>",
+        ]
+    )
+
+
+async def test_a_mail_has_the_headers_that_keep_machines_from_answering_it(server: MailServer) -> None:
+    mail = (await mails_of(server, failed()))[0].message
+    assert (mail["From"], mail["To"], mail["Date"].datetime) == (FROM, TO, FakeClock().now())
+    assert (mail["Auto-Submitted"], mail["X-Auto-Response-Suppress"]) == ("auto-generated", "All")
+
+
+async def test_a_group_is_one_mail_with_the_newest_five(server: MailServer) -> None:
+    batch = [failed(number, link=f"https://example.com/runs/{number}") for number in range(30)]
+    assert (await sent(settings(server), *batch)).outcome is SendOutcome.DELIVERED
+    (mail,) = server.mails
+    assert mail.message["Subject"] == "✕ 30 failed in Sales agent (12:00:31-12:00:31 UTC)"
+    assert mail.message["Message-ID"] == f"<{group_id(each.event_id for each in batch)}@example.com>"
+    assert "30 \N{MULTIPLICATION SIGN} Greeting: upstream timeout" in mail.body("plain")
+    assert "The newest 5:" in mail.body("plain")
+    assert re.findall("^Open: (.*)$", mail.body("plain"), re.MULTILINE) == [
+        f"https://example.com/runs/{number}" for number in range(25, 30)
+    ]
+    assert mail.body("html").count("Open</a>") == 5
+
+
+async def test_the_mail_of_a_group_is_made_in_a_thread_for_the_loop_has_others_to_serve(
+    server: MailServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[bool] = []
+
+    def noted(*args: Any, **more: Any) -> bytes:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return mail_of(*args, **more)
+
+    monkeypatch.setattr(email, "mail_of", noted)
+    await sent(settings(server), failed())
+    await sent(settings(server), failed(1), failed(2))
+    assert threads == [True, False]
+
+
+# threads
+
+
+async def test_all_mails_of_a_problem_are_one_thread_with_one_subject(server: MailServer) -> None:
+    mails = [each.message for each in await mails_of(server, *THREAD)]
+    assert {mail["Subject"] for mail in mails} == {"Pipeline failing: Sales agent"}
+    assert (
+        {mail["References"] for mail in mails}
+        == {mail["In-Reply-To"] for mail in mails}
+        == {f"<{PROBLEM}@example.com>"}
+    )
+    assert [mail["Message-ID"] for mail in mails] == [f"<{each.event_id}@example.com>" for each in THREAD]
+    assert server.mails[3].body("plain").startswith("✓ Sales agent recovered after 41 m (7 failed)\n")
+
+
+async def test_each_kind_of_problem_has_a_subject_that_its_beginning_and_its_end_share(server: MailServer) -> None:
+    pairs = [
+        (sample(EventType.EXECUTION_OVERDUE), closing_overdue(EventType.EXECUTION_SUCCESS)),
+        (sample(EventType.EXECUTION_OVERDUE), closing_overdue(FAILED)),
+        (sample(EventType.ACCOUNT_DEGRADED), sample(EventType.ACCOUNT_RECOVERED)),
+        (sample(EventType.SINK_FAILING), sample(EventType.SINK_RECOVERED)),
+    ]
+    subjects = [mail.message["Subject"] for mail in await mails_of(server, *(each for pair in pairs for each in pair))]
+    assert subjects[::2] == subjects[1::2]
+    assert dict.fromkeys(subjects).keys() == {
+        "Execution overdue: Sales agent",
+        "Account degraded: default",
+        "Sink failing: ops",
+    }
+
+
+async def test_what_is_no_problem_is_in_no_thread(server: MailServer) -> None:
+    for mail in await mails_of(server, failed(), sample(EventType.WATCHER_TEST)):
+        assert (mail.message["References"], mail.message["In-Reply-To"]) == (None, None)
+
+
+async def test_a_mail_has_the_same_id_on_every_attempt(server: MailServer) -> None:
+    first, second = await mails_of(server, failed(), failed())
+    assert first.message["Message-ID"] == second.message["Message-ID"] == f"<{failed().event_id}@example.com>"
+
+
+async def test_a_long_domain_breaks_no_id(server: MailServer) -> None:
+    domain = f"{'long.' * 30}example.com"
+    await sent(settings(server, **{"from": f"watcher@{domain}"}), sample(FAILING))
+    (mail,) = server.mails
+    for name, id_ in (("Message-ID", sample(FAILING).event_id), ("References", PROBLEM), ("In-Reply-To", PROBLEM)):
+        assert f"{name}: <{id_}@{domain}>\r\n".encode() in mail.content
+
+
+# texts of others
+
+
+class Tags(HTMLParser):
+    """Notes what a mail program would obey, and what it would show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[tuple[str, str]] = set()
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {(tag, name) for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.texts += data.split()
+
+
+def check(raw: bytes, *, subject: str) -> None:
+    """Check that a mail obeys no text in it, and that both of its bodies say the same."""
+    mail = Mail(None, [], raw, is_secured=False)
+    names = ["From", "To", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress", "Subject"]
+    assert set(mail.message.keys()) == {*names, "MIME-Version", "Content-Type"}
+    assert len(mail.message.keys()) == len(names) + 2
+    assert mail.message["Subject"] == subject
+    assert all(len(line) <= 998 and line.isascii() for line in raw.split(b"\r\n"))
+    assert b"\n" not in raw.replace(b"\r\n", b"")
+    tags = Tags()
+    tags.feed(mail.body("html"))
+    assert tags.tags <= {"html", "body", "p", "br", "a"}
+    assert tags.attributes <= {("body", "style"), ("a", "href")}
+    text = re.sub(r"^(\w+): https?://\S+$", r"\1", mail.body("plain"), flags=re.MULTILINE)
+    assert tags.texts == text.split()
+    assert all(each.isprintable() for each in mail.body("plain").split("\n"))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_text_of_others_is_obeyed(seed: int) -> None:
+    batch = hostile_failures(seed, count=30)
+    for each in ([batch[0]], batch):
+        check(mail_of(each, MAIL, at=FakeClock().now()), subject=read_batch(each).headline)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Sales\r\nBcc: all@example.com\r\n\r\n<script>x</script>",
+        "=?utf-8?q?Sales=0D=0ABcc:_all=40example.com?=",
+        "=?utf-8?b?DQpCY2M6IGFsbEBleGFtcGxlLmNvbQ==?= =?utf-8?q?x?=",
+        "für Österreich  und  die Schweiz",
+        '"><img src="https://example.com/x.png" onerror=x>',
+        "Sales \u202egent\u2028\x00",
+        HOSTILE,
+    ],
+)
+def test_a_name_is_shown_in_the_subject_and_makes_no_header(name: str) -> None:
+    data = data_of(FAILED)
+    data["pipeline"]["name"] = name
+    delivery = replace(sample(FAILED), body=encode(sample(FAILED).content | {"data": data}))
+    raw = mail_of([delivery], MAIL, at=FakeClock().now())
+    check(raw, subject=read_batch([delivery]).headline)
+
+
+def test_the_hostile_name_of_a_problem_is_the_same_subject_in_each_of_its_mails() -> None:
+    name, subjects = hostile_text(Random(1), count=40), set()
+    for each in THREAD:
+        data = each.content["data"] | {"pipeline": {"id": each.pipeline, "name": name}}
+        raw = mail_of([sample(EventType(each.type), data=data)], MAIL, at=FakeClock().now())
+        subjects.add(Mail(None, [], raw, is_secured=False).message["Subject"])
+    assert len(subjects) == 1
+
+
+@pytest.mark.parametrize("part", HOSTILE_PARTS)
+def test_a_mail_is_below_100_kb_however_much_others_write(part: str) -> None:
+    text, link = part * (8000 // len(part)), f"https://example.com/{'&' * 2000}"
+    data = data_of(FAILED) | {"labels": {text: text}, "link": link, "runbook": link}
+    data["pipeline"]["name"] = text
+    data["execution"] |= {"status": text, "error": text, "failedNodes": [{"id": "n", "name": text, "error": text}] * 4}
+    delivery = replace(failed(), body=encode(failed().content | {"data": data}))
+    for batch in ([delivery], [delivery] * 6):
+        assert len(mail_of(batch, MAIL, at=FakeClock().now(), public_url=PAGES)) < 100_000
+
+
+def test_an_error_of_a_megabyte_is_cut() -> None:
+    delivery = failed()
+    data = data_of(FAILED)
+    data["execution"]["failedNodes"][0]["error"] = "x" * 1_000_000
+    delivery = replace(delivery, body=encode(delivery.content | {"data": data}))
+    raw = mail_of([delivery], MAIL, at=FakeClock().now())
+    check(raw, subject="✕ Sales agent failed at Greeting")
+    assert len(raw) < 10_000
+
+
+def test_a_notice_alone_makes_both_bodies() -> None:
+    text, html = bodies_of(
+        replace(read_batch([failed()]), headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"})
+    )
+    assert text.startswith("a < b\n\none\ntwo\n\n")
+    assert '<p><a href="https://h/?a&amp;b">&amp;</a></p>' in html
+    assert "<p>a &lt; b</p>\n<p>one<br>two</p>\n" in html
+
+
+# connections
+
+
+@asynccontextmanager
+async def listening(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
+    """Serve each connection that way and close it; give the port."""
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(served, HOST, 0) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+def dialog(*replies: str, end: str = "") -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
+    """Greet, give these replies to one line each, and the last of them to a mail."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for reply in ("220 hello", *replies):
+            writer.write(f"{reply}\r\n".encode())
+            await reader.readuntil(b"\r\n.\r\n" if reply.startswith("354") else b"\r\n")
+        writer.write(f"{end}\r\n".encode())
+
+    return serve
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+async def test_a_mail_goes_by_tls_and_with_a_login(ca: trustme.CA, tmp_path: Path, *, implicit: bool) -> None:
+    async with MailServer(serving(ca, HOST), implicit=implicit, login=True) as server:
+        how = {"tls": "tls" if implicit else "starttls", "ca_file": trusting(tmp_path), **LOGIN}
+        assert await sent(settings(server, **how), failed()) == SendResult(SendOutcome.DELIVERED, "250")
+        assert [mail.is_secured for mail in server.mails] == [True]
+        assert server.commands[-4:] == ["AUTH", "MAIL", "RCPT", "DATA"]
+        assert await settings(server, **how).connect() == "connected and logged in, nothing sent"
+        assert server.commands[-1] == "AUTH"
+
+
+@pytest.mark.parametrize(
+    ("more", "server", "security"),
+    [
+        ({}, "h.example:587", "starttls"),
+        ({"server": "h.example"}, "h.example:587", "starttls"),
+        ({"server": "[::1]:2525"}, "[::1]:2525", "starttls"),
+        ({"server": "h.example:465"}, "h.example:465", "tls"),
+        ({"server": "h.example:465", "tls": "starttls"}, "h.example:465", "starttls"),
+        ({"tls": "none"}, "h.example:587", "none"),
+    ],
+)
+def test_port_and_security_have_defaults_that_go_together(more: dict[str, str], server: str, security: str) -> None:
+    block = {"type": "email", "server": "h.example:587", "from": FROM, "to": [TO], **more}
+    mail = EmailSettings.model_validate(block)
+    assert (mail.server, mail.security) == (server, security)
+
+
+async def test_a_server_is_greeted_with_the_domain_of_the_sender(server: MailServer) -> None:
+    await mails_of(server, failed())
+    assert server.commands[0] == "EHLO example.com"
+
+
+async def test_a_connection_ends_with_quit(server: MailServer) -> None:
+    await mails_of(server, failed())
+    async with asyncio.timeout(5):
+        while not server.quits_count:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+@pytest.mark.parametrize(
+    ("certificate", "reason"),
+    [
+        (lambda ca: serving(ca, "other.example.com"), "mismatch"),
+        (lambda ca: serving(ca, HOST, expired=True), "certificate has expired"),
+        (lambda _: serving(trustme.CA(), HOST), "unable to get local issuer"),
+    ],
+)
+async def test_a_server_with_a_wrong_certificate_gets_no_password_and_no_mail(
+    certificate: Callable[[trustme.CA], ssl.SSLContext], reason: str, ca: trustme.CA, tmp_path: Path, *, implicit: bool
+) -> None:
+    async with MailServer(certificate(ca), implicit=implicit, login=True) as server:
+        how = {"tls": "tls" if implicit else "starttls", "ca_file": trusting(tmp_path), **LOGIN}
+        result = await sent(settings(server, **how), failed())
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "tls")
+    assert reason in result.remedy
+    assert "ca_file, or SSL_CERT_FILE" in result.remedy
+    assert not {"AUTH", "MAIL"} & set(server.commands)
+
+
+async def test_a_server_that_offers_no_starttls_gets_neither_password_nor_mail() -> None:
+    async with MailServer(login=True) as server:
+        result = await sent(settings(server, tls="starttls", **LOGIN), failed())
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "unfit")
+    assert result.remedy.startswith("it offers no STARTTLS, or no login")
+    assert server.commands == ["EHLO example.com"]
+
+
+async def test_a_server_without_a_login_is_said(server: MailServer) -> None:
+    result = await sent(settings(server, **LOGIN), failed())
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "unfit")
+    assert server.mails == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        (closes, "reset"),
+        (says(b"HTTP/1.1 400 Bad Request\r\n\r\n"), "no SMTP"),
+        (says(b"x" * 100_000), "no SMTP"),
+        (says(b"554 no\r\n"), "554"),
+        (says(b"421 later\r\n"), "421"),
+        (hangs, "timeout"),
+    ],
+)
+async def test_what_is_no_mail_server_that_takes_mail_is_said(
+    reply: Callable[[asyncio.StreamWriter], Any], answer: str
+) -> None:
+    async with listening(lambda _, writer: reply(writer)) as port:
+        block = {
+            "type": "email",
+            "server": f"{HOST}:{port}",
+            "tls": "none",
+            "from": FROM,
+            "to": [TO],
+            "timeout": "200ms",
+        }
+        mail = EmailSettings.model_validate(block)
+        result = await sent(mail, failed())
+        with pytest.raises(TransportFailedError, match=f"^{answer}$"):
+            await mail.connect()
+    assert result.answer == answer
+    assert result.outcome is (SendOutcome.BUSY if answer == "421" else SendOutcome.RETRY)
+    assert result.remedy
+
+
+@pytest.mark.parametrize(("server", "answer"), [(f"{HOST}:1", "refused"), ("nowhere.invalid", "dns")])
+async def test_a_server_that_is_not_there_is_said(server: str, answer: str) -> None:
+    mail = EmailSettings.model_validate({"type": "email", "server": server, "from": FROM, "to": [TO]})
+    result = await sent(mail, failed())
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, answer)
+    assert "server" in result.remedy
+
+
+async def test_a_mail_may_take_no_longer_than_timeout_in_all_and_is_broken_off_then(server: MailServer) -> None:
+    server.hangs = True
+    async with asyncio.timeout(4):
+        result = await sent(settings(server, timeout="100ms"), failed())
+        while server.connections[0].transport is not None:
+            await asyncio.sleep(0)
+    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "timeout")
+
+
+async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_once() -> None:
+    async with listening(dialog(*["250 OK"] * 3, "354 go on", end="250 OK")) as port:
+        mail = EmailSettings.model_validate(MailServer.block_at(port))
+        assert await sent(mail, failed()) == SendResult(SendOutcome.DELIVERED, "250")
+
+
+async def test_without_the_lease_no_mail_goes_out(server: MailServer) -> None:
+    def refuse() -> None:
+        raise LeaseExpiredError("gone")
+
+    with pytest.raises(LeaseExpiredError):
+        await sent(settings(server), failed(), check=refuse)
+    assert server.mails == []
+    assert "DATA" not in server.commands
+
+
+# answers
+
+
+@pytest.mark.parametrize(
+    ("replies", "outcome", "answer"),
+    [
+        ({"MAIL": "451 later"}, SendOutcome.RETRY, "451"),
+        ({"MAIL": "550 not you"}, SendOutcome.RETRY, "550"),
+        ({"DATA": "452 full"}, SendOutcome.RETRY, "452"),
+        ({"DATA": "554 spam"}, SendOutcome.REFUSED, "554"),
+        ({"MAIL": "421 closing"}, SendOutcome.BUSY, "421"),
+        ({TO: "421 closing"}, SendOutcome.BUSY, "421"),
+        ({"DATA": "421 closing"}, SendOutcome.BUSY, "421"),
+        ({TO: "450 greylisted"}, SendOutcome.RETRY, "0 of 1 recipients taken; to[0]: 450"),
+        ({TO: "550 nobody"}, SendOutcome.REFUSED, "0 of 1 recipients taken; to[0]: 550"),
+    ],
+)
+async def test_4xx_is_for_now_and_5xx_refuses_this_mail_if_it_is_of_recipient_or_content(
+    server: MailServer, replies: dict[str, str], outcome: SendOutcome, answer: str
+) -> None:
+    server.replies = replies
+    result = await sent(settings(server), failed())
+    assert (result.outcome, result.answer) == (outcome, answer)
+    assert result.remedy
+    assert server.mails == []
+
+
+async def test_a_mail_is_taken_if_one_recipient_is_and_the_refused_are_named_by_their_place(server: MailServer) -> None:
+    server.replies = {THREE[1]: "550 5.1.1 <b@example.com> left us"}
+    result = await sent(settings(server, to=THREE), failed())
+    assert result == SendResult(SendOutcome.DELIVERED, "250; 2 of 3 recipients taken; to[1]: 550")
+    assert [mail.to for mail in server.mails] == [[THREE[0], THREE[2]]]
+
+
+@pytest.mark.parametrize(("last", "outcome"), [("550", SendOutcome.REFUSED), ("451", SendOutcome.RETRY)])
+async def test_if_all_recipients_are_refused_so_is_the_mail_unless_one_may_be_taken_later(
+    server: MailServer, last: str, outcome: SendOutcome
+) -> None:
+    server.replies = {THREE[0]: "550 no", THREE[1]: "553 no", THREE[2]: f"{last} no"}
+    result = await sent(settings(server, to=THREE), failed())
+    assert result.outcome is outcome
+    assert result.answer == f"0 of 3 recipients taken; to[0]: 550; to[1]: 553; to[2]: {last}"
+    assert "DATA" not in server.commands
+
+
+async def test_no_word_of_the_server_is_passed_on(server: MailServer) -> None:
+    server.replies = {"MAIL": "550 s3cret ops@example.com"}
+    with capture_logs() as logs:
+        result = await sent(settings(server), failed())
+    assert "s3cret" not in f"{result}{logs}"
+
+
+# with its worker
+
+
+class MailRig(Rig):
+    """A worker of an e-mail sink, with its store and its server."""
+
+    def __init__(self, path: Path, server: MailServer, **more: object) -> None:
+        super().__init__(path)
+        self.settings = settings(server, rate_limit="1000/s", **more)
+
+    async def open(self) -> None:
+        self.sink = cast("ScriptedSink", self.settings.open(SinkContext(self.clock)))
+        await self.start(rules=self.settings.rules)
+
+    async def run(self, seconds: int) -> None:
+        for _ in range(seconds):
+            await self.go(1.0)
+
+    async def emit(self, *deliveries: Delivery) -> None:
+        for number, each in enumerate(deliveries):
+            data = each.content["data"]
+            event = Event(
+                each.event_id,
+                EventType(each.type),
+                f"{each.type}{number}".encode(),
+                1,
+                each.body,
+                each.event_id.bytes,
+                problem=UUID(data["problem"]["id"]) if "problem" in data else None,
+                account=data["account"],
+                pipeline=data["pipeline"]["id"],
+            )
+            group = self.rules.group and self.rules.group.group_of(event)
+            await self.write(OutboxEntry(event, ("ops",), groups={"ops": group} if group else {}))
+
+
+@asynccontextmanager
+async def rig_of(path: Path, server: MailServer, **more: object) -> AsyncIterator[MailRig]:
+    rig = MailRig(path / "w.db", server, **more)
+    await rig.open()
+    yield rig
+    await rig.kill()
+
+
+async def test_a_wrong_password_is_said_and_loses_no_mail(tmp_path: Path) -> None:
+    async with MailServer(login=True) as server, rig_of(tmp_path, server, **LOGIN) as rig:
+        server.password = "another"
+        with capture_logs() as logs:
+            await rig.emit(sample(FAILING), sample(EventType.EXECUTION_OVERDUE), failed())
+            await rig.run(300)
+        assert server.mails == []
+        (line,) = (each for each in logs if each["event"] == "delivery.failed" and each["log_level"] == "warning")
+        assert line["answer"] == "535"
+        assert line["remedy"].startswith("correct username and password")
+        server.password = PASSWORD
+        await rig.run(120)
+        assert len({mail.message["Subject"] for mail in server.mails}) == len(server.mails) == 3
+        assert rig.counted("dead") == 0
+
+
+async def test_events_wait_30_s_for_others_but_those_of_problems_go_at_once(server: MailServer, tmp_path: Path) -> None:
+    async with rig_of(tmp_path, server) as rig:
+        await rig.emit(*map(failed, range(3)), sample(EventType.EXECUTION_OVERDUE), sample(FAILING))
+        await rig.run(29)
+        assert sorted(mail.message["Subject"] for mail in server.mails) == [
+            "Execution overdue: Sales agent",
+            "Pipeline failing: Sales agent",
+        ]
+        await rig.run(2)
+        assert server.mails[2].message["Subject"].startswith("✕ 3 failed in Sales agent")
+    assert len(server.mails) == 3
+
+
+async def test_a_mail_that_is_refused_five_times_is_a_dead_letter(server: MailServer, tmp_path: Path) -> None:
+    server.replies = {"DATA": "554 spam"}
+    async with rig_of(tmp_path, server) as rig:
+        await rig.emit(sample(FAILING))
+        await rig.run(240)
+        assert rig.counted("dead") == 1
+    assert server.commands.count("DATA") == 5

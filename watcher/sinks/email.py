@@ -1,0 +1,284 @@
+"""Mails by SMTP: one for each event or group, as plain text and as HTML; those of a problem are one thread.
+
+`mail_of` is pure: a delivery or a group gives the bytes of a mail. `EmailSink` hands a mail over on a connection of its
+own. Of the server's answers only the codes are passed on: its words may hold addresses.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from email.header import Header
+from email.message import EmailMessage
+from email.policy import SMTP as SMTP_POLICY
+from functools import cached_property, partial
+from html import escape
+from ssl import SSLContext
+from typing import Annotated, ClassVar, Literal, Self
+
+import aiosmtplib as smtp
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import TransportFailedError
+from watcher.runtime.clock import Clock
+from watcher.runtime.http_client import failure_of
+from watcher.runtime.settings import Duration, Rate, as_written, file_twin
+from watcher.runtime.units import Address, InvalidValueError, is_loopback, parse_address
+from watcher.sinks.alert import Alert, in_utc
+from watcher.sinks.chat import Notice, read
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.sinks.settings import EventGlobs, GroupSettings, PemPath, RemoteSettings, client_context
+from watcher.sinks.template import ALERT_EVENTS
+
+SUBMISSION_PORT, TLS_PORT, BUSY_CODE = 587, 465, 421
+
+_SERVER = re.compile(r"((?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?", re.ASCII)
+_ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
+_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
+
+_POLICY = SMTP_POLICY.clone(cte_type="7bit", refold_source="none")
+"""Lines of 7-bit characters, at most 998 of them, which every server takes."""
+
+_HTML_HEAD = '<!doctype html>\n<html><body style="font-family: sans-serif; overflow-wrap: anywhere">'
+
+_UNFIT = "it offers no STARTTLS, or no login by password: correct tls, or remove username and password"
+_WAIT = "it has trouble of its own, or gets too much: wait, or lower rate_limit"
+_REMEDIES: Mapping[type[Exception], str] = {
+    smtp.SMTPAuthenticationError: "correct username and password; some providers want one made for this program",
+    smtp.SMTPSenderRefused: "it takes no mail from this sender: correct from, username and password, or tls",
+    smtp.SMTPRecipientRefused: "it takes no mail for them: correct to",
+    smtp.SMTPDataError: "it takes no mail with this content: ask who runs it",
+}
+"""What a person has to do if a command is answered with 5xx."""
+
+_TRANSPORT_REMEDIES = {
+    "dns": "no such host is known here: correct server, or the DNS of this machine",
+    "refused": "nothing listens there: correct server and its port",
+    "reset": "it closed the connection: correct server, or tls, which is tls on port 465 and starttls on 587",
+    "timeout": "it may be busy, or a firewall may block the port: raise timeout, open the port, or correct tls",
+    "connection": "correct server, or let this machine reach it",
+    "tls": "ca_file, or SSL_CERT_FILE, names the CA to trust; tls is tls on port 465 and starttls on 587",
+}
+
+
+def _server(value: str) -> str:
+    """Return host and port."""
+    match = _SERVER.fullmatch(value)
+    if match is None or not 0 < (port := int(match[2] or SUBMISSION_PORT)) < 65_536:
+        raise InvalidValueError("is not host:port", remedy="write it like smtp.example.com:587")
+    return f"{match[1]}:{port}"
+
+
+def _address(value: str) -> str:
+    if _ADDRESS.fullmatch(value):
+        return value
+    raise InvalidValueError("is not an address of mail", remedy="write it alone, like ops@example.com")
+
+
+MailAddress = Annotated[str, AfterValidator(_address)]
+
+
+class EmailSettings(RemoteSettings):
+    """`{type: email, server: …, from: …, to: […]}`."""
+
+    groups_problems: ClassVar = False
+    type: Literal["email"] = Field(examples=["email"])
+    """Sends mails: those of a problem one by one in a thread, others in groups."""
+    server: Annotated[str, AfterValidator(_server)] = Field(examples=["smtp.example.com:587"])
+    """Host and port of the mail server; without a port 587."""
+    tls: Literal["starttls", "tls", "none"] | None = Field(default=None, examples=["tls"])
+    """How the connection is secured: `starttls`, `tls` from its first byte (the default on port 465; else it is
+    `starttls`), or `none`."""
+    ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
+    """The certificates (PEM) of the CAs to trust, instead of the system's."""
+    username: str | None = Field(default=None, examples=["watcher"])
+    """Who logs in. Without it nobody does."""
+    password: SecretStr | None = Field(default=None, examples=["${SMTP_PASSWORD}"])
+    """The password of `username`."""
+    password_file: str | None = file_twin("the password", example="/run/secrets/smtp_password")
+    from_: MailAddress = Field(examples=["watcher@example.com"])
+    """The address that mails come from."""
+    to: tuple[MailAddress, ...] = Field(min_length=1, examples=["[ops@example.com]"])
+    """The addresses that mails go to. A mail shows all of them."""
+    events: EventGlobs = ALERT_EVENTS
+    timeout_s: Duration = Field(default=as_written("60s"), examples=["30s"])
+    """How long one mail may take, from the connection to the server's last answer: many look into a mail first."""
+    rate_limit: Rate = Field(default=as_written("30/m"), examples=["10/m"])
+    """The most mails sent; Microsoft 365 takes 30 a minute."""
+    group: GroupSettings | None = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
+    """Which events are one mail. Problems go alone."""
+
+    @model_validator(mode="after")
+    def _can_be_used(self) -> Self:
+        """Make the context here, in the loader's thread: an event loop is not to read files."""
+        if (self.username is None) is not (self.password is None):
+            raise InvalidValueError("username and password go together", remedy="give both, or none", at="password")
+        if self.security == "none" and self.password is not None and not is_loopback(self.endpoint.host):
+            raise InvalidValueError("none shows others the password", remedy="write starttls, or tls", at="tls")
+        assert self.context
+        return self
+
+    @property
+    def target(self) -> str:
+        """Return host and port."""
+        return self.server
+
+    @property
+    def endpoint(self) -> Address:
+        """Return host and port apart."""
+        return parse_address(self.server)
+
+    @property
+    def security(self) -> str:
+        """Return how the connection is secured."""
+        return self.tls or ("tls" if self.endpoint.port == TLS_PORT else "starttls")
+
+    @cached_property
+    def context(self) -> SSLContext:
+        """Return how to connect. It is no part of what is compared when the configuration is read again."""
+        return client_context(self.ca_file)
+
+    @property
+    def domain(self) -> str:
+        """Return the domain of the sender."""
+        return self.from_.rpartition("@")[2]
+
+    def open(self, context: SinkContext) -> Sink:
+        """Return the sink, with no connection yet."""
+        return EmailSink(self, context)
+
+    async def connect(self) -> str:
+        """Connect, and log in."""
+        result = await EmailSink(self, SinkContext(Clock())).talk()
+        if not result.is_taken:
+            raise TransportFailedError(result.answer, remedy=result.remedy)
+        return f"connected{' and logged in' if self.username else ''}, nothing sent"
+
+
+class EmailSink(Sink):
+    """One mail server, one sender, and the recipients."""
+
+    def __init__(self, settings: EmailSettings, context: SinkContext) -> None:
+        self._settings, self._context = settings, context
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Send the mail of a delivery or a group on a connection of its own."""
+        at, public_url = self._context.clock.now(), self._context.public_url
+        make = partial(mail_of, batch, self._settings, at=at, public_url=public_url)
+        return await self.talk(make() if len(batch) == 1 else await asyncio.to_thread(make))
+
+    async def talk(self, mail: bytes | None = None) -> SendResult:
+        """Connect, log in, and hand over a mail, if there is one, in at most `timeout` together."""
+        settings, (host, port), security = self._settings, self._settings.endpoint, self._settings.security
+        password = settings.password.get_secret_value() if settings.password else None
+        # The name of this machine may lack a domain, which Google's relay refuses. One limit holds for all steps.
+        client = smtp.SMTP(hostname=host, port=port, local_hostname=settings.domain, timeout=None)
+        try:
+            async with asyncio.timeout(settings.timeout_s):
+                await client.connect(
+                    tls_context=settings.context,
+                    use_tls=security == "tls",
+                    start_tls=security == "starttls",
+                    username=settings.username,
+                    password=password,
+                )
+                result = await self._hand_over(client, mail) if mail else SendResult(SendOutcome.DELIVERED, "")
+            if isinstance(client.transport, asyncio.WriteTransport):
+                client.transport.write(b"QUIT\r\n")  # its answer would change nothing
+            client.close()
+        except (smtp.SMTPException, OSError) as error:
+            return _result_of(error)
+        finally:
+            if isinstance(client.transport, asyncio.WriteTransport):  # it is not closed: something went wrong
+                client.transport.abort()
+        return result
+
+    async def _hand_over(self, client: smtp.SMTP, mail: bytes) -> SendResult:
+        """Hand a mail over for the recipients whom the server takes. The answer names the others by their place."""
+        to, refused = self._settings.to, dict[int, int]()
+        await client.mail(self._settings.from_)
+        for place, address in enumerate(to):
+            try:
+                await client.rcpt(address)
+            except smtp.SMTPRecipientRefused as error:
+                if error.code == BUSY_CODE:
+                    raise
+                refused[place] = error.code
+        parts = [f"{len(to) - len(refused)} of {len(to)} recipients taken"] if refused else []
+        parts += [f"to[{place}]: {code}" for place, code in refused.items()]
+        if len(refused) < len(to):
+            self._context.check()
+            code, _ = await client.data(mail)
+            return SendResult(SendOutcome.DELIVERED, "; ".join([str(code), *parts]))
+        is_for_good = min(refused.values()) >= 500
+        outcome = SendOutcome.REFUSED if is_for_good else SendOutcome.RETRY
+        remedy = _REMEDIES[smtp.SMTPRecipientRefused] if is_for_good else _WAIT
+        return SendResult(outcome, "; ".join(parts), remedy=remedy)
+
+
+def _result_of(error: Exception) -> SendResult:
+    """Return what an error of a session means. Of these only 5xx to DATA refuses the mail itself."""
+    if isinstance(error, smtp.SMTPResponseException):
+        code, refuses = error.code, error.code >= 500 and isinstance(error, smtp.SMTPDataError)
+        outcome = SendOutcome.REFUSED if refuses else SendOutcome.BUSY if code == BUSY_CODE else SendOutcome.RETRY
+        remedy = _WAIT if 400 <= code < 500 else _REMEDIES.get(type(error), "correct server, or ask who runs it")
+        return SendResult(outcome, str(code) if code > 0 else "no SMTP", remedy=remedy)
+    if not isinstance(error, OSError):
+        return SendResult(SendOutcome.RETRY, "unfit", remedy=_UNFIT)
+    cause: BaseException = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    cause = ConnectionResetError() if isinstance(cause, smtp.SMTPServerDisconnected) else cause
+    failed = failure_of(cause, remedies=_TRANSPORT_REMEDIES)
+    return SendResult(SendOutcome.RETRY, failed.kind, remedy=failed.remedy)
+
+
+def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime, public_url: str = "") -> bytes:
+    """Return the mail of a delivery or a group. Its id is the same on every attempt.
+
+    A problem's mails refer to an id that is made of the problem's, and have one subject: mail programs make threads by
+    both.
+    """
+    alerts = [Alert.of_delivery(each, public_url) for each in batch]
+    notice, problem = read(alerts), alerts[0].problem or {}
+    text, html = bodies_of(notice)
+    mail = EmailMessage(policy=_POLICY)
+    mail["From"] = settings.from_
+    mail["To"] = ", ".join(settings.to)
+    mail["Date"] = at
+    mail["Message-ID"] = f"<{notice.id}@{settings.domain}>"
+    mail["Auto-Submitted"] = "auto-generated"
+    mail["X-Auto-Response-Suppress"] = "All"
+    # Set as they are. Else Python obeys an encoded word in a subject, with the line ends in it, and encodes long ids.
+    subject = Header(alerts[0].topic or notice.headline, "utf-8", header_name="Subject")
+    mail.set_raw("Subject", subject.encode())
+    for name in ("References", "In-Reply-To") if problem else ():
+        mail.set_raw(name, f"<{problem['id']}@{settings.domain}>")
+    mail.set_content(text)
+    mail.add_alternative(html, subtype="html")
+    return mail.as_bytes()
+
+
+def bodies_of(notice: Notice) -> tuple[str, str]:
+    """Return a message as plain text and as HTML, which say the same."""
+    sections = [section for section in _sections(notice) if section]
+    text = "\n\n".join("\n".join(plain for plain, _ in section) for section in sections)
+    html = "".join(f"<p>{'<br>'.join(marked for _, marked in section)}</p>\n" for section in sections)
+    return f"{text}\n", f"{_HTML_HEAD}\n{html}</body></html>\n"
+
+
+def _sections(notice: Notice) -> Iterator[list[tuple[str, str]]]:
+    """Yield the paragraphs, each line as plain text and as HTML."""
+    facts = {notice.moment[0]: in_utc(notice.moment[1])} if notice.moment else {}
+    yield [_line(notice.headline)]
+    yield [*map(_line, notice.error.splitlines())]
+    yield [*map(_line, ("Also failed:", *notice.nodes))] if notice.nodes else []
+    yield [_line(f"{name}: {value}") for name, value in (facts | dict(notice.facts)).items()]
+    yield [_line(name, link) for name, link in notice.links.items()]
+    yield [_line(f"The newest {len(notice.newest)}:")] if notice.newest else []
+    for each in notice.newest:
+        yield [*map(_line, (each.headline, *each.details)), *([_line("Open", each.link)] if each.link else [])]
+    yield [_line(notice.footer)]
+
+
+def _line(text: str, link: str = "") -> tuple[str, str]:
+    return (f"{text}: {link}", f'<a href="{escape(link)}">{escape(text)}</a>') if link else (text, escape(text))
