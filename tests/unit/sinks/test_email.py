@@ -284,6 +284,11 @@ def test_a_mail_is_below_100_kb_however_much_others_write(part: str) -> None:
         assert len(mail_of(batch, MAIL, at=FakeClock().now(), public_url=PAGES)) < 100_000
 
 
+def test_a_short_mail_has_seven_bits_too() -> None:
+    delivery = sample(EventType.WATCHER_TEST)
+    check(mail_of([delivery], MAIL, at=FakeClock().now()), subject=read_batch([delivery]).headline)
+
+
 def test_an_error_of_a_megabyte_is_cut() -> None:
     delivery = failed()
     data = data_of(FAILED)
