@@ -10,6 +10,7 @@ from browser import a_browser, visit
 from playwright.async_api import Page
 
 from documents.pictures import FOLDER, SWAYING
+from watcher.simulator.scenarios import WORSE
 
 READY_AFTER_S = 100.0
 """Then enough has started, ended and failed to be seen."""
@@ -50,6 +51,13 @@ async def photograph(address: str) -> None:
                 await person.page.get_by_text("keeps failing").first.click()
                 await person.sees("Who was notified")
                 await shoot(person.page, "problem-light.png")
+                await person.go("/")
+                await person.page.get_by_role("link", name=WORSE).click()
+                await person.page.get_by_role("link", name="7 d").click()
+                await person.sees("Most frequent errors")
+                await person.page.locator("section", has=person.page.locator("#h-history")).screenshot(
+                    path=FOLDER / "history-light.png"
+                )
             else:
                 await person.go("/executions?status=failed&q=Appointment")
                 await person.page.locator("tr[data-key] a.id").first.click()

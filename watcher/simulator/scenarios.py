@@ -80,8 +80,15 @@ FAIL_EVERY_S = 10.0
 FAIL_FOR_S = 3600.0
 """In a pipeline that is to fail an execution begins so often, for so long."""
 
-_FAIL_INDEX = 1_000_000
+_FAIL_INDEX, _PAST_INDEX = 1_000_000, 100_000_000
 """Of the first of these executions: an id follows from the index, and no world has so many others."""
+
+PAST_EVERY_S, PAST_FOR_S = 1800.0, 7 * 86_400.0
+"""An execution of the past began so often in each pipeline, for so long."""
+
+WORSE = "Appointment reminder"
+WORSE_FOR_S = 12 * 3600.0
+"""Of its executions of the last 12 hours a quarter failed, of all others one in fifty."""
 
 
 def populate(
@@ -93,15 +100,22 @@ def populate(
     fit_s: float | None = None,
     odd_share: float = 0.0,
     fails: Mapping[str, float] | None = None,
+    has_past: bool = False,
 ) -> None:
     """Fill the world with pipelines of `executions_count` executions each; all begin within 40 s.
 
     With `fit_s` they begin and end within that many seconds of the world, at the world's normal speed. `fails` names
-    pipelines that get other executions: those that begin within so many seconds fail, later ones succeed.
+    pipelines that get other executions: those that begin within so many seconds fail, later ones succeed. A world that
+    `has_past` has executions of a week that had ended before it began, too.
     """
     rng = Random(f"{seed}/oddities")
     for nth, name in enumerate(pipeline_names(pipelines_count)):
         pipeline = pipeline_named(name, seed=seed)
+        for place in range(1, round(PAST_FOR_S / PAST_EVERY_S)) if has_past else ():
+            is_worse = name == WORSE and place * PAST_EVERY_S <= WORSE_FOR_S
+            kind = Kind.FAILING if rng.random() < (0.25 if is_worse else 0.02) else Kind.QUICK
+            lifecycle = make_lifecycle(seed, index=_PAST_INDEX * (nth + 1) + place, kind=kind)
+            world.add(lifecycle, pipeline=pipeline, begins_s=-place * PAST_EVERY_S)
         if fails and name in fails:
             _cast_failing(world, pipeline=pipeline, seed=seed, nth=nth, fails_s=fails[name])
             continue

@@ -7,7 +7,15 @@ from watcher.config.models import AccountSettings, WatchSettings
 from watcher.domain.execution import Status
 from watcher.runtime.clock import Clock
 from watcher.simulator.responses import full
-from watcher.simulator.scenarios import NAMES, OPTIONAL_FIELDS, UNKNOWN_STATUS, example_config, populate
+from watcher.simulator.scenarios import (
+    NAMES,
+    OPTIONAL_FIELDS,
+    UNKNOWN_STATUS,
+    WORSE,
+    WORSE_FOR_S,
+    example_config,
+    populate,
+)
 from watcher.simulator.world import SimExecution, World
 
 REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}
@@ -96,3 +104,16 @@ def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_a
     assert max(lengths) < 10  # so that they end in the order in which they begin
     others = [path(each, 1e6)[-1].status for each in world.executions() if each.pipeline.name != "Onboarding"]
     assert {"success", "failed"} == set(others)
+
+
+def test_a_world_with_a_past_has_ends_of_a_week_and_one_pipeline_got_worse() -> None:
+    world = World(Clock())
+    populate(world, has_past=True)
+    past = [each for each in world.executions() if each.begins_s < 0]
+    assert all(each.phase_at(0.0).has_ended for each in past)
+    assert {each.pipeline.name for each in past} == set(NAMES)
+    assert min(each.begins_s for each in past) < -6.9 * 86_400
+    of_it = [(each.begins_s, path(each, 0.0)[-1].status) for each in past if each.pipeline.name == WORSE]
+    late = [status for at_s, status in of_it if at_s >= -WORSE_FOR_S]
+    early = [status for at_s, status in of_it if at_s < -WORSE_FOR_S]
+    assert late.count("failed") / len(late) > 0.1 > early.count("failed") / len(early)

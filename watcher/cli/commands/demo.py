@@ -106,7 +106,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
     async with AsyncExitStack() as stack:
         world = World(Clock())
         fails = FAILS_S if forever else {}
-        populate(world, fit_s=None if forever else LIFECYCLES_FIT_S, executions_count=40 if forever else 8, fails=fails)
+        fit_s, count = (None, 40) if forever else (LIFECYCLES_FIT_S, 8)
+        populate(world, fit_s=fit_s, executions_count=count, fails=fails, has_past=forever)
         simulator = await stack.enter_async_context(Simulator(world))
 
         def show(event: Mapping[str, Any]) -> None:
@@ -119,6 +120,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         stack.push_async_callback(server.close)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
         document = example_config(world, base_url=simulator.base_url, fails=fails)
+        # With a past only what ends from now on is news.
+        document["polling"] = {"first_sight": "baseline" if forever else "notify"}
         settings = _settings(document, sink_url=sink_url, folder=folder, tells_stdout=as_json)
         console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
         if not forever:
@@ -131,7 +134,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         stopping = asyncio.create_task(stopped_s())
         await run(settings, stop=stop, started=lambda address: console.print(f"Dashboard: http://{address}"))
         due_s = await stopping - SEEN_WITHIN_S
-        truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
+        news = (execution for execution in world.executions() if execution.begins_s >= 0)
+        truth = {execution.id: execution.phase_at(due_s).status for execution in news}
         console.print(summary(receiver, truth=truth))
 
 
@@ -140,8 +144,8 @@ def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_st
         watch |= {"account": "default", "labels": {"team": TEAMS[watch["name"]]}}
         if watch["name"] == SLOW:
             watch["overdue_after"] = {"paused": "1m"}
+    document["polling"] |= {"min_interval": "250ms", "max_interval": "1s"}
     document |= {
-        "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
         "sinks": {
             # on a terminal people read the receiver's lines
             "stdout": {"type": "stdout", "format": "json", "events": ["*" if tells_stdout else "watcher.test"]},
