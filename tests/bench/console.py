@@ -1,6 +1,6 @@
 """How long API and pages take to answer over a store with very much in it, on both databases.
 
-100,000 executions are open, 400,000 have ended, of 20, 200 or 1,000 pipelines; each has two events, and each event a
+100,000 executions are open, 400,000 have ended, of 20, 100 or 1,000 pipelines; each has two events, and each event a
 delivery to two sinks. A few wait, a few are dead, 250 of 100,000 problems are open. Nothing is recorded while it is
 measured.
 """
@@ -30,6 +30,7 @@ from bench.figures import Figure, at_most, shown
 from bench.workspaces import fill
 from watcher.config.models import Settings
 from watcher.domain.event import EventType
+from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
@@ -40,8 +41,9 @@ from watcher.web.api import API, api_routes
 from watcher.web.pages import page_routes
 from watcher.web.server import HttpServer
 
-PIPELINES_COUNTS = (20, 200, 1_000)
+PIPELINES_COUNTS = (20, 100, 1_000)
 EVENT_PIPELINES_COUNT = 20
+HISTORY_PIPELINES_COUNT, HISTORY_HOURS, KINDS_COUNT = 100, 30 * 24, 5
 OPEN_COUNT, EXECUTIONS_COUNT = 100_000, 500_000
 PROBLEMS_COUNT, OPEN_PROBLEMS_COUNT = 100_000, 250
 WAITING_COUNT, DEAD_COUNT = 200, 5_000
@@ -57,6 +59,9 @@ COLUMNS: Mapping[str, str] = {
         " problem_id closes body"
     ),
     "delivery": "number sink_id lane state recorded_at due_at attempts settled_at answer tried",
+    "scan": "account_id pipeline_id since_at complete_at found dated known_from",
+    "pipeline_hour": "pipeline_id from_at started success failed unrecognized tokens durations",
+    "error_kind": "pipeline_id from_at fingerprint failed_count node text first_at last_at",
     "problem": "id kind source_id pipeline_id execution opened_at closed_at stream sequence",
 }
 Row = tuple[Any, ...]
@@ -160,12 +165,35 @@ def _problems(now: int) -> Iterator[Row]:
         yield _key("problem", nth), EventType.EXECUTION_OVERDUE.value, *about, _key("stream", key), 2
 
 
+def _scans(now: int) -> Iterator[Row]:
+    for nth in range(HISTORY_PIPELINES_COUNT):
+        yield 1, 10 + nth, now, now, True, False, now - HISTORY_HOURS * HOUR_US
+
+
+def _hours(now: int) -> Iterator[Row]:
+    durations = json.dumps({str(bucket): 1 + bucket % 3 for bucket in range(5, 35)})
+    for nth in range(HISTORY_PIPELINES_COUNT):
+        for ago in range(HISTORY_HOURS):
+            yield 10 + nth, now // HOUR_US * HOUR_US - ago * HOUR_US, 62, 60, nth % 3, 0, 9_000, durations
+
+
+def _error_kinds(now: int) -> Iterator[Row]:
+    for nth in range(HISTORY_PIPELINES_COUNT):
+        for day in range(HISTORY_HOURS // 24):
+            at = now // DAY_US * DAY_US - day * DAY_US
+            for kind in range(KINDS_COUNT):
+                yield 10 + nth, at, _key("kind", kind), 3 + kind, "Greeting", "upstream timeout after 30 s " * 4, at, at
+
+
 FILL: Mapping[str, Callable[[int], Iterator[Row]]] = {
-    "source": lambda _: _sources(EVENT_PIPELINES_COUNT),
+    "source": lambda _: _sources(HISTORY_PIPELINES_COUNT),
     "execution": _executions,
     "event": _events,
     "delivery": _deliveries,
     "problem": _problems,
+    "scan": _scans,
+    "pipeline_hour": _hours,
+    "error_kind": _error_kinds,
 }
 
 
@@ -280,6 +308,8 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "problems, open, of a kind there is none of": "/problems?kind=pipeline.silent",
         "problems, a label, since 2 h": "/problems?state=all&label=team:team-1&since=2h&limit=200",
         "one problem": f"/problems/{of_problem}",
+        "history": f"/pipelines/default/{FIRST}/history",
+        "history, 30 d": f"/pipelines/default/{FIRST}/history?span=30d",
         "silences": "/silences",
     }
     pages = {
@@ -292,6 +322,8 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "page /executions, a label": "/executions?label=team:team-1",
         "page of an execution": f"/executions/{ended}",
         "page of a pipeline": f"/pipelines/default/{FIRST}",
+        "page of a pipeline, 7 d": f"/pipelines/default/{FIRST}?span=7d",
+        "page of a pipeline, 30 d": f"/pipelines/default/{FIRST}?span=30d",
         "page /problems": "/problems",
         "page /problems, of a pipeline, 200": f"/problems?pipeline={FIRST}&limit=200",
         "page /problems, open, 200": "/problems?state=open&limit=200",
