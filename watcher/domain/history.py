@@ -21,6 +21,9 @@ BUCKET_RATIO = 1.1
 
 SHORTEST_S = 0.001
 
+MOST_TOKENS = 1_000_000_000
+"""Tokens of one execution that count: more is rubbish, of which no sum of an hour is to overflow."""
+
 ERROR_LENGTH = 300
 """Characters that are kept of the text of a kind of error."""
 
@@ -108,7 +111,8 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     if facts is None or known.lost is not None:
         return EndedExecution(started_at, ended_at, "lost")
     status = known.status if known.status in TERMINAL_STATUSES else "unrecognized"
-    ended = EndedExecution(started_at, ended_at, status or "", max(0, round(facts.ai_tokens_used or 0)))
+    tokens = min(MOST_TOKENS, max(0, round(facts.ai_tokens_used or 0)))
+    ended = EndedExecution(started_at, ended_at, status or "", tokens)
     if status == Status.FAILED:
         node = facts.failed_nodes[0] if facts.failed_nodes else FailedNode(None, None, None)
         return ended._replace(error=error_kind_of(node.name or node.id, node.error or facts.error or ""))

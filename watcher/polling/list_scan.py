@@ -219,12 +219,12 @@ class Scan:
 
     def is_beyond_lookback(self, at: Micros) -> bool:
         """Return whether something ended too long ago to be reported after a long downtime: a gap is, instead."""
-        is_old = NEVER < self._cursor.complete_at < self._horizon and at < self._horizon
+        is_old = NEVER < self._cursor.complete_at < self.horizon and at < self.horizon
         self._skips_old |= is_old
         return is_old
 
     @property
-    def _horizon(self) -> Micros:
+    def horizon(self) -> Micros:
         """How far back anybody wants to know."""
         return Micros((self.began_at if self._cursor.complete_at else self._cursor.since_at) - self.memory.lookback_us)
 
@@ -466,8 +466,8 @@ class Scan:
         """Return how a scan ends that has read as far as it may, or as anybody wants to know."""
         is_ordered = self.order is not None and not self.memory.ordering.is_uncertain
         latest_at = max((at for row in page.rows if (at := dated(row)) is not None), default=None)
-        if is_ordered and latest_at is not None and latest_at < self._horizon:
-            is_gap = NEVER < self._cursor.complete_at < self._horizon
+        if is_ordered and latest_at is not None and latest_at < self.horizon:
+            is_gap = NEVER < self._cursor.complete_at < self.horizon
             return ScanResult(GapReason.LOOKBACK, self.unread_count()) if is_gap else ScanResult()
         self._unproven_count += not is_ordered or self._reads_whole
         if self._unproven_count < self.memory.pages_at_most:

@@ -230,8 +230,10 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 known = replace(known, finished_at=execution.ended_at or at)
-                change = ExecutionChange(lease, None, known, (), ended=ended_execution(known, execution))
-                return Evaluation(entry, execution, known, change, None)
+                # Of the time before `lookback` a page shows some rows by chance: they would look like a quiet time.
+                is_old = (known.finished_at or at) < page.listing.scan.horizon
+                ended = None if is_old else ended_execution(known, execution)
+                return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, (), ended=ended), None)
         details, is_failed = self._rules.details, execution.status == Status.FAILED
         is_selected = details is Details.ALWAYS or (details is Details.FAILED and is_failed)
         if not (is_selected and is_terminal(execution)):

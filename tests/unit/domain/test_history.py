@@ -56,6 +56,8 @@ def test_a_failure_counts_with_the_first_node_that_failed_and_no_duration() -> N
 
 
 def test_an_end_that_nobody_knows_counts_as_unrecognized_and_a_lost_execution_as_no_end() -> None:
+    rubbish = ended_execution(record("success"), facts("success", ai_tokens_used=1e18))
+    assert rubbish.tokens == 1_000_000_000  # so that the sum of an hour fits into the store
     odd = ended_execution(record("cancelled"), facts("cancelled", ai_tokens_used=-3.0))
     lost = ended_execution(record("running", lost=LostReason.NOT_FOUND), None)
     hours = totals_of([odd, lost])

@@ -48,6 +48,7 @@ async def test_the_history_that_a_first_scan_finds_counts_when_it_was_and_is_kno
     rows = [
         ended(name(2), "failed", hours_ago=0.1, error="boom"),
         ended(name(1), "success", hours_ago=30, ai_tokens_used=7.0),
+        ended(name(3), "success", hours_ago=8 * 24),  # before `lookback`: others of that time are on no page
     ]
     account.api.pages = pages_of(*rows)
     await account.run_for(5)

@@ -523,11 +523,11 @@ async def test_who_begins_is_told_how(tmp_path: Path) -> None:
         assert "? 2 of 2 pipelines unknown" in says
         assert "Nothing needs you" not in says
         assert any("attention" in each for each in page.values("link", "href"))
-        assert "Nothing has started yet" not in says
+        assert "Nothing has started since" not in says
         its = {str(each): PipelineSnapshot() for each in (PIPELINE, NAMED)}
         await save(desk, Source("account", "default"), AccountSnapshot(1.0, 1.0, 0.0, its))
         desk.clock.us += 2_000_000
-        assert "Watching 2 pipelines. Nothing has started yet." in (await shown(desk, "/")).says()
+        assert "Watching 2 pipelines. Nothing has started since the watch began." in (await shown(desk, "/")).says()
         assert "Nothing has started yet" in (await shown(desk, "/executions")).says()
         assert "No deliveries of other events" in (await shown(desk, "/deliveries")).says()
 
