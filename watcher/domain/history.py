@@ -29,7 +29,7 @@ ERROR_LENGTH = 300
 
 _FINGERPRINT_VERSION = "1"
 _VARYING = re.compile(
-    r"""\w+://\S+|\S+@\S+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b"""
+    r"""\w+://\S+|[^\s@]+@[^\s@]+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b"""
     r"""|[^\s,;()\[\]{}]*\d[^\s,;()\[\]{}]*"""
 )
 """Addresses, quoted words, hexadecimal numbers, and words with a digit, such as ids and dates."""

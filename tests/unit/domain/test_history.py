@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from random import Random
+from time import process_time
 
 import pytest
 
@@ -140,3 +141,11 @@ def test_rates_differ_only_if_chance_does_not_explain_it(
     one, other = (Totals(success=good, failed=all_ - good) for good, all_ in (now, before))
     assert has_changed(one, other) is changed
     assert not has_changed(one, Totals())
+
+
+@pytest.mark.parametrize("text", ["@." * 150, "@" * 300, "a@" * 150, "://" * 100])
+def test_a_text_that_is_made_to_take_long_has_its_kind_at_once(text: str) -> None:
+    began_at = process_time()
+    for _ in range(10):
+        error_kind_of("Greeting", text)
+    assert process_time() - began_at < 0.3
