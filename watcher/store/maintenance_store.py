@@ -9,7 +9,7 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, delete, select, text, tuple_
+from sqlalchemy import Connection, delete, text
 
 from watcher.domain.event import OutboxEntry
 from watcher.domain.problems import ProblemChange
@@ -19,18 +19,7 @@ from watcher.store.problems import WRITE_PROBLEM, parameters_of
 from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_SOURCE, is_forgotten
 from watcher.store.sources import Source, execution_id, pipeline, pipeline_id, sink
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import (
-    OPENS,
-    AnyRow,
-    action,
-    error_kind,
-    incident,
-    pipeline_hour,
-    problem,
-    problem_message,
-    reminder,
-    silence,
-)
+from watcher.store.tables import OPENS, AnyRow, action, incident, problem, problem_message, reminder, silence
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -137,22 +126,17 @@ def prune_problems(connection: Connection, *, before: int, after: Position) -> P
     return 0, after if len(ids) == ROWS_COUNT else None
 
 
+_PRUNE = (
+    "DELETE FROM {0} WHERE (pipeline_id, {1}) IN"
+    f" (SELECT pipeline_id, {{1}} FROM {{0}} WHERE from_at < :before ORDER BY from_at LIMIT {ROWS_COUNT})"
+)
+_PRUNE_HOURS = text(_PRUNE.format("pipeline_hour", "from_at"))
+_PRUNE_ERRORS = text(_PRUNE.format("error_kind", "from_at, fingerprint"))
+
+
 def prune_history(connection: Connection, *, before: int, after: Position) -> Pruned:
     """Delete a page of the hours, and of the days of kinds of errors, that began before that moment."""
-    keys = (
-        (pipeline_hour, (pipeline_hour.c.pipeline_id, pipeline_hour.c.from_at)),
-        (error_kind, (error_kind.c.pipeline_id, error_kind.c.from_at, error_kind.c.fingerprint)),
-    )
-    deleted = [
-        connection.execute(
-            delete(table).where(
-                tuple_(*key).in_(
-                    select(*key).where(table.c.from_at < before).order_by(table.c.from_at).limit(ROWS_COUNT)
-                )
-            )
-        ).rowcount
-        for table, key in keys
-    ]
+    deleted = [connection.execute(each, {"before": before}).rowcount for each in (_PRUNE_HOURS, _PRUNE_ERRORS)]
     return 0, after if ROWS_COUNT in deleted else None
 
 
