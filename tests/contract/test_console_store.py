@@ -35,7 +35,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store import console_store
 from watcher.store.changes import ExecutionChange, Lease, SourceChange
-from watcher.store.console_store import ConsoleStore, Position, Rows
+from watcher.store.console_store import ConsoleStore, EventFilter, Position, Rows
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import AnyRow
@@ -245,7 +245,7 @@ async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
     bodies: list[bytes] = []
     numbers = [0]
     for _ in range(3):
-        found, last = await console.events(types={EventType.EXECUTION_PAUSED}, after=numbers[-1], limit=5)
+        found, last = await console.events(EventFilter(types={EventType.EXECUTION_PAUSED}), after=numbers[-1], limit=5)
         bodies += found
         numbers.append(last)
     assert (len(bodies), numbers) == (1, [0, 5, 10, 12])
@@ -288,12 +288,12 @@ async def test_events_come_in_the_order_of_recording_and_filters_leave_some_out(
     after: int | None = None
     seen: list[int] = []
     for _ in range(4):
-        bodies, after = await console.events(after=after, limit=PAGE, **how)
+        bodies, after = await console.events(EventFilter(**how), after=after, limit=PAGE)
         seen += [int(body[-5:-4]) for body in bodies]
     assert seen == found
     await rig.store.record(executed(rig.account, 9))
     rig.clock.us += 60 * SECOND_US
-    bodies, _ = await console.events(after=after, limit=PAGE, **how)
+    bodies, _ = await console.events(EventFilter(**how), after=after, limit=PAGE)
     assert len(bodies) == (found in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 3, 5, 7]))
 
 
@@ -301,11 +301,11 @@ async def test_events_are_found_since_a_moment(rig: StoreRig, console: ConsoleSt
     for number in range(1, 21):
         await rig.store.record(executed(rig.account, number))
         rig.clock.us += 60 * SECOND_US
-    bodies, _ = await console.events(since=Micros(rig.clock.us - 150 * SECOND_US), limit=50)
+    bodies, _ = await console.events(EventFilter(since=Micros(rig.clock.us - 150 * SECOND_US)), limit=50)
     assert len(bodies) == 2
-    bodies, _ = await console.events(since=Micros(START_US), limit=50)
+    bodies, _ = await console.events(EventFilter(since=Micros(START_US)), limit=50)
     assert len(bodies) == 20
-    assert await console.events(since=Micros(rig.clock.us), limit=50) == ([], 20)
+    assert await console.events(EventFilter(since=Micros(rig.clock.us)), limit=50) == ([], 20)
 
 
 @pytest.mark.parametrize(("how", "found"), EVENTS)
@@ -316,7 +316,7 @@ async def test_the_newest_events_come_first_and_the_same_filters_leave_some_out(
     pages: list[list[int]] = []
     after: int | None = None
     while not pages or after is not None:
-        bodies, after = await console.newest_events(after=after, limit=PAGE, **how)
+        bodies, after = await console.newest_events(EventFilter(**how), after=after, limit=PAGE)
         pages.append([int(body[-5:-4]) for body in bodies])
     assert [number for page in pages for number in page] == found[::-1]
     assert all(len(page) == PAGE for page in pages[:-1])
@@ -333,7 +333,7 @@ async def test_the_events_of_an_execution_are_found_among_very_many_without_look
         after: int | None = None
         found: list[bytes] = []
         while not found or after is not None:
-            bodies, after = await console.newest_events(execution=execution_id(1), after=after, limit=1)
+            bodies, after = await console.newest_events(EventFilter(execution=execution_id(1)), after=after, limit=1)
             found += bodies
         assert [body[-4:-2] for body in found] == [b"-2", b"-1"]
         monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as if an execution had very many
@@ -347,12 +347,14 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
         rig.clock.us += 60 * SECOND_US
     monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
     since = Micros(rig.clock.us - 150 * SECOND_US)
-    found, after = await console.newest_events(since=since, limit=50)
+    found, after = await console.newest_events(EventFilter(since=since), limit=50)
     assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
     numbers: list[int | None] = [None]
     bodies: list[bytes] = []
     for _ in range(3):
-        found, after = await console.newest_events(types={EventType.EXECUTION_PAUSED}, after=numbers[-1], limit=5)
+        found, after = await console.newest_events(
+            EventFilter(types={EventType.EXECUTION_PAUSED}), after=numbers[-1], limit=5
+        )
         bodies += found
         numbers.append(after)
     assert (len(bodies), numbers) == (1, [None, 8, 3, None])
@@ -381,19 +383,19 @@ async def test_on_postgresql_a_transaction_that_commits_late_is_waited_for(
         with psycopg.connect(url) as late, psycopg.connect(url, autocommit=True) as early:
             late.execute(INSERT, body("late"))
             early.execute(INSERT, body("early"))
-            bodies, after = await console.events(limit=50)
+            bodies, after = await console.events(EventFilter(), limit=50)
             assert len(bodies) == 1
-            of_type, _ = await console.events(types={EventType.EXECUTION_NEW}, limit=50)
+            of_type, _ = await console.events(EventFilter(types={EventType.EXECUTION_NEW}), limit=50)
             assert of_type == []
             late.commit()
-            bodies, after = await console.events(after=after, limit=50)
+            bodies, after = await console.events(EventFilter(), after=after, limit=50)
             assert bodies == [b"late", b"early"]
             late.execute(INSERT, body("lost"))
             late.rollback()
             early.execute(INSERT, body("last"))
-            assert (await console.events(after=after, limit=50))[0] == []
+            assert (await console.events(EventFilter(), after=after, limit=50))[0] == []
             clock.us += 10 * SECOND_US
-            assert (await console.events(after=after, limit=50))[0] == [b"last"]
+            assert (await console.events(EventFilter(), after=after, limit=50))[0] == [b"last"]
         await store.close()
 
 

@@ -59,6 +59,16 @@ _TOP = 2**63 - 1
 """Later, and higher, than all."""
 
 
+class EventFilter(NamedTuple):
+    """Which events are asked for. Each of `labels` is key, value, and whether events have it."""
+
+    types: Collection[EventType] | None = None
+    pipelines: Collection[str] = ()
+    labels: Iterable[tuple[str, str, bool]] = ()
+    execution: str | None = None
+    since: Micros = NEVER
+
+
 @dataclass(frozen=True, slots=True)
 class Overview:
     """What the first view needs of the store.
@@ -158,24 +168,14 @@ class ConsoleStore(HistoryStore):
 
         return await self._store.read(read)
 
-    async def events(
-        self,
-        *,
-        types: Collection[EventType] | None = None,
-        pipelines: Collection[str] = (),
-        labels: Iterable[tuple[str, str, bool]] = (),
-        execution: str | None = None,
-        since: Micros = NEVER,
-        after: int | None = None,
-        limit: int,
-    ) -> tuple[Sequence[bytes], int]:
+    async def events(self, asked: EventFilter, *, after: int | None = None, limit: int) -> tuple[Sequence[bytes], int]:
         """Return the bodies of events in the order of recording, and the number to go on behind.
 
-        Each of `labels` is key, value, and whether events have it. Whoever goes on with the number misses none. Other
-        processes may have transactions under way, whose events have lower numbers: so a page ends before a number that
-        is missing, unless the event behind it is older than those last.
+        Whoever goes on with the number misses none. Other processes may have transactions under way, whose events have
+        lower numbers: so a page ends before a number that is missing, unless the event behind it is older than those
+        last.
         """
-        wanted = _wanted_events(types, pipelines, labels, since)
+        wanted, since = _wanted_events(asked), asked.since
         settled_at = _TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
         count = LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
 
@@ -184,9 +184,9 @@ class ConsoleStore(HistoryStore):
             if start is None:
                 start = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
             rows = select(event.c.id, event.c.body).where(event.c.id > start, *wanted).limit(limit)
-            if execution is not None:  # nothing of it is missing in between: its owner writes one after the other
+            if asked.execution is not None:  # nothing of it is missing in between: its owner writes one after the other
                 rows = rows.where(event.c.stream == bindparam("stream")).order_by(event.c.sequence)
-                streams = [{"stream": stream} for stream in _streams(connection, execution)]
+                streams = [{"stream": stream} for stream in _streams(connection, asked.execution)]
                 found = [row for stream in streams for row in connection.execute(rows, stream)]
                 return [row.body for row in found], found[-1].id if found else start
             window = {"at": start, "settled_at": settled_at, "limit": count}
@@ -198,15 +198,7 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def newest_events(
-        self,
-        *,
-        types: Collection[EventType] | None = None,
-        pipelines: Collection[str] = (),
-        labels: Iterable[tuple[str, str, bool]] = (),
-        execution: str | None = None,
-        since: Micros = NEVER,
-        after: int | None = None,
-        limit: int,
+        self, asked: EventFilter, *, after: int | None = None, limit: int
     ) -> tuple[Sequence[bytes], int | None]:
         """Return the bodies of events, the last recorded first, and the number to go on behind, if there are more.
 
@@ -215,11 +207,11 @@ class ConsoleStore(HistoryStore):
         behind = None if after is None else Position("", after, after)
 
         def read(connection: Connection) -> tuple[Sequence[bytes], int | None]:
-            wanted, few = _wanted_events(types, pipelines, labels, since), None
-            if execution is not None:
-                wanted.append(event.c.stream.in_(_streams(connection, execution)))
+            wanted, few = _wanted_events(asked), None
+            if asked.execution is not None:
+                wanted.append(event.c.stream.in_(_streams(connection, asked.execution)))
                 few = [wanted]
-            lowest = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
+            lowest = _number_before(connection, asked.since - SETTLED_AFTER_US) if asked.since else 0
             found, position = _page(connection, _EVENT, few, wanted, behind, limit, lowest)
             rows = connection.execute(_EVENTS.where(event.c.id.in_([row.key for row in found])))
             bodies = [row.body for row in sorted(rows, key=attrgetter("id"), reverse=True)]
@@ -239,7 +231,7 @@ class ConsoleStore(HistoryStore):
         """Return deliveries, those of the newest events first. `earlier` is there if one holds it back."""
 
         def read(connection: Connection) -> Rows:
-            sinks = [number for number, name in names_of(connection, "sink").items() if sink in (None, name)]
+            sinks = _numbers(connection, "sink", lambda name: sink in (None, name))
             few = None
             if state in _INDEXED:
                 few = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
@@ -468,18 +460,13 @@ _EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
 _EVENT = _List(event.c.id, event.c.id)
 
 
-def _wanted_events(
-    types: Collection[EventType] | None,
-    pipelines: Collection[str],
-    labels: Iterable[tuple[str, str, bool]],
-    since: Micros,
-) -> list[Any]:
-    wanted: list[Any] = [event.c.recorded_at >= since]
-    if types is not None:
-        wanted.append(event.c.type.in_(types))
-    if pipelines:
-        wanted.append(event.c.pipeline.in_(pipelines))
-    for key, value, is_there in labels:  # quotes within a label are escaped, so these four are its own
+def _wanted_events(asked: EventFilter) -> list[Any]:
+    wanted: list[Any] = [event.c.recorded_at >= asked.since]
+    if asked.types is not None:
+        wanted.append(event.c.type.in_(asked.types))
+    if asked.pipelines:
+        wanted.append(event.c.pipeline.in_(asked.pipelines))
+    for key, value, is_there in asked.labels:  # quotes within a label are escaped, so these four are its own
         of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
         wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
     return wanted

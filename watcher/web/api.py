@@ -25,7 +25,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.routing import types_matching
 from watcher.domain.timestamps import NEVER, Micros, to_us
-from watcher.store.console_store import Position
+from watcher.store.console_store import EventFilter, Position
 from watcher.store.tables import AnyRow
 from watcher.web import models, shown
 from watcher.web.history import find_history
@@ -146,28 +146,27 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
     """Return events in the order of recording: whoever asks again with the last cursor misses none."""
-    bodies, last = await console.store.events(**_of_events(console, asked))
+    after = None if asked.after is None else int(asked.after)
+    bodies, last = await console.store.events(_filter(console, asked), after=after, limit=asked.limit)
     return models.Page[models.Event](items=list(map(models.Event.model_validate_json, bodies)), next=str(last))
 
 
 async def newest_events(console: Console, asked: models.EventQuery) -> models.Page[Any]:
     """Return what events say, the last recorded first; only pages show this."""
-    bodies, last = await console.store.newest_events(**_of_events(console, asked))
+    after = None if asked.after is None else int(asked.after)
+    bodies, last = await console.store.newest_events(_filter(console, asked), after=after, limit=asked.limit)
     items = [shown.alert(console, json.loads(body)) for body in bodies]
     return models.Page[Any](items=items, next=None if last is None else str(last))
 
 
-def _of_events(console: Console, asked: models.EventQuery) -> Mapping[str, Any]:
-    """Return which events are asked for, as the store takes it."""
-    return {
-        "types": types_matching(tuple(asked.type)) if asked.type else None,
-        "pipelines": asked.pipeline,
-        "labels": _labels(asked.label),
-        "execution": None if asked.execution is None else str(asked.execution),
-        "since": _since(console, asked),
-        "after": None if asked.after is None else int(asked.after),
-        "limit": asked.limit,
-    }
+def _filter(console: Console, asked: models.EventQuery) -> EventFilter:
+    return EventFilter(
+        types_matching(tuple(asked.type)) if asked.type else None,
+        asked.pipeline,
+        _labels(asked.label),
+        None if asked.execution is None else str(asked.execution),
+        _since(console, asked),
+    )
 
 
 async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
