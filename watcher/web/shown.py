@@ -23,6 +23,7 @@ from watcher.delivery.sink_state import FAILING_AFTER_S
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import with_latest
+from watcher.domain.history import DAY_US
 from watcher.domain.problems import ProblemChange, Severity, severity_of
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.clock import Clock
@@ -37,8 +38,6 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
-
-DAY_US = 86_400_000_000
 
 SEVERITIES = tuple(Severity)
 """The most severe first."""
