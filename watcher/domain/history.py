@@ -4,6 +4,7 @@ Hours are those of UTC. An execution counts in the hour in which it ended, its s
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -69,7 +70,7 @@ class Totals:
     failed: int = 0
     unrecognized: int = 0
     tokens: int = 0
-    durations: dict[int, int] = field(default_factory=dict)
+    durations: Counter[int] = field(default_factory=Counter)
 
     @property
     def ended(self) -> int:
@@ -83,16 +84,15 @@ class Totals:
         self.failed += other.failed
         self.unrecognized += other.unrecognized
         self.tokens += other.tokens
-        for bucket, count in other.durations.items():
-            self.durations[bucket] = self.durations.get(bucket, 0) + count
+        self.durations.update(other.durations)
 
     def quantile(self, share: float) -> float | None:
-        """Return the duration in seconds that this share of the successes did not exceed; `None` without any."""
+        """Return the seconds that this share of the successes did not exceed, to three digits; `None` without any."""
         rank, seen = share * sum(self.durations.values()), 0
         for bucket in sorted(self.durations):
             seen += self.durations[bucket]
             if seen >= rank:
-                return float(BUCKET_RATIO ** (bucket + 0.5))
+                return float(f"{BUCKET_RATIO ** (bucket + 0.5):.3g}")
         return None
 
 
@@ -133,7 +133,7 @@ def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
         hour.tokens += each.tokens
         if each.duration_s is not None:
             bucket = floor(log(max(SHORTEST_S, each.duration_s), BUCKET_RATIO))
-            hour.durations[bucket] = hour.durations.get(bucket, 0) + 1
+            hour.durations[bucket] += 1
     return hours
 
 

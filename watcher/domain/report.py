@@ -122,15 +122,14 @@ def _pipeline(each: PipelineResult) -> Json:
 
 
 def _figures(now: Totals, before: Totals, open_problems_count: int) -> Json:
-    median_s, p95_s = (value and float(f"{value:.3g}") for value in (now.quantile(0.5), now.quantile(0.95)))
     figures = {
         "openProblems": open_problems_count,
         "ended": now.ended,
         "failed": now.failed,
         "successRate": success_rate(now),
         "successRateBefore": success_rate(before) if has_changed(now, before) else None,
-        "medianSeconds": median_s,
-        "p95Seconds": p95_s,
+        "medianSeconds": now.quantile(0.5),
+        "p95Seconds": now.quantile(0.95),
         "tokens": now.tokens,
     }
     return present(figures)

@@ -1,7 +1,7 @@
 """The history of pipelines, as it is counted: with the ends that it counts, in their transaction."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from operator import itemgetter
 from typing import Any
@@ -58,5 +58,5 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
 
 def totals_in(row: AnyRow) -> Totals:
     """Return the counts of an hour."""
-    durations = {int(bucket): count for bucket, count in json.loads(row.durations).items()}
+    durations = Counter({int(bucket): count for bucket, count in json.loads(row.durations).items()})
     return Totals(row.started, row.success, row.failed, row.unrecognized, row.tokens, durations)

@@ -132,8 +132,7 @@ class HistoryStore:
                 counts = (row.started, row.success, row.failed, row.unrecognized, int(row.tokens))
                 totals = found[row.name] = Totals(*counts)
                 for durations in json.loads(f"[{row.durations}]"):
-                    for bucket, count in durations.items():
-                        totals.durations[int(bucket)] = totals.durations.get(int(bucket), 0) + count
+                    totals.durations.update({int(bucket): count for bucket, count in durations.items()})
             for row in running:
                 found[row.name].started += row.started
             return found
