@@ -9,8 +9,7 @@ from itertools import groupby
 from math import log
 from typing import NamedTuple
 
-from watcher.domain.history import DAY_US, HOUR_US, Totals
-from watcher.domain.history import has_changed as differs
+from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.timestamps import to_us
 from watcher.web.models import History, HistoryPeriod, PastProblem
 
@@ -123,14 +122,6 @@ def spell_period(period: HistoryPeriod) -> str:
     if period.until - period.from_ == timedelta(days=1):
         return f"{period.from_:%b %-d}"
     return f"{period.from_:%b %-d %H:%M} to {period.until:%H:%M} UTC"
-
-
-def has_changed(history: History) -> bool:
-    """Return whether more or fewer succeeded than in the span before, and chance does not explain it."""
-    if history.before is None:
-        return False
-    now, before = (Totals(**each.ended.model_dump()) for each in (history.total, history.before))
-    return differs(now, before)
 
 
 def short(count: int) -> str:

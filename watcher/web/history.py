@@ -1,6 +1,6 @@
 """The history of a pipeline, as API and pages show it."""
 
-from watcher.domain.history import DAY_US, HOUR_US, Period, Totals, beginning, periods
+from watcher.domain.history import DAY_US, HOUR_US, Period, Totals, beginning, has_changed, periods
 from watcher.domain.timestamps import Micros, to_us
 from watcher.web import models
 from watcher.web.shown import Console
@@ -25,9 +25,8 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         is_known = each.until > known_from and each.from_at < known_until
         parts.append(_period(each if is_known else each._replace(totals=Totals()), is_known=is_known))
         total.add(each.totals if is_known else Totals())
-    before, before_at = None, Micros(from_at - (until - from_at))
+    before, before_at, of_before = None, Micros(from_at - (until - from_at)), Totals()
     if known_from <= before_at:
-        of_before = Totals()
         for at, hour in (await console.store.history(name, since=before_at)).hours.items():
             of_before.add(hour if at < from_at else Totals())
         before = _period(Period(before_at, from_at, of_before), is_known=True)
@@ -41,6 +40,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         periods=parts,
         total=_period(Period(from_at, until, total), is_known=any(each.known for each in parts)),
         before=before,
+        has_changed=has_changed(total, of_before),
         errors=[
             models.ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < row.first_at)
             for row in found.errors
@@ -57,12 +57,7 @@ def _period(period: Period, *, is_known: bool) -> models.HistoryPeriod:
         known=is_known,
         started=totals.started,
         ended=models.EndCounts(success=totals.success, failed=totals.failed, unrecognized=totals.unrecognized),
-        median_seconds=_rounded(totals.quantile(0.5)),
-        p95_seconds=_rounded(totals.quantile(0.95)),
+        median_seconds=totals.quantile(0.5),
+        p95_seconds=totals.quantile(0.95),
         tokens=totals.tokens,
     )
-
-
-def _rounded(seconds: float | None) -> float | None:
-    """Return a duration with three digits: it is known within 5 %."""
-    return None if seconds is None else float(f"{seconds:.3g}")

@@ -10,16 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import Moment, WeeklySettings
@@ -87,6 +78,16 @@ def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:
 
 Span = Annotated[Duration, Field(json_schema_extra={"pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"})]
 When = Annotated[Moment, WithJsonSchema({"type": "string", "format": "date-time"})]
+
+
+def _in_range(seconds: float) -> float:
+    if not 3_600 <= seconds <= 90 * 86_400:
+        raise ValueError("must be from 1h to 90d")
+    return seconds
+
+
+PastSpan = Annotated[Span, AfterValidator(_in_range)]
+_PAST_SPAN = Field(default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"})
 
 CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
 """The `next` of every list but that of events: a part of it, a time or number, and the key of a row."""
@@ -389,16 +390,7 @@ class ExecutionDetail(Execution):
 class HistoryQuery(Asked):
     """The time until now that is asked for, rounded up to whole hours or days."""
 
-    span: Span = Field(
-        default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"}
-    )
-
-    @field_validator("span")
-    @classmethod
-    def _in_range(cls, span_s: float) -> float:
-        if not 3_600 <= span_s <= 90 * 86_400:
-            raise ValueError("must be from 1h to 90d")
-        return span_s
+    span: PastSpan = _PAST_SPAN
 
 
 class EndCounts(Answer):
@@ -460,6 +452,10 @@ class History(Answer):
     total: HistoryPeriod
     before: HistoryPeriod | None = Field(
         default=None, description="The span before, as long; absent where not all of it is known."
+    )
+    has_changed: bool = Field(
+        default=False,
+        description="Since `before` the success rate changed by more than chance explains (p < 0.05).",
     )
     errors: Sequence[ErrorCount]
     problems: Sequence[PastProblem]
@@ -585,18 +581,10 @@ class TestResult(Answer):
 # Reports
 
 
-def _report_span(seconds: float) -> float:
-    if not 3600 <= seconds <= 90 * 86_400:
-        raise ValueError("write 1h to 90d")
-    return seconds
-
-
 class ReportQuery(Asked):
     """The time of a report."""
 
-    last: Annotated[Span, AfterValidator(_report_span)] = Field(
-        default=86_400.0, description="The time until now, such as `24h` (the default): from `1h` to `90d`."
-    )
+    last: PastSpan = _PAST_SPAN
 
 
 class ReportedError(Answer):

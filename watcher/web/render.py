@@ -20,7 +20,7 @@ from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import percent, spell_duration
 from watcher.sinks.alert import SIGNS, usable_link
-from watcher.web.graphs import graphs, has_changed, short, spell_period
+from watcher.web.graphs import graphs, short, spell_period
 from watcher.web.models import Stay
 
 _STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
@@ -146,7 +146,7 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
 )
 _FILTERS = (age, at, event_glyph, glyph, percent, seconds_between, span, status_class, strip, timeline)
-_OF_GRAPHS = (graphs, has_changed, short, spell_period)
+_OF_GRAPHS = (graphs, short, spell_period)
 _ENVIRONMENT.filters |= {function.__name__: function for function in (*_FILTERS, *_OF_GRAPHS)} | {"link": usable_link}
 
 

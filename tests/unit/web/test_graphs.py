@@ -16,7 +16,6 @@ from watcher.web.graphs import (
     LOWEST,
     NARROWEST,
     graphs,
-    has_changed,
     short,
     spell_period,
 )
@@ -169,14 +168,6 @@ def test_a_few_moments_are_written_below(span: str, count: int, hours: int, text
     periods = [period(first + timedelta(hours=hours * number), hours) for number in range(count)]
     whole = history({}).model_copy(update={"from_": first, "until": until, "periods": periods})
     assert [text for _, text in graphs(whole, span).ticks] == texts
-
-
-def test_a_rate_has_changed_only_where_chance_does_not_explain_it() -> None:
-    now = history({3: {"success": 90, "failed": 10}})
-    before = {"before": period(success=99, failed=1)}
-    assert not has_changed(now)
-    assert has_changed(now.model_copy(update=before))
-    assert not has_changed(now.model_copy(update={"before": period(success=92, failed=8)}))
 
 
 @pytest.mark.parametrize(("count", "text"), [(9_999, "9,999"), (41_200, "41 k"), (12_300_000, "12 M")])
