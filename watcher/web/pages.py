@@ -255,12 +255,16 @@ def _names(status: models.Status) -> Mapping[str, str]:
 
 async def _executions(console: Console, status: models.Status, request: web.Request) -> Found:
     query = _read(models.ExecutionQuery, request)
+    return {**_filters(status, query), "page": await api.executions(console, query)}
+
+
+def _filters(status: models.Status, query: models.PipelineQuery) -> Found:
+    """Return what the filter of a list shows."""
     return {
         "asked": query,
-        "page": await api.executions(console, query),
         "pipelines": _names(status),
         "accounts": [each.name for each in status.accounts],
-        "filtered": any((query.status, query.pipeline, query.account, query.label, query.since, query.q)),
+        "filtered": bool(query.model_fields_set - {"after", "limit"}),
     }
 
 
@@ -294,27 +298,15 @@ async def _pipeline(console: Console, status: models.Status, request: web.Reques
 async def _problems(console: Console, status: models.Status, request: web.Request) -> Found:
     query = _read(models.ProblemQuery, request)
     asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
-    return {
-        "asked": asked,
-        "page": await api.problems(console, asked),
-        "kinds": sorted(PROBLEM_KINDS),
-        "pipelines": _names(status),
-        "accounts": [each.name for each in status.accounts],
-        "filtered": bool(query.model_fields_set - {"after", "limit"}),
-    }
+    page = await api.problems(console, asked)
+    return {**_filters(status, query), "asked": asked, "page": page, "kinds": sorted(PROBLEM_KINDS)}
 
 
 async def _events(console: Console, status: models.Status, request: web.Request) -> Found:
     query = _read(models.EventQuery, request)
     hidden = () if query.type or query.execution else ROUTINE
-    return {
-        "asked": query,
-        "hidden": hidden,
-        "page": await api.newest_events(console, _without(hidden, query)),
-        "pipelines": _names(status),
-        "accounts": (),
-        "filtered": bool(query.model_fields_set - {"after", "limit"}),
-    }
+    page = await api.newest_events(console, _without(hidden, query))
+    return {**_filters(status, query), "accounts": (), "hidden": hidden, "page": page}
 
 
 async def _problem(console: Console, status: models.Status, request: web.Request) -> Found:
