@@ -107,6 +107,6 @@ def spell_duration(seconds: float) -> str:
     return f"{whole} s"
 
 
-def percent(part: int, whole: int) -> str:
+def percent(part: float, whole: float) -> str:
     """Return the percentage of a part of something; less than all of it is never 100."""
     return "100" if part == whole else f"{min(99.9, 100 * part / whole):.1f}"

@@ -6,7 +6,7 @@ The title is `report_title` in `watcher/sinks/alert.py`.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from watcher.runtime.units import spell_duration
+from watcher.runtime.units import percent, spell_duration
 from watcher.sinks.alert import in_words, length, report_times, shorten
 
 NAME_LENGTH = 40
@@ -53,19 +53,14 @@ def _result(each: Block) -> str:
     """Return how a pipeline, or all of them, did."""
     if not each["ended"]:
         return "none ended"
-    was = f", was {_percent(each['successRateBefore'])}" if "successRateBefore" in each else ""
-    parts = [f"{_percent(each['successRate'])} of {each['ended']:,} succeeded{was}"]
+    was = f", was {percent(each['successRateBefore'], 1)} %" if "successRateBefore" in each else ""
+    parts = [f"{percent(each['successRate'], 1)} % of {each['ended']:,} succeeded{was}"]
     if error := each.get("error"):
         kind = ": ".join(filter(None, (error.get("node"), error.get("text"))))
         parts.append(f"{error['count']:,} \N{MULTIPLICATION SIGN} {shorten(kind, ERROR_LENGTH)}")
     if "medianSeconds" in each:
         parts.append(f"median {_duration(each['medianSeconds'])}, p95 {_duration(each['p95Seconds'])}")
     return "; ".join(parts)
-
-
-def _percent(rate: float) -> str:
-    """Return a share in percent, rounded down: `100 %` only if nothing failed."""
-    return f"{round(10_000 * rate) // 10 / 10:g} %"
 
 
 def _duration(seconds: float) -> str:
