@@ -99,8 +99,6 @@ LINK_LIMIT = 2048
 _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 """No character that would have to be quoted: a receiver refuses the whole message for one."""
 
-_WORD = re.compile(r"[\w-]+")
-
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
@@ -430,11 +428,6 @@ def _beginning(text: str, limit: int) -> str:
 def usable_link(link: object) -> str | None:
     """Return a link that every receiver takes, else `None`."""
     return link if isinstance(link, str) and len(link) <= LINK_LIMIT and _LINK.fullmatch(link) else None
-
-
-def mask(text: str) -> str:
-    """Return a text with `#` for each word with a digit in it: what differs between two errors that are the same."""
-    return _WORD.sub(lambda word: "#" if any(map(str.isdigit, word[0])) else word[0], text)
 
 
 def in_words(seconds: float) -> str:

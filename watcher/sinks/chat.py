@@ -15,6 +15,7 @@ from uuid import UUID
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id
 from watcher.domain.event import EventType
+from watcher.domain.history import error_kind_of
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import (
     HEADLINE_LENGTH,
@@ -25,7 +26,6 @@ from watcher.sinks.alert import (
     cut,
     in_utc,
     in_words,
-    mask,
     shorten,
     span,
     to_json,
@@ -169,11 +169,11 @@ def _links(alerts: Sequence[Alert]) -> Mapping[str, str]:
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:
     """Return a line for each kind of error, the most frequent first. Their counts add up to all events."""
-    clusters: defaultdict[tuple[str, str], list[str]] = defaultdict(list)  # by node, and error without what varies
+    clusters = defaultdict[bytes, list[str]](list)
     for alert in alerts:
         node = alert.nodes[0][0] if alert.nodes else ""
         text = clean(": ".join(filter(None, (node, alert.error)))) or alert.title
-        clusters[node, mask(text)].append(text)
+        clusters[error_kind_of(node, text).fingerprint].append(text)
     ranked = sorted(clusters.values(), key=len, reverse=True)
     lines = []
     for texts in ranked[:CLUSTERS_COUNT]:
