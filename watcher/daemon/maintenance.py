@@ -129,7 +129,6 @@ class Maintenance:
             if died := await store.mark_absent_sinks(present=settings.sinks, now=now, dead_after_us=dead_after_us):
                 log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
             await self._close_problems(store)
-            await self._reports.forget(store, settings)
             ended_before = Micros(now - round(settings.store.retention_s * 1_000_000))
             self._pruning = store.prune(ended_before=ended_before, keep=self._is_kept)
         for _ in range(PAGES_COUNT):

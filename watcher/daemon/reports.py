@@ -28,8 +28,12 @@ class Reports:
         self._console = console
 
     async def tick(self, store: MaintenanceStore, settings: Settings) -> None:
-        """Record each report that is due, and note the last moment of a new one. Raises `StoreError`."""
-        now, known = self._clock.now(), await store.reports() if settings.reports else {}
+        """Record each report that is due, and note the last moment of a new one. Raises `StoreError`.
+
+        A report that the configuration no longer has is forgotten.
+        """
+        now, known = self._clock.now(), await store.reports()
+        await store.forget_reports(row for name, row in known.items() if name not in settings.reports)
         for name, report in settings.reports.items():
             before, moment, _ = report.schedule.around(now)
             if (row := known.get(name)) is None:
@@ -42,7 +46,3 @@ class Reports:
                 if await store.record_report(row, to_us(moment), self._events.report(name, made, **how)):
                     self._metrics.events.labels(EventType.WATCHER_REPORT).inc()
                     log.info("report.recorded", report=name, sinks=len(report.sinks))
-
-    async def forget(self, store: MaintenanceStore, settings: Settings) -> None:
-        """Forget the reports that the configuration no longer has. Raises `StoreError`."""
-        await store.forget_reports(row for name, row in (await store.reports()).items() if name not in settings.reports)
