@@ -25,6 +25,9 @@ SHORTEST_S = 0.001
 MOST_TOKENS = 1_000_000_000
 """Tokens of one execution that count: more is rubbish, of which no sum of an hour is to overflow."""
 
+COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
+"""The fields of `Totals` that are numbers; columns of the store have the same names."""
+
 ERROR_LENGTH = 300
 """Characters that are kept of the text of a kind of error."""
 
@@ -79,11 +82,8 @@ class Totals:
 
     def add(self, other: "Totals") -> None:
         """Count what happened within another time, too."""
-        self.started += other.started
-        self.success += other.success
-        self.failed += other.failed
-        self.unrecognized += other.unrecognized
-        self.tokens += other.tokens
+        for name in COUNTS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
         self.durations.update(other.durations)
 
     def quantile(self, share: float) -> float | None:

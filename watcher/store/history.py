@@ -8,12 +8,10 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from watcher.domain.history import DAY_US, EndedExecution, Totals, totals_of
+from watcher.domain.history import COUNTS, DAY_US, EndedExecution, Totals, totals_of
 from watcher.store.database import HotStatement
 from watcher.store.tables import AnyRow
 
-COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
-"""The columns that hold what the field of that name does."""
 _HOUR = HotStatement("SELECT * FROM pipeline_hour WHERE pipeline_id = :pipeline_id AND from_at = :from_at")
 _WRITE_HOUR = HotStatement(
     f"INSERT INTO pipeline_hour (pipeline_id, from_at, {', '.join(COUNTS)}, durations)"

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from watcher.domain.history import DAY_US, HOUR_US, Totals, beginning
+from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, beginning
 from watcher.domain.timestamps import Micros
-from watcher.store.history import COUNTS, totals_in
+from watcher.store.history import totals_in
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import AnyRow, pipeline_hour, source
 
@@ -32,6 +32,7 @@ _OPEN_STARTS = text(
     f" WHERE pipeline_id = {_OF_PIPELINE} AND ended_at IS NULL AND started_at >= :since GROUP BY 1"
 )
 _KNOWN_FROM = text(f"SELECT known_from FROM scan WHERE pipeline_id = {_OF_PIPELINE}")
+_FIRST_HOUR = text(f"SELECT min(from_at) FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE}")
 _SAME_KIND = (
     " FROM error_kind AS same WHERE same.pipeline_id = frequent.pipeline_id AND same.fingerprint = frequent.fingerprint"
 )
@@ -78,12 +79,14 @@ _RATES = text(
 class PipelineHistory(NamedTuple):
     """What is known of a pipeline since some moment. Times are microseconds UTC, those of problems the wall clock's.
 
-    `hours` has each hour in which something happened, by when it begins; nothing is known of the time before
-    `known_from`, nor of any while that is `None`. `errors` are the most frequent kinds of the days since then;
-    `problems` those of the pipeline itself that were open.
+    `hours` has each hour in which something happened, by when it begins; `first_at` is when the first hour begins of
+    all that are kept. If the pipeline is watched whole, nothing is known of the time before `known_from`, nor of any
+    while that is `None`. `errors` are the most frequent kinds of the days since that moment; `problems` those of the
+    pipeline itself that were open.
     """
 
     hours: Mapping[Micros, Totals]
+    first_at: Micros | None
     known_from: Micros | None
     errors: Sequence[AnyRow]
     problems: Sequence[AnyRow]
@@ -108,9 +111,9 @@ class HistoryStore:
             hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
             for row in connection.execute(_OPEN_STARTS, of_it):
                 hours.setdefault(Micros(row.from_at), Totals()).started += row.started
-            known_from = connection.scalar(_KNOWN_FROM, of_it)
+            known = (connection.scalar(_FIRST_HOUR, of_it), connection.scalar(_KNOWN_FROM, of_it))
             errors = _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), FREQUENT_COUNT)
-            return PipelineHistory(hours, known_from, errors, connection.execute(_PROBLEMS_SINCE, of_it).all())
+            return PipelineHistory(hours, *known, errors, connection.execute(_PROBLEMS_SINCE, of_it).all())
 
         return await self._store.read(read)
 

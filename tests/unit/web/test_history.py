@@ -150,3 +150,7 @@ async def test_of_a_pipeline_of_which_only_some_executions_are_watched_it_is_kno
     found = await desk.found(f"/pipelines/default/{NAMED}/history")
     assert [each["known"] for each in found["periods"]] == [False] * 21 + [True] * 3
     assert found["total"]["ended"]["success"] == 1
+    await count(desk, ended(NOW - 30 * HOUR_US), name=f"default/{NAMED}")
+    found = await desk.found(f"/pipelines/default/{NAMED}/history")
+    assert all(each["known"] for each in found["periods"])
+    assert found["knownFrom"] == "2026-11-23T03:00:00Z"
