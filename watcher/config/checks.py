@@ -145,7 +145,7 @@ def _check_silences(document: Document) -> None:
 
 
 def _check_reports(document: Document) -> None:
-    """Report sinks that are not there, and pagers and the like, which show what is wrong now."""
+    """Report each sink of a report that does not exist or is a pager: pagers show only what is wrong now."""
     sinks = document.table(("sinks",))
     known = [str(name) for name in sinks if document.get(("sinks", name, "template")) not in _PAGERS]
     for report in document.table(("reports",)):

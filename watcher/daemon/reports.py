@@ -1,4 +1,4 @@
-"""The reports of the configuration: each is recorded once at its moment, by whoever has the lease of the upkeep."""
+"""The reports of the configuration: the owner of the maintenance lease records each once, at its moment."""
 
 from datetime import timedelta
 
@@ -7,8 +7,8 @@ import structlog
 from watcher.config.models import Settings
 from watcher.daemon.supervisor import OwnerDependencies
 from watcher.domain.event import EventType
-from watcher.domain.history import HOUR_US, beginning
-from watcher.domain.report import shortened
+from watcher.domain.history import HOUR_US, period_start
+from watcher.domain.report import shorten_report
 from watcher.domain.timestamps import to_us
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.web.report import make_report
@@ -21,7 +21,7 @@ LATE_AFTER = timedelta(hours=12)
 
 
 class Reports:
-    """Makes the reports that are due. What they say is read as `console` shows it."""
+    """Makes the reports that are due. Their figures are those that the API and the pages show."""
 
     def __init__(self, shared: OwnerDependencies, console: Console) -> None:
         self._clock, self._events, self._metrics = shared.clock, shared.events, shared.metrics
@@ -35,13 +35,13 @@ class Reports:
         now, known = self._clock.now(), await store.reports()
         await store.forget_reports(row for name, row in known.items() if name not in settings.reports)
         for name, report in settings.reports.items():
-            before, moment, _ = report.schedule.around(now)
+            before, moment, _ = report.schedule.moments(now)
             if (row := known.get(name)) is None:
                 await store.add_report(name, to_us(moment))
-            # Of a clock that was set back later on, the moment that was noted may be after now.
+            # If the clock was set back, the stored moment may be after now: it does not hold the report back.
             elif not to_us(moment) <= row.moment_at <= to_us(now) and now - moment <= LATE_AFTER:
-                times = {"since": to_us(before), "until": beginning(to_us(moment), HOUR_US)}
-                made = shortened(await make_report(self._console, **times, name=name, timezone=report.timezone))
+                times = {"since": to_us(before), "until": period_start(to_us(moment), HOUR_US)}
+                made = shorten_report(await make_report(self._console, **times, name=name, timezone=report.timezone))
                 how = {"sinks": report.sinks, "moment": moment, "after": row.sequence, "at": now}
                 if await store.record_report(row, to_us(moment), self._events.report(name, made, **how)):
                     self._metrics.events.labels(EventType.WATCHER_REPORT).inc()

@@ -122,7 +122,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
 
 
 def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
-    """Return what these executions add to which hour, by the hour's beginning."""
+    """Return what these executions add to each hour, by the start of the hour."""
     hours: dict[Micros, Totals] = {}
     for each in ended:
         hours.setdefault(Micros(each.started_at - each.started_at % HOUR_US), Totals()).started += 1
@@ -137,8 +137,8 @@ def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
     return hours
 
 
-def beginning(at: Micros, length_us: int) -> Micros:
-    """Return when the hour or the day (UTC) begins that holds this moment."""
+def period_start(at: Micros, length_us: int) -> Micros:
+    """Return the start of the hour, the day or another period (UTC) that contains a moment."""
     return Micros(at - at % length_us)
 
 
@@ -152,7 +152,7 @@ def error_kind_of(node: str | None, text: str) -> ErrorKind:
 def periods(hours: Mapping[Micros, Totals], *, since: Micros, until: Micros, length_us: int) -> Sequence[Period]:
     """Return what happened in each hour, day or other length of time, from the one that holds `since`."""
     found = []
-    from_at = beginning(since, length_us)
+    from_at = period_start(since, length_us)
     while from_at < until:
         end = Micros(from_at + length_us)
         totals = Totals()

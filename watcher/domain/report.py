@@ -32,7 +32,7 @@ class ReportSchedule:
     minute: int
     zone: ZoneInfo
 
-    def around(self, at: datetime) -> tuple[datetime, datetime, datetime]:
+    def moments(self, at: datetime) -> tuple[datetime, datetime, datetime]:
         """Return the last two moments (UTC) that are not later than that time, and the next one.
 
         There is one moment a day: the first one where the clock shows the time twice. Where it skips the time, the
@@ -76,7 +76,7 @@ def error_of(node: str | None, text: str, count: int) -> Json:
 
 
 def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about: Json) -> Json:
-    """Return what a report says, with all pipelines, the worst first. `about` is what it is a report of."""
+    """Return the data of a report with all pipelines, the worst first. `about` has its name, its time and its link."""
     ranked = sorted(pipelines, key=_place)
     now, before = Totals(), Totals()
     for each in ranked:
@@ -94,8 +94,8 @@ def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about
     }
 
 
-def shortened(report: Json) -> Json:
-    """Return a report as an event holds it: only so many of its pipelines as there is room for."""
+def shorten_report(report: Json) -> Json:
+    """Return a report with at most 20 pipelines, fewer if it would be larger than an event may be."""
     for count in range(PIPELINES_COUNT, -1, -1):
         more_count = max(0, len(report["pipelines"]) - count)
         short = {**report, "pipelines": report["pipelines"][:count], "moreCount": more_count}

@@ -150,7 +150,7 @@ class EmailSettings(RemoteSettings):
 
     async def connect(self) -> str:
         """Connect, and log in."""
-        result = await EmailSink(self, SinkContext(Clock())).talk()
+        result = await EmailSink(self, SinkContext(Clock())).run_session()
         if not result.is_taken:
             raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"connected{' and logged in' if self.username else ''}, nothing sent"
@@ -166,10 +166,10 @@ class EmailSink(Sink):
         """Send the mail of a delivery or a group on a connection of its own."""
         at, public_url = self._context.clock.now(), self._context.public_url
         make = partial(mail_of, batch, self._settings, at=at, public_url=public_url)
-        return await self.talk(make() if len(batch) == 1 else await asyncio.to_thread(make))
+        return await self.run_session(make() if len(batch) == 1 else await asyncio.to_thread(make))
 
-    async def talk(self, mail: bytes | None = None) -> SendResult:
-        """Connect, log in, and hand over a mail, if there is one, in at most `timeout` together."""
+    async def run_session(self, mail: bytes | None = None) -> SendResult:
+        """Connect, log in, and send the mail, if there is one. All of that takes at most `timeout`."""
         settings, (host, port), security = self._settings, self._settings.endpoint, self._settings.security
         password = settings.password.get_secret_value() if settings.password else None
         # The name of this machine may lack a domain, which Google's relay refuses. One limit holds for all steps.
@@ -183,7 +183,7 @@ class EmailSink(Sink):
                     username=settings.username,
                     password=password,
                 )
-                result = await self._hand_over(client, mail) if mail else SendResult(SendOutcome.DELIVERED, "")
+                result = await self._send_mail(client, mail) if mail else SendResult(SendOutcome.DELIVERED, "")
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.write(b"QUIT\r\n")  # its answer would change nothing
             client.close()
@@ -194,8 +194,8 @@ class EmailSink(Sink):
                 client.transport.abort()
         return result
 
-    async def _hand_over(self, client: smtp.SMTP, mail: bytes) -> SendResult:
-        """Hand a mail over for the recipients whom the server takes. The answer names the others by their place."""
+    async def _send_mail(self, client: smtp.SMTP, mail: bytes) -> SendResult:
+        """Send a mail to the recipients that the server accepts. The answer names the refused ones by their place."""
         to, refused = self._settings.to, dict[int, int]()
         await client.mail(self._settings.from_)
         for place, address in enumerate(to):
@@ -218,7 +218,7 @@ class EmailSink(Sink):
 
 
 def _result_of(error: Exception) -> SendResult:
-    """Return what an error of a session means. Of these only 5xx to DATA refuses the mail itself."""
+    """Return the result of a session that failed. The mail itself is refused only by a 5xx to DATA."""
     if isinstance(error, smtp.SMTPResponseException):
         code, refuses = error.code, error.code >= 500 and isinstance(error, smtp.SMTPDataError)
         outcome = SendOutcome.REFUSED if refuses else SendOutcome.BUSY if code == BUSY_CODE else SendOutcome.RETRY

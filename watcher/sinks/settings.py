@@ -250,7 +250,7 @@ PemPath = Annotated[
 
 
 def client_context(ca_file: PemFile | None) -> ssl.SSLContext:
-    """Return how to connect to a server whose certificate is of these CAs, else of the system's."""
+    """Return a TLS context that trusts these CAs, without any those of the system."""
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else ca_file.path)
     except OSError:

@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, beginning
+from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, period_start
 from watcher.domain.timestamps import Micros
 from watcher.store.history import totals_in
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import AnyRow, pipeline_hour, source
 
-KINDS_COUNT = 20_000
-"""Rows of kinds of errors that are looked at, the newest days first."""
+ERROR_ROWS_COUNT = 20_000
+"""Rows of `error_kind` that are looked at, the newest days first."""
 
 FREQUENT_COUNT = 5
 """Kinds of errors that are returned with the history of a pipeline."""
@@ -42,7 +42,7 @@ _ERRORS = (
     f" (SELECT text{_SAME_KIND} ORDER BY from_at DESC LIMIT 1) AS text FROM (SELECT pipeline_id, fingerprint, node,"
     " sum(failed_count) AS failed_count, max(last_at) AS last_at FROM"
     f" (SELECT * FROM error_kind WHERE from_at >= :since AND from_at < :until AND {{}} ORDER BY from_at DESC"
-    f" LIMIT {KINDS_COUNT}) AS looked_at GROUP BY pipeline_id, fingerprint, node) AS frequent"
+    f" LIMIT {ERROR_ROWS_COUNT}) AS looked_at GROUP BY pipeline_id, fingerprint, node) AS frequent"
     " JOIN source ON source.id = pipeline_id"
 )
 _ERRORS_OF_PIPELINE = text(_ERRORS.format(f"pipeline_id = {_OF_PIPELINE}"))
@@ -104,8 +104,8 @@ class HistoryStore:
 
     async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
         """Return what is known of a pipeline from the hour on that holds `since`."""
-        of_it = {"name": pipeline, "since": beginning(since, HOUR_US)}
-        days = {"name": pipeline, "since": beginning(since, DAY_US), "until": 2**62}
+        of_it = {"name": pipeline, "since": period_start(since, HOUR_US)}
+        days = {"name": pipeline, "since": period_start(since, DAY_US), "until": 2**62}
 
         def read(connection: Connection) -> PipelineHistory:
             hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
@@ -119,7 +119,7 @@ class HistoryStore:
 
     async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
         """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""
-        days = {"since": beginning(since, DAY_US), "until": until}
+        days = {"since": period_start(since, DAY_US), "until": until}
         return await self._store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), limit))
 
     async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
@@ -144,7 +144,7 @@ class HistoryStore:
 
     async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
         """Return how many executions of these pipelines ended, and succeeded, within 24 hours and within 7 days."""
-        now = beginning(self._store.clock.steady_us(), HOUR_US)
+        now = period_start(self._store.clock.steady_us(), HOUR_US)
         asked = {"names": sorted(pipelines), "day": now - 23 * HOUR_US, "week": now - 167 * HOUR_US}
         return await self._store.read(lambda connection: connection.execute(_RATES, asked).all())
 

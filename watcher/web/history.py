@@ -1,6 +1,6 @@
 """The history of a pipeline, as API and pages show it."""
 
-from watcher.domain.history import DAY_US, HOUR_US, Period, Totals, beginning, has_changed, periods
+from watcher.domain.history import DAY_US, HOUR_US, Period, Totals, has_changed, period_start, periods
 from watcher.domain.timestamps import Micros, to_us
 from watcher.web import models
 from watcher.web.shown import Console
@@ -12,10 +12,10 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     The pipeline must be one of the last status.
     """
     pipeline, now = console.pipelines[name], console.clock.steady_us()
-    until = Micros(beginning(now, length_us) + length_us)
+    until = Micros(period_start(now, length_us) + length_us)
     from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, with the running one
     found = await console.store.history(name, since=from_at)
-    kept_from = Micros(beginning(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
+    kept_from = Micros(period_start(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
     # Without lists to read the history begins with the first execution that is named.
     first_hours = [*found.hours, *([] if found.first_at is None else [found.first_at])]
     first_at = found.known_from if pipeline.whole else min(first_hours, default=None)
@@ -41,7 +41,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         periods=parts,
         total=_period(Period(from_at, until, total), is_known=any(each.known for each in parts)),
         before=before,
-        has_changed=has_changed(total, of_before),
+        rate_has_changed=has_changed(total, of_before),
         errors=[
             models.ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < row.first_at)
             for row in found.errors

@@ -453,7 +453,7 @@ class History(Answer):
     before: HistoryPeriod | None = Field(
         default=None, description="The span before, as long; absent where not all of it is known."
     )
-    has_changed: bool = Field(
+    rate_has_changed: bool = Field(
         default=False,
         description="Since `before` the success rate changed by more than chance explains (p < 0.05).",
     )

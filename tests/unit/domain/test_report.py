@@ -15,7 +15,7 @@ from watcher.domain.report import (
     ReportSchedule,
     error_of,
     report_of,
-    shortened,
+    shorten_report,
 )
 from watcher.domain.routing import Router
 
@@ -32,7 +32,7 @@ def schedule(at: str, zone: str, days: frozenset[int] = EVERY_DAY) -> ReportSche
 def moments_of(given: ReportSchedule, *, days: int = 365) -> list[datetime]:
     """Return which moments were the newest one, looked at every hour, in their order."""
     looks = (YEAR + timedelta(hours=count) for count in range(days * 24))
-    return list(dict.fromkeys(given.around(at)[1] for at in looks))
+    return list(dict.fromkeys(given.moments(at)[1] for at in looks))
 
 
 @pytest.mark.parametrize(
@@ -69,20 +69,20 @@ def test_over_a_year_there_is_one_moment_for_each_day_of_its_zone(at: str, zone:
 def test_a_moment_is_by_the_wall_clock_of_its_zone(day: str, at: str, zone: str, moment: str) -> None:
     due_at = datetime.fromisoformat(f"{moment}Z")
     given = schedule(at, zone)
-    assert given.around(due_at)[1] == due_at
-    assert given.around(due_at - timedelta(microseconds=1))[2] == due_at
+    assert given.moments(due_at)[1] == due_at
+    assert given.moments(due_at - timedelta(microseconds=1))[2] == due_at
     assert due_at.astimezone(ZoneInfo(zone)).date().isoformat() == day
 
 
 def test_mondays_moment_of_workdays_comes_after_that_of_friday_and_before_that_of_tuesday() -> None:
-    before, moment, following = schedule("08:00", "UTC", frozenset(range(5))).around(MONDAY)
+    before, moment, following = schedule("08:00", "UTC", frozenset(range(5))).moments(MONDAY)
     assert (before, moment, following) == (MONDAY - timedelta(days=3), MONDAY, MONDAY + timedelta(days=1))
 
 
 @pytest.mark.parametrize("passed", [timedelta(), timedelta(seconds=1), timedelta(days=6, hours=23)])
 def test_a_weekly_report_has_its_moments_a_week_apart(passed: timedelta) -> None:
     given = schedule("08:00", "UTC", frozenset({0}))
-    assert given.around(MONDAY + passed) == (MONDAY - timedelta(days=7), MONDAY, MONDAY + timedelta(days=7))
+    assert given.moments(MONDAY + passed) == (MONDAY - timedelta(days=7), MONDAY, MONDAY + timedelta(days=7))
 
 
 # What a report says
@@ -201,7 +201,7 @@ def test_a_rate_is_rounded_down_and_absent_if_nothing_ended() -> None:
 
 
 def test_an_event_has_the_worst_20_and_says_how_many_more_there_are() -> None:
-    made = shortened(report(*(result(f"number {count:02}", totals(count, 10)) for count in range(30))))
+    made = shorten_report(report(*(result(f"number {count:02}", totals(count, 10)) for count in range(30))))
     assert [each["name"] for each in made["pipelines"]] == [f"number {count:02}" for count in range(PIPELINES_COUNT)]
     assert (made["moreCount"], made["lookCount"] + made["wellCount"]) == (10, 30)
 
@@ -212,7 +212,7 @@ def test_a_report_loses_whole_pipelines_before_its_event_is_too_long(character: 
     error = error_of(text, text, 10**9)
     result_ = result(text, totals(10**9, 10**9, tokens=10**15, seconds=(10, 20)), totals(10**9), error=error)
     results = (result_._replace(id=f"{count}{PIPELINES_COUNT}" * 18) for count in range(PIPELINES_COUNT))
-    made = shortened(
+    made = shorten_report(
         report(*results, errors=[{"pipeline": text[:128], **error}] * 3, name="x" * 64, link=f"https://{'x' * 250}")
     )
     entry = EventFactory(Router({})).report("x" * 64, made, sinks=["a"], moment=MONDAY, after=0, at=MONDAY)
@@ -223,7 +223,7 @@ def test_a_report_loses_whole_pipelines_before_its_event_is_too_long(character: 
 
 
 def test_an_event_of_a_report_has_one_id_for_each_name_and_moment() -> None:
-    made = shortened(report())
+    made = shorten_report(report())
 
     def id_of(name: str, moment: datetime, after: int) -> object:
         entry = EventFactory(Router({})).report(name, made, sinks=["a"], moment=moment, after=after, at=MONDAY)
@@ -235,7 +235,9 @@ def test_an_event_of_a_report_has_one_id_for_each_name_and_moment() -> None:
 
 
 def test_an_event_of_a_report_goes_to_its_sinks_alone_and_once_to_each() -> None:
-    entry = EventFactory(Router({})).report("a", shortened(report()), sinks="xyx", moment=MONDAY, after=4, at=MONDAY)
+    entry = EventFactory(Router({})).report(
+        "a", shorten_report(report()), sinks="xyx", moment=MONDAY, after=4, at=MONDAY
+    )
     assert (entry.sinks, dict(entry.groups)) == (("x", "y"), {})
     event = entry.event
     assert (event.type, event.sequence, event.pipeline) == (EventType.WATCHER_REPORT, 5, None)

@@ -92,7 +92,7 @@ def check(
     document = Document(file=str(path), without_secrets=without_secrets)
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
-    silences, reports = silence_lines(settings, at=Clock().now()), report_lines(settings, at=Clock().now())
+    silences, reports = silence_lines(settings, at=Clock().now()), next_reports(settings, at=Clock().now())
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
         for line in silences:
@@ -402,10 +402,10 @@ def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
     return lines
 
 
-def report_lines(settings: Settings, *, at: datetime) -> list[str]:
+def next_reports(settings: Settings, *, at: datetime) -> list[str]:
     """Return when each report is due next, by the clock of its zone, and where it goes."""
     return [
-        f"report {name} next {report.schedule.around(at)[2].astimezone(ZoneInfo(report.timezone)):%a %Y-%m-%d %H:%M}"
+        f"report {name} next {report.schedule.moments(at)[2].astimezone(ZoneInfo(report.timezone)):%a %Y-%m-%d %H:%M}"
         f" {report.timezone}: {', '.join(report.sinks)}"
         for name, report in settings.reports.items()
     ]

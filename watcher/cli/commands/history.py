@@ -69,7 +69,7 @@ def _summary(found: Answer, span: str) -> str:
     words = f"none ended in the last {span}" if total["known"] else "not watched"
     if ended:
         words = f"{percent(total['ended']['success'], ended)} % of {ended:,} succeeded in the last {span}"
-    if before and found.get("hasChanged"):
+    if before and found.get("rateHasChanged"):
         success, was_ended = before["ended"]["success"], sum(before["ended"].values())
         direction = "up" if total["ended"]["success"] * was_ended > success * ended else "down"
         words += f", {direction} from {percent(success, was_ended)} %"

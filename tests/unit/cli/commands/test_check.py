@@ -13,7 +13,7 @@ from receiver import Receiver, answer, hangs, says
 from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
-from watcher.cli.commands.check import report_lines, silence_lines
+from watcher.cli.commands.check import next_reports, silence_lines
 from watcher.config.loader import load_config
 from watcher.runtime.http_client import REMEDIES
 
@@ -70,7 +70,7 @@ def test_the_plan_says_when_each_report_is_due_next_by_the_clock_of_its_zone(com
     report = '{at: "02:30", timezone: Asia/Kolkata, sinks: [stdout]}'
     write(f"{GOOD}\nreports: {{nightly: {report}}}\n")
     settings = load_config(Path("watcher.yaml"), environ={})
-    (line,) = report_lines(settings, at=datetime(2026, 11, 27, 21, tzinfo=UTC))
+    (line,) = next_reports(settings, at=datetime(2026, 11, 27, 21, tzinfo=UTC))
     assert line == "report nightly next Sun 2026-11-29 02:30 Asia/Kolkata: stdout"
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)

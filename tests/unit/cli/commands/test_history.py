@@ -83,7 +83,7 @@ def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
 ) -> None:
     last_at = datetime.now(UTC) - timedelta(hours=2)
     error = ErrorCount(fingerprint="", node="Greeting", text="timeout \x1b[31m", count=9, last_at=last_at, is_new=True)
-    given = {"before": period(0, 309, 0), "has_changed": True, "errors": [error]}
+    given = {"before": period(0, 309, 0), "rate_has_changed": True, "errors": [error]}
     daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = history(SALES, 300, 9, **given)
     shown = on_terminal("history", "Sales agent", columns=100, WATCHER_URL=daemon.url)
     assert [" ".join(line.split()) for line in shown.splitlines()] == [
@@ -113,7 +113,7 @@ def test_a_terminal_without_these_signs_has_bars_of_others(daemon: FakeDaemon, o
         ({"known_from": START + timedelta(minutes=5)}, "none ended in the last 24h; watched since 11-24 02:05 UTC"),
         ({"total": period(known=False)}, "not watched"),
         (
-            {"total": period(0, 50, 50), "before": period(0, 10, 90), "has_changed": True},
+            {"total": period(0, 50, 50), "before": period(0, 10, 90), "rate_has_changed": True},
             "50.0 % of 100 succeeded in the last 24h, up from 10.0 %",
         ),
         ({"total": period(0, 51, 49), "before": period(0, 50, 50)}, "51.0 % of 100 succeeded in the last 24h"),
