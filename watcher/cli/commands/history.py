@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Sequence
 from math import ceil
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -20,7 +19,7 @@ EXAMPLES = ("watcher history 'Sales agent' --span 7d", "watcher history 'Sales a
 END_FIELDS = ("ended.success", "ended.failed", "ended.unrecognized")
 PERIOD_FIELDS = ("from", "until", "known", "started", *END_FIELDS, "medianSeconds", "p95Seconds", "tokens")
 ERROR_FIELDS = ("count", "isNew", "node", "text", "lastAt")
-SHOWN_FIELDS = ("ended", "started", "succeeded", "failed", "unrecognized", "rate", "median", "p95", "tokens")
+SHOWN_FIELDS = ("utc", "ended", "started", "succeeded", "failed", "unrecognized", "rate", "median", "p95", "tokens")
 BAR_WIDTH = 8
 
 
@@ -53,10 +52,11 @@ def _show(found: Answer, span: str) -> None:
     console = console_on(sys.stdout)
     say(console, f"{found['pipeline'].get('name') or found['pipeline']['id']}: {_summary(found, span)}")
     busy = [each for each in found["periods"] if each["started"] or any(each["ended"].values())]
-    times = [each["from"][5:16].replace("T", " ") for each in busy]
-    rows = [{"utc": time, **row} for time, row in zip(times, _rows(busy), strict=True)]
-    rows += [{"utc": "total", **_rows([found["total"]])[0], "ended": None}] if busy else []
-    for fields, items in ((("utc", *SHOWN_FIELDS), rows), (ERROR_FIELDS, found["errors"])):
+    most = max((sum(each["ended"].values()) for each in busy), default=0) or 1
+    rows = [_row(each, most) for each in busy]
+    if busy:
+        rows.append({**_row(found["total"], most), "utc": "total", "ended": None})
+    for fields, items in ((SHOWN_FIELDS, rows), (ERROR_FIELDS, found["errors"])):
         if items:
             say(console, "")
             console.print(table(fields, items, console=console))
@@ -78,19 +78,19 @@ def _summary(found: Answer, span: str) -> str:
     return words
 
 
-def _rows(items: Sequence[Answer]) -> Sequence[dict[str, Any]]:
-    """Return rows for people, each with a bar: its successes, then its failures."""
-    most = max((sum(each["ended"].values()) for each in items), default=0) or 1
-    rows = []
-    for each in items:
-        success, failed, unrecognized = (each["ended"][name] for name in ("success", "failed", "unrecognized"))
-        count, durations = success + failed + unrecognized, (each.get("medianSeconds"), each.get("p95Seconds"))
-        bar = "█" * round(BAR_WIDTH * success / most) + "✕" * ceil(BAR_WIDTH * failed / most)
-        values = (
-            *(bar[-BAR_WIDTH:], each["started"], success, failed, unrecognized or None),
-            f"{percent(success, count)} %" if count else None,
-            *(None if seconds is None else spell_duration(seconds) for seconds in durations),
-            each["tokens"] or None,
-        )
-        rows.append(dict(zip(SHOWN_FIELDS, values, strict=True)))
-    return rows
+def _row(each: Answer, most: int) -> dict[str, Any]:
+    """Return a row for people. Its bar has the successes, then the failures; `most` ends are as wide as it may be."""
+    ended, count = each["ended"], sum(each["ended"].values())
+    bar = "█" * round(BAR_WIDTH * ended["success"] / most) + "✕" * ceil(BAR_WIDTH * ended["failed"] / most)
+    return {
+        "utc": each["from"][5:16].replace("T", " "),
+        "ended": bar[-BAR_WIDTH:],
+        "started": each["started"],
+        "succeeded": ended["success"],
+        "failed": ended["failed"],
+        "unrecognized": ended["unrecognized"] or None,
+        "rate": f"{percent(ended['success'], count)} %" if count else None,
+        "median": spell_duration(each["medianSeconds"]) if "medianSeconds" in each else None,
+        "p95": spell_duration(each["p95Seconds"]) if "p95Seconds" in each else None,
+        "tokens": each["tokens"] or None,
+    }
