@@ -5,7 +5,7 @@ Hours are those of UTC. An execution counts in the hour in which it ended, its s
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import floor, log, sqrt
@@ -96,14 +96,6 @@ class Totals:
         return None
 
 
-class Period(NamedTuple):
-    """What happened in a pipeline from one moment until another (microseconds UTC, steady)."""
-
-    from_at: Micros
-    until: Micros
-    totals: Totals
-
-
 def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> EndedExecution:
     """Return an execution that has ended as it counts in the history. `facts` is the answer that said so."""
     ended_at = known.finished_at or known.ended_at or known.polled_at
@@ -149,19 +141,13 @@ def error_kind_of(node: str | None, text: str) -> ErrorKind:
     return ErrorKind(digest[:16], node, head)
 
 
-def periods(hours: Mapping[Micros, Totals], *, since: Micros, until: Micros, length_us: int) -> Sequence[Period]:
-    """Return what happened in each hour, day or other length of time, from the one that holds `since`."""
-    found = []
-    from_at = period_start(since, length_us)
-    while from_at < until:
-        end = Micros(from_at + length_us)
-        totals = Totals()
-        for at in range(from_at, end, HOUR_US):
-            if (hour := hours.get(Micros(at))) is not None:
-                totals.add(hour)
-        found.append(Period(from_at, end, totals))
-        from_at = end
-    return found
+def sum_up(hours: Mapping[Micros, Totals], since: Micros, until: Micros) -> Totals:
+    """Return what happened in the hours that begin from `since`, which is the start of one, until `until`."""
+    totals = Totals()
+    for at in range(since, until, HOUR_US):
+        if (hour := hours.get(Micros(at))) is not None:
+            totals.add(hour)
+    return totals
 
 
 def has_changed(now: Totals, before: Totals) -> bool:

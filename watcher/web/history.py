@@ -1,6 +1,6 @@
 """The history of a pipeline, as API and pages show it."""
 
-from watcher.domain.history import DAY_US, HOUR_US, Period, Totals, has_changed, period_start, periods
+from watcher.domain.history import DAY_US, HOUR_US, Totals, has_changed, period_start, sum_up
 from watcher.domain.timestamps import Micros, to_us
 from watcher.web import models
 from watcher.web.shown import Console
@@ -22,15 +22,16 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     known_from = until if first_at is None else max(first_at, kept_from)
     known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)
     parts, total = [], Totals()
-    for each in periods(found.hours, since=from_at, until=until, length_us=length_us):
-        is_known = each.until > known_from and each.from_at < known_until
-        parts.append(_period(each if is_known else each._replace(totals=Totals()), is_known=is_known))
-        total.add(each.totals if is_known else Totals())
+    for start in map(Micros, range(from_at, until, length_us)):
+        end = Micros(start + length_us)
+        is_known = end > known_from and start < known_until
+        totals = sum_up(found.hours, start, end) if is_known else Totals()
+        parts.append(_period(start, end, totals, is_known=is_known))
+        total.add(totals)
     before, before_at, of_before = None, Micros(from_at - (until - from_at)), Totals()
     if known_from <= before_at:
-        for at, hour in (await console.store.history(name, since=before_at)).hours.items():
-            of_before.add(hour if at < from_at else Totals())
-        before = _period(Period(before_at, from_at, of_before), is_known=True)
+        of_before = sum_up((await console.store.history(name, since=before_at)).hours, before_at, from_at)
+        before = _period(before_at, from_at, of_before, is_known=True)
     day_ago = now - DAY_US
     return models.History(
         account=pipeline.account,
@@ -39,7 +40,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         until=until,
         known_from=None if first_at is None else known_from,
         periods=parts,
-        total=_period(Period(from_at, until, total), is_known=any(each.known for each in parts)),
+        total=_period(from_at, until, total, is_known=any(each.known for each in parts)),
         before=before,
         rate_has_changed=has_changed(total, of_before),
         errors=[
@@ -50,11 +51,10 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     )
 
 
-def _period(period: Period, *, is_known: bool) -> models.HistoryPeriod:
-    totals = period.totals
+def _period(from_at: Micros, until: Micros, totals: Totals, *, is_known: bool) -> models.HistoryPeriod:
     return models.HistoryPeriod(
-        from_=period.from_at,
-        until=period.until,
+        from_=from_at,
+        until=until,
         known=is_known,
         started=totals.started,
         ended=models.EndCounts(success=totals.success, failed=totals.failed, unrecognized=totals.unrecognized),

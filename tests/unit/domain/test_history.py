@@ -1,5 +1,6 @@
 """What counts in the history of a pipeline, and what is made of it."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from random import Random
 from time import process_time
@@ -14,7 +15,7 @@ from watcher.domain.history import (
     ended_execution,
     error_kind_of,
     has_changed,
-    periods,
+    sum_up,
     totals_of,
 )
 from watcher.domain.timestamps import Micros, to_us
@@ -121,14 +122,12 @@ def test_errors_of_other_words_are_of_another_kind_and_a_text_is_cut() -> None:
     assert error_kind_of(None, "").text == ""
 
 
-def test_hours_make_longer_periods_from_the_one_that_holds_the_beginning() -> None:
-    hours = {Micros(THREE + n * HOUR_US): Totals(success=1, failed=n) for n in range(4)}
-    made = periods(hours, since=Micros(THREE + 5), until=Micros(THREE + 7 * HOUR_US), length_us=6 * HOUR_US)
-    assert [(each.from_at, each.until) for each in made] == [
-        (THREE - 3 * HOUR_US, THREE + 3 * HOUR_US),
-        (THREE + 3 * HOUR_US, THREE + 9 * HOUR_US),
-    ]
-    assert [(each.totals.success, each.totals.failed) for each in made] == [(3, 3), (1, 3)]
+def test_hours_are_summed_up_from_the_one_that_begins_at_a_moment_until_another_moment() -> None:
+    hours = {Micros(THREE + n * HOUR_US): Totals(success=1, failed=n, durations=Counter({n % 2: 1})) for n in range(4)}
+    first, last = (sum_up(hours, Micros(THREE + n * HOUR_US), Micros(THREE + (n + 6) * HOUR_US)) for n in (-3, 3))
+    assert (first.success, first.failed, first.durations) == (3, 3, {0: 2, 1: 1})
+    assert (last.success, last.failed) == (1, 3)
+    assert hours[Micros(THREE)].durations == {0: 1}
 
 
 @pytest.mark.parametrize(
