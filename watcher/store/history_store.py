@@ -111,9 +111,12 @@ class HistoryStore:
             hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
             for row in connection.execute(_OPEN_STARTS, of_it):
                 hours.setdefault(Micros(row.from_at), Totals()).started += row.started
-            known = (connection.scalar(_FIRST_HOUR, of_it), connection.scalar(_KNOWN_FROM, of_it))
+            first_at = min(filter(None, (connection.scalar(_FIRST_HOUR, of_it), *hours)), default=None)
+            known_from = connection.scalar(_KNOWN_FROM, of_it)
             errors = _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), FREQUENT_COUNT)
-            return PipelineHistory(hours, *known, errors, connection.execute(_PROBLEMS_SINCE, of_it).all())
+            return PipelineHistory(
+                hours, first_at, known_from, errors, connection.execute(_PROBLEMS_SINCE, of_it).all()
+            )
 
         return await self._store.read(read)
 

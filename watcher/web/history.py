@@ -17,8 +17,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     found = await console.store.history(name, since=from_at)
     kept_from = Micros(period_start(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
     # Without lists to read the history begins with the first execution that is named.
-    first_hours = [*found.hours, *([] if found.first_at is None else [found.first_at])]
-    first_at = found.known_from if pipeline.whole else min(first_hours, default=None)
+    first_at = found.known_from if pipeline.whole else found.first_at
     known_from = until if first_at is None else max(first_at, kept_from)
     known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)
     parts, total = [], Totals()

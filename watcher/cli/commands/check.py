@@ -13,7 +13,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
-from zoneinfo import ZoneInfo
 
 import typer
 from rich.console import Console
@@ -405,7 +404,7 @@ def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
 def next_reports(settings: Settings, *, at: datetime) -> list[str]:
     """Return when each report is due next, by the clock of its zone, and where it goes."""
     return [
-        f"report {name} next {report.schedule.moments(at)[2].astimezone(ZoneInfo(report.timezone)):%a %Y-%m-%d %H:%M}"
+        f"report {name} next {report.schedule.moments(at)[2].astimezone(report.schedule.zone):%a %Y-%m-%d %H:%M}"
         f" {report.timezone}: {', '.join(report.sinks)}"
         for name, report in settings.reports.items()
     ]
