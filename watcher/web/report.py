@@ -17,7 +17,8 @@ async def make_report(
 ) -> Json:
     """Return the data of a report on the time from the hour that holds `since` until `until`."""
     since = period_start(since, HOUR_US)
-    status, store = await console.status.get(), console.store
+    await console.status.get()
+    store = console.store
     now = await store.totals(since=since, until=until)
     before = await store.totals(since=period_start(Micros(2 * since - until), HOUR_US), until=since)
     errors: list[Json] = []
@@ -30,13 +31,10 @@ async def make_report(
             errors.append({"pipeline": cut(known.name or known.id, limit=TEXT_BYTES), **error})
             worst.setdefault(row.pipeline_name, error)
     results = []
-    for each in status.pipelines:
-        key = f"{each.account}/{each.id}"
+    for key, each in console.pipelines.items():
         totals = (now.get(key, Totals()), before.get(key, Totals()))
-        problems_count = console.problem_counts.get(key, 0)
-        results.append(
-            PipelineResult(each.account, each.id, each.name, each.state, problems_count, *totals, worst.get(key))
-        )
+        count = console.problem_counts.get(key, 0)
+        results.append(PipelineResult(each.account, each.id, each.name, each.state, count, *totals, worst.get(key)))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
     about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
     return report_of(results, sorted(errors, key=itemgetter("count"), reverse=True), about)
