@@ -77,21 +77,31 @@ async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: 
     ):
         await rig.store.record(end(rig, number, at=at, status="failed", text=text))
     today = (await console(rig).history(NAME, since=START_US)).errors
-    assert [(each.text, each.failed_count, each.first_at, each.last_at) for each in today] == [
+    assert [(each.text, each.failed_count, each.first_at, each.last_at) for each, _ in today] == [
         ("timeout after 3 s", 2, START_US - DAY_US, START_US + 20),
         ("no answer", 1, START_US + 30, START_US + 30),
     ]
-    assert today[0].fingerprint == TIMEOUT.fingerprint
+    assert today[0][0].fingerprint == TIMEOUT.fingerprint
     both = (await console(rig).history(NAME, since=Micros(START_US - DAY_US))).errors
-    assert [each.failed_count for each in both] == [3, 1]
+    assert [each.failed_count for each, _ in both] == [3, 1]
     (most,) = await console(rig).frequent_errors(since=START_US, until=Micros(START_US + DAY_US), limit=1)
     assert (most.pipeline_name, most.node, most.failed_count) == (NAME, "Greeting", 2)
+
+
+async def test_a_kind_is_no_news_if_its_text_alone_was_seen_before_and_only_those_of_the_time_are_returned(
+    rig: StoreRig,
+) -> None:
+    of_list = EndedExecution(START_US, START_US, "failed", error=error_kind_of(None, "no answer"))
+    await rig.store.record(replace(end(rig, 1), ended=of_list))
+    await rig.store.record(end(rig, 2, at=START_US + 2 * HOUR_US, status="failed", text="no answer"))
+    ((newest, first_seen_at),) = (await console(rig).history(NAME, since=Micros(START_US + HOUR_US))).errors
+    assert (newest.node, newest.first_at, first_seen_at) == ("Greeting", START_US + 2 * HOUR_US, START_US)
 
 
 async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:
     rig.clock.us = START_US + 5
     for number, (age, status) in enumerate(
-        [(0, "success"), (23, "failed"), (24, "success"), (167, "failed"), (168, "failed")]
+        [(0, "success"), (23, "failed"), (24, "success"), (162, "failed"), (163, "failed")]
     ):
         await rig.store.record(end(rig, number, at=START_US - age * HOUR_US, status=status))
     (rates,) = await console(rig).rates([NAME, "default/another"])
@@ -122,4 +132,4 @@ async def test_what_is_older_than_retention_goes(rig: StoreRig) -> None:
         pass
     found = await console(rig).history(NAME, since=Micros(START_US - 9 * DAY_US))
     assert list(found.hours) == [START_US]
-    assert [each.failed_count for each in found.errors] == [1]
+    assert [each.failed_count for each, _ in found.errors] == [1]

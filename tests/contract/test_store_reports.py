@@ -56,6 +56,16 @@ async def test_of_two_who_record_the_same_moment_the_first_does(rig: StoreRig, r
     assert len(await due(rig.ops)) == 1
 
 
+async def test_a_moment_that_comes_again_after_the_clock_was_set_back_is_recorded_once(
+    rig: StoreRig, reports: MaintenanceStore
+) -> None:
+    for moment, is_recorded in ((SECOND, True), (THIRD, True), (SECOND, False), (THIRD, False)):
+        known = (await reports.reports())["morning"]
+        assert await record(reports, known, moment) is is_recorded
+        assert (await reports.reports())["morning"].moment_at == to_us(moment)
+    assert len(await due(rig.ops)) == 2
+
+
 async def test_whoever_has_lost_the_lease_records_nothing(rig: StoreRig, reports: MaintenanceStore) -> None:
     known = (await reports.reports())["morning"]
     await upkeep(rig.store)

@@ -121,9 +121,8 @@ def _of_report(alert: Alert, limit: int) -> Notice:
     report = alert.data["report"]
     lines, link = report_lines(report, limit=limit), usable_link(report.get("link"))
     links = {"Details": link} if link else {}
-    return Notice(
-        alert.id, alert.headline, alert.severity, alert.is_trouble, "\n".join(lines), report_span(report), links
-    )
+    severity = Severity.WARNING if report["lookCount"] else alert.severity
+    return Notice(alert.id, alert.headline, severity, alert.is_trouble, "\n".join(lines), report_span(report), links)
 
 
 def _of_group(alerts: Sequence[Alert]) -> Notice:

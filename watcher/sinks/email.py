@@ -180,9 +180,13 @@ class EmailSink(Sink):
                     tls_context=settings.context,
                     use_tls=security == "tls",
                     start_tls=security == "starttls",
-                    username=settings.username,
-                    password=password,
                 )
+                if settings.username is not None and password is not None:
+                    await client.ehlo()
+                    # One method, not all that the server offers: a wrong password is one failed login an attempt.
+                    methods = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
+                    offered = (log_in for name, log_in in methods.items() if name in client.supported_auth_methods)
+                    await next(offered, client.login)(settings.username, password)
                 result = await self._send_mail(client, mail) if mail else SendResult(SendOutcome.DELIVERED, "")
             if isinstance(client.transport, asyncio.WriteTransport):
                 client.transport.write(b"QUIT\r\n")  # its answer would change nothing

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, period_start
+from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, error_kind_of, period_start
 from watcher.domain.timestamps import Micros
 from watcher.store.history import totals_in
 from watcher.store.sql_store import SqlStore
@@ -24,6 +24,9 @@ FREQUENT_COUNT = 5
 
 PROBLEMS_COUNT = 100
 """Problems that are returned with the history of a pipeline, the last opened first."""
+
+WEEK_BAR_US = 6 * HOUR_US
+"""A week is counted from the start of six hours on, as the bars of a pipeline's page: so both say the same."""
 
 _OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
 _HOURS = text(f"SELECT * FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE} AND from_at >= :since")
@@ -47,6 +50,9 @@ _ERRORS = (
 )
 _ERRORS_OF_PIPELINE = text(_ERRORS.format(f"pipeline_id = {_OF_PIPELINE}"))
 _ALL_ERRORS = text(_ERRORS.format("true"))
+_FIRST_SEEN = text(
+    f"SELECT min(first_at) FROM error_kind WHERE pipeline_id = {_OF_PIPELINE} AND fingerprint = :fingerprint"
+)
 _PROBLEMS_SINCE = text(
     f"SELECT id, kind, opened_at, closed_at FROM problem WHERE pipeline_id = {_OF_PIPELINE} AND execution IS NULL"
     f" AND (closed_at IS NULL OR closed_at >= :since) ORDER BY opened_at DESC LIMIT {PROBLEMS_COUNT}"
@@ -81,14 +87,15 @@ class PipelineHistory(NamedTuple):
 
     `hours` has each hour in which something happened, by when it begins; `first_at` is when the first hour begins of
     all that are kept. If the pipeline is watched whole, nothing is known of the time before `known_from`, nor of any
-    while that is `None`. `errors` are the most frequent kinds of the days since that moment; `problems` those of the
-    pipeline itself that were open.
+    while that is `None`. `errors` are the most frequent kinds that were seen since then, counted by the day, each with
+    when its text was first seen, in whatever node: lists do not name it. `problems` are those of the pipeline itself
+    that were open.
     """
 
     hours: Mapping[Micros, Totals]
     first_at: Micros | None
     known_from: Micros | None
-    errors: Sequence[AnyRow]
+    errors: Sequence[tuple[AnyRow, Micros]]
     problems: Sequence[AnyRow]
 
 
@@ -113,17 +120,21 @@ class HistoryStore:
                 hours.setdefault(Micros(row.from_at), Totals()).started += row.started
             first_at = min(filter(None, (connection.scalar(_FIRST_HOUR, of_it), *hours)), default=None)
             known_from = connection.scalar(_KNOWN_FROM, of_it)
-            errors = _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), FREQUENT_COUNT)
-            return PipelineHistory(
-                hours, first_at, known_from, errors, connection.execute(_PROBLEMS_SINCE, of_it).all()
-            )
+            errors = []
+            for row in _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), since, FREQUENT_COUNT):
+                alone = {"name": pipeline, "fingerprint": error_kind_of(None, row.text).fingerprint}
+                errors.append((row, min(row.first_at, connection.scalar(_FIRST_SEEN, alone) or row.first_at)))
+            problems = connection.execute(_PROBLEMS_SINCE, of_it).all()
+            return PipelineHistory(hours, first_at, known_from, errors, problems)
 
         return await self._store.read(read)
 
     async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
         """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""
         days = {"since": period_start(since, DAY_US), "until": until}
-        return await self._store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), limit))
+        return await self._store.read(
+            lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit)
+        )
 
     async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
         """Return what happened in each pipeline in the hours that begin from `since` until `until`."""
@@ -147,10 +158,15 @@ class HistoryStore:
 
     async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
         """Return how many executions of these pipelines ended, and succeeded, within 24 hours and within 7 days."""
-        now = period_start(self._store.clock.steady_us(), HOUR_US)
-        asked = {"names": sorted(pipelines), "day": now - 23 * HOUR_US, "week": now - 167 * HOUR_US}
+        now = self._store.clock.steady_us()
+        since = {
+            "day": period_start(now, HOUR_US) - 23 * HOUR_US,
+            "week": period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US,
+        }
+        asked = {"names": sorted(pipelines), **since}
         return await self._store.read(lambda connection: connection.execute(_RATES, asked).all())
 
 
-def _most_frequent(rows: Iterable[AnyRow], limit: int) -> Sequence[AnyRow]:
-    return nlargest(limit, rows, key=attrgetter("failed_count", "last_at"))
+def _most_frequent(rows: Iterable[AnyRow], since: Micros, limit: int) -> Sequence[AnyRow]:
+    seen = (row for row in rows if row.last_at >= since)
+    return nlargest(limit, seen, key=attrgetter("failed_count", "last_at"))

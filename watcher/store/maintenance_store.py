@@ -177,6 +177,7 @@ _END_STATE = text(
 _REPORTS = text("SELECT id, name, sequence, moment_at FROM report JOIN source ON source.id = source_id")
 _ADD_REPORT = text("INSERT INTO report (source_id, moment_at) VALUES (:of_source, :moment) ON CONFLICT DO NOTHING")
 _MOVE_REPORT = text("UPDATE report SET moment_at = :moment WHERE source_id = :of_source AND moment_at = :before")
+_HAS_EVENT = text("SELECT 1 FROM event WHERE stream = :stream AND event_id = :event_id")
 _COUNT_REPORT = text("UPDATE source SET sequence = sequence + 1 WHERE id = :of_source")
 _FORGET_REPORT = text("DELETE FROM report WHERE source_id = :of_source")
 
@@ -300,8 +301,12 @@ class MaintenanceStore:
             await self._store.number_of(sink(name))
         key = {"of_source": known.id, "before": known.moment_at, "moment": moment}
 
+        itself = {"stream": entry.event.stream, "event_id": entry.event.id.bytes}
+
         def record(connection: Connection) -> set[str] | None:
-            if not connection.execute(_MOVE_REPORT, key).rowcount:
+            is_moved = connection.execute(_MOVE_REPORT, key).rowcount
+            # If the clock was set back, this moment may have been reported already.
+            if not is_moved or connection.scalar(_HAS_EVENT, itself):
                 return None
             connection.execute(_COUNT_REPORT, key)
             about: About = {"source_id": known.id, "pipeline_id": None, "execution": None}

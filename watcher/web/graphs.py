@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.timestamps import to_us
+from watcher.sinks.alert import in_words
 from watcher.web.models import History, HistoryPeriod, PastProblem
 
 SPANS: Mapping[str, tuple[int, int]] = {
@@ -174,8 +175,8 @@ def _durations(history: History) -> Durations | None:
     return Durations(
         path,
         [((index + 0.5) * slot, y(p95)) for index, _, p95 in known],
-        f"{highest / factor:.3g}",
-        f"{lowest / factor:.3g}",
+        in_words(highest) if is_log else f"{highest / factor:.3g}",
+        in_words(lowest) if is_log else "0",
         unit,
         is_log,
     )

@@ -23,8 +23,9 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     parts, total = [], Totals()
     for start in map(Micros, range(from_at, until, length_us)):
         end = Micros(start + length_us)
-        is_known = end > known_from and start < known_until
-        totals = sum_up(found.hours, start, end) if is_known else Totals()
+        totals = sum_up(found.hours, start, end)
+        is_known = known_from < end and start < known_until
+        is_known = is_known or bool(totals.started or totals.ended)
         parts.append(_period(start, end, totals, is_known=is_known))
         total.add(totals)
     before, before_at, of_before = None, Micros(from_at - (until - from_at)), Totals()
@@ -43,8 +44,8 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         before=before,
         rate_has_changed=has_changed(total, of_before),
         errors=[
-            models.ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < row.first_at)
-            for row in found.errors
+            models.ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < first_seen_at)
+            for row, first_seen_at in found.errors
         ],
         problems=[models.PastProblem(**row._asdict()) for row in found.problems],
     )

@@ -58,7 +58,7 @@ async def test_the_history_that_a_first_scan_finds_counts_when_it_was_and_is_kno
     assert at == (to_us(BEGIN) - 30 * HOUR_US) // HOUR_US * HOUR_US
     assert (old.success, old.started, old.tokens, new.failed) == (1, 1, 7, 1)
     assert old.quantile(0.5) == pytest.approx(8.0, rel=0.05)
-    assert [(each.node, each.text) for each in found.errors] == [(None, "boom")]
+    assert [(each.node, each.text) for each, _ in found.errors] == [(None, "boom")]
     assert found.known_from == pytest.approx(to_us(BEGIN) - 7 * DAY_US, abs=1_000_000)
     account = await start(watches=[WHOLE], api=account.api)  # a restart counts nothing again
     await account.run_for(5)
@@ -74,7 +74,7 @@ async def test_a_failure_counts_with_the_node_that_a_get_names(start: Start) -> 
     account.api.pages = pages_of(ended(name(1), "failed", hours_ago=-0.001))
     await account.run_for(15)
     found = await history_of(account.store)
-    assert [(each.node, each.text, each.failed_count) for each in found.errors] == [("Greeting", "no answer", 1)]
+    assert [(each.node, each.text, each.failed_count) for each, _ in found.errors] == [("Greeting", "no answer", 1)]
     assert sum(hour.failed for hour in found.hours.values()) == 1
 
 
@@ -168,5 +168,5 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
                 counted = {at: (each.started, each.success, each.failed) for at, each in found.hours.items()}
                 assert counted == truth(several)
                 assert found.known_from is not None
-                assert sum(each.failed_count for each in found.errors) == sum(each.fails for each in several)
+                assert sum(each.failed_count for each, _ in found.errors) == sum(each.fails for each in several)
             await store.close()

@@ -585,6 +585,8 @@ async def test_a_wrong_password_is_said_and_loses_no_mail(tmp_path: Path) -> Non
         (line,) = (each for each in logs if each["event"] == "delivery.failed" and each["log_level"] == "warning")
         assert line["answer"] == "535"
         assert line["remedy"].startswith("correct username and password")
+        sessions = [each for each in server.commands if each.startswith("EHLO")]
+        assert server.commands.count("AUTH") == len(sessions)  # once each, by whatever methods: many lock an account
         server.password = PASSWORD
         await rig.run(120)
         assert len({mail.message["Subject"] for mail in server.mails}) == len(server.mails) == 3

@@ -97,10 +97,10 @@ def test_without_a_zone_a_report_is_by_the_clock_of_the_machine_that_shows_it() 
     assert report_span(report).endswith(f"{here:%a} {here.day} {here:%b %H:%M} ({here:%Z})")
 
 
-def test_chats_show_a_report_as_information_that_ends_with_its_link() -> None:
+def test_chats_show_a_report_as_a_warning_if_somebody_is_to_look_and_with_its_link() -> None:
     notice = read_batch([delivery()])
     assert (notice.headline, notice.error.splitlines(), notice.footer) == (TITLE, LINES, SPAN)
-    assert (notice.severity, notice.is_trouble, notice.facts, notice.moment) == (Severity.INFO, False, {}, None)
+    assert (notice.severity, notice.is_trouble, notice.facts, notice.moment) == (Severity.WARNING, False, {}, None)
     assert notice.links == {"Details": LINK}
     (message,) = SlackTemplate().messages([delivery()])
     blocks = check_slack(message.body)["blocks"]
@@ -111,7 +111,7 @@ def test_chats_show_a_report_as_information_that_ends_with_its_link() -> None:
     assert by_bot.content["blocks"] == blocks
     (message,) = DiscordTemplate().messages([delivery()])
     embed = check_discord(message.body)["embeds"][0]
-    assert (embed["title"], embed["url"], embed["color"], embed["footer"]["text"]) == (TITLE, LINK, 0x067D51, SPAN)
+    assert (embed["title"], embed["url"], embed["color"], embed["footer"]["text"]) == (TITLE, LINK, 0x9F5F02, SPAN)
     assert embed["description"] == "```\n" + "\n".join(LINES) + "\n```"
     (message,) = TeamsTemplate().messages([delivery()])
     card = check_teams(message.body)
@@ -121,7 +121,7 @@ def test_chats_show_a_report_as_information_that_ends_with_its_link() -> None:
 
 def test_apprise_shows_a_report_with_its_link() -> None:
     title, body, kind = plain_message([delivery()])
-    assert (title, kind) == (TITLE, "info")
+    assert (title, kind) == (TITLE, "warning")
     assert body == "\n\n".join(["\n".join(LINES), SPAN, f"Details: {LINK}"])
     _, body, _ = plain_message([delivery(count=20)])
     assert len(body.encode()) <= MESSAGE_BYTES

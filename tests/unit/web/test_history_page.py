@@ -46,7 +46,7 @@ async def test_the_page_says_how_many_succeeded_and_whether_it_is_getting_worse(
 async def test_the_page_says_that_none_ended_or_that_nobody_watched(desk: Desk) -> None:
     assert "none ended in the last 24 h" in (await shown(desk)).page.says()
     await know_from(desk, NOW - 2 * HOUR_US)
-    assert "none ended in the last 24 h · watched since 07:25:00 UTC" in (await shown(desk)).page.says()
+    assert "none ended in the last 24 h · complete since 07:25:00 UTC" in (await shown(desk)).page.says()
     await know_from(desk, None)
     assert "not watched in the last 24 h" in (await shown(desk)).page.says()
 

@@ -80,8 +80,8 @@ def check(
     was tried: a row per key and sink, one per watch that does not work, and one each for a PostgreSQL store, the
     heartbeat, which is pinged once, and http.listen. No message is sent, and nothing written into a store. These
     requests keep to rate_limit, and are added to those of a daemon with the same key. Likely mistakes are warnings on
-    stderr. The plan ends with silences and reports, piped as notes on stderr. Exit codes: 2 the file cannot be used, 4
-    what was tried does not work, 5 a pipeline is not known.
+    stderr. The plan ends with the silences, piped as notes on stderr. Exit codes: 2 the file cannot be used, 4 what was
+    tried does not work, 5 a pipeline is not known.
     """
     if file is not None and config is not None:
         raise typer.BadParameter("FILE and --config are the same; give one of them")
@@ -91,16 +91,14 @@ def check(
     document = Document(file=str(path), without_secrets=without_secrets)
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
-    silences, reports = silence_lines(settings, at=Clock().now()), next_reports(settings, at=Clock().now())
+    silences = silence_lines(settings, at=Clock().now())
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
         for line in silences:
             say(console_on(sys.stdout), ("‖ ", "yellow"), line)
-        for line in reports:
-            say(console_on(sys.stdout), ("≡ ", "blue"), line)
     else:
         print_plan_rows(plan(settings))
-        for line in (*silences, *reports):
+        for line in silences:
             put_error(f"note: {line}")
     warnings = warnings_of(document, settings)
     if sys.stderr.isatty():
@@ -399,15 +397,6 @@ def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
             why = f" ({silence.comment})" if silence.comment else ""
             lines.append(f"{first} until {end:%Y-%m-%d %H:%M} UTC: {what}{why}")
     return lines
-
-
-def next_reports(settings: Settings, *, at: datetime) -> list[str]:
-    """Return when each report is due next, by the clock of its zone, and where it goes."""
-    return [
-        f"report {name} next {report.schedule.moments(at)[2].astimezone(report.schedule.zone):%a %Y-%m-%d %H:%M}"
-        f" {report.timezone}: {', '.join(report.sinks)}"
-        for name, report in settings.reports.items()
-    ]
 
 
 def print_plan_rows(plans: Sequence[AccountPlan]) -> None:

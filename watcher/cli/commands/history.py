@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import typer
 
+from watcher.cli.commands.operate import report
 from watcher.cli.console import console_on, print_list, say, table
 from watcher.cli.daemon_client import Answer, JsonOption, UrlOption, find_daemon
 from watcher.cli.lookup import one_of
@@ -24,18 +25,23 @@ BAR_WIDTH = 8
 
 
 def history(
-    pipeline: Annotated[str, typer.Argument(help="Its name or id, or a unique beginning of one.")],
+    pipeline: Annotated[
+        str | None, typer.Argument(help="Its name or id, or a unique beginning of one; without it a report of all.")
+    ] = None,
     *,
     span: Annotated[str, typer.Option(metavar="7d", help="How long, from 1h to 90d.")] = "24h",
     as_json: JsonOption = False,
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show what happened in a pipeline over a span: a row for each hour, over more than 7d for each day (UTC).
+    """Show what happened in a pipeline over a span.
 
-    A terminal shows only those in which something happened, and then the most frequent errors. `watcher report` says
-    how all pipelines did.
+    It is a row for each hour, over more than 7d for each day (UTC). A terminal shows only those in which something
+    happened, and then the most frequent errors. Without a pipeline it is `watcher report`.
     """
+    if pipeline is None:
+        report(last=span, as_json=as_json, url=url, config=config)
+        return
     daemon = find_daemon(config, url=url)
     its = one_of(daemon.ask("GET", "/status")["pipelines"], pipeline, kind="pipeline")
     path = f"/pipelines/{quote(its['account'], safe='')}/{its['id']}/history"
@@ -56,7 +62,8 @@ def _show(found: Answer, span: str) -> None:
     rows = [_row(each, most) for each in busy]
     if busy:
         rows.append({**_row(found["total"], most), "utc": "total", "ended": None})
-    for fields, items in ((SHOWN_FIELDS, rows), (ERROR_FIELDS, found["errors"])):
+    errors = [{**each, "text": each["text"] or "no error text"} for each in found["errors"]]
+    for fields, items in ((SHOWN_FIELDS, rows), (ERROR_FIELDS, errors)):
         if items:
             say(console, "")
             console.print(table(fields, items, console=console))
@@ -74,7 +81,7 @@ def _summary(found: Answer, span: str) -> str:
         direction = "up" if total["ended"]["success"] * was_ended > success * ended else "down"
         words += f", {direction} from {percent(success, was_ended)} %"
     if "knownFrom" in found and found["knownFrom"] > found["from"]:
-        words += f"; watched since {found['knownFrom'][5:16].replace('T', ' ')} UTC"
+        words += f"; complete since {found['knownFrom'][5:16].replace('T', ' ')} UTC"
     return words
 
 

@@ -13,7 +13,7 @@ from receiver import Receiver, answer, hangs, says
 from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
-from watcher.cli.commands.check import next_reports, silence_lines
+from watcher.cli.commands.check import silence_lines
 from watcher.config.loader import load_config
 from watcher.runtime.http_client import REMEDIES
 
@@ -64,17 +64,6 @@ def test_the_plan_says_what_is_silent_and_what_will_be(command: Command) -> None
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)
     assert err.startswith("note: silent ")
-
-
-def test_the_plan_says_when_each_report_is_due_next_by_the_clock_of_its_zone(command: Command) -> None:
-    report = '{at: "02:30", timezone: Asia/Kolkata, sinks: [stdout]}'
-    write(f"{GOOD}\nreports: {{nightly: {report}}}\n")
-    settings = load_config(Path("watcher.yaml"), environ={})
-    (line,) = next_reports(settings, at=datetime(2026, 11, 27, 21, tzinfo=UTC))
-    assert line == "report nightly next Sun 2026-11-29 02:30 Asia/Kolkata: stdout"
-    code, out, err = command("check")
-    assert (code, out) == (0, ROWS)
-    assert err.startswith("note: report nightly next ")
 
 
 def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal) -> None:

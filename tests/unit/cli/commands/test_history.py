@@ -110,7 +110,7 @@ def test_a_terminal_without_these_signs_has_bars_of_others(daemon: FakeDaemon, o
     [
         ({}, "none ended in the last 24h"),
         ({"known_from": START - timedelta(days=9)}, "none ended in the last 24h"),
-        ({"known_from": START + timedelta(minutes=5)}, "none ended in the last 24h; watched since 11-24 02:05 UTC"),
+        ({"known_from": START + timedelta(minutes=5)}, "none ended in the last 24h; complete since 11-24 02:05 UTC"),
         ({"total": period(known=False)}, "not watched"),
         (
             {"total": period(0, 50, 50), "before": period(0, 10, 90), "rate_has_changed": True},
