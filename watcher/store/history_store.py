@@ -159,11 +159,8 @@ class HistoryStore:
     async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
         """Return how many executions of these pipelines ended, and succeeded, within 24 hours and within 7 days."""
         now = self._store.clock.steady_us()
-        since = {
-            "day": period_start(now, HOUR_US) - 23 * HOUR_US,
-            "week": period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US,
-        }
-        asked = {"names": sorted(pipelines), **since}
+        day, week = period_start(now, HOUR_US) - 23 * HOUR_US, period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US
+        asked = {"names": sorted(pipelines), "day": day, "week": week}
         return await self._store.read(lambda connection: connection.execute(_RATES, asked).all())
 
 

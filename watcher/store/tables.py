@@ -256,9 +256,7 @@ pipeline_hour = _table_by_key(
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("from_at", BigInteger, primary_key=True),
     Column("started", Integer, nullable=False),  # of executions that have ended, whenever that was
-    Column("success", Integer, nullable=False),
-    Column("failed", Integer, nullable=False),
-    Column("unrecognized", Integer, nullable=False),
+    *(Column(status, Integer, nullable=False) for status in ("success", "failed", "unrecognized")),  # ends
     Column("tokens", BigInteger, nullable=False),
     Column("durations", String, nullable=False),  # how many successes took how long: JSON of domain/history
     Index("pipeline_hour_from", "from_at"),

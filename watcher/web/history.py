@@ -24,8 +24,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     for start in map(Micros, range(from_at, until, length_us)):
         end = Micros(start + length_us)
         totals = sum_up(found.hours, start, end)
-        is_known = known_from < end and start < known_until
-        is_known = is_known or bool(totals.started or totals.ended)
+        is_known = (known_from < end and start < known_until) or bool(totals.started or totals.ended)
         parts.append(_period(start, end, totals, is_known=is_known))
         total.add(totals)
     before, before_at, of_before = None, Micros(from_at - (until - from_at)), Totals()
