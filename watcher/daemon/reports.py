@@ -35,7 +35,7 @@ class Reports:
         now, known = self._clock.now(), await store.reports()
         await store.forget_reports(row for name, row in known.items() if name not in settings.reports)
         for name, report in settings.reports.items():
-            before, moment, _ = report.schedule.moments(now)
+            before, moment = report.schedule.last_two(now)
             if (row := known.get(name)) is None:
                 await store.add_report(name, to_us(moment))
             # If the clock was set back, the stored moment may be after now: it does not hold the report back.

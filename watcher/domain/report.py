@@ -1,6 +1,5 @@
 """Reports of how the pipelines did: when one is due, and what it says. Pure."""
 
-from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
@@ -32,18 +31,18 @@ class ReportSchedule:
     minute: int
     zone: ZoneInfo
 
-    def moments(self, at: datetime) -> tuple[datetime, datetime, datetime]:
-        """Return the last two moments (UTC) that are not later than that time, and the next one.
+    def last_two(self, at: datetime) -> tuple[datetime, datetime]:
+        """Return the last two moments (UTC) that are not later than that time.
 
         There is one moment a day: the first one where the clock shows the time twice. Where it skips the time, the
         moment is as much later as it skips.
         """
         today = at.astimezone(self.zone).date()
-        near = (today + timedelta(days=count) for count in range(-15, 9))  # two weeks back, for one day a week
+        near = (today + timedelta(days=count) for count in range(-15, 1))  # two weeks back, for one day a week
         at_clock = time(*divmod(self.minute, 60), tzinfo=self.zone)
         moments = [datetime.combine(day, at_clock).astimezone(UTC) for day in near if day.weekday() in self.days]
-        following = bisect_right(moments, at)
-        return moments[following - 2], moments[following - 1], moments[following]
+        before, newest = [moment for moment in moments if moment <= at][-2:]
+        return before, newest
 
 
 class PipelineResult(NamedTuple):

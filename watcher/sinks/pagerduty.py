@@ -107,7 +107,9 @@ class PagerDutyTemplate(Template):
     def _trigger(self, alert: Alert, known: Mapping[str, Any] | None = None, *, key: str, id_: str) -> Message:
         """Return what triggers for an event, with what is `known` better of its incident."""
         pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links
-        source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get("sink", "clerk-watcher")
+        source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get(
+            "sink", "clerk-watcher"
+        )
         payload = {
             "summary": ": ".join(filter(None, (alert.title, alert.error))),
             "source": shorten(source, FIELD_LENGTH),
