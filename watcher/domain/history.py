@@ -21,9 +21,10 @@ BUCKET_RATIO = 1.1
 """Each bucket of durations ends at 1.1 times its beginning: so a quantile is within 5 %."""
 
 SHORTEST_S = 0.001
+"""Shorter durations count as this one: zero has no bucket."""
 
 MOST_TOKENS = 1_000_000_000
-"""Tokens of one execution that count: more is rubbish, of which no sum of an hour is to overflow."""
+"""At most so many tokens of one execution count, so that the sum of an hour always fits into its column."""
 
 COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
 """The fields of `Totals` that are numbers; columns of the store have the same names."""
@@ -39,6 +40,7 @@ _VARYING = re.compile(
 """Addresses, quoted words, hexadecimal numbers, and words with a digit, such as ids and dates."""
 
 _SIGNIFICANT_Z = 1.96
+"""The deviation beyond which two proportions differ with p < 0.05."""
 
 
 class ErrorKind(NamedTuple):

@@ -26,7 +26,7 @@ PROBLEMS_COUNT = 100
 """Problems that are returned with the history of a pipeline, the last opened first."""
 
 WEEK_BAR_US = 6 * HOUR_US
-"""A week is counted from the start of six hours on, as the bars of a pipeline's page: so both say the same."""
+"""The length of a bar on a pipeline's page of 7 d. The overview counts the same bars, so both show the same rate."""
 
 _OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
 _HOURS = text(f"SELECT * FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE} AND from_at >= :since")
@@ -39,7 +39,7 @@ _FIRST_HOUR = text(f"SELECT min(from_at) FROM pipeline_hour WHERE pipeline_id = 
 _SAME_KIND = (
     " FROM error_kind AS same WHERE same.pipeline_id = frequent.pipeline_id AND same.fingerprint = frequent.fingerprint"
 )
-# Sorted here: PostgreSQL is told not to sort.
+# The rows are sorted in Python: our PostgreSQL sessions disable sorts, so that no page sorts a whole table.
 _ERRORS = (
     f"SELECT source.name AS pipeline_name, frequent.*, (SELECT min(first_at){_SAME_KIND}) AS first_at,"
     f" (SELECT text{_SAME_KIND} ORDER BY from_at DESC LIMIT 1) AS text FROM (SELECT pipeline_id, fingerprint, node,"
