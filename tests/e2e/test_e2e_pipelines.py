@@ -118,8 +118,8 @@ async def test_every_execution_is_reported_once_over_kills(
 
 
 Counts = dict[str, list[int]]
-"""Executions that started, succeeded and failed, by pipeline. In which hour does not matter: one may begin meanwhile, and
-an API's `Date` says to a second which of its own dates are before it."""
+"""Executions that started, succeeded and failed, by pipeline. In which hour is not judged: one may begin
+meanwhile, and an API's `Date` says to a second which of its dates are before it."""
 
 
 def counted_in(stage: Stage) -> Counts:
