@@ -18,7 +18,7 @@ from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
 from watcher.polling.page_processor import PageProcessor
-from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
+from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, Request
 from watcher.polling.session import AccountSession
@@ -91,7 +91,7 @@ class AccountPoller:
         if listing.queued and not listing.scan.began_at:
             self._poll_queue.put_first(listing, now=self._clock.monotonic())
         else:
-            listing.scan.depth = HEAD_EVERY_PAGES
+            listing.read_head_next()
         self._deps.wake()
 
     async def tick(self) -> float:

@@ -16,9 +16,10 @@ from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_scan import ListMemory, ScanResult
+from watcher.polling.list_evidence import ListMemory
+from watcher.polling.list_scan import ScanResult
 from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
-from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
+from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import QueueKind, TrackedExecution
 from watcher.polling.poll_queue import ListRequest
 from watcher.polling.session import AccountSession
@@ -264,16 +265,16 @@ class ListPoller:
     async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
         """End a scan whose pages gave this result, or have it made anew. Raises `StoreError`: then it is read again."""
         rules, scan = self._rules, listing.scan
-        if not scan.believes(
+        if not scan.is_confirmed(
             result, ran_s=self._clock.running(), lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s
         ):
             listing.scan_again()
             return
         try:
-            is_explained = result.gap is GapReason.DELETED and scan.memory.is_explained
+            is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
             await self._complete(listing, ScanResult() if is_explained else result)
         except BaseException:
-            if result.doubt is not None:  # what was missing may be back
+            if result.unconfirmed is not None:  # what was missing may be back
                 listing.scan_again()
             raise
 
@@ -330,7 +331,7 @@ class ListPoller:
             listing.works()
             return self._at_rest
         if is_deep:
-            scan.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
+            listing.read_head_next()  # before the page that failed
         if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)

@@ -17,7 +17,7 @@ from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_scan import dated
+from watcher.polling.list_evidence import dated
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
 from watcher.polling.session import AccountSession

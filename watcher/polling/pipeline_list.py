@@ -15,7 +15,8 @@ from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_scan import SETTLED_AFTER_US, ListMemory, Scan
+from watcher.polling.list_evidence import ListMemory
+from watcher.polling.list_scan import SETTLED_AFTER_US, Scan
 from watcher.polling.poll_item import PollItem, TrackedExecution
 from watcher.polling.sort_order import Order
 
@@ -92,7 +93,7 @@ class PageIndex:
 
     def scan_ended(self, found_count: int) -> None:
         """Count the rows that a scan found: newest first, all that it did not show since has sunk by as many."""
-        if found_count and self._memory.order is Order.NEWEST:
+        if found_count and self._memory.ordering.order is Order.NEWEST:
             self._arrived += found_count
             for entry in self._noted:
                 if entry.position is not None:
@@ -193,8 +194,9 @@ class PipelineListState(PollItem):
     that goes on and was reported: deeper pages are refused, or there is no order.
 
     That it `is_wanted` says that somebody asked for a scan which has not begun: then it is next, and follows the one
-    under way at once. Scans have found `found_count` new rows since the last complete one began, `came_count` of them
-    after the scan under way did. The last scan read `whole_pages` of a list that has to be read whole.
+    under way at once. That one has asked for `pages_since_head` pages since the page on which new rows show. Scans have
+    found `found_count` new rows since the last complete one began, `came_count` of them after the scan under way did.
+    The last scan read `whole_pages` of a list that has to be read whole.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -217,6 +219,7 @@ class PipelineListState(PollItem):
     scanned_at: Monotonic = Monotonic(0.0)
     sought_at: Monotonic = EARLIEST
     is_wanted: bool = False
+    pages_since_head: int = 0
 
     def __post_init__(self) -> None:
         """Begin its first scan, and have its pages cut as the scans learn to."""
@@ -234,12 +237,24 @@ class PipelineListState(PollItem):
         """Note that it answered."""
         self.failures, self.failing_until = None, EARLIEST
 
+    def next_page(self) -> int:
+        """Return the page to ask for: the next of the scan, or now and then, of a deep one, that of the new rows."""
+        head = self.scan.head
+        if head is None or head == self.scan.page or self.pages_since_head < HEAD_EVERY_PAGES:
+            return self.scan.page
+        self.pages_since_head = 0
+        return head
+
+    def read_head_next(self) -> None:
+        """Have the page on which new rows show read before the next page of a deep scan."""
+        self.pages_since_head = HEAD_EVERY_PAGES
+
     def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
         self.asked_at = now
-        self.scan.depth += 1
+        self.pages_since_head += 1
         if not self.scan.began_at:
-            self.is_wanted = False
+            self.is_wanted, self.pages_since_head = False, 0
             self.scanned_at = now
             self.scan.seeks = now - self.sought_at >= SEEK_EVERY_S
             self.sought_at = now if self.scan.seeks else self.sought_at
@@ -259,5 +274,5 @@ class PipelineListState(PollItem):
 
     def scan_again(self) -> None:
         """Begin another scan, as if this one had not been made."""
-        self.scan.make_anew()
+        self.scan.break_off()
         self.scan = Scan(self.memory, self.cursor)

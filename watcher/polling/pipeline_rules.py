@@ -21,7 +21,7 @@ from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluation
-from watcher.polling.list_scan import dated
+from watcher.polling.list_evidence import dated
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.terminal import first_visible

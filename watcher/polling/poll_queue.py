@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
-from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
+from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, QueueKind, TrackedExecution
 
 BY_DUE_AT, BY_ASKED_AT = attrgetter("due_at"), attrgetter("asked_at")
@@ -213,10 +213,7 @@ class PollQueue:
         Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
         """
         if isinstance(item, PipelineListState):
-            wanted, head = item.scan.page, item.scan.head
-            if head is not None and head != wanted and item.scan.depth >= HEAD_EVERY_PAGES:
-                wanted, item.scan.depth = head, 0
-            return item, wanted
+            return item, item.next_page()
         assert isinstance(item, TrackedExecution)
         listing = self.listings.get(item.known.pipeline)
         if listing is None or listing.failing_until > now:

@@ -10,7 +10,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.polling.evaluator import Cadence, backoff_cadence
 from watcher.polling.failures import LOST_EVERY_S, AccountCircuitBreaker
-from watcher.polling.list_scan import ListMemory
+from watcher.polling.list_evidence import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
 

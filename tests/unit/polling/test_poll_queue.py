@@ -8,7 +8,7 @@ import pytest
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_scan import ListMemory
+from watcher.polling.list_evidence import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.poll_queue import BY_DUE_AT, ConfirmationQueue, GetRequest, PollQueue

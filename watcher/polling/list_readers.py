@@ -1,0 +1,214 @@
+"""Which page of a list is read next, and where the list ends: a reader for each order that a list may have. Pure."""
+
+from math import inf
+
+from watcher.domain.timestamps import Micros
+from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage
+from watcher.polling.sort_order import Order
+
+SURE_AFTER = 3
+"""Answers in a row that show the end of a list where no total and no earlier scan expects it, before it is believed."""
+
+
+class UnorderedReader:
+    """Reads a list without an order: from page 1 to its end.
+
+    `page` is the page to be read. `stalled_count` pages led no further, more than did. The list has `length` rows up to
+    the end of the last page that was judged. If it `shows_one_page` for all others nobody knows its end.
+    """
+
+    def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
+        self.page = page
+        self.stalled_count = 0
+        self.length = 0
+        self.shows_one_page = False
+        self._memory = memory
+        self._evidence = evidence
+        self._previous: ScanPage | None = None  # the last one that had rows
+        self._answers_count = 0  # answers for `page` in a row that were not believed
+
+    @property
+    def head(self) -> int | None:
+        """The page on which new rows show, if that is known."""
+        return None
+
+    def place(self, page: ScanPage) -> ScanPage | None:
+        """Return the page that is to be judged now, `None` if another answer is needed first.
+
+        Where the total fell, as many rows may have moved up to a page that was read: that one is read again.
+        """
+        page, previous = self._look_at(page), self._previous
+        self._previous = page if page.row_count else previous
+        is_in_turn = previous is not None and previous.number < page.number
+        if page.fell_count and is_in_turn and page.row_count:
+            self._go_to(max(1, page.number - -(-page.fell_count // self._memory.page_rows)))
+            return None
+        if page.number == 1:
+            self._evidence.begin_here()
+        self.length = self._memory.before(page.number) + page.row_count
+        return page
+
+    def is_proven_by(self, page: ScanPage) -> bool:
+        """Return whether a page proves that all rows beyond it are known: none does without an order."""
+        return False
+
+    def may_end(self, page: ScanPage) -> bool:
+        """Return whether the list may end with a page."""
+        return not self._is_full(page)
+
+    def is_end(self, page: ScanPage) -> bool:
+        """Return whether the list ends with a page that is not full; if that is not sure, go to the page that shows it.
+
+        It does where as many rows were promised, by a total or by the last scan. Else the page is asked for again, and
+        one that has rows is the last only if the next one is empty.
+        """
+        length = self._memory.before(page.number) + page.row_count
+        promised_count = max(self._memory.length or 0, self._evidence.highest_total)
+        # Rows that are new show on a page that is not full: on this one, or on the one before an empty one.
+        shown_on = page if page.row_count else self._previous
+        shows_new = self._memory.is_page_size_known and shown_on is not None and not self._is_full(shown_on)
+        if length >= promised_count and (self._evidence.total == length or (promised_count and shows_new)):
+            return True
+        if self._asks_again():
+            return False
+        if page.row_count:
+            self._go_to(page.number + 1)
+        return not page.row_count
+
+    def go_on(self, page: ScanPage) -> None:
+        """Go to the page that follows one that was judged."""
+        self._go_to(page.number + 1)
+
+    def _go_to(self, page: int) -> None:
+        self.page, self._answers_count = page, 0
+
+    def _asks_again(self) -> bool:
+        """Return whether `page` is to be asked for again: until `SURE_AFTER` answers in a row said the same."""
+        self._answers_count = (self._answers_count + 1) % SURE_AFTER
+        return self._answers_count > 0
+
+    def _is_full(self, page: ScanPage) -> bool:
+        return page.row_count >= self._memory.page_rows
+
+    def _look_at(self, page: ScanPage) -> ScanPage:
+        """Count a page that leads no further; return one beyond the end, where an API may show another, as empty."""
+        if not self._answers_count:
+            self.stalled_count = max(0, self.stalled_count + (-1 if self._leads_on(page) else 1))
+        if not self._is_beyond(page):
+            return page
+        self.shows_one_page |= page.number == 2 and page.row_count > 0
+        return page._replace(rows=(), row_count=0)
+
+    def _is_beyond(self, page: ScanPage) -> bool:
+        """Return whether a page lies beyond the end: it shows the rows of the one before, and no total has more."""
+        above = self._previous
+        repeats = above is not None and above.number < page.number and above.ids == page.ids
+        return repeats and (self._evidence.total or 0) <= self._memory.before(page.number)
+
+    def _leads_on(self, page: ScanPage) -> bool:
+        """Return whether a page leads further: not one that new rows filled with rows of the pages above."""
+        return page.unseen_count > 0
+
+
+class NewestFirstReader(UnorderedReader):
+    """Reads a list with the newest rows first: from page 1 until a page ends on a known row."""
+
+    def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
+        super().__init__(memory, evidence, page)
+        self._oldest_at: Micros | None = None  # on the page that was read last
+
+    @property
+    def head(self) -> int:
+        """The page on which new rows show."""
+        return 1
+
+    def is_proven_by(self, page: ScanPage) -> bool:
+        """Return whether all rows below are known: the page ends on a known row."""
+        return bool(page.rows) and page.rows[-1].id in page.known_rows
+
+    def _leads_on(self, page: ScanPage) -> bool:
+        """As of any; nor does a page of younger rows than the one above: the list grows faster than it is read."""
+        # an execution is not created after it starts or ends
+        dates = [at for row in page.rows if (at := row.began_at or row.ended_at) is not None]
+        above_at, self._oldest_at = self._oldest_at, min(dates, default=None)
+        is_younger = above_at is not None and self._oldest_at is not None and self._oldest_at > above_at
+        return super()._leads_on(page) and not is_younger
+
+
+class OldestFirstReader(UnorderedReader):
+    """Reads a list with the oldest rows first: it finds the last page, and reads back from it to a known row.
+
+    It begins at the page on which the list ended last, and goes on to the page that the total names, else in steps that
+    double, until a page is not full. From a page beyond the end it goes back by halves.
+    """
+
+    def __init__(self, memory: ListMemory, evidence: Evidence, page: int | None = None) -> None:
+        super().__init__(memory, evidence, memory.page_of((memory.length or 0) - 1) if page is None else page)
+        self._first = self.page
+        self._is_reading_back = False
+        self._beyond = inf  # the first page that is known to lie beyond the end
+
+    @property
+    def head(self) -> int | None:
+        """The last page, once it is found."""
+        return self._memory.page_of(self.length) if self._is_reading_back else None
+
+    def place(self, page: ScanPage) -> ScanPage | None:
+        """As of any: nothing is judged before the last page is found, nor a page that is not full below it."""
+        if not self._is_reading_back:
+            last = self._last_page(self._look_at(page))
+            if last is not None:
+                self._is_reading_back = True
+                self._evidence.begin_here()  # no deletion moves what is read from here past others
+                self.length = self._memory.before(last.number) + last.row_count
+                self._go_to(last.number)
+            return last
+        return None if not self._is_full(page) and self._asks_again() else page
+
+    def is_proven_by(self, page: ScanPage) -> bool:
+        """Return whether all rows above are known: the page begins with a known row."""
+        return bool(page.rows) and page.rows[0].id in page.known_rows
+
+    def may_end(self, page: ScanPage) -> bool:
+        """Return whether the list ends, read back, with a page."""
+        return page.number == 1
+
+    def is_end(self, page: ScanPage) -> bool:
+        """As of any, but a page that may end the list does, once it is read back."""
+        return self._is_reading_back or super().is_end(page)
+
+    def go_on(self, page: ScanPage) -> None:
+        """Go to the page that stands before one that was judged."""
+        self._go_to(page.number - 1)
+
+    def _last_page(self, page: ScanPage) -> ScanPage | None:
+        """Return the last page once it is found; else go to the page to be read for that."""
+        self._previous = page if page.row_count else self._previous
+        if not self._is_full(page):
+            if self._beyond != page.number + 1 and not self.is_end(page):
+                return None
+            self._beyond = page.number + (page.row_count > 0)
+        last_number = 0 if self._previous is None else self._previous.number
+        if self._beyond <= last_number + 1:
+            return self._previous or page
+        named = self._memory.page_of((self._evidence.total or 0) - 1)
+        if last_number < named < self._beyond:
+            self._go_to(named)
+        elif self._beyond < inf:
+            self._go_to(int(last_number + self._beyond) // 2)
+        else:
+            self._go_to(max(last_number, 2 * last_number - self._first) + 1)
+        return None
+
+    def _is_beyond(self, page: ScanPage) -> bool:
+        """As of any, whichever page it repeats; so does one of known rows after the one where the list last ended."""
+        is_after_end = self._memory.length is not None and page.number > self._first
+        has_more = (self._evidence.total or 0) > self._memory.before(page.number)
+        return not (page.unseen_count or has_more) or (is_after_end and len(page.known_rows) == len(page.rows))
+
+    def _leads_on(self, page: ScanPage) -> bool:
+        """Return whether a page leads further: none does while the list may grow faster than its end is looked for."""
+        return self._beyond < inf
+
+
+READERS = {Order.NEWEST: NewestFirstReader, Order.OLDEST: OldestFirstReader, None: UnorderedReader}
