@@ -87,11 +87,11 @@ class AccountPoller:
         listing = self._registry.listings.get(pipeline)
         if listing is None:
             return
-        listing.is_wanted = True
+        listing.timing.is_wanted = True
         if listing.queued and not listing.scan.began_at:
             self._poll_queue.put_first(listing, now=self._clock.monotonic())
         else:
-            listing.read_head_next()
+            listing.timing.read_head_next()
         self._deps.wake()
 
     async def tick(self) -> float:
@@ -206,11 +206,7 @@ class AccountPoller:
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
             next_s = self._session.failed(error)
         finally:
-            if next_s is None or entry.pending is None or entry.unwatched:
-                self._registry.put_back(entry, next_s, now=self._clock.monotonic())
-            else:  # its pending confirmation could not be confirmed, and waits on for that
-                entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                self._confirmations.add(entry)
+            self._registry.put_back(entry, next_s, now=self._clock.monotonic())
 
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""
@@ -252,7 +248,7 @@ class AccountPoller:
         listing = request.listing
         begins = request.scans and not listing.scan.began_at
         if begins and listing.cursor.complete_at and listing.cursor.refused is None:
-            self._breaker.note_gap(listing, last_at=listing.scanned_at, now=now)
+            self._breaker.note_gap(listing, last_at=listing.timing.began_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""

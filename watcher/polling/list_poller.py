@@ -88,13 +88,13 @@ class ListPoller:
         except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
             step = self._rests(listing, self._session.failed(error), now=self._clock.monotonic())
         finally:
-            for entry in left.values():
-                self._registry.restore(entry)
+            for entry in left.values():  # nothing was learnt of these: they are due as before
+                self._registry.put_back(entry, entry.due_at - entry.asked_at, now=entry.due_at)
             if request.scans and not listing.unwatched:
                 # lists whose scan has begun take turns: who has waited longest goes first
                 due_at = Monotonic(listing.asked_at + step.wait_s)
                 due_at = max(self._clock.monotonic(), due_at) if step.queue is QueueKind.DUE else due_at
-                if listing.is_wanted and step.queue is QueueKind.STALE:
+                if listing.timing.is_wanted and step.queue is QueueKind.STALE:
                     self._poll_queue.put_first(listing, now=self._clock.monotonic())
                 else:
                     self._poll_queue.put(listing, due_at=due_at, queue=step.queue)
@@ -166,7 +166,7 @@ class ListPoller:
         for entry in left.values():
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
-            listing.found(len(fresh), scanned=request.scans)
+            listing.rows.found(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
         if request.scans:
             return await self._step(listing, reply, known=known)
         listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
@@ -201,11 +201,11 @@ class ListPoller:
         if result is None:
             return Step(QueueKind.BEGUN)
         await self._end(listing, result)
-        listing.whole_pages = scan.unordered_pages
-        if not listing.whole_pages:
+        listing.timing.whole_pages = scan.unordered_pages
+        if not listing.timing.whole_pages:
             return self._at_rest
-        pages = sum(each.whole_pages for each in self._registry.listings.values())
-        slots = pages / WHOLE_SHARE - listing.whole_pages + 1  # its own pages took some since its first
+        pages = sum(each.timing.whole_pages for each in self._registry.listings.values())
+        slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # its own pages took some since its first
         rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
@@ -286,7 +286,7 @@ class ListPoller:
         cursor = replace(cursor, total=scan.total, known_from=self._known_from(before, scan.began_at, result.gap))
         gap = None if result.gap in listing.gaps_emitted else result.gap
         is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
-        if listing.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
+        if listing.rows.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
             await self.record(listing, cursor, gap=gap, at_most=result.at_most)
         listing.cursor = cursor
         if result.gap is None:
@@ -296,7 +296,7 @@ class ListPoller:
         listing.scan_ended()
         if not gap and (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             silent_until = cursor.complete_at if result.gap is None else None
-            await recorder.scanned(listing.scanned_at, silent_until=silent_until)
+            await recorder.scanned(listing.timing.began_at, silent_until=silent_until)
 
     def _known_from(self, before: Cursor, began_at: Micros, gap: GapReason | None) -> Micros:
         """Return from when on the history is known, once a scan that began at `began_at` is complete but for a gap.
@@ -331,7 +331,7 @@ class ListPoller:
             listing.works()
             return self._at_rest
         if is_deep:
-            listing.read_head_next()  # before the page that failed
+            listing.timing.read_head_next()  # before the page that failed
         if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)

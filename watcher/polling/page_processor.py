@@ -62,7 +62,7 @@ class PageProcessor:
         self._session = session
         self._poller = poller
         self._deps, self._rules, self._registry = session.deps, session.deps.rules, session.registry
-        self._poll_queue, self._confirmations = session.poll_queue, session.confirmations
+        self._poll_queue = session.poll_queue
         self._alert_rules = session.alert_rules
         self._clock = session.deps.clock
 
@@ -194,14 +194,12 @@ class PageProcessor:
             self._let_go(each)
 
     def _let_go(self, evaluation: Evaluation) -> None:
-        """Let an entry go: to its confirmation, or back into the poll queue."""
+        """Let an entry go, with the row that was evaluated."""
         entry = evaluation.entry
-        if entry.pending is not None:
-            self._confirmations.add(entry)
-        else:
+        if entry.pending is None:
             is_told = evaluation.polled_at is not None and not evaluation.contradicts
             entry.row = evaluation.execution if is_told else None
-            self._put_back(entry, evaluation.next_s)
+        self._put_back(entry, evaluation.next_s)
 
     def _put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
         """Put an entry back for a poll so long after the request of this one. It is lost if that fails: nobody has it.

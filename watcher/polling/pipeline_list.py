@@ -41,6 +41,9 @@ class PageIndex:
 
     That is where a page showed it last, and further down by as many rows as were found since, newest first. Who is not
     there is on no page, and asked for by itself, until other rows push it to the next one.
+
+    Scans have found `found_count` new rows since the last complete one began, but for those that came since the scan
+    under way did.
     """
 
     def __init__(self, memory: ListMemory) -> None:
@@ -48,6 +51,7 @@ class PageIndex:
         self.entries: dict[str, TrackedExecution] = {}
         self._memory = memory
         self._arrived = 0
+        self.found_count = self._came_count = 0
         self._noted: set[TrackedExecution] = set()  # where the scan under way showed them
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
@@ -91,14 +95,22 @@ class PageIndex:
             entry.missed_page = page
             self._move(entry, None)
 
-    def scan_ended(self, found_count: int) -> None:
-        """Count the rows that a scan found: newest first, all that it did not show since has sunk by as many."""
-        if found_count and self._memory.ordering.order is Order.NEWEST:
-            self._arrived += found_count
+    def found(self, count: int, *, after_scan_began: bool) -> None:
+        """Count new rows of a page that was read for the scan under way, or out of turn after that began."""
+        if after_scan_began:
+            self._came_count += count
+        else:
+            self.found_count += count
+
+    def scan_ended(self) -> None:
+        """Begin with another scan: newest first, all that the last one did not show has sunk by the rows it found."""
+        if self.found_count and self._memory.ordering.order is Order.NEWEST:
+            self._arrived += self.found_count
             for entry in self._noted:
                 if entry.position is not None:
-                    entry.position -= found_count
+                    entry.position -= self.found_count
         self._noted.clear()
+        self.found_count, self._came_count = self._came_count, 0
 
     def unlocated_count(self) -> int:
         """Return how many are on no page, as far as anybody knows."""
@@ -182,6 +194,41 @@ class PipelineStream:
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
+@dataclass(slots=True)
+class ScanTiming:
+    """When the scans of one list began (monotonic seconds), and what is to be read next.
+
+    The first page of a scan was asked for at `began_at`, of one that seeks executions at `sought_at`. That it
+    `is_wanted` says that somebody asked for a scan which has not begun: then it is next, and follows the one under way
+    at once. That one has asked for `pages_since_head` pages since the page on which new rows show. The last scan read
+    `whole_pages` of a list that has to be read whole.
+    """
+
+    began_at: Monotonic = Monotonic(0.0)
+    sought_at: Monotonic = EARLIEST
+    is_wanted: bool = False
+    pages_since_head: int = 0
+    whole_pages: int = 0
+
+    def begin(self, now: Monotonic) -> bool:
+        """Note that a scan begins; return whether it seeks executions."""
+        self.began_at, self.is_wanted, self.pages_since_head = now, False, 0
+        seeks = now - self.sought_at >= SEEK_EVERY_S
+        self.sought_at = now if seeks else self.sought_at
+        return seeks
+
+    def page_after(self, page: int, *, head: int | None) -> int:
+        """Return the page to ask for: that one, or now and then `head`, the one on which new rows show."""
+        if head is None or head == page or self.pages_since_head < HEAD_EVERY_PAGES:
+            return page
+        self.pages_since_head = 0
+        return head
+
+    def read_head_next(self) -> None:
+        """Have the page on which new rows show read before the next page of a deep scan."""
+        self.pages_since_head = HEAD_EVERY_PAGES
+
+
 @dataclass(slots=True, eq=False)
 class PipelineListState(PollItem):
     """One pipeline's list.
@@ -189,14 +236,8 @@ class PipelineListState(PollItem):
     `cursor` says up to where it is known, `stream` are the pipeline's own events; the former was last written at
     `recorded_at` (monotonic seconds). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that has it; `named` is set then. A
-    list that fails answers nobody until `failing_until`. The first page of a scan was asked for at `scanned_at`, of one
-    that seeks at `sought_at` (monotonic seconds). `gaps_emitted` is why the last scans could not be completed, where
-    that goes on and was reported: deeper pages are refused, or there is no order.
-
-    That it `is_wanted` says that somebody asked for a scan which has not begun: then it is next, and follows the one
-    under way at once. That one has asked for `pages_since_head` pages since the page on which new rows show. Scans have
-    found `found_count` new rows since the last complete one began, `came_count` of them after the scan under way did.
-    The last scan read `whole_pages` of a list that has to be read whole.
+    list that fails answers nobody until `failing_until`. `gaps_emitted` is why the last scans could not be completed,
+    where that goes on and was reported: deeper pages are refused, or there is no order.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -208,18 +249,12 @@ class PipelineListState(PollItem):
     memory: ListMemory
     scan: Scan = field(init=False)
     rows: PageIndex = field(init=False)
-    found_count: int = 0
-    came_count: int = 0
-    whole_pages: int = 0
     recorded_at: Monotonic = EARLIEST
     named: bool = False
     nameless: tuple[Reply, str] | None = None
     gaps_emitted: frozenset[GapReason] = frozenset()
     failing_until: Monotonic = EARLIEST
-    scanned_at: Monotonic = Monotonic(0.0)
-    sought_at: Monotonic = EARLIEST
-    is_wanted: bool = False
-    pages_since_head: int = 0
+    timing: ScanTiming = field(default_factory=ScanTiming)
 
     def __post_init__(self) -> None:
         """Begin its first scan, and have its pages cut as the scans learn to."""
@@ -237,40 +272,19 @@ class PipelineListState(PollItem):
         """Note that it answered."""
         self.failures, self.failing_until = None, EARLIEST
 
-    def next_page(self) -> int:
-        """Return the page to ask for: the next of the scan, or now and then, of a deep one, that of the new rows."""
-        head = self.scan.head
-        if head is None or head == self.scan.page or self.pages_since_head < HEAD_EVERY_PAGES:
-            return self.scan.page
-        self.pages_since_head = 0
-        return head
-
-    def read_head_next(self) -> None:
-        """Have the page on which new rows show read before the next page of a deep scan."""
-        self.pages_since_head = HEAD_EVERY_PAGES
-
     def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
         self.asked_at = now
-        self.pages_since_head += 1
         if not self.scan.began_at:
-            self.is_wanted, self.pages_since_head = False, 0
-            self.scanned_at = now
-            self.scan.seeks = now - self.sought_at >= SEEK_EVERY_S
-            self.sought_at = now if self.scan.seeks else self.sought_at
-
-    def found(self, count: int, *, scanned: bool) -> None:
-        """Count new rows of a page. Those of a page that is read out of turn came after the scan under way began."""
-        if scanned or not self.scan.began_at:
-            self.found_count += count
+            self.scan.seeks = self.timing.begin(now)
         else:
-            self.came_count += count
+            self.timing.pages_since_head += 1
 
     def scan_ended(self) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.scan.complete()
-        self.rows.scan_ended(self.found_count)
-        self.scan, self.found_count, self.came_count = Scan(self.memory, self.cursor), self.came_count, 0
+        self.rows.scan_ended()
+        self.scan = Scan(self.memory, self.cursor)
 
     def scan_again(self) -> None:
         """Begin another scan, as if this one had not been made."""

@@ -130,10 +130,6 @@ class PollQueue:
         item.asked_at = EARLIEST
         self.put(item, due_at=now)
 
-    def restore(self, item: PollItem) -> None:
-        """Put back an item that was taken for nothing."""
-        self.put(item, due_at=item.due_at, queue=item.queue)
-
     def take(self, *items: PollItem) -> None:
         """Take out these items, due or not."""
         for item in items:
@@ -213,7 +209,7 @@ class PollQueue:
         Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
         """
         if isinstance(item, PipelineListState):
-            return item, item.next_page()
+            return item, item.timing.page_after(item.scan.page, head=item.scan.head)
         assert isinstance(item, TrackedExecution)
         listing = self.listings.get(item.known.pipeline)
         if listing is None or listing.failing_until > now:
@@ -232,5 +228,6 @@ class PollQueue:
         scans = (listing.queued or listing is item) and page == listing.scan.page
         self.take(*entries, *((listing,) if scans else ()))
         if item is listing and not scans:
-            self.restore(listing)  # its scan waits on: the newest rows are read out of turn
+            # its scan waits on: the newest rows are read out of turn
+            self.put(listing, due_at=listing.due_at, queue=listing.queue)
         return ListRequest(listing, page, entries, scans, late_s)

@@ -13,7 +13,7 @@ from watcher.domain.timestamps import Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import QueueKind, TrackedExecution
-from watcher.polling.poll_queue import PollQueue
+from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
 from watcher.runtime.metrics import AccountMetrics, open_label
 
 
@@ -24,12 +24,19 @@ class ExecutionRegistry:
     that is a dictionary: what the store was asked of them before that is out of date.
     """
 
-    def __init__(self, poll_queue: PollQueue, metrics: AccountMetrics, *, min_interval_s: float) -> None:
+    def __init__(
+        self,
+        poll_queue: PollQueue,
+        confirmations: ConfirmationQueue,
+        metrics: AccountMetrics,
+        *,
+        min_interval_s: float,
+    ) -> None:
         """Start with nobody. What a list shows is polled again after `min_interval_s` at the earliest."""
         self.listings = poll_queue.listings
         self.entries: dict[str, TrackedExecution] = {}
         self.left: dict[str, TrackedExecution] | None = None
-        self._poll_queue = poll_queue
+        self._poll_queue, self._confirmations = poll_queue, confirmations
         self._min_interval_s = min_interval_s
         self._counts = Counter[str]()  # by the label of the metric
         for label, gauge in metrics.open.items():
@@ -94,22 +101,22 @@ class ExecutionRegistry:
         entry.known = known
 
     def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
-        """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""
+        """Take an entry back from whoever had it. The next poll comes `next_s` after its last request, `None`: never.
+
+        Where a list says that it has ended it waits for a GET to confirm that: for `next_s` from now if one has failed.
+        """
         failure_count = 0 if entry.failures is None else entry.failures.count
         if next_s is None or entry.unwatched:
             self.leave(entry)
+        elif entry.pending is not None:
+            if next_s:
+                entry.pending.retry_after(next_s, now=now)
+            self._confirmations.add(entry)
         elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
             # what a list shows, and is well, is not due at a time of its own, it grows stale
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
-
-    def restore(self, entry: TrackedExecution) -> None:
-        """Take back an entry that nothing was learnt of."""
-        if entry.unwatched:
-            self.leave(entry)
-        else:
-            self._poll_queue.restore(entry)
 
     def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that is nobody's: it ended, or is no longer watched."""

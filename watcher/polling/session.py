@@ -42,7 +42,9 @@ class AccountSession:
         self.deps = deps
         self.confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
         self.poll_queue = PollQueue(self.confirmations, max_interval_s=rules.max_interval_s)
-        self.registry = ExecutionRegistry(self.poll_queue, deps.metrics, min_interval_s=rules.min_interval_s)
+        self.registry = ExecutionRegistry(
+            self.poll_queue, self.confirmations, deps.metrics, min_interval_s=rules.min_interval_s
+        )
         self.alert_rules = AccountRules(deps)
         self.reported = deps.breaker.trouble
         self._clock = deps.clock

@@ -161,5 +161,5 @@ def test_what_was_taken_for_nothing_is_restored_as_it_was() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
     poll_queue.take(entry)
-    poll_queue.restore(entry)
+    poll_queue.put(entry, due_at=entry.due_at, queue=entry.queue)
     assert (take(poll_queue, 1), take(poll_queue, 2), entry.queue) == (None, entry, QueueKind.STALE)
