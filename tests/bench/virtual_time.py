@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -94,7 +94,6 @@ async def write_without_waiting(store: SqlStore) -> None:
     assert isinstance(database, SqliteDatabase)
 
     def relax() -> None:  # outside of a transaction, where alone SQLite heeds it
-        with closing(database._writer.raw_connection()) as connection:
-            connection.cursor().execute("PRAGMA synchronous=OFF")
+        database._writing.connection().connection.cursor().execute("PRAGMA synchronous=OFF")
 
     await database._writing.run(relax)

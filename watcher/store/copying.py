@@ -60,11 +60,11 @@ class StoreEnd:
                 from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
 
                 connector = postgresql.Connector(self.url, password=self.password, clock=self.clock)
-                engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL, connections=1)
+                engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL)
             else:
                 path = path_of(self.url)
                 stack.enter_context(hold_file(path, clock=self.clock))
-                engine = make_engine(path, connections=1, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS, begin=BEGIN)
+                engine = make_engine(path, busy_timeout_s=BUSY_TIMEOUT_S, pragmas=_PRAGMAS, begin=BEGIN)
             stack.callback(engine.dispose)
             connection = stack.enter_context(engine.begin())
             if is_postgresql(self.url):

@@ -7,8 +7,9 @@ from functools import partial
 from importlib import import_module
 from operator import itemgetter
 from pathlib import Path
+from threading import local
 from traceback import extract_tb
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, CursorResult, Engine, delete, insert, inspect, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -105,9 +106,8 @@ class Database(ABC):
         self.where = where
         self.explain: Callable[[Exception], DatabaseFault] = partial(explain_error, where=where)
         """Says what an error means that came out of a piece of work, or of an attempt to connect."""
-        self._writer, self._reader = writer, reader
-        self._writing = WorkerThreads("store-writer")
-        self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
+        self._writing = ConnectionThreads(writer, "store-writer")
+        self._reading = ConnectionThreads(reader, "store-reader", count=READERS_COUNT)
 
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty.
@@ -115,7 +115,7 @@ class Database(ABC):
         Raises `StoreUnusableError` for what a person must correct, `StoreError` for what may pass.
         """
         try:
-            return await self._writing.run(self._prepare)
+            return await self._prepare()
         except SQLAlchemyError as error:
             meaning = self._opening_error(error)
         raise meaning
@@ -136,39 +136,66 @@ class Database(ABC):
 
     def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
-        return self._writing.run(partial(transact, self._writer, work))
+        return self._writing.transact(work)
 
     def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Do this, which cannot write; what it returns can be awaited. Each statement may see a later state."""
-        return self._reading.run(partial(transact, self._reader, work))
+        return self._reading.transact(work)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
         await self._reading.finish()
-        self._reader.dispose()
-        await self._writing.run(self._writer.dispose)  # in its thread: the last one to close empties SQLite's log
-        await self._writing.finish()
+        await self._writing.finish()  # in its thread: the last one to close empties SQLite's log
 
     @abstractmethod
-    def _prepare(self) -> bool: ...
+    def _prepare(self) -> Awaitable[bool]: ...
 
     def _opening_error(self, error: SQLAlchemyError) -> StoreError:
         return self.explain(error).error()
 
 
-def transact(engine: Engine, work: Callable[[Connection], T]) -> T:
-    """Return what `work` returns, in a transaction, if the engine begins one."""
-    begun = False
-    try:
-        with engine.begin() as connection:
-            begun = True
+class ConnectionThreads(WorkerThreads):
+    """Threads that do transactions, each on a connection of its own.
+
+    It is opened for the first transaction of its thread, and stays open: to take one from a pool and to give it back
+    costs as much as a small transaction. One that breaks is opened anew for the next transaction.
+    """
+
+    def __init__(self, engine: Engine, name: str, *, count: int = 1) -> None:
+        """Start the threads, and open no connection yet."""
+        self._engine = engine
+        self._own = local()
+        super().__init__(name, count=count)
+
+    def transact(self, work: Callable[[Connection], T]) -> Awaitable[T]:
+        """Begin the work, in a transaction if the engine begins one; return what will hold its outcome."""
+        return self.run(partial(self.transact_here, work))
+
+    def connection(self) -> Connection:
+        """Return the connection of this thread."""
+        if not hasattr(self._own, "connection"):
+            self._own.connection = self._engine.connect()
+        return cast("Connection", self._own.connection)
+
+    def transact_here(self, work: Callable[[Connection], T]) -> T:
+        """Do the work in this thread, which is one of these."""
+        connection, begun = self.connection(), False
+        try:
+            with connection.begin():
+                begun = True
+                return work(connection)
+        except DBAPIError as error:
+            if not connection.invalidated:
+                connection.connection.rollback()  # a COMMIT that failed leaves its transaction open
+            if begun or not error.connection_invalidated:
+                raise
+        with connection.begin():  # it broke while it lay idle, so nothing is done yet
             return work(connection)
-    except DBAPIError as error:
-        if begun or not error.connection_invalidated:
-            raise
-    # It broke while it lay idle, so nothing is done yet. By now all that are as old have been thrown away.
-    with engine.begin() as connection:
-        return work(connection)
+
+    def _work_off(self) -> None:
+        super()._work_off()
+        if hasattr(self._own, "connection"):
+            self._own.connection.close()
 
 
 def prepare_schema(connection: Connection, *, where: str) -> bool:

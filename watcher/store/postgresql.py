@@ -19,7 +19,7 @@ import psycopg
 import structlog
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, Engine, create_engine, delete, event, func, select, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, delete, event, func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -27,9 +27,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.threads import WorkerThreads, begin
+from watcher.runtime.threads import begin
 from watcher.store.database import (
-    READERS_COUNT,
+    ConnectionThreads,
     Database,
     DatabaseFault,
     Meanings,
@@ -39,7 +39,6 @@ from watcher.store.database import (
     explain,
     found_version,
     prepare_schema,
-    transact,
 )
 from watcher.store.leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.leases import PostgresLeases, server_time
@@ -188,13 +187,11 @@ class PostgresDatabase(Database):
         where = url.partition("?")[0]
         self._commits = CommitLog(self._connector, where=where, clock=clock)
         limited = partial(make_engine, self._connector, is_limited=True)
-        writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}")
         event.listen(writer, "after_cursor_execute", self._commits.check)
-        reader = limited(begin=lambda: READ, connections=READERS_COUNT)
-        super().__init__(where, writer=writer, reader=reader, explain_error=explain_error)
-        self._keeper = limited(begin=lambda: _RENEW, connections=1)
+        super().__init__(where, writer=writer, reader=limited(begin=lambda: READ), explain_error=explain_error)
+        self._keeping = ConnectionThreads(limited(begin=lambda: _RENEW), "store-leases")
         self._notifications: Notifications | None = None
-        self._keeping = WorkerThreads("store-leases")
 
     def use_password(self, password: str | None) -> None:
         """Log in with it from the next connection on."""
@@ -223,7 +220,7 @@ class PostgresDatabase(Database):
         self._commits.on_went_back = on_went_back
 
         async def write(work: Callable[[Connection], Any]) -> Any:
-            return await watched(partial(self._keeping.run, partial(transact, self._keeper, work)))
+            return await watched(partial(self._keeping.transact, work))
 
         self._leases = PostgresLeases(write, went_back=self._commits.look)
         return self._leases
@@ -235,14 +232,13 @@ class PostgresDatabase(Database):
         self._commits.give_up()
         await super().close()
         await self._keeping.finish()
-        self._keeper.dispose()
 
-    def _prepare(self) -> bool:
-        opening = make_engine(self._connector, begin=lambda: _OPEN, connections=1)
+    async def _prepare(self) -> bool:
+        opening = ConnectionThreads(make_engine(self._connector, begin=lambda: _OPEN), "store-opening")
         try:
-            return transact(opening, self._prepare_schema)
+            return await opening.transact(self._prepare_schema)
         finally:
-            opening.dispose()
+            await opening.finish()
 
     def _prepare_schema(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
@@ -262,7 +258,7 @@ class PostgresDatabase(Database):
     def _write(self, work: Callable[[Connection], T]) -> T:
         results: list[T] = []
         try:
-            transact(self._writer, lambda connection: results.append(work(connection)))
+            self._writing.transact_here(lambda connection: results.append(work(connection)))
         except DBAPIError as error:
             is_in_doubt = results and error.connection_invalidated  # all was done; COMMIT had no answer
             if not is_in_doubt or not self._commits.was_committed():
@@ -319,17 +315,9 @@ def explain_error(error: Exception, *, where: str) -> DatabaseFault:
     return replace(fault, is_away=(_name_of(cause) or "").startswith(_AWAY))
 
 
-def make_engine(
-    connector: Connector, *, begin: Callable[[], str], connections: int, is_limited: bool = False
-) -> Engine:
+def make_engine(connector: Connector, *, begin: Callable[[], str], is_limited: bool = False) -> Engine:
     """Return an engine whose transactions begin with these statements; if `is_limited` each may take `ANSWER_S`."""
-    engine = create_engine(
-        "postgresql+psycopg://",
-        pool_size=connections,
-        max_overflow=0,
-        hide_parameters=True,
-        use_native_hstore=False,
-    )
+    engine = create_engine("postgresql+psycopg://", poolclass=NullPool, hide_parameters=True, use_native_hstore=False)
     event.listen(engine, "do_connect", lambda *_: connector.connect(answers_within_s=ANSWER_S if is_limited else None))
     all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin(), execution_options=all_at_once))
@@ -511,7 +499,7 @@ def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
     """Return whether a database holds no store yet. Raises `StoreError` if it cannot be used."""
     where = url.partition("?")[0]
     connector = Connector(url, password=password, clock=clock)
-    engine = make_engine(connector, begin=lambda: _OPEN, connections=1, is_limited=True)
+    engine = make_engine(connector, begin=lambda: _OPEN, is_limited=True)
     try:
         with engine.begin() as connection:
             require_utf8(connection, where=where)

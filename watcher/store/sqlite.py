@@ -9,18 +9,18 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event
 
 from watcher.domain.errors import StoreError, StoreHeldError, StoreUnusableError
 from watcher.runtime.clock import Clock
-from watcher.store.database import READERS_COUNT, Database, Meanings, explain, prepare_schema, transact
+from watcher.store.database import Database, Meanings, explain, prepare_schema
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -61,40 +61,23 @@ class SqliteDatabase(Database):
     def __init__(self, file: "DatabaseFile", *, busy_timeout_s: float) -> None:
         path = file.path
         self.check_file = file.check
-        limited = partial(make_engine, path, busy_timeout_s=busy_timeout_s)
-        writer = limited(connections=1, pragmas=_WRITER, begin=BEGIN)
-        reader = limited(
-            connections=READERS_COUNT,
-            pragmas=_READER,
-            pool_reset_on_return=None,  # a reader begins nothing
-            skip_autocommit_rollback=True,
-            isolation_level="AUTOCOMMIT",
-        )
+        writer = make_engine(path, busy_timeout_s=busy_timeout_s, pragmas=_WRITER, begin=BEGIN)
+        reader = make_engine(path, busy_timeout_s=busy_timeout_s, pragmas=_READER)
         super().__init__(str(path), writer=writer, reader=reader, explain_error=explain_error)
 
-    def _prepare(self) -> bool:
-        return transact(self._writer, partial(prepare_schema, where=self.where))
+    def _prepare(self) -> Awaitable[bool]:
+        return self.write(partial(prepare_schema, where=self.where))
 
 
-def make_engine(
-    path: Path,
-    *,
-    connections: int,
-    busy_timeout_s: float,
-    pragmas: tuple[str, ...],
-    begin: str | None = None,
-    **options: object,
-) -> Engine:
+def make_engine(path: Path, *, busy_timeout_s: float, pragmas: tuple[str, ...], begin: str | None = None) -> Engine:
     """Return an engine whose connections, each set up by these pragmas, begin a transaction like that, if at all."""
     engine = create_engine(
         # rw: a connection that is opened later makes no new file in place of one that was deleted meanwhile.
         URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
-        pool_size=connections,
-        max_overflow=0,
+        poolclass=NullPool,
         hide_parameters=True,
         # isolation_level=None: the driver begins nothing by itself. A thread may close what another one opened.
         connect_args={"isolation_level": None, "timeout": busy_timeout_s, "check_same_thread": False},
-        **options,
     )
 
     def set_up(connection: Any, _record: object) -> None:
