@@ -1,6 +1,5 @@
 """What tests of the store, and with the store, are made of: a clock that is set by hand, changes, attempt records."""
 
-import secrets
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -11,8 +10,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import update
 
 from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.errors import StoreError
@@ -38,7 +38,7 @@ from watcher.store.changes import (
     Turn,
 )
 from watcher.store.deliveries import backlog
-from watcher.store.leases import MAINTENANCE, LocalLeases
+from watcher.store.leases import MAINTENANCE, LeaseKey, LocalLeases, RenewRequest, key_of
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.operator_store import OperatorStore
 from watcher.store.problems import open_problems
@@ -53,22 +53,21 @@ START_US = Micros(int(START.timestamp()) * 1_000_000)
 SECOND_US = 1_000_000
 LATER = Micros(START_US + 3_600 * SECOND_US)
 DAY_US = 86_400 * SECOND_US
+CLAIMANT = "a test"
+_claimed: WeakKeyDictionary[SqlStore, dict[Lease, str]] = WeakKeyDictionary()
 
 
 async def claim(store: SqlStore, kind: str, name: str) -> Lease:
     """Take ownership, whoever had it before: with replicas as if it had run out."""
     if isinstance(store.leases, LocalLeases):
         return store.leases.claim(kind, name)
-    taken = Lease(kind, name, secrets.randbits(62))
-
-    def write(connection: Connection) -> None:
-        values = {"owner": "a test", "epoch": taken.epoch, "until": None}
-        of_lease = (lease.c.kind == kind, lease.c.name == name)
-        if not connection.execute(update(lease).where(*of_lease).values(**values)).rowcount:
-            connection.execute(insert(lease).values(kind=kind, name=name, **values))
-
-    await store.write(write)
-    return taken
+    key, held = LeaseKey(kind, name), _claimed.setdefault(store, {})
+    free = update(lease).where(lease.c.kind == kind, lease.c.name == name).values(owner=CLAIMANT, epoch=0)
+    await store.write(lambda connection: connection.execute(free))
+    wanted = dict.fromkeys((*map(key_of, held), key), "")
+    sharing = await store.leases.renew(RenewRequest(CLAIMANT, "a test", held, wanted))
+    _claimed[store] = dict.fromkeys((*sharing.kept, *sharing.taken), "")
+    return next(each for each in sharing.taken if key_of(each) == key)
 
 
 def from_us(us: int) -> datetime:

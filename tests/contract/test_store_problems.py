@@ -320,7 +320,7 @@ async def test_who_tidied_the_store_before_changes_nothing_any_more(
     lost = await upkeep(rig.store)
     await rig.store.record(rules_change(rig.account, sinks=("ops",), problems=opened(problem_of())))
     await upkeep(rig.store)
-    with pytest.raises(OwnershipLostError, match="another process owns maintenance store"):
+    with pytest.raises(OwnershipLostError, match="the lease on maintenance store is lost"):
         await tidy(lost)
     assert len(await open_ones(rig.store)) == 1
     assert await rig.owned.load_rules(PIPELINE) == RulesRecord(1, STATE, {FAILING: problem_of()}, [])

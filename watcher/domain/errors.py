@@ -45,7 +45,10 @@ class WaitEndedError(WatcherError):
 
 
 class StoreError(WatcherError):
-    """The store could not be read or written. Nothing was recorded; the same work may be tried again."""
+    """The store could not be read or written. The same work may be tried again.
+
+    Nothing was recorded, unless the connection broke at the commit: then an owner that tries again has lost its lease.
+    """
 
 
 class StoreNotReadyError(StoreError):
@@ -77,7 +80,7 @@ class ListenDeniedError(ListenError):
 class OwnershipLostError(StoreError):
     """The store holds something else than an owner believes, and what it was to write is not written.
 
-    Somebody else owns this account or sink by now, which is ordinary, or the database went back to an earlier state.
+    Somebody else owns this account or sink by now, which is ordinary, or a connection to the database broke.
     Whoever owns it next begins anew from the store.
     """
 

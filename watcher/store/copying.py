@@ -60,7 +60,7 @@ class StoreEnd:
                 from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
 
                 connector = postgresql.Connector(self.url, password=self.password, clock=self.clock)
-                engine = postgresql.make_engine(connector, begin=lambda: _BEGIN_POSTGRESQL)
+                engine = postgresql.make_engine(connector, begin=_BEGIN_POSTGRESQL)
             else:
                 path = path_of(self.url)
                 stack.enter_context(hold_file(path, clock=self.clock))

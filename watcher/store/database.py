@@ -127,10 +127,10 @@ class Database(ABC):
         """
         return on_recorded
 
-    def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> LocalLeases | PostgresLeases:
+    def leases(self, watched: Watched, *, on_lost: Callable[[], object]) -> LocalLeases | PostgresLeases:
         """Return how the processes that use it share what there is to own; what is asked for that `watched` asks.
 
-        If the database went back to an earlier state, `on_went_back` is called, in any thread, and all is lost.
+        `on_lost` is called, in any thread, when all leases of this process are lost at once.
         """
         return LocalLeases()
 
@@ -169,7 +169,7 @@ class ConnectionThreads(WorkerThreads):
 
     def transact(self, work: Callable[[Connection], T]) -> Awaitable[T]:
         """Begin the work, in a transaction if the engine begins one; return what will hold its outcome."""
-        return self.run(partial(self.transact_here, work))
+        return self.run(partial(self._transact, work))
 
     def connection(self) -> Connection:
         """Return the connection of this thread."""
@@ -177,8 +177,7 @@ class ConnectionThreads(WorkerThreads):
             self._own.connection = self._engine.connect()
         return cast("Connection", self._own.connection)
 
-    def transact_here(self, work: Callable[[Connection], T]) -> T:
-        """Do the work in this thread, which is one of these."""
+    def _transact(self, work: Callable[[Connection], T]) -> T:
         connection, begun = self.connection(), False
         try:
             with connection.begin():

@@ -14,6 +14,7 @@ from math import ceil
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import structlog
 from sqlalchemy import BigInteger, Connection, cast, delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -22,6 +23,8 @@ from watcher.domain.timestamps import LATEST, BootTime, Micros
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
 from watcher.store.tables import lease as table
+
+log = structlog.get_logger()
 
 FOR_EVER = BootTime(LATEST)
 LONG_AGO = BootTime(float("-inf"))
@@ -208,8 +211,8 @@ def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:
 
 
 def lost(lease: Lease) -> OwnershipLostError:
-    """Return what a write under a lease comes to that is the stored one no more."""
-    return OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")
+    """Return the error of a write under a lease that is not valid any more."""
+    return OwnershipLostError(f"the lease on {lease.kind} {lease.name} is lost")
 
 
 def key_of(lease: Lease) -> LeaseKey:
@@ -224,38 +227,51 @@ class PostgresLeases:
         self,
         write: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
         *,
-        went_back: Callable[[Connection, Micros], bool],
+        on_lost: Callable[[], object],
     ) -> None:
-        """Do each transaction by `write`.
+        """Do each transaction by `write`. `on_lost` hears, in any thread, that all leases taken so far are lost.
 
-        Whether the database went back `went_back` says, and puts right what it says it by. `renew_now` is called, in
-        the event loop, when another replica has released something, or the database went back.
+        `renew_now` is called, in the event loop, after that, and when another replica has released something.
         """
         self.renew_now: Callable[[], None] = lambda: None
         self._write = write
-        self._went_back = went_back
+        self._on_lost = on_lost
+        self._valid: set[int] = set()  # the epochs of the leases taken since a connection that writes broke
 
     async def renew(self, request: RenewRequest) -> Sharing:
         """Renew what is held, let go of what is released, and take what is free of what is wanted, up to the share.
 
         Raises `StoreError`: then nothing can be believed renewed, taken or released. It waits for no other write, nor
-        they for it. After the database went back everything is lost, and taken under another epoch.
+        they for it. What `lose_all` has lost is taken under another epoch.
         """
         sharing: Sharing = await self._write(partial(self._renew, request))
         return sharing
 
+    def lose_all(self) -> None:
+        """Lose all leases taken so far, because a connection that writes broke. Called in the connection's thread.
+
+        Whether its last COMMIT was done is not known, and another server may be the primary by now that lacks the last
+        commits. So nothing that the owners believe is written: they reload from the store. What a broken connection was
+        still writing is over by then, for a lease cannot be taken meanwhile.
+        """
+        if self._valid:
+            log.warning("store.connection_lost", note="accounts and sinks reload from the store")
+        self._valid = set()
+        self._on_lost()
+
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
-        """Raise `OwnershipLostError` unless each lease is the stored one, until the transaction ends."""
+        """Raise `OwnershipLostError` unless each lease is valid and the stored one, until the transaction ends."""
         # Sorted, so that two writers never wait for each other.
         for lease in sorted(set(held), key=attrgetter("kind", "name")):
             key = {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}
-            if connection.execute(_HELD, key).first() is None:
+            if lease.epoch not in self._valid or connection.execute(_HELD, key).first() is None:
                 raise lost(lease)
 
     def _renew(self, request: RenewRequest, connection: Connection) -> Sharing:
         connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
-        now = server_time(connection)
-        _let_go(connection, request, now=now, of_all=self._went_back(connection, now))
+        now, valid = server_time(connection), self._valid
+        request = replace(request, held={each: key for each, key in request.held.items() if each.epoch in valid})
+        _let_go(connection, request, now=now)
         _show(connection, request, now=now)
         rows = _read(connection, request.wanted, now=now)
         sharing = share(rows, request, now=now)
@@ -265,6 +281,8 @@ class PostgresLeases:
         epochs = _take(connection, sharing.may_take, owner=request.replica, now=now)
         former = {NOBODY, request.replica}
         taken = {Lease(*key, epoch): rows[key].owner not in former for key, epoch in epochs.items()}
+        valid.intersection_update(each.epoch for each in sharing.kept)
+        valid.update(epochs.values())
         return replace(sharing, taken=taken)
 
 
@@ -273,10 +291,10 @@ def server_time(connection: Connection) -> Micros:
     return Micros(connection.scalars(_NOW).one())
 
 
-def _let_go(connection: Connection, request: RenewRequest, *, now: Micros, of_all: bool) -> None:
-    if not of_all and not request.released:
+def _let_go(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
+    if not request.released:
         return
-    of_it = (table.c.kind != REPLICA) if of_all else table.c.epoch.in_([lease.epoch for lease in request.released])
+    of_it = table.c.epoch.in_([lease.epoch for lease in request.released])
     letting_go = update(table).where(table.c.owner == request.replica, of_it)
     connection.execute(letting_go.values(owner=NOBODY, epoch=0, until=now))
     connection.execute(select(func.pg_notify(CHANNEL, "")))

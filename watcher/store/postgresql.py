@@ -13,19 +13,17 @@ from dataclasses import replace
 from functools import partial
 from threading import Event, Lock
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import psycopg
 import structlog
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from sqlalchemy import Connection, Engine, NullPool, create_engine, delete, event, func, select, text
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, func, select
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreNotReadyError, StoreUnusableError
-from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import begin
 from watcher.store.database import (
@@ -42,7 +40,7 @@ from watcher.store.database import (
 )
 from watcher.store.leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.leases import PostgresLeases, server_time
-from watcher.store.tables import SCHEMA_VERSION, meta, metadata
+from watcher.store.tables import SCHEMA_VERSION, metadata
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
@@ -185,12 +183,13 @@ class PostgresDatabase(Database):
         self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
         where = url.partition("?")[0]
-        self._commits = CommitLog(self._connector, where=where, clock=clock)
-        limited = partial(make_engine, self._connector, is_limited=True)
-        writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}")
-        event.listen(writer, "after_cursor_execute", self._commits.check)
-        super().__init__(where, writer=writer, reader=limited(begin=lambda: READ), explain_error=explain_error)
-        self._keeping = ConnectionThreads(limited(begin=lambda: _RENEW), "store-leases")
+        writer, reader, keeper = (
+            make_engine(self._connector, begin=begin, is_limited=True) for begin in (_WRITE, READ, _RENEW)
+        )
+        for engine in (writer, keeper):
+            event.listen(engine, "invalidate", lambda *_: self._leases.lose_all())
+        super().__init__(where, writer=writer, reader=reader, explain_error=explain_error)
+        self._keeping = ConnectionThreads(keeper, "store-leases")
         self._notifications: Notifications | None = None
 
     def use_password(self, password: str | None) -> None:
@@ -206,35 +205,24 @@ class PostgresDatabase(Database):
         )
         return self._notifications.recorded
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """As of any. Once the database went back `OwnershipLostError` refuses all, until the leases are renewed."""
-        try:
-            return await self._writing.run(partial(self._write, work))
-        except OwnershipLostError:
-            if self._commits.went_back:
-                self._leases.renew_now()
-            raise
-
-    def leases(self, watched: Watched, *, on_went_back: Callable[[], object]) -> PostgresLeases:
+    def leases(self, watched: Watched, *, on_lost: Callable[[], object]) -> PostgresLeases:
         """Return the leases that replicas share. No other work holds them up, nor they any other."""
-        self._commits.on_went_back = on_went_back
 
         async def write(work: Callable[[Connection], Any]) -> Any:
             return await watched(partial(self._keeping.transact, work))
 
-        self._leases = PostgresLeases(write, went_back=self._commits.look)
+        self._leases = PostgresLeases(write, on_lost=on_lost)
         return self._leases
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
         if self._notifications is not None:
             await self._notifications.close()
-        self._commits.give_up()
         await super().close()
         await self._keeping.finish()
 
     async def _prepare(self) -> bool:
-        opening = ConnectionThreads(make_engine(self._connector, begin=lambda: _OPEN), "store-opening")
+        opening = ConnectionThreads(make_engine(self._connector, begin=_OPEN), "store-opening")
         try:
             return await opening.transact(self._prepare_schema)
         finally:
@@ -247,24 +235,11 @@ class PostgresDatabase(Database):
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
         require_rights(connection, where=self.where)
-        now = server_time(connection)
-        self._commits.begin(connection, now=now)
-        self.ahead_us = now - self._clock.steady_us()
+        self.ahead_us = server_time(connection) - self._clock.steady_us()
         return created
 
     def _opening_error(self, error: SQLAlchemyError) -> StoreError:
         return opening_error(error, where=self.where)
-
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        results: list[T] = []
-        try:
-            self._writing.transact_here(lambda connection: results.append(work(connection)))
-        except DBAPIError as error:
-            is_in_doubt = results and error.connection_invalidated  # all was done; COMMIT had no answer
-            if not is_in_doubt or not self._commits.was_committed():
-                raise
-        self._commits.note_committed()
-        return results[0]
 
 
 def opening_error(error: Exception, *, where: str) -> StoreError:
@@ -315,117 +290,20 @@ def explain_error(error: Exception, *, where: str) -> DatabaseFault:
     return replace(fault, is_away=(_name_of(cause) or "").startswith(_AWAY))
 
 
-def make_engine(connector: Connector, *, begin: Callable[[], str], is_limited: bool = False) -> Engine:
+def make_engine(connector: Connector, *, begin: str, is_limited: bool = False) -> Engine:
     """Return an engine whose transactions begin with these statements; if `is_limited` each may take `ANSWER_S`."""
     engine = create_engine("postgresql+psycopg://", poolclass=NullPool, hide_parameters=True, use_native_hstore=False)
     event.listen(engine, "do_connect", lambda *_: connector.connect(answers_within_s=ANSWER_S if is_limited else None))
     all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin(), execution_options=all_at_once))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin, execution_options=all_at_once))
     event.listen(engine, "handle_error", _leave_read_only)
     return engine
 
 
 def _leave_read_only(context: ExceptionContext) -> None:
-    # Connected to anew: another server may be the primary by now, behind the same address.
+    # It is connected to anew: another server may be the primary by now, behind the same address.
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
-
-
-_PREFIX = "commit:"
-_KEPT_US = 7 * 86_400 * 1_000_000
-"""The rows of processes that were killed go after this time."""
-
-_ASK = "SELECT value FROM meta WHERE key = %s FOR UPDATE"  # it waits for a transaction that is still being committed
-
-_FOUND = "split_part(value, ' ', 2)::bigint"
-
-_LOOK = text(f"SELECT {_FOUND} FROM meta WHERE key = :key")
-
-
-class CommitLog:
-    """The number of the last transaction of this process, and where it is written.
-
-    If that is not there, or smaller than a number that was committed, the database went back: a standby that lacked the
-    last commits took over, or a copy was put in its place. Nothing that this process knows by then is written to it.
-    """
-
-    def __init__(self, connector: Connector, *, where: str, clock: Clock) -> None:
-        """Name the row after nobody else's."""
-        self.went_back = False
-        self.on_went_back: Callable[[], object] = lambda: None
-        self._connector = connector
-        self._where = where
-        self._clock = clock
-        self._key = f"{_PREFIX}{uuid4()}"
-        self._number = self._committed = 0
-        self._noting = Lock()
-        self._given_up = Event()
-
-    def begin(self, connection: Connection, *, now: Micros) -> None:
-        """Make the row, and clear away what others left long ago by the server's clock."""
-        old = Micros(now - _KEPT_US)
-        connection.execute(delete(meta).where(meta.c.key.startswith(_PREFIX), meta.c.value < _value(old, 0)))
-        row = {"value": _value(now, self._committed)}
-        making = insert(meta).values(key=self._key, **row)
-        connection.execute(making.on_conflict_do_update(index_elements=["key"], set_=row))
-
-    def next(self) -> str:
-        """Return the statement that writes the number of the transaction that begins."""
-        self._number += 1
-        value = _value(self._clock.steady_us(), self._number)
-        return f"UPDATE meta SET value = '{value}' WHERE key = '{self._key}' AND {_FOUND} >= {self._committed}"
-
-    def check(self, _connection: Connection, cursor: Any, statement: str, *_rest: object) -> None:
-        """Raise `OwnershipLostError` if what begins a transaction could not write its number."""
-        if not statement.startswith("BEGIN"):
-            return
-        while cursor.nextset():
-            pass
-        if not cursor.rowcount:
-            self._note(went_back=True)
-            raise OwnershipLostError(f"{self._where} went back to an earlier state; all begins anew from there")
-
-    def note_committed(self) -> None:
-        """Note that the last transaction was committed."""
-        self._committed = self._number
-
-    def look(self, connection: Connection, now: Micros) -> bool:
-        """Return whether the database went back, and have transactions begin again as this one is committed."""
-        committed = self._committed  # before the row is read: meanwhile more may be
-        found = connection.execute(_LOOK, {"key": self._key}).scalar()
-        went_back = found is None or found < committed
-        self._note(went_back=went_back)
-        if went_back:
-            self.begin(connection, now=now)
-        return went_back
-
-    def was_committed(self) -> bool:
-        """Return whether the last transaction was committed, once the server can be asked, however long it takes."""
-        while True:
-            try:
-                with self._connector.connect() as connection:
-                    row = connection.execute(_ASK, (self._key,)).fetchone()
-                    return row is not None and row[0].endswith(f" {self._number}")
-            except psycopg.Error:
-                if self._given_up.wait(RECONNECT_AFTER_S):
-                    return False
-
-    def give_up(self) -> None:
-        """Wait for no server any more: the program ends."""
-        self._given_up.set()
-
-    def _note(self, *, went_back: bool) -> None:
-        with self._noting:
-            is_news = went_back and not self.went_back
-            self.went_back = went_back
-        if is_news:
-            self.on_went_back()
-            note = "what was lost is seen and told again; see whether a standby or a copy took over"
-            log.warning("store.went_back", store=self._where, note=note)
-
-
-def _value(now: Micros, number: int) -> str:
-    return f"{now:020d} {number}"
 
 
 RECORDED_CHANNEL = "clerk_watcher"
@@ -499,7 +377,7 @@ def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
     """Return whether a database holds no store yet. Raises `StoreError` if it cannot be used."""
     where = url.partition("?")[0]
     connector = Connector(url, password=password, clock=clock)
-    engine = make_engine(connector, begin=lambda: _OPEN, is_limited=True)
+    engine = make_engine(connector, begin=_OPEN, is_limited=True)
     try:
         with engine.begin() as connection:
             require_utf8(connection, where=where)

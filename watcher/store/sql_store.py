@@ -125,8 +125,8 @@ class SqlStore:
         self.ahead_us = database.ahead_us
         self.clock = clock
         self.outbox = Outbox(SourceNumbers(database.write))
-        forget_numbers = partial(asyncio.get_running_loop().call_soon_threadsafe, self.outbox.numbers.clear)
-        self.leases = database.leases(self._watched, on_went_back=forget_numbers)
+        lost = partial(asyncio.get_running_loop().call_soon_threadsafe, self._leases_lost)
+        self.leases = database.leases(self._watched, on_lost=lost)
         self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.wakes: dict[str, Callable[[], None]] = {}  # by sink: who looks for what was recorded, here or elsewhere
         self.on_recorded = database.shared(self._wake)
@@ -188,6 +188,10 @@ class SqlStore:
         if self._writing is not None:
             await asyncio.wait([self._writing])
         await self._resources.aclose()
+
+    def _leases_lost(self) -> None:
+        self.outbox.numbers.clear()  # the database may lack some of them
+        self.leases.renew_now()
 
     def _wake(self, sinks: Collection[str]) -> None:
         for name in sinks:

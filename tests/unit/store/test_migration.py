@@ -196,6 +196,14 @@ async def test_a_store_of_the_first_version_becomes_what_the_tables_say(database
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_the_numbers_that_the_processes_of_versions_before_kept_go(databases: Databases, kind: str) -> None:
+    url = first_store(databases, kind)
+    run(url, "INSERT INTO meta (key, value) VALUES ('commit:7', '7')")
+    await use(url)
+    assert run(url, "SELECT count(*) FROM meta WHERE key = 'commit:7'") == [(0,)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_migration_is_noted_and_not_done_again(
     databases: Databases, kind: str, next_version: NextVersion
 ) -> None:

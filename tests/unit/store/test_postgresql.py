@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 
@@ -11,11 +11,13 @@ import psycopg
 import pytest
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
-from stores import backlog_of, change, claim, due, executions_of, settle, sink_of
+from stores import CLAIMANT, backlog_of, change, claim, due, executions_of, settle, sink_of
+from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.domain.errors import (
     Exit,
+    OwnershipLostError,
     SequenceConflictError,
     StoreError,
     StoreNotReadyError,
@@ -24,7 +26,9 @@ from watcher.domain.errors import (
 from watcher.runtime.clock import Clock
 from watcher.store import postgresql
 from watcher.store.account_store import AccountStore
-from watcher.store.postgresql import RECONNECT_AFTER_S, Connector, PostgresDatabase, ServerConnection
+from watcher.store.changes import Lease
+from watcher.store.leases import PostgresLeases, RenewRequest, key_of
+from watcher.store.postgresql import RECONNECT_AFTER_S, PostgresDatabase, ServerConnection
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import metadata
 
@@ -182,14 +186,51 @@ async def test_what_is_due_is_read_without_a_transaction_that_writes(
     await settling
 
 
+# A connection that breaks: what its owners believe is not written
+
+
+async def lost(store: SqlStore, account: Lease, *, sequence: int = 1) -> Lease:
+    """Return the lease of the next owner, after what this one writes was refused because a connection broke."""
+    with pytest.raises(OwnershipLostError):
+        await store.record(change(account, sequence=sequence))
+    return await claim(store, "account", "default")
+
+
 async def test_what_broke_while_nobody_used_it_is_connected_anew(
     postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
     account = await claim(shared, "account", "default")
     await backlog_of(shared)
     postgres.run(OTHERS, url)
+    await shared.probe_writable()
+    assert await executions_of(shared, account) == []
+
+
+async def test_owners_reload_from_the_store_when_a_connection_that_writes_broke(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    account = await claim(shared, "account", "default")
     await shared.record(change(account))
-    assert len(await executions_of(shared, account)) == 1
+    renewed = asyncio.Event()
+    shared.leases.renew_now = renewed.set
+    postgres.run(OTHERS, url)
+    with capture_logs() as logs:
+        account = await lost(shared, account, sequence=2)
+    assert renewed.is_set()
+    assert [line["event"] for line in logs] == ["store.connection_lost"]
+    await shared.record(change(account, sequence=2))
+    assert [each.sequence for each in await executions_of(shared, account)] == [2]
+
+
+async def test_they_reload_also_when_the_connection_that_renews_leases_broke(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    account = await claim(shared, "account", "default")
+    assert isinstance(shared.leases, PostgresLeases)
+    postgres.run(OTHERS, url)
+    sharing = await shared.leases.renew(RenewRequest("one", "a test", {account: ""}, {}))
+    assert sharing.kept == set()
+    await shared.record(change(await lost(shared, account)))
 
 
 async def test_what_breaks_meanwhile_writes_nothing_and_passes(
@@ -207,10 +248,10 @@ async def test_what_breaks_meanwhile_writes_nothing_and_passes(
         stranger.execute("SELECT 1")
     stranger.close()
     assert await executions_of(shared, account) == []
-    await shared.record(change(account))
+    await shared.record(change(await lost(shared, account)))
 
 
-def break_commits(patch: pytest.MonkeyPatch, *, after: bool, then: Callable[[], None] = lambda: None) -> None:
+def break_commit(patch: pytest.MonkeyPatch, *, after: bool) -> None:
     """Have the connection break while the next transaction is committed, before or after the server has done it."""
     commit = psycopg.Connection.commit
 
@@ -219,65 +260,36 @@ def break_commits(patch: pytest.MonkeyPatch, *, after: bool, then: Callable[[], 
         if after:
             commit(connection)
         connection.close()
-        then()
         raise psycopg.OperationalError("the connection is lost")
 
     patch.setattr(psycopg.Connection, "commit", broken)
 
 
-async def test_what_was_committed_without_an_answer_is_known_to_be(
-    shared: SqlStore, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_committed", [False, True])
+async def test_whether_a_commit_without_an_answer_was_done_its_owners_find_in_the_store(
+    shared: SqlStore, monkeypatch: pytest.MonkeyPatch, *, is_committed: bool
 ) -> None:
     account = await claim(shared, "account", "default")
-    break_commits(monkeypatch, after=True)
     await shared.record(change(account))
-    await shared.record(change(account, sequence=2))
-    assert [each.sequence for each in await executions_of(shared, account)] == [2]
-
-
-async def test_what_was_not_committed_is_known_not_to_be(shared: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    account = await claim(shared, "account", "default")
-    break_commits(monkeypatch, after=False)
+    break_commit(monkeypatch, after=is_committed)
     with pytest.raises(StoreError, match="the connection broke"):
-        await shared.record(change(account))
-    assert await executions_of(shared, account) == []
-    await shared.record(change(account))
+        await shared.record(change(account, sequence=2))
+    account = await lost(shared, account, sequence=2)
+    assert [each.sequence for each in await executions_of(shared, account)] == [1 + is_committed]
+    await shared.record(change(account, sequence=2 + is_committed))
 
 
-async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
-    postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+async def test_a_lease_is_not_taken_anew_while_what_the_broken_connection_wrote_is_being_committed(
+    postgres: PostgresServer, url: str, shared: SqlStore
 ) -> None:
     account = await claim(shared, "account", "default")
-    asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
-
-    def note(connector: Connector, *, answers_within_s: float | None = None) -> ServerConnection:
-        clock.advance(RECONNECT_AFTER_S * 2)
-        loop.call_soon_threadsafe(asked.set)
-        return connect(connector, answers_within_s=answers_within_s)
-
-    break_commits(monkeypatch, after=True, then=postgres.stop)
-    monkeypatch.setattr(Connector, "connect", note)
-    write = asyncio.ensure_future(shared.record(change(account)))
-    await asked.wait()
-    asked.clear()
-    await asked.wait()
-    assert not write.done()
-    await asyncio.to_thread(postgres.start)
-    await write
-    assert postgres.run("SELECT count(*) FROM event", url) == [(1,)]
-
-
-@pytest.mark.parametrize("ahead_days", [-30, 0, 30])
-async def test_the_rows_of_processes_killed_long_ago_are_cleared_away_whatever_the_clock_of_the_next_one(
-    postgres: PostgresServer, url: str, ahead_days: int
-) -> None:
-    for days in (6, 8):
-        value = f"lpad((floor(extract(epoch FROM now()) - {days} * 86400) * 1000000)::text, 20, '0') || ' 7'"
-        postgres.run(f"INSERT INTO meta (key, value) VALUES ('commit:{days}', {value})", url)
-    clock = Clock()
-    clock.advance(ahead_days * 86_400_000_000)
-    await (await opened(url, clock=clock)).close()
-    assert postgres.run("SELECT key FROM meta WHERE key IN ('commit:6', 'commit:8')", url) == [("commit:6",)]
+    assert isinstance(shared.leases, PostgresLeases)
+    shared.leases.lose_all()
+    request = RenewRequest(CLAIMANT, "a test", {account: ""}, {key_of(account): ""})
+    with psycopg.connect(url) as broken:
+        broken.execute("SELECT 1 FROM lease WHERE name = 'default' FOR KEY SHARE")
+        assert (await shared.leases.renew(request)).taken == {}
+    assert len((await shared.leases.renew(request)).taken) == 1
 
 
 async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: FakeClock) -> None:
@@ -314,7 +326,7 @@ async def test_a_server_that_was_read_only_is_connected_to_anew(
         f"ALTER DATABASE {name} RESET default_transaction_read_only",
         f"{url}&options=-cdefault_transaction_read_only%3Doff",
     )
-    await shared.record(change(account))
+    await shared.record(change(await claim(shared, "account", "default")))
 
 
 async def test_a_connection_that_freezes_is_waited_for_no_longer_than_it_may_take_and_replaced(
@@ -323,11 +335,13 @@ async def test_a_connection_that_freezes_is_waited_for_no_longer_than_it_may_tak
     account = await claim(shared, "account", "default")
     monkeypatch.setattr(postgresql, "ANSWER_S", 0.5)
     postgres.run(OTHERS, url)
+    account = await lost(shared, account)
     await shared.record(change(account))
     frozen = [pid for (pid,) in postgres.run(ITS_OWN, url)]
     _signal_all(frozen, signal.SIGSTOP)
     try:
         async with asyncio.timeout(10):  # else it would wait for ever
+            account = await lost(shared, account, sequence=2)
             await shared.record(change(account, sequence=2))
     finally:
         _signal_all(frozen, signal.SIGCONT)

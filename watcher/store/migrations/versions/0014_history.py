@@ -48,3 +48,4 @@ def upgrade() -> None:
         sa.Column("moment_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
+    op.execute("DELETE FROM meta WHERE key LIKE 'commit:%'")  # of processes of versions before
