@@ -213,9 +213,9 @@ class AccountPoller:
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
         is_probe = breaker.trouble is not None and breaker.unusable
         opens_at = breaker.opens_at() if is_probe else breaker.paused_until
-        if self._draining or self._in_flight_count >= deps.concurrency or not deps.is_trusted():
+        if self._draining or self._in_flight_count >= deps.concurrency:
             return None
-        if now < deps.pacer.ready_at or now < opens_at:
+        if now < deps.pacer.ready_at or now < opens_at or not deps.is_trusted():
             return None
         request = self._poll_queue.probe(breaker.probe_target, now) if is_probe else self._poll_queue.next(now)
         if request is None:
@@ -257,7 +257,7 @@ class AccountPoller:
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
-        if not self._draining and self._in_flight_count < deps.concurrency and deps.is_trusted():
+        if not self._draining and self._in_flight_count < deps.concurrency:
             heads = self._poll_queue.heads()
             next_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
             if waiting:

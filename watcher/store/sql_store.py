@@ -22,7 +22,6 @@ from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease, Taken, Turn
 from watcher.store.database import Database, DatabaseFault
-from watcher.store.leases import LocalLeases
 from watcher.store.recording import GroupWork, Item, Outbox, SmallWrite, Writing, write_group
 from watcher.store.sources import Source, SourceNumbers
 from watcher.store.sqlite import SqliteDatabase, hold_file
@@ -159,10 +158,8 @@ class SqlStore:
             await self._watched(partial(numbers.provide, {source}), Writing.A_LITTLE)
         return numbers[source]
 
-    async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
-        """Return what `work` reads, under a lease if one is given. In PostgreSQL that shows in the writes only."""
-        if lease is not None and isinstance(self.leases, LocalLeases):
-            self.leases.check(None, [lease])
+    async def read(self, work: Work[T]) -> T:
+        """Return what `work` reads. Whether an owner has lost its lease shows when it writes."""
         return await self._watched(partial(self.database.read, work))
 
     async def write(self, work: Work[T], *, lease: Lease | None = None) -> T:
@@ -324,7 +321,7 @@ class LeasedStore:
 
     async def _read(self, work: Callable[[Connection, int], T]) -> T:
         number = await self._number()
-        return await self._store.read(lambda connection: work(connection, number), lease=self.lease)
+        return await self._store.read(lambda connection: work(connection, number))
 
     async def _write(self, work: Callable[[Connection, int], T]) -> T:
         number = await self._number()

@@ -11,7 +11,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, page
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
-from watcher.store.changes import Lease, SourceChange, Taken
+from watcher.store.changes import SourceChange, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, Work
 
@@ -39,8 +39,8 @@ class HeldStore:
         method: Callable[..., object] = getattr(self.store, name)
         return method
 
-    async def read(self, work: Work[T], *, lease: Lease | None = None) -> T:
-        return await self._held(await self.store.read(work, lease=lease))
+    async def read(self, work: Work[T]) -> T:
+        return await self._held(await self.store.read(work))
 
     async def record(self, item: Item) -> Taken | None:
         await self._held(item, holds=isinstance(item, SourceChange) and item.rules is None and bool(item.entries))
