@@ -12,18 +12,18 @@ from stores import claim, due, settle, sink_of
 
 from watcher.clerk.api import PAGE_ROWS, ClerkApi, Reply
 from watcher.clerk.schemas import ApiDates
-from watcher.domain.event import AccountTrouble, EventType
+from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.routing import Route, Router
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
-from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import PollRules
-from watcher.runtime.clock import Clock
+from watcher.runtime.clock import STOPPED_AFTER_S, Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Jitter, Pacer
 from watcher.store.account_store import AccountStore
@@ -48,14 +48,17 @@ class FakeClock(Clock):
         self.off_s = 0.0
         self.wall_offset_s = 0.0
         self.stopped_s = 0.0
+        self._resumed_at = EARLIEST
 
     def advance(self, seconds: float) -> None:
         self.elapsed_s += seconds
 
     def stop_for(self, seconds: float) -> None:
-        """Let time pass in which the process does not run."""
+        """Let time pass in which the process does not run. A shorter time than the clock can tell is no stop."""
         self.elapsed_s += seconds
-        self.stopped_s += seconds
+        if seconds > STOPPED_AFTER_S:
+            self.stopped_s += seconds
+            self._resumed_at = self.monotonic()
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.elapsed_s + self.wall_offset_s)
@@ -274,13 +277,7 @@ async def account_of(
     await sink.load(fingerprint="")
     children = AccountMetrics(metrics, "default")
     rules = replace(rules, max_interval_s=max_interval_s)
-    breaker = AccountCircuitBreaker(
-        rules,
-        clock=clock,
-        jitter=jitter,
-        trouble=AccountTrouble(record.trouble) if record.trouble else None,
-        backoff=record.backoff,
-    )
+    breaker = AccountCircuitBreaker(rules, record, clock=clock, jitter=jitter)
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     clerk_api = cast("ClerkApi", api)
     evaluator = ReplyEvaluator(

@@ -28,8 +28,8 @@ from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, O
 from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
-from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import SHARE
@@ -37,7 +37,7 @@ from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
 from watcher.sinks.stdout import why
-from watcher.store.changes import Lease
+from watcher.store.changes import AccountRecord, Lease
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
@@ -361,7 +361,7 @@ class Poller:
         self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
         rules = poll_rules_of(settings, account=self._account)
         rules = replace(rules, min_interval_s=interval_s, max_interval_s=interval_s)
-        self._breaker = AccountCircuitBreaker(rules, clock=clock, jitter=random.random)
+        self._breaker = AccountCircuitBreaker(rules, AccountRecord(), clock=clock, jitter=random.random)
         self._events = EventFactory(Router({}))
         self._evaluator = ReplyEvaluator(
             lease=Lease("account", self._account, 1),

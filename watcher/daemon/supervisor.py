@@ -31,13 +31,12 @@ from watcher.daemon.ownership import Ownership
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
-from watcher.polling.failures import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 from watcher.runtime.pacing import Pacer
@@ -315,13 +314,7 @@ async def build_account(
     record, now = await store.load_account(), clock.monotonic()
     api = ClerkApi(client, base_url=account.base_url, clock=clock)
     rules = poll_rules_of(settings, account=lease.name)
-    breaker = AccountCircuitBreaker(
-        rules,
-        clock=clock,
-        jitter=random.random,
-        trouble=AccountTrouble(record.trouble) if record.trouble else None,
-        backoff=record.backoff,
-    )
+    breaker = AccountCircuitBreaker(rules, record, clock=clock, jitter=random.random)
     deps = AccountDependencies(
         lease=lease,
         is_trusted=held.is_trusted,

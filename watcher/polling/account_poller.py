@@ -53,7 +53,6 @@ class AccountPoller:
         self._list_poller = ListPoller(session, PageProcessor(session, self._poller))
         self._snapshots = AccountSnapshots(session)
         self._is_resting = False
-        self._ticked_at = self._clock.monotonic()
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -98,16 +97,15 @@ class AccountPoller:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""
         now = self._clock.monotonic()
         is_trusted = self._deps.is_trusted()
-        if self._is_resting or not is_trusted:  # nothing was tried meanwhile, so that time is nobody's failure
-            self._breaker.note_stop(now=now, length_s=now - self._ticked_at)
-        self._is_resting, self._ticked_at = not is_trusted, now
+        if self._is_resting or not is_trusted:
+            self._breaker.rest(now)
+        self._is_resting = not is_trusted
         if not is_trusted:  # it is woken once it may again
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
-        if self._breaker.failing_since is not None:
-            self._breaker.check(now)
-            if (target := self._breaker.to_verify(now)) is not None:
-                self._poll_queue.put(target, due_at=min(target.due_at, now))
+        self._breaker.check(now)
+        if (target := self._breaker.to_verify(now)) is not None:
+            self._poll_queue.put(target, due_at=min(target.due_at, now))
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
@@ -211,11 +209,10 @@ class AccountPoller:
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
-        is_probe = breaker.trouble is not None and breaker.unusable
-        opens_at = breaker.opens_at() if is_probe else breaker.paused_until
+        is_probe = breaker.is_unusable
         if self._draining or self._in_flight_count >= deps.concurrency:
             return None
-        if now < deps.pacer.ready_at or now < opens_at or not deps.is_trusted():
+        if now < deps.pacer.ready_at or now < breaker.opens_at() or not deps.is_trusted():
             return None
         request = self._poll_queue.probe(breaker.probe_target, now) if is_probe else self._poll_queue.next(now)
         if request is None:
@@ -234,7 +231,7 @@ class AccountPoller:
             return request
         entry = request.entry
         if not is_probe and entry.known.lost is None:  # what is lost is asked for every ten minutes
-            breaker.note_gap(entry, last_at=entry.asked_at, now=now)
+            breaker.budget.note(entry, last_at=entry.asked_at, now=now)
         entry.asked_at = now
         return request
 
@@ -243,17 +240,17 @@ class AccountPoller:
         waits = [each for each in request.entries if each.known.lost is None]
         if waits:
             first = min(waits, key=BY_ASKED_AT)
-            self._breaker.note_gap(first, last_at=first.asked_at, now=now)
+            self._breaker.budget.note(first, last_at=first.asked_at, now=now)
         # of a scan only the beginning; the first ones read all there is; a list that is refused is as what is lost
         listing = request.listing
         begins = request.scans and not listing.scan.began_at
         if begins and listing.cursor.complete_at and listing.cursor.refused is None:
-            self._breaker.note_gap(listing, last_at=listing.timing.began_at, now=now)
+            self._breaker.budget.note(listing, last_at=listing.timing.began_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
         breaker, deps, waiting = self._breaker, self._deps, self._confirmations.waiting
-        is_timed = breaker.failing_since is not None and not breaker.unusable
+        is_timed = breaker.failing_since is not None and not breaker.is_unusable
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
@@ -262,9 +259,7 @@ class AccountPoller:
             next_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
             if waiting:
                 next_at = min(next_at, self._confirmations.wanted_at())
-            if breaker.trouble is None or next_at == LATEST:  # as nearly always
-                next_at = max(next_at, breaker.paused_until)
-            else:
-                next_at = max(now if breaker.unusable else next_at, breaker.opens_at())
-            at = min(at, max(next_at, deps.pacer.ready_at))
+            if breaker.is_unusable and next_at != LATEST:
+                next_at = now  # a probe asks for what is not due, too
+            at = min(at, max(next_at, breaker.opens_at(), deps.pacer.ready_at))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

@@ -86,13 +86,13 @@ class AccountSnapshots:
         `None` while requests succeed, or nothing is watched.
         """
         breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
-        fails = breaker.failing_since is not None and now - breaker.failing_since >= UNKNOWN_AFTER_S
+        fails = (breaker.failing_for_s() or 0.0) >= UNKNOWN_AFTER_S
         is_idle = not self._registry.entries and not self._registry.listings
-        if is_idle or not (breaker.unusable or fails or breaker.success_at is None):
+        if is_idle or not (breaker.is_unusable or fails or breaker.success_at == EARLIEST):
             return None
         if before is not None and before.known_at is not None:
             return before.known_at
-        if breaker.success_at is None:
+        if breaker.success_at == EARLIEST:
             return record.snapshot_at or NEVER
         return Micros(self._deps.clock.steady_us() - round((now - breaker.success_at) * 1e6))
 

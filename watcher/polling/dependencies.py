@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from watcher.clerk.api import ClerkApi
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
-from watcher.polling.failures import AccountCircuitBreaker
 from watcher.polling.poll_item import PollRules
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics

@@ -14,7 +14,8 @@ from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
 from watcher.domain.watch import limits_dwell
-from watcher.polling.failures import LOST_EVERY_S, AccountCircuitBreaker
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
+from watcher.polling.failures import LOST_EVERY_S
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Jitter, spread

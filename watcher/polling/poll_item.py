@@ -5,7 +5,7 @@ from enum import Enum
 from typing import ClassVar
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
-from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
+from watcher.domain.timestamps import EARLIEST, LATEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 
 CONFIRM_WITHIN_S = 30.0
@@ -55,7 +55,7 @@ class Failures:
     refusals: int = 0
     refused_from: Monotonic = EARLIEST
     refused_at: Monotonic = EARLIEST
-    unreadable_since: Monotonic | None = None
+    unreadable_since: Monotonic = LATEST
     ran_s: float = 0.0
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import AccountTrouble, EventType
+from watcher.domain.timestamps import EARLIEST
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
@@ -51,7 +52,7 @@ class AccountSession:
         self._breaker = deps.breaker
         self._sequence, self._problem = deps.record.sequence, deps.record.problem
         self._writing = asyncio.Lock()
-        self._saved_pause, self._saved_failing_s = deps.breaker.paused_until, deps.record.backoff.failing_for_s
+        self._saved_pause, self._saved_failing_s = deps.breaker.pause.until, deps.record.backoff.failing_for_s
         self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
         deps.metrics.up.set(self.reported is None)
         deps.metrics.last_success.set_function(self._last_success)
@@ -75,7 +76,7 @@ class AccountSession:
         if self._breaker.trouble not in {None, self.reported}:
             for recorder in self.alert_rules.recorders.values():
                 recorder.hold()
-        paused_until = self._breaker.paused_until
+        paused_until = self._breaker.pause.until
         try:
             if paused_until != self._saved_pause and paused_until - self._clock.monotonic() >= WORTH_SAVING_S:
                 await self._save_backoff()
@@ -120,7 +121,7 @@ class AccountSession:
     async def _save_backoff(self) -> None:
         """Write what has changed of pause and failures. Raises `StoreError`."""
         async with self._writing:
-            backoff, paused_until = self._breaker.backoff(self._clock.monotonic()), self._breaker.paused_until
+            backoff, paused_until = self._breaker.backoff(), self._breaker.pause.until
             if (paused_until, backoff.failing_for_s) != (self._saved_pause, self._saved_failing_s):
                 await self.deps.store.save_backoff(backoff)
                 self._saved_pause, self._saved_failing_s = paused_until, backoff.failing_for_s
@@ -149,7 +150,7 @@ class AccountSession:
         It stands still while the store cannot be written: nobody is told of what polls see then.
         """
         success_at, failing_since = self._breaker.success_at, self.deps.store.monitor.failing_since
-        if success_at is None:
+        if success_at == EARLIEST:
             return 0.0
         at = success_at if failing_since is None else min(success_at, failing_since)
         return self._clock.now().timestamp() - (self._clock.monotonic() - at)

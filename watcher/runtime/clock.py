@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import cast
 
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
 
 _BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops CLOCK_MONOTONIC while the machine sleeps; macOS does not, and has no other."""
@@ -31,6 +31,7 @@ class Clock:
         self._anchor_us = (time.time_ns() - time.clock_gettime_ns(_BOOT_TIME)) // 1000
         self._ran_s = 0.0
         self._read_at = read()
+        self._resumed_at = EARLIEST
 
     def running(self) -> float:
         """Return seconds for which this process ran, from 0 on; they stand still while it is stopped.
@@ -39,9 +40,16 @@ class Clock:
         was stopped is nobody's failure. Between two readings at most `STOPPED_AFTER_S` pass.
         """
         now = self._read()
-        self._ran_s += min(now - self._read_at, STOPPED_AFTER_S)
-        self._read_at = now
+        passed_s, self._read_at = now - self._read_at, now
+        self._ran_s += min(passed_s, STOPPED_AFTER_S)
+        if passed_s > STOPPED_AFTER_S:
+            self._resumed_at = Monotonic(now)
         return self._ran_s
+
+    def resumed_at(self) -> Monotonic:
+        """Return when the process last went on after a stop: what was in flight by then may have broken by the stop."""
+        self.running()
+        return self._resumed_at
 
     def boot_time(self) -> BootTime:
         """Return seconds that never jump, and go on while the machine sleeps: for what others do meanwhile."""

@@ -170,9 +170,9 @@ class AccountRecord:
     `snapshot` is how it stood when its owner last said so, at `snapshot_at`.
     """
 
-    sequence: int
-    trouble: str | None
-    backoff: BackoffState
+    sequence: int = 0
+    trouble: str | None = None
+    backoff: BackoffState = BackoffState()
     problem: Problem | None = None
     snapshot: AccountSnapshot | None = None
     snapshot_at: Micros | None = None

@@ -9,8 +9,10 @@ from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.polling.failures import GAP_TOLERANCE, TIMER_TOLERANCE_S, AccountCircuitBreaker
+from watcher.polling.circuit_breaker import GAP_TOLERANCE, TIMER_TOLERANCE_S, AccountCircuitBreaker
 from watcher.polling.poll_item import PollItem
+from watcher.runtime.clock import Clock
+from watcher.store.changes import AccountRecord
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET
@@ -57,7 +59,7 @@ class Account:
 
     def gap(self, gap_s: float, *, at: float) -> AccountTrouble | None:
         self.clock.elapsed_s = at
-        self.breaker.note_gap(PollItem(due_at=EARLIEST), last_at=Monotonic(at - gap_s), now=Monotonic(at))
+        self.breaker.budget.note(PollItem(due_at=EARLIEST), last_at=Monotonic(at - gap_s), now=Monotonic(at))
         return self.check(at)
 
 
@@ -70,7 +72,7 @@ def an_account(
 ) -> Account:
     clock = FakeClock()
     rules = replace(RULES, degraded_after_s=degraded_after_s, max_interval_s=max_interval_s)
-    breaker = AccountCircuitBreaker(rules, clock=clock, jitter=lambda: 0.5, trouble=trouble)
+    breaker = AccountCircuitBreaker(rules, AccountRecord(trouble=trouble), clock=clock, jitter=lambda: 0.5)
     return Account(breaker, clock, alone)
 
 
@@ -151,7 +153,7 @@ def test_60_seconds_without_one_success_are_trouble_of_the_last_kind(outcome: Ou
     assert account.answer(outcome, at=1059.9) is None
     assert account.check(1059.99) is None
     assert account.check(1060) is trouble
-    assert account.breaker.unusable
+    assert account.breaker.is_unusable
 
 
 def test_one_success_within_the_time_starts_it_anew() -> None:
@@ -273,6 +275,19 @@ def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
     assert account.gap(10, at=1100) is UNAUTHORIZED
 
 
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_what_was_not_asked_for_long_after_a_stop_or_a_rest_is_late_by_the_time_since_then(*, is_stopped: bool) -> None:
+    account = an_account()
+    account.clock.elapsed_s = 1500
+    if is_stopped:
+        account.clock.stop_for(500)
+    else:
+        account.breaker.rest(Monotonic(2000))
+    troubles = [account.gap(now - 1500, at=now) for now in range(2010, 2380, 10)]
+    assert set(troubles[:-1]) == {None}
+    assert troubles[-1] is OVER_BUDGET  # the first that was late came at 2070
+
+
 # A process that is stopped for a while
 
 
@@ -280,9 +295,31 @@ def test_what_was_under_way_when_the_process_was_stopped_broke_by_that() -> None
     account = an_account()
     account.clock.stop_for(65)
     account.answer(Outcome.TIMEOUT, at=1066, sent_at=1000.5)
-    assert account.breaker.failing_since is None
+    assert account.breaker.failing_for_s() is None
     account.answer(Outcome.TIMEOUT, at=1076, sent_at=1066)
-    assert account.breaker.failing_since == 1076
+    assert account.breaker.failing_for_s() == 0
+
+
+def test_after_a_stop_something_must_fail_anew_before_it_is_trouble() -> None:
+    account = an_account()
+    account.answer(Outcome.CONNECTION, at=1000)
+    account.check(1059.9)
+    account.clock.stop_for(65)
+    account.answer(Outcome.SERVER_ERROR, code=500, at=1125, sent_at=1059.8)
+    assert account.check(1126) is None
+    assert account.answer(Outcome.CONNECTION, at=1126) is AccountTrouble.UNREACHABLE
+
+
+def test_a_process_that_has_nothing_to_ask_for_a_while_was_not_stopped() -> None:
+    now = 50.0
+    breaker = AccountCircuitBreaker(RULES, AccountRecord(), clock=Clock(read=lambda: now), jitter=lambda: 0.5)
+    for _ in range(30):
+        now += 1
+        breaker.check(Monotonic(now))
+    timeout = Reply(Outcome.TIMEOUT, Monotonic(now))
+    now += 0.5
+    breaker.note(PollItem(), timeout, now=Monotonic(now))
+    assert breaker.failing_for_s() is not None
 
 
 def test_a_refused_key_is_refused_whenever_it_was_asked_for() -> None:

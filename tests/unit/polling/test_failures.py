@@ -8,11 +8,13 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import Cadence, backoff_cadence
-from watcher.polling.failures import LOST_EVERY_S, AccountCircuitBreaker
+from watcher.polling.failures import LOST_EVERY_S
 from watcher.polling.list_evidence import ListMemory
 from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
+from watcher.store.changes import AccountRecord
 
 LONGEST_S = 60.0
 HOUR_S = 3600.0
@@ -43,9 +45,10 @@ ROWS = [pytest.param(*key, *row.split(), id=f"{key[0]} {key[1]}") for key, row i
 class Rig:
     """One item that fails, while others of its account may be well."""
 
-    def __init__(self, kind: str, *, draw: float = 0.5) -> None:
+    def __init__(self, kind: str, *, draw: float = 0.5, trouble: AccountTrouble | None = None) -> None:
         self.clock = FakeClock()
-        self.breaker = AccountCircuitBreaker(RULES, clock=self.clock, jitter=lambda: draw)
+        record = AccountRecord(trouble=trouble)
+        self.breaker = AccountCircuitBreaker(RULES, record, clock=self.clock, jitter=lambda: draw)
         self.item: PollItem = (
             TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
         )
@@ -143,10 +146,9 @@ def test_the_hour_is_one_in_which_the_process_ran_and_a_success_begins_it_anew(k
 @pytest.mark.parametrize("usable", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(kind: str, *, usable: bool) -> None:
-    rig = Rig(kind)
+    rig = Rig(kind, trouble=None if usable else AccountTrouble.UNREACHABLE)
     waits = []
     for at in range(8):
-        rig.breaker.trouble = None if usable else AccountTrouble.UNREACHABLE
         rig.fail(Outcome.SERVER_ERROR, 500, at=at, well=False)
         waits.append(rig.wait_s())
     assert waits == ([1, 2, 4, 8, 16, 32, 60, 60] if usable else [1] * 8)

@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime
 
+from watcher.domain.timestamps import EARLIEST
 from watcher.runtime.clock import STOPPED_AFTER_S, Clock
 
 
@@ -42,3 +43,13 @@ def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
         now += passed_s
         readings.append(clock.running())
     assert readings == [0.5, 1.0, 1.0 + STOPPED_AFTER_S, 1.5 + STOPPED_AFTER_S]
+
+
+def test_a_process_goes_on_when_it_reads_its_clock_after_a_stop_but_not_after_a_busy_moment() -> None:
+    now = 50.0
+    clock = Clock(read=lambda: now)
+    moments = []
+    for passed_s in (0.5, STOPPED_AFTER_S, 310.0, 0.5):
+        now += passed_s
+        moments.append(clock.resumed_at())
+    assert moments == [EARLIEST, EARLIEST, 362.5, 362.5]
