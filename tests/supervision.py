@@ -13,10 +13,11 @@ from stores import claim, source_change
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
+from watcher.daemon.build import OwnerDependencies
 from watcher.daemon.maintenance import Maintenance
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.reports import Reports
-from watcher.daemon.supervisor import OwnerDependencies, Supervisor
+from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences

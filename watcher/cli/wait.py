@@ -363,13 +363,9 @@ class Poller:
         rules = replace(rules, min_interval_s=interval_s, max_interval_s=interval_s)
         self._breaker = AccountCircuitBreaker(rules, AccountRecord(), clock=clock, jitter=random.random)
         self._events = EventFactory(Router({}))
+        lease = Lease("account", self._account, 1)
         self._evaluator = ReplyEvaluator(
-            lease=Lease("account", self._account, 1),
-            events=self._events,
-            clock=clock,
-            breaker=self._breaker,
-            cadence=lambda _: interval_s,
-            link=account.link,
+            lease, self._events, clock, self._breaker, cadence=lambda _: interval_s, link=account.link
         )
         self._trouble: AccountTrouble | None = None
         self._problem: Problem | None = None

@@ -15,13 +15,14 @@ import structlog
 import watcher
 from watcher.config.loader import ConfigSource
 from watcher.config.models import Settings, StoreSettings
+from watcher.daemon.build import OwnerDependencies
 from watcher.daemon.health import Heartbeat, Readiness
 from watcher.daemon.maintenance import FLUSH_EVERY_S, Maintenance, ProgressLog, waiting_count
 from watcher.daemon.operations import Operations
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.reload import ConfigFollower
 from watcher.daemon.reports import Reports
-from watcher.daemon.supervisor import DRAIN_S, OwnerDependencies, Supervisor
+from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.domain.errors import ListenDeniedError, ListenError, StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router, Silences

@@ -1,27 +1,126 @@
-"""From settings to parts: routes, silences, watches, and what tells whether two settings are the same."""
+"""From settings to parts: pollers, workers, routes, silences, watches; and whether two settings are the same."""
 
 import json
+import random
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
 from yarl import URL
 
+from watcher.clerk.api import ClerkApi
 from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
-from watcher.domain.routing import Route, Silence, types_matching
+from watcher.delivery.sink_state import WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.routing import Route, Silence, Silences, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Watch
+from watcher.polling.account_poller import AccountPoller
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
+from watcher.polling.dependencies import AccountDependencies
+from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.poll_item import CONFIRM_WITHIN_S, PollRules
+from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client, proxy_for
-from watcher.runtime.pacing import SHARE
+from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
+from watcher.runtime.pacing import SHARE, Pacer
+from watcher.runtime.scheduler import Schedule
+from watcher.sinks.output import StdoutOutput
+from watcher.sinks.protocol import SinkContext
 from watcher.sinks.stdout import StdoutSettings
+from watcher.store.account_store import AccountStore
+from watcher.store.leases import HeldLease
+from watcher.store.sink_store import SinkStore
+from watcher.store.sql_store import SqlStore
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
 
 OUTRUN_PAGES = 50
 """But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerDependencies:
+    """What the owners of accounts and sinks work with: one of each in a process. `fatal` ends it."""
+
+    clock: Clock
+    metrics: Metrics
+    events: EventFactory
+    schedule: Schedule
+    fatal: Callable[[BaseException], None]
+    store: SqlStore
+    silences: Silences
+    output: StdoutOutput
+
+
+async def build_account(
+    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
+) -> AccountPoller:
+    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`."""
+    lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
+    client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
+    store, rules = AccountStore(shared.store, lease), poll_rules_of(settings, account=lease.name)
+    record = await store.load_account()
+    breaker = AccountCircuitBreaker(rules, record, clock=clock, jitter=random.random)
+    longest_s = polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s
+    cadence = backoff_cadence(min_interval_s=polling.min_interval_s, max_interval_s=longest_s, jitter=random.random)
+    deps = AccountDependencies(
+        lease=lease,
+        is_trusted=held.is_trusted,
+        api=ClerkApi(client, base_url=account.base_url, clock=clock),
+        store=store,
+        clock=clock,
+        pacer=Pacer(account.rate_limit, now=clock.monotonic()),
+        breaker=breaker,
+        record=record,
+        rules=rules,
+        evaluator=ReplyEvaluator(lease, shared.events, clock, breaker, cadence, account.link),
+        metrics=AccountMetrics(shared.metrics, lease.name),
+        concurrency=polling.concurrency,
+        wake=shared.schedule.waker(f"account:{lease.name}"),
+        fatal=shared.fatal,
+    )
+    return AccountPoller(deps)
+
+
+async def build_worker(
+    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
+) -> DeliveryWorker:
+    """Build the worker of a sink whose lease is held. `stack` closes what it opens. Raises `StoreError`."""
+    name, block = held.lease.name, settings.sinks[held.lease.name]
+    metrics = SinkMetrics(shared.metrics, name)
+    context = SinkContext(
+        shared.clock,
+        shared.output,
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (it is there later)
+        check=held.check,
+        public_url=settings.http.public_url or "",
+    )
+    sink = block.open(context)
+    stack.push_async_callback(sink.close)
+    store = SinkStore(shared.store, held.lease)
+    record = await store.load(fingerprint=fingerprint_of_sink(block))
+    deps = WorkerDependencies(
+        is_trusted=held.is_trusted,
+        clock=shared.clock,
+        jitter=random.random,
+        wake=shared.schedule.waker(f"sink:{name}"),
+        events=shared.events,
+        silences=shared.silences,
+        fatal=shared.fatal,
+        metrics=metrics,
+    )
+    worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
+    shared.store.wakes[name] = worker.wake
+    stack.callback(shared.store.wakes.pop, name)
+    shared.store.takers[name] = worker.offer
+    stack.callback(shared.store.takers.pop, name)
+    return worker
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:

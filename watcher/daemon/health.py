@@ -11,8 +11,8 @@ import structlog
 from yarl import URL
 
 from watcher.config.models import HeartbeatSettings
+from watcher.daemon.build import OwnerDependencies
 from watcher.daemon.ownership import Ownership
-from watcher.daemon.supervisor import OwnerDependencies
 from watcher.domain.errors import StoreError
 from watcher.runtime.http_client import USER_AGENT, failure_of, limited_session, proxy_for
 from watcher.runtime.scheduler import Schedule

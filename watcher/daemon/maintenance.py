@@ -13,10 +13,10 @@ from uuid import UUID
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import watches_of
+from watcher.daemon.build import OwnerDependencies, watches_of
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.reports import Reports
-from watcher.daemon.supervisor import OwnerDependencies, Supervisor, raise_worst
+from watcher.daemon.supervisor import Supervisor, raise_worst
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS

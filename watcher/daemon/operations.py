@@ -12,8 +12,9 @@ import structlog
 from pydantic import ValidationError
 
 from watcher.config.models import SilenceSettings
+from watcher.daemon.build import OwnerDependencies
 from watcher.daemon.reload import ConfigFollower
-from watcher.daemon.supervisor import OwnerDependencies, Supervisor
+from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
 from watcher.domain.event import EventType
 from watcher.domain.problems import Severity

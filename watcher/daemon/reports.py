@@ -5,7 +5,7 @@ from datetime import timedelta
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.supervisor import OwnerDependencies
+from watcher.daemon.build import OwnerDependencies
 from watcher.domain.event import EventType
 from watcher.domain.history import HOUR_US, period_start
 from watcher.domain.report import shorten_report

@@ -6,48 +6,31 @@ runs. What another process has taken over is let go of, what it is to take is dr
 """
 
 import asyncio
-import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
 
-from watcher.clerk.api import ClerkApi
 from watcher.config.models import Settings, SilenceSettings
 from watcher.daemon.build import (
+    OwnerDependencies,
+    build_account,
+    build_worker,
     fingerprint_of_key,
     fingerprint_of_settings,
-    fingerprint_of_sink,
-    open_client,
-    poll_rules_of,
     routes_of,
     silences_of,
     watches_of,
 )
 from watcher.daemon.ownership import Ownership
-from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.circuit_breaker import AccountCircuitBreaker
-from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
-from watcher.runtime.pacing import Pacer
-from watcher.runtime.scheduler import Schedule
 from watcher.runtime.threads import raise_to
-from watcher.sinks.output import StdoutOutput
-from watcher.sinks.protocol import SinkContext
-from watcher.store.account_store import AccountStore
 from watcher.store.leases import HeldLease, LeaseKey
-from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore
 
 log = structlog.get_logger()
 
@@ -58,20 +41,6 @@ FLUSH_S = 0.5
 
 RETRY_S = 3.0
 """What could not begin is tried again after this time."""
-
-
-@dataclass(frozen=True, slots=True)
-class OwnerDependencies:
-    """What the owners of accounts and sinks work with: one of each in a process. `fatal` ends it."""
-
-    clock: Clock
-    metrics: Metrics
-    events: EventFactory
-    schedule: Schedule
-    fatal: Callable[[BaseException], None]
-    store: SqlStore
-    silences: Silences
-    output: StdoutOutput
 
 
 @dataclass(slots=True)
@@ -221,11 +190,8 @@ class Supervisor:
         shared = replace(self._shared, fatal=partial(self._failed, held=held))
         async with AsyncExitStack() as stack:
             stack.callback(self._owners.pop, key, None)
-            part: AccountPoller | DeliveryWorker
-            if key.kind == "sink":
-                part = await _build_worker(shared, stack, held, settings)
-            else:
-                part = await build_account(shared, stack, held, settings)
+            build = build_worker if key.kind == "sink" else build_account
+            part: AccountPoller | DeliveryWorker = await build(shared, stack, held, settings)
             stack.push_async_callback(_close, part)
             self._owners[key] = _Owner(part, wanted, held, stack.pop_all())
         self._shared.schedule.add(f"{key.kind}:{key.name}", part.tick, failed=shared.fatal)
@@ -260,40 +226,6 @@ async def _close(part: AccountPoller | DeliveryWorker) -> None:
             await part.flush()
 
 
-async def _build_worker(
-    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
-) -> DeliveryWorker:
-    name, block = held.lease.name, settings.sinks[held.lease.name]
-    metrics = SinkMetrics(shared.metrics, name)
-    context = SinkContext(
-        shared.clock,
-        shared.output,
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (it is there later)
-        check=held.check,
-        public_url=settings.http.public_url or "",
-    )
-    sink = block.open(context)
-    stack.push_async_callback(sink.close)
-    store = SinkStore(shared.store, held.lease)
-    record = await store.load(fingerprint=fingerprint_of_sink(block))
-    deps = WorkerDependencies(
-        is_trusted=held.is_trusted,
-        clock=shared.clock,
-        jitter=random.random,
-        wake=shared.schedule.waker(f"sink:{name}"),
-        events=shared.events,
-        silences=shared.silences,
-        fatal=shared.fatal,
-        metrics=metrics,
-    )
-    worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
-    shared.store.wakes[name] = worker.wake
-    stack.callback(shared.store.wakes.pop, name)
-    shared.store.takers[name] = worker.offer
-    stack.callback(shared.store.takers.pop, name)
-    return worker
-
-
 def raise_worst(outcomes: Sequence[BaseException | None]) -> None:
     """Raise one of these, if there is any: a bug, else what no next time will mend, else trouble with the store.
 
@@ -302,44 +234,3 @@ def raise_worst(outcomes: Sequence[BaseException | None]) -> None:
     errors = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
     if errors:
         raise min(errors, key=lambda error: isinstance(error, StoreError) * (2 - isinstance(error, StoreUnusableError)))
-
-
-async def build_account(
-    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
-) -> AccountPoller:
-    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`."""
-    lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
-    client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
-    store = AccountStore(shared.store, lease)
-    record, now = await store.load_account(), clock.monotonic()
-    api = ClerkApi(client, base_url=account.base_url, clock=clock)
-    rules = poll_rules_of(settings, account=lease.name)
-    breaker = AccountCircuitBreaker(rules, record, clock=clock, jitter=random.random)
-    deps = AccountDependencies(
-        lease=lease,
-        is_trusted=held.is_trusted,
-        api=api,
-        store=store,
-        clock=clock,
-        pacer=Pacer(account.rate_limit, now=now),
-        breaker=breaker,
-        record=record,
-        rules=rules,
-        evaluator=ReplyEvaluator(
-            lease=lease,
-            events=shared.events,
-            clock=clock,
-            breaker=breaker,
-            cadence=backoff_cadence(
-                min_interval_s=polling.min_interval_s,
-                max_interval_s=polling.min_interval_s if polling.cadence == "fixed" else polling.max_interval_s,
-                jitter=random.random,
-            ),
-            link=account.link,
-        ),
-        metrics=AccountMetrics(shared.metrics, lease.name),
-        concurrency=polling.concurrency,
-        wake=shared.schedule.waker(f"account:{lease.name}"),
-        fatal=shared.fatal,
-    )
-    return AccountPoller(deps)

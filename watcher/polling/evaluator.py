@@ -1,7 +1,7 @@
 """From a reply to what is recorded and when to poll next: the rules of one account."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -56,27 +56,20 @@ class Evaluation(NamedTuple):
     contradicts: bool = False
 
 
+@dataclass(eq=False)
 class ReplyEvaluator:
-    """Evaluates one account's replies."""
+    """Evaluates one account's replies. `link` is the account's template for links to an execution.
 
-    def __init__(
-        self,
-        *,
-        lease: Lease,
-        events: EventFactory,
-        clock: Clock,
-        breaker: AccountCircuitBreaker,
-        cadence: Cadence,
-        link: str | None,
-    ) -> None:
-        """`link` is the account's template for links to an execution."""
-        self._lease = lease
-        self.events = events
-        self.clock = clock
-        self._breaker = breaker
-        self.cadence = cadence
-        self.link = link
-        self.pipeline_names: dict[str, str] = {}  # what the API calls pipelines, by id, as far as it has said
+    `pipeline_names` is what the API calls pipelines, by id, as far as it has said.
+    """
+
+    lease: Lease
+    events: EventFactory
+    clock: Clock
+    breaker: AccountCircuitBreaker
+    cadence: Cadence
+    link: str | None
+    pipeline_names: dict[str, str] = field(default_factory=dict)
 
     def learn_name(self, pipeline: str, name: str | None) -> None:
         """Note what the API calls a pipeline."""
@@ -125,9 +118,9 @@ class ReplyEvaluator:
                 return Evaluation(entry, None, before, None, LOST_EVERY_S)
             known = replace(before, ended_at=at, finished_at=at)
             ended = ended_execution(known, None)
-            change = ExecutionChange(self._lease, known.sequence, known, (), ended=ended)
+            change = ExecutionChange(self.lease, known.sequence, known, (), ended=ended)
             return Evaluation(entry, None, known, change, None)
-        next_s = self._breaker.wait_s(entry, reason, sent_at=sent_at)
+        next_s = self.breaker.wait_s(entry, reason, sent_at=sent_at)
         if reason is None or reason is before.lost:
             return Evaluation(entry, None, before, None, next_s)
         result = lose(before, reason, at=at, polled_at=entry.polled_at)
@@ -178,7 +171,7 @@ class ReplyEvaluator:
                 known = replace(known, overdue_at=to_us(at))
         sequence = before.sequence if entry.recorded else None
         ended = None if known.ended_at is None else ended_execution(known, facts)
-        return ExecutionChange(self._lease, sequence, known, tuple(entries), tuple(problems), ended)
+        return ExecutionChange(self.lease, sequence, known, tuple(entries), tuple(problems), ended)
 
     def _overdue_problem(
         self, entry: TrackedExecution, nth: int, sequence: int, *, at: datetime, closed_at: datetime | None = None
