@@ -6,11 +6,13 @@ Nobody else can say it without reading every open execution in the store.
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import fmean
 
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
+from watcher.polling.recent_ends import RecentEnds
 from watcher.polling.session import AccountSession
 from watcher.runtime.metrics import PipelineMetrics, open_label
 
@@ -32,7 +34,7 @@ class AccountSnapshots:
 
     def __init__(self, session: AccountSession) -> None:
         self._deps = deps = session.deps
-        self._registry = session.registry
+        self._registry, self._recent_ends = session.registry, session.recent_ends
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
@@ -40,17 +42,17 @@ class AccountSnapshots:
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Count for the pipelines of these watches and no others, from their records. Raises `StoreError`."""
-        pipelines, stood = self._deps.metrics.pipelines, self._deps.record.snapshot
-        ends = await self._deps.store.load_ends({watch.pipeline for watch in watches} - pipelines.keys())
+        pipelines, recent, stood = self._deps.metrics.pipelines, self._recent_ends, self._deps.record.snapshot
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
             del pipelines[gone]
+            recent.pop(gone, None)
+        for pipeline, ends in (await self._deps.store.load_ends(self._names.keys() - recent.keys())).items():
+            before = (stood and stood.pipelines.get(pipeline)) or PipelineSnapshot()
+            recent[pipeline] = RecentEnds(before, ends)
+            pipelines.setdefault(pipeline, PipelineMetrics()).last_at = recent[pipeline].last_at
+            self._deps.evaluator.learn_name(pipeline, before.name)
         for pipeline in self._names:
-            if pipeline not in pipelines:
-                its = (stood and stood.pipelines.get(pipeline)) or PipelineSnapshot()
-                pipelines[pipeline] = PipelineMetrics()
-                pipelines[pipeline].restore(its, ends[pipeline])
-                self._deps.evaluator.learn_name(pipeline, its.name)
             pipelines[pipeline].name = self._name_of(pipeline)
 
     async def write(self, *, asked_count: int) -> None:
@@ -61,24 +63,26 @@ class AccountSnapshots:
             self._asked.popleft()
         from_at, from_count = self._asked[0]
         self._asked.append((now, asked_count))
-        pipelines, names = deps.metrics.pipelines, deps.evaluator.pipeline_names
         snapshot = AccountSnapshot(
             wanted_per_s=round(wanted_per_s, 2),
             used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
-            pipelines={
-                pipeline: each.snapshot(names.get(pipeline), is_read=self._is_read(pipeline))
-                for pipeline, each in pipelines.items()
-            },
+            pipelines={pipeline: self._snapshot_of(pipeline) for pipeline in self._recent_ends},
             known_at=self._known_at(now),
         )
         if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
             await deps.store.save_snapshot(snapshot)
             self._written, self._written_at = snapshot, now
 
-    def _is_read(self, pipeline: str) -> bool:
-        listing = self._registry.listings.get(pipeline)
-        return listing is None or listing.cursor.complete_at != NEVER
+    def _snapshot_of(self, pipeline: str) -> PipelineSnapshot:
+        counted, listing = self._deps.metrics.pipelines[pipeline], self._registry.listings.get(pipeline)
+        return replace(
+            self._recent_ends[pipeline].snapshot(),
+            open=counted.open,
+            oldest=counted.oldest,
+            name=self._deps.evaluator.pipeline_names.get(pipeline),
+            is_read=listing is None or listing.cursor.complete_at != NEVER,
+        )
 
     def _known_at(self, now: Monotonic) -> Micros | None:
         """Return when a request last succeeded, as it was written first, perhaps by an owner before; 0 for never.

@@ -99,9 +99,10 @@ class ExecutionPoller:
             ended_at = None if execution is None else execution.ended_at
             # What had ended before it was watched says nothing of the watching; nor does what was never seen.
             is_news = known.sequence > 0 and known.status is not None and known.lost is None
-            pipeline = self._deps.metrics.pipelines.get(known.pipeline) if is_news else None
-            if pipeline is not None and (starts or known.ended_at is not None):
-                pipeline.count(known, execution, starts=starts, now=self._clock.steady_us())
+            recent = self._session.recent_ends.get(known.pipeline) if is_news else None
+            if recent is not None:
+                recent.note(known, execution, starts=starts, now=self._clock.steady_us())
+                self._deps.metrics.pipelines[known.pipeline].count(known, execution, starts=starts)
             if is_news and known.ended_at is not None and ended_at is not None:
                 self._deps.metrics.detection_delay.observe(max(0.0, (known.ended_at - ended_at) / 1_000_000))
             entry.polled_at = evaluation.polled_at or entry.polled_at

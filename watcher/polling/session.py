@@ -16,6 +16,7 @@ from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_rules import AccountRules
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
+from watcher.polling.recent_ends import RecentEnds
 from watcher.polling.registry import ExecutionRegistry
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import SourceChange
@@ -47,6 +48,7 @@ class AccountSession:
             self.poll_queue, self.confirmations, deps.metrics, min_interval_s=rules.min_interval_s
         )
         self.alert_rules = AccountRules(deps)
+        self.recent_ends: dict[str, RecentEnds] = {}  # of each watched pipeline
         self.reported = deps.breaker.trouble
         self._clock = deps.clock
         self._breaker = deps.breaker

@@ -1,13 +1,12 @@
 """Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import accumulate
-from operator import itemgetter
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -25,12 +24,12 @@ from watcher.domain.execution import (
     Status,
 )
 from watcher.domain.problems import PROBLEM_KINDS
-from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
-from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.timestamps import Micros
 from watcher.runtime.version import VERSION
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
 END_LABELS = (Status.SUCCESS, Status.FAILED, "unrecognized")
+STARTED = "started"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -197,8 +196,8 @@ class AccountMetrics:
 class PipelineMetrics:
     """What is counted of one pipeline since its account was taken, in plain numbers: families are made when asked for.
 
-    `open` and `oldest` are as the account last looked through its executions, by their label; moments are microseconds
-    UTC, steady. The last ends, and when anything last started or ended, go on from what an earlier owner recorded.
+    `open` and `oldest` are as the account last looked through its executions, by their label. `last_at` is when one
+    last started, and ended by label: the account keeps it. Moments are microseconds UTC, steady.
     """
 
     name: str = ""
@@ -212,29 +211,14 @@ class PipelineMetrics:
     goals: Counts[str] = field(default_factory=Counts)
     open: Mapping[str, int] = field(default_factory=dict)
     oldest: Mapping[str, Micros] = field(default_factory=dict)
-    last_started_at: Micros | None = None
-    last_ended_at: dict[str, Micros] = field(default_factory=dict)
-    ends: list[tuple[Micros, str]] = field(default_factory=list)
+    last_at: Mapping[str, Micros] = field(default_factory=dict)
 
-    def restore(self, stood: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
-        """Go on from the snapshot of an earlier owner, and from the last ends in the store: when, and the status."""
-        self.last_started_at, last_at = stood.last_started_at, stood.last_ended_at
-        if stood.ends and last_at is not None:
-            self.last_ended_at |= {label: last_at for label in END_LABELS if label[0] == stood.ends[-1]}
-        if stood.last_failed_at is not None:
-            self.last_ended_at[Status.FAILED] = stood.last_failed_at
-        for at, status in ends:
-            self._place_end(at, status, now=at)
-
-    def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
-        """Take in that an execution starts, or ends, or both, as it is known now. What lies ahead counts as now."""
-        if starts:
-            at = now if facts is None or facts.began_at is None else min(now, facts.began_at)
-            self.started_count += 1
-            self.last_started_at = max(self.last_started_at or at, at)
+    def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool) -> None:
+        """Take in that an execution starts, or ends, or both, as it is known now."""
+        self.started_count += starts
         if known.ended_at is None:
             return
-        label = self._place_end(known.finished_at or now, known.status, now=now)
+        label = end_label(known.status)
         self.ended[label] += 1
         if facts is None:
             return
@@ -246,28 +230,6 @@ class PipelineMetrics:
         self.tokens_count += max(0, facts.ai_tokens_used or 0)
         for goal in {label_of(each) for each in facts.goals[:GOALS_OF_ONE]}:
             self.goals[goal if goal in self.goals or len(self.goals) < GOALS_COUNT else "other"] += 1
-
-    def _place_end(self, at: Micros, status: str | None, *, now: Micros) -> str:
-        """Put an end among the last ones, by when it was; return its label. Equal times keep the order of recording."""
-        label = status if status in TERMINAL_STATUSES else "unrecognized"
-        insort(self.ends, (at, label[0]), key=itemgetter(0))
-        del self.ends[:-ENDS_COUNT]
-        self.last_ended_at[label] = max(self.last_ended_at.get(label, NEVER), min(now, at))
-        return label
-
-    def snapshot(self, name: str | None = None, *, is_read: bool = True) -> PipelineSnapshot:
-        """Return how the pipeline stands, to be written down, with the API's name and whether its list was read."""
-        return PipelineSnapshot(
-            name=name,
-            is_read=is_read,
-            open=self.open,
-            oldest=self.oldest,
-            ends="".join(end for _, end in self.ends),
-            ends_from=self.ends[0][0] if self.ends else None,
-            last_ended_at=max(self.last_ended_at.values(), default=None),
-            last_failed_at=self.last_ended_at.get(Status.FAILED),
-            last_started_at=self.last_started_at,
-        )
 
 
 class PipelineCollector(Collector):
@@ -298,14 +260,14 @@ class PipelineCollector(Collector):
             "status",
         )
         text = "Since when the oldest open execution is in its status, in seconds since 1970."
-        yield gauge("pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest), "status")
-        text = "When an execution last started, in seconds since 1970."
         yield gauge(
-            "pipeline_last_started_timestamp_seconds", text, lambda each: _in_seconds({"": each.last_started_at})
+            "pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest, OPEN_LABELS), "status"
         )
+        text = "When an execution last started, in seconds since 1970."
+        yield gauge("pipeline_last_started_timestamp_seconds", text, lambda each: _in_seconds(each.last_at, (STARTED,)))
         text = "When an execution last ended, by status, in seconds since 1970."
         yield gauge(
-            "pipeline_last_ended_timestamp_seconds", text, lambda each: _in_seconds(each.last_ended_at), "status"
+            "pipeline_last_ended_timestamp_seconds", text, lambda each: _in_seconds(each.last_at, END_LABELS), "status"
         )
 
     def _family(
@@ -341,8 +303,8 @@ class PipelineCollector(Collector):
                 yield account, pipeline, each
 
 
-def _in_seconds(moments: Mapping[str, Micros | None]) -> Mapping[str, float]:
-    return {word: at / 1e6 for word, at in moments.items() if at is not None}
+def _in_seconds(moments: Mapping[str, Micros], labels: Collection[str]) -> Mapping[str, float]:
+    return {label: moments[label] / 1e6 for label in labels if label in moments}
 
 
 def label_of(text: str) -> str:
@@ -396,3 +358,8 @@ def open_label(known: ExecutionRecord) -> str:
     if known.status is None:
         return "unseen"
     return known.status if known.status in OPEN_STATUSES else "unrecognized"
+
+
+def end_label(status: str | None) -> str:
+    """Return the label under which an execution that has ended is counted."""
+    return status if status in TERMINAL_STATUSES else "unrecognized"

@@ -1,0 +1,51 @@
+"""What the page of one pipeline shows of the recent past: its last ends, and when anything last started or ended."""
+
+from bisect import insort
+from collections.abc import Sequence
+from operator import itemgetter
+
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
+from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
+from watcher.domain.timestamps import NEVER, Micros
+from watcher.runtime.metrics import END_LABELS, STARTED, end_label
+
+
+class RecentEnds:
+    """The last 60 ends of one pipeline by end time, and by `last_at` when one last started, and ended by status.
+
+    They go on from what is recorded: the snapshot of an earlier owner, and the last ends in the store.
+    """
+
+    def __init__(self, before: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
+        newest = {label[0]: label for label in END_LABELS}.get(before.ends[-1:], "")
+        known = {STARTED: before.last_started_at, newest: before.last_ended_at, Status.FAILED: before.last_failed_at}
+        self.last_at = {label: at for label, at in known.items() if label and at is not None}
+        self._ends: list[tuple[Micros, str]] = []  # when, and the first letter of the status
+        for at, status in ends:
+            self._add_end(at, status, now=at)
+
+    def note(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
+        """Note that an execution starts, or ends, or both, as it is known now. What lies ahead counts as now."""
+        if starts:
+            self._note_last(STARTED, now if facts is None or facts.began_at is None else min(now, facts.began_at))
+        if known.ended_at is not None:
+            self._add_end(known.finished_at or now, known.status, now=now)
+
+    def snapshot(self) -> PipelineSnapshot:
+        """Return what is to be written of the last ends and starts."""
+        return PipelineSnapshot(
+            ends="".join(letter for _, letter in self._ends),
+            ends_from=self._ends[0][0] if self._ends else None,
+            last_ended_at=max((at for label, at in self.last_at.items() if label != STARTED), default=None),
+            last_failed_at=self.last_at.get(Status.FAILED),
+            last_started_at=self.last_at.get(STARTED),
+        )
+
+    def _add_end(self, at: Micros, status: str | None, *, now: Micros) -> None:
+        """Put an end among the last ones, by when it was. Equal times keep the order of recording."""
+        insort(self._ends, (at, end_label(status)[0]), key=itemgetter(0))
+        del self._ends[:-ENDS_COUNT]
+        self._note_last(end_label(status), min(now, at))
+
+    def _note_last(self, label: str, at: Micros) -> None:
+        self.last_at[label] = max(self.last_at.get(label, NEVER), at)
