@@ -93,7 +93,6 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Build the worker of a sink whose lease is held. `stack` closes what it opens. Raises `StoreError`."""
     name, block = held.lease.name, settings.sinks[held.lease.name]
-    metrics = SinkMetrics(shared.metrics, name)
     context = SinkContext(
         shared.clock,
         shared.output,
@@ -113,7 +112,7 @@ async def build_worker(
         events=shared.events,
         silences=shared.silences,
         fatal=shared.fatal,
-        metrics=metrics,
+        metrics=SinkMetrics(shared.metrics, name),
     )
     worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
     shared.store.wakes[name] = worker.wake

@@ -52,7 +52,6 @@ class AccountPoller:
         self._poller = ExecutionPoller(session)
         self._list_poller = ListPoller(session, PageProcessor(session, self._poller))
         self._snapshots = AccountSnapshots(session)
-        self._is_resting = False
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,11 +95,8 @@ class AccountPoller:
     async def tick(self) -> float:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""
         now = self._clock.monotonic()
-        is_trusted = self._deps.is_trusted()
-        if self._is_resting or not is_trusted:
+        if not self._deps.is_trusted():  # it is woken once it may again
             self._breaker.rest(now)
-        self._is_resting = not is_trusted
-        if not is_trusted:  # it is woken once it may again
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
         self._breaker.check(now)
@@ -223,29 +219,26 @@ class AccountPoller:
         deps.metrics.lateness.observe(request.late_s)
         if is_probe:
             breaker.last_probe_at = now
-        if isinstance(request, ListRequest):
-            if not is_probe:
-                self._note_gaps(request, now=now)
-            if request.scans:
-                request.listing.scan_asked(now)
-            return request
-        entry = request.entry
-        if not is_probe and entry.known.lost is None:  # what is lost is asked for every ten minutes
-            breaker.budget.note(entry, last_at=entry.asked_at, now=now)
-        entry.asked_at = now
+        else:
+            self._note_gaps(request, now=now)
+        if isinstance(request, GetRequest):
+            request.entry.asked_at = now
+        elif request.scans:
+            request.listing.scan_asked(now)
         return request
 
-    def _note_gaps(self, request: ListRequest, *, now: Monotonic) -> None:
+    def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Note whether the budget is too small. Of what is asked for together what waited longest says all."""
-        waits = [each for each in request.entries if each.known.lost is None]
+        entries = [request.entry] if isinstance(request, GetRequest) else request.entries
+        waits = [each for each in entries if each.known.lost is None]  # what is lost is asked for every ten minutes
         if waits:
             first = min(waits, key=BY_ASKED_AT)
             self._breaker.budget.note(first, last_at=first.asked_at, now=now)
         # of a scan only the beginning; the first ones read all there is; a list that is refused is as what is lost
-        listing = request.listing
-        begins = request.scans and not listing.scan.began_at
-        if begins and listing.cursor.complete_at and listing.cursor.refused is None:
-            self._breaker.budget.note(listing, last_at=listing.timing.began_at, now=now)
+        if isinstance(request, ListRequest) and request.scans and not request.listing.scan.began_at:
+            listing = request.listing
+            if listing.cursor.complete_at and listing.cursor.refused is None:
+                self._breaker.budget.note(listing, last_at=listing.timing.began_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""

@@ -80,13 +80,13 @@ class Budget:
 
         A slow answer is not to blame: it only makes a poll due late. Nor is time in which nothing could be asked.
         """
-        waits_from = max(last_at, item.due_at - self._max_interval_s, self._counts_from, self._clock.resumed_at())
-        is_late, ran_s = now - waits_from > self._allowed_gap_s, self._clock.running()
+        waits_from = max(last_at, item.due_at - self._max_interval_s, self._counts_from)
+        is_late = now - waits_from > self._allowed_gap_s and now - self._clock.resumed_at() > self._allowed_gap_s
         if is_late or (self.is_over and self._late_since is None):
-            self._late_at = ran_s
-            self._late_since = ran_s if self._late_since is None else self._late_since
-            self.is_over |= ran_s - self._late_since >= OVER_BUDGET_AFTER_S
-        elif self._late_since is not None and ran_s - self._late_at > self._allowed_gap_s:
+            self._late_at = self._clock.running()
+            self._late_since = self._late_at if self._late_since is None else self._late_since
+            self.is_over |= self._late_at - self._late_since >= OVER_BUDGET_AFTER_S
+        elif self._late_since is not None and self._clock.running() - self._late_at > self._allowed_gap_s:
             self._late_since, self.is_over = None, False
 
 
@@ -147,7 +147,7 @@ class AccountCircuitBreaker:
 
     def opens_at(self) -> Monotonic:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
-        if not self.is_unusable:
+        if self._unusable_for is None:
             return self.pause.until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._is_key_refused else PROBE_EVERY_S
         return max(self.pause.until, Monotonic(self.last_probe_at + every_s))
@@ -191,21 +191,28 @@ class AccountCircuitBreaker:
         return target if failing_for_s >= self._rules.degraded_after_s / 2 else None
 
     def check(self, now: Monotonic) -> None:
-        """Let time pass: failures old enough become trouble, if one was of a request sent after the last stop."""
+        """Let time pass: failures old enough become trouble, if one was of a request sent after the last stop.
+
+        Trouble begins once: another reason for the same silence is not reported again, nor is its budget.
+        """
         # The clock must be read often, also while nothing fails: else it takes the time between for a stop.
-        resumed_at, failing_for_s, failure = self._clock.resumed_at(), self.failing_for_s(), self._last_failure
-        is_long = failing_for_s is not None and failing_for_s >= self._rules.degraded_after_s
-        if is_long and failure is not None and failure.sent_at >= resumed_at:
-            self._degrade(failure, now=now)
+        resumed_at, failing_for_s, failure = self._clock.resumed_at(), self.failing_for_s() or 0.0, self._last_failure
+        if failure is None or self.is_unusable:
+            return
+        is_long = failing_for_s >= self._rules.degraded_after_s and failure.sent_at >= resumed_at
+        if is_long or failure.outcome is Outcome.UNAUTHORIZED:
+            self._unusable_for = _TROUBLES.get(failure.outcome, AccountTrouble.UNREACHABLE)
+            self._unusable_from = self.last_probe_at = now
+            self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now)
 
     def rest(self, now: Monotonic) -> None:
         """Note that nothing could be asked until now. What failed, or came late, is counted anew."""
-        self.failing_since, is_over = None, self.budget.is_over
+        self.failing_since, self._last_failure, is_over = None, None, self.budget.is_over
         self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now, is_over=is_over)
 
     def _succeed(self, reply: Reply) -> None:
         """Note that the API works. That ends trouble, unless it was asked for before that began: it only came late."""
-        self.failing_since = None
+        self.failing_since, self._last_failure = None, None
         self.pause.nth = 0
         if reply.sent_at >= self._unusable_from:
             self._unusable_for, self._is_key_refused = None, False
@@ -214,18 +221,9 @@ class AccountCircuitBreaker:
         if reply.status_code is None and reply.sent_at < self._clock.resumed_at():
             return  # it was in flight while the process was stopped, and broke by that for all we know
         self._last_failure = reply
+        self._is_key_refused |= reply.outcome is Outcome.UNAUTHORIZED
         if self.failing_since is None:
             self.failing_since = self._clock.running()
         if reply.status_code in PAUSING_CODES:
             self.pause.begin(reply, now=now)
-        if reply.outcome is Outcome.UNAUTHORIZED:
-            self._is_key_refused = True
-            self._degrade(reply, now=now)
         self.check(now)
-
-    def _degrade(self, failure: Reply, *, now: Monotonic) -> None:
-        """Enter trouble, once: another reason for the same silence is not reported again, nor is its budget."""
-        if not self.is_unusable:
-            self._unusable_for = _TROUBLES.get(failure.outcome, AccountTrouble.UNREACHABLE)
-            self._unusable_from = self.last_probe_at = now
-            self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now)

@@ -54,7 +54,7 @@ class AccountSession:
         self._breaker = deps.breaker
         self._sequence, self._problem = deps.record.sequence, deps.record.problem
         self._writing = asyncio.Lock()
-        self._saved_pause, self._saved_failing_s = deps.breaker.pause.until, deps.record.backoff.failing_for_s
+        self._saved = deps.breaker.pause.until, deps.record.backoff.failing_for_s
         self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
         deps.metrics.up.set(self.reported is None)
         deps.metrics.last_success.set_function(self._last_success)
@@ -78,9 +78,9 @@ class AccountSession:
         if self._breaker.trouble not in {None, self.reported}:
             for recorder in self.alert_rules.recorders.values():
                 recorder.hold()
-        paused_until = self._breaker.pause.until
+        paused_until, (saved_until, _) = self._breaker.pause.until, self._saved
         try:
-            if paused_until != self._saved_pause and paused_until - self._clock.monotonic() >= WORTH_SAVING_S:
+            if paused_until != saved_until and paused_until - self._clock.monotonic() >= WORTH_SAVING_S:
                 await self._save_backoff()
             if self._breaker.trouble is not self.reported:
                 await self._report()
@@ -123,10 +123,11 @@ class AccountSession:
     async def _save_backoff(self) -> None:
         """Write what has changed of pause and failures. Raises `StoreError`."""
         async with self._writing:
-            backoff, paused_until = self._breaker.backoff(), self._breaker.pause.until
-            if (paused_until, backoff.failing_for_s) != (self._saved_pause, self._saved_failing_s):
+            backoff = self._breaker.backoff()
+            state = self._breaker.pause.until, backoff.failing_for_s
+            if state != self._saved:
                 await self.deps.store.save_backoff(backoff)
-                self._saved_pause, self._saved_failing_s = paused_until, backoff.failing_for_s
+                self._saved = state
 
     def flush_later(self, entry: TrackedExecution) -> None:
         """Have the next flush write when this execution was polled, if it is not to yet: nothing else has changed."""
