@@ -44,15 +44,7 @@ DANA: dict[str, Any] = {"by": "dana", "comment": "on it", "until": None}
 
 async def degrade(store: SqlStore, account: Lease, *sinks: str) -> Problem:
     """Have an account degraded, of which these sinks are told."""
-    told = EVENTS.account(
-        EventType.ACCOUNT_DEGRADED,
-        account=account.name,
-        reason=AccountTrouble.INVALID,
-        cause="500",
-        problem=None,
-        after=0,
-        at=START,
-    )
+    told = EVENTS.account(account.name, AccountTrouble.INVALID, None, cause="500", problem=None, after=0, at=START)
     assert told.problem is not None
     entries = (OutboxEntry(told.entry.event, sinks),)
     await store.record(SourceChange(account, 0, 1, "invalid", entries, (told.problem,)))

@@ -22,7 +22,7 @@ from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
 from watcher.daemon.build import open_client, poll_rules_of, watches_of
 from watcher.domain.errors import Exit
-from watcher.domain.event import AccountTrouble, Event, EventType
+from watcher.domain.event import AccountTrouble, Event
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.problems import Problem
@@ -417,14 +417,9 @@ class Poller:
         breaker.check(now)
         if breaker.trouble is self._trouble:
             return
+        problem, after, at = self._problem, self._sequence, self._clock.now()
         emitted, change = self._events.account(
-            EventType.ACCOUNT_DEGRADED if breaker.trouble else EventType.ACCOUNT_RECOVERED,
-            account=self._account,
-            reason=breaker.trouble or self._trouble or AccountTrouble.UNREACHABLE,
-            cause=breaker.cause,
-            problem=self._problem,
-            after=self._sequence,
-            at=self._clock.now(),
+            self._account, breaker.trouble, self._trouble, cause=breaker.cause, problem=problem, after=after, at=at
         )
         self._trouble, self._sequence = breaker.trouble, emitted.event.sequence
         self._problem = change.problem if change is not None and self._trouble else None

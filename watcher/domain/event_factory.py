@@ -187,20 +187,22 @@ class EventFactory:
 
     def account(
         self,
-        type_: EventType,
-        *,
         account: str,
-        reason: AccountTrouble,
+        trouble: AccountTrouble | None,
+        before: AccountTrouble | None,
+        *,
         cause: str | None,
         problem: Problem | None,
         after: int,
         at: datetime,
     ) -> Reported:
-        """Return `account.degraded`, which opens a problem, or `account.recovered`, which closes that `problem`.
+        """Return `account.degraded` for this trouble, which opens a problem; without one `account.recovered`.
 
-        `reason` is the trouble that began or ended, `cause` a word of ours, or a status code, for what went wrong last.
+        That closes the `problem` of the trouble `before`. `cause` is a word of ours, or a status code, for what went
+        wrong last.
         """
-        data = {"account": account, "reason": reason, "cause": cause}
+        type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
+        data = {"account": account, "reason": trouble or before, "cause": cause}
         return self.of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
 
     def reminder(self, sent: SentOpening, *, sink: str, after: int, at: datetime) -> OutboxEntry:

@@ -10,7 +10,6 @@ from collections import deque
 import structlog
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.timestamps import EARLIEST
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_rules import AccountRules
@@ -90,35 +89,27 @@ class AccountSession:
             return
 
     async def _report(self) -> None:
-        trouble, cause = self._breaker.trouble, self._breaker.cause
+        trouble, cause, lease = self._breaker.trouble, self._breaker.cause, self.deps.lease
         async with self._writing:
             if trouble is self.reported:
                 return
+            after, at = self._sequence, self._clock.now()
             entry, problem = self.deps.evaluator.events.account(
-                EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
-                account=self.deps.lease.name,
-                reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
-                cause=cause,
-                problem=self._problem,
-                after=self._sequence,
-                at=self._clock.now(),
+                lease.name, trouble, self.reported, cause=cause, problem=self._problem, after=after, at=at
             )
-            sequence = entry.event.sequence
             problems = () if problem is None else (problem,)
-            await self.deps.store.record(
-                SourceChange(self.deps.lease, self._sequence, sequence, trouble, (entry,), problems)
-            )
-            self._sequence, self.reported = sequence, trouble
+            change = SourceChange(lease, after, entry.event.sequence, trouble, (entry,), problems)
+            await self.deps.store.record(change)
+            self._sequence, self.reported = change.sequence, trouble
             self._problem = problem.problem if problem is not None and trouble else None
-            self.deps.metrics.up.set(trouble is None)
-            self.deps.metrics.events.labels(entry.event.type).inc()
-            if trouble:
-                known = {} if cause is None else {"cause": cause}
-                if remedy := REMEDIES.get(cause or ""):
-                    known["remedy"] = remedy
-                log.error("account.degraded", account=self.deps.lease.name, reason=trouble, **known)
-            else:
-                log.info("account.recovered", account=self.deps.lease.name)
+        self.deps.metrics.up.set(trouble is None)
+        self.deps.metrics.events.labels(entry.event.type).inc()
+        if trouble:
+            known = {"cause": cause, "remedy": REMEDIES.get(cause or "")}
+            known = {word: text for word, text in known.items() if text}
+            log.error("account.degraded", account=lease.name, reason=trouble, **known)
+        else:
+            log.info("account.recovered", account=lease.name)
 
     async def _save_backoff(self) -> None:
         """Write what has changed of pause and failures. Raises `StoreError`."""

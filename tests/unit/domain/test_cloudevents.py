@@ -288,9 +288,7 @@ def gap_of(watch: Watch = WATCH, *, at_most: int | None = 12, link: str = "https
 
 def of_account(name: str) -> Event:
     trouble = AccountTrouble.RATE_LIMITED
-    return EVENTS.account(
-        EventType.ACCOUNT_RECOVERED, account=name, reason=trouble, cause=None, problem=None, after=3, at=SEEN
-    ).entry.event
+    return EVENTS.account(name, None, trouble, cause=None, problem=None, after=3, at=SEEN).entry.event
 
 
 def of_sink(type_: EventType) -> Event:

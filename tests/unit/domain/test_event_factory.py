@@ -51,8 +51,7 @@ def pipeline(events: EventFactory) -> OutboxEntry:
 
 
 def degraded(events: EventFactory) -> Reported:
-    trouble = {"account": "default", "reason": AccountTrouble.INVALID, "cause": "500"}
-    return events.account(EventType.ACCOUNT_DEGRADED, **trouble, problem=None, after=4, at=AT)  # type: ignore[arg-type] # mixed
+    return events.account("default", AccountTrouble.INVALID, None, cause="500", problem=None, after=4, at=AT)
 
 
 def account(events: EventFactory) -> OutboxEntry:
@@ -94,7 +93,13 @@ def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFact
 def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_and_all_else_is_not(
     events: EventFactory,
 ) -> None:
-    trouble = {"account": "default", "reason": AccountTrouble.INVALID, "cause": None}
+    def of_account(type_: EventType, **more: Any) -> Reported:
+        trouble, none = AccountTrouble.INVALID, None
+        now, before = (trouble, none) if type_ is EventType.ACCOUNT_DEGRADED else (none, trouble)
+        reported = events.account("default", now, before, cause=None, **more)
+        event = reported.entry.event
+        assert (event.type, json.loads(event.body)["data"]["reason"]) == (type_, trouble)
+        return reported
 
     def told(make: Callable[..., Reported], opening: EventType, closing: EventType, **more: Any) -> list[bytes]:
         """Return the lanes of an opening, a reminder, of its being taken, both ways of closing and the next opening."""
@@ -113,7 +118,7 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
     lanes = [
         told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, watch=WATCH, more={}),
         told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, watch=WATCH, more={}),
-        told(events.account, EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED, **trouble),
+        told(of_account, EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED),
         told(partial(of_sink, events), EventType.SINK_FAILING, EventType.SINK_RECOVERED),
         told(partial(of_sink, events), EventType.SINK_DISABLED, EventType.SINK_RECOVERED, sink="hook"),
         [execution(events).event.stream, execution(events).event.lane],
