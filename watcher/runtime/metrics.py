@@ -246,19 +246,14 @@ class PipelineCollector(Collector):
         text = "Executions that were seen for the first time."
         yield counter("executions_started", text, lambda each: {"": each.started_count})
         text = "Ends that were seen, by status."
-        yield counter("executions_ended", text, lambda each: {end: each.ended[end] for end in END_LABELS}, "status")
+        yield counter("executions_ended", text, lambda each: _counted(each.ended, END_LABELS), "status")
         yield self._durations()
         text = "Tokens of models that executions used by their end."
         yield counter("execution_ai_tokens", text, lambda each: {"": each.tokens_count})
         text = f"Executions that reached a goal; after {GOALS_COUNT} goals the others are `other`."
         yield counter("execution_goals", text, lambda each: each.goals, "goal")
         text = "Executions that have not ended, by their status."
-        yield gauge(
-            "pipeline_open_executions",
-            text,
-            lambda each: {word: each.open.get(word, 0) for word in OPEN_LABELS},
-            "status",
-        )
+        yield gauge("pipeline_open_executions", text, lambda each: _counted(each.open, OPEN_LABELS), "status")
         text = "Since when the oldest open execution is in its status, in seconds since 1970."
         yield gauge(
             "pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest, OPEN_LABELS), "status"
@@ -301,6 +296,10 @@ class PipelineCollector(Collector):
         for account, pipelines in self._accounts.items():
             for pipeline, each in pipelines.items():
                 yield account, pipeline, each
+
+
+def _counted(counts: Mapping[str, int], labels: Collection[str]) -> Mapping[str, float]:
+    return {label: counts.get(label, 0) for label in labels}
 
 
 def _in_seconds(moments: Mapping[str, Micros], labels: Collection[str]) -> Mapping[str, float]:
