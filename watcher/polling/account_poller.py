@@ -99,9 +99,10 @@ class AccountPoller:
             self._breaker.rest(now)
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
-        self._breaker.check(now)
-        if (target := self._breaker.to_verify(now)) is not None:
-            self._poll_queue.put(target, due_at=min(target.due_at, now))
+        if self._breaker.failing_since is not None:
+            self._breaker.check(now)
+            if (target := self._breaker.to_verify(now)) is not None:
+                self._poll_queue.put(target, due_at=min(target.due_at, now))
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
@@ -205,7 +206,7 @@ class AccountPoller:
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
-        is_probe = breaker.is_unusable
+        is_probe = breaker.unusable_for is not None
         if self._draining or self._in_flight_count >= deps.concurrency:
             return None
         if now < deps.pacer.ready_at or now < breaker.opens_at() or not deps.is_trusted():
@@ -243,7 +244,7 @@ class AccountPoller:
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
         breaker, deps, waiting = self._breaker, self._deps, self._confirmations.waiting
-        is_timed = breaker.failing_since is not None and not breaker.is_unusable
+        is_timed = breaker.failing_since is not None and breaker.unusable_for is None
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
@@ -252,7 +253,7 @@ class AccountPoller:
             next_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
             if waiting:
                 next_at = min(next_at, self._confirmations.wanted_at())
-            if breaker.is_unusable and next_at != LATEST:
+            if breaker.unusable_for is not None and next_at != LATEST:
                 next_at = now  # a probe asks for what is not due, too
             at = min(at, max(next_at, breaker.opens_at(), deps.pacer.ready_at))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

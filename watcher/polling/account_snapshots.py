@@ -92,7 +92,7 @@ class AccountSnapshots:
         breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
         fails = (breaker.failing_for_s() or 0.0) >= UNKNOWN_AFTER_S
         is_idle = not self._registry.entries and not self._registry.listings
-        if is_idle or not (breaker.is_unusable or fails or breaker.success_at == EARLIEST):
+        if is_idle or not (breaker.unusable_for or fails or breaker.success_at == EARLIEST):
             return None
         if before is not None and before.known_at is not None:
             return before.known_at

@@ -96,7 +96,8 @@ class AccountCircuitBreaker:
     The account is degraded when nothing has succeeded for `degraded_after_s` since the first failure, at once with a
     401, until the next success. After a start or a stop of the process something must fail anew first. The first
     failure after the last success came at `failing_since` (running time). `probe_target` is what last succeeded, at
-    `success_at`. While the account is unusable, one probe is sent per interval; the last went out at `last_probe_at`.
+    `success_at`. Trouble that makes the account unusable stops its polls: being over budget does not. Meanwhile one
+    probe is sent per interval; the last went out at `last_probe_at`.
     """
 
     def __init__(self, rules: PollRules, record: AccountRecord, *, clock: Clock, jitter: Jitter) -> None:
@@ -110,7 +111,7 @@ class AccountCircuitBreaker:
         self.probe_target: PollItem | None = None
         self.last_probe_at = EARLIEST
         self._rules, self._clock, self._jitter = rules, clock, jitter
-        self._unusable_for = None if trouble is None or self.budget.is_over else AccountTrouble(trouble)
+        self.unusable_for = None if trouble is None or self.budget.is_over else AccountTrouble(trouble)
         self._unusable_from = EARLIEST
         self._is_key_refused = trouble == AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._last_failure: Reply | None = None
@@ -118,18 +119,13 @@ class AccountCircuitBreaker:
     @property
     def trouble(self) -> AccountTrouble | None:
         """Return what is to be reported as `account.degraded` now, if anything is."""
-        return self._unusable_for or (AccountTrouble.OVER_BUDGET if self.budget.is_over else None)
-
-    @property
-    def is_unusable(self) -> bool:
-        """Whether the account is in trouble that stops its polls; being over budget does not."""
-        return self._unusable_for is not None
+        return self.unusable_for or (AccountTrouble.OVER_BUDGET if self.budget.is_over else None)
 
     @property
     def cause(self) -> str | None:
         """Return what went wrong last of an account that is unusable: a word of ours, or the code of the answer."""
         failure = self._last_failure
-        if failure is None or not self.is_unusable:
+        if failure is None or self.unusable_for is None:
             return None
         is_coded = failure.status_code not in {None, HTTP_OK}
         return str(failure.status_code) if is_coded else failure.reason or failure.outcome.value
@@ -147,7 +143,7 @@ class AccountCircuitBreaker:
 
     def opens_at(self) -> Monotonic:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
-        if self._unusable_for is None:
+        if self.unusable_for is None:
             return self.pause.until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._is_key_refused else PROBE_EVERY_S
         return max(self.pause.until, Monotonic(self.last_probe_at + every_s))
@@ -158,20 +154,23 @@ class AccountCircuitBreaker:
         """Evaluate a reply. Return why the item is lost now, if it is.
 
         `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works. That an execution
-        reported as `lost` is still not known says nothing of the account.
+        reported as `lost` is still not known says nothing of the account. A success ends trouble, unless it was asked
+        for before that began: it only came late.
         """
-        if reply.outcome is Outcome.OK:
+        is_ok, reason = reply.outcome is Outcome.OK, None
+        if is_ok:
             self.success_at, self.probe_target = now, item
-            self._succeed(reply)
-            return None
-        failures = item.failures = item.failures or Failures()
-        if not self.is_unusable and reply.status_code not in PAUSING_CODES:
-            failures.count += 1
-        reason = lost_reason(
-            item, reply, self._rules, now=now, ran_s=self._clock.running(), success_at=self.success_at, alone=alone
-        )
-        if alone and reply.outcome in _ABOUT_THE_EXECUTION:
-            self._succeed(reply)
+        else:
+            failures = item.failures = item.failures or Failures()
+            if self.unusable_for is None and reply.status_code not in PAUSING_CODES:
+                failures.count += 1
+            ran_s, success_at = self._clock.running(), self.success_at
+            reason = lost_reason(item, reply, self._rules, now=now, ran_s=ran_s, success_at=success_at, alone=alone)
+        if is_ok or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
+            self.failing_since = self._last_failure = None
+            self.pause.nth = 0
+            if reply.sent_at >= self._unusable_from:
+                self.unusable_for, self._is_key_refused = None, False
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
         return reason
@@ -197,11 +196,11 @@ class AccountCircuitBreaker:
         """
         # The clock must be read often, also while nothing fails: else it takes the time between for a stop.
         resumed_at, failing_for_s, failure = self._clock.resumed_at(), self.failing_for_s() or 0.0, self._last_failure
-        if failure is None or self.is_unusable:
+        if failure is None or self.unusable_for is not None:
             return
         is_long = failing_for_s >= self._rules.degraded_after_s and failure.sent_at >= resumed_at
         if is_long or failure.outcome is Outcome.UNAUTHORIZED:
-            self._unusable_for = _TROUBLES.get(failure.outcome, AccountTrouble.UNREACHABLE)
+            self.unusable_for = _TROUBLES.get(failure.outcome, AccountTrouble.UNREACHABLE)
             self._unusable_from = self.last_probe_at = now
             self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now)
 
@@ -209,13 +208,6 @@ class AccountCircuitBreaker:
         """Note that nothing could be asked until now. What failed, or came late, is counted anew."""
         self.failing_since, self._last_failure, is_over = None, None, self.budget.is_over
         self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now, is_over=is_over)
-
-    def _succeed(self, reply: Reply) -> None:
-        """Note that the API works. That ends trouble, unless it was asked for before that began: it only came late."""
-        self.failing_since, self._last_failure = None, None
-        self.pause.nth = 0
-        if reply.sent_at >= self._unusable_from:
-            self._unusable_for, self._is_key_refused = None, False
 
     def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         if reply.status_code is None and reply.sent_at < self._clock.resumed_at():

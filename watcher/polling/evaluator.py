@@ -83,7 +83,8 @@ class ReplyEvaluator:
         """
         watch, before = entry.watch, entry.known
         entry.failures = None
-        self.learn_name(watch.pipeline, execution.pipeline_name)
+        if execution.pipeline_name:
+            self.pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self.clock.steady_us()
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)

@@ -153,7 +153,7 @@ def test_60_seconds_without_one_success_are_trouble_of_the_last_kind(outcome: Ou
     assert account.answer(outcome, at=1059.9) is None
     assert account.check(1059.99) is None
     assert account.check(1060) is trouble
-    assert account.breaker.is_unusable
+    assert account.breaker.unusable_for is trouble
 
 
 def test_one_success_within_the_time_starts_it_anew() -> None:
