@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 
 _COLUMNS = ("", "bound", "min", "median", "max", "")
 
@@ -32,6 +32,11 @@ def at_most(bound: float, name: str, values: Sequence[float]) -> Figure:
 def shown(name: str, values: Sequence[float]) -> Figure:
     """Return a figure that nothing was promised of: it explains another."""
     return Figure(name, values)
+
+
+def percentile(values: Sequence[float], nth: int) -> float:
+    """Return what `nth` in a hundred of the values do not exceed."""
+    return quantiles(values, n=100)[nth - 1]
 
 
 def table(figures: Iterable[Figure]) -> str:

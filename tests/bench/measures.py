@@ -4,12 +4,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import quantiles
 
 from bench.answers import execution_ids
 from bench.console import measure_console
 from bench.counters import Counters
-from bench.figures import Figure, at_least, at_most, shown
+from bench.figures import Figure, at_least, at_most, percentile, shown
 from bench.load_server import serve_load
 from bench.path import measure_path
 from bench.processes import Cost, bare_loop, daemon, events_of, lines_in, observe_cost, server, wait_until
@@ -144,8 +143,8 @@ def measure_start(bench: Bench) -> Iterator[Figure]:
 def measure_latency(bench: Bench) -> Iterator[Figure]:
     """Measure how long after a change was seen its webhook arrives, while 200 of them a second do."""
     delays = [_delays_ms(bench) for _ in bench.repetitions]
-    yield at_most(100, "seen to webhook received, p99, ms", [_percentile(each, 99) for each in delays])
-    yield shown("  p50, ms", [_percentile(each, 50) for each in delays])
+    yield at_most(100, "seen to webhook received, p99, ms", [percentile(each, 99) for each in delays])
+    yield shown("  p50, ms", [percentile(each, 50) for each in delays])
     yield shown("  events per second", [len(each) / bench.poll_s for each in delays])
 
 
@@ -270,10 +269,6 @@ def _delays_ms(bench: Bench) -> Sequence[float]:
             before = hook.served_count
             time.sleep(bench.poll_s)
             return [1000 * delay_s for delay_s in hook.delays_s[before : hook.served_count]]
-
-
-def _percentile(values: Sequence[float], nth: int) -> float:
-    return quantiles(values, n=100)[nth - 1]
 
 
 def _deliver(bench: Bench, *, template: str | None = None, group: Mapping[str, object] | None = None) -> Cost:

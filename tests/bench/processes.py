@@ -94,6 +94,12 @@ def events_of(config: Path) -> Path:
     return config.with_name("events.jsonl")
 
 
+def commits_in(config: Path) -> int:
+    """Return how many transactions wrote to a daemon's SQLite file: the index of its log counts them (`iChange`)."""
+    with config.with_name("watcher.db-shm").open("rb") as index:
+        return int.from_bytes(index.read(12)[8:], sys.byteorder)
+
+
 def lines_in(path: Path) -> int:
     """Count the lines of a file."""
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""A typical installation: whole pipelines by the defaults, whose changes go to stdout and to one webhook."""
+"""A typical installation: whole pipelines and a webhook by the defaults; changes go to stdout and to the webhook."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,9 +8,9 @@ import psutil
 
 from bench.answers import PIPELINE_ROWS, pipeline_ids
 from bench.counters import Counters
-from bench.figures import Figure, at_most, shown
+from bench.figures import Figure, at_most, percentile, shown
 from bench.load_server import serve_load
-from bench.processes import Cost, daemon, events_of, lines_in, observe_cost, server, wait_until
+from bench.processes import Cost, commits_in, daemon, events_of, lines_in, observe_cost, server, wait_until
 from bench.receiver import receive
 from bench.workspaces import Wish, Workspaces
 
@@ -27,11 +27,16 @@ WAITING_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Typical:
-    """What the daemon cost while nothing changed, and while changes were made and delivered, so many a second."""
+    """What the daemon cost while nothing changed, and while changes were made and delivered.
+
+    `commits_each` are the transactions that wrote for each change, `delays_ms` those of the webhook since the event.
+    """
 
     quiet: Cost
     busy: Cost
     changes_per_s: float
+    commits_each: float
+    delays_ms: Sequence[float]
 
 
 def measure_typical(
@@ -47,6 +52,9 @@ def measure_typical(
     yield at_most(1_000, "CPU with some 40 changes/s, in polls/s of the bare loop", worth)
     yield shown("  % of a core", [_percent(each.busy) for each in runs])
     yield shown("  when nothing changes, % of a core", [_percent(each.quiet) for each in runs])
+    yield at_most(0.4, "commits for each change", [each.commits_each for each in runs])
+    yield shown("  from the poll to the webhook, median ms", [percentile(each.delays_ms, 50) for each in runs])
+    yield shown("  99th percentile, ms", [percentile(each.delays_ms, 99) for each in runs])
     yield shown("  changes delivered per second", [each.changes_per_s for each in runs])
     yield shown("  requests per second", [each.busy.per_s for each in runs])
 
@@ -58,7 +66,8 @@ def _percent(cost: Cost) -> float:
 def _run(workspaces: Workspaces) -> Typical:
     """Let nothing change, then every n-th row. Raises `RuntimeError` if the changes are not delivered meanwhile."""
     with server(serve_load) as api, server(receive) as hook:
-        config = workspaces.make(Wish(base_url=api.url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=hook.url))
+        wish = Wish(base_url=api.url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=hook.url, sink_paced=True)
+        config = workspaces.make(wish)
 
         def waiting_counts() -> tuple[int, int]:
             """Return how many events are yet to reach stdout and the webhook: one of each execution and change."""
@@ -70,14 +79,16 @@ def _run(workspaces: Workspaces) -> Typical:
             quiet = _watch(process, api)
             api.change_every = CHANGED_ONE_IN
             time.sleep(SETTLING_S)
-            before = api.changed_count
+            before, commits_count, received_count = api.changed_count, commits_in(config), hook.served_count
             busy = _watch(process, api)
-            changes_per_s = (api.changed_count - before) / busy.wall_s
+            changed_count, commits_count = api.changed_count - before, commits_in(config) - commits_count
+            delays_ms = [1000 * delay_s for delay_s in hook.delays_s[received_count : hook.served_count]]
+            changes_per_s = changed_count / busy.wall_s
             if max(waiting_counts()) > changes_per_s * WAITING_S:
                 raise RuntimeError(f"the outbox grows: {waiting_counts()} wait")
             api.change_every = 0
             wait_until(lambda: waiting_counts() == (0, 0))
-            return Typical(quiet, busy, changes_per_s)
+            return Typical(quiet, busy, changes_per_s, commits_count / changed_count, delays_ms)
 
 
 def _watch(process: psutil.Process, api: Counters) -> Cost:

@@ -35,8 +35,9 @@ class Wish:
     """What a daemon is to do: poll these executions as fast as it can, or watch these pipelines by the defaults.
 
     `rate_per_s` is each account's; of several each polls its part of the executions. `sink_url` adds a webhook sink
-    without a pace. With a `template` that posts messages made for its receiver, with a `group` what goes together.
-    Without a `store_url` the store is a file of the daemon's own. One that is not `is_fast` polls by the defaults.
+    without a pace, or with the default one if it is `sink_paced`. With a `template` that posts messages made for its
+    receiver, with a `group` what goes together. Without a `store_url` the store is a file of the daemon's own. One that
+    is not `is_fast` polls by the defaults.
     Its pages are at `listen`.
     """
 
@@ -48,6 +49,7 @@ class Wish:
     store_url: str | None = None
     sink_name: str = SINK
     sink_url: str | None = None
+    sink_paced: bool = False
     template: str | None = None
     group: Mapping[str, object] | None = None
     is_fast: bool = True
@@ -89,7 +91,8 @@ def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
     account = {"base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}
     fast = {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY}
     shape = {"template": wish.template, "group": wish.group and dict(wish.group)}
-    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s", **shape}
+    pace = {} if wish.sink_paced else {"rate_limit": f"{UNPACED_PER_S}/s"}
+    sink = {"type": "webhook", "url": wish.sink_url, **pace, **shape}
     return {
         "accounts": {each: account | {"api_key": f"bench-{each}"} for each in parts},
         "watch": [*named, *({"pipeline": pipeline} for pipeline in wish.pipelines)],
