@@ -8,17 +8,17 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from itertools import chain
 from uuid import UUID
 
 import structlog
 
+from watcher.delivery.judgement import judge
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import Attempt, CircuitBreaker, FailureLog, failed
 from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
-from watcher.domain.delivery import Delivery, DeliveryState, Part, ProblemMessage
+from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.errors import (
     LeaseExpiredError,
     OutputClosedError,
@@ -26,7 +26,7 @@ from watcher.domain.errors import (
     StoreError,
     StoreUnusableError,
 )
-from watcher.domain.routing import Silence, is_over, part_to_send
+from watcher.domain.routing import Silence
 from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer, doubling
@@ -64,15 +64,6 @@ GIVE_UP_SHARE = 0.05
 
 ALIVE_EVERY_S = 30.0
 """How the sink is, is written so often though it has not changed: it shows that the sink has an owner."""
-
-ACKNOWLEDGEMENT_CHECK_S = 60.0
-"""Interval of the check whether a problem is still acknowledged, while its opening waits for that to end."""
-
-AFTER = "after"
-"""The answer of an opening whose problem closed before `after` had passed, and of its closing."""
-
-OVER = "over"
-"""The answer of a delivery that is not sent because its problem has closed."""
 
 _TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
 
@@ -186,7 +177,7 @@ class DeliveryWorker:
                 try:
                     if self._state.state != self._reporter.reported:
                         await self._reporter.report()
-                    silences = self._silences() if self._deps.silences.all else ()
+                    silences = self._silences()
                     if silences != self._released_under:
                         self._give_back()  # deliveries read before may be judged by an opening no longer silenced
                         await self._turn(None)  # so that those that were silenced until now are released, too
@@ -435,55 +426,33 @@ class DeliveryWorker:
         count = min(self._receiver.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         while len(batch) < count and self._ready and not (batch[0].attempts or self._ready[0][0].attempts):
             batch += self._ready.popleft()
-        silences, at = self._silences() if self._deps.silences.all else (), self._clock.now()
+        silences = self._silences()
         to_send: list[Delivery] = []
-        unsent: dict[UUID, str | None] = {}  # the answers of openings that are kept back, by problem
+        unsent: dict[UUID | None, str | None] = {}  # the answers of openings that are not sent, by problem
         for each in batch:
-            each_now = replace(each, is_opening_sent=False) if each.closes and each.problem in unsent else each
-            answer = OVER if self._receiver.keeps_state and is_over(each) else None
-            is_deferred = self._after_us > 0 and each.opens and not (each.attempts or each.replayed)
-            if is_deferred and not each.is_problem_open:
-                answer = AFTER
-            part = None if answer else part_to_send(each_now, silences, at=at)
-            if part is Part.WHOLE and each.only_closes and self._receiver.keeps_state:
-                part = Part.CLOSING
-            waits_until = self._waits_until(each, at=at) if is_deferred and part is not None else None
-            if part is not None and waits_until is None:
-                to_send.append(each_now if part is Part.WHOLE else replace(each_now, part=part))
+            if each.problem in unsent:
+                each = replace(each, is_opening_sent=False, silenced_as=unsent[each.problem])  # noqa: PLW2901
+            judged = judge(
+                each,
+                silences,
+                keeps_state=self._receiver.keeps_state,
+                after_us=self._after_us,
+                owned_from=self._owned_from,
+                at=self._clock.now(),
+                now=self._clock.steady_us(),
+            )
+            if isinstance(judged, Delivery):
+                to_send.append(judged)
                 continue
-            # An earlier owner may have sent it, which was killed before it settled that; not if a silence had kept it
-            # back and this owner let it go. What is replayed was a dead letter, so it was tried before.
-            is_tried = each.replayed or each.attempts > 0
-            could_go_at = each.recorded_at + (self._after_us if is_deferred else 0)
-            may_be_sent = is_tried or max(could_go_at, each.tried_at) < self._owned_from
-            if waits_until is not None:
-                postponed = replace(each, due_at=waits_until, first_due_at_s=None)
-                self._kept_back.append(AttemptRecord(postponed, DeliveryState.WAITING, tried=may_be_sent))
-            else:
-                why = unsent.get(each.problem, each.silenced_as) if each.problem else None
-                answer = answer or (AFTER if why == AFTER else None)
-                silenced = replace(each, group_key=None)
-                self._kept_back.append(AttemptRecord(silenced, DeliveryState.SILENCED, answer, tried=may_be_sent))
+            self._kept_back.append(judged)
             if silences != self._released_under:  # they began since openings were let go, and may end before it is done
                 self._released_under = None
-            if each.problem is not None and each.opens and not may_be_sent:
-                unsent[each.problem] = answer
+            if each.problem is not None and each.opens and not judged.tried:
+                unsent[each.problem] = judged.answer
         if unsent and batch[0].incident is not None:  # it was read with these in it: it is to be read again
             self._is_unread = True
             return []
         return to_send
-
-    def _waits_until(self, opening: Delivery, *, at: datetime) -> Micros | None:
-        """Return until when an opening waits: for `after`, or while its problem is acknowledged. `None`: it may go.
-
-        An acknowledgement may be taken back, so it is looked at again in a minute at the latest.
-        """
-        now = self._clock.steady_us()
-        if now < (until := Micros(opening.recorded_at + self._after_us)):
-            return until
-        if opening.acked_until is None or opening.acked_until <= at:
-            return None
-        return Micros(now + round(min(ACKNOWLEDGEMENT_CHECK_S, (opening.acked_until - at).total_seconds()) * 1e6))
 
     async def _send(self, batch: Sequence[Delivery], trial: Trial | None) -> None:
         began_at = self._clock.monotonic()

@@ -1,0 +1,67 @@
+"""The judgement of one delivery right before it is sent: send it whole or in part, postpone it, or silence it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from watcher.domain.delivery import Delivery, DeliveryState, Part
+from watcher.domain.routing import Silence, is_over, part_to_send
+from watcher.domain.timestamps import Micros
+from watcher.store.changes import AttemptRecord
+
+ACKNOWLEDGEMENT_CHECK_S = 60.0
+"""Interval of the check whether a problem is still acknowledged, while its opening waits for that to end."""
+
+AFTER = "after"
+"""The answer of an opening whose problem closed before `after` had passed, and of its closing."""
+
+OVER = "over"
+"""The answer of a delivery that is not sent because its problem has closed."""
+
+
+def judge(
+    delivery: Delivery,
+    silences: Sequence[Silence],
+    *,
+    keeps_state: bool,
+    after_us: int,
+    owned_from: Micros,
+    at: datetime,
+    now: Micros,
+) -> Delivery | AttemptRecord:
+    """Return the delivery as it is to be sent; else the record that postpones or silences it.
+
+    The receiver may `keep state`. An opening waits `after_us` from its recording, then while its problem is
+    acknowledged. The sink has been owned since `owned_from`. It is `at` by the wall clock, `now` by the steady one.
+    """
+    is_deferred = after_us > 0 and delivery.opens and not (delivery.attempts or delivery.replayed)
+    # A previous owner may have sent it and was killed before it settled that; not if a silence had kept it back and
+    # this owner released it. A replayed delivery was a dead letter, so it was tried before.
+    could_go_at = max(delivery.recorded_at + (after_us if is_deferred else 0), delivery.tried_at)
+    may_be_sent = delivery.replayed or delivery.attempts > 0 or could_go_at < owned_from
+
+    def silenced(answer: str | None) -> AttemptRecord:
+        return AttemptRecord(replace(delivery, group_key=None), DeliveryState.SILENCED, answer, tried=may_be_sent)
+
+    if keeps_state and is_over(delivery):
+        return silenced(OVER)
+    if is_deferred and not delivery.is_problem_open:
+        return silenced(AFTER)
+    part = part_to_send(delivery, silences, at=at)
+    if part is None:
+        return silenced(AFTER if delivery.silenced_as == AFTER else None)
+    waits_until = _waits_until(delivery, after_us=after_us, at=at, now=now) if is_deferred else now
+    if waits_until > now:
+        postponed = replace(delivery, due_at=waits_until, first_due_at_s=None)
+        return AttemptRecord(postponed, DeliveryState.WAITING, tried=may_be_sent)
+    if part is Part.WHOLE and delivery.only_closes and keeps_state:
+        part = Part.CLOSING
+    return delivery if part is Part.WHOLE else replace(delivery, part=part)
+
+
+def _waits_until(opening: Delivery, *, after_us: int, at: datetime, now: Micros) -> Micros:
+    """Return until when an opening waits; an acknowledgement may be taken back, so a minute at most for that."""
+    acked_s = 0.0 if opening.acked_until is None else (opening.acked_until - at).total_seconds()
+    acked_until = Micros(now + round(min(ACKNOWLEDGEMENT_CHECK_S, acked_s) * 1e6))
+    due_at = Micros(opening.recorded_at + after_us)
+    return due_at if due_at > now else acked_until
