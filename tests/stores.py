@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import update
 
-from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
+from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, ProblemMessage
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventKey, EventType, Group, OutboxEntry
 from watcher.domain.event_factory import EventFactory
@@ -26,7 +26,6 @@ from watcher.domain.watch import Cursor
 from watcher.runtime.clock import Clock
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import (
-    AttemptRecord,
     Backlog,
     BackoffState,
     ExecutionChange,

@@ -207,11 +207,11 @@ class Rig:
         store = SinkStore(self.real_store, await claim(self.real_store, "sink", self.name))
         self.store = FlakyStore(store)
         self.worker = DeliveryWorker(
-            cast("SinkStore", self.store),
-            sink=self.sink,
-            record=await store.load(fingerprint=fingerprint),
-            rules=rules,
-            deps=WorkerDependencies(
+            self.sink,
+            await store.load(fingerprint=fingerprint),
+            WorkerDependencies(
+                store=cast("SinkStore", self.store),
+                rules=rules,
                 is_trusted=lambda: self.is_trusted,
                 clock=self.clock,
                 jitter=lambda: 0.5,
@@ -301,7 +301,7 @@ class Rig:
 
     async def settle(self) -> None:
         """Wait until all that was sent is answered."""
-        while under_way := list(self.worker._sending):
+        while under_way := in_flight(self.worker):
             await asyncio.wait(under_way)
 
     async def go_for(self, seconds: float) -> list[str]:
@@ -345,12 +345,13 @@ class Rig:
     def is_up(self) -> bool:
         return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": self.name}) == 1
 
-    def take_along(self) -> None:
-        """Have the worker take at once what is recorded, as a daemon has it."""
-        self.real_store.takers[self.name] = self.worker.offer
-
     def _wake(self, in_s: float = 0.0) -> None:
         self.woken = in_s < 1.0
+
+
+def in_flight(worker: DeliveryWorker) -> list[asyncio.Task[None]]:
+    """Return the requests of a worker that are under way."""
+    return list(worker._in_flight.sending)
 
 
 def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, Any] | None, lane: bytes = b"") -> Event:

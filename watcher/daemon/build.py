@@ -105,6 +105,8 @@ async def build_worker(
     store = SinkStore(shared.store, held.lease)
     record = await store.load(fingerprint=fingerprint_of_sink(block))
     deps = WorkerDependencies(
+        store=store,
+        rules=block.rules,
         is_trusted=held.is_trusted,
         clock=shared.clock,
         jitter=random.random,
@@ -114,11 +116,9 @@ async def build_worker(
         fatal=shared.fatal,
         metrics=SinkMetrics(shared.metrics, name),
     )
-    worker = DeliveryWorker(store, sink=sink, record=record, rules=block.rules, deps=deps)
+    worker = DeliveryWorker(sink, record, deps)
     shared.store.wakes[name] = worker.wake
     stack.callback(shared.store.wakes.pop, name)
-    shared.store.takers[name] = worker.offer
-    stack.callback(shared.store.takers.pop, name)
     return worker
 
 

@@ -11,8 +11,7 @@ from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.runtime.threads import raise_to
-from watcher.sinks.protocol import Sink, WorkerRules
-from watcher.store.sink_store import SinkStore
+from watcher.sinks.protocol import Sink
 
 CHECK_EVERY_S = 30.0
 """So often the store is asked which problems are open: of one that is new the first reminder is not due before."""
@@ -32,25 +31,15 @@ log = structlog.get_logger()
 class OpenProblems:
     """The open problems that one sink knows of. At `next_at` (monotonic seconds) something is to be done."""
 
-    def __init__(
-        self,
-        sink: Sink,
-        state: SinkState,
-        reporter: SinkReporter,
-        *,
-        store: SinkStore,
-        rules: WorkerRules,
-        deps: WorkerDependencies,
-    ) -> None:
+    def __init__(self, sink: Sink, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
         """Look at all of them at once."""
         self._sink = sink
         self._state = state
         self._reporter = reporter
-        self._store = store
         self._deps = deps
         self._clock = clock = deps.clock
-        self._remind_every_us = round((rules.remind_every_s or 0.0) * 1e6)
-        self._check_at = LATEST if rules.remind_every_s is None else clock.monotonic()
+        self._remind_every_us = round((deps.rules.remind_every_s or 0.0) * 1e6)
+        self._check_at = LATEST if deps.rules.remind_every_s is None else clock.monotonic()
         self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
         self._refreshing: asyncio.Task[None] | None = None
         self.next_at = min(self._check_at, self._refresh_at)
@@ -83,7 +72,7 @@ class OpenProblems:
         if self._state.state is not None:
             return
         reminded_count, at = 0, self._clock.now()
-        openings = await self._store.sent_openings()
+        openings = await self._deps.store.sent_openings()
         # What is acknowledged is looked at again with the next check.
         openings = [each for each in openings if each.acked_until is None or at >= each.acked_until]
         incidents: dict[bytes, list[SentOpening]] = {}
@@ -105,7 +94,7 @@ class OpenProblems:
 
     async def _refresh(self) -> None:
         try:
-            openings = await self._store.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
+            openings = await self._deps.store.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
         except StoreError:  # the next one comes soon
             return
         if not openings or not self._deps.is_trusted():
@@ -115,9 +104,9 @@ class OpenProblems:
         except LeaseExpiredError:
             return
         except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
-            log.error("refresh.crashed", sink=self._store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
+            log.error("refresh.crashed", sink=self._deps.store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             self._deps.metrics.refreshed(well=False)
             return
         self._deps.metrics.refreshed(well=result.is_taken)
         if not result.is_taken:
-            log.debug("refresh.failed", sink=self._store.lease.name, answer=result.answer, count=len(openings))
+            log.debug("refresh.failed", sink=self._deps.store.lease.name, answer=result.answer, count=len(openings))

@@ -1,4 +1,4 @@
-"""What follows for what a receiver did not take: the retry policy, the circuit breaker, and what is said of it."""
+"""What follows from an attempt: the retry policy, the circuit breaker, and what is counted and logged of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,14 +6,12 @@ from math import inf
 
 import structlog
 
-from watcher.delivery.sink_state import SinkState
-from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState
+from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
+from watcher.domain.delivery import TOGETHER_COUNT, AttemptRecord, Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter, doubling, spread
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
-from watcher.store.changes import AttemptRecord, Trial
+from watcher.store.changes import Trial
 
 REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken."""
@@ -39,13 +37,19 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How a request ended, and what is written of each of its deliveries."""
+    """How a request ended at that moment (monotonic seconds), and what is written of each of its deliveries.
 
-    result: SendResult
+    Without a `result` nothing was sent: they were postponed or silenced. With `closes_breaker` it was the first
+    success after an outage.
+    """
+
+    at: Monotonic
     records: Sequence[AttemptRecord]
+    result: SendResult | None = None
+    closes_breaker: bool = False
 
 
-def failed(
+def records_of(
     batch: Sequence[Delivery],
     result: SendResult,
     rules: WorkerRules,
@@ -55,11 +59,15 @@ def failed(
     took_s: float,
     failures_before: int,
     jitter: Jitter,
-) -> Attempt:
-    """Return what follows for what the receiver did not take. What is in a group comes due together, or goes apart.
+) -> Sequence[AttemptRecord]:
+    """Return what is written of the deliveries of a request that was answered at that moment.
 
-    The request took `took_s`, and the sink had failed `failures_before` times in a row before it.
+    A group that the receiver did not take comes due together, or goes apart. The request took `took_s`, and the sink
+    had failed `failures_before` times in a row before it.
     """
+    if result.is_taken:
+        got = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
+        return [AttemptRecord(each, DeliveryState(result.outcome.value), result.answer) for each in got]
     clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
     is_incident = batch[0].incident is not None  # which is never split: each attempt is made anew from its state
@@ -74,6 +82,7 @@ def failed(
         goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and others_get_through
     give_up_after_s = inf if rules.give_up_after_s is None else rules.give_up_after_s
     records: list[AttemptRecord] = []
+    together_at: Micros | None = None
     for each in batch:
         first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
         asked_s = result.retry_after_s
@@ -90,55 +99,67 @@ def failed(
             step_s = rules.schedule_s[min(each.attempts, len(rules.schedule_s) - 1)]
             wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
         is_together = is_incident or each.group_key is not None
-        together_at = next(
-            (record.delivery.due_at for record in records if record.state is DeliveryState.WAITING), None
-        )
+        due_at = Micros(at + round(wait_s * 1e6))
+        if is_together and state is DeliveryState.WAITING:
+            due_at = together_at = together_at or due_at
         tried = replace(
             each,
             attempts=each.attempts + 1,
-            due_at=together_at if is_together and together_at is not None else Micros(at + round(wait_s * 1e6)),
+            due_at=due_at,
             tried_at=at,
             rejections=rejections,
             first_due_at_s=first_due_at_s,
             group_key=None if goes_apart else each.group_key,
         )
         records.append(AttemptRecord(tried, state, result.answer))
-    return Attempt(result, records)
+    return records
 
 
-class FailureLog:
-    """Counts the failures of one sink, and logs them: the first of a row as a warning, of which `in_trouble` tells."""
+class AttemptLog:
+    """Counts and logs the attempts of one sink: the first failure of a row as a warning; then it is `in_trouble`."""
 
-    def __init__(self, sink: str, *, clock: Clock, metrics: SinkMetrics) -> None:
+    def __init__(self, reporter: SinkReporter, deps: WorkerDependencies) -> None:
         """Begin with a sink that takes what it is sent."""
         self.in_trouble = False
-        self._sink = sink
-        self._clock = clock
-        self._metrics = metrics
+        self._sink = deps.store.lease.name
+        self._reporter = reporter
+        self._deps = deps
         self._quiet_until = EARLIEST
 
-    def recovered(self) -> None:
-        """Note that something got through."""
-        log.info("delivery.recovered", sink=self._sink)
-        self.in_trouble = False
+    def settled(self, attempt: Attempt) -> None:
+        """Count an attempt once it is settled."""
+        if attempt.result is None:
+            count = sum(each.state is DeliveryState.SILENCED for each in attempt.records)
+            self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(count)
+        elif attempt.result.is_taken:
+            if self.in_trouble:
+                log.info("delivery.recovered", sink=self._sink)
+                self.in_trouble = False
+            self._deps.metrics.batched.observe(len(attempt.records))
+            for each in attempt.records:
+                delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
+                self._deps.metrics.delivered(delay_s, state=each.state)
+        else:
+            self._reporter.note_remedy(attempt.result)
+            self._failed(attempt.result, attempt.records)
 
-    def report(self, attempt: Attempt) -> None:
-        """Count the deliveries of a request that failed, once it is written how it ended."""
-        result, count, tried = attempt.result, len(attempt.records), attempt.records[0].delivery
+    def _failed(self, result: SendResult, records: Sequence[AttemptRecord]) -> None:
+        count, tried = len(records), records[0].delivery
         known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
         known |= {"answer": result.answer, "attempt": tried.attempts, "remedy": result.remedy}
         # in a row; the refusal of a group counts for none of its events
         known |= {"refused": tried.rejections, "count": count if count > 1 else 0}
         known = {name: value for name, value in known.items() if value}
-        dead_count = sum(record.state is DeliveryState.DEAD for record in attempt.records)
+        dead_count = sum(record.state is DeliveryState.DEAD for record in records)
         if dead_count:
-            self._metrics.outcomes[DeliveryState.DEAD].inc(dead_count)
+            self._reporter.note_dead()
+            self._deps.metrics.outcomes[DeliveryState.DEAD].inc(dead_count)
             log.warning("delivery.dead", **known)
         if dead_count == count:
             return
-        self._metrics.outcomes["retried"].inc(count - dead_count)
+        self._deps.metrics.outcomes["retried"].inc(count - dead_count)
         known["wait_s"] = round((tried.due_at - tried.tried_at) / 1e6, 3)
-        now, is_gone = self._clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
+        now, is_gone = self._deps.clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self.in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
             return
@@ -179,30 +200,27 @@ class CircuitBreaker:
             return "never_tried"
         return "tried_longest_ago" if now >= self._tried_from else None
 
-    def trial_begins(self, *, never_tried: bool, now: Monotonic) -> None:
-        """Note that a delivery is tried while it is open."""
-        self.is_trying = True
-        if never_tried:
-            self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
-
-    def nothing_waits(self, trial: Trial, *, now: Monotonic) -> None:
-        """Note that there is nothing for such a trial."""
+    def note_trial(self, trial: Trial, *, begins: bool, now: Monotonic) -> None:
+        """Note that a delivery is tried while it is open, or that there was none for this trial."""
+        self.is_trying = begins
         if trial == "never_tried":
             self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
-        else:
+        elif not begins:
             self._tried_from = Monotonic(now + OPEN_S)
 
-    def failed(self, now: Monotonic, *, waited: bool) -> None:
-        """Note a failure. `waited` says it is that of a trial which had to wait."""
-        self.failures_count += 1
-        is_row = self._opens and self.failures_count >= FAILURES_COUNT
-        if waited if self.is_open else is_row:
-            self._open(now)
+    def answered(self, outcome: SendOutcome, *, now: Monotonic, waited: bool) -> None:
+        """Close when the sink took something, or refused a body, which shows that it works; else count a failure.
 
-    def works(self) -> None:
-        """Close: the sink took something, or refused a body, which shows that it works."""
-        self.is_open = False
-        self.failures_count = self._waits_count = 0
+        `waited` says that the attempt was a trial which had to wait.
+        """
+        if outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED, SendOutcome.REFUSED}:
+            self.is_open = False
+            self.failures_count = self._waits_count = 0
+        elif outcome is not SendOutcome.GONE:
+            self.failures_count += 1
+            is_row = self._opens and self.failures_count >= FAILURES_COUNT
+            if waited if self.is_open else is_row:
+                self._open(now)
 
     def _open(self, now: Monotonic) -> None:
         """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""

@@ -7,17 +7,17 @@ from uuid import UUID
 import structlog
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import sink_source
+from watcher.domain.envelope import Json, sink_source
 from watcher.domain.event import EventType, OutboxEntry
-from watcher.domain.event_factory import EventFactory
-from watcher.domain.problems import SentOpening
+from watcher.domain.event_factory import EventFactory, Reported
+from watcher.domain.problems import Problem, SentOpening
 from watcher.domain.routing import Silences
 from watcher.domain.timestamps import LATEST, NEVER, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.pacing import Jitter
 from watcher.runtime.scheduler import WakeIn
-from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendResult
+from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, WorkerRules
 from watcher.store.changes import BackoffState, SinkRecord, SourceChange
 from watcher.store.sink_store import SinkStore
 
@@ -45,6 +45,8 @@ class WorkerDependencies:
     `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
     """
 
+    store: SinkStore
+    rules: WorkerRules
     is_trusted: Callable[[], bool]
     clock: Clock
     jitter: Jitter
@@ -58,20 +60,18 @@ class WorkerDependencies:
 class SinkState:
     """The state of a sink as its attempts show it. Pure.
 
-    It is `disabled` once the receiver is gone for good. `paused_until` is the end of the last pause it asked for, and
-    nothing is sent before `held_until` (monotonic seconds). `through_at` is when anything last got through (micros UTC,
-    steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since when something was
-    tried and nothing got through, by the clock of running time: time in which the process was stopped does not count.
-    Nothing is left to try: that is `None`, for last week's dead letter does not make today's first failure a long one.
+    `paused_until` is the end of the last pause it asked for (monotonic seconds). `through_at` is when anything last got
+    through (micros UTC, steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since
+    when something was tried and nothing got through, by the clock of running time: time in which the process was
+    stopped does not count. Nothing is left to try: that is `None`, for last week's dead letter does not make today's
+    first failure a long one.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
         """Go on from what is recorded. A pause longer than a receiver can ask for was written by a wrong clock."""
         backoff = record.backoff
         self.state = record.state
-        self.disabled = record.state == DISABLED
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
-        self.held_until = LATEST if self.disabled else self.paused_until
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self.has_failed = backoff.failing_for_s is not None  # and nothing got through since then
@@ -81,9 +81,14 @@ class SinkState:
         self._served_since = now = clock.running()
         self.trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
 
+    @property
+    def held_until(self) -> Monotonic:
+        """Until when nothing is sent (monotonic seconds)."""
+        return LATEST if self.state == DISABLED else self.paused_until
+
     def clock_s(self) -> float:
         """Return for how long this sink has been served, in all; it stands still while it is disabled."""
-        return self._served_s if self.disabled else self._served_s + self._clock.running() - self._served_since
+        return self._served_s if self.state == DISABLED else self._served_s + self._clock.running() - self._served_since
 
     def backoff(self) -> BackoffState:
         """Return what a restart must not forget."""
@@ -91,41 +96,35 @@ class SinkState:
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
-    def pause(self, pause_s: float) -> None:
-        """Note that the receiver asked for a pause. An earlier, longer one stays."""
-        self.paused_until = max(self.paused_until, Monotonic(self._clock.monotonic() + pause_s))
-        self.held_until = max(self.held_until, self.paused_until)
-
     def trying(self, delivery: Delivery) -> None:
         """Note that a delivery is tried. Once it failed while others got through, that says nothing of the sink."""
         if self.trying_since is None and delivery.number not in self.own_trouble:
             self.trying_since = self._clock.running()
 
-    def failed(self, delivery: Delivery, answer: str) -> None:
-        """Note that a delivery was tried and has not got through."""
-        self.answer, self.has_failed = answer, True
-        if delivery.attempts and self.through_at > delivery.tried_at:
-            self.own_trouble.add(delivery.number)
-        self.trying(delivery)
+    def answered(self, delivery: Delivery, result: SendResult, *, at: Micros) -> None:
+        """Note how an attempt at a delivery, or at a batch that begins with it, ended then (microseconds UTC, steady).
 
-    def got_through(self, at: Micros, answer: str) -> None:
-        """Note a success at that time (microseconds UTC, steady). A disabled sink stays disabled."""
-        self.answer, self.has_failed = answer, False
-        self.trying_since = None
-        self.through_at = at
-        if self.state == FAILING:
-            self.state = None
-
-    def gone(self, answer: str) -> None:
-        """Note that the receiver is gone for good."""
-        self.answer, self.has_failed = answer, True
-        self._served_s = self.clock_s()
-        self.state, self.disabled, self.held_until = DISABLED, True, LATEST
+        A disabled sink stays disabled. Of two pauses the one that ends later counts.
+        """
+        self.answer, self.has_failed = result.answer, not result.is_taken
+        if result.is_taken:
+            self.trying_since, self.through_at = None, at
+            self.state = None if self.state == FAILING else self.state
+        elif result.outcome is SendOutcome.GONE:
+            self._served_s = self.clock_s()
+            self.state = DISABLED
+        else:
+            if delivery.attempts and self.through_at > delivery.tried_at:
+                self.own_trouble.add(delivery.number)
+            self.trying(delivery)
+        if result.outcome is SendOutcome.BUSY:
+            until = Monotonic(self._clock.monotonic() + result.retry_after_s)
+            self.paused_until = max(self.paused_until, until)
 
     def enable(self) -> None:
         """Send again to a receiver that was gone: it fails until a success shows that it is there."""
-        if self.disabled:
-            self.state, self.disabled, self.held_until = FAILING, False, self.paused_until
+        if self.state == DISABLED:
+            self.state = FAILING
             self._served_since = self._clock.running()
 
     def check(self) -> None:
@@ -142,48 +141,40 @@ class SinkReporter:
     `reported` is the state that they know of. `report_dead` is to be called at `report_dead_at` (monotonic seconds).
     """
 
-    def __init__(self, state: SinkState, record: SinkRecord, *, store: SinkStore, deps: WorkerDependencies) -> None:
+    def __init__(self, state: SinkState, record: SinkRecord, deps: WorkerDependencies) -> None:
         """Take what the state began with as recorded, and warn if the sink is disabled."""
         self._state = state
-        self._store = store
+        self._name = deps.store.lease.name
         self._deps = deps
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         self._dead_reported_until = record.dead_from
         self._remedies: dict[str, str] = {}  # by answer
         self.note_dead()  # a killed process may not have reported its last ones
         deps.metrics.up.set(record.state is None)
-        if state.disabled:
+        if state.state == DISABLED:
             note = "it answered 410 Gone, so deliveries wait; enable it, or change its block in the configuration"
-            log.warning("sink.disabled", sink=store.lease.name, note=note)
+            log.warning("sink.disabled", sink=self._name, note=note)
 
     async def report(self) -> None:
         """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""
-        state, answer, lease = self._state.state, self._state.answer, self._store.lease
+        state, answer = self._state.state, self._state.answer
         type_ = _EVENT_TYPES[state]
-        entry, problem = self._deps.events.of_source(
-            type_,
-            sink_source(lease.name),
-            {"sink": lease.name, "answer": answer},
-            self._problem,
-            after=self._sequence,
-            at=self._deps.clock.now(),
-            but=lease.name,
-        )
+        entry, problem = self._event(type_, {"answer": answer}, self._problem)
         problems = () if problem is None else (problem,)
-        change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)
-        await self._store.record(change)
+        change = SourceChange(self._deps.store.lease, self._sequence, entry.event.sequence, state, (entry,), problems)
+        await self._deps.store.record(change)
         self.reported, self._sequence = state, change.sequence
         self._problem = problem.problem if problem is not None and state else None
         self._deps.metrics.reported(type_, well=state is None, answer=answer)
-        (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
+        (log.info if state is None else log.warning)(type_.value, sink=self._name, answer=answer)
 
     async def remind(self, openings: Sequence[SentOpening], *, due_at: Micros) -> None:
         """Record a reminder of these problems to the sink, due at that moment; it speaks of the first.
 
         Raises `StoreError`.
         """
-        name, at = self._store.lease.name, self._deps.clock.now()
-        entry = self._deps.events.reminder(openings[0], sink=name, after=self._sequence, at=at)
+        at = self._deps.clock.now()
+        entry = self._deps.events.reminder(openings[0], sink=self._name, after=self._sequence, at=at)
         await self._record(entry, {each.problem.id: due_at for each in openings})
 
     def note_remedy(self, result: SendResult) -> None:
@@ -198,22 +189,29 @@ class SinkReporter:
 
     async def report_dead(self) -> None:
         """Record `delivery.dead` for the other sinks, if there are new dead letters. Raises `StoreError`."""
-        now, name = self._deps.clock.steady_us(), self._store.lease.name
-        if dead := await self._store.dead_since(self._dead_reported_until):
+        now = self._deps.clock.steady_us()
+        if dead := await self._deps.store.dead_since(self._dead_reported_until):
             newest = {"type": dead.type, "id": str(UUID(bytes=dead.event_id)), "answer": dead.answer}
-            data = {"sink": name, "count": dead.dead_count, "newest": newest, "answer": dead.answer}
+            data = {"count": dead.dead_count, "newest": newest, "answer": dead.answer}
             data["remedy"] = self._remedies.get(dead.answer) or None
-            at, after = self._deps.clock.now(), self._sequence
-            entry, _ = self._deps.events.of_source(
-                EventType.DELIVERY_DEAD, sink_source(name), data, None, after=after, at=at, but=name
-            )
+            entry, _ = self._event(EventType.DELIVERY_DEAD, data, None)
             await self._record(entry, {})
             self._dead_reported_until = now
         self.report_dead_at = LATEST
 
+    def _event(self, type_: EventType, data: Json, problem: Problem | None) -> Reported:
+        """Make the sink's next event, for the other sinks."""
+        name, at = self._name, self._deps.clock.now()
+        data = {"sink": name, **data}
+        return self._deps.events.of_source(
+            type_, sink_source(name), data, problem, after=self._sequence, at=at, but=name
+        )
+
     async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:
         """Record an event that leaves the state of the sink as it is."""
-        lease, sequence = self._store.lease, entry.event.sequence
-        await self._store.record(SourceChange(lease, self._sequence, sequence, self.reported, (entry,), (), reminders))
+        lease, sequence = self._deps.store.lease, entry.event.sequence
+        await self._deps.store.record(
+            SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)
+        )
         self._sequence = sequence
         self._deps.metrics.events.labels(entry.event.type).inc()

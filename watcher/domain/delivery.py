@@ -121,3 +121,16 @@ class Delivery:
     def content(self) -> Json:
         """The event, read from its body once for all who look into it: they change nothing of it."""
         return json.loads(self.body)  # type: ignore[no-any-return] # an event is an object
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """How one delivery stands after an attempt, or after a silence kept it back.
+
+    `answer` is a word or code. With `tried` the receiver may have got it.
+    """
+
+    delivery: Delivery
+    state: DeliveryState
+    answer: str | None = None
+    tried: bool = True

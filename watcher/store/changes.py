@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
-from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
+from watcher.domain.delivery import AttemptRecord, Delivery, ProblemMessage
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.history import EndedExecution
@@ -100,19 +100,6 @@ class BackoffState:
 
     pause_s: float | None = None
     failing_for_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
-    """How one delivery stands after an attempt, or after a silence kept it back.
-
-    `answer` is a word or code. With `tried` the receiver may have got it.
-    """
-
-    delivery: Delivery
-    state: DeliveryState
-    answer: str | None = None
-    tried: bool = True
 
 
 Trial = Literal["never_tried", "tried_longest_ago"]

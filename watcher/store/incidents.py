@@ -9,11 +9,10 @@ from uuid import UUID, uuid5
 
 from sqlalchemy import Connection, text
 
-from watcher.domain.delivery import TAKEN
+from watcher.domain.delivery import TAKEN, AttemptRecord
 from watcher.domain.envelope import NAMESPACE
 from watcher.domain.problems import Incident, IncidentProblem
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import AttemptRecord
 from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 

@@ -319,7 +319,6 @@ class GroupWork:
         self.turns: list[Turn] = []
         self.leases: set[Lease] = set()
         self.sources: set[Source] = set()
-        self.sinks: set[str] = set()  # that something is recorded for
         self.size = Writing.NOTHING
         for item in items:
             owner = Source(item.lease.kind, item.lease.name)
@@ -344,7 +343,6 @@ class GroupWork:
                         self.sources.add(its_pipeline)
                     self.changes.append((change, owner, its_pipeline))
                     for entry in change.entries:
-                        self.sinks.update(entry.sinks)
                         self.sources.update(map(sink, entry.sinks))
 
 

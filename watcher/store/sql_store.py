@@ -20,7 +20,7 @@ from watcher.domain.errors import StoreError
 from watcher.domain.snapshots import AccountSnapshot, SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.store.changes import Lease, Taken, Turn
+from watcher.store.changes import Lease, Taken
 from watcher.store.database import Database, DatabaseFault
 from watcher.store.recording import GroupWork, Item, Outbox, SmallWrite, Writing, write_group
 from watcher.store.sources import Source, SourceNumbers
@@ -55,12 +55,6 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
-
-Taker = Callable[[], tuple[Turn, Callable[[Taken | None], None]] | None]
-"""Asked right before something is recorded for a sink: what its worker takes with it, and whom that is handed to.
-
-`None` is handed over if nothing was written; it is asked for nothing while the worker has something else to do.
-"""
 
 
 class StoreMonitor:
@@ -126,7 +120,6 @@ class SqlStore:
         self.outbox = Outbox(SourceNumbers(database.write))
         lost = partial(asyncio.get_running_loop().call_soon_threadsafe, self._leases_lost)
         self.leases = database.leases(self._watched, on_lost=lost)
-        self.takers: dict[str, Taker] = {}  # by sink: who takes at once what is recorded for it here
         self.wakes: dict[str, Callable[[], None]] = {}  # by sink: who looks for what was recorded, here or elsewhere
         self.on_recorded = database.shared(self._wake)
         self.database = database
@@ -233,11 +226,6 @@ class SqlStore:
         await self._write_group(group[middle:])
 
     async def _write_work(self, work: GroupWork) -> tuple[set[str], dict[int, Taken]]:
-        handing_over: list[tuple[Turn, Callable[[Taken | None], None]]] = []
-        for name in work.sinks & self.takers.keys():
-            if (offer := self.takers[name]()) is not None:
-                handing_over.append(offer)
-                work.turns.append(offer[0])
         # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
         is_read = work.size is Writing.NOTHING and not self.exclusive
 
@@ -246,19 +234,11 @@ class SqlStore:
                 self.leases.check(connection, work.leases)
             return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
 
-        try:
-            if not work.sources <= self.outbox.numbers.keys():
-                await self.outbox.numbers.provide(work.sources)
-            names, taken = await (self.database.read if is_read else self.database.write)(write)
-        except BaseException:
-            for _, hand_over in handing_over:
-                hand_over(None)
-            raise
+        if not work.sources <= self.outbox.numbers.keys():
+            await self.outbox.numbers.provide(work.sources)
+        result = await (self.database.read if is_read else self.database.write)(write)
         self.monitor.wrote(work.size)
-        for turn, hand_over in handing_over:
-            hand_over(taken.get(id(turn)))
-            names.discard(turn.lease.name)
-        return names, taken
+        return result
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         if self._closed:

@@ -15,6 +15,7 @@ from stores import claim, held, operator_of
 from structlog.testing import capture_logs
 from supervision import LONG_S, A, B, Setup, Slowly, set_up
 from virtual import FakeClock
+from worker_rig import in_flight
 
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, StoreError
@@ -352,5 +353,5 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
 
 
 async def until_answered(worker: DeliveryWorker) -> None:
-    while worker._sending:
-        await asyncio.wait(worker._sending)
+    while in_flight(worker):
+        await asyncio.wait(in_flight(worker))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pager_rig import PagerRig
 from stores import backlog_of, operator_of, upkeep
-from worker_rig import DELIVERED, FAILED, REFUSED, RULES
+from worker_rig import DELIVERED, FAILED, REFUSED, RULES, in_flight
 
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS
@@ -187,12 +187,12 @@ async def test_while_one_request_is_under_way_no_other_goes_for_the_same_inciden
     three = await pager.opens("three")
     pager.clock.passed_s += 11
     await pager.worker.tick()
-    assert len(pager.worker._sending) == 1
+    assert len(in_flight(pager.worker)) == 1
     for name, problem in (("one", one), ("two", two)):
         await pager.closes(name, problem)
         pager.clock.passed_s += 2
         await pager.worker.tick()
-        assert len(pager.worker._sending) == 1
+        assert len(in_flight(pager.worker)) == 1
     answer.set_result(None)
     await pager.later(5)
     await pager.closes("three", three)

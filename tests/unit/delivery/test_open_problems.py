@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from stores import operator_of
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, RULES, Rig
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, RULES, Rig, in_flight
 
 from watcher.delivery.open_problems import REMINDED_COUNT
 from watcher.domain.errors import LeaseExpiredError
@@ -344,7 +344,7 @@ async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_clos
     for _ in range(5):
         rig.clock.passed_s += 1
         await rig.worker.tick()
-        while len(under_way := rig.worker._sending) > 1:
+        while len(under_way := in_flight(rig.worker)) > 1:
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
     assert [each.type for each in rig.sink.sent] == ["problem.reminder"]
     answered.set_result(DELIVERED)

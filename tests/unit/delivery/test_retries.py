@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from worker_rig import HASTY, FakeClock
 
-from watcher.delivery.retries import failed
+from watcher.delivery.retries import records_of
 from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
@@ -31,6 +31,14 @@ def delivery(number: int = 1, *, attempts: int = 0, tried_at: Micros = NEVER) ->
     return Delivery("ops", number, b"", UUID(int=1), "", b"", NEVER, NEVER, attempts=attempts, tried_at=tried_at)
 
 
+def answered(
+    sink: SinkState, clock: FakeClock, answer: str = "503", *, of: Delivery | None = None, pause_s: float = 0.0
+) -> None:
+    outcome = SendOutcome.DELIVERED if answer in {"204", "written"} else SendOutcome.RETRY
+    result = SendResult(SendOutcome.BUSY if pause_s else outcome, answer, pause_s)
+    sink.answered(of or delivery(), result, at=clock.steady_us())
+
+
 def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None:
     clock.passed_s += seconds
     sink.check()
@@ -46,10 +54,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
 ) -> None:
     sink = sink_state(clock)
     for answer in came:
-        if answer == "written":
-            sink.got_through(clock.steady_us(), answer)
-        else:
-            sink.failed(delivery(), answer)
+        answered(sink, clock, answer)
     sink.trying(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported
@@ -66,9 +71,8 @@ def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for
 def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails(clock: FakeClock) -> None:
     sink = sink_state(clock)
     assert sink.backoff() == NO_BACKOFF
-    sink.failed(delivery(), "503")
-    sink.pause(100)
-    sink.pause(90)
+    answered(sink, clock, pause_s=100)
+    answered(sink, clock, pause_s=90)
     clock.passed_s += 40
     assert sink.backoff() == BackoffState(60, 40)
     clock.passed_s += 460
@@ -78,18 +82,18 @@ def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_
 def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_is_settled(clock: FakeClock) -> None:
     sink, tried_at = sink_state(clock), clock.steady_us()
     clock.passed_s += 1
-    sink.got_through(clock.steady_us(), "204")
-    sink.failed(delivery(1, attempts=1, tried_at=tried_at), "503")
+    answered(sink, clock, "204")
+    answered(sink, clock, of=delivery(1, attempts=1, tried_at=tried_at))
     for _ in range(3):
         clock.passed_s += 600
         sink.trying(delivery(1, attempts=2, tried_at=clock.steady_us()))
-        sink.failed(delivery(1, attempts=2, tried_at=clock.steady_us()), "503")
+        answered(sink, clock, of=delivery(1, attempts=2, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 600) is None
-    sink.failed(delivery(2, attempts=1, tried_at=clock.steady_us()), "503")
+    answered(sink, clock, of=delivery(2, attempts=1, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 300) == "failing"
-    sink.got_through(clock.steady_us(), "204")
+    answered(sink, clock, "204")
     sink.own_trouble.discard(1)
-    sink.failed(delivery(1), "503")
+    answered(sink, clock, of=delivery(1))
     assert state_after(sink, clock, 300) == "failing"
 
 
@@ -98,9 +102,9 @@ def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_befor
     clock: FakeClock, attempts: int
 ) -> None:
     sink = sink_state(clock)
-    sink.got_through(clock.steady_us(), "204")
+    answered(sink, clock, "204")
     clock.passed_s += 1
-    sink.failed(delivery(1, attempts=attempts, tried_at=clock.steady_us()), "503")
+    answered(sink, clock, of=delivery(1, attempts=attempts, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 300) == "failing"
 
 
@@ -127,8 +131,9 @@ def after(
     clock = FakeClock()
     sink = SinkState(SinkRecord(0, None, 0.0, BackoffState()), clock=clock)
     clock.passed_s = waited_s
-    attempt = failed([delivery], result, rules, sink, at=at, took_s=waited_s, failures_before=0, jitter=lambda: jitter)
-    (record,) = attempt.records
+    (record,) = records_of(
+        [delivery], result, rules, sink, at=at, took_s=waited_s, failures_before=0, jitter=lambda: jitter
+    )
     return record.state, record.delivery.rejections, record.delivery.due_at / 1e6
 
 

@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from worker_rig import BUSY, DELIVERED, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, RULES, Rig, in_flight, name_of
 
-from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
+from watcher.delivery.in_flight import CONCURRENCY, UNSETTLED_COUNT
+from watcher.delivery.worker import REST_S
 from watcher.domain.delivery import Delivery
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult
@@ -108,7 +109,7 @@ async def test_what_waits_for_its_pace_goes_on_though_all_answers_came_at_once(r
     rig.woken = False
     for answer in answers[:]:
         answer.set_result(DELIVERED)
-    await asyncio.wait(set(rig.worker._sending))
+    await asyncio.wait(in_flight(rig.worker))
     assert rig.woken
     assert await rig.worker.tick() < 0.2
 

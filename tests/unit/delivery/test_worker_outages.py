@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, in_flight, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.sinks.protocol import SendOutcome, SendResult
@@ -238,8 +238,8 @@ async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -
     rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
     await rig.record(*"abcdefg")
     await rig.worker.tick()
-    while len(rig.worker._sending) > 1:
-        await asyncio.wait(rig.worker._sending, return_when=asyncio.FIRST_COMPLETED)
+    while len(in_flight(rig.worker)) > 1:
+        await asyncio.wait(in_flight(rig.worker), return_when=asyncio.FIRST_COMPLETED)
     slow.set_result(DELIVERED)
     back(rig)
     sent = await rig.go_for(65)

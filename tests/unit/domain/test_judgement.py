@@ -6,11 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from watcher.delivery.judgement import AFTER, OVER, judge
-from watcher.domain.delivery import Delivery, DeliveryState, Part
+from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, Part
+from watcher.domain.judgement import AFTER, OVER, Receiver, judge
 from watcher.domain.routing import Silence
 from watcher.domain.timestamps import Micros, to_us
-from watcher.store.changes import AttemptRecord
 
 AT = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 NOW = to_us(AT)
@@ -35,9 +34,8 @@ SILENCE = Silence(AT - timedelta(hours=1), AT + timedelta(hours=1))
 def judged(
     delivery: Delivery, *silences: Silence, after_min: int = 0, keeps_state: bool = False, owned_min: int = 60
 ) -> Delivery | AttemptRecord:
-    owned_from = Micros(NOW - owned_min * MINUTE_US)
-    after_us = after_min * MINUTE_US
-    return judge(delivery, silences, keeps_state=keeps_state, after_us=after_us, owned_from=owned_from, at=AT, now=NOW)
+    receiver = Receiver(keeps_state, after_min * MINUTE_US, Micros(NOW - owned_min * MINUTE_US))
+    return judge(delivery, receiver, silences, at=AT, now=NOW)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,12 @@
 """The judgement of one delivery right before it is sent: send it whole or in part, postpone it, or silence it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from watcher.domain.delivery import Delivery, DeliveryState, Part
+from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, Part
 from watcher.domain.routing import Silence, is_over, part_to_send
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import AttemptRecord
 
 ACKNOWLEDGEMENT_CHECK_S = 60.0
 """Interval of the check whether a problem is still acknowledged, while its opening waits for that to end."""
@@ -19,26 +18,31 @@ OVER = "over"
 """The answer of a delivery that is not sent because its problem has closed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Whom deliveries are judged for: whether it `keeps_state`, and for how long an opening waits from its recording.
+
+    The sink has been owned by this process since `owned_from`.
+    """
+
+    keeps_state: bool
+    after_us: int
+    owned_from: Micros
+
+
 def judge(
-    delivery: Delivery,
-    silences: Sequence[Silence],
-    *,
-    keeps_state: bool,
-    after_us: int,
-    owned_from: Micros,
-    at: datetime,
-    now: Micros,
+    delivery: Delivery, receiver: Receiver, silences: Sequence[Silence], *, at: datetime, now: Micros
 ) -> Delivery | AttemptRecord:
     """Return the delivery as it is to be sent; else the record that postpones or silences it.
 
-    The receiver may `keep state`. An opening waits `after_us` from its recording, then while its problem is
-    acknowledged. The sink has been owned since `owned_from`. It is `at` by the wall clock, `now` by the steady one.
+    It is `at` by the wall clock, `now` by the steady one.
     """
+    after_us, keeps_state = receiver.after_us, receiver.keeps_state
     is_deferred = after_us > 0 and delivery.opens and not (delivery.attempts or delivery.replayed)
     # A previous owner may have sent it and was killed before it settled that; not if a silence had kept it back and
     # this owner released it. A replayed delivery was a dead letter, so it was tried before.
     could_go_at = max(delivery.recorded_at + (after_us if is_deferred else 0), delivery.tried_at)
-    may_be_sent = delivery.replayed or delivery.attempts > 0 or could_go_at < owned_from
+    may_be_sent = delivery.replayed or delivery.attempts > 0 or could_go_at < receiver.owned_from
 
     def silenced(answer: str | None) -> AttemptRecord:
         return AttemptRecord(replace(delivery, group_key=None), DeliveryState.SILENCED, answer, tried=may_be_sent)

@@ -1,0 +1,61 @@
+"""The deliveries of one sink that are being sent, and those that are answered and not yet settled."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from watcher.delivery.retries import Attempt
+from watcher.domain.delivery import Delivery
+from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
+
+CONCURRENCY = 16
+"""Most requests in flight per sink."""
+
+UNSETTLED_COUNT = 512
+"""Most deliveries that were begun and are not settled: a kill repeats no more."""
+
+SETTLE_AFTER_S = 0.01
+"""An answer waits this long for others, which are settled with it: a commit less each."""
+
+
+class InFlight:
+    """The deliveries of one sink that were begun and are not settled.
+
+    `sending` has those of each request under way. `unsettled` has the attempts whose outcome is not yet in the store,
+    those of deliveries that were postponed or silenced among them.
+    """
+
+    def __init__(self, *, by_incident: bool) -> None:
+        """Begin with none. Where deliveries go `by_incident`, that is an ordering key, too."""
+        self.sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
+        self.unsettled: list[Attempt] = []
+        self._by_incident = by_incident
+
+    @property
+    def free_count(self) -> int:
+        """How many more deliveries may be begun."""
+        if len(self.sending) >= CONCURRENCY:
+            return 0
+        begun_count = sum(map(len, self.sending.values())) + sum(len(each.records) for each in self.unsettled)
+        return max(0, UNSETTLED_COUNT - begun_count)
+
+    def settle_at(self, *, next_at: Monotonic) -> Monotonic:
+        """Return when to settle what was answered: with later answers, if something is sent soon: next at `next_at`."""
+        if not self.unsettled:
+            return LATEST
+        until = Monotonic(self.unsettled[0].at + SETTLE_AFTER_S)
+        return until if self.sending or next_at <= until else EARLIEST
+
+    def going_keys(self, ready: Iterable[Sequence[Delivery]]) -> frozenset[bytes]:
+        """Return the ordering keys of the deliveries that are ready or being sent."""
+        return self._keys(chain.from_iterable((*ready, *self.sending.values())))
+
+    def unsettled_keys(self) -> frozenset[bytes]:
+        """Return the ordering keys of the deliveries that are answered, postponed or silenced, and not settled."""
+        return self._keys(record.delivery for attempt in self.unsettled for record in attempt.records)
+
+    def _keys(self, deliveries: Iterable[Delivery]) -> frozenset[bytes]:
+        if not self._by_incident:
+            return frozenset(each.lane for each in deliveries)
+        both = ((each.lane, each.incident.key.bytes if each.incident else each.lane) for each in deliveries)
+        return frozenset(chain.from_iterable(both))

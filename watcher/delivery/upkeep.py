@@ -1,0 +1,127 @@
+"""The upkeep of one sink: gives up old deliveries, releases silenced openings, and saves how the sink stands."""
+
+import asyncio
+from collections.abc import Collection
+from typing import NamedTuple
+
+import structlog
+
+from watcher.delivery.sink_state import DISABLED, SinkReporter, SinkState, WorkerDependencies
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.routing import Silence
+from watcher.domain.snapshots import SinkSnapshot
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
+from watcher.runtime.pacing import doubling
+
+GIVE_UP_EVERY_S = 60.0
+GIVE_UP_SHARE = 0.05
+"""Old deliveries are given up once in this time, and at least once in this share of `give_up_after`."""
+
+ALIVE_EVERY_S = 30.0
+"""How the sink stands is saved this often though it has not changed: it shows that the sink has an owner."""
+
+STORE_WAIT_S = 1.0
+STORE_WAIT_CAP_S = 30.0
+"""Wait after the first failure of the store, doubling up to the cap."""
+
+log = structlog.get_logger()
+
+
+class Standing(NamedTuple):
+    """What of a sink's state is saved: the end of its pause, whether it fails, and its own clock."""
+
+    paused_until: Monotonic
+    is_failing: bool
+    clock_s: float
+
+
+class StoreAccess:
+    """Lets one task at a time ask the store (`async with`), and leaves a store in trouble alone until `retry_at`.
+
+    A `StoreError` that may pass is noted and not raised.
+    """
+
+    def __init__(self, deps: WorkerDependencies) -> None:
+        """Take the store to be well."""
+        self.lock = asyncio.Lock()
+        self.retry_at = EARLIEST
+        self._failures_count = 0  # in a row
+        self._deps = deps
+
+    @property
+    def takes_writes(self) -> bool:
+        """Whether what is sent now can be settled, as far as anybody knows."""
+        return not self._failures_count and self._deps.store.monitor.failing_since is None
+
+    async def __aenter__(self) -> None:
+        await self.lock.acquire()
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        self.lock.release()
+        if error is None:
+            self._failures_count = 0
+        # Another owner, or a store that cannot be used: neither will pass.
+        if not isinstance(error, StoreError) or isinstance(error, OwnershipLostError | StoreUnusableError):
+            return False
+        self._failures_count += 1
+        wait_s = doubling(self._failures_count, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
+        self.retry_at = Monotonic(self._deps.clock.monotonic() + wait_s)
+        return True
+
+
+class Upkeep:
+    """What is due for one sink now and then.
+
+    `released_under` are the silences when openings were last released, `saved` is how the sink stood when that was
+    saved.
+    """
+
+    def __init__(self, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
+        """Take the state that was loaded as saved."""
+        self.released_under: tuple[Silence, ...] | None = None
+        self._state = state
+        self._reporter = reporter
+        self._deps = deps
+        self.saved = self.standing()
+        self._give_up_at = EARLIEST
+        self._snapshot: SinkSnapshot | None = None
+        self._snapshot_at = EARLIEST
+
+    def standing(self) -> Standing:
+        """Return what of the sink's state outlasts this process."""
+        return Standing(self._state.paused_until, self._state.trying_since is not None, self._state.clock_s())
+
+    def is_unsaved(self, *, with_clock: bool = False) -> bool:
+        """Return whether a pause or a failing has begun or ended since that was saved, or the sink's clock went on."""
+        now = self.standing()
+        return now != (self.saved if with_clock else self.saved._replace(clock_s=now.clock_s))
+
+    async def release(self, silences: tuple[Silence, ...]) -> None:
+        """Make openings due again that no silence keeps back any more. Raises `StoreError`."""
+        await self._deps.store.release()
+        self.released_under = silences
+
+    async def give_up(self, *, skip: Collection[bytes]) -> int:
+        """Make dead letters of deliveries that waited too long, but of no ordering key in `skip`; return how many."""
+        now, store, rules = self._deps.clock.monotonic(), self._deps.store, self._deps.rules
+        after_s = rules.give_up_after_s
+        if after_s is None or self._state.state == DISABLED or now < self._give_up_at:
+            return 0
+        self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
+        count = await store.give_up(
+            clock_s=self._state.clock_s(), after_s=after_s, skip=skip, group_wait_us=rules.group_wait_us
+        )
+        if count:
+            self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)
+            log.warning("deliveries.died", sink=store.lease.name, count=count, why="give_up_after has passed")
+            self._reporter.note_dead()
+        return count
+
+    async def save_snapshot(self, next_try_at: Micros | None) -> None:
+        """Let everybody know how the sink stands, if that has changed or was not saved for long."""
+        state, now = self._state, self._deps.clock.monotonic()
+        snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, state.has_failed)
+        if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:
+            await self._deps.store.save_snapshot(snapshot)
+            self._snapshot, self._snapshot_at = snapshot, now
