@@ -14,37 +14,44 @@ CONCURRENCY = 16
 UNSETTLED_COUNT = 512
 """Most deliveries that were begun and are not settled: a kill repeats no more."""
 
-SETTLE_AFTER_S = 0.01
-"""An answer waits this long for others, which are settled with it: a commit less each."""
+SETTLE_AFTER_S = 0.1
+SETTLE_COUNT = 64
+"""Longest time that an answer waits for later ones, and most answers, that are settled together: a commit less each."""
 
 
 class InFlight:
     """The deliveries of one sink that were begun and are not settled.
 
     `sending` has those of each request under way. `unsettled` has the attempts whose outcome is not yet in the store,
-    those of deliveries that were postponed or silenced among them.
+    those of deliveries that were postponed or silenced among them. `blocking` are the ordering keys for which other
+    deliveries waited when the store was last asked.
     """
 
     def __init__(self, *, by_incident: bool) -> None:
         """Begin with none. Where deliveries go `by_incident`, that is an ordering key, too."""
         self.sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self.unsettled: list[Attempt] = []
+        self.blocking: frozenset[bytes] = frozenset()
         self._by_incident = by_incident
 
     @property
     def free_count(self) -> int:
         """How many more deliveries may be begun."""
-        if len(self.sending) >= CONCURRENCY:
-            return 0
-        begun_count = sum(map(len, self.sending.values())) + sum(len(each.records) for each in self.unsettled)
-        return max(0, UNSETTLED_COUNT - begun_count)
+        return 0 if len(self.sending) >= CONCURRENCY else max(0, UNSETTLED_COUNT - self._begun_count())
 
-    def settle_at(self, *, next_at: Monotonic) -> Monotonic:
-        """Return when to settle what was answered: with later answers, if something is sent soon: next at `next_at`."""
+    def settle_at(self, *, next_at: Monotonic, can_take: bool) -> Monotonic:
+        """Return when to settle what was answered: together with later answers, if the next request goes out soon.
+
+        The next one is ready at `next_at`. If the worker `can_take` more, an answer that blocks another delivery is
+        settled at once.
+        """
         if not self.unsettled:
             return LATEST
         until = Monotonic(self.unsettled[0].at + SETTLE_AFTER_S)
-        return until if self.sending or next_at <= until else EARLIEST
+        is_full = len(self.unsettled) >= SETTLE_COUNT or self._begun_count() >= UNSETTLED_COUNT
+        is_blocking = can_take and not self.blocking.isdisjoint(self.unsettled_keys())
+        goes_on = self.sending or next_at <= until
+        return until if goes_on and not (is_full or is_blocking) else EARLIEST
 
     def going_keys(self, ready: Iterable[Sequence[Delivery]]) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are ready or being sent."""
@@ -53,6 +60,9 @@ class InFlight:
     def unsettled_keys(self) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are answered, postponed or silenced, and not settled."""
         return self._keys(record.delivery for attempt in self.unsettled for record in attempt.records)
+
+    def _begun_count(self) -> int:
+        return sum(map(len, self.sending.values())) + sum(len(each.records) for each in self.unsettled)
 
     def _keys(self, deliveries: Iterable[Delivery]) -> frozenset[bytes]:
         if not self._by_incident:

@@ -39,6 +39,11 @@ class Intake:
         """Whether nothing waits, as far as anybody knows."""
         return not (self.ready or self.is_unread) and self.next_due_at is None
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more is taken than is ready."""
+        return len(self.ready) < CONCURRENCY
+
     def due_s(self) -> float:
         """Return in how many seconds something may be due that is to be taken; infinity if nothing waits."""
         if self.is_unread:
@@ -55,8 +60,7 @@ class Intake:
         if self._breaker.is_open and not (self._breaker.is_trying or self.ready):
             trial = self._breaker.trial(self._deps.clock.monotonic())
         is_due = settles or self.due_s() <= 0 or not (self._deps.store.exclusive or self.ready)
-        has_room = trial is not None if self._breaker.is_open else is_due and len(self.ready) < CONCURRENCY
-        if not has_room:
+        if trial is None and (self._breaker.is_open or not (is_due and self.has_room)):
             return None
         rules = self._deps.rules
         return Take(

@@ -174,20 +174,16 @@ class CircuitBreaker:
     `failures_count` is that of failures in a row.
     """
 
-    def __init__(self, *, opens: bool = True) -> None:
-        """Start closed; one that never `opens` stays so."""
+    def __init__(self, failures_count: int, *, opens: bool, now: Monotonic) -> None:
+        """Go on after these failures since anything got through; a breaker that never `opens` stays closed."""
         self.is_open = False
         self.is_trying = False
         self._opens = opens
-        self.failures_count = 0
+        self.failures_count = failures_count
         self._waits_count = 0
         self._tried_from = EARLIEST
         self._never_tried_from = EARLIEST
-
-    def resume(self, failures_count: int, *, now: Monotonic) -> None:
-        """Go on from so many failures since anything got through, of an earlier life."""
-        self.failures_count = failures_count
-        if self._opens and failures_count >= FAILURES_COUNT:
+        if opens and failures_count >= FAILURES_COUNT:
             self._open(now)
 
     def trial_at(self) -> Monotonic:

@@ -86,6 +86,11 @@ class SinkState:
         """Until when nothing is sent (monotonic seconds)."""
         return LATEST if self.state == DISABLED else self.paused_until
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether something was tried, and nothing got through since."""
+        return self.trying_since is not None
+
     def clock_s(self) -> float:
         """Return for how long this sink has been served, in all; it stands still while it is disabled."""
         return self._served_s if self.state == DISABLED else self._served_s + self._clock.running() - self._served_since

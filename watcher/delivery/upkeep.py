@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Collection
-from typing import NamedTuple
 
 import structlog
 
@@ -26,14 +25,6 @@ STORE_WAIT_CAP_S = 30.0
 """Wait after the first failure of the store, doubling up to the cap."""
 
 log = structlog.get_logger()
-
-
-class Standing(NamedTuple):
-    """What of a sink's state is saved: the end of its pause, whether it fails, and its own clock."""
-
-    paused_until: Monotonic
-    is_failing: bool
-    clock_s: float
 
 
 class StoreAccess:
@@ -73,8 +64,8 @@ class StoreAccess:
 class Upkeep:
     """What is due for one sink now and then.
 
-    `released_under` are the silences when openings were last released, `saved` is how the sink stood when that was
-    saved.
+    `released_under` are the silences when openings were last released. `saved` is what is stored of the sink: whether
+    it is failing, and its own clock.
     """
 
     def __init__(self, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
@@ -83,19 +74,10 @@ class Upkeep:
         self._state = state
         self._reporter = reporter
         self._deps = deps
-        self.saved = self.standing()
+        self.saved = state.is_failing, state.clock_s()
         self._give_up_at = EARLIEST
         self._snapshot: SinkSnapshot | None = None
         self._snapshot_at = EARLIEST
-
-    def standing(self) -> Standing:
-        """Return what of the sink's state outlasts this process."""
-        return Standing(self._state.paused_until, self._state.trying_since is not None, self._state.clock_s())
-
-    def is_unsaved(self, *, with_clock: bool = False) -> bool:
-        """Return whether a pause or a failing has begun or ended since that was saved, or the sink's clock went on."""
-        now = self.standing()
-        return now != (self.saved if with_clock else self.saved._replace(clock_s=now.clock_s))
 
     async def release(self, silences: tuple[Silence, ...]) -> None:
         """Make openings due again that no silence keeps back any more. Raises `StoreError`."""

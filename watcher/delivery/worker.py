@@ -49,9 +49,8 @@ class DeliveryWorker:
         self._reporter = SinkReporter(self._state, record, deps)
         self._attempt_log = AttemptLog(self._reporter, deps)
         self._problems = OpenProblems(sink, self._state, self._reporter, deps)
-        self._breaker = CircuitBreaker(opens=deps.rules.breaks)
-        if record.backoff.failing_for_s is not None:
-            self._breaker.resume(record.failures_count, now=now)
+        failures_count = record.failures_count if self._state.is_failing else 0
+        self._breaker = CircuitBreaker(failures_count, opens=deps.rules.breaks, now=now)
         self._pacer = Pacer(deps.rules.rate_per_s, now=now)
         self._owned_from = deps.clock.steady_us()
         self._intake = Intake(self._breaker, deps)
@@ -94,7 +93,7 @@ class DeliveryWorker:
                     await self._problems.tick(now)
                 settles = now >= self._settle_at()
                 request = None if self._is_held(now) else self._intake.request(self._in_flight, settles=settles)
-                if request or settles or self._upkeep.is_unsaved():
+                if request or settles:
                     await self._turn(request)
                 if now >= self._reporter.report_dead_at:
                     await self._reporter.report_dead()
@@ -110,8 +109,8 @@ class DeliveryWorker:
         """
         if self._stopped or self._clock.monotonic() >= self._store.retry_at:
             async with self._store:
-                if self._stopped or not self._is_at_rest():
-                    await self._turn(None, saves_clock=True)
+                if self._stopped or not self._is_at_rest() or self._state.is_failing != self._upkeep.saved[0]:
+                    await self._turn(None, saves=True)
                     skip = self._in_flight.going_keys(self._intake.ready) | self._in_flight.unsettled_keys()
                     if not self._stopped and await self._upkeep.give_up(skip=skip):
                         self.wake()
@@ -151,22 +150,21 @@ class DeliveryWorker:
         await asyncio.gather(self._problems.cancel(), *under_way, return_exceptions=True)
         self._in_flight.sending.clear()
 
-    async def _turn(self, request: Take | None, *, saves_clock: bool = False) -> None:
+    async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
         """Settle what was answered, postponed or silenced, and take what is asked for: one transaction.
 
-        A pause or a failing that has begun or ended is saved with it; if it `saves_clock`, also how long the sink was
-        served.
+        How the sink is, and how long it was served, is saved with what is settled; with `saves` also alone.
         """
-        unsettled, standing = self._in_flight.unsettled.copy(), self._upkeep.standing()
-        is_unsaved = self._upkeep.is_unsaved(with_clock=saves_clock)
-        if not (unsettled or request or is_unsaved):
+        unsettled, now_saved = self._in_flight.unsettled.copy(), (self._state.is_failing, self._state.clock_s())
+        is_saved = bool(unsettled) or (saves and now_saved != self._upkeep.saved)
+        if not (is_saved or request):
             return
         turn = Turn(
             self._deps.store.lease,
             tuple(chain.from_iterable(each.records for each in unsettled)),
             tuple(message for each in unsettled if each.result for message in each.result.messages),
-            backoff=self._state.backoff() if is_unsaved else None,
-            clock_s=standing.clock_s if is_unsaved else None,
+            backoff=self._state.backoff() if is_saved else None,
+            clock_s=self._state.clock_s() if is_saved else None,
             calls_forward=any(each.closes_breaker for each in unsettled),
             group_wait_us=self._deps.rules.group_wait_us,
             take=request,
@@ -174,12 +172,13 @@ class DeliveryWorker:
         self._intake.is_unread &= request is None
         taken = await self._deps.store.record(turn)
         del self._in_flight.unsettled[: len(unsettled)]
-        if is_unsaved:
-            self._upkeep.saved = standing
+        if is_saved:
+            self._upkeep.saved = now_saved
         for attempt in unsettled:
             self._attempt_log.settled(attempt)
         if request and taken:
             self._intake.take_in(taken, request)
+            self._in_flight.blocking = taken.blocking
             if self._is_at_rest():
                 self._state.trying_since = None
         else:
@@ -291,7 +290,7 @@ class DeliveryWorker:
 
     def _settle_at(self) -> Monotonic:
         next_at = max(self._state.held_until, self._pacer.ready_at if self._intake.ready else LATEST)
-        return self._in_flight.settle_at(next_at=next_at)
+        return self._in_flight.settle_at(next_at=next_at, can_take=self._intake.has_room)
 
     def _next_try_at(self) -> Micros | None:
         """Return when the next attempt is due, if anything waits, for whoever looks at the sink."""

@@ -231,11 +231,12 @@ class Taken:
     """What may be sent now, each batch in one request, at most one delivery of a lane outside a batch.
 
     First what was never tried, then the others, in the order they came due. `next_due_at` is when more is due (`None`:
-    nothing waits).
+    nothing waits). `blocking` are the ordering keys, of these and of those that were skipped, for which others wait.
     """
 
     batches: Sequence[Sequence[Delivery]]
     next_due_at: Micros | None
+    blocking: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

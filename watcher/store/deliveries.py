@@ -69,7 +69,11 @@ EARLIER = (  # found by the lane
 # Not IS NULL: PostgreSQL estimates that one row in 200 has it, and expects to read very many rows to find a few.
 IS_HEAD = f"delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND coalesce({EARLIER}, 0) <= 0"
 _OF_EVENT = ("event_id", "type", "account", "pipeline", "labels", "problem_id", "closes", "body")
-_AS_TAKEN = ", ".join(["delivery.*", *(f"event.{name}" for name in _OF_EVENT)])
+_IS_FOLLOWED = (
+    "EXISTS (SELECT 1 FROM delivery AS later WHERE later.sink_id + 0 = delivery.sink_id"
+    " AND later.lane = delivery.lane AND later.number > delivery.number AND later.state = 'waiting') AS is_followed"
+)
+_AS_TAKEN = ", ".join(["delivery.*", *(f"event.{name}" for name in _OF_EVENT), _IS_FOLLOWED])
 _HEADS = f"SELECT {_AS_TAKEN} FROM delivery JOIN event ON event.id = delivery.number WHERE {IS_HEAD}"
 _IN_TURN = f"{_HEADS} AND delivery.tried = %s ORDER BY delivery.due_at, delivery.recorded_at LIMIT :limit"
 _NEVER_TRIED = text(_IN_TURN % "false")
@@ -169,8 +173,9 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     else:
         trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
         heads = list(connection.execute(trial, of_sink))
+    blocking = {row.lane for row in heads if row.is_followed}
     if request.incidents is not None:
-        batches, heads = _take_incidents(connection, sink_id, heads, name=name, request=request)
+        batches, heads = _take_incidents(connection, sink_id, heads, name=name, request=request, blocking=blocking)
     for row in heads:
         if row.lane in request.skip or row.number in taken:
             continue
@@ -185,7 +190,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         batches.append([_completed(connection, sink_id, member, name=name, request=request) for member in members])
     if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
         next_due_at = heads[-1].due_at
-    return Taken(batches, next_due_at)
+    return Taken(batches, next_due_at, frozenset(blocking))
 
 
 def _may_go(row: AnyRow, request: Take) -> bool:
@@ -195,11 +200,12 @@ def _may_go(row: AnyRow, request: Take) -> bool:
 
 
 def _take_incidents(
-    connection: Connection, sink_id: int, heads: Iterable[AnyRow], *, name: str, request: Take
+    connection: Connection, sink_id: int, heads: Iterable[AnyRow], *, name: str, request: Take, blocking: set[bytes]
 ) -> tuple[list[list[Delivery]], list[AnyRow]]:
     """Return a batch for each incident of which something may go, with all that waits of it; and the other heads.
 
-    What is new of an incident goes at once, also where an earlier delivery of it is yet to be tried again.
+    What is new of an incident goes at once, also where an earlier delivery of it is yet to be tried again. An incident
+    that is skipped although something of it may go is `blocking`.
     """
     rules, key = request.incidents, {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
     assert rules is not None
@@ -231,7 +237,9 @@ def _take_incidents(
                 incident_key = row.problem_id
         if incident_key is None:
             others.append(row)
-        elif incident_key not in request.skip:
+        elif incident_key in request.skip:
+            blocking.add(incident_key)
+        else:
             found.setdefault(incident_key, {})[row.number] = row
     if request.trial != "tried_longest_ago":
         for incident_key in connection.scalars(_INCIDENTS_WITH_NEWS, key).all():

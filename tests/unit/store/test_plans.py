@@ -131,6 +131,7 @@ def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) 
         "SEARCH delivery USING INDEX delivery_due (sink_id=? AND tried=?)",
         "SEARCH earlier USING COVERING INDEX delivery_lane (lane=? AND number<?)",
         "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)",
+        "SEARCH later USING COVERING INDEX delivery_lane (lane=? AND number>?)",
     ] * 2
 
 
