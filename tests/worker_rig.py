@@ -139,7 +139,7 @@ class FlakyStore:
             self._ask("settle")
         if isinstance(item, Turn) and item.take is not None:
             self._ask("take" if item.take.trial is None else "trial")
-        elif isinstance(item, Turn) and item.clock_s is not None:
+        elif isinstance(item, Turn) and not item.attempts:
             self._ask("save")
         return await self.inner.record(item)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from watcher.delivery.retries import Attempt
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 
 CONCURRENCY = 16
@@ -49,9 +49,13 @@ class InFlight:
             return LATEST
         until = Monotonic(self.unsettled[0].at + SETTLE_AFTER_S)
         is_full = len(self.unsettled) >= SETTLE_COUNT or self._begun_count() >= UNSETTLED_COUNT
-        is_blocking = can_take and not self.blocking.isdisjoint(self.unsettled_keys())
         goes_on = self.sending or next_at <= until
-        return until if goes_on and not (is_full or is_blocking) else EARLIEST
+        return until if goes_on and not (is_full or (can_take and self._is_blocking())) else EARLIEST
+
+    def frees_some(self) -> bool:
+        """Return whether something may be due once what was answered is settled."""
+        is_left = any(record.state is DeliveryState.WAITING for each in self.unsettled for record in each.records)
+        return is_left or self._is_blocking() or any(each.closes_breaker for each in self.unsettled)
 
     def going_keys(self, ready: Iterable[Sequence[Delivery]]) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are ready or being sent."""
@@ -60,6 +64,9 @@ class InFlight:
     def unsettled_keys(self) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are answered, postponed or silenced, and not settled."""
         return self._keys(record.delivery for attempt in self.unsettled for record in attempt.records)
+
+    def _is_blocking(self) -> bool:
+        return bool(self.blocking) and not self.blocking.isdisjoint(self.unsettled_keys())
 
     def _begun_count(self) -> int:
         return sum(map(len, self.sending.values())) + sum(len(each.records) for each in self.unsettled)

@@ -41,7 +41,7 @@ class Intake:
 
     @property
     def has_room(self) -> bool:
-        """Whether more is taken than is ready."""
+        """Whether so few are ready that more may be taken."""
         return len(self.ready) < CONCURRENCY
 
     def due_s(self) -> float:
@@ -50,16 +50,15 @@ class Intake:
             return 0.0
         return inf if self.next_due_at is None else (self.next_due_at - self._deps.clock.steady_us()) / 1e6
 
-    def request(self, in_flight: InFlight, *, settles: bool) -> Take | None:
+    def request(self, in_flight: InFlight, *, frees: bool) -> Take | None:
         """Return what to take now, if there is room for it and something may be due.
 
-        Where this turn `settles` something, what waited for that may be due; where other replicas record, too,
-        anything may.
+        Something may if this turn `frees` it, or where other replicas record, too.
         """
         trial = None
         if self._breaker.is_open and not (self._breaker.is_trying or self.ready):
             trial = self._breaker.trial(self._deps.clock.monotonic())
-        is_due = settles or self.due_s() <= 0 or not (self._deps.store.exclusive or self.ready)
+        is_due = frees or self.due_s() <= 0 or not (self._deps.store.exclusive or self.ready)
         if trial is None and (self._breaker.is_open or not (is_due and self.has_room)):
             return None
         rules = self._deps.rules

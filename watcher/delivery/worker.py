@@ -92,7 +92,8 @@ class DeliveryWorker:
                 if now >= self._problems.next_at and not self._is_held(now):
                     await self._problems.tick(now)
                 settles = now >= self._settle_at()
-                request = None if self._is_held(now) else self._intake.request(self._in_flight, settles=settles)
+                frees = settles and self._in_flight.frees_some()
+                request = None if self._is_held(now) else self._intake.request(self._in_flight, frees=frees)
                 if request or settles:
                     await self._turn(request)
                 if now >= self._reporter.report_dead_at:
@@ -156,6 +157,7 @@ class DeliveryWorker:
         How the sink is, and how long it was served, is saved with what is settled; with `saves` also alone.
         """
         unsettled, now_saved = self._in_flight.unsettled.copy(), (self._state.is_failing, self._state.clock_s())
+        frees_some = request is None and self._in_flight.frees_some()
         is_saved = bool(unsettled) or (saves and now_saved != self._upkeep.saved)
         if not (is_saved or request):
             return
@@ -179,10 +181,10 @@ class DeliveryWorker:
         if request and taken:
             self._intake.take_in(taken, request)
             self._in_flight.blocking = taken.blocking
-            if self._is_at_rest():
-                self._state.trying_since = None
         else:
-            self._intake.is_unread |= bool(unsettled)  # what they leave waiting, and what waited for them
+            self._intake.is_unread |= frees_some
+        if self._is_at_rest():
+            self._state.trying_since = None
 
     def _start(self) -> None:
         """Begin with what is ready, as far as pace, breaker and the bounds of what is in flight allow."""

@@ -186,6 +186,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         if row.group_key is not None:
             members = _members(connection, sink_id, row, request)
             groups.add(row.group_key)
+            blocking.update(member.lane for member in members if member.is_followed)
             taken.update(member.number for member in members)
         batches.append([_completed(connection, sink_id, member, name=name, request=request) for member in members])
     if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
@@ -256,6 +257,7 @@ def _take_incidents(
                 rows[row.number] = row
         incident = load_incident(connection, sink_id, incident_key)
         batch = [_completed(connection, sink_id, row, name=name, request=request) for _, row in sorted(rows.items())]
+        blocking.update(row.lane for row in rows.values() if row.is_followed)
         if batch:
             batches.append([replace(each, incident=incident) for each in batch])
     return batches, others

@@ -103,18 +103,16 @@ async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_h
         assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (attempts, state)
 
 
-@pytest.mark.parametrize(("result", "times"), [(DELIVERED, 0), (GONE, 1)])
-async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(
-    rig: Rig, result: SendResult, times: int
-) -> None:
+@pytest.mark.parametrize("result", [DELIVERED, GONE])
+async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(rig: Rig, result: SendResult) -> None:
     await rig.send("a", answer=result)
     for _ in range(10):
         await rig.go(5)
         await rig.worker.flush()
-    assert rig.store.asked["save"] == times
+    assert rig.store.asked["save"] == 0
 
 
-@pytest.mark.parametrize(("answer", "count"), [(FAILED, 1), (BUSY, 2)])  # a pause is written at once, too
+@pytest.mark.parametrize(("answer", "count"), [(FAILED, 0), (BUSY, 1)])  # what is settled has it written, too
 async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig, answer: SendResult, count: int) -> None:
     await rig.send(*"abcdefgh", answer=answer)
     await rig.go(1)
