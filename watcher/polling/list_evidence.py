@@ -94,7 +94,8 @@ class Evidence:
 
     Rows are `seen_on` the page that showed them first. `row_counts` are by page, `new` are the rows that no complete
     scan has found. `total` is the last that the API named, `highest_total` the highest, and `first_total` that of the
-    page from which all others are read: by then `first_new_count` new rows were found.
+    page from which all others are read: by then `first_new_count` new rows were found. `is_total_steady` until another
+    page names another one. New rows were on `new_pages_count` pages.
     """
 
     def __init__(self, memory: ListMemory) -> None:
@@ -106,6 +107,8 @@ class Evidence:
         self.total: int | None = None
         self.first_total: int | None = None
         self.first_new_count = 0
+        self.is_total_steady = True
+        self.new_pages_count = 0
         self.highest_total = 0
         self.answers_count = 0
         self.meets_known = False
@@ -128,9 +131,12 @@ class Evidence:
         """Take in the rows of a page. `unsettled` are the ids of those that are known, but no known rows."""
         rows, before, seen_count = reply.rows or (), self.total or 0, len(self.seen_on)
         unseen = {row.id for row in rows if self.seen_on.setdefault(row.id, number) == number}
-        self.new |= unseen.difference(known_rows, unsettled)
+        new = unseen.difference(known_rows, unsettled) - self.new
+        self.new |= new
+        self.new_pages_count += bool(new)
         self.meets_known |= bool(known_rows or unsettled)
         self.total = self.total if reply.total is None else reply.total
+        self.is_total_steady &= before == (self.total or 0)
         self.highest_total = max(self.highest_total, self.total or 0)
         is_apart = len(self.seen_on) - seen_count == len(rows)
         fell_count = max(0, before - (self.total or 0)) if is_apart else 0
@@ -138,13 +144,12 @@ class Evidence:
 
     def begin_here(self) -> None:
         """Note that all other pages are read from the last one on."""
-        self.first_total, self.first_new_count = self.total, len(self.new)
+        self.first_total, self.first_new_count, self.is_total_steady = self.total, len(self.new), True
 
     def came_count(self) -> int:
         """Return how many rows came since the first page was read, as far as this scan found them."""
         return min(len(self.new) - self.first_new_count, (self.total or 0) - (self.first_total or 0))
 
     def unshown_count(self) -> int:
-        """Return how many rows the list did not show, by a total that did not change while it was read."""
-        shown_count = len(self.seen_on) + self.unreadable_count
-        return (self.total or 0) - shown_count if self.total == self.first_total else 0
+        """Return how many rows of its total the list did not show."""
+        return (self.first_total or 0) - len(self.seen_on) - self.unreadable_count

@@ -14,14 +14,15 @@ class UnorderedReader:
     """Reads a list without an order: from page 1 to its end.
 
     `page` is the page to be read. `stalled_count` pages led no further, more than did. The list has `length` rows up to
-    the end of the last page that was judged. If it `shows_one_page` for all others nobody knows its end.
+    the end of the last page that was judged. If it `shows_one_page` for all others nobody knows its end. It
+    `contradicts_memory` where known rows stand beyond the end of the last scan.
     """
 
     def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
         self.page = page
         self.stalled_count = 0
         self.length = 0
-        self.shows_one_page = False
+        self.shows_one_page = self.contradicts_memory = False
         self._memory = memory
         self._evidence = evidence
         self._previous: ScanPage | None = None  # the last one that had rows
@@ -155,6 +156,9 @@ class OldestFirstReader(UnorderedReader):
 
     def place(self, page: ScanPage) -> ScanPage | None:
         """As of any: nothing is judged before the last page is found, nor a page that is not full below it."""
+        is_after_end = self._memory.length is not None and page.number > self._first
+        if is_after_end and page.unseen_count and len(page.known_rows) == page.row_count:
+            self.contradicts_memory = True
         if not self._is_reading_back:
             last = self._last_page(self._look_at(page))
             if last is not None:
@@ -163,6 +167,9 @@ class OldestFirstReader(UnorderedReader):
                 self.length = self._memory.before(last.number) + last.row_count
                 self._go_to(last.number)
             return last
+        if not page.row_count:  # there are rows below it, so it has some
+            self.stalled_count += 1
+            return None
         return None if not self._is_full(page) and self._asks_again() else page
 
     def is_proven_by(self, page: ScanPage) -> bool:
@@ -201,10 +208,8 @@ class OldestFirstReader(UnorderedReader):
         return None
 
     def _is_beyond(self, page: ScanPage) -> bool:
-        """As of any, whichever page it repeats; so does one of known rows after the one where the list last ended."""
-        is_after_end = self._memory.length is not None and page.number > self._first
-        has_more = (self._evidence.total or 0) > self._memory.before(page.number)
-        return not (page.unseen_count or has_more) or (is_after_end and len(page.known_rows) == len(page.rows))
+        """Return whether a page lies beyond the end: it shows rows of other pages only."""
+        return not page.unseen_count
 
     def _leads_on(self, page: ScanPage) -> bool:
         """Return whether a page leads further: none does while the list may grow faster than its end is looked for."""

@@ -13,7 +13,7 @@ from watcher.domain.event import GapReason
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
 from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage, dated
-from watcher.polling.list_readers import READERS, UnorderedReader
+from watcher.polling.list_readers import READERS, SURE_AFTER, UnorderedReader
 from watcher.polling.sort_order import Order
 
 SETTLED_AFTER_US = 15_000_000
@@ -145,6 +145,9 @@ class Scan:
                 return None
             self._reader = READERS[self.order](memory, self._evidence, page.number)
         placed = self._reader.place(page)
+        if self._reader.contradicts_memory:
+            memory.length = None
+            return ScanResult(unconfirmed="longer than known")
         if self._reader.stalled_count >= memory.pages_at_most:
             gap = GapReason.UNORDERED if self.order is None else GapReason.OUTRUN
             return ScanResult(gap, self.unread_count(), unconfirmed="outrun")
@@ -223,12 +226,21 @@ class Scan:
         return self._checked()
 
     def _checked(self) -> ScanResult:
-        """Return that everything was seen, unless the list says that it has more rows than it showed."""
+        """Return that everything was seen, and what speaks against it."""
+        evidence, is_first = self._evidence, not self._cursor.complete_at
         if self._skips_old:
             return ScanResult(GapReason.LOOKBACK)
-        unshown_count = self._evidence.unshown_count() if self.memory.total is None else self._missing_count
-        if self.is_whole and (unshown_count > 0 or (self._reader.shows_one_page and not self._evidence.total)):
-            return ScanResult(GapReason.UNORDERED, max(0, unshown_count) or None, unconfirmed="fewer than said")
+        if self.is_whole and self._reader.shows_one_page and not evidence.total:
+            return ScanResult(GapReason.UNORDERED, unconfirmed="one page for all")
+        unshown_count = evidence.unshown_count() if self.memory.total is None else self._missing_count
+        if self.is_whole and unshown_count > 0:
+            gap = GapReason.UNORDERED if evidence.is_total_steady else None
+            return ScanResult(gap, unshown_count, unconfirmed="fewer than said")
+        if self.is_whole and is_first and not evidence.seen_on:
+            return ScanResult(unconfirmed="perhaps not all")
+        is_unsaid = not evidence.highest_total and evidence.new_pages_count > 1
+        if is_unsaid and not is_first and evidence.new - self.memory.unconfirmed_new:
+            return ScanResult(unconfirmed="nothing says how many")
         return ScanResult()
 
     def _explains_emptiness(self) -> bool:
@@ -258,6 +270,8 @@ class Scan:
             confirmation.reason, confirmation.count, confirmation.since_s = result.unconfirmed, 0, ran_s
             confirmation.is_explained = self._explains_emptiness()
         confirmation.count += 1
+        if result.gap is None:
+            return confirmation.count >= SURE_AFTER
         if self.is_whole:
             return confirmation.count >= lost_after and ran_s - confirmation.since_s >= lost_grace_s
         return confirmation.count > 1

@@ -447,7 +447,7 @@ GENERAL_ANSWERS: list[tuple[str, Callable[[], World], int, tuple[GapReason | Non
         GapReason.DELETED,
     ),
     ("its first page for those beyond the last", lambda: Around(lie="null"), 130, (None, None), None),
-    ("another order with each page", Turning, 100, (GapReason.UNORDERED, 50), None),
+    ("another order with each page", Turning, 100, (GapReason.UNORDERED, 50), GapReason.UNORDERED),
     ("new rows on each page", lambda: Endless(lie="null"), 0, (GapReason.OUTRUN, None), GapReason.OUTRUN),
 ]
 """What a list may show that no documentation says, with the gap of the first scan and of the one after 60 more rows."""
