@@ -23,14 +23,16 @@ class InFlight:
     """The deliveries of one sink that were begun and are not settled.
 
     `sending` has those of each request under way. `unsettled` has the attempts whose outcome is not yet in the store,
-    those of deliveries that were postponed or silenced among them. `blocking` are the ordering keys for which other
-    deliveries waited when the store was last asked.
+    those of deliveries that were postponed or silenced among them. Some of these may be due again: it `leaves_waiting`.
+    `blocking` are the ordering keys for which other deliveries waited when the store was last asked.
     """
 
     def __init__(self, *, by_incident: bool) -> None:
         """Begin with none. Where deliveries go `by_incident`, that is an ordering key, too."""
         self.sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self.unsettled: list[Attempt] = []
+        self.leaves_waiting = False
+        self._unsettled_count = 0  # deliveries
         self.blocking: frozenset[bytes] = frozenset()
         self._by_incident = by_incident
 
@@ -54,8 +56,22 @@ class InFlight:
 
     def frees_some(self) -> bool:
         """Return whether something may be due once what was answered is settled."""
-        is_left = any(record.state is DeliveryState.WAITING for each in self.unsettled for record in each.records)
-        return is_left or self._is_blocking() or any(each.closes_breaker for each in self.unsettled)
+        return self.leaves_waiting or self._is_blocking()
+
+    def add(self, attempt: Attempt) -> None:
+        """Take in an attempt that is to be settled. The first success after an outage calls all that waits forward."""
+        self.unsettled.append(attempt)
+        self._unsettled_count += len(attempt.records)
+        self.leaves_waiting |= attempt.closes_breaker
+        for record in attempt.records:
+            self.leaves_waiting |= record.state is DeliveryState.WAITING
+
+    def settled(self, count: int) -> None:
+        """Forget the first attempts, which are settled."""
+        left = self.unsettled[count:]
+        self.unsettled, self._unsettled_count, self.leaves_waiting = [], 0, False
+        for attempt in left:
+            self.add(attempt)
 
     def going_keys(self, ready: Iterable[Sequence[Delivery]]) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are ready or being sent."""
@@ -69,7 +85,7 @@ class InFlight:
         return bool(self.blocking) and not self.blocking.isdisjoint(self.unsettled_keys())
 
     def _begun_count(self) -> int:
-        return sum(map(len, self.sending.values())) + sum(len(each.records) for each in self.unsettled)
+        return sum(map(len, self.sending.values())) + self._unsettled_count
 
     def _keys(self, deliveries: Iterable[Delivery]) -> frozenset[bytes]:
         if not self._by_incident:

@@ -60,11 +60,11 @@ class WorkerDependencies:
 class SinkState:
     """The state of a sink as its attempts show it. Pure.
 
-    `paused_until` is the end of the last pause it asked for (monotonic seconds). `through_at` is when anything last got
-    through (micros UTC, steady; 0: not since the start), `answer` the last one to anything sent, `trying_since` since
-    when something was tried and nothing got through, by the clock of running time: time in which the process was
-    stopped does not count. Nothing is left to try: that is `None`, for last week's dead letter does not make today's
-    first failure a long one.
+    `paused_until` is the end of the last pause it asked for, and nothing is sent before `held_until` (monotonic
+    seconds). `through_at` is when anything last got through (micros UTC, steady; 0: not since the start), `answer` the
+    last one to anything sent, `trying_since` since when something was tried and nothing got through, by the clock of
+    running time: time in which the process was stopped does not count. Nothing is left to try: that is `None`, for last
+    week's dead letter does not make today's first failure a long one.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
@@ -72,6 +72,7 @@ class SinkState:
         backoff = record.backoff
         self.state = record.state
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
+        self.held_until = LATEST if self.state == DISABLED else self.paused_until
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self.has_failed = backoff.failing_for_s is not None  # and nothing got through since then
@@ -80,11 +81,6 @@ class SinkState:
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
         self.trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
-
-    @property
-    def held_until(self) -> Monotonic:
-        """Until when nothing is sent (monotonic seconds)."""
-        return LATEST if self.state == DISABLED else self.paused_until
 
     @property
     def is_failing(self) -> bool:
@@ -111,13 +107,14 @@ class SinkState:
 
         A disabled sink stays disabled. Of two pauses the one that ends later counts.
         """
-        self.answer, self.has_failed = result.answer, not result.is_taken
-        if result.is_taken:
+        is_taken = result.is_taken
+        self.answer, self.has_failed = result.answer, not is_taken
+        if is_taken:
             self.trying_since, self.through_at = None, at
             self.state = None if self.state == FAILING else self.state
         elif result.outcome is SendOutcome.GONE:
             self._served_s = self.clock_s()
-            self.state = DISABLED
+            self.state, self.held_until = DISABLED, LATEST
         else:
             if delivery.attempts and self.through_at > delivery.tried_at:
                 self.own_trouble.add(delivery.number)
@@ -125,11 +122,12 @@ class SinkState:
         if result.outcome is SendOutcome.BUSY:
             until = Monotonic(self._clock.monotonic() + result.retry_after_s)
             self.paused_until = max(self.paused_until, until)
+            self.held_until = max(self.held_until, until)
 
     def enable(self) -> None:
         """Send again to a receiver that was gone: it fails until a success shows that it is there."""
         if self.state == DISABLED:
-            self.state = FAILING
+            self.state, self.held_until = FAILING, self.paused_until
             self._served_since = self._clock.running()
 
     def check(self) -> None:

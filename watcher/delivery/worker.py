@@ -7,7 +7,7 @@ ordering key is taken, so events of one execution, or of one problem, arrive in 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
+from operator import attrgetter
 from uuid import UUID
 
 import structlog
@@ -18,8 +18,8 @@ from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import Attempt, AttemptLog, CircuitBreaker, records_of
 from watcher.delivery.sink_state import DISABLED, SinkReporter, SinkState, WorkerDependencies
 from watcher.delivery.upkeep import StoreAccess, Upkeep
-from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState
-from watcher.domain.errors import LeaseExpiredError, OutputClosedError
+from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, ProblemMessage
+from watcher.domain.errors import LeaseExpiredError, OutputClosedError, StoreError
 from watcher.domain.judgement import Receiver, judge
 from watcher.domain.routing import Silence
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
@@ -32,6 +32,8 @@ REST_S = 10.0
 
 SHARED_REST_S = 1.0
 """The same where other replicas write to the store, as notifications get lost, and while the store takes no writes."""
+
+CLOSES_BREAKER = attrgetter("closes_breaker")
 
 log = structlog.get_logger()
 
@@ -156,24 +158,33 @@ class DeliveryWorker:
 
         How the sink is, and how long it was served, is saved with what is settled; with `saves` also alone.
         """
-        unsettled, now_saved = self._in_flight.unsettled.copy(), (self._state.is_failing, self._state.clock_s())
-        frees_some = request is None and self._in_flight.frees_some()
-        is_saved = bool(unsettled) or (saves and now_saved != self._upkeep.saved)
+        unsettled, frees_some = self._in_flight.unsettled.copy(), request is None and self._in_flight.frees_some()
+        now_saved = (self._state.is_failing, self._state.clock_s()) if unsettled or saves else self._upkeep.saved
+        is_saved = bool(unsettled) or now_saved != self._upkeep.saved
         if not (is_saved or request):
             return
+        records: list[AttemptRecord] = []
+        messages: list[ProblemMessage] = []
+        for attempt in unsettled:
+            records += attempt.records
+            messages += attempt.result.messages if attempt.result else ()
         turn = Turn(
             self._deps.store.lease,
-            tuple(chain.from_iterable(each.records for each in unsettled)),
-            tuple(message for each in unsettled if each.result for message in each.result.messages),
+            tuple(records),
+            tuple(messages),
             backoff=self._state.backoff() if is_saved else None,
             clock_s=self._state.clock_s() if is_saved else None,
-            calls_forward=any(each.closes_breaker for each in unsettled),
+            calls_forward=any(map(CLOSES_BREAKER, unsettled)),
             group_wait_us=self._deps.rules.group_wait_us,
             take=request,
         )
         self._intake.is_unread &= request is None
-        taken = await self._deps.store.record(turn)
-        del self._in_flight.unsettled[: len(unsettled)]
+        try:
+            taken = await self._deps.store.record(turn)
+        except StoreError:
+            self._intake.give_back()
+            raise
+        self._in_flight.settled(len(unsettled))
         if is_saved:
             self._upkeep.saved = now_saved
         for attempt in unsettled:
@@ -188,6 +199,8 @@ class DeliveryWorker:
 
     def _start(self) -> None:
         """Begin with what is ready, as far as pace, breaker and the bounds of what is in flight allow."""
+        if not self._intake.ready:
+            return
         is_stopped_by_breaker = self._breaker.is_open and self._intake.trial is None  # since it was taken
         if is_stopped_by_breaker or not (self._deps.is_trusted() and self._store.takes_writes):
             self._intake.give_back()
@@ -223,7 +236,7 @@ class DeliveryWorker:
             if each.problem is not None and each.opens and not judged.tried:
                 unsent[each.problem] = judged.answer
         if kept:
-            self._in_flight.unsettled.append(Attempt(now, kept))
+            self._in_flight.add(Attempt(now, kept))
             if silences != self._upkeep.released_under:  # they began since then, and may end before this is settled
                 self._upkeep.released_under = None
         if unsent and batch[0].incident is not None:  # it was read with these in it: it is to be read again
@@ -272,17 +285,19 @@ class DeliveryWorker:
             batch, result, rules, self._state, at=at, took_s=took_s, failures_before=count, jitter=jitter
         )
         self._state.answered(batch[0], result, at=at)
-        settled = (each.delivery.number for each in records if each.state is not DeliveryState.WAITING)
-        self._state.own_trouble.difference_update(settled)
+        if self._state.own_trouble:
+            settled = (each.delivery.number for each in records if each.state is not DeliveryState.WAITING)
+            self._state.own_trouble.difference_update(settled)
         self._breaker.answered(result.outcome, now=now, waited=trial == "tried_longest_ago")
         closes_breaker = result.is_taken and was_open
-        self._in_flight.unsettled.append(Attempt(now, records, result, closes_breaker))
+        self._in_flight.add(Attempt(now, records, result, closes_breaker))
         self._intake.is_unread |= was_open and not self._breaker.is_open
 
     # What is known
 
     def _silences(self) -> tuple[Silence, ...]:
-        return self._deps.silences.on(self.sink, at=self._clock.now())
+        silences = self._deps.silences
+        return silences.on(self.sink, at=self._clock.now()) if silences.all else ()
 
     def _is_held(self, now: Monotonic) -> bool:
         return self._stopped or now < self._state.held_until
@@ -291,6 +306,8 @@ class DeliveryWorker:
         return self._intake.is_empty and not (self._in_flight.sending or self._in_flight.unsettled)
 
     def _settle_at(self) -> Monotonic:
+        if not self._in_flight.unsettled:
+            return LATEST
         next_at = max(self._state.held_until, self._pacer.ready_at if self._intake.ready else LATEST)
         return self._in_flight.settle_at(next_at=next_at, can_take=self._intake.has_room)
 
