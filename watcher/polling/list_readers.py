@@ -18,6 +18,9 @@ class UnorderedReader:
     `contradicts_memory` where known rows stand beyond the end of the last scan.
     """
 
+    is_ordered = False
+    """Whether it goes by an order of the list."""
+
     def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
         self.page = page
         self.stalled_count = 0
@@ -114,6 +117,8 @@ class UnorderedReader:
 class NewestFirstReader(UnorderedReader):
     """Reads a list with the newest rows first: from page 1 until a page ends on a known row."""
 
+    is_ordered = True
+
     def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
         super().__init__(memory, evidence, page)
         self._oldest_at: Micros | None = None  # on the page that was read last
@@ -142,6 +147,8 @@ class OldestFirstReader(UnorderedReader):
     It begins at the page on which the list ended last, and goes on to the page that the total names, else in steps that
     double, until a page is not full. From a page beyond the end it goes back by halves.
     """
+
+    is_ordered = True
 
     def __init__(self, memory: ListMemory, evidence: Evidence, page: int | None = None) -> None:
         super().__init__(memory, evidence, memory.page_of((memory.length or 0) - 1) if page is None else page)

@@ -174,7 +174,7 @@ class Scan:
 
     @property
     def _is_ordered(self) -> bool:
-        return self.order is not None and not self.memory.ordering.is_uncertain
+        return self._reader.is_ordered and not self.memory.ordering.is_uncertain
 
     @property
     def _found(self) -> set[str]:

@@ -469,3 +469,19 @@ def test_what_no_documentation_says_is_read_or_is_a_gap(
     assert result
     assert result.gap is second, what
     assert second or not world.missing(world.rows), what
+
+
+def test_of_a_list_that_turns_over_while_it_is_read_nothing_is_missed_though_its_first_page_is_old() -> None:
+    world = World()
+    world.arrive(400)
+    for _ in range(9):
+        world.scan()
+        world.now += DAY
+    world.arrive(170)
+
+    def turn(pages: int) -> None:
+        world.order = Order.OLDEST
+
+    world.meanwhile = turn
+    assert world.scan() == ScanResult()
+    assert world.missing(world.rows) == []
