@@ -103,6 +103,8 @@ class AccountPoller:
             self._breaker.check(now)
             if (target := self._breaker.to_verify(now)) is not None:
                 self._poll_queue.put(target, due_at=min(target.due_at, now))
+        if not (self._registry.entries or self._registry.listings):  # no request shows that they suffice
+            self._breaker.budget.is_over = False
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()

@@ -169,8 +169,9 @@ class AccountCircuitBreaker:
         if is_ok or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self.failing_since = self._last_failure = None
             self.pause.nth = 0
-            if reply.sent_at >= self._unusable_from:
+            if self.unusable_for is not None and reply.sent_at >= self._unusable_from:
                 self.unusable_for, self._is_key_refused = None, False
+                self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now)
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
         return reason

@@ -110,20 +110,19 @@ class Evidence:
         self.is_total_steady = True
         self.new_pages_count = 0
         self.highest_total = 0
-        self.answers_count = 0
         self.meets_known = False
         self._memory = memory
 
     def note(self, number: int, reply: Reply) -> None:
         """Take in how many rows a page has, and their dates, before they are judged."""
         rows = reply.rows or ()
-        self.answers_count += 1
         if number not in self.row_counts:
             self.unreadable_count += reply.skipped
         if row_count := len(rows) + reply.skipped:
             self.row_counts[number] = row_count
             above = [count for page, count in self.row_counts.items() if page < number]
-            self._memory.learn_page_rows(max(row_count, *above, 0), is_followed=bool(above))
+            follows = bool(above) and any(row.id not in self.seen_on for row in rows)
+            self._memory.learn_page_rows(max(row_count, *above, 0), is_followed=follows)
         if dates := [*self.dates, *(at for row in rows if (at := dated(row)) is not None)]:
             self.dates = min(dates), max(dates)
 

@@ -30,6 +30,7 @@ class UnorderedReader:
         self._evidence = evidence
         self._previous: ScanPage | None = None  # the last one that had rows
         self._answers_count = 0  # answers for `page` in a row that were not believed
+        self._is_empty = False  # by these answers
 
     @property
     def head(self) -> int | None:
@@ -73,7 +74,7 @@ class UnorderedReader:
         shows_new = self._memory.is_page_size_known and shown_on is not None and not self._is_full(shown_on)
         if length >= promised_count and (self._evidence.total == length or (promised_count and shows_new)):
             return True
-        if self._asks_again():
+        if self._asks_again(page):
             return False
         if page.row_count:
             self._go_to(page.number + 1)
@@ -86,8 +87,11 @@ class UnorderedReader:
     def _go_to(self, page: int) -> None:
         self.page, self._answers_count = page, 0
 
-    def _asks_again(self) -> bool:
-        """Return whether `page` is to be asked for again: until `SURE_AFTER` answers in a row said the same."""
+    def _asks_again(self, page: ScanPage) -> bool:
+        """Return whether to ask for a page again: until `SURE_AFTER` answers in a row have rows, or have none."""
+        is_empty = not page.row_count
+        if is_empty is not self._is_empty:
+            self._is_empty, self._answers_count = is_empty, 0
         self._answers_count = (self._answers_count + 1) % SURE_AFTER
         return self._answers_count > 0
 
@@ -177,7 +181,7 @@ class OldestFirstReader(UnorderedReader):
         if not page.row_count:  # there are rows below it, so it has some
             self.stalled_count += 1
             return None
-        return None if not self._is_full(page) and self._asks_again() else page
+        return None if not self._is_full(page) and self._asks_again(page) else page
 
     def is_proven_by(self, page: ScanPage) -> bool:
         """Return whether all rows above are known: the page begins with a known row."""

@@ -47,6 +47,7 @@ class Scan:
         self.result: ScanResult | None = None
         self._cursor = cursor
         self._evidence = Evidence(memory)
+        self._answers_count = 0
         self._skips_old = False
         self._reads_whole = False  # an ordered list, for what its total counts and no page showed
         self._keeps_total = False  # what the total counts is still to be looked for
@@ -81,7 +82,7 @@ class Scan:
     def unordered_pages(self) -> int:
         """How many answers it took for a list that has to be read whole, and has more than one page; else 0."""
         is_unordered = self._reads_whole or not self._is_ordered
-        return self._evidence.answers_count if is_unordered and len(self._evidence.row_counts) > 1 else 0
+        return self._answers_count if is_unordered and len(self._evidence.row_counts) > 1 else 0
 
     @property
     def expects_page(self) -> bool:
@@ -117,6 +118,7 @@ class Scan:
 
     def note(self, reply: Reply) -> None:
         """Take in how many rows `page` has, and their dates, before they are judged."""
+        self._answers_count += 1
         self._evidence.note(self.page, reply)
 
     def read(

@@ -189,7 +189,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
             blocking.update(member.lane for member in members if member.is_followed)
             taken.update(member.number for member in members)
         batches.append([_completed(connection, sink_id, member, name=name, request=request) for member in members])
-    if next_due_at is None and len(heads) > request.count:  # groups took all that was looked at: there may be more
+    if next_due_at is None and len(heads) == of_sink["limit"]:  # groups took all that was looked at: there may be more
         next_due_at = heads[-1].due_at
     return Taken(batches, next_due_at, frozenset(blocking))
 

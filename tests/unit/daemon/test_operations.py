@@ -1,5 +1,6 @@
 """What people ask of a running daemon, over a real store and real sockets; it looks when the test says."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -160,6 +161,7 @@ async def test_a_disabled_sink_is_enabled_where_it_is_owned(rig: Rig) -> None:
     rig.setup.hook.reply = says(answer(204))
     while rig.setup.metrics.total("watcher_sink_up", sink="ops"):
         await rig.setup.worker().tick()
+        await asyncio.sleep(0)  # the answer is read in between
     await rig.operator.ask("enable", "ops")
     await rig.operations.tick()
     assert await rig.operator.asked() == []

@@ -1,5 +1,6 @@
 """How a sink is sent groups: what goes together, when, and that nothing of it is lost or changed."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -319,3 +320,17 @@ async def test_a_storm_makes_few_groups_and_each_event_is_in_one(rig: Rig) -> No
     batches = rig.sink.take_batches()
     assert [name for batch in batches for name in batch] == [f"{name}1" for name in names]
     assert len(batches) <= 1000 / 100 + 3
+
+
+async def test_while_a_large_group_is_in_flight_the_worker_rests(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=1.0, group=GroupRules(("pipeline",), wait_s=30.0, max_count=100)))
+    held = rig.hold()
+    await rig.record(*(f"s{number}" for number in range(40)), data={"account": "default", "pipeline": {"id": "p"}})
+    rig.clock.passed_s += 31
+    rests_s = []
+    for _ in range(5):
+        rests_s.append(await rig.worker.tick())
+        await asyncio.sleep(0)
+    assert min(rests_s[2:]) > 0
+    held.set_result(DELIVERED)
+    await rig.settle()

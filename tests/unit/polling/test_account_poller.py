@@ -509,3 +509,27 @@ async def test_stops_are_no_budget_that_is_too_small(start: Start, clock: FakeCl
         await account.run_for(8)
         clock.stop_for(30.0)
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
+
+
+async def test_an_outage_leaves_no_account_over_budget_that_was_not(start: Start) -> None:
+    account = await start(
+        *(f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(200)), rate_per_s=0.5, max_interval_s=600.0
+    )
+    await account.run_for(2000)
+    await account.emitted()
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(1500)
+    account.api.default = None
+    await account.run_for(1500)
+    changes = [each for each in await account.emitted() if each[0].startswith("account.")]
+    assert [each[1] for each in changes] == ["unreachable", "unreachable"]
+
+
+async def test_an_account_that_has_nothing_left_to_poll_is_not_over_budget(start: Start) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
+    account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
+    await account.run_for(500)
+    account.api.script |= {name: said(name, "success") for name in names}
+    await account.run_for(600)
+    changes = [each[:2] for each in await account.emitted() if each[0].startswith("account.")]
+    assert changes == [("account.degraded", "over_budget"), ("account.recovered", "over_budget")]

@@ -1,10 +1,25 @@
 """The cases that a list may be: in each every end since the watch began is reported once, no history is, and no gap."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
-from list_model import HOUR_S, Emitted, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, watched
+from list_model import (
+    HOUR_S,
+    Emitted,
+    Fault,
+    Life,
+    ModelApi,
+    Order,
+    by_id,
+    emitted,
+    lives,
+    model,
+    newest,
+    oldest,
+    watched,
+)
 from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
@@ -141,3 +156,16 @@ async def test_after_a_week_off_what_lookback_covers_is_reported_and_a_gap_tells
     covered = [life for life in since if life.ends_s > clock.monotonic() - 7 * DAY_S + 300]
     assert (result.missing(covered), result.missing(old), result.gaps) == (0, len(old), gaps)
     assert set(result.ended.values()) == {1}
+
+
+@ANY_ORDER
+@pytest.mark.parametrize("states_total", [True, False])
+@pytest.mark.parametrize("nth", [2, 3, 4])
+async def test_one_empty_answer_ends_no_first_scan_of_a_list_with_short_pages(
+    store: SqlStore, clock: FakeClock, order: Order, nth: int, *, states_total: bool
+) -> None:
+    old = lives(45, from_s=-HOUR_S, until_s=900.0)
+    going = [replace(each, ends_s=1060.0) for each in old[:10]]
+    api = ModelApi(clock, lives=going + old[10:], orders=((0.0, order),), page_rows=20, states_total=states_total)
+    api.fault = lambda count, _page: Fault.EMPTY if count == nth else Fault.NONE
+    assert_all(await watched(store, clock, api, for_s=200), going)
