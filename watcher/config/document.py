@@ -5,9 +5,7 @@ number and what is a name is for the models to say.
 """
 
 import json
-import os
 import re
-import stat
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -18,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from watcher.config.files import CONFIG_BYTES, FileError, Stamp, read_file, stamps_of
 from watcher.domain.errors import ConfigError
 
 Path = tuple[str | int, ...]
@@ -114,63 +113,6 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
         **{first: [(_NULL_TAG, _NULL)] for first in ("~", "n", "N", "")},
         "<": [(_MERGE_TAG, re.compile("<<$"))],
     }
-
-
-SECRET_BYTES = 64 * 1024
-CONFIG_BYTES = 16 * 1024 * 1024
-"""100,000 executions take 4 MiB."""
-
-
-class FileError(Exception):
-    """A file cannot be read: the message is the reason, without the path; `remedy` is what helps.
-
-    `place` is the line and the column that are wrong, from 1; zeros if none is.
-    """
-
-    def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
-        super().__init__(reason)
-        self.remedy, self.place = remedy, place
-
-
-Stamp = tuple[int, ...]
-"""Which file a path led to, links followed, its size, and when it, or who may read it, was last changed."""
-
-Stamps = Mapping[FilePath, Stamp | None]
-
-
-def stamps_of(paths: Iterable[FilePath]) -> Stamps:
-    """Return what is there now, `None` where nothing can be found: a few microseconds each."""
-    stamps: dict[FilePath, Stamp | None] = {}
-    for path in paths:
-        try:
-            found = path.stat()
-        except (OSError, ValueError):  # a path may hold a null character
-            stamps[path] = None
-        else:
-            stamps[path] = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
-    return stamps
-
-
-def read_file(path: FilePath, *, limit: int) -> bytes:
-    """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
-    data = b""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
-            with path.open("rb") as file:
-                data = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # a path may hold a null character
-        reason = (getattr(error, "strerror", None) or "no usable path").lower()
-        remedy = "correct the path or its permissions"
-        raise FileError(f"{reason}, running as uid {os.geteuid()}", remedy=remedy) from None
-    if stat.S_ISDIR(mode):
-        remedy = "name a file; Docker makes a directory where the file of a mount is missing"
-        raise FileError("a directory", remedy=remedy)
-    if not stat.S_ISREG(mode):
-        raise FileError("not a regular file", remedy="name a regular file")
-    if len(data) > limit:
-        raise FileError(f"larger than {limit // 1024} KiB", remedy="correct the path")
-    return data
 
 
 class Document:

@@ -7,8 +7,9 @@ import re
 from hashlib import sha256
 from pathlib import Path as FilePath
 
-from watcher.config.document import SECRET_BYTES, Document, FileError, Path, first_scalar, quoted
+from watcher.config.document import Document, Path, first_scalar, quoted
 from watcher.config.error_messages import field_at, model_at
+from watcher.config.files import SECRET_BYTES, FileError
 from watcher.runtime.settings import did_you_mean, file_twins
 from watcher.sinks.settings import PemFile, TlsSettings
 from watcher.sinks.webhook import PRESETS, TemplateFile

@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from yarl import URL
 
 from watcher.config.checks import check, fill_in, warnings_of
-from watcher.config.document import ConfigProblemsError, Document, FileError, Problem, Stamps
+from watcher.config.document import ConfigProblemsError, Document, Problem
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
+from watcher.config.files import FileError, Stamps
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.domain.errors import ConfigError

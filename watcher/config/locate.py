@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from watcher.config.document import SECRET_BYTES, Document, FileError
+from watcher.config.document import Document
+from watcher.config.files import SECRET_BYTES, FileError
 from watcher.domain.errors import ConfigError
 from watcher.runtime.units import Address, InvalidValueError, parse_address
 

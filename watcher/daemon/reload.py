@@ -12,7 +12,8 @@ from typing import Any
 
 import structlog
 
-from watcher.config.document import ConfigProblemsError, Stamps, stamps_of
+from watcher.config.document import ConfigProblemsError
+from watcher.config.files import Stamps, stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
 from watcher.domain.errors import ConfigError, StoreError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.document import FileError, read_file, stamps_of
+from watcher.config.files import FileError, read_file, stamps_of
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from weakref import ref
 
 import pytest
 
-from watcher.config.document import ConfigProblemsError, Document, stamps_of
+from watcher.config.document import ConfigProblemsError, Document
+from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource
 from watcher.domain.errors import ConfigError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from unit.config.conftest import Load, Mistakes, Warned
 
-from watcher.config.document import stamps_of
+from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource, changes_between
 from watcher.config.models import Settings
 from watcher.sinks.template import ALERT_EVENTS

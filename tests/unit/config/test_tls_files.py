@@ -8,7 +8,7 @@ import trustme
 from tls import key_pair, own_ca
 from unit.config.conftest import Load, Mistakes
 
-from watcher.config.document import stamps_of
+from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource
 from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink
 from watcher.sinks.webhook import WebhookSettings
