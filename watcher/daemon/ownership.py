@@ -80,7 +80,6 @@ class Ownership:
         self._renewed_until = self._renew_at = LONG_AGO
         self.is_agreed = False
         self._is_told_of_differing = False
-        self._is_closed = False
         self._asking = asyncio.Lock()
         self._called = asyncio.Event()  # to renew at once
         self._keeping: asyncio.Task[None] | None = None
@@ -131,7 +130,7 @@ class Ownership:
         held = self._held.get(key)
         if held is not None and not self.may_own(key):
             self._give_up(held)
-            await self._tell_released()
+            await self._tell(self._renew_if_released)
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store holds something else than the owner believes. After a pause it may be taken anew."""
@@ -147,12 +146,11 @@ class Ownership:
 
     async def close(self) -> None:
         """Release all that is left."""
-        self._is_closed = True
         self.leave()
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
-        await self._tell_released()
+        await self._tell(self._release_all)
 
     def problem(self) -> str | None:
         """Return why this replica cannot be sure of what it owns, if it cannot."""
@@ -176,18 +174,20 @@ class Ownership:
         doing.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may wait for it any more
         await asyncio.shield(doing)
 
-    async def _tell_released(self) -> None:
+    async def _tell(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have the others told what is released, and wait for that, but not long."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
-                await self._alone(self._tell)
+                await self._alone(work)
 
-    async def _tell(self) -> None:
-        if self._is_closed:
-            for held in list(self._held.values()):
-                self._give_up(held)
-        if self._released or self._is_closed:  # else another renewal has
+    async def _renew_if_released(self) -> None:
+        if self._released:  # else another renewal has told it
             await self._try_to_renew()
+
+    async def _release_all(self) -> None:
+        for held in list(self._held.values()):
+            self._give_up(held)
+        await self._try_to_renew()
 
     async def _keep(self) -> None:
         self._leases.renew_now = self._called.set
