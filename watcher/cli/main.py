@@ -18,7 +18,9 @@ from watcher.runtime.version import VERSION
 
 COMMANDS: Mapping[str, str] = {
     "run": "run",
-    **dict.fromkeys(("status", "report", "events", "problems", "ack", "silence", "deliveries"), "operate"),
+    "status": "operate",
+    "report": "report",
+    **dict.fromkeys(("events", "problems", "ack", "silence", "deliveries"), "operate"),
     "history": "history",
     **dict.fromkeys(("replay", "scan", "enable-sink", "test-sink"), "operate"),
     "wait": "wait",

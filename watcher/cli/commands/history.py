@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import typer
 
-from watcher.cli.commands.operate import report
+from watcher.cli.commands.report import report
 from watcher.cli.console import console_on, print_list, say, table
 from watcher.cli.daemon_client import Answer, JsonOption, UrlOption, find_daemon
 from watcher.cli.lookup import one_of

@@ -16,15 +16,13 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.console import age, console_on, print_done, print_list, printed, say, table, until
+from watcher.cli.console import age, console_on, print_done, print_list, printed, table, until
 from watcher.cli.daemon_client import Answer, DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon
 from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, put_error
 from watcher.domain.errors import Exit, UsageError
 from watcher.runtime.settings import did_you_mean
 from watcher.runtime.terminal import harmless
-from watcher.sinks.alert import report_title
-from watcher.sinks.report import report_lines, report_span
 from watcher.sinks.stdout import event_line, shows_whole_ids, why
 
 EXAMPLES = (
@@ -32,8 +30,6 @@ EXAMPLES = (
     "watcher status --fail-on attention",
     "watcher events -f --type 'execution.failed' --label team=sales --since 2h",
     "watcher events --pipeline 'Sales agent'",
-    "watcher report",
-    "watcher report --last 7d --json | jq .total.successRate",
     "watcher problems",
     "watcher problems --state all --json | jq .title",
     "watcher ack 3f2a --for 2h --comment 'calling the vendor'",
@@ -64,10 +60,6 @@ ACK_FIELDS = ("acknowledged.by", "acknowledged.until", "acknowledged.at", "ackno
 PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "count", *ACK_FIELDS)
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
-REPORT_FIELDS = (
-    *("needsLook", "account", "id", "name", "state", "openProblems", "ended", "failed", "successRate"),
-    *("successRateBefore", "medianSeconds", "p95Seconds", "tokens", "error.count", "error.node", "error.text"),
-)
 NEEDS_SHOWN = 10
 EVERY_S = 1.0
 ACK_COUNT = 200
@@ -477,28 +469,6 @@ def test_sink(
     print_done(words, result, as_json=as_json, failed=not result["delivered"])
     if not result["delivered"]:
         raise typer.Exit(Exit.FAILED)
-
-
-def report(
-    *,
-    last: Annotated[str, typer.Option(metavar="24h", help="The time until now, from 1h to 90d.")] = "24h",
-    as_json: JsonOption = False,
-    url: UrlOption = None,
-    config: ConfigOption = None,
-) -> None:
-    """Print how the pipelines did, the worst first.
-
-    It covers whole hours and the one that is running. Piped, it is a row per pipeline.
-    """
-    found = find_daemon(config, url=url).ask("GET", "/report", query=[("last", last)])
-    if as_json:
-        put(json.dumps(found))
-    elif not sys.stdout.isatty():
-        print_list(REPORT_FIELDS, found["pipelines"])
-    else:
-        lines = (report_title(found), *report_lines(found, limit=sys.maxsize), report_span(found), found.get("link"))
-        for line in filter(None, lines):
-            say(console_on(sys.stdout), line)
 
 
 def _person() -> str | None:
