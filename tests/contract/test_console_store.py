@@ -33,9 +33,10 @@ from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
-from watcher.store import console_store
+from watcher.store import pagination
 from watcher.store.changes import ExecutionChange, Lease, SourceChange
-from watcher.store.console_store import ConsoleStore, EventFilter, Position, Rows
+from watcher.store.console_store import ConsoleStore, EventFilter
+from watcher.store.pagination import Position, Rows
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import AnyRow
@@ -181,7 +182,7 @@ async def test_open_executions_of_some_pipelines_are_in_one_order_however_they_a
     for number in range(1, 31):
         status = "paused" if number % 3 else "running"
         await rig.store.record(executed(rig.account, number, pipeline=pipelines[number % 5], status=status))
-    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", few)
+    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", few)
     wanted = {f"default/{name}" for name in pipelines[1:4]}
 
     async def ask(how: dict[str, Any], after: Position | None) -> Rows:
@@ -237,7 +238,7 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
 async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
+    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 5)
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
@@ -325,7 +326,7 @@ async def test_the_newest_events_come_first_and_the_same_filters_leave_some_out(
 async def test_the_events_of_an_execution_are_found_among_very_many_without_looking_at_those(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 2)
+    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 2)
     for number in range(1, 9):
         await rig.store.record(executed(rig.account, number))
     await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
@@ -336,7 +337,7 @@ async def test_the_events_of_an_execution_are_found_among_very_many_without_look
             bodies, after = await console.newest_events(EventFilter(execution=execution_id(1)), after=after, limit=1)
             found += bodies
         assert [body[-4:-2] for body in found] == [b"-2", b"-1"]
-        monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as if an execution had very many
+        monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as if an execution had very many
 
 
 async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_looked_at_so_many(
@@ -345,7 +346,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
         rig.clock.us += 60 * SECOND_US
-    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 5)
+    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 5)
     since = Micros(rig.clock.us - 150 * SECOND_US)
     found, after = await console.newest_events(EventFilter(since=since), limit=50)
     assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
@@ -429,7 +430,7 @@ async def test_deliveries_are_listed_by_state_and_sink(
         assert await states_of(console, state="dead", types={EventType.EXECUTION_RUNNING}) == [(2, "ops", "dead")]
 
     await check()
-    monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many wait
+    monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many wait
     await check()
 
 
@@ -442,7 +443,7 @@ async def test_deliveries_of_some_events_are_a_list_of_its_own(
     failed = {EventType.EXECUTION_FAILED}
     assert [number for number, *_ in await states_of(console, types=failed)] == [12, 9, 6, 3]
     assert await states_of(console, types=set()) == []
-    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 2)  # pages that end early
+    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 2)  # pages that end early
     pages = await walk(lambda after: console.deliveries(types=failed, after=after, limit=PAGE))
     assert [row.number for page in pages for row in page] == [12, 9, 6, 3]
 
@@ -474,7 +475,7 @@ async def test_problems_are_listed_open_closed_and_all(
 
     for _ in range(2):
         assert (await listed(True), await listed(False), await listed(None)) == ([3, 1, 9], [2], [3, 2, 1, 9])
-        monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many are open
+        monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
     ((row, *_), _) = await console.problems(is_open=True, limit=1)
     assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
 
@@ -501,14 +502,14 @@ async def test_problems_are_listed_by_kind_account_pipeline_and_opening(
     for _ in range(2):
         pages = await walk(lambda after: console.problems(after=after, limit=2, **how))
         assert [UUID(bytes=row.id).int for page in pages for row in page] == found
-        monkeypatch.setattr(console_store, "FEW_COUNT", 0)  # as where very many are open
+        monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
 
 
 async def test_problems_end_at_the_first_that_opened_earlier(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
-    monkeypatch.setattr(console_store, "LOOKED_AT_COUNT", 3)
+    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 3)
     rows, after = await console.problems(since=Micros(START_US + 2), limit=5)
     assert ([UUID(bytes=row.id).int for row in rows], after) == ([3, 2], None)
 

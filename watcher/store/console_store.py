@@ -1,7 +1,4 @@
-"""The store as pages and API read it: lists, page by page behind a cursor.
-
-A page looks at a window of a list along its index, a bounded number of rows; what is shown is read for its own alone.
-"""
+"""The store as pages and API read it: lists page by page, one thing with what was told of it, and the overview."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +7,19 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, false, func, or_, select, text, true, tuple_
+from sqlalchemy import ColumnElement, Connection, bindparam, false, func, or_, select, text
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.store import pagination
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.history_store import HistoryStore
+from watcher.store.pagination import TOP, Listing, Position, Rows, cut_page, position_of, read_page, search
 from watcher.store.problems import LAST_ENDED_AT
 from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem
-
-LOOKED_AT_COUNT = 5_000
-"""Rows that a page looks at, at most: then it ends early, with a cursor."""
-
-FEW_COUNT = 5_000
-"""What waits, is dead or is open is found by an index of that alone, and sorted here, unless it is more than that."""
 
 SETTLED_AFTER_US = 10_000_000
 """A transaction is over by then: numbers of events that are missing longer stay missing."""
@@ -40,23 +33,8 @@ NEEDS_COUNT = 100
 DEAD_COUNT = 10_000
 """Dead letters of one sink that the overview counts, at most."""
 
-
-class Position(NamedTuple):
-    """Where a list goes on: behind the row of this time, or number, and key. `part` is which part of the list."""
-
-    part: str
-    at: int
-    key: Any
-
-
-Rows = tuple[Sequence[AnyRow], Position | None]
-"""A page of a list, and where the list goes on, if there is more."""
-
 Told = tuple[Sequence[bytes], Sequence[AnyRow]]
 """The bodies of events, in order, and their deliveries."""
-
-_TOP = 2**63 - 1
-"""Later, and higher, than all."""
 
 
 class EventFilter(NamedTuple):
@@ -126,13 +104,13 @@ class ConsoleStore(HistoryStore):
             if has_open and (after is None or after.part == "o"):
                 found, position = _open(connection, several, wanted, after, limit, is_filtered=bool(statuses))
                 if position is None and has_ended and len(found) == limit:
-                    position = _place(found[-1], "o")
+                    position = position_of(found[-1], "o")
                 if position is not None:
                     return found, position
             if not has_ended:
                 return found, None
             behind = None if after is None or after.part == "o" else after
-            ended, position = _look(connection, _ENDED, (), of_these, behind, limit - len(found), lowest=ended_since)
+            ended, position = search(connection, _ENDED, (), of_these, behind, limit - len(found), lowest=ended_since)
             return [*found, *ended], position
 
         def read(connection: Connection) -> Rows:
@@ -176,8 +154,8 @@ class ConsoleStore(HistoryStore):
         last.
         """
         wanted, since = _wanted_events(asked), asked.since
-        settled_at = _TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
-        count = LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
+        settled_at = TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
+        count = pagination.LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
 
         def read(connection: Connection) -> tuple[Sequence[bytes], int]:
             start = after
@@ -212,7 +190,7 @@ class ConsoleStore(HistoryStore):
                 wanted.append(event.c.stream.in_(_streams(connection, asked.execution)))
                 few = [wanted]
             lowest = _number_before(connection, asked.since - SETTLED_AFTER_US) if asked.since else 0
-            found, position = _page(connection, _EVENT, few, wanted, behind, limit, lowest)
+            found, position = read_page(connection, _EVENT, few, wanted, behind, limit, lowest)
             rows = connection.execute(_EVENTS.where(event.c.id.in_([row.key for row in found])))
             bodies = [row.body for row in sorted(rows, key=attrgetter("id"), reverse=True)]
             return bodies, None if position is None else position.at
@@ -238,7 +216,7 @@ class ConsoleStore(HistoryStore):
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
             if types is not None:  # no subquery with EXISTS: PostgreSQL may carry that out by reading all events
                 wanted.append(select(event.c.type).where(event.c.id == delivery.c.number).scalar_subquery().in_(types))
-            found, position = _page(connection, _DELIVERY, few, wanted, after, limit)
+            found, position = read_page(connection, _DELIVERY, few, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
             rows = _deliveries(connection, sorted({number for number, _ in keys}))
             return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
@@ -270,7 +248,7 @@ class ConsoleStore(HistoryStore):
             if is_of_pipeline is not None:
                 wanted.append(problem.c.pipeline_id.in_(_numbers(connection, "pipeline", is_of_pipeline)))
             few = [wanted] if is_open else None
-            found, position = _page(connection, _PROBLEM, few, wanted, after, limit, since)
+            found, position = read_page(connection, _PROBLEM, few, wanted, after, limit, since)
             return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
@@ -304,8 +282,8 @@ class ConsoleStore(HistoryStore):
             sinks = names_of(connection, "sink").items()
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
-                others=connection.execute(_OTHERS, {"limit": LOOKED_AT_COUNT}).all(),
-                overdue=connection.execute(_OVERDUE, {"limit": LOOKED_AT_COUNT}).all(),
+                others=connection.execute(_OTHERS, {"limit": pagination.LOOKED_AT_COUNT}).all(),
+                overdue=connection.execute(_OVERDUE, {"limit": pagination.LOOKED_AT_COUNT}).all(),
                 gaps=connection.execute(_GAPS, {"since": since}).all(),
                 dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **late}).one() for sink, name in sinks},
                 backlog=backlog(connection),
@@ -314,75 +292,10 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
 
-# How a page looks at a list, which goes down by the columns `at` and `key`
-
-
-class _List(NamedTuple):
-    at: Any
-    key: Any
-    part: str = ""
-    columns: tuple[Any, ...] = ()
-
-
-def _place(row: AnyRow, part: str = "") -> Position:
-    return Position(part, row.at, row.key)
-
-
-def _cut(rows: Sequence[AnyRow], end: Position | None, limit: int, part: str = "") -> Rows:
-    return rows[:limit], _place(rows[limit - 1], part) if len(rows) > limit else end
-
-
-def _look(
-    connection: Connection,
-    list_: _List,
-    scope: Iterable[Any],
-    wanted: Iterable[Any],
-    after: Position | None,
-    limit: int,
-    count: int = LOOKED_AT_COUNT,
-    lowest: int = NEVER,
-) -> Rows:
-    """Return what is wanted among the next `count` rows of a list, down to `lowest`; `scope` is a part of its index."""
-    at, key = list_.at, list_.key
-    rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
-    rows = rows.where(*scope, at.between(lowest, _TOP if after is None else after.at))
-    if after is not None:
-        rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
-    window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
-    nth = func.row_number().over(order_by=(window.c.at.desc(), window.c.key.desc())).label("nth")
-    looked_at = select(window, nth).subquery("looked_at")
-    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # all other rows stay in the database
-    found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
-    end = _place(found[-1], list_.part) if found and found[-1].nth == count else None
-    return _cut([row for row in found if row.is_wanted], end, limit, list_.part)
-
-
-def _page(
-    connection: Connection,
-    list_: _List,
-    few: Iterable[Iterable[ColumnElement[bool]]] | None,
-    wanted: Iterable[Any],
-    after: Position | None,
-    limit: int,
-    lowest: int = NEVER,
-) -> Rows:
-    """Return a page of a list: of the rows that the scopes `few` have, unless these are many, else of its window.
-
-    The window ends at `lowest`.
-    """
-    is_wanted = and_(true(), *wanted).label("is_wanted")
-    all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)
-    found = [row for scope in few or () for row in connection.execute(all_.where(*scope))]
-    if few is None or len(found) > FEW_COUNT:
-        return _look(connection, list_, (), wanted, after, limit, LOOKED_AT_COUNT, lowest)
-    found = [row for row in found if row.is_wanted and (after is None or _place(row) < after)]
-    return _cut(sorted(found, key=_place, reverse=True), None, limit)
-
-
 # Executions
 
-_OPEN = _List(execution.c.since_at, execution.c.execution, "o", (execution.c.account_id,))
-_ENDED = _List(execution.c.finished_at, execution.c.execution, "e", (execution.c.account_id,))
+_OPEN = Listing(execution.c.since_at, execution.c.execution, "o", (execution.c.account_id,))
+_ENDED = Listing(execution.c.finished_at, execution.c.execution, "e", (execution.c.account_id,))
 _EXECUTIONS = text(
     "SELECT execution.*, account.name AS account, pipeline.name AS pipeline_name, scan.name AS title, event.body"
     " FROM execution JOIN source AS account ON account.id = execution.account_id"
@@ -399,7 +312,7 @@ _FAILED = text(
     "SELECT account_id, execution FROM (SELECT account_id, execution, status, finished_at FROM execution"
     " WHERE finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL AND finished_at <= :until"
     " AND pipeline_id = (SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
-    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {LOOKED_AT_COUNT}) AS ended"
+    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {pagination.LOOKED_AT_COUNT}) AS ended"
     " WHERE status = 'failed' ORDER BY finished_at DESC LIMIT :limit"
 )
 
@@ -416,20 +329,21 @@ def _open(
     """Return a page of the open executions of all pipelines, or of these: a few are looked at one by one."""
     scope = (execution.c.ended_at.is_(None),)
     if numbers is None:
-        count = LOOKED_AT_COUNT if is_filtered else limit + 1
-        return _look(connection, _OPEN, scope, wanted, after, limit, count)
-    if len(numbers) * (limit + 1) > LOOKED_AT_COUNT // 2:  # a row costs more where each pipeline has a statement
-        return _look(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
+        count = pagination.LOOKED_AT_COUNT if is_filtered else limit + 1
+        return search(connection, _OPEN, scope, wanted, after, limit, count)
+    # A row costs more where each pipeline has a statement.
+    if len(numbers) * (limit + 1) > pagination.LOOKED_AT_COUNT // 2:
+        return search(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
     found: list[AnyRow] = []
     ends: list[Position] = []
-    count = max(limit + 1, LOOKED_AT_COUNT // max(1, len(numbers)) if is_filtered else 0)
+    count = max(limit + 1, pagination.LOOKED_AT_COUNT // max(1, len(numbers)) if is_filtered else 0)
     for number in numbers:
-        rows, end = _look(connection, _OPEN, (*scope, execution.c.pipeline_id == number), wanted, after, limit, count)
+        rows, end = search(connection, _OPEN, (*scope, execution.c.pipeline_id == number), wanted, after, limit, count)
         found += rows
         ends += [] if end is None else [end]
     newest = max(ends, default=None)
-    found = [row for row in found if newest is None or _place(row, "o") >= newest]
-    return _cut(sorted(found, key=_place, reverse=True), newest, limit, "o")
+    found = [row for row in found if newest is None or position_of(row, "o") >= newest]
+    return cut_page(sorted(found, key=position_of, reverse=True), newest, limit, "o")
 
 
 def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after: Position | None, limit: int) -> Rows:
@@ -443,7 +357,7 @@ def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after:
                 execution.c.account_id == account_id, id_.between(first, last), id_ > key, *wanted
             )
             found += connection.execute(rows.order_by(id_).limit(limit + 1))
-    return _cut(found, None, limit, "i")
+    return cut_page(found, None, limit, "i")
 
 
 # Events
@@ -457,7 +371,7 @@ _WINDOW = text(
 _LAST_NUMBER = text("SELECT max(id) FROM event")
 _NEXT = text("SELECT id, recorded_at FROM event WHERE id > :at ORDER BY id LIMIT 1")
 _EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
-_EVENT = _List(event.c.id, event.c.id)
+_EVENT = Listing(event.c.id, event.c.id)
 
 
 def _wanted_events(asked: EventFilter) -> list[Any]:
@@ -497,7 +411,7 @@ def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
 
 # Deliveries
 
-_DELIVERY = _List(delivery.c.number, delivery.c.sink_id)
+_DELIVERY = Listing(delivery.c.number, delivery.c.sink_id)
 _INDEXED: Mapping[str | None, ColumnElement[str]] = {"waiting": WAITING, "dead": DEAD}
 _DELIVERIES = text(
     "SELECT delivery.*, source.name AS sink, source.state AS sink_state, paused_until, event_id, type, account,"
@@ -513,7 +427,7 @@ def _deliveries(connection: Connection, numbers: Sequence[int]) -> Sequence[AnyR
 
 # Problems
 
-_PROBLEM = _List(problem.c.opened_at, problem.c.id)
+_PROBLEM = Listing(problem.c.opened_at, problem.c.id)
 _PROBLEMS = text(
     "SELECT problem.*, source.kind AS owner_kind, source.name AS owner, pipeline.name AS pipeline_name, body,"
     f" {LAST_ENDED_AT} AS last_ended_at FROM problem JOIN source ON source.id = problem.source_id"
@@ -534,7 +448,7 @@ def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:
 
 _WITHOUT_EXECUTION = (
     " FROM (SELECT id, type, problem_id FROM event WHERE execution IS NULL AND recorded_at >= :since"
-    f" ORDER BY recorded_at %s LIMIT {LOOKED_AT_COUNT}) AS looked_at JOIN event ON event.id = looked_at.id"
+    f" ORDER BY recorded_at %s LIMIT {pagination.LOOKED_AT_COUNT}) AS looked_at JOIN event ON event.id = looked_at.id"
 )
 _PROBLEM_EVENTS = text(
     f"SELECT event.id, recorded_at, body{_WITHOUT_EXECUTION % 'ASC'} WHERE looked_at.problem_id = :of_problem"

@@ -25,7 +25,8 @@ from watcher.domain.errors import StoreError
 from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.routing import types_matching
 from watcher.domain.timestamps import NEVER, Micros, to_us
-from watcher.store.console_store import EventFilter, Position
+from watcher.store.console_store import EventFilter
+from watcher.store.pagination import Position
 from watcher.store.tables import AnyRow
 from watcher.web import models, shown
 from watcher.web.history import find_history
