@@ -18,8 +18,7 @@ from uuid import UUID
 from pydantic import ValidationError
 
 from watcher.config.checks import fits
-from watcher.config.models import RulesSettings, Settings, SilenceSettings, WatchSettings
-from watcher.delivery.sink_state import FAILING_AFTER_S
+from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import with_latest
@@ -28,7 +27,6 @@ from watcher.domain.problems import ProblemChange, Severity, severity_of
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import first_visible
-from watcher.runtime.units import spell_duration
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
@@ -38,6 +36,7 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
+from watcher.web.problem_text import PROBLEM_REMEDIES, rule_of
 
 SEVERITIES = tuple(Severity)
 """The most severe first."""
@@ -105,8 +104,9 @@ def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings])
     if row.body is not None:
         alert = _alert(console, row)
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
-        rule, closes_when = _rule(EventType(row.kind), alert.data, watches.get(row.pipeline_name), console)
-        remedy = _REMEDIES.get(alert.data.get("reason") or row.kind)
+        watch, polling = watches.get(row.pipeline_name), console.settings().polling
+        rule, closes_when = rule_of(EventType(row.kind), alert.data, watch, polling)
+        remedy = PROBLEM_REMEDIES.get(alert.data.get("reason") or row.kind)
         said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
@@ -128,54 +128,6 @@ def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
     """Return whether somebody has acknowledged a problem, and the time for that is not over."""
     until = acked_until(row)
     return until is not None and until > now
-
-
-_CLOSES_WHEN = {
-    EventType.PIPELINE_SILENT: "an execution starts",
-    EventType.EXECUTION_OVERDUE: "the execution leaves this status",
-    EventType.ACCOUNT_DEGRADED: "a request succeeds",
-    EventType.SINK_FAILING: "a delivery gets through",
-    EventType.SINK_DISABLED: "somebody enables the sink and a delivery gets through",
-}
-
-_REMEDIES = {
-    AccountTrouble.UNAUTHORIZED: "correct the account's api_key; it is tried once a minute",
-    AccountTrouble.RATE_LIMITED: "find who else uses the key, or lower rate_limit",
-    AccountTrouble.UNREACHABLE: "wait, or check the network, the account's base_url, and proxies",
-    AccountTrouble.INVALID: "check the account's base_url: a login page or a gateway may answer",
-    AccountTrouble.OVER_BUDGET: "raise rate_limit, or polling.max_interval",
-    EventType.PIPELINE_SILENT: "check what triggers the pipeline",
-    EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
-    EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
-}
-"""The remedy of a problem, by the reason of its event, or by its kind."""
-
-
-def _rule(
-    kind: EventType, data: Mapping[str, Any], watch: WatchSettings | None, console: Console
-) -> tuple[str | None, str | None]:
-    """Return which rule opens such a problem and what closes it, in words. A rule that was removed has none."""
-    rules, polling = (watch and watch.rules) or RulesSettings(), console.settings().polling
-    rule, closes_when, failing = None, _CLOSES_WHEN.get(kind), rules.failing
-    if kind is EventType.PIPELINE_FAILING and failing is not None:
-        rule = f"{failing.consecutive} executions in a row failed"
-        if failing.rate is not None:
-            last = f"the last {failing.of_last} executions that ended within {spell_duration(failing.within_s)}"
-            rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
-    elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
-        rule = f"no execution started for {spell_duration(rules.silent_s)}"
-    elif kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:
-        rule = f"{data['execution']['status']} for longer than {spell_duration(data['limitSeconds'])}"
-    elif kind is EventType.ACCOUNT_DEGRADED and data.get("reason") == AccountTrouble.OVER_BUDGET:
-        rule = f"polls are further apart than {spell_duration(polling.max_interval_s)} for 5 m"
-        closes_when = "polls are in time again"
-    elif kind is EventType.ACCOUNT_DEGRADED:
-        rule = f"the key is refused, or no request succeeded for {spell_duration(polling.degraded_after_s)}"
-    elif kind is EventType.SINK_FAILING:
-        rule = f"nothing got through for {spell_duration(FAILING_AFTER_S)}"
-    elif kind is EventType.SINK_DISABLED:
-        rule = "the receiver answered 410 Gone"
-    return rule, closes_when
 
 
 def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:

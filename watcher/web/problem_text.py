@@ -1,0 +1,56 @@
+"""The words for a problem: the rule that opens it, what closes it, and what to do about it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from watcher.config.models import PollingSettings, RulesSettings, WatchSettings
+from watcher.delivery.sink_state import FAILING_AFTER_S
+from watcher.domain.event import AccountTrouble, EventType
+from watcher.runtime.units import spell_duration
+
+_CLOSES_WHEN = {
+    EventType.PIPELINE_SILENT: "an execution starts",
+    EventType.EXECUTION_OVERDUE: "the execution leaves this status",
+    EventType.ACCOUNT_DEGRADED: "a request succeeds",
+    EventType.SINK_FAILING: "a delivery gets through",
+    EventType.SINK_DISABLED: "somebody enables the sink and a delivery gets through",
+}
+
+PROBLEM_REMEDIES = {
+    AccountTrouble.UNAUTHORIZED: "correct the account's api_key; it is tried once a minute",
+    AccountTrouble.RATE_LIMITED: "find who else uses the key, or lower rate_limit",
+    AccountTrouble.UNREACHABLE: "wait, or check the network, the account's base_url, and proxies",
+    AccountTrouble.INVALID: "check the account's base_url: a login page or a gateway may answer",
+    AccountTrouble.OVER_BUDGET: "raise rate_limit, or polling.max_interval",
+    EventType.PIPELINE_SILENT: "check what triggers the pipeline",
+    EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
+    EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
+}
+"""The remedy of a problem, by the reason of its event, or by its kind."""
+
+
+def rule_of(
+    kind: EventType, data: Mapping[str, Any], watch: WatchSettings | None, polling: PollingSettings
+) -> tuple[str | None, str | None]:
+    """Return which rule opens such a problem and what closes it, in words. A rule that was removed has none."""
+    rules = (watch and watch.rules) or RulesSettings()
+    rule, closes_when, failing = None, _CLOSES_WHEN.get(kind), rules.failing
+    if kind is EventType.PIPELINE_FAILING and failing is not None:
+        rule = f"{failing.consecutive} executions in a row failed"
+        if failing.rate is not None:
+            last = f"the last {failing.of_last} executions that ended within {spell_duration(failing.within_s)}"
+            rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
+    elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
+        rule = f"no execution started for {spell_duration(rules.silent_s)}"
+    elif kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:
+        rule = f"{data['execution']['status']} for longer than {spell_duration(data['limitSeconds'])}"
+    elif kind is EventType.ACCOUNT_DEGRADED and data.get("reason") == AccountTrouble.OVER_BUDGET:
+        rule = f"polls are further apart than {spell_duration(polling.max_interval_s)} for 5 m"
+        closes_when = "polls are in time again"
+    elif kind is EventType.ACCOUNT_DEGRADED:
+        rule = f"the key is refused, or no request succeeded for {spell_duration(polling.degraded_after_s)}"
+    elif kind is EventType.SINK_FAILING:
+        rule = f"nothing got through for {spell_duration(FAILING_AFTER_S)}"
+    elif kind is EventType.SINK_DISABLED:
+        rule = "the receiver answered 410 Gone"
+    return rule, closes_when
