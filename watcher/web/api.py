@@ -29,8 +29,8 @@ from watcher.store.console_store import EventFilter
 from watcher.store.pagination import Position
 from watcher.store.tables import AnyRow
 from watcher.web import models, shown
-from watcher.web.history import find_history
-from watcher.web.report import make_report
+from watcher.web.history import History, HistoryQuery, find_history
+from watcher.web.report import Report, ReportQuery, make_report
 from watcher.web.server import read_body
 from watcher.web.shown import Console
 
@@ -187,7 +187,7 @@ async def silences(console: Console) -> models.Page[models.Silence]:
     return models.Page[models.Silence](items=await shown.silences(console))
 
 
-async def history(console: Console, account: str, id_: str, asked: models.HistoryQuery) -> models.History:
+async def history(console: Console, account: str, id_: str, asked: HistoryQuery) -> History:
     """Return what happened in a pipeline: by the hour up to `7d`, else by the day (UTC), the running one last."""
     name = f"{account}/{_uuid(id_, 'pipeline')}"
     await console.status.get()
@@ -197,11 +197,11 @@ async def history(console: Console, account: str, id_: str, asked: models.Histor
     return await find_history(console, name, span_us=span_us, length_us=HOUR_US if span_us <= 7 * DAY_US else DAY_US)
 
 
-async def report(console: Console, asked: models.ReportQuery) -> models.Report:
+async def report(console: Console, asked: ReportQuery) -> Report:
     """Return how the pipelines did within a time until now, in whole hours and the one that is running."""
     now = console.clock.steady_us()
     since = Micros(now - round(asked.last * 1e6))
-    return models.Report.model_validate(await make_report(console, since=since, until=now))
+    return Report.model_validate(await make_report(console, since=since, until=now))
 
 
 # What is done

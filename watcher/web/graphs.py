@@ -12,7 +12,7 @@ from typing import NamedTuple
 from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.timestamps import to_us
 from watcher.sinks.alert import in_words
-from watcher.web.models import History, HistoryPeriod, PastProblem
+from watcher.web.history import History, HistoryPeriod, PastProblem
 
 SPANS: Mapping[str, tuple[int, int]] = {
     "24h": (DAY_US, HOUR_US),

@@ -1,12 +1,101 @@
 """The history of a pipeline, as API and pages show it."""
 
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
 from watcher.domain.history import DAY_US, HOUR_US, Totals, has_changed, period_start, sum_up
 from watcher.domain.timestamps import Micros, to_us
-from watcher.web import models
+from watcher.web.models import Answer, Asked, Id, PipelineRef, Span, Time
 from watcher.web.shown import Console
 
 
-async def find_history(console: Console, name: str, *, span_us: int, length_us: int) -> models.History:
+def _in_range(seconds: float) -> float:
+    if not 3_600 <= seconds <= 90 * 86_400:
+        raise ValueError("must be from 1h to 90d")
+    return seconds
+
+
+PastSpan = Annotated[Span, AfterValidator(_in_range)]
+PAST_SPAN = Field(default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"})
+
+
+class HistoryQuery(Asked):
+    """The time until now that is asked for, rounded up to whole hours or days."""
+
+    span: PastSpan = PAST_SPAN
+
+
+class EndCounts(Answer):
+    """How many executions ended, by status."""
+
+    success: int = 0
+    failed: int = 0
+    unrecognized: int = 0
+
+
+class HistoryPeriod(Answer):
+    """The counts of a time. It is not `known` if the pipeline was not watched then, or was unknown already."""
+
+    from_: Time = Field(alias="from")
+    until: Time
+    known: bool
+    started: int
+    ended: EndCounts
+    median_seconds: float | None = Field(default=None, description="The median duration of successes, within 5 %.")
+    p95_seconds: float | None = Field(default=None, description="Their 95th percentile, within 5 %.")
+    tokens: int
+
+
+class ErrorCount(Answer):
+    """A kind of error: failures in one node whose texts differ only in ids, numbers and the like. `text` is the newest.
+
+    `count` is of whole days (UTC).
+    """
+
+    fingerprint: Annotated[str, BeforeValidator(lambda digest: digest.hex() if isinstance(digest, bytes) else digest)]
+    node: str | None = None
+    text: str
+    count: int
+    last_at: Time
+    is_new: bool = Field(description="It was first seen within the last 24 h, and the history was known before.")
+
+
+class PastProblem(Answer):
+    """A problem of the pipeline itself that was open at some time of the span."""
+
+    id: Id
+    kind: str
+    opened_at: Time
+    closed_at: Time | None = None
+
+
+class History(Answer):
+    """What happened in a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
+
+    `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.
+    """
+
+    account: str
+    pipeline: PipelineRef
+    from_: Time = Field(alias="from")
+    until: Time = Field(description="The end of the running hour or day.")
+    known_from: Time | None = Field(default=None, description="Since when the history is known; absent: not yet.")
+    periods: Sequence[HistoryPeriod]
+    total: HistoryPeriod
+    before: HistoryPeriod | None = Field(
+        default=None, description="The span before, as long; absent where not all of it is known."
+    )
+    rate_has_changed: bool = Field(
+        default=False,
+        description="Since `before` the success rate changed by more than chance explains (p < 0.05).",
+    )
+    errors: Sequence[ErrorCount]
+    problems: Sequence[PastProblem]
+
+
+async def find_history(console: Console, name: str, *, span_us: int, length_us: int) -> History:
     """Return what happened in a pipeline (account/id) within a span until now, by periods of this length.
 
     The pipeline must be one of the last status.
@@ -32,9 +121,9 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         of_before = sum_up((await console.store.history(name, since=before_at)).hours, before_at, from_at)
         before = _period(before_at, from_at, of_before, is_known=True)
     day_ago = now - DAY_US
-    return models.History(
+    return History(
         account=pipeline.account,
-        pipeline=models.PipelineRef(id=pipeline.id, name=pipeline.name),
+        pipeline=PipelineRef(id=pipeline.id, name=pipeline.name),
         from_=from_at,
         until=until,
         known_from=None if first_at is None else known_from,
@@ -43,20 +132,20 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         before=before,
         rate_has_changed=has_changed(total, of_before),
         errors=[
-            models.ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < first_seen_at)
+            ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < first_seen_at)
             for row, first_seen_at in found.errors
         ],
-        problems=[models.PastProblem(**row._asdict()) for row in found.problems],
+        problems=[PastProblem(**row._asdict()) for row in found.problems],
     )
 
 
-def _period(from_at: Micros, until: Micros, totals: Totals, *, is_known: bool) -> models.HistoryPeriod:
-    return models.HistoryPeriod(
+def _period(from_at: Micros, until: Micros, totals: Totals, *, is_known: bool) -> HistoryPeriod:
+    return HistoryPeriod(
         from_=from_at,
         until=until,
         known=is_known,
         started=totals.started,
-        ended=models.EndCounts(success=totals.success, failed=totals.failed, unrecognized=totals.unrecognized),
+        ended=EndCounts(success=totals.success, failed=totals.failed, unrecognized=totals.unrecognized),
         median_seconds=totals.quantile(0.5),
         p95_seconds=totals.quantile(0.95),
         tokens=totals.tokens,

@@ -1,7 +1,7 @@
 """What the API under `/api/v1` takes and answers; pages and commands show the same. docs/api.md is made from it.
 
 Names are camelCase, times RFC 3339 in UTC; what is absent is left out. What the API of Clerk Chat or a receiver called
-something is hostile text: whoever shows it escapes it.
+something is hostile text: whoever shows it escapes it. The models of history and reports are in `history` and `report`.
 """
 
 import re
@@ -79,15 +79,6 @@ def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:
 Span = Annotated[Duration, Field(json_schema_extra={"pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"})]
 When = Annotated[Moment, WithJsonSchema({"type": "string", "format": "date-time"})]
 
-
-def _in_range(seconds: float) -> float:
-    if not 3_600 <= seconds <= 90 * 86_400:
-        raise ValueError("must be from 1h to 90d")
-    return seconds
-
-
-PastSpan = Annotated[Span, AfterValidator(_in_range)]
-_PAST_SPAN = Field(default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"})
 
 CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
 """The `next` of every list but that of events: a part of it, a time or number, and the key of a row."""
@@ -384,83 +375,6 @@ class ExecutionDetail(Execution):
     deliveries: Sequence[Delivery] = ()
 
 
-# The history of a pipeline
-
-
-class HistoryQuery(Asked):
-    """The time until now that is asked for, rounded up to whole hours or days."""
-
-    span: PastSpan = _PAST_SPAN
-
-
-class EndCounts(Answer):
-    """How many executions ended, by status."""
-
-    success: int = 0
-    failed: int = 0
-    unrecognized: int = 0
-
-
-class HistoryPeriod(Answer):
-    """The counts of a time. It is not `known` if the pipeline was not watched then, or was unknown already."""
-
-    from_: Time = Field(alias="from")
-    until: Time
-    known: bool
-    started: int
-    ended: EndCounts
-    median_seconds: float | None = Field(default=None, description="The median duration of successes, within 5 %.")
-    p95_seconds: float | None = Field(default=None, description="Their 95th percentile, within 5 %.")
-    tokens: int
-
-
-class ErrorCount(Answer):
-    """A kind of error: failures in one node whose texts differ only in ids, numbers and the like. `text` is the newest.
-
-    `count` is of whole days (UTC).
-    """
-
-    fingerprint: Annotated[str, BeforeValidator(lambda digest: digest.hex() if isinstance(digest, bytes) else digest)]
-    node: str | None = None
-    text: str
-    count: int
-    last_at: Time
-    is_new: bool = Field(description="It was first seen within the last 24 h, and the history was known before.")
-
-
-class PastProblem(Answer):
-    """A problem of the pipeline itself that was open at some time of the span."""
-
-    id: Id
-    kind: str
-    opened_at: Time
-    closed_at: Time | None = None
-
-
-class History(Answer):
-    """What happened in a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
-
-    `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.
-    """
-
-    account: str
-    pipeline: PipelineRef
-    from_: Time = Field(alias="from")
-    until: Time = Field(description="The end of the running hour or day.")
-    known_from: Time | None = Field(default=None, description="Since when the history is known; absent: not yet.")
-    periods: Sequence[HistoryPeriod]
-    total: HistoryPeriod
-    before: HistoryPeriod | None = Field(
-        default=None, description="The span before, as long; absent where not all of it is known."
-    )
-    rate_has_changed: bool = Field(
-        default=False,
-        description="Since `before` the success rate changed by more than chance explains (p < 0.05).",
-    )
-    errors: Sequence[ErrorCount]
-    problems: Sequence[PastProblem]
-
-
 # The overview
 
 
@@ -576,61 +490,3 @@ class TestResult(Answer):
     answer: str
     took_ms: float
     remedy: str | None = None
-
-
-# Reports
-
-
-class ReportQuery(Asked):
-    """The time of a report."""
-
-    last: PastSpan = _PAST_SPAN
-
-
-class ReportedError(Answer):
-    """A kind of error: the node that failed, the newest text, and how many executions. `pipeline` is a name."""
-
-    pipeline: str | None = None
-    node: str | None = None
-    text: str | None = None
-    count: int
-
-
-class Figures(Answer):
-    """What happened within the time of a report. Rates are shares from 0 to 1, rounded down."""
-
-    open_problems: int = Field(description="How many are open now.")
-    ended: int
-    failed: int
-    success_rate: float | None = Field(default=None, description="Absent if nothing ended.")
-    success_rate_before: float | None = Field(
-        default=None, description="That of the time before, if it differs by more than chance explains (p < 0.05)."
-    )
-    median_seconds: float | None = Field(default=None, description="Of those that succeeded, within 5 %; so the next.")
-    p95_seconds: float | None = Field(default=None, alias="p95Seconds")
-    tokens: int
-
-
-class PipelineReport(Figures):
-    """A pipeline in a report. `state` is how it is now, as in `/status`."""
-
-    account: str
-    id: str
-    name: str | None = None
-    state: str
-    needs_look: bool
-    error: ReportedError | None = Field(default=None, description="The most frequent kind.")
-
-
-class Report(Answer):
-    """How the pipelines did within a time, the worst first. `look_count` of them need a look, `well_count` do not."""
-
-    from_: Time = Field(alias="from")
-    until: Time
-    look_count: int
-    well_count: int
-    more_count: int = Field(default=0, description="How many pipelines are left out; none here, in an event perhaps.")
-    total: Figures
-    pipelines: Sequence[PipelineReport] = ()
-    errors: Sequence[ReportedError] = Field(default=(), description="The three most frequent kinds.")
-    link: str | None = Field(default=None, description="The address of the pages.")

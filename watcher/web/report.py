@@ -1,15 +1,75 @@
-"""How a report is made: from the hours in the store, and from the pipelines as the overview shows them now."""
+"""A report, and how it is made: from the hours in the store, and from the pipelines as the overview shows them now."""
 
+from collections.abc import Sequence
 from operator import itemgetter
+
+from pydantic import Field
 
 from watcher.domain.envelope import Json, cut, timestamp
 from watcher.domain.history import HOUR_US, Totals, period_start
 from watcher.domain.report import TEXT_BYTES, PipelineResult, error_of, report_of
 from watcher.domain.timestamps import Micros, from_us
+from watcher.web.history import PAST_SPAN, PastSpan
+from watcher.web.models import Answer, Asked, Time
 from watcher.web.shown import Console
 
 ERROR_KINDS_COUNT = 1_000
 """Kinds of error of all pipelines that are read, at most: the most frequent ones."""
+
+
+class ReportQuery(Asked):
+    """The time of a report."""
+
+    last: PastSpan = PAST_SPAN
+
+
+class ReportedError(Answer):
+    """A kind of error: the node that failed, the newest text, and how many executions. `pipeline` is a name."""
+
+    pipeline: str | None = None
+    node: str | None = None
+    text: str | None = None
+    count: int
+
+
+class Figures(Answer):
+    """What happened within the time of a report. Rates are shares from 0 to 1, rounded down."""
+
+    open_problems: int = Field(description="How many are open now.")
+    ended: int
+    failed: int
+    success_rate: float | None = Field(default=None, description="Absent if nothing ended.")
+    success_rate_before: float | None = Field(
+        default=None, description="That of the time before, if it differs by more than chance explains (p < 0.05)."
+    )
+    median_seconds: float | None = Field(default=None, description="Of those that succeeded, within 5 %; so the next.")
+    p95_seconds: float | None = Field(default=None, alias="p95Seconds")
+    tokens: int
+
+
+class PipelineReport(Figures):
+    """A pipeline in a report. `state` is how it is now, as in `/status`."""
+
+    account: str
+    id: str
+    name: str | None = None
+    state: str
+    needs_look: bool
+    error: ReportedError | None = Field(default=None, description="The most frequent kind.")
+
+
+class Report(Answer):
+    """How the pipelines did within a time, the worst first. `look_count` of them need a look, `well_count` do not."""
+
+    from_: Time = Field(alias="from")
+    until: Time
+    look_count: int
+    well_count: int
+    more_count: int = Field(default=0, description="How many pipelines are left out; none here, in an event perhaps.")
+    total: Figures
+    pipelines: Sequence[PipelineReport] = ()
+    errors: Sequence[ReportedError] = Field(default=(), description="The three most frequent kinds.")
+    link: str | None = Field(default=None, description="The address of the pages.")
 
 
 async def make_report(

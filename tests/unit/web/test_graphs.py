@@ -19,7 +19,8 @@ from watcher.web.graphs import (
     short,
     spell_period,
 )
-from watcher.web.models import EndCounts, History, HistoryPeriod, PastProblem, PipelineRef
+from watcher.web.history import EndCounts, History, HistoryPeriod, PastProblem
+from watcher.web.models import PipelineRef
 
 UNTIL = START + timedelta(hours=10)
 

@@ -11,7 +11,7 @@ from unit.conftest import Command
 
 from watcher.sinks.alert import report_title
 from watcher.sinks.report import report_lines, report_span
-from watcher.web.models import Report
+from watcher.web.report import Report
 
 
 @pytest.fixture(autouse=True)
