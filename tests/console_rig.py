@@ -38,9 +38,9 @@ from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import problem, snapshot
 from watcher.web.access import access
-from watcher.web.api import api_routes
 from watcher.web.models import Need, TestResult
 from watcher.web.pages import page_routes
+from watcher.web.routes import api_routes
 from watcher.web.server import HttpServer
 from watcher.web.shown import Console
 

@@ -37,8 +37,8 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.sql_store import open_store
 from watcher.web.access import access
-from watcher.web.api import API, api_routes
 from watcher.web.pages import page_routes
+from watcher.web.routes import API, api_routes
 from watcher.web.server import HttpServer
 
 PIPELINES_COUNTS = (20, 100, 1_000)

@@ -20,7 +20,7 @@ from sample_events import PIPELINE, execution_id
 
 from watcher.domain.history import DAY_US
 from watcher.web import models
-from watcher.web.api import API, ROUTES, Route
+from watcher.web.routes import API, ROUTES, Route
 
 HEAD = """\
 # API

@@ -16,7 +16,8 @@ from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import is_loopback, parse_address
-from watcher.web.api import CALLER, Caller, RefusedError, refusal
+from watcher.web.api import RefusedError
+from watcher.web.routes import CALLER, Caller, refusal
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """A platform asks these under any name, and has no token."""

@@ -29,7 +29,7 @@ from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.sinks.settings import SilenceMatch
-from watcher.web import access, api, models
+from watcher.web import access, api, models, routes
 from watcher.web.graphs import SPANS
 from watcher.web.history import find_history
 from watcher.web.server import read_body
@@ -61,7 +61,7 @@ def page_routes(
 
     def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
         """Return a page, unless who asks has it."""
-        caller = request[api.CALLER]
+        caller = request[routes.CALLER]
         found = {"unknown": 0, **found, "may_act": caller.may_act, "has_session": caller.by == "session"}
         digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
         headers = {200: {"ETag": f'"{digest[:32]}"'}, 429: {"Retry-After": "1"}}.get(status, {})
@@ -90,7 +90,7 @@ def page_routes(
             except StoreError:
                 return message(request, 503, "The store does not answer", "Nothing is lost. This page tries again.")
             except ValidationError as error:
-                return message(request, 400, "This filter cannot be used", f"{api.mistakes_in(error)}.")
+                return message(request, 400, "This filter cannot be used", f"{routes.mistakes_in(error)}.")
             needs = sum(not each.acknowledged for each in status.needs)
             unknown = {"unknown": status.unknown, "unknown_since": status.unknown_since}
             return respond(request, template, {"needs": needs, "watched": len(status.pipelines), **unknown, **found})
@@ -192,7 +192,7 @@ async def _static(request: web.Request) -> web.Response:
 def _read(model: type[Q], request: web.Request) -> Q:
     """Return what a form asks: fields left empty are not asked for."""
     given = [(name, value) for name, value in request.query.items() if value.strip() and name in model.model_fields]
-    return model.model_validate(api.query_of(MultiDict(given), model))
+    return model.model_validate(routes.query_of(MultiDict(given), model))
 
 
 async def _overview(console: Console, status: models.Status, request: web.Request) -> Found:

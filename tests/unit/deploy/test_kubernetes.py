@@ -20,9 +20,9 @@ from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
 from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
 from watcher.web.access import PROBES
-from watcher.web.api import api_routes
 from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
+from watcher.web.routes import api_routes
 
 Manifest = dict[str, Any]
 

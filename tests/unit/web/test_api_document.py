@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from watcher.web.api import API, ROUTES
+from watcher.web.routes import API, ROUTES
 
 CHECKS = [
     not_a_server_error,

@@ -1,0 +1,202 @@
+"""The API under `/api/v1`: one table of routes, from which docs/api.md and the OpenAPI document are made.
+
+A request over HTTP becomes a model for its handler in `api`; the handler's model, or its refusal, becomes the answer.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from aiohttp import web
+from multidict import MultiMapping
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from watcher.domain.errors import StoreError
+from watcher.web import api, models
+from watcher.web.api import RefusedError
+from watcher.web.server import read_body
+from watcher.web.shown import Console
+
+API = "/api/v1"
+
+_COMMA, _BEFORE_LABEL = re.compile(","), re.compile(r",(?=\s*!?[^:,]+:)")
+"""What values of a query are apart by; a label's own value may hold a comma."""
+
+
+class Caller(NamedTuple):
+    """The sender of a request: recognised by `bearer` token or `session`, if by any, and whether it may act."""
+
+    by: str
+    may_act: bool
+
+
+CALLER = web.RequestKey("caller", Caller)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A request that the API takes: what is in braces in the path goes to the handler in that order.
+
+    Its annotations say which model the query, or of a write the body, has (`asked`), and the answer; its docstring
+    what it does. `refuses` are the statuses of its own.
+    """
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[BaseModel | None]]
+    status: int = 200
+    refuses: Sequence[int] = ()
+
+    @property
+    def asked(self) -> type[models.Asked]:
+        """Return the model of the query or the body."""
+        asked: type[models.Asked] = get_type_hints(self.handler).get("asked", models.Asked)
+        return asked
+
+
+ROUTES = (
+    Route("GET", "/status", api.status),
+    Route("GET", "/problems", api.problems),
+    Route("GET", "/problems/{id}", api.problem, refuses=(404,)),
+    Route("POST", "/problems/ack", api.acknowledge_several),
+    Route("POST", "/problems/{id}/ack", api.acknowledge, refuses=(404, 409)),
+    Route("DELETE", "/problems/{id}/ack", api.unacknowledge, refuses=(404, 409)),
+    Route("GET", "/executions", api.executions),
+    Route("GET", "/executions/{account}/{pipeline}/{id}", api.execution, refuses=(404,)),
+    Route("GET", "/events", api.events),
+    Route("GET", "/deliveries", api.deliveries),
+    Route("POST", "/deliveries/replay", api.replay, refuses=(404, 409)),
+    Route("POST", "/sinks/{name}/enable", api.enable, refuses=(404, 409)),
+    Route("POST", "/sinks/{name}/test", api.test, refuses=(404,)),
+    Route("GET", "/report", api.report),
+    Route("GET", "/silences", api.silences),
+    Route("POST", "/silences", api.add_silence, status=201),
+    Route("DELETE", "/silences/{id}", api.end_silence, status=204, refuses=(404,)),
+    Route("GET", "/pipelines/{account}/{id}/history", api.history, refuses=(404,)),
+    Route("POST", "/pipelines/{account}/{id}/scan", api.scan, status=202, refuses=(404, 409)),
+)
+"""All requests, in the order in which docs/api.md has them."""
+
+
+def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
+    """Return the routes. `console` returns `None` while the store is not open: then they answer 503."""
+    by_path: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        by_path.setdefault(route.path, {})[route.method] = route
+
+    def at(path: str, methods: Mapping[str, Route]) -> web.RouteDef:
+        async def answer(request: web.Request) -> web.Response:
+            try:
+                return await _answer(request, console(), methods)
+            except RefusedError as error:
+                return refusal(error)
+            except StoreError:
+                text = "the store cannot be used now; /readyz?verbose and the log say more"
+                return refusal(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, text))
+
+        return web.route("*", path, answer)
+
+    paths = [at(f"{API}{path}", methods) for path, methods in by_path.items()]
+    return [*paths, at("/api/{rest:.*}", {}), web.get("/openapi.json", _openapi)]
+
+
+async def _answer(request: web.Request, console: Console | None, methods: Mapping[str, Route]) -> web.Response:
+    if not methods:
+        raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such path; /openapi.json has all of them")
+    route = methods.get("GET" if request.method == "HEAD" else request.method)
+    if route is None:
+        allowed = ", ".join(sorted(methods))
+        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {allowed}", Allow=allowed)
+    if console is None:
+        raise StoreError("it is not open yet")
+    asked = await _asked(request, route)
+    handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *asked))
+    handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever asked may be gone by then
+    result = await (handling if route.method == "GET" else asyncio.shield(handling))
+    if result is None:
+        return web.Response(status=route.status)
+    status = 202 if result == models.Done(done=False) else route.status
+    response = _response(result, status, "application/json", {})
+    if route.method == "GET":
+        assert isinstance(response.body, bytes)
+        tag = blake2b(response.body, digest_size=12).hexdigest()
+        response.etag = tag
+        if any(each.value in {"*", tag} for each in request.if_none_match or ()):
+            return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
+    return response
+
+
+async def _handle(route: Route, console: Console, *asked: object) -> BaseModel | None:
+    """Do what is asked: what writes goes to its end, though whoever asked has left."""
+    result = await route.handler(console, *asked)
+    if route.method != "GET":
+        console.changed()
+    return result
+
+
+async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
+    try:
+        if route.method == "GET":
+            asked = route.asked.model_validate(query_of(request.query, route.asked))
+        else:
+            body = await read_body(request)
+            is_form = request.method == "POST" and request[CALLER].by != "bearer"  # or may be one, of another site
+            if (body or is_form) and request.content_type != "application/json":
+                text = "write it as JSON, with Content-Type: application/json"
+                raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
+            asked = route.asked.model_validate_json(body or b"{}")
+    except web.HTTPRequestEntityTooLarge:
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body has at most 64 KiB") from None
+    except ValidationError as error:
+        is_json = error.errors(include_context=False, include_input=False)[0]["type"] != "json_invalid"
+        status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
+        raise RefusedError(status, mistakes_in(error)) from None
+    if "\\u0000" in asked.model_dump_json():  # PostgreSQL keeps none
+        raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
+    return () if route.asked is models.Asked else (asked,)
+
+
+def mistakes_in(error: ValidationError) -> str:
+    """Return what cannot be read, and why, by the names it was given under."""
+    found = error.errors(include_context=False, include_input=False)
+    return "; ".join(": ".join((*map(str, each["loc"][:1]), _words_of(each))) for each in found)
+
+
+def _words_of(error: ErrorDetails) -> str:
+    """Return what pydantic says of a value, in plain words."""
+    words = re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, "))
+    return words.partition(", ")[0] if error["type"].endswith("_parsing") else words
+
+
+def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, Any]:
+    """Return the values of a query: of a list those of all its words, of the others the one there is."""
+    query: dict[str, Any] = {}
+    for name in given:
+        values = given.getall(name)
+        if name in model.model_fields and model.model_fields[name].default == ():
+            comma = _BEFORE_LABEL if name == "label" else _COMMA
+            query[name] = [part.strip() for value in values for part in comma.split(value)]
+        else:
+            query[name] = values[0] if len(values) == 1 else values
+    return query
+
+
+def refusal(error: RefusedError) -> web.Response:
+    """Return the answer that says why not."""
+    trouble = models.Trouble(title=error.status.phrase, status=error.status, detail=error.detail)
+    return _response(trouble, error.status, "application/problem+json", error.headers)
+
+
+def _response(answer: BaseModel, status: int, content_type: str, headers: Mapping[str, str]) -> web.Response:
+    body = answer.model_dump_json(by_alias=True, exclude_none=True).encode()
+    return web.Response(body=body, status=status, content_type=content_type, headers=headers)
+
+
+async def _openapi(_: web.Request) -> web.FileResponse:
+    return web.FileResponse(Path(__file__).with_name("openapi.json"))
