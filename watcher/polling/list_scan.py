@@ -238,10 +238,12 @@ class Scan:
         if self.is_whole and unshown_count > 0:
             gap = GapReason.UNORDERED if evidence.is_total_steady else None
             return ScanResult(gap, unshown_count, unconfirmed="fewer than said")
-        if self.is_whole and is_first and not evidence.seen_on:
+        shown_count = len(evidence.seen_on) + evidence.unreadable_count
+        if self.is_whole and is_first and not shown_count:
             return ScanResult(unconfirmed="perhaps not all")
-        is_unsaid = not evidence.highest_total and evidence.new_pages_count > 1
-        if is_unsaid and not is_first and evidence.new - self.memory.unconfirmed_new:
+        # Rows of one date may have changed places between two pages, which a total that is too low does not show.
+        is_unsaid = evidence.highest_total < shown_count and evidence.new_pages_count > 1
+        if is_unsaid and self.order is not None and evidence.new - self.memory.unconfirmed_new:
             return ScanResult(unconfirmed="nothing says how many")
         return ScanResult()
 

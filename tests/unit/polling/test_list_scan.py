@@ -485,3 +485,23 @@ def test_of_a_list_that_turns_over_while_it_is_read_nothing_is_missed_though_its
     world.meanwhile = turn
     assert world.scan() == ScanResult()
     assert world.missing(world.rows) == []
+
+
+@pytest.mark.parametrize("lie", ["true", "constant", "null"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_rows_that_change_places_between_two_pages_are_found_also_where_total_counts_too_few(
+    lie: str, *, is_first: bool
+) -> None:
+    world = World(lie=lie)
+    world.arrive(60)
+    if not is_first:
+        world.scan()
+    world.arrive(170)
+
+    def swap(pages: int) -> None:
+        if pages == 1:
+            world.rows[-50], world.rows[-51] = world.rows[-51], world.rows[-50]
+
+    world.meanwhile = swap
+    assert world.scan() == ScanResult()
+    assert world.missing(world.rows) == []
