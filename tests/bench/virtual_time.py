@@ -14,7 +14,7 @@ from virtual import Account, account_of
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.config.models import Settings
-from watcher.daemon.build import poll_rules_of
+from watcher.daemon.from_settings import poll_rules_of
 from watcher.store.changes import Change, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, open_store

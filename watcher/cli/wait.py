@@ -20,7 +20,7 @@ from rich.text import Text
 from watcher.clerk.api import ClerkApi, Reply
 from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
-from watcher.daemon.build import open_client, poll_rules_of, watches_of
+from watcher.daemon.from_settings import open_client, poll_rules_of, watches_of
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, Event
 from watcher.domain.event_factory import EventFactory

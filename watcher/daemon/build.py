@@ -1,47 +1,31 @@
-"""From settings to parts: pollers, workers, routes, silences, watches; and whether two settings are the same."""
+"""The owners of accounts and sinks, built from settings: a poller for an account, a worker for a sink."""
 
-import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import blake2b
-
-from pydantic import SecretStr
-from yarl import URL
 
 from watcher.clerk.api import ClerkApi
-from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
+from watcher.config.models import Settings
+from watcher.daemon.from_settings import fingerprint_of_sink, open_client, poll_rules_of
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.routing import Route, Silence, Silences, types_matching
-from watcher.domain.rules import FailingRule, Rules
-from watcher.domain.watch import Watch
+from watcher.domain.routing import Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
-from watcher.polling.poll_item import CONFIRM_WITHIN_S, PollRules
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
-from watcher.runtime.pacing import SHARE, Pacer
+from watcher.runtime.pacing import Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
-from watcher.sinks.stdout import StdoutSettings
 from watcher.store.account_store import AccountStore
 from watcher.store.leases import HeldLease
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
-
-OUTRUN_AFTER_S = 300.0
-"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
-
-OUTRUN_PAGES = 50
-"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,127 +104,3 @@ async def build_worker(
     shared.store.wakes[name] = worker.wake
     stack.callback(shared.store.wakes.pop, name)
     return worker
-
-
-def routes_of(settings: Settings) -> dict[str, Route]:
-    """Return the routes of all sinks."""
-    return {
-        name: Route(
-            types_matching(sink.events),
-            dict(sink.match.labels),
-            frozenset(map(str, sink.match.pipelines)),
-            sink.rules.group,
-            sink.rules.opening_wait_s,
-        )
-        for name, sink in settings.sinks.items()
-    }
-
-
-def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> list[Silence]:
-    """Return the silences of the file and these, for the sinks they mean.
-
-    Never for stdout, which is the record of what happened.
-    """
-    any_time = datetime.fromtimestamp(0, UTC)  # a weekly one finds its windows by itself
-    silenced = {name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)}
-    return [
-        Silence(
-            *each.window(any_time),
-            types=types_matching(each.match.events) if each.match.events else None,
-            accounts=frozenset(each.match.accounts),
-            pipelines=frozenset(map(str, each.match.pipelines)),
-            sinks=frozenset(silenced.intersection(each.match.sinks) if each.match.sinks else silenced),
-            labels=dict(each.match.labels),
-            weekly=each.weekly.hours if each.weekly else None,
-        )
-        for each in (*settings.silences, *stored)
-    ]
-
-
-def poll_rules_of(settings: Settings, *, account: str) -> PollRules:
-    """Return what the configuration says of polling an account."""
-    polling, rate_per_s = settings.polling, settings.accounts[account].rate_limit
-    return PollRules(
-        details=polling.details,
-        first_sight=polling.first_sight,
-        lookback_us=round(polling.lookback_s * 1_000_000),
-        history_us=round(max(polling.lookback_s, settings.store.retention_s) * 1_000_000),
-        pages_at_most=max(OUTRUN_PAGES, round(rate_per_s * OUTRUN_AFTER_S / 2)),
-        confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
-        min_interval_s=polling.min_interval_s,
-        max_interval_s=polling.max_interval_s,
-        lost_after=polling.lost_after,
-        lost_grace_s=polling.lost_grace_s,
-        degraded_after_s=polling.degraded_after_s,
-    )
-
-
-def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:
-    """Return the client of an account's key, which calls `check` before each request. Needs a running event loop."""
-    return Client(
-        api_key=settings.api_key.get_secret_value(),
-        timeout_s=settings.timeout_s,
-        connections=connections,
-        proxy=proxy_for(URL(settings.base_url)),
-        check=check,
-    )
-
-
-def watches_of(settings: Settings, account: str | None = None) -> list[Watch]:
-    """Return what the configuration asks, of one account or of all."""
-    return [
-        Watch(
-            account=watch.account,
-            pipeline=str(watch.pipeline),
-            executions=watch.executions,
-            name=watch.name,
-            labels=dict(watch.labels),
-            overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
-            rules=None if watch.rules is None else _rules_of(watch.rules),
-            runbook=watch.runbook,
-        )
-        for watch in settings.watch
-        if account in (None, watch.account)
-    ]
-
-
-def _rules_of(settings: RulesSettings) -> Rules:
-    failing = None
-    if (given := settings.failing) is not None:
-        within_us, quiet_us = round(given.within_s * 1_000_000), round(given.quiet_for_s * 1_000_000)
-        of_rate = (given.rate, given.of_last, within_us, given.at_least)
-        failing = FailingRule(given.consecutive, *of_rate, given.recover_after, quiet_us)
-    return Rules(failing, None if settings.silent_s is None else round(settings.silent_s * 1_000_000))
-
-
-def fingerprint_of_settings(settings: Settings) -> str:
-    """Return what only an equal configuration has, but for its secrets, and for what may differ between replicas.
-
-    Of what is written there alone: a later version has more keys, and other defaults.
-    """
-    content = settings.model_dump(
-        mode="json", exclude_unset=True, exclude={"http": True, "log": True, "store": {"url"}}, warnings=False
-    )
-    return blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def fingerprint_of_key(api_key: SecretStr) -> str:
-    """Stand for an API key where replicas see which of them spends its budget.
-
-    Nobody finds out a key from it, nor by trying: keys are long and random. It shows no more than that a key which
-    somebody has already is used here.
-    """
-    return blake2b(api_key.get_secret_value().encode(), digest_size=16, person=b"watcher api key").hexdigest()
-
-
-def fingerprint_of_sink(settings: AnySink) -> str:
-    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
-
-    For what is written there alone: a later version has more keys, and other defaults.
-    """
-    content = json.dumps(settings.model_dump(exclude_unset=True), default=_revealed)
-    return blake2b(content.encode(), digest_size=16).hexdigest()
-
-
-def _revealed(value: object) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else repr(value)

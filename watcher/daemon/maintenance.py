@@ -13,7 +13,8 @@ from uuid import UUID
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, watches_of
+from watcher.daemon.build import OwnerDependencies
+from watcher.daemon.from_settings import watches_of
 from watcher.daemon.ownership import Ownership
 from watcher.daemon.reports import Reports
 from watcher.daemon.supervisor import Supervisor, raise_worst

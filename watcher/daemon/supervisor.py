@@ -15,16 +15,8 @@ from functools import partial
 import structlog
 
 from watcher.config.models import Settings, SilenceSettings
-from watcher.daemon.build import (
-    OwnerDependencies,
-    build_account,
-    build_worker,
-    fingerprint_of_key,
-    fingerprint_of_settings,
-    routes_of,
-    silences_of,
-    watches_of,
-)
+from watcher.daemon.build import OwnerDependencies, build_account, build_worker
+from watcher.daemon.from_settings import fingerprint_of_key, fingerprint_of_settings, routes_of, silences_of, watches_of
 from watcher.daemon.ownership import Ownership
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError

@@ -6,7 +6,7 @@ from unit.config.conftest import Load, Mistakes
 from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 from watcher.config.locate import find_config
-from watcher.daemon.build import watches_of
+from watcher.daemon.from_settings import watches_of
 from watcher.domain.errors import ConfigError, Exit
 from watcher.sinks.stdout import StdoutSettings
 

@@ -10,7 +10,7 @@ from unit.config.conftest import Load, Mistakes
 
 from watcher.config.files import stamps_of
 from watcher.config.loader import ConfigSource
-from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink
+from watcher.daemon.from_settings import fingerprint_of_settings, fingerprint_of_sink
 from watcher.sinks.webhook import WebhookSettings
 
 HOOK = "sinks:\n  ops:\n    type: webhook\n    template: alertmanager\n    url: https://h.example\n"

@@ -10,7 +10,7 @@ import pytest
 
 from watcher.config.loader import load_config
 from watcher.config.models import Settings, SilenceSettings
-from watcher.daemon.build import fingerprint_of_settings, fingerprint_of_sink, silences_of, watches_of
+from watcher.daemon.from_settings import fingerprint_of_settings, fingerprint_of_sink, silences_of, watches_of
 from watcher.daemon.maintenance import watches_for
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem

@@ -6,7 +6,7 @@ from supervision import Owners, maintenance_of
 from virtual import PIPELINE, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
-from watcher.daemon.build import watches_of
+from watcher.daemon.from_settings import watches_of
 from watcher.store.sql_store import SqlStore
 
 A = "9a1b0000-0000-4000-8000-00000000000a"

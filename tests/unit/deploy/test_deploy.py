@@ -11,7 +11,7 @@ from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variab
 
 from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
-from watcher.daemon.build import routes_of
+from watcher.daemon.from_settings import routes_of
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import parse_duration

@@ -10,7 +10,7 @@ from documents.openings import SECOND, history, table
 from virtual import PIPELINE, Start, said
 
 from watcher.config.loader import load_config
-from watcher.daemon.build import routes_of, watches_of
+from watcher.daemon.from_settings import routes_of, watches_of
 from watcher.domain.event import EventType
 from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, judge
 from watcher.domain.timestamps import Micros

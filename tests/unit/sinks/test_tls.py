@@ -14,7 +14,7 @@ from sample_events import failed
 from tls import NAME, Tunnel, asking, key_pair, own_ca, serving
 from worker_rig import FakeClock
 
-from watcher.daemon.build import fingerprint_of_sink
+from watcher.daemon.from_settings import fingerprint_of_sink
 from watcher.domain.errors import TransportFailedError
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.settings import PemFile

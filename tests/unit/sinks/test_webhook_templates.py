@@ -16,7 +16,7 @@ from receivers_rules import check_alertmanager, check_pagerduty
 from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, replayed, sample
 from standardwebhooks import Webhook
 
-from watcher.daemon.build import fingerprint_of_sink
+from watcher.daemon.from_settings import fingerprint_of_sink
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import PROBLEM_KINDS, Incident, Problem, SentOpening, Severity, severity_of

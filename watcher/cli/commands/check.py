@@ -29,7 +29,7 @@ from watcher.config.document import Document
 from watcher.config.loader import load_config, require_usable
 from watcher.config.locate import find_config
 from watcher.config.models import PollingSettings, Settings, StoreSettings
-from watcher.daemon.build import open_client
+from watcher.daemon.from_settings import open_client
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.polling.evaluator import BACKOFF_SHARE
