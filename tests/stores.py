@@ -69,6 +69,13 @@ async def claim(store: SqlStore, kind: str, name: str) -> Lease:
     return next(each for each in sharing.taken if key_of(each) == key)
 
 
+async def release(store: SqlStore) -> None:
+    """Give up what was claimed, as a daemon does at its end."""
+    if not isinstance(store.leases, LocalLeases):
+        held = _claimed.pop(store, {})
+        await store.leases.renew(RenewRequest(CLAIMANT, None, {}, {}, held.keys()))
+
+
 def from_us(us: int) -> datetime:
     """Return microseconds UTC as an aware datetime."""
     return datetime.fromtimestamp(us / 1_000_000, UTC)

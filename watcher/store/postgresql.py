@@ -235,6 +235,7 @@ class PostgresDatabase(Database):
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
         require_rights(connection, where=self.where)
+        connection.exec_driver_sql("LOCK TABLE meta IN ROW EXCLUSIVE MODE")  # not while the store is being copied
         self.ahead_us = server_time(connection) - self._clock.steady_us()
         return created
 

@@ -12,7 +12,7 @@ import pytest
 from copies import copy
 from list_model import HOUR_S, Fault, Life, ModelApi, lives, model
 from postgres import PostgresServer
-from stores import claim, open_soon, pipeline_change
+from stores import claim, open_soon, pipeline_change, release
 from virtual import DAY_US, EPOCH, PIPELINE, FakeClock, Start, pages_of, said
 
 from watcher.domain.event import GapReason
@@ -169,4 +169,5 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
                 assert counted == truth(several)
                 assert found.known_from is not None
                 assert sum(each.failed_count for each, _ in found.errors) == sum(each.fails for each in several)
+            await release(store)
             await store.close()

@@ -26,6 +26,7 @@ from stores import (
     names,
     of,
     pipeline_change,
+    release,
     settle,
     sink_of,
 )
@@ -110,6 +111,7 @@ async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
     await settle(ops, dead, state=DeliveryState.DEAD)
     cursor = Cursor(since_at=START_US, complete_at=START_US, refused=None, found=True, name="Sales", dated=True)
     await store.record(pipeline_change(account, cursor=cursor))
+    await release(store)
     await store.close()
     last_number = max(run(source, "SELECT id FROM event"))[0]
 
