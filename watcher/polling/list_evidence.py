@@ -142,7 +142,7 @@ class Evidence:
         return ScanPage(number, rows, len(rows) + reply.skipped, known_rows, len(unseen), fell_count)
 
     def begin_here(self) -> None:
-        """Note that all other pages are read from the last one on."""
+        """Note that the page which was taken in last is the first of those that are judged."""
         self.first_total, self.first_new_count, self.is_total_steady = self.total, len(self.new), True
 
     def came_count(self) -> int:

@@ -13,9 +13,9 @@ SURE_AFTER = 3
 class UnorderedReader:
     """Reads a list without an order: from page 1 to its end.
 
-    `page` is the page to be read. `stalled_count` pages led no further, more than did. The list has `length` rows up to
-    the end of the last page that was judged. If it `shows_one_page` for all others nobody knows its end. It
-    `contradicts_memory` where known rows stand beyond the end of the last scan.
+    `page` is the page to be read. `stalled_count` is by how many more pages led no further than did. The list has
+    `length` rows up to the end of the last page that was judged. A list that `shows_one_page` for all others has no
+    known end. One `contradicts_memory` if known rows stand beyond the page on which it ended in the last scan.
     """
 
     is_ordered = False
@@ -114,7 +114,7 @@ class UnorderedReader:
         return repeats and (self._evidence.total or 0) <= self._memory.before(page.number)
 
     def _leads_on(self, page: ScanPage) -> bool:
-        """Return whether a page leads further: not one that new rows filled with rows of the pages above."""
+        """Return whether a page leads further: one whose rows all moved down from the pages above does not."""
         return page.unseen_count > 0
 
 
@@ -137,7 +137,7 @@ class NewestFirstReader(UnorderedReader):
         return bool(page.rows) and page.rows[-1].id in page.known_rows
 
     def _leads_on(self, page: ScanPage) -> bool:
-        """As of any; nor does a page of younger rows than the one above: the list grows faster than it is read."""
+        """Return whether a page leads further. A page of younger rows than the one above it does not."""
         # an execution is not created after it starts or ends
         dates = [at for row in page.rows if (at := row.began_at or row.ended_at) is not None]
         above_at, self._oldest_at = self._oldest_at, min(dates, default=None)
@@ -166,7 +166,7 @@ class OldestFirstReader(UnorderedReader):
         return self._memory.page_of(self.length) if self._is_reading_back else None
 
     def place(self, page: ScanPage) -> ScanPage | None:
-        """As of any: nothing is judged before the last page is found, nor a page that is not full below it."""
+        """Return the page to be judged, `None` before the last page is found, or if this one is to be read again."""
         is_after_end = self._memory.length is not None and page.number > self._first
         if is_after_end and page.unseen_count and len(page.known_rows) == page.row_count:
             self.contradicts_memory = True
@@ -192,7 +192,7 @@ class OldestFirstReader(UnorderedReader):
         return page.number == 1
 
     def is_end(self, page: ScanPage) -> bool:
-        """As of any, but a page that may end the list does, once it is read back."""
+        """Return whether the list ends with a page: searched for as in any list, at page 1 once it is read back."""
         return self._is_reading_back or super().is_end(page)
 
     def go_on(self, page: ScanPage) -> None:
