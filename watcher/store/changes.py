@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from uuid import UUID
 
 from watcher.domain.delivery import AttemptRecord, Delivery, ProblemMessage
@@ -80,6 +80,11 @@ class ChangeSet:
     lease: Lease
     changes: tuple[SingleChange, ...]
 
+    @property
+    def entries(self) -> Sequence[OutboxEntry]:
+        """Return the events of all changes."""
+        return [entry for change in self.changes for entry in change.entries]
+
 
 Change = SingleChange | ChangeSet
 
@@ -145,6 +150,7 @@ class Turn:
     calls_forward: bool = False
     group_wait_us: int = 0
     take: Take | None = None
+    entries: ClassVar[Sequence[OutboxEntry]] = ()
 
 
 # What is read

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from itertools import repeat
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, insert, text
@@ -305,6 +305,7 @@ class SmallWrite:
 
     lease: Lease
     write: Callable[[Connection], object]
+    entries: ClassVar[Sequence[OutboxEntry]] = ()
 
 
 Item = Change | Turn | SmallWrite
@@ -349,7 +350,7 @@ class GroupWork:
 def write_group(
     connection: Connection, work: GroupWork, *, outbox: Outbox, now: Micros
 ) -> tuple[set[str], dict[int, Taken]]:
-    """Write all of it; return which sinks have something new to send, and what turns take, by their identity.
+    """Write all of it; return the sinks for which new deliveries wait that no turn took, and what turns take, by `id`.
 
     Raises `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
     """
@@ -405,4 +406,5 @@ def write_group(
             connection.execute(CALL_FORWARD, {"of_sink": sink_id, "now": now})
         if turn.take is not None:
             taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
+            names.discard(turn.lease.name)
     return names, taken

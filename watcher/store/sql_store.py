@@ -133,8 +133,9 @@ class SqlStore:
     def record(self, item: Item) -> "Future[Taken | None]":
         """Write this with what comes together with it, in the order in which it is handed in.
 
-        What it takes can be awaited, or the `StoreError` that kept it from being written. A caller that is cancelled
-        leaves; its write goes on.
+        Return a future of what is taken, or of the `StoreError` that kept it from being written. A caller that is
+        cancelled leaves; its write goes on. The sinks' workers are woken at once, so that they take their deliveries in
+        the transaction that records these.
         """
         if self._closed:
             raise StoreError("the store is closed")
@@ -142,6 +143,8 @@ class SqlStore:
         self._handed.append((item, result))
         if self._writing is None:
             self._writing = self._loop.create_task(self._write_handed(), name="store-writer")
+        for entry in item.entries:
+            self._wake(entry.sinks)
         return result
 
     async def number_of(self, source: Source) -> int:
