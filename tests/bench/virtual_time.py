@@ -94,6 +94,6 @@ async def write_without_waiting(store: SqlStore) -> None:
     assert isinstance(database, SqliteDatabase)
 
     def relax() -> None:  # outside of a transaction, where alone SQLite heeds it
-        database._writing.connection().connection.cursor().execute("PRAGMA synchronous=OFF")
+        database._writing._own.connection.connection.cursor().execute("PRAGMA synchronous=OFF")
 
     await database._writing.run(relax)

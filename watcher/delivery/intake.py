@@ -2,13 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
-from math import inf
 
 from watcher.delivery.in_flight import CONCURRENCY, InFlight
 from watcher.delivery.retries import CircuitBreaker
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.domain.delivery import Delivery
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import NEVER
 from watcher.store.changes import Take, Taken, Trial
 
 TAKEN_COUNT = 256
@@ -16,56 +15,44 @@ TAKEN_COUNT = 256
 
 TAKEN_FOR_S = 10.0
 
+NOW = NEVER
+"""A due time that is always over."""
+
 
 class Intake:
-    """What one sink may be sent next, and what it may take from the store.
+    """The deliveries that one sink may send next, and the rule of when to take more of them from the store.
 
-    `ready` are batches that were taken and not begun; while the breaker is open, they are for its `trial`. `is_unread`
-    says that the store may have something due that was not read, `next_due_at` when the next of what was read is due.
+    `ready` are batches that were taken and not started; while the breaker is open, they are its `trial`. `due_at` is
+    when further deliveries may be due in the store (microseconds UTC, steady): `NOW` if there may be some that were not
+    read, infinity if none waits.
     """
 
     def __init__(self, breaker: CircuitBreaker, deps: WorkerDependencies) -> None:
         """Begin with nothing read."""
         self.ready: deque[Sequence[Delivery]] = deque()
-        self.is_unread = True
-        self.next_due_at: Micros | None = None
+        self.due_at: float = NOW
         self.trial: Trial | None = None
         self._breaker = breaker
         self._deps = deps
         self._count = round(min(TAKEN_COUNT, max(CONCURRENCY, deps.rules.rate_per_s * TAKEN_FOR_S)))
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing waits, as far as anybody knows."""
-        return not (self.ready or self.is_unread) and self.next_due_at is None
+    def request(self, in_flight: InFlight, *, frees_some: bool) -> Take | None:
+        """Return what to take now, if few deliveries are ready and further ones may be due.
 
-    @property
-    def has_room(self) -> bool:
-        """Whether so few are ready that more may be taken."""
-        return len(self.ready) < CONCURRENCY
-
-    def due_s(self) -> float:
-        """Return in how many seconds something may be due that is to be taken; infinity if nothing waits."""
-        if self.is_unread:
-            return 0.0
-        return inf if self.next_due_at is None else (self.next_due_at - self._deps.clock.steady_us()) / 1e6
-
-    def request(self, in_flight: InFlight, *, frees: bool) -> Take | None:
-        """Return what to take now, if there is room for it and something may be due.
-
-        Something may if this turn `frees` it, or where other replicas record, too.
+        That is so if this turn `frees_some`, and always where other replicas record, too.
         """
+        now = self._deps.clock.steady_us()
         trial = None
         if self._breaker.is_open and not (self._breaker.is_trying or self.ready):
             trial = self._breaker.trial(self._deps.clock.monotonic())
-        is_due = frees or self.due_s() <= 0 or not (self._deps.store.exclusive or self.ready)
-        if trial is None and (self._breaker.is_open or not (is_due and self.has_room)):
+        is_due = frees_some or self.due_at <= now or not (self._deps.store.exclusive or self.ready)
+        if trial is None and (self._breaker.is_open or not is_due or len(self.ready) >= CONCURRENCY):
             return None
         rules = self._deps.rules
         return Take(
-            now=self._deps.clock.steady_us(),
+            now=now,
             count=1 if trial else self._count,
-            skip=in_flight.going_keys(self.ready),
+            skip=in_flight.sending_keys(self.ready),
             group_count=1 if rules.group is None else rules.group.max_count,
             trial=trial,
             with_messages=rules.keeps_messages,
@@ -86,15 +73,16 @@ class Intake:
     def take_in(self, taken: Taken, request: Take) -> None:
         """Have ready what was taken."""
         self.ready.extend(taken.batches)
-        self.trial, self.next_due_at = request.trial, taken.next_due_at
-        if request.trial is None:
-            self.is_unread |= len(taken.batches) == request.count
-            return
-        self.is_unread |= bool(taken.batches) or request.trial == "never_tried"  # it reads a part of what waits
-        if not taken.batches:
+        self.trial = request.trial
+        if taken.next_due_at is not None:
+            self.due_at = min(self.due_at, taken.next_due_at)
+        # There may be more, also where a trial looked only at those that were never tried.
+        if len(taken.batches) == request.count or request.trial == "never_tried":
+            self.due_at = NOW
+        if request.trial is not None and not taken.batches:
             self._breaker.note_trial(request.trial, begins=False, now=self._deps.clock.monotonic())
 
     def give_back(self) -> None:
         """Leave what is ready, or was to be taken, to be read again."""
-        self.is_unread = True
+        self.due_at = NOW
         self.ready.clear()

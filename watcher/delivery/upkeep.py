@@ -62,19 +62,14 @@ class StoreAccess:
 
 
 class Upkeep:
-    """What is due for one sink now and then.
-
-    `released_under` are the silences when openings were last released. `saved` is what is stored of the sink: whether
-    it is failing, and its own clock.
-    """
+    """The periodic work for one sink. `released_under` are the silences when openings were last released."""
 
     def __init__(self, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Take the state that was loaded as saved."""
+        """Do all of it at once."""
         self.released_under: tuple[Silence, ...] | None = None
         self._state = state
         self._reporter = reporter
         self._deps = deps
-        self.saved = state.is_failing, state.clock_s()
         self._give_up_at = EARLIEST
         self._snapshot: SinkSnapshot | None = None
         self._snapshot_at = EARLIEST

@@ -7,13 +7,14 @@ ordering key is taken, so events of one execution, or of one problem, arrive in 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 from operator import attrgetter
 from uuid import UUID
 
 import structlog
 
 from watcher.delivery.in_flight import InFlight
-from watcher.delivery.intake import Intake
+from watcher.delivery.intake import NOW, Intake
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import Attempt, AttemptLog, CircuitBreaker, records_of
 from watcher.delivery.sink_state import DISABLED, SinkReporter, SinkState, WorkerDependencies
@@ -56,15 +57,16 @@ class DeliveryWorker:
         self._pacer = Pacer(deps.rules.rate_per_s, now=now)
         self._owned_from = deps.clock.steady_us()
         self._intake = Intake(self._breaker, deps)
-        self._in_flight = InFlight(by_incident=deps.rules.incidents is not None)
+        self._in_flight = InFlight()
         self._upkeep = Upkeep(self._state, self._reporter, deps)
         self._store = StoreAccess(deps)
         self._next_tick_at = now
+        self._saved_failing = self._state.is_failing
         self._stopped = False
 
     def wake(self) -> None:
-        """Note that something was recorded for this sink."""
-        self._intake.is_unread = True
+        """Note that deliveries for this sink are being recorded."""
+        self._intake.due_at = NOW
         self._deps.wake()
 
     async def tick(self) -> float:
@@ -78,9 +80,10 @@ class DeliveryWorker:
             return REST_S
         for batch in self._in_flight.sending.values():
             self._state.trying(batch[0])
-        if not (self._in_flight.sending or self._store.takes_writes):  # the store is what holds it up
-            self._state.trying_since = None
-        self._state.check()
+        if self._state.trying_since is not None:
+            if not (self._in_flight.sending or self._store.takes_writes):  # the store is what holds it up
+                self._state.trying_since = None
+            self._state.check()
         now = self._clock.monotonic()
         if now >= self._store.retry_at:
             async with self._store:
@@ -90,12 +93,14 @@ class DeliveryWorker:
                     self._intake.give_back()  # deliveries read before may be judged by an opening no longer silenced
                     await self._turn(None)  # so that those that were silenced until now are released, too
                     await self._upkeep.release(silences)
-                    self._intake.is_unread = True
-                if now >= self._problems.next_at and not self._is_held(now):
+                    self._intake.due_at = NOW
+                is_held, request = now < self._state.held_until, None
+                if now >= self._problems.next_at and not is_held:
                     await self._problems.tick(now)
-                settles = now >= self._settle_at()
-                frees = settles and self._in_flight.frees_some()
-                request = None if self._is_held(now) else self._intake.request(self._in_flight, frees=frees)
+                settles = now >= self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
+                if not is_held:
+                    frees_some = settles and self._in_flight.frees_some
+                    request = self._intake.request(self._in_flight, frees_some=frees_some)
                 if request or settles:
                     await self._turn(request)
                 if now >= self._reporter.report_dead_at:
@@ -112,9 +117,10 @@ class DeliveryWorker:
         """
         if self._stopped or self._clock.monotonic() >= self._store.retry_at:
             async with self._store:
-                if self._stopped or not self._is_at_rest() or self._state.is_failing != self._upkeep.saved[0]:
+                is_served = self._state.state != DISABLED and not self._is_at_rest()
+                if self._stopped or is_served or self._state.is_failing != self._saved_failing:
                     await self._turn(None, saves=True)
-                    skip = self._in_flight.going_keys(self._intake.ready) | self._in_flight.unsettled_keys()
+                    skip = self._in_flight.sending_keys(self._intake.ready) | self._in_flight.unsettled_keys()
                     if not self._stopped and await self._upkeep.give_up(skip=skip):
                         self.wake()
                 await self._upkeep.save_snapshot(self._next_try_at())
@@ -140,28 +146,30 @@ class DeliveryWorker:
 
     async def drain(self) -> None:
         """Start nothing more, wait for what is in flight, and settle it."""
-        self._stopped = True
+        self._stop()
         while self._in_flight.sending:
             await asyncio.wait(list(self._in_flight.sending))
         await self.flush()
 
     async def cancel(self) -> None:
         """Break off what is in flight: it comes due again, under the same id."""
-        self._stopped = True
+        self._stop()
         for task in (under_way := list(self._in_flight.sending)):
             task.cancel()
         await asyncio.gather(self._problems.cancel(), *under_way, return_exceptions=True)
         self._in_flight.sending.clear()
 
+    def _stop(self) -> None:
+        self._stopped, self._state.held_until = True, LATEST
+
     async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
         """Settle what was answered, postponed or silenced, and take what is asked for: one transaction.
 
-        How the sink is, and how long it was served, is saved with what is settled; with `saves` also alone.
+        The state of the sink, and for how long it was served, are saved with what is settled; with `saves` also alone.
         """
-        unsettled, frees_some = self._in_flight.unsettled.copy(), request is None and self._in_flight.frees_some()
-        now_saved = (self._state.is_failing, self._state.clock_s()) if unsettled or saves else self._upkeep.saved
-        is_saved = bool(unsettled) or now_saved != self._upkeep.saved
-        if not (is_saved or request):
+        unsettled, state = self._in_flight.unsettled.copy(), self._state
+        saves = saves or bool(unsettled)
+        if not (saves or request):
             return
         records: list[AttemptRecord] = []
         messages: list[ProblemMessage] = []
@@ -172,30 +180,30 @@ class DeliveryWorker:
             self._deps.store.lease,
             tuple(records),
             tuple(messages),
-            backoff=self._state.backoff() if is_saved else None,
-            clock_s=self._state.clock_s() if is_saved else None,
+            backoff=state.backoff() if saves else None,
+            clock_s=state.clock_s() if saves else None,
             calls_forward=any(map(CLOSES_BREAKER, unsettled)),
             group_wait_us=self._deps.rules.group_wait_us,
             take=request,
         )
-        self._intake.is_unread &= request is None
+        if request or self._in_flight.frees_some:
+            self._intake.due_at = inf if request else NOW
+        is_failing = state.trying_since is not None
         try:
             taken = await self._deps.store.record(turn)
         except StoreError:
             self._intake.give_back()
             raise
-        self._in_flight.settled(len(unsettled))
-        if is_saved:
-            self._upkeep.saved = now_saved
-        for attempt in unsettled:
-            self._attempt_log.settled(attempt)
+        self._saved_failing = is_failing if saves else self._saved_failing
+        blocking = self._in_flight.blocking
         if request and taken:
             self._intake.take_in(taken, request)
-            self._in_flight.blocking = taken.blocking
-        else:
-            self._intake.is_unread |= frees_some
-        if self._is_at_rest():
-            self._state.trying_since = None
+            blocking = taken.blocking
+        self._in_flight.settled(len(unsettled), blocking=blocking)
+        for attempt in unsettled:
+            self._attempt_log.settled(attempt)
+        if state.trying_since is not None and self._is_at_rest():
+            state.trying_since = None
 
     def _start(self) -> None:
         """Begin with what is ready, as far as pace, breaker and the bounds of what is in flight allow."""
@@ -205,7 +213,7 @@ class DeliveryWorker:
         if is_stopped_by_breaker or not (self._deps.is_trusted() and self._store.takes_writes):
             self._intake.give_back()
         now = self._clock.monotonic()
-        while self._intake.ready and not self._is_held(now) and self._in_flight.free_count:
+        while self._intake.ready and now >= self._state.held_until and self._in_flight.free_count:
             if self._pacer.ready_at > now:
                 return
             if batch := self._next_batch(now):
@@ -240,7 +248,7 @@ class DeliveryWorker:
             if silences != self._upkeep.released_under:  # they began since then, and may end before this is settled
                 self._upkeep.released_under = None
         if unsent and batch[0].incident is not None:  # it was read with these in it: it is to be read again
-            self._intake.is_unread = True
+            self._intake.due_at = NOW
             return []
         return to_send
 
@@ -253,7 +261,7 @@ class DeliveryWorker:
         except OutputClosedError:
             raise
         except LeaseExpiredError:  # it was not sent, or not in full: another process does that
-            self._intake.is_unread = True
+            self._intake.due_at = NOW
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
             event_id, name = str(batch[0].event_id), type(error).__name__  # its text may hold secrets
             log.error("delivery.crashed", sink=self.sink, event_id=event_id, type=batch[0].type, error=name)  # noqa: TRY400
@@ -268,7 +276,7 @@ class DeliveryWorker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Start the next request, and ask for a tick if one is needed earlier than expected."""
         if not task.cancelled() and (error := task.exception()):
-            self._stopped = True
+            self._stop()
             self._deps.fatal(error)
         self._start()
         now = self._clock.monotonic()
@@ -289,9 +297,9 @@ class DeliveryWorker:
             settled = (each.delivery.number for each in records if each.state is not DeliveryState.WAITING)
             self._state.own_trouble.difference_update(settled)
         self._breaker.answered(result.outcome, now=now, waited=trial == "tried_longest_ago")
-        closes_breaker = result.is_taken and was_open
-        self._in_flight.add(Attempt(now, records, result, closes_breaker))
-        self._intake.is_unread |= was_open and not self._breaker.is_open
+        self._in_flight.add(Attempt(now, records, result, closes_breaker=was_open and result.is_taken))
+        if was_open and not self._breaker.is_open:
+            self._intake.due_at = NOW
 
     # What is known
 
@@ -299,17 +307,9 @@ class DeliveryWorker:
         silences = self._deps.silences
         return silences.on(self.sink, at=self._clock.now()) if silences.all else ()
 
-    def _is_held(self, now: Monotonic) -> bool:
-        return self._stopped or now < self._state.held_until
-
     def _is_at_rest(self) -> bool:
-        return self._intake.is_empty and not (self._in_flight.sending or self._in_flight.unsettled)
-
-    def _settle_at(self) -> Monotonic:
-        if not self._in_flight.unsettled:
-            return LATEST
-        next_at = max(self._state.held_until, self._pacer.ready_at if self._intake.ready else LATEST)
-        return self._in_flight.settle_at(next_at=next_at, can_take=self._intake.has_room)
+        in_flight, intake = self._in_flight, self._intake
+        return intake.due_at == inf and not (intake.ready or in_flight.sending or in_flight.unsettled)
 
     def _next_try_at(self) -> Micros | None:
         """Return when the next attempt is due, if anything waits, for whoever looks at the sink."""
@@ -320,10 +320,11 @@ class DeliveryWorker:
     def _rest_s(self) -> float:
         """Return in how many seconds there is something to do, unless it is woken before."""
         now, is_well = self._clock.monotonic(), self._store.takes_writes
-        at = max(self._settle_at(), self._store.retry_at)
-        if is_well and not (self._stopped or self._state.state == DISABLED):
+        settle_at = self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
+        at = max(settle_at, self._store.retry_at)
+        if is_well and not self._stopped:
             due_at = min(self._due_at(now), self._problems.next_at)
-            at = min(at, self._reporter.report_dead_at, max(self._state.paused_until, due_at))
+            at = min(at, self._reporter.report_dead_at, max(self._state.held_until, due_at))
         return min(REST_S if self._deps.store.exclusive and is_well else SHARED_REST_S, max(0.0, at - now))
 
     def _due_at(self, now: Monotonic) -> Monotonic:
@@ -332,4 +333,5 @@ class DeliveryWorker:
             return self._pacer.ready_at if self._in_flight.free_count else LATEST  # an answer wakes it
         if self._breaker.is_open:
             return LATEST if self._breaker.is_trying or self._is_at_rest() else self._breaker.trial_at()
-        return Monotonic(now + self._intake.due_s())
+        due_at = self._intake.due_at
+        return LATEST if due_at == inf else Monotonic(now + (due_at - self._clock.steady_us()) / 1e6)

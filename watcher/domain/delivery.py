@@ -109,6 +109,11 @@ class Delivery:
     thread: ProblemMessage | None = None
 
     @property
+    def ordering_keys(self) -> tuple[bytes, ...]:
+        """The keys of which only one delivery is sent at a time: its lane, and at a pager its incident."""
+        return (self.lane,) if self.incident is None else (self.lane, self.incident.key.bytes)
+
+    @property
     def opens(self) -> bool:
         """Return whether it opens its problem, or says again that it is open."""
         return self.type in PROBLEM_KINDS

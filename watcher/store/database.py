@@ -108,6 +108,10 @@ class Database(ABC):
         """Says what an error means that came out of a piece of work, or of an attempt to connect."""
         self._writing = ConnectionThreads(writer, "store-writer")
         self._reading = ConnectionThreads(reader, "store-reader", count=READERS_COUNT)
+        self.write = self._writing.transact
+        """Does work in a transaction; its result can be awaited. If the work raises, nothing is written."""
+        self.read = self._reading.transact
+        """Does work that only reads; its result can be awaited. Each statement may see a later state."""
 
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty.
@@ -133,14 +137,6 @@ class Database(ABC):
         `on_lost` is called, in any thread, when all leases of this process are lost at once.
         """
         return LocalLeases()
-
-    def write(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        """Do this in a transaction; what it returns can be awaited. If it raises, nothing is written."""
-        return self._writing.transact(work)
-
-    def read(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        """Do this, which cannot write; what it returns can be awaited. Each statement may see a later state."""
-        return self._reading.transact(work)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
@@ -171,14 +167,10 @@ class ConnectionThreads(WorkerThreads):
         """Begin the work, in a transaction if the engine begins one; return what will hold its outcome."""
         return self.run(partial(self._transact, work))
 
-    def connection(self) -> Connection:
-        """Return the connection of this thread."""
+    def _transact(self, work: Callable[[Connection], T]) -> T:
         if not hasattr(self._own, "connection"):
             self._own.connection = self._engine.connect()
-        return cast("Connection", self._own.connection)
-
-    def _transact(self, work: Callable[[Connection], T]) -> T:
-        connection, begun = self.connection(), False
+        connection, begun = cast("Connection", self._own.connection), False
         try:
             with connection.begin():
                 begun = True

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
 
-from watcher.domain.delivery import TOGETHER_COUNT, Delivery, DeliveryState, MessagePlace, ProblemMessage
+from watcher.domain.delivery import TOGETHER_COUNT, AttemptRecord, Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS, TROUBLED_ENDS
 from watcher.domain.timestamps import Micros
@@ -124,10 +124,10 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
     freed: list[dict[str, Any]] = []
     for turn in turns:
         sink_id = numbers[sink(turn.lease.name)]
-        of_incidents = [attempt for attempt in turn.attempts if attempt.delivery.incident is not None]
-        if of_incidents:
-            note_settled(connection, sink_id, of_incidents)
+        of_incidents: list[AttemptRecord] = []
         for attempt in turn.attempts:
+            if attempt.delivery.incident is not None:
+                of_incidents.append(attempt)
             is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
             first_due_at_s = stands.first_due_at_s
             row = {
@@ -152,6 +152,8 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
                 failed.append(row)
             elif stands.attempts > (attempt.state is not DeliveryState.SILENCED):
                 freed.append(row)  # it was tried before; one that got through at once has held nothing back
+        if of_incidents:
+            note_settled(connection, sink_id, of_incidents)
     if rows:
         rows.sort(key=itemgetter("of_number", "of_sink"))
         _WRITE_ATTEMPT.run(connection, *rows)

@@ -34,6 +34,7 @@ from watcher.store.changes import (
 from watcher.store.database import HotStatement
 from watcher.store.deliveries import CALL_FORWARD, EARLIER, labels_text, settle, take
 from watcher.store.history import count_ends
+from watcher.store.leases import LocalLeases, PostgresLeases
 from watcher.store.problems import write_messages, write_problems
 from watcher.store.sources import Source, SourceNumbers, execution_key, pipeline, sink
 from watcher.store.tables import OPENS, AnyRow, scan, unjudged_end
@@ -347,13 +348,24 @@ class GroupWork:
                         self.sources.update(map(sink, entry.sinks))
 
 
+_NAME_OF_LEASE = attrgetter("lease.name")
+
+
 def write_group(
-    connection: Connection, work: GroupWork, *, outbox: Outbox, now: Micros
+    connection: Connection,
+    work: GroupWork,
+    *,
+    outbox: Outbox,
+    leases: LocalLeases | PostgresLeases | None,
+    now: Micros,
 ) -> tuple[set[str], dict[int, Taken]]:
     """Write all of it; return the sinks for which new deliveries wait that no turn took, and what turns take, by `id`.
 
-    Raises `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
+    Without `leases` nothing is written, so no lease has to be valid. Raises `OwnershipLostError` when one is not, and
+    `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
     """
+    if leases is not None:
+        leases.check(connection, work.leases)
     numbers = outbox.numbers
     executions: list[tuple[ExecutionChange, About]] = []
     sources: list[tuple[SourceChange, About]] = []
@@ -384,10 +396,10 @@ def write_group(
         count_ends(connection, ended)
     for small in work.small_writes:
         small.write(connection)
-    backoffs = [(numbers[sink(each.lease.name)], each) for each in work.turns if each.backoff is not None]
-    for sink_id, turn in sorted(backoffs, key=itemgetter(0)):
-        assert turn.backoff is not None
-        write_backoff(connection, sink_id, turn.backoff, clock_s=turn.clock_s, now=now)
+    for turn in sorted(work.turns, key=_NAME_OF_LEASE):
+        if turn.backoff is not None:
+            sink_id = numbers[sink(turn.lease.name)]
+            write_backoff(connection, sink_id, turn.backoff, clock_s=turn.clock_s, now=now)
     if problems:
         write_problems(connection, problems)
     for changed, about in sources:

@@ -209,7 +209,14 @@ class SqlStore:
         items, futures = zip(*group, strict=True)
         work = GroupWork(items)
         try:
-            names, taken = await self._write_work(work)
+            if not work.sources <= self.outbox.numbers.keys():
+                await self.outbox.numbers.provide(work.sources)
+            # Where others write too, a transaction that writes costs one more round trip, and a commit that is awaited.
+            is_read = work.size is Writing.NOTHING and not self.exclusive
+            leases, now = None if is_read else self.leases, self.clock.steady_us()
+            write = partial(write_group, work=work, outbox=self.outbox, leases=leases, now=now)
+            names, taken = await (self.database.read if is_read else self.database.write)(write)
+            self.monitor.wrote(work.size)
         except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
             fault = self.monitor.failed(error, work.size)
         else:
@@ -227,21 +234,6 @@ class SqlStore:
         middle = len(group) // 2
         await self._write_group(group[:middle])
         await self._write_group(group[middle:])
-
-    async def _write_work(self, work: GroupWork) -> tuple[set[str], dict[int, Taken]]:
-        # Where others write too a transaction that writes is one more round trip, and a commit that is awaited.
-        is_read = work.size is Writing.NOTHING and not self.exclusive
-
-        def write(connection: Connection) -> tuple[set[str], dict[int, Taken]]:
-            if not is_read:
-                self.leases.check(connection, work.leases)
-            return write_group(connection, work, outbox=self.outbox, now=self.clock.steady_us())
-
-        if not work.sources <= self.outbox.numbers.keys():
-            await self.outbox.numbers.provide(work.sources)
-        result = await (self.database.read if is_read else self.database.write)(write)
-        self.monitor.wrote(work.size)
-        return result
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         if self._closed:

@@ -67,7 +67,8 @@ class Replicas:
         return source_change(self.account, sequence=2, sinks=(), problems=closed(PROBLEM))
 
     def closes(self, connection: Connection) -> None:
-        write_group(connection, GroupWork([self.closing()]), outbox=self.polls.outbox, now=START_US)
+        work = GroupWork([self.closing()])
+        write_group(connection, work, outbox=self.polls.outbox, leases=None, now=START_US)
 
     async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
         """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""
