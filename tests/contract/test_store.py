@@ -125,7 +125,7 @@ async def test_who_lost_the_lease_writes_nothing(rig: StoreRig) -> None:
         rig.ops.load(fingerprint="x"),
         rig.ops.enable(),
         rig.owned.load_pipeline(PIPELINE),
-        rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0),
+        rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_s=0.0),
     ):
         with pytest.raises(OwnershipLostError):
             await write

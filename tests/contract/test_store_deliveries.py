@@ -220,7 +220,7 @@ async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_ow
     await fail(rig.ops, of(1), due_at=LATER)
     wait_us = round(WAIT_S * SECOND_US)
     (head,) = await due(rig.ops)
-    await rig.ops.record(Turn(rig.ops.lease, (attempt_record(head),), group_wait_us=wait_us))
+    await rig.ops.record(Turn(rig.ops.lease, (attempt_record(head),), group_wait_s=wait_us / SECOND_US))
     found = await taken(rig.ops, now=START_US + wait_us - 1)
     assert (found.batches, found.next_due_at) == ([], START_US + wait_us + 1)  # it was recorded a little later
     assert names(await due(rig.ops, now=START_US + wait_us + 1)) == [of(1, sequence=2)]
@@ -307,14 +307,14 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     await rig.record(1)
     await rig.record(1, sequence=2)
     await rig.record(2)
-    assert await rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_us=0) == 0
+    assert await rig.ops.give_up(clock_s=10.0, after_s=5.0, skip=(), group_wait_s=0.0) == 0
     await fail(rig.ops, of(1), first_due_at_s=10.0, due_at=LATER + 10**12)
     await rig.record(3)
-    assert await rig.ops.give_up(clock_s=14.9, after_s=5.0, skip=(), group_wait_us=0) == 0
-    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)], group_wait_us=0) == 1
+    assert await rig.ops.give_up(clock_s=14.9, after_s=5.0, skip=(), group_wait_s=0.0) == 0
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)], group_wait_s=0.0) == 1
     assert set(names(await due(rig.ops))) == {of(2), of(3), of(1, sequence=2)}
-    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=0) == 1
-    assert await rig.ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_us=0) == 1
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_s=0.0) == 1
+    assert await rig.ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_s=0.0) == 1
     assert (await backlog_of(rig.store))["ops"].pending_count == 1
 
 
@@ -322,7 +322,7 @@ async def test_what_a_dead_letter_held_back_still_waits_for_its_group(rig: Store
     await rig.record()
     await fail(rig.ops, of(1), first_due_at_s=10.0, due_at=LATER)
     await rig.record(sequence=2, group=Group(b"g", 60.0))
-    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_us=60 * SECOND_US) == 1
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_s=60.0) == 1
     assert names(await due(rig.ops, now=START_US + 59 * SECOND_US)) == []
     assert names(await due(rig.ops, now=START_US + 61 * SECOND_US)) == [of(1, sequence=2)]
 

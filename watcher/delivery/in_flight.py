@@ -6,7 +6,7 @@ from itertools import chain
 
 from watcher.delivery.retries import Attempt
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
+from watcher.domain.timestamps import EARLIEST, Monotonic
 
 CONCURRENCY = 16
 """The most requests in flight per sink."""
@@ -48,11 +48,9 @@ class InFlight:
     def settle_at(self, ready_count: int, *, next_at: Monotonic) -> Monotonic:
         """Return when to settle the answers: together with later ones if a request is in flight or goes out soon.
 
-        The next of the `ready_count` goes at `next_at`. An answer that blocks another delivery is settled at once,
-        unless enough are ready anyway.
+        There is one at least. The next of the `ready_count` goes at `next_at`. An answer that blocks another delivery
+        is settled at once, unless enough are ready anyway.
         """
-        if not self.unsettled:
-            return LATEST
         if self._unsettled_count >= SETTLE_COUNT or (self.is_blocking and ready_count < CONCURRENCY):
             return EARLIEST
         until = Monotonic(self.unsettled[0].at + SETTLE_AFTER_S)
@@ -64,7 +62,8 @@ class InFlight:
         self._unsettled_count += len(attempt.records)
         self.frees_some |= attempt.closes_breaker
         for record in attempt.records:
-            self.is_blocking |= not self.blocking.isdisjoint(record.delivery.ordering_keys)
+            if self.blocking and not self.blocking.isdisjoint(record.delivery.ordering_keys):
+                self.is_blocking = True
             self.frees_some |= self.is_blocking or record.state is DeliveryState.WAITING
 
     def settled(self, count: int, *, blocking: frozenset[bytes]) -> None:

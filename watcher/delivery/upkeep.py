@@ -1,17 +1,14 @@
 """The upkeep of one sink: gives up old deliveries, releases silenced openings, and saves how the sink stands."""
 
-import asyncio
 from collections.abc import Collection
 
 import structlog
 
 from watcher.delivery.sink_state import DISABLED, SinkReporter, SinkState, WorkerDependencies
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.routing import Silence
 from watcher.domain.snapshots import SinkSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.pacing import doubling
 
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
@@ -20,45 +17,7 @@ GIVE_UP_SHARE = 0.05
 ALIVE_EVERY_S = 30.0
 """How the sink stands is saved this often though it has not changed: it shows that the sink has an owner."""
 
-STORE_WAIT_S = 1.0
-STORE_WAIT_CAP_S = 30.0
-"""Wait after the first failure of the store, doubling up to the cap."""
-
 log = structlog.get_logger()
-
-
-class StoreAccess:
-    """Lets one task at a time ask the store (`async with`), and leaves a store in trouble alone until `retry_at`.
-
-    A `StoreError` that may pass is noted and not raised.
-    """
-
-    def __init__(self, deps: WorkerDependencies) -> None:
-        """Take the store to be well."""
-        self.lock = asyncio.Lock()
-        self.retry_at = EARLIEST
-        self._failures_count = 0  # in a row
-        self._deps = deps
-
-    @property
-    def takes_writes(self) -> bool:
-        """Whether what is sent now can be settled, as far as anybody knows."""
-        return not self._failures_count and self._deps.store.monitor.failing_since is None
-
-    async def __aenter__(self) -> None:
-        await self.lock.acquire()
-
-    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
-        self.lock.release()
-        if error is None:
-            self._failures_count = 0
-        # Another owner, or a store that cannot be used: neither will pass.
-        if not isinstance(error, StoreError) or isinstance(error, OwnershipLostError | StoreUnusableError):
-            return False
-        self._failures_count += 1
-        wait_s = doubling(self._failures_count, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
-        self.retry_at = Monotonic(self._deps.clock.monotonic() + wait_s)
-        return True
 
 
 class Upkeep:
@@ -87,7 +46,10 @@ class Upkeep:
             return 0
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         count = await store.give_up(
-            clock_s=self._state.clock_s(), after_s=after_s, skip=skip, group_wait_us=rules.group_wait_us
+            clock_s=self._state.clock_s(),
+            after_s=after_s,
+            skip=skip,
+            group_wait_s=rules.group.wait_s if rules.group else 0.0,
         )
         if count:
             self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)

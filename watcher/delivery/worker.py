@@ -18,13 +18,19 @@ from watcher.delivery.intake import NOW, Intake
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import Attempt, AttemptLog, CircuitBreaker, records_of
 from watcher.delivery.sink_state import DISABLED, SinkReporter, SinkState, WorkerDependencies
-from watcher.delivery.upkeep import StoreAccess, Upkeep
+from watcher.delivery.upkeep import Upkeep
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, ProblemMessage
-from watcher.domain.errors import LeaseExpiredError, OutputClosedError, StoreError
+from watcher.domain.errors import (
+    LeaseExpiredError,
+    OutputClosedError,
+    OwnershipLostError,
+    StoreError,
+    StoreUnusableError,
+)
 from watcher.domain.judgement import Receiver, judge
 from watcher.domain.routing import Silence
-from watcher.domain.timestamps import LATEST, Micros, Monotonic
-from watcher.runtime.pacing import Pacer
+from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
+from watcher.runtime.pacing import Pacer, doubling
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 from watcher.store.changes import SinkRecord, Take, Trial, Turn
 
@@ -33,6 +39,10 @@ REST_S = 10.0
 
 SHARED_REST_S = 1.0
 """The same where other replicas write to the store, as notifications get lost, and while the store takes no writes."""
+
+STORE_WAIT_S = 1.0
+STORE_WAIT_CAP_S = 30.0
+"""Wait after the first failure of the store, doubling up to the cap."""
 
 CLOSES_BREAKER = attrgetter("closes_breaker")
 
@@ -59,7 +69,9 @@ class DeliveryWorker:
         self._intake = Intake(self._breaker, deps)
         self._in_flight = InFlight()
         self._upkeep = Upkeep(self._state, self._reporter, deps)
-        self._store = StoreAccess(deps)
+        self._lock = asyncio.Lock()  # of what writes to the store
+        self._store_failures_count = 0  # in a row
+        self._store_retry_at = EARLIEST
         self._next_tick_at = now
         self._saved_failing = self._state.is_failing
         self._stopped = False
@@ -81,31 +93,35 @@ class DeliveryWorker:
         for batch in self._in_flight.sending.values():
             self._state.trying(batch[0])
         if self._state.trying_since is not None:
-            if not (self._in_flight.sending or self._store.takes_writes):  # the store is what holds it up
+            if not (self._in_flight.sending or self._takes_writes()):  # the store is what holds it up
                 self._state.trying_since = None
             self._state.check()
         now = self._clock.monotonic()
-        if now >= self._store.retry_at:
-            async with self._store:
-                if self._state.state != self._reporter.reported:
-                    await self._reporter.report()
-                if (silences := self._silences()) != self._upkeep.released_under:
-                    self._intake.give_back()  # deliveries read before may be judged by an opening no longer silenced
-                    await self._turn(None)  # so that those that were silenced until now are released, too
-                    await self._upkeep.release(silences)
-                    self._intake.due_at = NOW
-                is_held, request = now < self._state.held_until, None
-                if now >= self._problems.next_at and not is_held:
-                    await self._problems.tick(now)
-                settles = now >= self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
-                if not is_held:
-                    frees_some = settles and self._in_flight.frees_some
-                    request = self._intake.request(self._in_flight, frees_some=frees_some)
-                if request or settles:
-                    await self._turn(request)
-                if now >= self._reporter.report_dead_at:
-                    await self._reporter.report_dead()
-        self._start()
+        if now >= self._store_retry_at:
+            async with self._lock:
+                try:
+                    if self._state.state != self._reporter.reported:
+                        await self._reporter.report()
+                    silences = self._silences() if self._deps.silences.all else ()
+                    if silences != self._upkeep.released_under:
+                        await self._release(silences)
+                    is_held, request = now < self._state.held_until, None
+                    if now >= self._problems.next_at and not is_held:
+                        await self._problems.tick(now)
+                    settles = now >= self._settle_at()
+                    if not is_held:
+                        frees_some = settles and self._in_flight.frees_some
+                        request = self._intake.request(self._in_flight, frees_some=frees_some)
+                    if request or settles:
+                        await self._turn(request)
+                    if now >= self._reporter.report_dead_at:
+                        await self._reporter.report_dead()
+                except StoreError as error:
+                    self._store_failed(error)
+                else:
+                    self._store_failures_count = 0
+        if self._intake.ready:
+            self._start()
         rest_s = self._rest_s()
         self._next_tick_at = Monotonic(self._clock.monotonic() + rest_s)
         return rest_s
@@ -115,8 +131,10 @@ class DeliveryWorker:
 
         A store that is in trouble is not asked, but at the end for what was answered.
         """
-        if self._stopped or self._clock.monotonic() >= self._store.retry_at:
-            async with self._store:
+        if not self._stopped and self._clock.monotonic() < self._store_retry_at:
+            return
+        async with self._lock:
+            try:
                 is_served = self._state.state != DISABLED and not self._is_at_rest()
                 if self._stopped or is_served or self._state.is_failing != self._saved_failing:
                     await self._turn(None, saves=True)
@@ -124,10 +142,14 @@ class DeliveryWorker:
                     if not self._stopped and await self._upkeep.give_up(skip=skip):
                         self.wake()
                 await self._upkeep.save_snapshot(self._next_try_at())
+            except StoreError as error:
+                self._store_failed(error)
+            else:
+                self._store_failures_count = 0
 
     async def enable(self) -> None:
         """Send again to a receiver that was gone, and have that recorded as done. Raises `StoreError`."""
-        async with self._store.lock:
+        async with self._lock:
             if self._state.state != self._reporter.reported:
                 await self._reporter.report()
             await self._deps.store.enable()
@@ -159,6 +181,25 @@ class DeliveryWorker:
         await asyncio.gather(self._problems.cancel(), *under_way, return_exceptions=True)
         self._in_flight.sending.clear()
 
+    async def _release(self, silences: tuple[Silence, ...]) -> None:
+        """Release the openings that these silences, which are new, do not match any more."""
+        self._intake.give_back()  # deliveries read before may be judged by an opening no longer silenced
+        await self._turn(None)  # so that those that were silenced until now are released, too
+        await self._upkeep.release(silences)
+        self._intake.due_at = NOW
+
+    def _store_failed(self, error: StoreError) -> None:
+        """Leave the store alone for a while; raise the error if it will not pass: another owner, an unusable store."""
+        if isinstance(error, OwnershipLostError | StoreUnusableError):
+            raise error
+        self._store_failures_count += 1
+        wait_s = doubling(self._store_failures_count, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
+        self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
+
+    def _takes_writes(self) -> bool:
+        """Return whether what is sent now can be settled, as far as anybody knows."""
+        return not self._store_failures_count and self._deps.store.monitor.failing_since is None
+
     def _stop(self) -> None:
         self._stopped, self._state.held_until = True, LATEST
 
@@ -167,7 +208,7 @@ class DeliveryWorker:
 
         The state of the sink, and for how long it was served, are saved with what is settled; with `saves` also alone.
         """
-        unsettled, state = self._in_flight.unsettled.copy(), self._state
+        unsettled, state, group = self._in_flight.unsettled.copy(), self._state, self._deps.rules.group
         saves = saves or bool(unsettled)
         if not (saves or request):
             return
@@ -183,7 +224,7 @@ class DeliveryWorker:
             backoff=state.backoff() if saves else None,
             clock_s=state.clock_s() if saves else None,
             calls_forward=any(map(CLOSES_BREAKER, unsettled)),
-            group_wait_us=self._deps.rules.group_wait_us,
+            group_wait_s=group.wait_s if group else 0.0,
             take=request,
         )
         if request or self._in_flight.frees_some:
@@ -207,10 +248,8 @@ class DeliveryWorker:
 
     def _start(self) -> None:
         """Begin with what is ready, as far as pace, breaker and the bounds of what is in flight allow."""
-        if not self._intake.ready:
-            return
         is_stopped_by_breaker = self._breaker.is_open and self._intake.trial is None  # since it was taken
-        if is_stopped_by_breaker or not (self._deps.is_trusted() and self._store.takes_writes):
+        if is_stopped_by_breaker or not (self._deps.is_trusted() and self._takes_writes()):
             self._intake.give_back()
         now = self._clock.monotonic()
         while self._intake.ready and now >= self._state.held_until and self._in_flight.free_count:
@@ -229,7 +268,7 @@ class DeliveryWorker:
         """Return what is sent next, without what is postponed or silenced."""
         batch = self._intake.next_batch(min(self._sink.batch_count, self._in_flight.free_count))
         receiver = Receiver(self._sink.keeps_state, round(self._deps.rules.after_s * 1e6), self._owned_from)
-        silences = self._silences()
+        silences = self._silences() if self._deps.silences.all else ()
         to_send: list[Delivery] = []
         kept: list[AttemptRecord] = []
         unsent: dict[UUID | None, str | None] = {}  # the answers of openings that are not sent, by problem
@@ -278,7 +317,8 @@ class DeliveryWorker:
         if not task.cancelled() and (error := task.exception()):
             self._stop()
             self._deps.fatal(error)
-        self._start()
+        if self._intake.ready:
+            self._start()
         now = self._clock.monotonic()
         next_tick_at = Monotonic(now + self._rest_s())
         if next_tick_at < self._next_tick_at and not self._stopped:
@@ -304,12 +344,16 @@ class DeliveryWorker:
     # What is known
 
     def _silences(self) -> tuple[Silence, ...]:
-        silences = self._deps.silences
-        return silences.on(self.sink, at=self._clock.now()) if silences.all else ()
+        return self._deps.silences.on(self.sink, at=self._clock.now())
 
     def _is_at_rest(self) -> bool:
         in_flight, intake = self._in_flight, self._intake
         return intake.due_at == inf and not (intake.ready or in_flight.sending or in_flight.unsettled)
+
+    def _settle_at(self) -> Monotonic:
+        if not self._in_flight.unsettled:
+            return LATEST
+        return self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
 
     def _next_try_at(self) -> Micros | None:
         """Return when the next attempt is due, if anything waits, for whoever looks at the sink."""
@@ -319,9 +363,8 @@ class DeliveryWorker:
 
     def _rest_s(self) -> float:
         """Return in how many seconds there is something to do, unless it is woken before."""
-        now, is_well = self._clock.monotonic(), self._store.takes_writes
-        settle_at = self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
-        at = max(settle_at, self._store.retry_at)
+        now, is_well = self._clock.monotonic(), self._takes_writes()
+        at = max(self._settle_at(), self._store_retry_at)
         if is_well and not self._stopped:
             due_at = min(self._due_at(now), self._problems.next_at)
             at = min(at, self._reporter.report_dead_at, max(self._state.held_until, due_at))

@@ -78,11 +78,6 @@ class WorkerRules:
     keeps_messages: bool = False
 
     @property
-    def group_wait_us(self) -> int:
-        """Return how long a grouped event waits for others, in microseconds."""
-        return 0 if self.group is None else round(self.group.wait_s * 1e6)
-
-    @property
     def opening_wait_s(self) -> float:
         """Return how long an opening waits from its recording."""
         return max(self.after_s, self.incidents.wait_s if self.incidents else 0.0)

@@ -138,8 +138,8 @@ class Turn:
     No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
     and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept where they are
     given. `messages` are where messages of problems are now; a later one of the same problem replaces an earlier one.
-    `calls_forward` has all that was tried come due within a minute. What was held back in a group is due
-    `group_wait_us` after its recording.
+    `calls_forward` has all that was tried come due within a minute. What was blocked in a group is due
+    `group_wait_s` after its recording.
     """
 
     lease: Lease
@@ -148,7 +148,7 @@ class Turn:
     backoff: BackoffState | None = None
     clock_s: float | None = None
     calls_forward: bool = False
-    group_wait_us: int = 0
+    group_wait_s: float = 0.0
     take: Take | None = None
     entries: ClassVar[Sequence[OutboxEntry]] = ()
 

@@ -145,7 +145,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
                 "new_answer": attempt.answer,
                 "new_group_key": stands.group_key,
                 "now": now,
-                "group_wait_us": turn.group_wait_us,
+                "group_wait_us": round(turn.group_wait_s * 1e6),
             }
             rows.append(row)
             if is_waiting:

@@ -101,7 +101,7 @@ class SinkStore(LeasedStore):
 
         await self._write(enable)
 
-    async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes], group_wait_us: int) -> int:
+    async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes], group_wait_s: float) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
 
         Lanes in `skip` are left alone. What a dead letter held back goes, but not before the `wait` of its group.
@@ -116,7 +116,7 @@ class SinkStore(LeasedStore):
             found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": due_before_us})
             old = sorted((row.number, row.lane) for row in found if row.lane not in skip)
             if old:
-                key["group_wait_us"] = group_wait_us
+                key["group_wait_us"] = round(group_wait_s * 1e6)
                 rows = [key | {"of_number": number, "of_lane": lane} for number, lane in old]
                 connection.execute(_GIVE_UP, rows)
                 LET_GO.run(connection, *rows)

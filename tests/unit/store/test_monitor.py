@@ -39,7 +39,7 @@ CHANGES: list[Use] = [
     lambda store, _account, sink: SinkStore(store, sink).record(Turn(sink, calls_forward=True)),
 ]
 SMALL_WRITES: list[Use] = [
-    lambda store, _account, sink: SinkStore(store, sink).give_up(clock_s=1.0, after_s=1.0, skip=(), group_wait_us=0),
+    lambda store, _account, sink: SinkStore(store, sink).give_up(clock_s=1.0, after_s=1.0, skip=(), group_wait_s=0.0),
     lambda store, _account, sink: MaintenanceStore(store, sink).mark_absent_sinks(
         present=("ops",), now=Micros(1), dead_after_us=1
     ),
