@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from watcher.delivery.retries import Attempt
+from watcher.delivery.retries import Unsettled
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Monotonic
 
@@ -24,15 +24,15 @@ class InFlight:
     """The deliveries of one sink that were started and are not settled.
 
     `sending` has the deliveries of each request under way. `unsettled` has the attempts whose outcome is not yet in the
-    store; a delivery that was postponed or silenced counts as one. `blocking` are the ordering keys for which other
-    deliveries waited when the store was last asked. An unsettled attempt `is_blocking` if it has one of these keys.
-    Once all are settled, `frees_some` says that further deliveries may be due.
+    store, including deliveries that were postponed or silenced before they were sent. `blocking` are the ordering keys
+    for which later deliveries waited when the store was last read. `is_blocking` says that an unsettled attempt has one
+    of these keys, `frees_some` that further deliveries may be due once all attempts are settled.
     """
 
     def __init__(self) -> None:
         """Begin with none."""
         self.sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
-        self.unsettled: list[Attempt] = []
+        self.unsettled: list[Unsettled] = []
         self.blocking: frozenset[bytes] = frozenset()
         self.is_blocking = False
         self.frees_some = False
@@ -56,7 +56,7 @@ class InFlight:
         until = Monotonic(self.unsettled[0].at + SETTLE_AFTER_S)
         return until if self.sending or (ready_count and next_at <= until) else EARLIEST
 
-    def add(self, attempt: Attempt) -> None:
+    def add(self, attempt: Unsettled) -> None:
         """Add an attempt that is to be settled. The first success after an outage makes all that waits due."""
         self.unsettled.append(attempt)
         self._unsettled_count += len(attempt.records)

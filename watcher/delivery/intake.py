@@ -1,4 +1,4 @@
-"""The intake of one sink: deliveries that are ready to be sent, and when to take more of them from the store."""
+"""The intake of one sink: the deliveries that are ready to be sent, and when to take more of them from the store."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from watcher.domain.timestamps import NEVER
 from watcher.store.changes import Take, Taken, Trial
 
 TAKEN_COUNT = 256
-"""Most requests, each a delivery or a group, that are taken from the store at once; or those of `TAKEN_FOR_S`."""
-
 TAKEN_FOR_S = 10.0
+"""The most requests, each a delivery or a group, that are taken from the store at once: 256, or as many as the rate
+limit allows in 10 s."""
 
 NOW = NEVER
-"""A due time that is always over."""
+"""A due time that has always passed."""
 
 
 class Intake:
@@ -37,9 +37,9 @@ class Intake:
         self._count = round(min(TAKEN_COUNT, max(CONCURRENCY, deps.rules.rate_per_s * TAKEN_FOR_S)))
 
     def request(self, in_flight: InFlight, *, frees_some: bool) -> Take | None:
-        """Return what to take now, if few deliveries are ready and further ones may be due.
+        """Return the request for deliveries to take now; `None` if enough are ready or none may be due.
 
-        That is so if this turn `frees_some`, and always where other replicas record, too.
+        Some may be due if this turn `frees_some`, and always where other replicas record, too.
         """
         now = self._deps.clock.steady_us()
         trial = None
@@ -61,7 +61,7 @@ class Intake:
         )
 
     def next_batch(self, count: int) -> Sequence[Delivery]:
-        """Return what goes next: one batch, or as many as go together in `count` deliveries.
+        """Return the deliveries of the next request: one batch, or several with at most `count` deliveries.
 
         A delivery that failed before goes alone, or with its group.
         """
@@ -71,18 +71,18 @@ class Intake:
         return batch
 
     def take_in(self, taken: Taken, request: Take) -> None:
-        """Have ready what was taken."""
+        """Add the deliveries that were taken to the ready ones."""
         self.ready.extend(taken.batches)
         self.trial = request.trial
         if taken.next_due_at is not None:
             self.due_at = min(self.due_at, taken.next_due_at)
-        # There may be more, also where a trial looked only at those that were never tried.
+        # There may be more: `count` were taken, or a trial read only those that were never tried.
         if len(taken.batches) == request.count or request.trial == "never_tried":
             self.due_at = NOW
         if request.trial is not None and not taken.batches:
             self._breaker.note_trial(request.trial, begins=False, now=self._deps.clock.monotonic())
 
     def give_back(self) -> None:
-        """Leave what is ready, or was to be taken, to be read again."""
+        """Forget the ready deliveries: they are read from the store again."""
         self.due_at = NOW
         self.ready.clear()

@@ -1,4 +1,4 @@
-"""Reminds a sink of problems that stay open, and refreshes those of a receiver that has them in memory only."""
+"""Reminders of open problems for a sink, and refreshes for a receiver that keeps problems in memory only."""
 
 import asyncio
 from datetime import timedelta
@@ -14,25 +14,25 @@ from watcher.runtime.threads import raise_to
 from watcher.sinks.protocol import Sink
 
 CHECK_EVERY_S = 30.0
-"""So often the store is asked which problems are open: of one that is new the first reminder is not due before."""
+"""Interval at which open problems are read from the store. No first reminder of a new problem is due sooner."""
 
 APART_S = 1.0
-"""But for reminders that are due one after the other not more often: they come so much late at most."""
+"""The shortest such interval, for reminders that are due one after the other. They are late by at most this time."""
 
 REMINDED_COUNT = 256
-"""So many reminders at once: each is a transaction, and a tick that takes half a minute counts as stalled."""
+"""The most reminders in one tick: each is a transaction, and a tick that takes half a minute counts as stalled."""
 
 CLOSED_SHOWN = timedelta(minutes=15)
-"""For so long a closed problem is still refreshed, as closed: an earlier refresh may not have arrived."""
+"""The time for which a closed problem is still refreshed, as closed: an earlier refresh may not have arrived."""
 
 log = structlog.get_logger()
 
 
 class OpenProblems:
-    """The open problems that one sink knows of. At `next_at` (monotonic seconds) something is to be done."""
+    """The open problems that one sink was sent. `tick` is due at `next_at` (monotonic seconds)."""
 
     def __init__(self, sink: Sink, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Look at all of them at once."""
+        """Let the first tick read all of them."""
         self._sink = sink
         self._state = state
         self._reporter = reporter
@@ -47,7 +47,7 @@ class OpenProblems:
             deps.metrics.refreshes()
 
     async def tick(self, now: Monotonic) -> None:
-        """Do what it is time for. Raises `StoreError`."""
+        """Refresh and remind, where that is due. Raises `StoreError`."""
         if now >= self._refresh_at:
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
             if self._refreshing is None or self._refreshing.done():
@@ -60,7 +60,7 @@ class OpenProblems:
             self.next_at = min(self._check_at, self._refresh_at)
 
     async def cancel(self) -> None:
-        """Break off a refresh: the next life does that anew."""
+        """Cancel a refresh: the next start repeats it."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
@@ -73,17 +73,17 @@ class OpenProblems:
             return
         reminded_count, at = 0, self._clock.now()
         openings = await self._deps.store.sent_openings()
-        # What is acknowledged is looked at again with the next check.
+        # Acknowledged problems are checked again with the next read.
         openings = [each for each in openings if each.acked_until is None or at >= each.acked_until]
         incidents: dict[bytes, list[SentOpening]] = {}
         for each in openings:
             incidents.setdefault(each.incident or each.problem.id.bytes, []).append(each)
         for together in incidents.values():
             opening = together[0]
-            if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
+            if reminded_count == REMINDED_COUNT:  # the others in a tick of their own, at once
                 self._check_at = now
                 break
-            # They are due every so often since the opening was recorded, once the sink took that.
+            # One is due every `remind_every` from the recording of the opening on, once the sink has taken that.
             open_us = self._clock.steady_us() - opening.recorded_at
             due_at = Micros(opening.recorded_at + open_us // every_us * every_us)
             if due_at > (opening.reminded_at or max(opening.settled_at, opening.recorded_at)):

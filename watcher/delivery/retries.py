@@ -1,4 +1,4 @@
-"""What follows from an attempt: the retry policy, the circuit breaker, and what is counted and logged of it."""
+"""The consequences of an attempt at a delivery: the retry policy, the circuit breaker, and the log of attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,33 +14,33 @@ from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
 from watcher.store.changes import Trial
 
 REJECTIONS = 5
-"""So many refusals of a body in a row, and it will never be taken."""
+"""The number of refusals in a row (400, 413, 422) after which a delivery is a dead letter."""
 
 STEP_SPREAD = 0.2
 
 TOGETHER_CAP_S = 60.0
-"""Longest time, from when a group was first due, that `Retry-After` delays its next attempt. Then the schedule alone
-counts: the receiver may mean only one event of the group."""
+"""The longest time, from when a group was first due, for which `Retry-After` delays its next attempt. After that the
+schedule alone counts: the receiver may mean only one event of the group."""
 
 FAILURES_COUNT = 5
-"""So many failures in a row open the breaker."""
+"""The number of failures in a row that opens the breaker."""
 
 OPEN_S = 1.0
 OPEN_CAP_S = 30.0
 NEVER_TRIED_EVERY_S = 1.0
 
 WARNED_EVERY_S = 300.0
-"""A sink that takes some and not others is warned of so often at most."""
+"""The shortest time between two warnings about a sink that takes some deliveries and not others."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
-    """How a request ended at that moment (monotonic seconds), and what is written of each of its deliveries.
+class Unsettled:
+    """The outcome of some deliveries at a moment (monotonic seconds), which is not yet in the store.
 
-    Without a `result` nothing was sent: they were postponed or silenced. With `closes_breaker` it was the first
-    success after an outage.
+    `records` are to be written. Without a `result` no request was sent: the deliveries were postponed or silenced.
+    `closes_breaker` marks the first success after an outage.
     """
 
     at: Monotonic
@@ -60,10 +60,10 @@ def records_of(
     failures_before: int,
     jitter: Jitter,
 ) -> Sequence[AttemptRecord]:
-    """Return what is written of the deliveries of a request that was answered at that moment.
+    """Return the records of the deliveries of a request that was answered at that moment.
 
-    A group that the receiver did not take comes due together, or goes apart. The request took `took_s`, and the sink
-    had failed `failures_before` times in a row before it.
+    A group that the receiver did not take comes due together, or is split. The request took `took_s`; before it the
+    sink had failed `failures_before` times in a row.
     """
     if result.is_taken:
         taken: list[AttemptRecord] = []
@@ -73,16 +73,8 @@ def records_of(
         return taken
     clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
-    is_incident = batch[0].incident is not None  # which is never split: each attempt is made anew from its state
-    if is_incident:
-        goes_apart = False
-    elif is_refused:
-        goes_apart = not result.minimal_left
-    else:
-        # Something got through since the group failed last, or since it failed first: then the sink has failed less
-        # often in a row than the group. The schedule alone leaves a quiet sink too little time between two attempts.
-        others_get_through = sink.through_at > batch[0].tried_at or failures_before < batch[0].attempts
-        goes_apart = not is_gone and batch[0].attempts + 1 >= TOGETHER_COUNT and others_get_through
+    is_incident = batch[0].incident is not None
+    splits = _splits(batch[0], result, sink, failures_before=failures_before)
     give_up_after_s = inf if rules.give_up_after_s is None else rules.give_up_after_s
     records: list[AttemptRecord] = []
     together_at: Micros | None = None
@@ -92,7 +84,7 @@ def records_of(
         if len(batch) > 1:
             asked_s = min(asked_s, max(0.0, first_due_at_s + TOGETHER_CAP_S - clock_s))
         state, rejections, wait_s = DeliveryState.WAITING, each.rejections + 1 if is_refused else 0, 0.0
-        if is_gone or (goes_apart and len(batch) > 1):  # of these the trouble is that of a few: the others have waited
+        if is_gone or (splits and len(batch) > 1):  # only a few of the group may be to blame
             rejections = 0
         elif rejections >= REJECTIONS or clock_s - first_due_at_s >= give_up_after_s:
             state = DeliveryState.DEAD
@@ -112,24 +104,39 @@ def records_of(
             tried_at=at,
             rejections=rejections,
             first_due_at_s=first_due_at_s,
-            group_key=None if goes_apart else each.group_key,
+            group_key=None if splits else each.group_key,
         )
         records.append(AttemptRecord(tried, state, result.answer))
     return records
 
 
+def _splits(first: Delivery, result: SendResult, sink: SinkState, *, failures_before: int) -> bool:
+    """Return whether the deliveries of a failed group, of which this is the first, are sent one by one from now on.
+
+    An incident is never split: each attempt is made from its state at that time.
+    """
+    if first.incident is not None or result.outcome is SendOutcome.GONE:
+        return False
+    if result.outcome is SendOutcome.REFUSED:
+        return not result.minimal_left
+    # Another delivery got through since the group failed last, or since it failed first: then the sink has failed less
+    # often in a row than the group. The schedule alone leaves a quiet sink too little time between two attempts.
+    others_get_through = sink.through_at > first.tried_at or failures_before < first.attempts
+    return first.attempts + 1 >= TOGETHER_COUNT and others_get_through
+
+
 class AttemptLog:
-    """Counts and logs the attempts of one sink: the first failure of a row as a warning; then it is `in_trouble`."""
+    """Counts and logs the attempts of one sink. After the first failure in a row, a warning, it is `in_trouble`."""
 
     def __init__(self, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Begin with a sink that takes what it is sent."""
+        """Begin with a sink that is well."""
         self.in_trouble = False
         self._sink = deps.store.lease.name
         self._reporter = reporter
         self._deps = deps
         self._quiet_until = EARLIEST
 
-    def settled(self, attempt: Attempt) -> None:
+    def settled(self, attempt: Unsettled) -> None:
         """Count an attempt once it is settled."""
         if attempt.result is None:
             count = sum(each.state is DeliveryState.SILENCED for each in attempt.records)
@@ -150,7 +157,7 @@ class AttemptLog:
         count, tried = len(records), records[0].delivery
         known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
         known |= {"answer": result.answer, "attempt": tried.attempts, "remedy": result.remedy}
-        # in a row; the refusal of a group counts for none of its events
+        # `refused` counts in a row; the refusal of a group counts for none of its events
         known |= {"refused": tried.rejections, "count": count if count > 1 else 0}
         known = {name: value for name, value in known.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in records)
@@ -171,14 +178,14 @@ class AttemptLog:
 
 
 class CircuitBreaker:
-    """Open while a sink takes nothing. Moments are monotonic seconds.
+    """The circuit breaker of one sink. Moments are monotonic seconds.
 
-    While it `is_open` what is due has to wait, but for one delivery at a time, and `is_trying` while that is under way.
-    `failures_count` is that of failures in a row.
+    While it `is_open`, one delivery at a time is tried and all others wait; it `is_trying` while that request is in
+    flight. `failures_count` is the number of failures in a row.
     """
 
     def __init__(self, failures_count: int, *, opens: bool, now: Monotonic) -> None:
-        """Go on after these failures since anything got through; a breaker that never `opens` stays closed."""
+        """Begin with this number of failures since the last success. A breaker that never `opens` stays closed."""
         self.is_open = False
         self.is_trying = False
         self._opens = opens
@@ -190,17 +197,17 @@ class CircuitBreaker:
             self._open(now)
 
     def trial_at(self) -> Monotonic:
-        """Return the moment from which some delivery may be tried while it is open."""
+        """Return the moment from which a delivery may be tried while the breaker is open."""
         return min(self._tried_from, self._never_tried_from)
 
     def trial(self, now: Monotonic) -> Trial | None:
-        """Return what may be tried while it is open: what was never tried first, but not more often than its wait."""
+        """Return which delivery may be tried while the breaker is open: first one never tried, at most one a second."""
         if now >= self._never_tried_from:
             return "never_tried"
         return "tried_longest_ago" if now >= self._tried_from else None
 
     def note_trial(self, trial: Trial, *, begins: bool, now: Monotonic) -> None:
-        """Note that a delivery is tried while it is open, or that there was none for this trial."""
+        """Note that a trial begins, or that no delivery was there for it."""
         self.is_trying = begins
         if trial == "never_tried":
             self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
@@ -208,9 +215,9 @@ class CircuitBreaker:
             self._tried_from = Monotonic(now + OPEN_S)
 
     def answered(self, outcome: SendOutcome, *, now: Monotonic, waited: bool) -> None:
-        """Close when the sink took something, or refused a body, which shows that it works; else count a failure.
+        """Close if the sink took a delivery, or refused a body, which shows that it works; else count a failure.
 
-        `waited` says that the attempt was a trial which had to wait.
+        `waited` says that the attempt was a trial that had waited for its time.
         """
         if outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED, SendOutcome.REFUSED}:
             self.is_open = False
@@ -222,7 +229,7 @@ class CircuitBreaker:
                 self._open(now)
 
     def _open(self, now: Monotonic) -> None:
-        """Let nothing through but one delivery at a time, for longer after each trial that had to wait and failed."""
+        """Let one delivery at a time through, with a wait that doubles after each trial that waited and failed."""
         self.is_open = True
         self._waits_count += 1
         self._tried_from = Monotonic(now + doubling(self._waits_count, base_s=OPEN_S, cap_s=OPEN_CAP_S))

@@ -1,4 +1,4 @@
-"""How one sink is: well, failing or disabled, with its own clock; and what is recorded of that for other sinks."""
+"""The state of one sink (well, failing or disabled) with its own clock, and the events about it for other sinks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +25,13 @@ FAILING = "failing"
 DISABLED = "disabled"
 
 NO_ANSWER = "none"
-"""The answer of a sink that nothing came from since its last success: nobody reads stdout, or it was just started."""
+"""The answer of a sink without any answer since its last success: nobody reads stdout, or the daemon just started."""
 
 FAILING_AFTER_S = 300.0
-"""Nothing got through for so long while something was tried: `sink.failing`."""
+"""The time without a success, while deliveries were tried, after which a sink is `sink.failing`."""
 
 DEAD_EVERY_S = 60.0
-"""Shortest time between two `delivery.dead` of one sink."""
+"""The shortest time between two `delivery.dead` of one sink."""
 
 _EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
@@ -40,9 +40,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
+    """The dependencies of a delivery worker.
 
-    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
+    `fatal` is called with an error that must end the program: a closed stdout, a lost store, a bug. `is_trusted`
+    returns whether the sink's lease is trusted; while it is not, nothing is sent.
     """
 
     store: SinkStore
@@ -58,25 +59,27 @@ class WorkerDependencies:
 
 
 class SinkState:
-    """The state of a sink as its attempts show it. Pure.
+    """The state of a sink, by the answers to its attempts. Pure.
 
-    `paused_until` is the end of the last pause it asked for, and nothing is sent before `held_until` (monotonic
-    seconds). `through_at` is when anything last got through (micros UTC, steady; 0: not since the start), `answer` the
-    last one to anything sent, `trying_since` since when something was tried and nothing got through, by the clock of
-    running time: time in which the process was stopped does not count. Nothing is left to try: that is `None`, for last
-    week's dead letter does not make today's first failure a long one.
+    `paused_until` is the end of the last pause that the receiver asked for; nothing is sent before `held_until` (both
+    in monotonic seconds). `through_at` is the time of the last success (microseconds UTC, steady; 0 if there was none
+    since the start), `answer` the last answer. `trying_since` is since when deliveries were tried without a success, by
+    the clock of running time, which does not count the time in which the process was stopped. It is `None` while
+    nothing is left to try: last week's dead letter does not make today's first failure a long one.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
-        """Go on from what is recorded. A pause longer than a receiver can ask for was written by a wrong clock."""
+        """Begin with the recorded state. A pause longer than a receiver can ask for was written by a wrong clock."""
         backoff = record.backoff
         self.state = record.state
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
         self.held_until = LATEST if self.state == DISABLED else self.paused_until
         self.through_at = NEVER
         self.answer = NO_ANSWER
-        self.has_failed = backoff.failing_for_s is not None  # and nothing got through since then
-        self.own_trouble: set[int] = set()  # numbers of what failed while others got through, until it is settled
+        self.has_failed = backoff.failing_for_s is not None  # since the last success
+        self.own_trouble: set[int] = (
+            set()
+        )  # numbers of deliveries that failed while others got through, until they are settled
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
@@ -84,28 +87,28 @@ class SinkState:
 
     @property
     def is_failing(self) -> bool:
-        """Whether something was tried, and nothing got through since."""
+        """Whether a delivery was tried without a success since."""
         return self.trying_since is not None
 
     def clock_s(self) -> float:
-        """Return for how long this sink has been served, in all; it stands still while it is disabled."""
+        """Return the seconds for which this sink has been served, in all. They do not count while it is disabled."""
         return self._served_s if self.state == DISABLED else self._served_s + self._clock.running() - self._served_since
 
     def backoff(self) -> BackoffState:
-        """Return what a restart must not forget."""
+        """Return the pause and the time of failing, which a restart must not forget."""
         pause_s, since = self.paused_until - self._clock.monotonic(), self.trying_since
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
     def trying(self, delivery: Delivery) -> None:
-        """Note that a delivery is tried. Once it failed while others got through, that says nothing of the sink."""
+        """Note that a delivery is tried. One that failed while others got through says nothing about the sink."""
         if self.trying_since is None and delivery.number not in self.own_trouble:
             self.trying_since = self._clock.running()
 
     def answered(self, delivery: Delivery, result: SendResult, *, at: Micros) -> None:
-        """Note how an attempt at a delivery, or at a batch that begins with it, ended then (microseconds UTC, steady).
+        """Note the answer to a request, of which this is the first delivery, at a time (microseconds UTC, steady).
 
-        A disabled sink stays disabled. Of two pauses the one that ends later counts.
+        A disabled sink stays disabled. The later end of two pauses counts.
         """
         is_taken = result.is_taken
         self.answer, self.has_failed = result.answer, not is_taken
@@ -125,13 +128,13 @@ class SinkState:
             self.held_until = max(self.held_until, until)
 
     def enable(self) -> None:
-        """Send again to a receiver that was gone: it fails until a success shows that it is there."""
+        """Send again to a receiver that had answered 410. The sink is failing until its first success."""
         if self.state == DISABLED:
             self.state, self.held_until = FAILING, self.paused_until
             self._served_since = self._clock.running()
 
     def check(self) -> None:
-        """Find the sink failing if it has been for long enough."""
+        """Call the sink failing once it has been without a success for 5 minutes."""
         since = self.trying_since
         if self.state is None and since is not None and self._clock.running() - since >= FAILING_AFTER_S:
             self.state = FAILING
@@ -139,27 +142,27 @@ class SinkState:
 
 
 class SinkReporter:
-    """Records how one sink is when that has changed, for the other sinks to be told, and what it is reminded of.
+    """Records the events about one sink: those for the other sinks, when its state changes, and its own reminders.
 
-    `reported` is the state that they know of. `report_dead` is to be called at `report_dead_at` (monotonic seconds).
+    `reported` is the state that was last recorded. `report_dead` is due at `report_dead_at` (monotonic seconds).
     """
 
     def __init__(self, state: SinkState, record: SinkRecord, deps: WorkerDependencies) -> None:
-        """Take what the state began with as recorded, and warn if the sink is disabled."""
+        """Take the first state as recorded, and warn if the sink is disabled."""
         self._state = state
         self._name = deps.store.lease.name
         self._deps = deps
         self.reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         self._dead_reported_until = record.dead_from
         self._remedies: dict[str, str] = {}  # by answer
-        self.note_dead()  # a killed process may not have reported its last ones
+        self.note_dead()  # a killed process may not have reported its last dead letters
         deps.metrics.up.set(record.state is None)
         if state.state == DISABLED:
             note = "it answered 410 Gone, so deliveries wait; enable it, or change its block in the configuration"
             log.warning("sink.disabled", sink=self._name, note=note)
 
     async def report(self) -> None:
-        """Record a change of how the sink is, and report it to the other sinks. Raises `StoreError`."""
+        """Record a change of the sink's state, as an event for the other sinks. Raises `StoreError`."""
         state, answer = self._state.state, self._state.answer
         type_ = _EVENT_TYPES[state]
         entry, problem = self._event(type_, {"answer": answer}, self._problem)
@@ -172,7 +175,7 @@ class SinkReporter:
         (log.info if state is None else log.warning)(type_.value, sink=self._name, answer=answer)
 
     async def remind(self, openings: Sequence[SentOpening], *, due_at: Micros) -> None:
-        """Record a reminder of these problems to the sink, due at that moment; it speaks of the first.
+        """Record a reminder of these problems, due at that moment, for this sink. Its text is about the first.
 
         Raises `StoreError`.
         """
@@ -181,12 +184,12 @@ class SinkReporter:
         await self._record(entry, {each.problem.id: due_at for each in openings})
 
     def note_remedy(self, result: SendResult) -> None:
-        """Note what a person has to do about the answer of a request that failed."""
+        """Keep the remedy for the answer of a request that failed."""
         if not result.minimal_left:
             self._remedies[result.answer] = result.remedy
 
     def note_dead(self) -> None:
-        """Note that there may be new dead letters. They are due at once, but not within a minute of the last report."""
+        """Note that there may be new dead letters. They are reported at once, but a minute after the last report."""
         since_s = (self._deps.clock.steady_us() - self._dead_reported_until) / 1e6
         self.report_dead_at = Monotonic(self._deps.clock.monotonic() + max(0.0, DEAD_EVERY_S - since_s))
 
@@ -203,7 +206,7 @@ class SinkReporter:
         self.report_dead_at = LATEST
 
     def _event(self, type_: EventType, data: Json, problem: Problem | None) -> Reported:
-        """Make the sink's next event, for the other sinks."""
+        """Return the next event about this sink, for the other sinks."""
         name, at = self._name, self._deps.clock.now()
         data = {"sink": name, **data}
         return self._deps.events.of_source(
@@ -211,7 +214,7 @@ class SinkReporter:
         )
 
     async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:
-        """Record an event that leaves the state of the sink as it is."""
+        """Record an event that does not change the state of the sink."""
         lease, sequence = self._deps.store.lease, entry.event.sequence
         await self._deps.store.record(
             SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)

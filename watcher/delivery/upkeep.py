@@ -1,4 +1,4 @@
-"""The upkeep of one sink: gives up old deliveries, releases silenced openings, and saves how the sink stands."""
+"""The periodic work for one sink: dead letters of old deliveries, the release of silenced openings, snapshots."""
 
 from collections.abc import Collection
 
@@ -12,19 +12,19 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
-"""Old deliveries are given up once in this time, and at least once in this share of `give_up_after`."""
+"""Interval of the search for deliveries older than `give_up_after`: a minute, or 5 % of that time if it is less."""
 
 ALIVE_EVERY_S = 30.0
-"""How the sink stands is saved this often though it has not changed: it shows that the sink has an owner."""
+"""Interval in which an unchanged snapshot is saved again: it shows that the sink has an owner."""
 
 log = structlog.get_logger()
 
 
 class Upkeep:
-    """The periodic work for one sink. `released_under` are the silences when openings were last released."""
+    """The periodic work for one sink. `released_under` are the silences that held when openings were last released."""
 
     def __init__(self, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Do all of it at once."""
+        """Let all of it be due."""
         self.released_under: tuple[Silence, ...] | None = None
         self._state = state
         self._reporter = reporter
@@ -34,12 +34,12 @@ class Upkeep:
         self._snapshot_at = EARLIEST
 
     async def release(self, silences: tuple[Silence, ...]) -> None:
-        """Make openings due again that no silence keeps back any more. Raises `StoreError`."""
+        """Make all silenced openings due again, to be judged under these silences. Raises `StoreError`."""
         await self._deps.store.release()
         self.released_under = silences
 
     async def give_up(self, *, skip: Collection[bytes]) -> int:
-        """Make dead letters of deliveries that waited too long, but of no ordering key in `skip`; return how many."""
+        """Make dead letters of deliveries that waited too long, except ordering keys in `skip`; return their number."""
         now, store, rules = self._deps.clock.monotonic(), self._deps.store, self._deps.rules
         after_s = rules.give_up_after_s
         if after_s is None or self._state.state == DISABLED or now < self._give_up_at:
@@ -58,7 +58,7 @@ class Upkeep:
         return count
 
     async def save_snapshot(self, next_try_at: Micros | None) -> None:
-        """Let everybody know how the sink stands, if that has changed or was not saved for long."""
+        """Save the sink's snapshot for page and API, if it has changed or was last saved 30 s ago."""
         state, now = self._state, self._deps.clock.monotonic()
         snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, state.has_failed)
         if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:

@@ -1,7 +1,7 @@
-"""The worker of one sink: it takes what is due from the store, sends it within pace and breaker, and settles it.
+"""The delivery worker of one sink: takes due deliveries from the store, sends them at its pace, and settles them.
 
-Each turn is one transaction: what was answered is settled, and what may go next is taken. Only the first delivery of an
-ordering key is taken, so events of one execution, or of one problem, arrive in order.
+Each turn is one transaction, which settles the answered deliveries and takes the next ones. It takes only the first
+waiting delivery of each ordering key, so the events of one execution, or of one problem, arrive in order.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import structlog
 from watcher.delivery.in_flight import InFlight
 from watcher.delivery.intake import NOW, Intake
 from watcher.delivery.open_problems import OpenProblems
-from watcher.delivery.retries import Attempt, AttemptLog, CircuitBreaker, records_of
+from watcher.delivery.retries import AttemptLog, CircuitBreaker, Unsettled, records_of
 from watcher.delivery.sink_state import DISABLED, SinkReporter, SinkState, WorkerDependencies
 from watcher.delivery.upkeep import Upkeep
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, ProblemMessage
@@ -35,14 +35,14 @@ from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 from watcher.store.changes import SinkRecord, Take, Trial, Turn
 
 REST_S = 10.0
-"""Longest time until the next tick; whatever happens in between wakes the worker."""
+"""The longest time until the next tick. Every event in between wakes the worker."""
 
 SHARED_REST_S = 1.0
-"""The same where other replicas write to the store, as notifications get lost, and while the store takes no writes."""
+"""The same where other replicas write to the store, whose notifications may get lost, and while writes fail."""
 
 STORE_WAIT_S = 1.0
 STORE_WAIT_CAP_S = 30.0
-"""Wait after the first failure of the store, doubling up to the cap."""
+"""The wait after the first failure of the store. It doubles with each further failure, up to the cap."""
 
 CLOSES_BREAKER = attrgetter("closes_breaker")
 
@@ -50,7 +50,10 @@ log = structlog.get_logger()
 
 
 class DeliveryWorker:
-    """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
+    """The deliveries of one sink whose lease this process holds.
+
+    Call `tick` after the time that it returned, and when the worker calls `wake` of its dependencies.
+    """
 
     def __init__(self, sink: Sink, record: SinkRecord, deps: WorkerDependencies) -> None:
         self.sink = deps.store.lease.name
@@ -82,18 +85,18 @@ class DeliveryWorker:
         self._deps.wake()
 
     async def tick(self) -> float:
-        """Settle what was answered, start what is due and allowed; return in how many seconds to be called again.
+        """Settle the answered deliveries and start those that are due; return the seconds until the next call.
 
-        While the lease is not trusted, nothing is sent: the worker is woken once it is again.
+        While the lease is not trusted, nothing is sent. The worker is woken once the lease is trusted again.
         """
         if not self._deps.is_trusted():
             self._intake.give_back()
-            self._state.trying_since = None  # nothing is tried, so that time is no failure of the sink
+            self._state.trying_since = None  # nothing is tried, so the sink does not fail meanwhile
             return REST_S
         for batch in self._in_flight.sending.values():
             self._state.trying(batch[0])
         if self._state.trying_since is not None:
-            if not (self._in_flight.sending or self._takes_writes()):  # the store is what holds it up
+            if not (self._in_flight.sending or self._takes_writes()):  # the store fails, not the sink
                 self._state.trying_since = None
             self._state.check()
         now = self._clock.monotonic()
@@ -127,9 +130,9 @@ class DeliveryWorker:
         return rest_s
 
     async def flush(self) -> None:
-        """Settle what was answered, give up what waited too long, and save how the sink stands.
+        """Settle the answered deliveries, make dead letters of those that waited too long, and save the sink's state.
 
-        A store that is in trouble is not asked, but at the end for what was answered.
+        A store in trouble is left alone, except for the last flush, which settles what was answered.
         """
         if not self._stopped and self._clock.monotonic() < self._store_retry_at:
             return
@@ -148,7 +151,7 @@ class DeliveryWorker:
                 self._store_failures_count = 0
 
     async def enable(self) -> None:
-        """Send again to a receiver that was gone, and have that recorded as done. Raises `StoreError`."""
+        """Send again to a receiver that had answered 410, and record the operator's action as done. Raises `StoreError`."""
         async with self._lock:
             if self._state.state != self._reporter.reported:
                 await self._reporter.report()
@@ -159,7 +162,7 @@ class DeliveryWorker:
         self.wake()
 
     def take_slot(self) -> float:
-        """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
+        """Take the slot of one further request of a delivery that is being sent; return the seconds until it may go."""
         self._state.trying_since = None
         now = self._clock.monotonic()
         at = max(now, self._pacer.ready_at, self._state.paused_until)
@@ -167,14 +170,14 @@ class DeliveryWorker:
         return at - now
 
     async def drain(self) -> None:
-        """Start nothing more, wait for what is in flight, and settle it."""
+        """Start nothing more, wait for the requests in flight, and settle them."""
         self._stop()
         while self._in_flight.sending:
             await asyncio.wait(list(self._in_flight.sending))
         await self.flush()
 
     async def cancel(self) -> None:
-        """Break off what is in flight: it comes due again, under the same id."""
+        """Cancel the requests in flight. Their deliveries come due again, under the same ids."""
         self._stop()
         for task in (under_way := list(self._in_flight.sending)):
             task.cancel()
@@ -182,14 +185,14 @@ class DeliveryWorker:
         self._in_flight.sending.clear()
 
     async def _release(self, silences: tuple[Silence, ...]) -> None:
-        """Release the openings that these silences, which are new, do not match any more."""
-        self._intake.give_back()  # deliveries read before may be judged by an opening no longer silenced
-        await self._turn(None)  # so that those that were silenced until now are released, too
+        """Release the openings that no silence matches any more, now that these silences hold."""
+        self._intake.give_back()  # a closing may have been read when its opening was silenced still
+        await self._turn(None)  # the openings that were silenced until now are released, too
         await self._upkeep.release(silences)
         self._intake.due_at = NOW
 
     def _store_failed(self, error: StoreError) -> None:
-        """Leave the store alone for a while; raise the error if it will not pass: another owner, an unusable store."""
+        """Leave the store alone for a while. Raise the error if it will not pass: another owner, an unusable store."""
         if isinstance(error, OwnershipLostError | StoreUnusableError):
             raise error
         self._store_failures_count += 1
@@ -197,16 +200,16 @@ class DeliveryWorker:
         self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
 
     def _takes_writes(self) -> bool:
-        """Return whether what is sent now can be settled, as far as anybody knows."""
+        """Return whether a delivery that is sent now can be settled, by the last writes to the store."""
         return not self._store_failures_count and self._deps.store.monitor.failing_since is None
 
     def _stop(self) -> None:
         self._stopped, self._state.held_until = True, LATEST
 
     async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
-        """Settle what was answered, postponed or silenced, and take what is asked for: one transaction.
+        """Settle the answered, postponed and silenced deliveries and take the requested ones, in one transaction.
 
-        The state of the sink, and for how long it was served, are saved with what is settled; with `saves` also alone.
+        The state of the sink and its own clock are saved with the settled deliveries; with `saves` also without any.
         """
         unsettled, state, group = self._in_flight.unsettled.copy(), self._state, self._deps.rules.group
         saves = saves or bool(unsettled)
@@ -214,9 +217,9 @@ class DeliveryWorker:
             return
         records: list[AttemptRecord] = []
         messages: list[ProblemMessage] = []
-        for attempt in unsettled:
-            records += attempt.records
-            messages += attempt.result.messages if attempt.result else ()
+        for each in unsettled:
+            records += each.records
+            messages += each.result.messages if each.result else ()
         turn = Turn(
             self._deps.store.lease,
             tuple(records),
@@ -241,14 +244,16 @@ class DeliveryWorker:
             self._intake.take_in(taken, request)
             blocking = taken.blocking
         self._in_flight.settled(len(unsettled), blocking=blocking)
-        for attempt in unsettled:
-            self._attempt_log.settled(attempt)
+        for each in unsettled:
+            self._attempt_log.settled(each)
         if state.trying_since is not None and self._is_at_rest():
             state.trying_since = None
 
     def _start(self) -> None:
-        """Begin with what is ready, as far as pace, breaker and the bounds of what is in flight allow."""
-        is_stopped_by_breaker = self._breaker.is_open and self._intake.trial is None  # since it was taken
+        """Start the requests that are ready, as far as rate limit, breaker and the bounds of `InFlight` allow."""
+        is_stopped_by_breaker = (
+            self._breaker.is_open and self._intake.trial is None
+        )  # the breaker opened after they were taken
         if is_stopped_by_breaker or not (self._deps.is_trusted() and self._takes_writes()):
             self._intake.give_back()
         now = self._clock.monotonic()
@@ -265,7 +270,7 @@ class DeliveryWorker:
                 self._in_flight.sending[task] = batch
 
     def _next_batch(self, now: Monotonic) -> Sequence[Delivery]:
-        """Return what is sent next, without what is postponed or silenced."""
+        """Return the deliveries of the next request, without those that are postponed or silenced."""
         batch = self._intake.next_batch(min(self._sink.batch_count, self._in_flight.free_count))
         receiver = Receiver(self._sink.keeps_state, round(self._deps.rules.after_s * 1e6), self._owned_from)
         silences = self._silences() if self._deps.silences.all else ()
@@ -283,10 +288,10 @@ class DeliveryWorker:
             if each.problem is not None and each.opens and not judged.tried:
                 unsent[each.problem] = judged.answer
         if kept:
-            self._in_flight.add(Attempt(now, kept))
-            if silences != self._upkeep.released_under:  # they began since then, and may end before this is settled
+            self._in_flight.add(Unsettled(now, kept))
+            if silences != self._upkeep.released_under:  # a silence began since, and may end before this is settled
                 self._upkeep.released_under = None
-        if unsent and batch[0].incident is not None:  # it was read with these in it: it is to be read again
+        if unsent and batch[0].incident is not None:  # its state was read with these openings in it
             self._intake.due_at = NOW
             return []
         return to_send
@@ -299,7 +304,7 @@ class DeliveryWorker:
             result = await self._sink.send(batch)
         except OutputClosedError:
             raise
-        except LeaseExpiredError:  # it was not sent, or not in full: another process does that
+        except LeaseExpiredError:  # another process sends it, or the rest of it
             self._intake.due_at = NOW
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
             event_id, name = str(batch[0].event_id), type(error).__name__  # its text may hold secrets
@@ -313,7 +318,7 @@ class DeliveryWorker:
             self._answered(batch, result, took_s=self._clock.monotonic() - began_at, trial=trial)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start the next request, and ask for a tick if one is needed earlier than expected."""
+        """Start the next request, and ask for a tick if one is needed before the expected one."""
         if not task.cancelled() and (error := task.exception()):
             self._stop()
             self._deps.fatal(error)
@@ -326,7 +331,7 @@ class DeliveryWorker:
             self._deps.wake(next_tick_at - now)
 
     def _answered(self, batch: Sequence[Delivery], result: SendResult, *, took_s: float, trial: Trial | None) -> None:
-        """Take from an answer how the sink is, and what follows for the deliveries."""
+        """Update sink and circuit breaker by an answer, and keep the outcome of its deliveries to be settled."""
         now, at, was_open = self._clock.monotonic(), self._clock.steady_us(), self._breaker.is_open
         rules, count, jitter = self._deps.rules, self._breaker.failures_count, self._deps.jitter
         records = records_of(
@@ -337,11 +342,9 @@ class DeliveryWorker:
             settled = (each.delivery.number for each in records if each.state is not DeliveryState.WAITING)
             self._state.own_trouble.difference_update(settled)
         self._breaker.answered(result.outcome, now=now, waited=trial == "tried_longest_ago")
-        self._in_flight.add(Attempt(now, records, result, closes_breaker=was_open and result.is_taken))
+        self._in_flight.add(Unsettled(now, records, result, closes_breaker=was_open and result.is_taken))
         if was_open and not self._breaker.is_open:
             self._intake.due_at = NOW
-
-    # What is known
 
     def _silences(self) -> tuple[Silence, ...]:
         return self._deps.silences.on(self.sink, at=self._clock.now())
@@ -356,13 +359,13 @@ class DeliveryWorker:
         return self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
 
     def _next_try_at(self) -> Micros | None:
-        """Return when the next attempt is due, if anything waits, for whoever looks at the sink."""
+        """Return when the next attempt is due, for the page and the API; `None` if nothing waits."""
         now = self._clock.monotonic()
         at = max(self._state.held_until, self._due_at(now))
         return None if at == LATEST else Micros(self._clock.steady_us() + round((at - now) * 1e6))
 
     def _rest_s(self) -> float:
-        """Return in how many seconds there is something to do, unless it is woken before."""
+        """Return the seconds until the next tick is needed, unless the worker is woken before."""
         now, is_well = self._clock.monotonic(), self._takes_writes()
         at = max(self._settle_at(), self._store_retry_at)
         if is_well and not self._stopped:
@@ -371,7 +374,7 @@ class DeliveryWorker:
         return min(REST_S if self._deps.store.exclusive and is_well else SHARED_REST_S, max(0.0, at - now))
 
     def _due_at(self, now: Monotonic) -> Monotonic:
-        """Return when something may be sent, or taken, next."""
+        """Return when the next delivery may be sent or taken."""
         if self._intake.ready:
             return self._pacer.ready_at if self._in_flight.free_count else LATEST  # an answer wakes it
         if self._breaker.is_open:
