@@ -151,7 +151,7 @@ class DeliveryWorker:
                 self._store_failures_count = 0
 
     async def enable(self) -> None:
-        """Send again to a receiver that had answered 410, and record the operator's action as done. Raises `StoreError`."""
+        """Send again to a receiver that had answered 410, and record the action as done. Raises `StoreError`."""
         async with self._lock:
             if self._state.state != self._reporter.reported:
                 await self._reporter.report()
