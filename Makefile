@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures screenshots image dist sbom requirements clean
+.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures screenshots image dist sbom requirements \
+	version clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
 	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
@@ -85,9 +86,10 @@ sbom: .venv/sbom  ## what the image holds of Python packages, in CycloneDX
 	@mkdir -p $(dir $(SBOM))
 	.venv/cyclonedx/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file $(SBOM) .venv/image
 
-UV_COMPILE = $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
+UV_COMPILE = $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	$(if $(PACKAGE),--upgrade-package $(PACKAGE),--upgrade)
 
-requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml
+requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml; PACKAGE=aiohttp renews that one alone
 	$(PIP) install uv
 	$(UV_COMPILE) pyproject.toml -o .ci/requirements.txt
 	$(UV_COMPILE) pyproject.toml --extra postgres -c .ci/requirements.txt -o .ci/requirements-postgres.txt
@@ -95,6 +97,10 @@ requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.t
 	$(UV_COMPILE) --group build -o .ci/requirements-build.txt
 	$(UV_COMPILE) --group sbom -o .ci/requirements-sbom.txt
 	$(UV_COMPILE) --group dev -c .ci/requirements-apprise.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
+
+version:  ## set the version of the next release: make version VERSION=1.1.0
+	sed -i 's/^version = ".*"/version = "$(VERSION)"/' pyproject.toml
+	sed -i 's/newTag: .*/newTag: $(VERSION)/' deploy/kubernetes/base/kustomization.yaml
 
 .venv/runtime: .ci/requirements.txt pyproject.toml
 	@echo "Setting up .venv, once: about half a minute …"

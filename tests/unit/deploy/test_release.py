@@ -52,6 +52,23 @@ def test_what_is_made_and_published_is_there() -> None:
     assert push["provenance"] == "mode=max"
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").iterdir()), ids=lambda path: path.name)
+def test_each_action_is_pinned_by_its_commit_and_says_which_version_that_is(path: Path) -> None:
+    uses = re.findall(r"uses: (.+)", path.read_text(encoding="utf-8"))
+    assert uses
+    assert [each for each in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
+
+
+def test_a_new_version_is_written_where_it_stands(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "deploy/kubernetes/base/kustomization.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    subprocess.run(["make", "version", "VERSION=7.8.9"], cwd=tmp_path, check=True, capture_output=True)  # noqa: S607
+    found = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()}
+    assert 'version = "7.8.9"' in found["pyproject.toml"]
+    assert "newTag: 7.8.9" in found["kustomization.yaml"]
+
+
 def test_each_job_has_only_the_rights_it_needs() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     writing = {name for name, job in WORKFLOW["jobs"].items() if job["permissions"].get("contents") == "write"}
