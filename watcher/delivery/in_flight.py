@@ -6,7 +6,6 @@ from itertools import chain
 
 from watcher.delivery.retries import Unsettled
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.timestamps import EARLIEST, Monotonic
 
 CONCURRENCY = 16
 """The most requests in flight per sink."""
@@ -24,9 +23,10 @@ class InFlight:
     """The deliveries of one sink that were started and are not settled.
 
     `sending` has the deliveries of each request under way. `unsettled` has the attempts whose outcome is not yet in the
-    store, including deliveries that were postponed or silenced before they were sent. `blocking` are the ordering keys
-    for which later deliveries waited when the store was last read. `is_blocking` says that an unsettled attempt has one
-    of these keys, `frees_some` that further deliveries may be due once all attempts are settled.
+    store, including deliveries that were postponed or silenced before they were sent, and `unsettled_count` the number
+    of their deliveries. `blocking` are the ordering keys for which later deliveries waited when the store was last
+    read. `is_blocking` says that an unsettled attempt has one of these keys, `frees_some` that further deliveries may
+    be due once all attempts are settled.
     """
 
     def __init__(self) -> None:
@@ -36,30 +36,19 @@ class InFlight:
         self.blocking: frozenset[bytes] = frozenset()
         self.is_blocking = False
         self.frees_some = False
-        self._unsettled_count = 0  # deliveries
+        self.unsettled_count = 0  # deliveries
 
     @property
     def free_count(self) -> int:
         """The number of further deliveries that may be started."""
         if len(self.sending) >= CONCURRENCY:
             return 0
-        return max(0, UNSETTLED_COUNT - self._unsettled_count - sum(map(len, self.sending.values())))
-
-    def settle_at(self, ready_count: int, *, next_at: Monotonic) -> Monotonic:
-        """Return when to settle the answers: together with later ones if a request is in flight or goes out soon.
-
-        There is one at least. The next of the `ready_count` goes at `next_at`. An answer that blocks another delivery
-        is settled at once, unless enough are ready anyway.
-        """
-        if self._unsettled_count >= SETTLE_COUNT or (self.is_blocking and ready_count < CONCURRENCY):
-            return EARLIEST
-        until = Monotonic(self.unsettled[0].at + SETTLE_AFTER_S)
-        return until if self.sending or (ready_count and next_at <= until) else EARLIEST
+        return max(0, UNSETTLED_COUNT - self.unsettled_count - sum(map(len, self.sending.values())))
 
     def add(self, attempt: Unsettled) -> None:
         """Add an attempt that is to be settled. The first success after an outage makes all that waits due."""
         self.unsettled.append(attempt)
-        self._unsettled_count += len(attempt.records)
+        self.unsettled_count += len(attempt.records)
         self.frees_some |= attempt.closes_breaker
         for record in attempt.records:
             if self.blocking and not self.blocking.isdisjoint(record.delivery.ordering_keys):
@@ -69,15 +58,17 @@ class InFlight:
     def settled(self, count: int, *, blocking: frozenset[bytes]) -> None:
         """Remove the first attempts, which are settled. For these keys other deliveries wait now."""
         left = self.unsettled[count:]
-        self.unsettled, self._unsettled_count = [], 0
+        self.unsettled, self.unsettled_count = [], 0
         self.blocking, self.is_blocking, self.frees_some = blocking, False, False
         for attempt in left:
             self.add(attempt)
 
     def sending_keys(self, ready: Iterable[Sequence[Delivery]]) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are ready or being sent."""
-        deliveries = chain.from_iterable((*ready, *self.sending.values()))
-        return frozenset(chain.from_iterable([each.ordering_keys for each in deliveries]))
+        keys: set[bytes] = set()
+        for each in chain.from_iterable((*ready, *self.sending.values())):
+            keys.update(each.ordering_keys)
+        return frozenset(keys)
 
     def unsettled_keys(self) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are answered, postponed or silenced, and not settled."""

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import structlog
 
-from watcher.delivery.in_flight import InFlight
+from watcher.delivery.in_flight import CONCURRENCY, SETTLE_AFTER_S, SETTLE_COUNT, InFlight
 from watcher.delivery.intake import NOW, Intake
 from watcher.delivery.open_problems import OpenProblems
 from watcher.delivery.retries import AttemptLog, CircuitBreaker, Unsettled, records_of
@@ -243,7 +243,8 @@ class DeliveryWorker:
         if request and taken:
             self._intake.take_in(taken, request)
             blocking = taken.blocking
-        self._in_flight.settled(len(unsettled), blocking=blocking)
+        if unsettled or blocking != self._in_flight.blocking:
+            self._in_flight.settled(len(unsettled), blocking=blocking)
         for each in unsettled:
             self._attempt_log.settled(each)
         if state.trying_since is not None and self._is_at_rest():
@@ -354,9 +355,17 @@ class DeliveryWorker:
         return intake.due_at == inf and not (intake.ready or in_flight.sending or in_flight.unsettled)
 
     def _settle_at(self) -> Monotonic:
-        if not self._in_flight.unsettled:
+        """Return when to settle the answers: together with later ones if a request is in flight or goes out soon.
+
+        An answer that blocks another delivery is settled at once, unless enough deliveries are ready anyway.
+        """
+        in_flight, ready_count = self._in_flight, len(self._intake.ready)
+        if not in_flight.unsettled:
             return LATEST
-        return self._in_flight.settle_at(len(self._intake.ready), next_at=self._pacer.ready_at)
+        if in_flight.unsettled_count >= SETTLE_COUNT or (in_flight.is_blocking and ready_count < CONCURRENCY):
+            return EARLIEST
+        until = Monotonic(in_flight.unsettled[0].at + SETTLE_AFTER_S)
+        return until if in_flight.sending or (ready_count and self._pacer.ready_at <= until) else EARLIEST
 
     def _next_try_at(self) -> Micros | None:
         """Return when the next attempt is due, for the page and the API; `None` if nothing waits."""
