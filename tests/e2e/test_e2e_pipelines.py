@@ -18,7 +18,7 @@ from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
 from watcher.simulator.server import Simulator
-from watcher.simulator.world import BRISK, Kind, Order, World, make_lifecycle
+from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
 pytestmark = pytest.mark.untraced
 
@@ -39,9 +39,9 @@ the time that is left, 503 for everything takes 20 s, and 10 s more for each try
 """
 
 
-def world_with(count: int, pipelines_count: int, span_s: float, *, order: Order, seed: int) -> World:
+def world_with(count: int, pipelines_count: int, span_s: float, *, newest_first: bool, seed: int) -> World:
     """Return a world in which executions begin over a span; half of them are over before a list is read again."""
-    world, dice = World(Clock(), order=order), Random(f"{seed}/pipelines")
+    world, dice = World(Clock(), newest_first=newest_first), Random(f"{seed}/pipelines")
     pipelines = [pipeline_named(f"Pipeline {number}", seed=seed) for number in range(pipelines_count)]
     for index in range(count):
         lifecycle = make_lifecycle(seed, index=index, pace=BRISK)
@@ -73,27 +73,27 @@ def printed(lives: Sequence[Life]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "order", "faults", "size"),
+    ("stage", "newest_first", "faults", "size"),
     [
-        pytest.param("sqlite", Order.NEWEST, CALM, TINY, id="newest-calm-tiny"),
-        pytest.param("sqlite", Order.NEWEST, CALM, SMALL, id="newest-calm", marks=pytest.mark.long),
-        pytest.param("sqlite", Order.OLDEST, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.long),
-        pytest.param("postgres", Order.OLDEST, HARSH, SMALL, id="oldest-harsh-postgres", marks=pytest.mark.long),
-        pytest.param("sqlite", Order.NEWEST, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
-        pytest.param("sqlite", Order.NEWEST, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
-        pytest.param("postgres", Order.NEWEST, HARSH, LARGE, id="newest-harsh-large-postgres", marks=pytest.mark.soak),
-        pytest.param("sqlite", Order.OLDEST, CALM, LARGE, id="oldest-calm-large", marks=pytest.mark.soak),
-        pytest.param("sqlite", Order.OLDEST, HARSH, LARGE, id="oldest-harsh-large", marks=pytest.mark.soak),
+        pytest.param("sqlite", True, CALM, TINY, id="newest-calm-tiny"),
+        pytest.param("sqlite", True, CALM, SMALL, id="newest-calm", marks=pytest.mark.long),
+        pytest.param("sqlite", False, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.long),
+        pytest.param("postgres", False, HARSH, SMALL, id="oldest-harsh-postgres", marks=pytest.mark.long),
+        pytest.param("sqlite", True, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
+        pytest.param("sqlite", True, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
+        pytest.param("postgres", True, HARSH, LARGE, id="newest-harsh-large-postgres", marks=pytest.mark.soak),
+        pytest.param("sqlite", False, CALM, LARGE, id="oldest-calm-large", marks=pytest.mark.soak),
+        pytest.param("sqlite", False, HARSH, LARGE, id="oldest-harsh-large", marks=pytest.mark.soak),
     ],
     indirect=["stage"],
 )
 async def test_every_execution_is_reported_once_over_kills(
-    stage: Stage, order: Order, size: tuple[int, int, float], faults: Faults
+    stage: Stage, size: tuple[int, int, float], faults: Faults, *, newest_first: bool
 ) -> None:
     count, pipelines_count, span_s = size
     dice = Random()
     simulator = await stage.simulator(
-        world_with(count, pipelines_count, span_s, order=order, seed=dice.randrange(1000)), faults=faults
+        world_with(count, pipelines_count, span_s, newest_first=newest_first, seed=dice.randrange(1000)), faults=faults
     )
     receiver = await stage.receiver()
     settings = document(simulator, {"ops": webhook(receiver)})

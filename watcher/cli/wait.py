@@ -169,7 +169,7 @@ class View:
         """Draw there, once it is started; else nothing was written yet."""
         self._live = live
         self._as_json = as_json
-        self._sign_us: int | None = None
+        self._said_us: Micros | None = None
 
     def on_event(self, event: Event) -> None:
         """Write an event. The account's trouble is no line of its own, but part of a sign of life."""
@@ -180,18 +180,18 @@ class View:
         elif event.type.startswith("execution."):
             put(change_line(event))
         put_all_out()
-        self._sign_us = None
+        self._said_us = None
 
     def show(self, progress: Progress) -> None:
         """Redraw, or say how it stands if nothing was said for a minute."""
         if self._live is not None:
             self._live.update(picture(progress, columns=self._live.console.width), refresh=True)
             return
-        if self._sign_us is not None and progress.now_us >= self._sign_us:
+        if self._said_us is None:
+            self._said_us = progress.now_us
+        elif progress.now_us >= self._said_us + SIGN_OF_LIFE_US:
             put_error(sign_of_life(progress))
-            self._sign_us = None
-        if self._sign_us is None:
-            self._sign_us = progress.now_us + SIGN_OF_LIFE_US
+            self._said_us = progress.now_us
 
 
 def change_line(event: Event) -> str:

@@ -195,13 +195,6 @@ def _node(number: int, *, span: Span, rng: Random) -> Node:
     )
 
 
-class Order(StrEnum):
-    """Which end of the list comes first: the documentation does not say."""
-
-    NEWEST = "newest"
-    OLDEST = "oldest"
-
-
 @dataclass(frozen=True, slots=True)
 class SimPipeline:
     """A pipeline with the version that runs."""
@@ -249,10 +242,10 @@ class SimExecution:
 class World:
     """All pipelines and executions."""
 
-    def __init__(self, clock: Clock, *, order: Order = Order.NEWEST) -> None:
+    def __init__(self, clock: Clock, *, newest_first: bool = True) -> None:
         self.clock = clock
         self.epoch = clock.now()
-        self.order = order
+        self._newest_first = newest_first
         self._origin = clock.monotonic()
         self.pipelines: dict[str, SimPipeline] = {}
         self._ids: dict[str, list[tuple[float, str]]] = {}
@@ -286,7 +279,7 @@ class World:
         """Return what the API shows of a pipeline now, in the order of its lists."""
         now_s = self.now_s()
         ids = self._ids[pipeline]
-        ordered = reversed(ids) if self.order is Order.NEWEST else iter(ids)
+        ordered = reversed(ids) if self._newest_first else ids
         executions = (self._executions[execution] for _, execution in ordered)
         return [execution for execution in executions if execution.is_visible(now_s)]
 

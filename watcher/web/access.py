@@ -128,7 +128,12 @@ def _caller(request: web.Request, settings: Settings, *, bound: str, now: dateti
         token, by = next((each for each in tokens if is_session(cookie, each, now=now)), None), "session"
         is_open = not tokens or request.path in {LOGIN, LOGOUT} or request.path.startswith(STATIC)
         if bearer and not token and not is_open:
-            raise _wrong_token(is_too_fast=request[WRONG_TOKENS].note(request))
+            if request[WRONG_TOKENS].note(request):
+                text = (
+                    "this token is wrong, too; wrong ones are answered once a second for each address; send http.token"
+                )
+                raise RefusedError(HTTPStatus.TOO_MANY_REQUESTS, text, **{"Retry-After": f"{PACE_S:.0f}"})
+            raise _unauthorized("this token is wrong; send http.token, or to read http.read_token")
         _check_names(request, settings, bound=bound)
         if is_write:
             _check_source(request, has_session=token is not None)
@@ -142,13 +147,6 @@ def _caller(request: web.Request, settings: Settings, *, bound: str, now: dateti
 
 def _unauthorized(text: str) -> RefusedError:
     return RefusedError(HTTPStatus.UNAUTHORIZED, text, **{"WWW-Authenticate": "Bearer"})
-
-
-def _wrong_token(*, is_too_fast: bool) -> RefusedError:
-    if not is_too_fast:
-        return _unauthorized("this token is wrong; send http.token, or to read http.read_token")
-    text = "this token is wrong, too, and wrong ones of an address are answered once a second; send http.token"
-    return RefusedError(HTTPStatus.TOO_MANY_REQUESTS, text, **{"Retry-After": f"{PACE_S:.0f}"})
 
 
 def _refuse(request: web.Request, error: RefusedError) -> web.Response:

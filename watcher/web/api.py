@@ -66,7 +66,7 @@ async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[
 async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.Problem]:
     await console.status.get()  # it knows what pipelines are called
     watches = shown.watches(console)
-    return [models.Problem(**shown.problem(console, row, watches)) for row in rows]
+    return [shown.problem(console, row, watches) for row in rows]
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
@@ -75,8 +75,8 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
-    (fields,) = await _problems(console, [row])
-    return models.ProblemDetail(**dict(fields) | shown.told(console, told))
+    (it,) = await _problems(console, [row])
+    return models.ProblemDetail(**dict(it), **shown.told(console, told))
 
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
@@ -104,7 +104,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         after=_position(asked, "i" if beginning else "oe"),
         limit=asked.limit,
     )
-    items = [models.Execution(**shown.execution(console, row, watches)) for row in rows]
+    items = [shown.execution(console, row, watches) for row in rows]
     return models.Page[models.Execution](items=[each for each in items if each.id.endswith(end)], next=_cursor(last))
 
 
@@ -116,8 +116,8 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
     await console.status.get()
-    fields = shown.execution(console, row, shown.watches(console)) | shown.told(console, told)
-    return models.ExecutionDetail(**fields, stays=shown.stays(fields["events"]))
+    it, reports = shown.execution(console, row, shown.watches(console)), shown.told(console, told)
+    return models.ExecutionDetail(**dict(it), **reports, stays=shown.stays(reports["events"]))
 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:

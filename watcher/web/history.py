@@ -43,8 +43,10 @@ class HistoryPeriod(Answer):
     known: bool
     started: int
     ended: EndCounts
-    median_seconds: float | None = Field(default=None, description="The median duration of successes, within 5 %.")
-    p95_seconds: float | None = Field(default=None, description="Their 95th percentile, within 5 %.")
+    median_seconds: float | None = None
+    """The median duration of successes, within 5 %."""
+    p95_seconds: float | None = None
+    """Their 95th percentile, within 5 %."""
     tokens: int
 
 
@@ -59,7 +61,8 @@ class ErrorCount(Answer):
     text: str
     count: int
     last_at: Time
-    is_new: bool = Field(description="It was first seen within the last 24 h, and the history was known before.")
+    is_new: bool
+    """It was first seen within the last 24 h, and the history was known before."""
 
 
 class PastProblem(Answer):
@@ -80,17 +83,16 @@ class History(Answer):
     account: str
     pipeline: PipelineRef
     from_: Time = Field(alias="from")
-    until: Time = Field(description="The end of the running hour or day.")
-    known_from: Time | None = Field(default=None, description="Since when the history is known; absent: not yet.")
+    until: Time
+    """The end of the running hour or day."""
+    known_from: Time | None = None
+    """Since when the history is known; absent: not yet."""
     periods: Sequence[HistoryPeriod]
     total: HistoryPeriod
-    before: HistoryPeriod | None = Field(
-        default=None, description="The span before, as long; absent where not all of it is known."
-    )
-    rate_has_changed: bool = Field(
-        default=False,
-        description="Since `before` the success rate changed by more than chance explains (p < 0.05).",
-    )
+    before: HistoryPeriod | None = None
+    """The span before, as long; absent where not all of it is known."""
+    rate_has_changed: bool = False
+    """Since `before` the success rate changed by more than chance explains (p < 0.05)."""
     errors: Sequence[ErrorCount]
     problems: Sequence[PastProblem]
 

@@ -40,13 +40,21 @@ Ends = Annotated[
 class Answer(BaseModel):
     """What is answered."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+    )
 
 
 class Asked(BaseModel):
     """What is asked, in a query or a body: what is not known is an error."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True,
+        alias_generator=to_camel,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
+    )
 
 
 class Trouble(Answer):
@@ -88,10 +96,10 @@ NO_CURSOR = 'is no cursor of this list; take the "next" of a page'
 class PageQuery(Asked):
     """Which part of a list."""
 
-    after: Annotated[str, *_form(CURSOR, NO_CURSOR)] | None = Field(
-        default=None, description="The `next` of the page before."
-    )
-    limit: int = Field(default=50, ge=1, le=200, description="So many at most.")
+    after: Annotated[str, *_form(CURSOR, NO_CURSOR)] | None = None
+    """The `next` of the page before."""
+    limit: int = Field(default=50, ge=1, le=200)
+    """So many at most."""
 
 
 _LABEL = r"^!?[^:]+:[\s\S]*$"
@@ -111,13 +119,12 @@ class PipelineRef(Answer):
 class PipelineQuery(PageQuery):
     """Which pipelines, and since when."""
 
-    pipeline: Sequence[Word] = Field(default=(), description="Any of these, by their ids.")
-    label: Sequence[LabelFilter] = Field(
-        default=(), description="All of these labels: `team:sales`, or `!env:dev` for what is without it."
-    )
-    since: Span | When | None = Field(
-        default=None, description="Ended, recorded or opened no longer ago than `2h`, or since a time."
-    )
+    pipeline: Sequence[Word] = ()
+    """Any of these, by their ids."""
+    label: Sequence[LabelFilter] = ()
+    """All of these labels: `team:sales`, or `!env:dev` for what is without it."""
+    since: Span | When | None = None
+    """Ended, recorded or opened no longer ago than `2h`, or since a time."""
 
 
 # Problems
@@ -154,12 +161,18 @@ class Problem(Answer):
     reason: str
     opened_at: Time
     closed_at: Time | None = None
-    count: int | None = Field(default=None, description="How many executions have failed (`pipeline.failing`).")
-    latest: Latest | None = Field(default=None, description="The newest of them; `title` and `reason` go by it.")
-    rule: str | None = Field(default=None, description="The rule that opens such a problem, in words.")
-    closes_when: str | None = Field(default=None, description="What closes it, in words.")
-    last_ended_at: Time | None = Field(default=None, description="When an execution of its pipeline last ended.")
-    remedy: str | None = Field(default=None, description="What to do about it, where that is known.")
+    count: int | None = None
+    """How many executions have failed (`pipeline.failing`)."""
+    latest: Latest | None = None
+    """The newest of them; `title` and `reason` go by it."""
+    rule: str | None = None
+    """The rule that opens such a problem, in words."""
+    closes_when: str | None = None
+    """What closes it, in words."""
+    last_ended_at: Time | None = None
+    """When an execution of its pipeline last ended."""
+    remedy: str | None = None
+    """What to do about it, where that is known."""
     account: str | None = None
     pipeline: PipelineRef | None = None
     execution: Id | None = None
@@ -173,19 +186,23 @@ class Problem(Answer):
 class ProblemQuery(PipelineQuery):
     """Which problems, the last opened first; with a pipeline or a label none of accounts and sinks."""
 
-    state: Literal["open", "closed", "all"] = Field(default="open", description="Which of them.")
-    kind: Sequence[ProblemKind] = Field(default=(), description="Any of these.")
-    account: Sequence[Word] = Field(default=(), description="Any of these.")
+    state: Literal["open", "closed", "all"] = "open"
+    """Which of them."""
+    kind: Sequence[ProblemKind] = ()
+    """Any of these."""
+    account: Sequence[Word] = ()
+    """Any of these."""
 
 
 class PersonalRequest(Asked):
     """Something that a person asks for."""
 
-    by: Annotated[str, Field(max_length=64)] | None = Field(default=None, description="Who asks for it.")
-    comment: ShortText | None = Field(default=None, description="Why; at most 256 characters.")
-    for_s: Span | None = Field(
-        default=None, alias="for", description="How long it holds, such as `2h`; a problem else until it is closed."
-    )
+    by: Annotated[str, Field(max_length=64)] | None = None
+    """Who asks for it."""
+    comment: ShortText | None = None
+    """Why; at most 256 characters."""
+    for_s: Span | None = Field(default=None, alias="for")
+    """How long it holds, such as `2h`; a problem else until it is closed."""
 
 
 class AckRequest(PersonalRequest):
@@ -195,7 +212,8 @@ class AckRequest(PersonalRequest):
 class AckSeveralRequest(AckRequest):
     """Acknowledge several problems at once. The answer has those that were open; ids of others are passed over."""
 
-    ids: Sequence[UUID] = Field(min_length=1, max_length=ACK_COUNT, description="The whole ids of the problems.")
+    ids: Sequence[UUID] = Field(min_length=1, max_length=ACK_COUNT)
+    """The whole ids of the problems."""
 
 
 # Silences
@@ -210,7 +228,8 @@ class Silence(Answer):
     until: Time | None = None
     weekly: WeeklySettings | None = None
     active: bool
-    pipelines: int = Field(description="How many of the watched pipelines it may concern.")
+    pipelines: int
+    """How many of the watched pipelines it may concern."""
     by: str | None = None
     comment: str | None = None
 
@@ -218,11 +237,10 @@ class Silence(Answer):
 class SilenceRequest(PersonalRequest):
     """Keep back from now on what matches; give one of `for` and `until`."""
 
-    match: SilenceMatch = Field(
-        description="What is kept back: what matches all that is given; at least one.",
-        json_schema_extra={"minProperties": 1},
-    )
-    until: When | None = Field(default=None, description="Until when, with its zone.")
+    match: SilenceMatch = Field(json_schema_extra={"minProperties": 1})
+    """What is kept back: what matches all that is given; at least one."""
+    until: When | None = None
+    """Until when, with its zone."""
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -250,13 +268,15 @@ class Execution(Answer):
     end_seen_at: Time | None = None
     lost: str | None = None
     overdue: bool = False
-    unknown: bool = Field(default=False, description="It is open, and nobody knows whether it still is.")
+    unknown: bool = False
+    """It is open, and nobody knows whether it still is."""
     unknown_since: Time | None = None
     started_at: Time | None = None
     finished_at: Time | None = None
     duration_seconds: float | None = None
     error: str | None = None
-    node: str | None = Field(default=None, description="The first node that failed.")
+    node: str | None = None
+    """The first node that failed."""
     labels: Mapping[str, str] = {}
     link: str | None = None
 
@@ -264,14 +284,12 @@ class Execution(Answer):
 class ExecutionQuery(PipelineQuery):
     """Which executions: open ones first, those in their status for the shortest time first; then the latest ended."""
 
-    status: Sequence[Word] = Field(default=(), description="Any of these; `lost`, too.")
-    account: Sequence[Word] = Field(default=(), description="Any of these.")
-    q: str | None = Field(
-        default=None,
-        max_length=200,
-        description="The beginning of a pipeline's name, or of an execution's id (4 characters or more). An id may be "
-        "shortened as on the pages: `9a1b0000…0001`.",
-    )
+    status: Sequence[Word] = ()
+    """Any of these; `lost`, too."""
+    account: Sequence[Word] = ()
+    """Any of these."""
+    q: str | None = Field(default=None, max_length=200)
+    """Beginning of a pipeline's name, or of an execution's id: 4 characters or more, or shortened as on the pages."""
 
 
 class Stay(Answer):
@@ -291,7 +309,8 @@ class Delivery(Answer):
 
     id: str
     sink: str
-    event: Id = Field(description="The event's id.")
+    event: Id
+    """The event's id."""
     type: EventType
     account: str | None = None
     pipeline: PipelineRef | None = None
@@ -307,21 +326,25 @@ class Delivery(Answer):
 class DeliveryQuery(PageQuery):
     """Which deliveries: newest first."""
 
-    type: Sequence[EventGlob] = Field(default=(), description="Of any of these events; globs work: `execution.*`.")
-    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = Field(
-        default=None, description="Those that are; `waiting` is whatever is not settled."
-    )
-    sink: str | None = Field(default=None, description="Those to this sink.")
+    type: Sequence[EventGlob] = ()
+    """Of any of these events; globs work: `execution.*`."""
+    state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = None
+    """Those that are; `waiting` is whatever is not settled."""
+    sink: str | None = None
+    """Those to this sink."""
 
 
 class ReplayRequest(Asked):
     """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
 
-    sink: str = Field(description="To which they went.")
+    sink: str
+    """To which they went."""
     ids: Sequence[Annotated[str, *_form("^[0-9]{1,18}$", "the id of a delivery is a number")]] | None = Field(
-        default=None, min_length=1, max_length=1000, description="The ids of deliveries."
+        default=None, min_length=1, max_length=1000
     )
-    state: Literal["dead"] | None = Field(default=None, description="Instead of `ids`: all there are.")
+    """The ids of deliveries."""
+    state: Literal["dead"] | None = None
+    """Instead of `ids`: all there are."""
 
     @model_validator(mode="after")
     def _which(self) -> Self:
@@ -339,11 +362,12 @@ class Replayed(Answer):
 class EventQuery(PipelineQuery):
     """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
 
-    after: Annotated[str, *_form("^[0-9]{1,18}$", NO_CURSOR)] | None = Field(
-        default=None, description="The `next` of the page before."
-    )
-    type: Sequence[EventGlob] = Field(default=(), description="Any of these; globs work, such as `execution.*`.")
-    execution: UUID | None = Field(default=None, description="This one alone.")
+    after: Annotated[str, *_form("^[0-9]{1,18}$", NO_CURSOR)] | None = None
+    """The `next` of the page before."""
+    type: Sequence[EventGlob] = ()
+    """Any of these; globs work, such as `execution.*`."""
+    execution: UUID | None = None
+    """This one alone."""
 
 
 class Event(Answer):
@@ -354,7 +378,8 @@ class Event(Answer):
     id: str
     source: str
     type: EventType
-    subject: str | None = Field(default=None, description="The execution, of an event of one.")
+    subject: str | None = None
+    """The execution, of an event of one."""
     time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     sequence: Annotated[str, Field(json_schema_extra={"pattern": "^[0-9]{10}$"})]
     data: Mapping[str, Any]
@@ -391,7 +416,8 @@ class Need(Answer):
     since: Time | None = None
     count: int = 1
     page: str
-    problems: Sequence[Id] = Field(default=(), description="The problems it stands for, at most 200 of them.")
+    problems: Sequence[Id] = ()
+    """The problems it stands for, at most 200 of them."""
     acknowledged: bool = False
     acknowledged_by: str | None = None
     acknowledged_until: Time | None = None
@@ -423,7 +449,8 @@ class PipelineStatus(Answer):
     last_ended_at: Time | None = None
     last_failed_at: Time | None = None
     last_started_at: Time | None = None
-    problems: tuple[str, ...] = Field(default=(), description="The kinds of its open problems.")
+    problems: tuple[str, ...] = ()
+    """The kinds of its open problems."""
     silenced_until: Time | None = None
 
 
@@ -433,13 +460,15 @@ class AccountStatus(Answer):
     name: str
     state: Literal["well", "degraded", "unknown"]
     unknown_since: Time | None = None
-    reason: str | None = Field(default=None, description="Of `account.degraded`.")
+    reason: str | None = None
+    """Of `account.degraded`."""
     needed: float | None = None
     used: float | None = None
     allowed: float
     longest_gap_seconds: float | None = None
     pipelines: int
-    as_of: Time | None = Field(default=None, description="Absent while nobody owns it.")
+    as_of: Time | None = None
+    """Absent while nobody owns it."""
 
 
 class SinkStatus(Answer):
@@ -458,7 +487,8 @@ class SinkStatus(Answer):
     answer: str | None = None
     last_delivered_at: Time | None = None
     next_try_at: Time | None = None
-    as_of: Time | None = Field(default=None, description="Absent while nobody owns it.")
+    as_of: Time | None = None
+    """Absent while nobody owns it."""
 
 
 class Status(Answer):
@@ -467,8 +497,10 @@ class Status(Answer):
     version: str
     needs: Sequence[Need]
     open: Mapping[str, int]
-    unknown: int = Field(default=0, description="How many pipelines are unknown, whose executions may be others now.")
-    unknown_since: Time | None = Field(default=None, description="Since when, if that is known of all of them.")
+    unknown: int = 0
+    """How many pipelines are unknown, whose executions may be others now."""
+    unknown_since: Time | None = None
+    """Since when, if that is known of all of them."""
     pipelines: Sequence[PipelineStatus]
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]

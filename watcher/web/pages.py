@@ -50,7 +50,6 @@ ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
 Found = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
-Query = defaultdict[str, str]
 Q = TypeVar("Q", bound=models.Asked)
 
 
@@ -222,7 +221,7 @@ async def _overview(console: Console, status: models.Status, request: web.Reques
     }
 
 
-def _is_shown(pipeline: models.PipelineStatus, query: Query) -> bool:
+def _is_shown(pipeline: models.PipelineStatus, query: Mapping[str, str]) -> bool:
     is_open = any(pipeline.open.values())
     states = {"failing": bool(pipeline.problems), "open": is_open, "idle": not is_open}
     key, _, value = query["label"].partition(":")
@@ -317,7 +316,7 @@ async def _problem(console: Console, status: models.Status, request: web.Request
     if it.kind == EventType.PIPELINE_FAILING:
         until = Micros(console.clock.steady_us()) if it.closed_at is None else to_us(it.closed_at)
         rows = await console.store.failed(f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
-        failed = [models.Execution(**execution(console, row, watches(console))) for row in rows]
+        failed = [execution(console, row, watches(console)) for row in rows]
     known = console.pipelines.get(f"{it.account}/{it.pipeline.id}")
     return {
         "it": it,

@@ -35,14 +35,16 @@ class ReportedError(Answer):
 class Figures(Answer):
     """What happened within the time of a report. Rates are shares from 0 to 1, rounded down."""
 
-    open_problems: int = Field(description="How many are open now.")
+    open_problems: int
+    """How many are open now."""
     ended: int
     failed: int
-    success_rate: float | None = Field(default=None, description="Absent if nothing ended.")
-    success_rate_before: float | None = Field(
-        default=None, description="That of the time before, if it differs by more than chance explains (p < 0.05)."
-    )
-    median_seconds: float | None = Field(default=None, description="Of those that succeeded, within 5 %; so the next.")
+    success_rate: float | None = None
+    """Absent if nothing ended."""
+    success_rate_before: float | None = None
+    """That of the time before, if it differs by more than chance explains (p < 0.05)."""
+    median_seconds: float | None = None
+    """Of those that succeeded, within 5 %; so the next."""
     p95_seconds: float | None = Field(default=None, alias="p95Seconds")
     tokens: int
 
@@ -55,7 +57,8 @@ class PipelineReport(Figures):
     name: str | None = None
     state: str
     needs_look: bool
-    error: ReportedError | None = Field(default=None, description="The most frequent kind.")
+    error: ReportedError | None = None
+    """The most frequent kind."""
 
 
 class Report(Answer):
@@ -65,11 +68,14 @@ class Report(Answer):
     until: Time
     look_count: int
     well_count: int
-    more_count: int = Field(default=0, description="How many pipelines are left out; none here, in an event perhaps.")
+    more_count: int = 0
+    """How many pipelines are left out; none here, in an event perhaps."""
     total: Figures
     pipelines: Sequence[PipelineReport] = ()
-    errors: Sequence[ReportedError] = Field(default=(), description="The three most frequent kinds.")
-    link: str | None = Field(default=None, description="The address of the pages.")
+    errors: Sequence[ReportedError] = ()
+    """The three most frequent kinds."""
+    link: str | None = None
+    """The address of the pages."""
 
 
 async def make_report(

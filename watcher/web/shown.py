@@ -10,7 +10,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from operator import attrgetter
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -98,8 +97,8 @@ def alert(console: Console, event: Mapping[str, Any]) -> Alert:
     return Alert.of({**event, "data": data})
 
 
-def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:
-    """Return the fields of a problem, in the words of the event that opened it, and by the rule as it is now."""
+def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.Problem:
+    """Return a problem, in the words of the event that opened it, and by the rule as it is now."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
         alert = _alert(console, row)
@@ -110,7 +109,8 @@ def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings])
         said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
-    return {
+    was_acked = (row.closed_at and row.acked_at) or _is_acknowledged(row, console.clock.now())
+    fields = {
         **said,
         **row._asdict(),
         row.owner_kind: row.owner,
@@ -118,10 +118,9 @@ def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings])
         "count": row.failed_count or None,
         "latest": said.get("latest"),
         "pipeline": pipeline if row.pipeline_name else None,
-        "acknowledged": acked
-        if (row.closed_at and row.acked_at) or _is_acknowledged(row, console.clock.now())
-        else None,
+        "acknowledged": acked if was_acked else None,
     }
+    return models.Problem(**fields)
 
 
 def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
@@ -130,8 +129,8 @@ def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
     return until is not None and until > now
 
 
-def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> dict[str, Any]:
-    """Return the fields of an execution, with what its last event said of it."""
+def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.Execution:
+    """Return an execution, with what its last event said of it."""
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
     block = data.get("execution", {})
@@ -139,7 +138,7 @@ def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings
     watch, known = watches.get(row.pipeline_name), console.pipelines.get(row.pipeline_name)
     is_unknown = known is not None and known.unknown and row.ended_at is None
     name = (known and known.name) or data.get("pipeline", {}).get("name") or row.title
-    return {
+    fields = {
         **block,
         **row._asdict(),
         "id": row.execution,
@@ -156,6 +155,7 @@ def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings
         "labels": data.get("labels", {}) if watch is None else watch.labels,
         "link": None if alert is None else alert.link,
     }
+    return models.Execution(**fields)
 
 
 def stays(events: Sequence[models.Event]) -> Sequence[models.Stay]:
@@ -397,18 +397,14 @@ async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
         is_cause = row.pipeline_name is None
         return _is_acknowledged(row, now), *_place(row.kind), not is_cause, row.owner_kind, row.opened_at
 
-    of_overdue = {
-        (name, is_acknowledged): sorted(rows, key=attrgetter("opened_at"))
-        for is_acknowledged in (False, True)
-        for name, rows in _by_pipeline(
-            row for row in found.overdue if _is_acknowledged(row, now) is is_acknowledged
-        ).items()
-    }
+    of_overdue: dict[tuple[str, bool], list[AnyRow]] = defaultdict(list)
+    for each in sorted(found.overdue, key=lambda each: (_is_acknowledged(each, now), each.opened_at)):
+        of_overdue[each.pipeline_name, _is_acknowledged(each, now)].append(each)
     worst = [row.id for row in sorted(found.others, key=place)[:NEEDS_COUNT]]
     longest = [rows[0].id for rows in of_overdue.values()][:NEEDS_COUNT]
     all_watches = watches(console)
     rows = {row.id: row for row in await console.store.problems_by_id([*worst, *longest])}
-    problems = (models.Problem(**problem(console, rows[id_], all_watches)) for id_ in worst if id_ in rows)
+    problems = (problem(console, rows[id_], all_watches) for id_ in worst if id_ in rows)
     of_problems = [
         models.Need(
             kind="problem",

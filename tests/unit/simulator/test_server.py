@@ -14,7 +14,7 @@ from watcher.simulator.faults import Dice, Fault, Faults, Window
 from watcher.simulator.responses import encode, full
 from watcher.simulator.scenarios import SCENARIOS
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
-from watcher.simulator.world import Lifecycle, Order, SimPipeline, StatusPhase, World
+from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World
 
 PIPELINE = SimPipeline(id="0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", name="Sales agent")
 KEY = {"apiKey": "sim-key"}
@@ -62,7 +62,7 @@ async def test_an_execution_is_answered_as_the_world_has_it(world: World) -> Non
 
 
 async def test_a_page_is_answered_in_the_order_of_the_world() -> None:
-    world = World(Clock(), order=Order.OLDEST)
+    world = World(Clock(), newest_first=False)
     for nth in range(3):
         add(world, f"e{nth}", begins_s=-nth)
     simulator = Simulator(world)

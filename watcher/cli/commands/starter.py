@@ -13,6 +13,7 @@ import typer
 from watcher.cli.console import console_on, say
 from watcher.cli.shell import put, write_file
 from watcher.config.models import Settings
+from watcher.domain.envelope import Json
 from watcher.sinks.webhook import SECRET_PREFIX
 
 EXAMPLES = (
@@ -24,8 +25,6 @@ EXAMPLES = (
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 _NOTES = ("title", "description", "default", "examples")
-
-Json = dict[str, Any]
 
 
 def init(

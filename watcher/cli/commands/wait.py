@@ -93,19 +93,19 @@ def find_account(config: Path | None, name: str | None, *, environ: Mapping[str,
         file = find_config(config, environ=environ)
     if file is not None:  # neither the sinks nor their secrets are needed here
         settings = read_config(file, only=("accounts", "polling"))
-    accounts = settings.accounts
-    if not accounts and name is None:
-        chosen, account, place = "default", _from_environment(environ), f"the environment variable {KEY_VARIABLE}"
-    else:
-        chosen = next(iter(accounts)) if name is None and len(accounts) == 1 else name or ""
-        if not accounts:
-            raise UsageError(f"--account: no file defines {quoted(chosen)}; name the file with --config")
-        if chosen not in accounts:
+    accounts, place = settings.accounts, f"the environment variable {KEY_VARIABLE}"
+    if accounts:
+        if name is None and len(accounts) == 1:
+            (name,) = accounts
+        if name is None or name not in accounts:
             raise UsageError(f"--account: name one of those in {file}: {', '.join(accounts)}")
-        account = accounts[chosen]
-        key = "api_key" if account.api_key_file is None else "api_key_file"
-        place = f"accounts.{chosen}.{key} in {file}"
-    return settings.model_copy(update={"accounts": {chosen: account}}), place
+        accounts = {name: accounts[name]}
+        place = f"accounts.{name}.{'api_key_file' if accounts[name].api_key_file else 'api_key'} in {file}"
+    elif name is None:
+        accounts = {"default": _from_environment(environ)}
+    else:
+        raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
+    return settings.model_copy(update={"accounts": accounts}), place
 
 
 def _from_environment(environ: Mapping[str, str]) -> AccountSettings:
