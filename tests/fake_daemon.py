@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel
 
-from watcher.web.models import Status, Trouble
+from watcher.web.models import StatusView, Trouble
 
 
 class Asked(NamedTuple):
@@ -38,7 +38,7 @@ class FakeDaemon(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
-        nothing = Status(version="1", needs=[], open={}, pipelines=[], sinks=[], accounts=[], silences=[])
+        nothing = StatusView(version="1", needs=[], open={}, pipelines=[], sinks=[], accounts=[], silences=[])
         self.replies: dict[str, Reply | list[Reply]] = {"GET /status": nothing}
         self.asked: list[Asked] = []
 

@@ -20,7 +20,7 @@ from sample_events import PIPELINE, execution_id
 
 from watcher.domain.history import DAY_US
 from watcher.web import models
-from watcher.web.routes import API, ROUTES, Route
+from watcher.web.routes import API, ROUTES, ApiRoute
 
 HEAD = """\
 # API
@@ -62,7 +62,7 @@ _QUERIES: Mapping[str, str] = {
 _VALUES = {"account": "default", "pipeline": PIPELINE, "name": "ops"}
 
 
-def _path(route: Route) -> str:
+def _path(route: ApiRoute) -> str:
     """Return a path with values in place of names."""
     if "problems" in route.path:
         id_ = str(OVERDUE)
@@ -73,11 +73,11 @@ def _path(route: Route) -> str:
     return route.path.format(id=id_, **_VALUES)
 
 
-def _summary(route: Route) -> str:
+def _summary(route: ApiRoute) -> str:
     return (getdoc(route.handler) or "").partition("\n")[0]
 
 
-def _answer_of(route: Route) -> type[BaseModel] | None:
+def _answer_of(route: ApiRoute) -> type[BaseModel] | None:
     answer: type[BaseModel] = get_type_hints(route.handler)["return"]
     return answer if isinstance(answer, type) and issubclass(answer, BaseModel) else None
 
@@ -86,7 +86,7 @@ def _content(model: type[BaseModel], media_type: str = "application/json") -> di
     return {media_type: MediaType(media_type_schema=PydanticSchema(schema_class=model))}
 
 
-def _statuses(route: Route) -> Iterator[tuple[int, type[BaseModel] | None]]:
+def _statuses(route: ApiRoute) -> Iterator[tuple[int, type[BaseModel] | None]]:
     """Yield what is answered with what."""
     yield route.status, _answer_of(route)
     if route.handler.__name__ == "enable":
@@ -96,7 +96,7 @@ def _statuses(route: Route) -> Iterator[tuple[int, type[BaseModel] | None]]:
         yield status, models.Trouble
 
 
-def _operation(route: Route) -> Operation:
+def _operation(route: ApiRoute) -> Operation:
     parameters = [
         Parameter.model_validate({"name": name, "in": "path", "required": True, "schema": {"type": "string"}})
         for name in re.findall(r"{(\w+)}", route.path)
@@ -193,10 +193,10 @@ def _fields(model: type[BaseModel]) -> str:
     return "\n".join(["| field | value | |", "|---|---|---|", *rows])
 
 
-def _section(route: Route, example: tuple[int, Any], *, shown: str | None) -> str:
+def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) -> str:
     """Return what is said of a request; `shown` is the title of an earlier one with the same kind of answer."""
     parts = [f"## {route.method} {route.path}", _summary(route)]
-    if route.asked is not models.Asked:
+    if route.asked is not models.ApiRequest:
         parts.append(_fields(route.asked))
     name = route.handler.__name__
     request = f"{route.method} {API}{_path(route)}{_QUERIES.get(name, '')}"

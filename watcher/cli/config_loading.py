@@ -42,11 +42,11 @@ def parse_seconds(text: str, *, option: str) -> float:
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
-    """Read the file, or `only` these keys, as `loaded` does."""
-    return loaded(partial(load_config, path, environ=os.environ, only=only))
+    """Read the file, or `only` these keys, as `load_or_exit` does."""
+    return load_or_exit(partial(load_config, path, environ=os.environ, only=only))
 
 
-def loaded(load: Callable[[], Settings]) -> Settings:
+def load_or_exit(load: Callable[[], Settings]) -> Settings:
     """Load settings. What is wrong is shown on a terminal with its lines, and ends the command."""
     try:
         return load()
@@ -54,12 +54,12 @@ def loaded(load: Callable[[], Settings]) -> Settings:
         if not sys.stderr.isatty():
             raise
         console = console_on(sys.stderr)
-        report(error.problems, source=error.source, console=console)
+        print_problems(error.problems, source=error.source, console=console)
         say(console, (error.total, "bold"))
         raise typer.Exit(error.exit_code) from None
 
 
-def report(
+def print_problems(
     problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
     """Print each problem with its line of the file, which is `source`."""
@@ -69,7 +69,7 @@ def report(
         if not 0 < problem.line <= len(lines):
             say(console, ("hint: ", "bold"), problem.remedy)
             continue
-        text, column, width = _shown(problem, lines[problem.line - 1])
+        text, column, width = _mask_line(problem, lines[problem.line - 1])
         cut = max(0, min(column - _LEAD, len(text) - room))
         text, mark = text[cut : cut + room], (" " * (column - cut) + "^" * min(width, room - _LEAD), word[1])
         say(console, (f"{problem.line:>5} | ", "blue"), text)
@@ -80,7 +80,7 @@ def report(
             say(console, ("      = ", "blue"), problem.remedy)
 
 
-def _shown(problem: Problem, line: str) -> tuple[str, int, int]:
+def _mask_line(problem: Problem, line: str) -> tuple[str, int, int]:
     """Return as much of a line as may be shown, where in it the mark goes, and how wide that is."""
     words = known_words() | set(re.split(r"[.\[\]]+", problem.path))
 

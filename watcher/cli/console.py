@@ -47,12 +47,12 @@ def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> N
     """
     shown = [(part, "") if isinstance(part, str) else part for part in parts]
     console.print(
-        Text.assemble(*((printed(text, console=console), style) for text, style in shown)),
+        Text.assemble(*((make_printable(text, console=console), style) for text, style in shown)),
         soft_wrap=not wrap,
     )
 
 
-def printed(text: str, *, console: Console) -> str:
+def make_printable(text: str, *, console: Console) -> str:
     """Return a text as that console may show it: on one line, with nothing a terminal would obey."""
     return printable(harmless(text), encoding=console.encoding)
 
@@ -115,7 +115,7 @@ def _cell(field: str, text: str, *, console: Console) -> Text:
         text = age(text)
     elif len(text) == 36 and " " not in text:
         text = text[:8]
-    return Text(printed(sign + text, console=console), style, no_wrap=True, overflow="ellipsis")
+    return Text(make_printable(sign + text, console=console), style, no_wrap=True, overflow="ellipsis")
 
 
 def _value(item: Any, field: str) -> Any:

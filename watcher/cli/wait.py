@@ -109,7 +109,7 @@ class Progress:
         """Return whether the execution has ended, rather than the wait for it."""
         return self.ending is not None and self.ending.code in (Exit.DONE, Exit.FAILED)
 
-    def answered(self, reply: Reply, *, clock: Clock) -> None:
+    def take_reply(self, reply: Reply, *, clock: Clock) -> None:
         """Take in one reply, which came just now."""
         self.poll_count += 1
         self.polled_us = clock.steady_us()
@@ -125,7 +125,7 @@ class Progress:
             self.missing_count += reply.outcome in _MISSING
             self._consider()
 
-    def recorded(self, known: ExecutionRecord, events: Sequence[Event]) -> None:
+    def take_change(self, known: ExecutionRecord, events: Sequence[Event]) -> None:
         """Take in what is known of the execution now, and what is reported of it."""
         status = LOST if known.lost else str(known.status)
         if status != self.status:
@@ -136,7 +136,7 @@ class Progress:
         for event in events:
             self.why = why(json.loads(event.body)["data"])
 
-    def degraded(self, trouble: AccountTrouble | None) -> None:
+    def take_trouble(self, trouble: AccountTrouble | None) -> None:
         """Take in that the account is in trouble, or is so no more."""
         self.is_degraded = trouble is not None
         self._consider()
@@ -321,7 +321,7 @@ async def wait_for(
             now = clock.monotonic()
             poller.check()
             if progress.ending is None and now >= ends_at:
-                progress.ending = timed_out(progress, timeout_s or 0.0)
+                progress.ending = make_timeout(progress, timeout_s or 0.0)
             progress.now_us = clock.steady_us()
             progress.next_s = None if poller.is_asking else max(0.0, poller.next_at - now)
             view.show(progress)
@@ -335,7 +335,7 @@ async def wait_for(
     return None if stop.is_set() else progress.ending
 
 
-def timed_out(progress: Progress, timeout_s: float) -> WaitResult:
+def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
     """Return what a wait ends with once its time is over."""
     status = f"still {progress.status}" if progress.status else "not seen"
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
@@ -393,7 +393,7 @@ class Poller:
         breaker.last_probe_at, self.is_asking = asked_at, True
         reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now, self.is_asking = self._clock.monotonic(), False
-        self._progress.answered(reply, clock=self._clock)
+        self._progress.take_reply(reply, clock=self._clock)
         if self._progress.ending is not None:
             return
         if reply.execution is not None:
@@ -407,7 +407,7 @@ class Poller:
         if evaluation.change is not None:
             entry.recorded = True
             events = [emitted.event for emitted in evaluation.change.entries]
-            self._progress.recorded(entry.known, events)
+            self._progress.take_change(entry.known, events)
             for event in events:
                 self._view.on_event(event)
 
@@ -423,5 +423,5 @@ class Poller:
         )
         self._trouble, self._sequence = breaker.trouble, emitted.event.sequence
         self._problem = change.problem if change is not None and self._trouble else None
-        self._progress.degraded(self._trouble)
+        self._progress.take_trouble(self._trouble)
         self._view.on_event(emitted.event)

@@ -28,10 +28,10 @@ def encode(document: object) -> bytes:
 def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     """Return the answer to "get a pipeline execution", as large as a real one."""
     pipeline, words = execution.pipeline, f"{PRIVATE}conversation-{execution.id} said so. "
-    nodes = _begun(execution, now_s)
+    nodes = _started_nodes(execution, now_s)
     said = {"role": "contact", "text": words}
     document: JsonObject = {
-        **_shared(execution, world=world, now_s=now_s),
+        **_common_fields(execution, world=world, now_s=now_s),
         "pipelineId": pipeline.id,
         "pipelineName": pipeline.name,
         "pipelineVersionNumber": pipeline.version_number,
@@ -42,7 +42,7 @@ def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
         "pipelineMessages": [_message(node, execution=execution, world=world) for node in nodes],
     }
     said["text"] = words.ljust(len(words) + BODY_BYTES - len(encode(document)), "-")
-    return _disguised(document, execution=execution)
+    return _apply_oddities(document, execution=execution)
 
 
 def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
@@ -50,15 +50,15 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     started_s, finished_s = execution.started_s(now_s), execution.finished_s(now_s)
     run_time_s = None if started_s is None else (now_s if finished_s is None else finished_s) - started_s
     run_time_ms = None if run_time_s is None else round(run_time_s * 1000)
-    document = {**_shared(execution, world=world, now_s=now_s), "runTime": run_time_ms}
-    return _disguised(document, execution=execution)
+    document = {**_common_fields(execution, world=world, now_s=now_s), "runTime": run_time_ms}
+    return _apply_oddities(document, execution=execution)
 
 
 def listing(
     pipeline: str, *, number: int, limit: int, world: World, base_url: str
 ) -> tuple[JsonObject, Mapping[str, str]]:
     """Return one page of a pipeline's executions, from number 1, and the statuses it tells by execution."""
-    executions = world.listed(pipeline)
+    executions = world.list_executions(pipeline)
     now_s = world.now_s()
     shown = executions[(number - 1) * limit : number * limit]
     url = f"{base_url}/public/pipelines/{pipeline}/executions?limit={limit}&page="
@@ -72,8 +72,8 @@ def listing(
     return document, {execution.id: execution.phase_at(now_s).status for execution in shown}
 
 
-def _shared(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
-    lifecycle, status, nodes = execution.lifecycle, execution.phase_at(now_s).status, _begun(execution, now_s)
+def _common_fields(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
+    lifecycle, status, nodes = execution.lifecycle, execution.phase_at(now_s).status, _started_nodes(execution, now_s)
     return {
         "id": execution.id,
         "pipelineVersionId": execution.pipeline.version_id,
@@ -89,7 +89,7 @@ def _shared(execution: SimExecution, *, world: World, now_s: float) -> JsonObjec
     }
 
 
-def _begun(execution: SimExecution, now_s: float) -> list[Node]:
+def _started_nodes(execution: SimExecution, now_s: float) -> list[Node]:
     return [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
 
 
@@ -132,7 +132,7 @@ def _message(node: Node, *, execution: SimExecution, world: World) -> JsonObject
     }
 
 
-def _disguised(document: JsonObject, *, execution: SimExecution) -> JsonObject:
+def _apply_oddities(document: JsonObject, *, execution: SimExecution) -> JsonObject:
     nulls, absent = execution.lifecycle.nulls, execution.lifecycle.absent
     return {key: None if key in nulls else value for key, value in document.items() if key not in absent}
 

@@ -105,16 +105,16 @@ _TRIGGERS = ("message_received", "api", "schedule", "contact_created")
 
 _PAUSES = {Kind.QUICK: (0, 0), Kind.PAUSES: (1, 2), Kind.FAILING: (0, 0), Kind.LONG: (1, 3)}
 
-Span = tuple[float, float]
+SecondsRange = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """Between how many seconds and how many a stay takes."""
 
-    new_s: Span
-    running_s: Mapping[Kind, Span]
-    paused_s: Mapping[Kind, Span]
+    new_s: SecondsRange
+    running_s: Mapping[Kind, SecondsRange]
+    paused_s: Mapping[Kind, SecondsRange]
 
 
 REAL = Pace(
@@ -169,7 +169,7 @@ def _phases(kind: Kind, *, pace: Pace, rng: Random) -> tuple[StatusPhase, ...]:
 
 
 def _nodes(phases: Sequence[StatusPhase], *, fails: bool, rng: Random) -> tuple[Node, ...]:
-    spans: list[Span] = []
+    spans: list[SecondsRange] = []
     for phase, after in pairwise(phases):
         if phase.status == Status.RUNNING:
             count = rng.randint(1, 3)
@@ -181,7 +181,7 @@ def _nodes(phases: Sequence[StatusPhase], *, fails: bool, rng: Random) -> tuple[
     return tuple(nodes)
 
 
-def _node(number: int, *, span: Span, rng: Random) -> Node:
+def _node(number: int, *, span: SecondsRange, rng: Random) -> Node:
     name = rng.choice(_NODES)
     return Node(
         id=seeded_uuid(rng),
@@ -275,7 +275,7 @@ class World:
         found = self._executions.get(execution)
         return found if found and pipeline in {None, found.pipeline.id} else None
 
-    def listed(self, pipeline: str) -> list[SimExecution]:
+    def list_executions(self, pipeline: str) -> list[SimExecution]:
         """Return what the API shows of a pipeline now, in the order of its lists."""
         now_s = self.now_s()
         ids = self._ids[pipeline]

@@ -44,12 +44,12 @@ def _unknown(what: str) -> RefusedError:
 # What is read
 
 
-async def status(console: Console) -> models.Status:
+async def status(console: Console) -> models.StatusView:
     """Return the first view, which is made once a second whoever asks."""
     return await console.status.get()
 
 
-async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.Problem]:
+async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.ProblemView]:
     """Return problems: the last opened first."""
     rows, last = await console.store.problems(
         is_open={"open": True, "closed": False, "all": None}[asked.state],
@@ -60,10 +60,10 @@ async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[
         after=_position(asked, ""),
         limit=asked.limit,
     )
-    return models.Page[models.Problem](items=await _problems(console, rows), next=_cursor(last))
+    return models.Page[models.ProblemView](items=await _problems(console, rows), next=_cursor(last))
 
 
-async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.Problem]:
+async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.ProblemView]:
     await console.status.get()  # it knows what pipelines are called
     watches = shown.watches(console)
     return [shown.problem(console, row, watches) for row in rows]
@@ -76,10 +76,10 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
     (it,) = await _problems(console, [row])
-    return models.ProblemDetail(**dict(it), **shown.told(console, told))
+    return models.ProblemDetail(**dict(it), **shown.events_and_deliveries(console, told))
 
 
-async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.Execution]:
+async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.ExecutionView]:
     """Return executions: open ones, those in their status for the shortest time first, then the latest ended."""
     await console.status.get()  # it knows what pipelines are called, and which are unknown
     watches, named, beginning, end = shown.watches(console), None, None, ""
@@ -93,7 +93,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         if not named:
             beginning, _, end = word.replace("-", "").partition("…")  # as a page shortens an id
             if not _ID_BEGINNING.fullmatch(beginning):
-                return models.Page[models.Execution](items=[])
+                return models.Page[models.ExecutionView](items=[])
 
     is_of_pipeline = _is_of_pipeline(console, asked)
     rows, last = await console.store.executions(
@@ -104,8 +104,8 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
         after=_position(asked, "i" if beginning else "oe"),
         limit=asked.limit,
     )
-    items = [shown.execution(console, row, watches) for row in rows]
-    return models.Page[models.Execution](items=[each for each in items if each.id.endswith(end)], next=_cursor(last))
+    items = [each for each in (shown.execution(console, row, watches) for row in rows) if each.id.endswith(end)]
+    return models.Page[models.ExecutionView](items=items, next=_cursor(last))
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
@@ -116,15 +116,15 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
     await console.status.get()
-    it, reports = shown.execution(console, row, shown.watches(console)), shown.told(console, told)
+    it, reports = shown.execution(console, row, shown.watches(console)), shown.events_and_deliveries(console, told)
     return models.ExecutionDetail(**dict(it), **reports, stays=shown.stays(reports["events"]))
 
 
-async def events(console: Console, asked: models.EventQuery) -> models.Page[models.Event]:
+async def events(console: Console, asked: models.EventQuery) -> models.Page[models.EventView]:
     """Return events in the order of recording: whoever asks again with the last cursor misses none."""
     after = None if asked.after is None else int(asked.after)
     bodies, last = await console.store.events(_filter(console, asked), after=after, limit=asked.limit)
-    return models.Page[models.Event](items=list(map(models.Event.model_validate_json, bodies)), next=str(last))
+    return models.Page[models.EventView](items=list(map(models.EventView.model_validate_json, bodies)), next=str(last))
 
 
 async def newest_events(console: Console, asked: models.EventQuery) -> models.Page[Any]:
@@ -145,7 +145,7 @@ def _filter(console: Console, asked: models.EventQuery) -> EventFilter:
     )
 
 
-async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.Delivery]:
+async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.DeliveryView]:
     """Return deliveries: those of the newest events first."""
     rows, last = await console.store.deliveries(
         state=asked.state,
@@ -154,12 +154,12 @@ async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Pa
         after=_position(asked, "", is_number=True),
         limit=asked.limit,
     )
-    return models.Page[models.Delivery](items=shown.deliveries(console, rows), next=_cursor(last))
+    return models.Page[models.DeliveryView](items=shown.deliveries(console, rows), next=_cursor(last))
 
 
-async def silences(console: Console) -> models.Page[models.Silence]:
+async def silences(console: Console) -> models.Page[models.SilenceView]:
     """Return the silences of the file that are not over, and those that were made here."""
-    return models.Page[models.Silence](items=await shown.silences(console))
+    return models.Page[models.SilenceView](items=await shown.silences(console))
 
 
 async def history(console: Console, account: str, id_: str, asked: HistoryQuery) -> History:
@@ -182,14 +182,14 @@ async def report(console: Console, asked: ReportQuery) -> Report:
 # What is done
 
 
-async def acknowledge_several(console: Console, asked: models.AckSeveralRequest) -> models.Page[models.Problem]:
+async def acknowledge_several(console: Console, asked: models.AckSeveralRequest) -> models.Page[models.ProblemView]:
     """Acknowledge several problems at once; return those that were open, as they are now."""
     taken = await _acknowledge(console, asked, *asked.ids)
     rows = await console.store.problems_by_id([id_.bytes for id_ in taken])
-    return models.Page[models.Problem](items=await _problems(console, rows))
+    return models.Page[models.ProblemView](items=await _problems(console, rows))
 
 
-async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.Problem:
+async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.ProblemView:
     """Acknowledge a problem: nobody is reminded of it until it is closed, or `for` is over."""
     found = await problem(console, id_)
     if not await _acknowledge(console, asked, UUID(found.id)):
@@ -202,7 +202,7 @@ async def _acknowledge(console: Console, asked: models.AckRequest, *ids: UUID) -
     return await console.operator.acknowledge(*ids, by=asked.by, comment=asked.comment, until=until)
 
 
-async def unacknowledge(console: Console, id_: str) -> models.Problem:
+async def unacknowledge(console: Console, id_: str) -> models.ProblemView:
     """Take back an acknowledgement: reminders go on."""
     found = await problem(console, id_)
     if not await console.operator.unacknowledge(UUID(found.id)):
@@ -210,7 +210,7 @@ async def unacknowledge(console: Console, id_: str) -> models.Problem:
     return await problem(console, id_)
 
 
-async def add_silence(console: Console, asked: models.SilenceRequest) -> models.Silence:
+async def add_silence(console: Console, asked: models.SilenceRequest) -> models.SilenceView:
     """Keep back from now on what matches."""
     now = console.clock.now()
     until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from watcher.domain.history import DAY_US, HOUR_US, Totals, has_changed, period_start, sum_up
 from watcher.domain.timestamps import Micros, to_us
-from watcher.web.models import Answer, Asked, Id, PipelineRef, Span, Time
+from watcher.web.models import ApiModel, ApiRequest, Id, PipelineRef, Span, Time
 from watcher.web.shown import Console
 
 
@@ -21,13 +21,13 @@ PastSpan = Annotated[Span, AfterValidator(_in_range)]
 PAST_SPAN = Field(default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"})
 
 
-class HistoryQuery(Asked):
+class HistoryQuery(ApiRequest):
     """The time until now that is asked for, rounded up to whole hours or days."""
 
     span: PastSpan = PAST_SPAN
 
 
-class EndCounts(Answer):
+class EndCounts(ApiModel):
     """How many executions ended, by status."""
 
     success: int = 0
@@ -35,7 +35,7 @@ class EndCounts(Answer):
     unrecognized: int = 0
 
 
-class HistoryPeriod(Answer):
+class HistoryPeriod(ApiModel):
     """The counts of a time. It is not `known` if the pipeline was not watched then, or was unknown already."""
 
     from_: Time = Field(alias="from")
@@ -50,7 +50,7 @@ class HistoryPeriod(Answer):
     tokens: int
 
 
-class ErrorCount(Answer):
+class ErrorCount(ApiModel):
     """A kind of error: failures in one node whose texts differ only in ids, numbers and the like. `text` is the newest.
 
     `count` is of whole days (UTC).
@@ -65,7 +65,7 @@ class ErrorCount(Answer):
     """It was first seen within the last 24 h, and the history was known before."""
 
 
-class PastProblem(Answer):
+class PastProblem(ApiModel):
     """A problem of the pipeline itself that was open at some time of the span."""
 
     id: Id
@@ -74,7 +74,7 @@ class PastProblem(Answer):
     closed_at: Time | None = None
 
 
-class History(Answer):
+class History(ApiModel):
     """What happened in a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
 
     `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.

@@ -37,7 +37,7 @@ Ends = Annotated[
 ]
 
 
-class Answer(BaseModel):
+class ApiModel(BaseModel):
     """What is answered."""
 
     model_config = ConfigDict(
@@ -45,7 +45,7 @@ class Answer(BaseModel):
     )
 
 
-class Asked(BaseModel):
+class ApiRequest(BaseModel):
     """What is asked, in a query or a body: what is not known is an error."""
 
     model_config = ConfigDict(
@@ -57,7 +57,7 @@ class Asked(BaseModel):
     )
 
 
-class Trouble(Answer):
+class Trouble(ApiModel):
     """Why something was not done (RFC 9457)."""
 
     type: str = "about:blank"
@@ -66,7 +66,7 @@ class Trouble(Answer):
     detail: str | None = None
 
 
-class Page(Answer, Generic[T]):
+class Page(ApiModel, Generic[T]):
     """Some of a list. With `next` as `after` the list goes on; it may end early where much had to be looked through."""
 
     items: Sequence[T]
@@ -93,7 +93,7 @@ CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
 NO_CURSOR = 'is no cursor of this list; take the "next" of a page'
 
 
-class PageQuery(Asked):
+class PageQuery(ApiRequest):
     """Which part of a list."""
 
     after: Annotated[str, *_form(CURSOR, NO_CURSOR)] | None = None
@@ -106,10 +106,10 @@ _LABEL = r"^!?[^:]+:[\s\S]*$"
 LabelFilter = Annotated[str, Field(max_length=600), *_form(_LABEL, "write it as team:sales, or as !env:dev")]
 """`team:sales`, or `!env:dev` for what is without that."""
 
-Word = Annotated[str, Field(min_length=1)]
+NonEmptyText = Annotated[str, Field(min_length=1)]
 
 
-class PipelineRef(Answer):
+class PipelineRef(ApiModel):
     """A pipeline by its id, and its name as far as it is known."""
 
     id: str
@@ -119,7 +119,7 @@ class PipelineRef(Answer):
 class PipelineQuery(PageQuery):
     """Which pipelines, and since when."""
 
-    pipeline: Sequence[Word] = ()
+    pipeline: Sequence[NonEmptyText] = ()
     """Any of these, by their ids."""
     label: Sequence[LabelFilter] = ()
     """All of these labels: `team:sales`, or `!env:dev` for what is without it."""
@@ -130,7 +130,7 @@ class PipelineQuery(PageQuery):
 # Problems
 
 
-class Acknowledgement(Answer):
+class Acknowledgement(ApiModel):
     """That somebody took a problem: who, why, and until when nobody is reminded (absent: as long as it is open)."""
 
     at: Time
@@ -139,7 +139,7 @@ class Acknowledgement(Answer):
     comment: str | None = None
 
 
-class Latest(Answer):
+class Latest(ApiModel):
     """The newest failure of a problem: when it ended, which execution it is, its first failed node, and the error."""
 
     at: Time
@@ -151,7 +151,7 @@ class Latest(Answer):
 ProblemKind: TypeAlias = Literal[tuple(sorted(each.value for each in PROBLEM_KINDS))]  # type: ignore[valid-type]
 
 
-class Problem(Answer):
+class ProblemView(ApiModel):
     """Something that began and has not ended, or has: what it is about, how bad, since when, and who took it."""
 
     id: Id
@@ -190,11 +190,11 @@ class ProblemQuery(PipelineQuery):
     """Which of them."""
     kind: Sequence[ProblemKind] = ()
     """Any of these."""
-    account: Sequence[Word] = ()
+    account: Sequence[NonEmptyText] = ()
     """Any of these."""
 
 
-class PersonalRequest(Asked):
+class PersonalRequest(ApiRequest):
     """Something that a person asks for."""
 
     by: Annotated[str, Field(max_length=64)] | None = None
@@ -219,7 +219,7 @@ class AckSeveralRequest(AckRequest):
 # Silences
 
 
-class Silence(Answer):
+class SilenceView(ApiModel):
     """What is kept back, and when. One of the file has no `id`: the file is the truth about it."""
 
     id: str | None = None
@@ -252,7 +252,7 @@ class SilenceRequest(PersonalRequest):
 # Executions, events, deliveries
 
 
-class Execution(Answer):
+class ExecutionView(ApiModel):
     """An execution as it stands. `since` is when its status was first seen, `end_seen_at` when its end was.
 
     `started_at` and `finished_at` are the API's own dates. `ended_at` is `finished_at` on the watcher's clock, or
@@ -284,15 +284,15 @@ class Execution(Answer):
 class ExecutionQuery(PipelineQuery):
     """Which executions: open ones first, those in their status for the shortest time first; then the latest ended."""
 
-    status: Sequence[Word] = ()
+    status: Sequence[NonEmptyText] = ()
     """Any of these; `lost`, too."""
-    account: Sequence[Word] = ()
+    account: Sequence[NonEmptyText] = ()
     """Any of these."""
     q: str | None = Field(default=None, max_length=200)
     """Beginning of a pipeline's name, or of an execution's id: 4 characters or more, or shortened as on the pages."""
 
 
-class Stay(Answer):
+class Stay(ApiModel):
     """A time in one status. Its beginning was seen at `at` and was not so yet at `not_before`."""
 
     status: str
@@ -301,7 +301,7 @@ class Stay(Answer):
     until: Time | None = None
 
 
-class Delivery(Answer):
+class DeliveryView(ApiModel):
     """An event on its way to a sink, or there.
 
     `held` waits for an earlier event of the same execution or problem, `paused` for its sink, `disabled` for a person.
@@ -334,7 +334,7 @@ class DeliveryQuery(PageQuery):
     """Those to this sink."""
 
 
-class ReplayRequest(Asked):
+class ReplayRequest(ApiRequest):
     """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
 
     sink: str
@@ -353,7 +353,7 @@ class ReplayRequest(Asked):
         return self
 
 
-class Replayed(Answer):
+class Replayed(ApiModel):
     """How many are sent again."""
 
     replayed: int
@@ -370,7 +370,7 @@ class EventQuery(PipelineQuery):
     """This one alone."""
 
 
-class Event(Answer):
+class EventView(ApiModel):
     """A CloudEvent as it was recorded: docs/events.md."""
 
     model_config = ConfigDict(extra="allow")
@@ -385,25 +385,25 @@ class Event(Answer):
     data: Mapping[str, Any]
 
 
-class ProblemDetail(Problem):
+class ProblemDetail(ProblemView):
     """One problem with what was told of it to whom."""
 
-    events: Sequence[Event] = ()
-    deliveries: Sequence[Delivery] = ()
+    events: Sequence[EventView] = ()
+    deliveries: Sequence[DeliveryView] = ()
 
 
-class ExecutionDetail(Execution):
+class ExecutionDetail(ExecutionView):
     """One execution with all that is known of it."""
 
     stays: Sequence[Stay] = ()
-    events: Sequence[Event] = ()
-    deliveries: Sequence[Delivery] = ()
+    events: Sequence[EventView] = ()
+    deliveries: Sequence[DeliveryView] = ()
 
 
 # The overview
 
 
-class Need(Answer):
+class Need(ApiModel):
     """Something that needs somebody, with the address of the page about it.
 
     The most severe come first, and of these the causes; what somebody has acknowledged comes last.
@@ -426,7 +426,7 @@ class Need(Answer):
 _STATES = {kind.partition(".")[2] for kind in PROBLEM_KINDS if kind.startswith(("pipeline.", "execution."))}
 
 
-class PipelineStatus(Answer):
+class PipelineStatus(ApiModel):
     """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`.
 
     The most severe come first. `state` is its worst problem, such as `failing` or `overdue`, else `unknown` or `well`.
@@ -454,7 +454,7 @@ class PipelineStatus(Answer):
     silenced_until: Time | None = None
 
 
-class AccountStatus(Answer):
+class AccountStatus(ApiModel):
     """An account and what it spends, in requests a second. It is not known how it is since `unknown_since`."""
 
     name: str
@@ -471,7 +471,7 @@ class AccountStatus(Answer):
     """Absent while nobody owns it."""
 
 
-class SinkStatus(Answer):
+class SinkStatus(ApiModel):
     """A sink, what waits for it, and what it answered last. It is not known how it is since `unknown_since`.
 
     While nothing got through since its last failure it is `in_trouble`, after 5 min `failing`.
@@ -491,7 +491,7 @@ class SinkStatus(Answer):
     """Absent while nobody owns it."""
 
 
-class Status(Answer):
+class StatusView(ApiModel):
     """The first view: what needs somebody, and how everything stands."""
 
     version: str
@@ -504,16 +504,16 @@ class Status(Answer):
     pipelines: Sequence[PipelineStatus]
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]
-    silences: Sequence[Silence]
+    silences: Sequence[SilenceView]
 
 
-class Done(Answer):
+class Done(ApiModel):
     """Whether what was asked for is done; else the owner of what it is about does it soon."""
 
     done: bool
 
 
-class TestResult(Answer):
+class TestResult(ApiModel):
     """What a receiver answered to a test message."""
 
     __test__ = False

@@ -47,10 +47,11 @@ PIPELINES_COUNT = 100
 ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
 """Events that are shown only on demand, and so are their deliveries, unless they are dead letters."""
 
-Found = dict[str, Any]
+PageContext = dict[str, Any]
 """What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
 
-Q = TypeVar("Q", bound=models.Asked)
+FindContext = Callable[[Console, models.StatusView, web.Request], Awaitable[PageContext]]
+Q = TypeVar("Q", bound=models.ApiRequest)
 
 
 def page_routes(
@@ -58,7 +59,7 @@ def page_routes(
 ) -> Sequence[web.RouteDef]:
     """Return the routes of pages and of what they load."""
 
-    def respond(request: web.Request, template: str, found: Found, status: int = 200) -> web.Response:
+    def respond(request: web.Request, template: str, found: PageContext, status: int = 200) -> web.Response:
         """Return a page, unless who asks has it."""
         caller = request[routes.CALLER]
         found = {"unknown": 0, **found, "may_act": caller.may_act, "has_session": caller.by == "session"}
@@ -75,7 +76,7 @@ def page_routes(
         found = {"title": title, "detail": detail, "status": status, "needs": 0}
         return respond(request, "message.html", found, status)
 
-    def page(template: str, find: Callable[[Console, models.Status, web.Request], Awaitable[Found]]) -> Handler:
+    def page(template: str, find: FindContext) -> Handler:
         async def show(request: web.Request) -> web.Response:
             now_open = console()
             if now_open is None:
@@ -150,7 +151,7 @@ def page_routes(
     ]
 
 
-def _render(request: web.Request, template: str, found: Found, *, now: datetime) -> str:
+def _render(request: web.Request, template: str, found: PageContext, *, now: datetime) -> str:
     from watcher.web.render import render  # noqa: PLC0415 (it imports jinja2, which takes memory until a page is asked for)
 
     def with_query(changes: Mapping[str, str]) -> str:
@@ -194,7 +195,7 @@ def _read(model: type[Q], request: web.Request) -> Q:
     return model.model_validate(routes.query_of(MultiDict(given), model))
 
 
-async def _overview(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _overview(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     query = defaultdict(str, request.query)
     matching = [each for each in status.pipelines if _is_shown(each, query)]
     if query["sort"] in ORDERS:
@@ -248,16 +249,16 @@ def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
     return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
-def _names(status: models.Status) -> Mapping[str, str]:
+def _names(status: models.StatusView) -> Mapping[str, str]:
     return {each.id: each.name or each.id for each in sorted(status.pipelines, key=_name)}
 
 
-async def _executions(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _executions(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     query = _read(models.ExecutionQuery, request)
     return {**_filters(status, query), "page": await api.executions(console, query)}
 
 
-def _filters(status: models.Status, query: models.PipelineQuery) -> Found:
+def _filters(status: models.StatusView, query: models.PipelineQuery) -> PageContext:
     """Return what the filter of a list shows."""
     return {
         "asked": query,
@@ -267,13 +268,13 @@ def _filters(status: models.Status, query: models.PipelineQuery) -> Found:
     }
 
 
-async def _execution(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _execution(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     it = await api.execution(console, *request.match_info.values())
     minute = int(console.clock.now().timestamp() // 60)  # the timeline grows
     return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id), "minute": minute}
 
 
-async def _pipeline(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _pipeline(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     account, id_ = request.match_info["account"], request.match_info["id"]
     it = console.pipelines.get(f"{account}/{id_}")
     if it is None:
@@ -294,25 +295,25 @@ async def _pipeline(console: Console, status: models.Status, request: web.Reques
     }
 
 
-async def _problems(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _problems(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     query = _read(models.ProblemQuery, request)
     asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
     page = await api.problems(console, asked)
     return {**_filters(status, query), "asked": asked, "page": page, "kinds": sorted(PROBLEM_KINDS)}
 
 
-async def _events(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _events(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     query = _read(models.EventQuery, request)
     hidden = () if query.type or query.execution else ROUTINE
     page = await api.newest_events(console, _without(hidden, query))
     return {**_filters(status, query), "accounts": (), "hidden": hidden, "page": page}
 
 
-async def _problem(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _problem(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     it = await api.problem(console, request.match_info["id"])
     if it.account is None or it.pipeline is None:
         return {"it": it, "failed": (), "choices": (), "silenced_until": None}
-    failed: Sequence[models.Execution] = ()
+    failed: Sequence[models.ExecutionView] = ()
     if it.kind == EventType.PIPELINE_FAILING:
         until = Micros(console.clock.steady_us()) if it.closed_at is None else to_us(it.closed_at)
         rows = await console.store.failed(f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
@@ -339,7 +340,7 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
     ]
 
 
-async def _deliveries(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _deliveries(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     query = _read(models.DeliveryQuery, request)
     hidden = () if query.type or query.state == "dead" else ROUTINE
     return {
@@ -356,7 +357,7 @@ def _without(hidden: Sequence[EventType], query: Q) -> Q:
     return query.model_copy(update={"type": types}) if hidden else query
 
 
-async def _silences(console: Console, status: models.Status, request: web.Request) -> Found:
+async def _silences(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     return {
         "silences": status.silences,
         "labels": _labels(console),
@@ -365,7 +366,7 @@ async def _silences(console: Console, status: models.Status, request: web.Reques
     }
 
 
-async def _by_prefix(console: Console, status: models.Status, request: web.Request) -> NoReturn:
+async def _by_prefix(console: Console, status: models.StatusView, request: web.Request) -> NoReturn:
     """Lead to the one execution whose id begins so, else to the list of all."""
     prefix = request.match_info["prefix"]
     items = (await api.executions(console, models.ExecutionQuery(q=prefix, limit=200))).items

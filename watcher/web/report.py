@@ -10,20 +10,20 @@ from watcher.domain.history import HOUR_US, Totals, period_start
 from watcher.domain.report import TEXT_BYTES, PipelineResult, error_of, report_of
 from watcher.domain.timestamps import Micros, from_us
 from watcher.web.history import PAST_SPAN, PastSpan
-from watcher.web.models import Answer, Asked, Time
+from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.shown import Console
 
 ERROR_KINDS_COUNT = 1_000
 """Kinds of error of all pipelines that are read, at most: the most frequent ones."""
 
 
-class ReportQuery(Asked):
+class ReportQuery(ApiRequest):
     """The time of a report."""
 
     last: PastSpan = PAST_SPAN
 
 
-class ReportedError(Answer):
+class ReportedError(ApiModel):
     """A kind of error: the node that failed, the newest text, and how many executions. `pipeline` is a name."""
 
     pipeline: str | None = None
@@ -32,7 +32,7 @@ class ReportedError(Answer):
     count: int
 
 
-class Figures(Answer):
+class Figures(ApiModel):
     """What happened within the time of a report. Rates are shares from 0 to 1, rounded down."""
 
     open_problems: int
@@ -61,7 +61,7 @@ class PipelineReport(Figures):
     """The most frequent kind."""
 
 
-class Report(Answer):
+class Report(ApiModel):
     """How the pipelines did within a time, the worst first. `look_count` of them need a look, `well_count` do not."""
 
     from_: Time = Field(alias="from")

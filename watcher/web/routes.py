@@ -40,7 +40,7 @@ CALLER = web.RequestKey("caller", Caller)
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class ApiRoute:
     """A request that the API takes: what is in braces in the path goes to the handler in that order.
 
     Its annotations say which model the query, or of a write the body, has (`asked`), and the answer; its docstring
@@ -54,46 +54,46 @@ class Route:
     refuses: Sequence[int] = ()
 
     @property
-    def asked(self) -> type[models.Asked]:
+    def asked(self) -> type[models.ApiRequest]:
         """Return the model of the query or the body."""
-        asked: type[models.Asked] = get_type_hints(self.handler).get("asked", models.Asked)
+        asked: type[models.ApiRequest] = get_type_hints(self.handler).get("asked", models.ApiRequest)
         return asked
 
 
 ROUTES = (
-    Route("GET", "/status", api.status),
-    Route("GET", "/problems", api.problems),
-    Route("GET", "/problems/{id}", api.problem, refuses=(404,)),
-    Route("POST", "/problems/ack", api.acknowledge_several),
-    Route("POST", "/problems/{id}/ack", api.acknowledge, refuses=(404, 409)),
-    Route("DELETE", "/problems/{id}/ack", api.unacknowledge, refuses=(404, 409)),
-    Route("GET", "/executions", api.executions),
-    Route("GET", "/executions/{account}/{pipeline}/{id}", api.execution, refuses=(404,)),
-    Route("GET", "/events", api.events),
-    Route("GET", "/deliveries", api.deliveries),
-    Route("POST", "/deliveries/replay", api.replay, refuses=(404, 409)),
-    Route("POST", "/sinks/{name}/enable", api.enable, refuses=(404, 409)),
-    Route("POST", "/sinks/{name}/test", api.test, refuses=(404,)),
-    Route("GET", "/report", api.report),
-    Route("GET", "/silences", api.silences),
-    Route("POST", "/silences", api.add_silence, status=201),
-    Route("DELETE", "/silences/{id}", api.end_silence, status=204, refuses=(404,)),
-    Route("GET", "/pipelines/{account}/{id}/history", api.history, refuses=(404,)),
-    Route("POST", "/pipelines/{account}/{id}/scan", api.scan, status=202, refuses=(404, 409)),
+    ApiRoute("GET", "/status", api.status),
+    ApiRoute("GET", "/problems", api.problems),
+    ApiRoute("GET", "/problems/{id}", api.problem, refuses=(404,)),
+    ApiRoute("POST", "/problems/ack", api.acknowledge_several),
+    ApiRoute("POST", "/problems/{id}/ack", api.acknowledge, refuses=(404, 409)),
+    ApiRoute("DELETE", "/problems/{id}/ack", api.unacknowledge, refuses=(404, 409)),
+    ApiRoute("GET", "/executions", api.executions),
+    ApiRoute("GET", "/executions/{account}/{pipeline}/{id}", api.execution, refuses=(404,)),
+    ApiRoute("GET", "/events", api.events),
+    ApiRoute("GET", "/deliveries", api.deliveries),
+    ApiRoute("POST", "/deliveries/replay", api.replay, refuses=(404, 409)),
+    ApiRoute("POST", "/sinks/{name}/enable", api.enable, refuses=(404, 409)),
+    ApiRoute("POST", "/sinks/{name}/test", api.test, refuses=(404,)),
+    ApiRoute("GET", "/report", api.report),
+    ApiRoute("GET", "/silences", api.silences),
+    ApiRoute("POST", "/silences", api.add_silence, status=201),
+    ApiRoute("DELETE", "/silences/{id}", api.end_silence, status=204, refuses=(404,)),
+    ApiRoute("GET", "/pipelines/{account}/{id}/history", api.history, refuses=(404,)),
+    ApiRoute("POST", "/pipelines/{account}/{id}/scan", api.scan, status=202, refuses=(404, 409)),
 )
 """All requests, in the order in which docs/api.md has them."""
 
 
 def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
     """Return the routes. `console` returns `None` while the store is not open: then they answer 503."""
-    by_path: dict[str, dict[str, Route]] = {}
+    by_path: dict[str, dict[str, ApiRoute]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
 
-    def at(path: str, methods: Mapping[str, Route]) -> web.RouteDef:
+    def at(path: str, methods: Mapping[str, ApiRoute]) -> web.RouteDef:
         async def answer(request: web.Request) -> web.Response:
             try:
-                return await _answer(request, console(), methods)
+                return await _respond(request, console(), methods)
             except RefusedError as error:
                 return refusal(error)
             except StoreError:
@@ -106,7 +106,7 @@ def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
     return [*paths, at("/api/{rest:.*}", {}), web.get("/openapi.json", _openapi)]
 
 
-async def _answer(request: web.Request, console: Console | None, methods: Mapping[str, Route]) -> web.Response:
+async def _respond(request: web.Request, console: Console | None, methods: Mapping[str, ApiRoute]) -> web.Response:
     if not methods:
         raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such path; /openapi.json has all of them")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -115,7 +115,7 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
         raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {allowed}", Allow=allowed)
     if console is None:
         raise StoreError("it is not open yet")
-    asked = await _asked(request, route)
+    asked = await _read_request(request, route)
     handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *asked))
     handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever asked may be gone by then
     result = await (handling if route.method == "GET" else asyncio.shield(handling))
@@ -132,7 +132,7 @@ async def _answer(request: web.Request, console: Console | None, methods: Mappin
     return response
 
 
-async def _handle(route: Route, console: Console, *asked: object) -> BaseModel | None:
+async def _handle(route: ApiRoute, console: Console, *asked: object) -> BaseModel | None:
     """Do what is asked: what writes goes to its end, though whoever asked has left."""
     result = await route.handler(console, *asked)
     if route.method != "GET":
@@ -140,7 +140,7 @@ async def _handle(route: Route, console: Console, *asked: object) -> BaseModel |
     return result
 
 
-async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
+async def _read_request(request: web.Request, route: ApiRoute) -> Sequence[models.ApiRequest]:
     try:
         if route.method == "GET":
             asked = route.asked.model_validate(query_of(request.query, route.asked))
@@ -159,22 +159,22 @@ async def _asked(request: web.Request, route: Route) -> Sequence[models.Asked]:
         raise RefusedError(status, mistakes_in(error)) from None
     if "\\u0000" in asked.model_dump_json():  # PostgreSQL keeps none
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
-    return () if route.asked is models.Asked else (asked,)
+    return () if route.asked is models.ApiRequest else (asked,)
 
 
 def mistakes_in(error: ValidationError) -> str:
     """Return what cannot be read, and why, by the names it was given under."""
     found = error.errors(include_context=False, include_input=False)
-    return "; ".join(": ".join((*map(str, each["loc"][:1]), _words_of(each))) for each in found)
+    return "; ".join(": ".join((*map(str, each["loc"][:1]), _plain_words(each))) for each in found)
 
 
-def _words_of(error: ErrorDetails) -> str:
+def _plain_words(error: ErrorDetails) -> str:
     """Return what pydantic says of a value, in plain words."""
     words = re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, "))
     return words.partition(", ")[0] if error["type"].endswith("_parsing") else words
 
 
-def query_of(given: MultiMapping[str], model: type[models.Asked]) -> dict[str, Any]:
+def query_of(given: MultiMapping[str], model: type[models.ApiRequest]) -> dict[str, Any]:
     """Return the values of a query: of a list those of all its words, of the others the one there is."""
     query: dict[str, Any] = {}
     for name in given:

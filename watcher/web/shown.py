@@ -61,7 +61,7 @@ class Console:
     troubles: Callable[[], Sequence[models.Need]]
     test_sink: Callable[[str], Awaitable[models.TestResult]]
     changed: Callable[[], None]
-    status: Recent[models.Status] = field(init=False)
+    status: Recent[models.StatusView] = field(init=False)
     pipelines: Mapping[str, models.PipelineStatus] = field(default_factory=dict)
     problem_counts: Mapping[str, int] = field(default_factory=dict)
 
@@ -69,10 +69,10 @@ class Console:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
 
 
-def told(console: Console, found: Told) -> dict[str, Sequence[Any]]:
+def events_and_deliveries(console: Console, found: Told) -> dict[str, Sequence[Any]]:
     """Return the `events` of an execution or a problem, and their `deliveries`."""
     bodies, rows = found
-    return {"events": list(map(models.Event.model_validate_json, bodies)), "deliveries": deliveries(console, rows)}
+    return {"events": list(map(models.EventView.model_validate_json, bodies)), "deliveries": deliveries(console, rows)}
 
 
 def watches(console: Console) -> Mapping[str, WatchSettings]:
@@ -97,7 +97,7 @@ def alert(console: Console, event: Mapping[str, Any]) -> Alert:
     return Alert.of({**event, "data": data})
 
 
-def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.Problem:
+def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ProblemView:
     """Return a problem, in the words of the event that opened it, and by the rule as it is now."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
@@ -120,7 +120,7 @@ def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings])
         "pipeline": pipeline if row.pipeline_name else None,
         "acknowledged": acked if was_acked else None,
     }
-    return models.Problem(**fields)
+    return models.ProblemView(**fields)
 
 
 def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
@@ -129,7 +129,7 @@ def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
     return until is not None and until > now
 
 
-def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.Execution:
+def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ExecutionView:
     """Return an execution, with what its last event said of it."""
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
@@ -155,10 +155,10 @@ def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings
         "labels": data.get("labels", {}) if watch is None else watch.labels,
         "link": None if alert is None else alert.link,
     }
-    return models.Execution(**fields)
+    return models.ExecutionView(**fields)
 
 
-def stays(events: Sequence[models.Event]) -> Sequence[models.Stay]:
+def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
     """Return the times that an execution was in each status, from its events."""
     found: list[models.Stay] = []
     for each in events:
@@ -173,13 +173,13 @@ def stays(events: Sequence[models.Event]) -> Sequence[models.Stay]:
     return found
 
 
-def deliveries(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.Delivery]:
+def deliveries(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.DeliveryView]:
     """Return deliveries. Of one that waits the state says why it does."""
     watched, now = watches(console), console.clock.steady_us()
     return [_delivery(row, watched, now) for row in rows]
 
 
-def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) -> models.Delivery:
+def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) -> models.DeliveryView:
     state, next_try_at = row.state, None
     paused_until = row.paused_until or 0
     if state == "waiting":
@@ -202,7 +202,7 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
         "state": state,
         "next_try_at": next_try_at,
     }
-    return models.Delivery(**fields)
+    return models.DeliveryView(**fields)
 
 
 # Silences
@@ -216,15 +216,15 @@ def silence_of(row: AnyRow) -> SilenceSettings:
     )
 
 
-def stored_silence(console: Console, row: AnyRow) -> models.Silence:
+def stored_silence(console: Console, row: AnyRow) -> models.SilenceView:
     """Return a silence that is stored. Raises `ValidationError` for one of a later version."""
     return _silence(console, silence_of(row), id=str(row.id), by=row.by)
 
 
-def _silence(console: Console, settings: SilenceSettings, **more: str | None) -> models.Silence:
+def _silence(console: Console, settings: SilenceSettings, **more: str | None) -> models.SilenceView:
     now = console.clock.now()
     from_, until = settings.window(now)
-    return models.Silence(
+    return models.SilenceView(
         match=settings.match,
         from_=from_,
         until=until,
@@ -236,7 +236,7 @@ def _silence(console: Console, settings: SilenceSettings, **more: str | None) ->
     )
 
 
-async def silences(console: Console) -> Sequence[models.Silence]:
+async def silences(console: Console) -> Sequence[models.SilenceView]:
     """Return the silences of the file that are not over, and those of the store that this version can read."""
     now = console.clock.now()
     found = [_silence(console, each) for each in console.settings().silences if each.window(now)[1] > now]
@@ -249,7 +249,7 @@ async def silences(console: Console) -> Sequence[models.Silence]:
 # The overview
 
 
-async def find_status(console: Console) -> models.Status:
+async def find_status(console: Console) -> models.StatusView:
     """Return the first view."""
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
@@ -300,7 +300,7 @@ async def find_status(console: Console) -> models.Status:
         opened.update(each.open)
     needs = [*troubles, *await _needs(console, found)]
     unknown = [each.unknown_since for each in pipelines if each.unknown]
-    return models.Status(
+    return models.StatusView(
         version=VERSION,
         needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
         open=opened,

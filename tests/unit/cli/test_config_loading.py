@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from unit.config.test_secrecy import SENTINEL, WRITTEN
 
-from watcher.cli.config_loading import report
+from watcher.cli.config_loading import print_problems
 from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 
@@ -19,7 +19,7 @@ def emitted(text: str, *, width: int = 100) -> list[str]:
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    report(
+    print_problems(
         caught.value.problems,
         source=caught.value.source,
         console=Console(file=out, width=width, highlight=False, markup=False),
@@ -56,7 +56,7 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    report(caught.value.problems, source=caught.value.source, console=Console(file=out, width=200))
+    print_problems(caught.value.problems, source=caught.value.source, console=Console(file=out, width=200))
     first, second, *_ = out.getvalue().splitlines()
     assert first.startswith("error: gone.yaml: cannot read this file (no such file or directory")
     assert second == "hint: correct the path or its permissions"

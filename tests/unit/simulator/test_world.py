@@ -50,7 +50,7 @@ def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) ->
         world.replace(replace(world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s), visible_s=visible_s))
     for now_s, shown in ((3, ["c", "a"]), (6, ["c", "late", "a"])):
         travel(now_s)
-        assert [execution.id for execution in world.listed(SALES.id)] == shown
+        assert [execution.id for execution in world.list_executions(SALES.id)] == shown
 
 
 FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}

@@ -20,7 +20,7 @@ from rich.table import Table
 from yarl import URL
 
 from watcher.clerk.api import ClerkApi, Reply
-from watcher.cli.config_loading import WARNING, loaded, report
+from watcher.cli.config_loading import WARNING, load_or_exit, print_problems
 from watcher.cli.console import console_on, say
 from watcher.cli.daemon_client import DaemonClient, DaemonError, local_url
 from watcher.cli.shell import ConfigOption, put, put_error
@@ -89,7 +89,7 @@ def check(
         raise typer.BadParameter("--online and --send need the secrets; leave out --without-secrets")
     path = find_config(file or config, environ=os.environ)
     document = Document(file=str(path), without_secrets=without_secrets)
-    settings = loaded(partial(load_config, path, environ=os.environ, document=document))
+    settings = load_or_exit(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
     silences = silence_lines(settings, at=Clock().now())
     if sys.stdout.isatty():
@@ -102,7 +102,7 @@ def check(
             put_error(f"note: {line}")
     warnings = warnings_of(document, settings)
     if sys.stderr.isatty():
-        report(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
+        print_problems(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
     else:
         for warning in warnings:
             put_error(f"warning: {warning}")
@@ -215,7 +215,7 @@ def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: f
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class CheckResult:
     """What became of one try. `target` is the path of its block, `place` its scheme, host and port."""
 
     target: str
@@ -226,8 +226,8 @@ class Trial:
     hint: str = ""
 
 
-Found = tuple[Exit, str, str]
-"""The `code`, `words` and `hint` of a `Trial`."""
+TryOutcome = tuple[Exit, str, str]
+"""The `code`, `words` and `hint` of a `CheckResult`."""
 
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
@@ -248,7 +248,7 @@ _PIPELINE_FAILS = {
 """What is answered of one pipeline; any other failure would meet the next request, too."""
 
 
-async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[Trial]:
+async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[CheckResult]:
     """Try every account with all it watches, every sink but stdout, and what the daemon needs, at the same time.
 
     With `send` a sink is sent a `watcher.test`, else connected to.
@@ -270,21 +270,21 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
     return [*chain.from_iterable(of_accounts), *of_others]
 
 
-async def _timed(target: str, place: str | None, trying: Awaitable[Found], *, clock: Clock) -> Trial:
+async def _timed(target: str, place: str | None, trying: Awaitable[TryOutcome], *, clock: Clock) -> CheckResult:
     began_at = clock.monotonic()
     code, words, hint = await trying
-    return Trial(target, place or "", code, words, (clock.monotonic() - began_at) * 1000, hint)
+    return CheckResult(target, place or "", code, words, (clock.monotonic() - began_at) * 1000, hint)
 
 
-async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[Trial]:
+async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[CheckResult]:
     """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
     account, of_key = settings.accounts[name], f"accounts.{name}"
     place, took_ms = shown_url(account.base_url), 0.0
 
-    def said(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> Trial:
-        return Trial(target, place, code, words, took_ms, hint)
+    def said(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> CheckResult:
+        return CheckResult(target, place, code, words, took_ms, hint)
 
-    def refused(answer: Reply) -> Trial:
+    def refused(answer: Reply) -> CheckResult:
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
         key = f"{of_key}.{'api_key_file' if account.api_key_file else 'api_key'}"
@@ -294,7 +294,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
     watched = [
         (f"watch[{nth}]", str(watch.pipeline)) for nth, watch in enumerate(settings.watch) if watch.account == name
     ]
-    troubles: list[Trial] = []
+    troubles: list[CheckResult] = []
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
         for nth, (target, pipeline) in enumerate(watched or [(of_key, str(uuid.uuid4()))]):
@@ -314,7 +314,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[T
     return [said("accepts the key"), *troubles] if watched else [said("accepts the key; nothing is watched with it")]
 
 
-async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> Found:
+async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> TryOutcome:
     try:
         sent = await settings.send_test(name, SinkContext(clock)) if send else None
         if sent is None:
@@ -332,7 +332,7 @@ def _failed(answer: str) -> str:
     return f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
 
 
-async def _try_store(settings: StoreSettings, *, clock: Clock) -> Found:
+async def _try_store(settings: StoreSettings, *, clock: Clock) -> TryOutcome:
     """Log in to a PostgreSQL database and look, writing nothing."""
     from watcher.store.postgresql import is_empty_database  # noqa: PLC0415 (what it needs is of an extra)
 
@@ -346,12 +346,12 @@ async def _try_store(settings: StoreSettings, *, clock: Clock) -> Found:
     return Exit.DONE, words, ""
 
 
-async def _try_heartbeat(ping: Awaitable[tuple[str, str]]) -> Found:
+async def _try_heartbeat(ping: Awaitable[tuple[str, str]]) -> TryOutcome:
     answer, hint = await ping
     return (Exit.UNREACHABLE, _failed(answer), hint) if answer else (Exit.DONE, "accepts a ping", "")
 
 
-async def _try_listen(address: Address) -> Found:
+async def _try_listen(address: Address) -> TryOutcome:
     """Listen for a moment where the daemon is to listen. It may do so already."""
     try:
         loop = asyncio.get_running_loop()
@@ -423,7 +423,7 @@ def exactly(figure: float) -> str:
     return f"{figure:.3f}".rstrip("0").rstrip(".")
 
 
-def print_trial(trial: Trial, *, console: Console) -> None:
+def print_trial(trial: CheckResult, *, console: Console) -> None:
     """Print one trial for people."""
     sign, style = ("✓ ", "green") if trial.code is Exit.DONE else ("✕ ", "red")
     say(console, (sign, style), (trial.target, "bold"), f"  {trial.place}  {trial.words} ({trial.took_ms:.0f} ms)")
@@ -431,7 +431,7 @@ def print_trial(trial: Trial, *, console: Console) -> None:
         say(console, "  ", ("hint: ", "bold"), trial.hint)
 
 
-def print_trial_rows(trials: Iterable[Trial]) -> None:
+def print_trial_rows(trials: Iterable[CheckResult]) -> None:
     """Print trials for programs: a second table below that of the plan; what to do about failures goes to stderr."""
     put()
     put("target", "works", "ms", "answer")

@@ -42,8 +42,8 @@ def copy_store(
     FROM is not there); 130 interrupted, and nothing copied.
     """
     clock = Clock()
-    urls = (_checked(source, "FROM"), _checked(target, "TO"))
-    password = _password(config) if any(map(is_postgresql, urls)) else None
+    urls = (_check_url(source, "FROM"), _check_url(target, "TO"))
+    password = _find_password(config) if any(map(is_postgresql, urls)) else None
     from_end, to_end = (StoreEnd(url, password, clock) for url in urls)
     run_interruptible(lambda stop: _copy(from_end, to_end, clock=clock, stop=stop))
 
@@ -72,14 +72,14 @@ async def _copy(source: StoreEnd, target: StoreEnd, *, clock: Clock, stop: async
     say(console, f"{source.where} is left as it is; let no daemon use it any more.", wrap=False)
 
 
-def _checked(url: str, argument: str) -> str:
+def _check_url(url: str, argument: str) -> str:
     try:
         return check_store_url(url)
     except InvalidValueError as error:
         raise UsageError(f"{argument} {error}") from None
 
 
-def _password(config: Path | None) -> str | None:
+def _find_password(config: Path | None) -> str | None:
     """Return PostgreSQL's password of the file, if there is a file and it has one."""
     try:
         path = find_config(config, environ=os.environ)

@@ -62,7 +62,7 @@ def demo(
     run_until_stopped(lambda stop: demonstrate(stop=stop, forever=forever, as_json=plain))
 
 
-class Receiver:
+class DemoReceiver:
     """A webhook endpoint as a user would write it: it checks the signature and takes each id once.
 
     `statuses` are those reported last, by execution.
@@ -114,7 +114,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
             if not as_json:
                 console.print(event_line(event, whole_ids=shows_whole_ids(console), note="  signature ok"))
 
-        receiver = Receiver(show)
+        receiver = DemoReceiver(show)
         server = HttpServer([web.post("/clerk", receiver.receive)], clock=world.clock)
         sink_url = f"http://127.0.0.1:{await server.listen(Address('127.0.0.1', 0))}/clerk"
         stack.push_async_callback(server.close)
@@ -127,11 +127,11 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         if not forever:
             asyncio.get_running_loop().call_later(30, stop.set)
 
-        async def stopped_s() -> float:
+        async def wait_for_stop() -> float:
             await stop.wait()
             return world.now_s()
 
-        stopping = asyncio.create_task(stopped_s())
+        stopping = asyncio.create_task(wait_for_stop())
         await run(settings, stop=stop, started=lambda address: console.print(f"Dashboard: http://{address}"))
         due_s = await stopping - SEEN_WITHIN_S
         news = (execution for execution in world.executions() if execution.begins_s >= 0)
@@ -157,7 +157,7 @@ def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_st
     return Settings.model_validate(document)
 
 
-def summary(receiver: Receiver, *, truth: Mapping[str, str]) -> str:
+def summary(receiver: DemoReceiver, *, truth: Mapping[str, str]) -> str:
     """Return the last line: what was reported, and how much of what is true was not."""
     statuses = receiver.statuses
     ends = Counter(status for status in statuses.values() if status in TERMINAL_STATUSES)

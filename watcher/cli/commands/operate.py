@@ -16,7 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.console import age, console_on, print_done, print_list, printed, table, until
+from watcher.cli.console import age, console_on, make_printable, print_done, print_list, table, until
 from watcher.cli.daemon_client import Answer, DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon
 from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, put_error
@@ -127,7 +127,7 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
         lines.append((f"✕ {open_count:,} need you", "red"))
     elif not unknown:
         lines.append(("✓ nothing needs you", "green"))
-    parts: list[RenderableType] = [Text(printed(text, console=console), style) for text, style in lines if text]
+    parts: list[RenderableType] = [Text(make_printable(text, console=console), style) for text, style in lines if text]
     parts.append(table(NEED_FIELDS, [*map(_need, needs[:NEEDS_SHOWN])], console=console))
     if len(needs) > NEEDS_SHOWN:
         parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")

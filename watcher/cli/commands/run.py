@@ -7,7 +7,7 @@ import signal
 
 import structlog
 
-from watcher.cli.config_loading import loaded
+from watcher.cli.config_loading import load_or_exit
 from watcher.cli.shell import ConfigOption, run_until_stopped
 from watcher.config.loader import ConfigSource
 from watcher.config.locate import find_config
@@ -30,7 +30,7 @@ def run(config: ConfigOption = None) -> None:
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
     source = ConfigSource(find_config(config, environ=os.environ), environ=os.environ)
-    settings = loaded(source.load)
+    settings = load_or_exit(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
     for warning in source.warnings:
         log.warning("config.warning", problem=str(warning))

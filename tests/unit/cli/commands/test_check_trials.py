@@ -15,7 +15,7 @@ from receiver import Receiver, Reply, answer, says
 from standardwebhooks import Webhook
 from tls import serving
 
-from watcher.cli.commands.check import Trial, try_everything
+from watcher.cli.commands.check import CheckResult, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock
@@ -40,12 +40,12 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
+async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[CheckResult]:
     settings, clock = Settings.model_validate({"http": {"listen": "127.0.0.1:0"}, **document}), Clock()
     return [*await try_everything(settings, clock=clock, send=send)]
 
 
-async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
+async def tried(document: dict[str, Any], *, send: bool = False) -> CheckResult:
     (trial,) = await all_tried(document, send=send)
     return trial
 
@@ -289,7 +289,7 @@ async def slack() -> AsyncIterator[FakeSlack]:
         yield slack
 
 
-async def tried_app(slack: FakeSlack, **more: object) -> Trial:
+async def tried_app(slack: FakeSlack, **more: object) -> CheckResult:
     trial = await tried({"sinks": {"chat": slack.block(**more)}})
     assert (trial.target, TOKEN in repr(trial)) == ("sinks.chat", False)
     return trial
@@ -368,7 +368,7 @@ async def test_a_free_address_stays_free_and_one_that_a_daemon_has_is_no_mistake
         assert (trial.code, trial.words) == (Exit.DONE, "is free")
 
 
-async def tried_store(url: str, **settings: str) -> Trial:
+async def tried_store(url: str, **settings: str) -> CheckResult:
     trial = await tried({"store": {"url": url, **settings}})
     assert (trial.target, trial.place) == ("store.url", url.partition("?")[0])
     return trial

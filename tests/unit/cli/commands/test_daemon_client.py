@@ -13,9 +13,9 @@ from unit.conftest import Command
 
 from watcher.cli.daemon_client import find_daemon
 from watcher.domain.errors import WatcherError
-from watcher.web.models import Delivery, Page, Trouble
+from watcher.web.models import DeliveryView, Page, Trouble
 
-NONE_OPEN = Page[Delivery](items=())
+NONE_OPEN = Page[DeliveryView](items=())
 ELSEWHERE = "hint: is `watcher run` up? Elsewhere: WATCHER_URL=http://host:8080. 401 instead: set WATCHER_TOKEN\n"
 
 

@@ -9,12 +9,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from examples import EVENT
 
-from watcher.cli.commands.demo import SECRET, Receiver, demonstrate, summary
+from watcher.cli.commands.demo import SECRET, DemoReceiver, demonstrate, summary
 from watcher.sinks.webhook import sign, signing_key
 
 
 def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
-    receiver = Receiver(lambda _: None)
+    receiver = DemoReceiver(lambda _: None)
     receiver.delivered, receiver.refused = {"1", "2"}, {"1"}
     receiver.statuses = {"a": "success", "b": "running", "c": "failed"}
     text = summary(receiver, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
@@ -27,7 +27,7 @@ def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
 @pytest.mark.parametrize("signed", [True, False])
 async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bool) -> None:
     emitted: list[dict[str, Any]] = []
-    receiver = Receiver(emitted.append)
+    receiver = DemoReceiver(emitted.append)
     application = web.Application()
     application.router.add_post("/clerk", receiver.receive)
     body = json.dumps(EVENT).encode()

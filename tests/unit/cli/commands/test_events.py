@@ -12,13 +12,13 @@ from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.cli.commands import operate
-from watcher.web.models import Event, Execution, Page, PipelineStatus, Status, Trouble
+from watcher.web.models import EventView, ExecutionView, Page, PipelineStatus, StatusView, Trouble
 
 
-def page(*numbers: int, next_: str) -> Page[Event]:
+def page(*numbers: int, next_: str) -> Page[EventView]:
     """Return a page with the failures of these executions."""
     contents = (failed(number).content for number in numbers)
-    return Page[Event](items=[Event.model_validate(content) for content in contents], next=next_)
+    return Page[EventView](items=[EventView.model_validate(content) for content in contents], next=next_)
 
 
 def interrupt(_: Asked) -> Raw:
@@ -34,11 +34,11 @@ def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) ->
     pipeline = PipelineStatus(
         account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True, labels={"team": "a=b"}
     )
-    daemon.replies["GET /status"] = Status(
+    daemon.replies["GET /status"] = StatusView(
         version="1", needs=[], open={}, pipelines=[pipeline], sinks=[], accounts=[], silences=[]
     )
     execution = {"account": "eu", "pipeline": {"id": PIPELINE}, "id": execution_id(1), "since": "2026-11-24T12:00:00Z"}
-    daemon.replies["GET /executions"] = Page[Execution](items=[Execution.model_validate(execution)])
+    daemon.replies["GET /executions"] = Page[ExecutionView](items=[ExecutionView.model_validate(execution)])
     daemon.replies["GET /events"] = [page(1, 2, next_="7"), page(next_="90"), page(3, next_="95"), page(next_="95")]
 
 
@@ -85,7 +85,7 @@ def test_what_is_asked_for_is_the_last_hour_or_one_execution_or_as_the_options_s
 def test_an_execution_that_is_unknown_is_not_found_but_may_be_about_to_start_where_events_are_followed(
     daemon: FakeDaemon, command: Command
 ) -> None:
-    daemon.replies["GET /executions"] = Page[Execution](items=[])
+    daemon.replies["GET /executions"] = Page[ExecutionView](items=[])
     said = f'error: no execution "{execution_id(2)}"; watcher events lists them\n'
     assert command("events", "--execution", execution_id(2)) == (5, "", said)
     assert dict(daemon.asked[0].query) == {"q": execution_id(2), "limit": "200"}
@@ -97,7 +97,10 @@ def test_an_execution_that_is_unknown_is_not_found_but_may_be_about_to_start_whe
 
 def test_piped_it_is_a_row_per_event_with_the_reason(daemon: FakeDaemon, command: Command) -> None:
     event = failed(1, error=HOSTILE).content
-    daemon.replies["GET /events"] = [Page[Event](items=[Event.model_validate(event)], next="7"), page(next_="7")]
+    daemon.replies["GET /events"] = [
+        Page[EventView](items=[EventView.model_validate(event)], next="7"),
+        page(next_="7"),
+    ]
     head, row = (line.split("\t") for line in command("events")[1].splitlines())
     shown: dict[str, Any] = dict(zip(head, row, strict=True))
     assert (shown["type"], shown["subject"], shown["id"]) == ("execution.failed", event["subject"], event["id"])

@@ -10,7 +10,7 @@ from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.web.history import EndCounts, ErrorCount, History, HistoryPeriod
-from watcher.web.models import PipelineRef, PipelineStatus, Status, Trouble
+from watcher.web.models import PipelineRef, PipelineStatus, StatusView, Trouble
 
 START = datetime(2026, 11, 24, 2, tzinfo=UTC)
 SALES, ONBOARDING, IDLE = (f"0b5c8f1{digit}-2c3a-4f1e-9d8a-7e6b5a4c3d2f" for digit in "abc")
@@ -39,7 +39,7 @@ def history(id_: str, success: int, failed: int, **fields: Any) -> History:
 def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
     monkeypatch.setenv("WATCHER_URL", daemon.url)
     watched = [PipelineStatus(account="eu", id=id_, name=name, state="well", whole=True) for id_, name in NAMES.items()]
-    daemon.replies["GET /status"] = Status(
+    daemon.replies["GET /status"] = StatusView(
         version="1", needs=[], open={}, pipelines=watched, sinks=[], accounts=[], silences=[]
     )
     of_each = (history(SALES, 300, 9), history(ONBOARDING, 4, 4), history(IDLE, 0, 0))

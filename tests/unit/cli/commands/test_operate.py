@@ -15,16 +15,16 @@ from watcher.sinks.settings import SilenceMatch
 from watcher.web.models import (
     AccountStatus,
     Acknowledgement,
-    Delivery,
+    DeliveryView,
     Done,
     Need,
     Page,
     PipelineStatus,
-    Problem,
+    ProblemView,
     Replayed,
-    Silence,
+    SilenceView,
     SinkStatus,
-    Status,
+    StatusView,
     TestResult,
     Trouble,
 )
@@ -38,19 +38,19 @@ EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
 EVENT = "11111111-0000-4000-8000-000000000001"
 
 
-def problem(id_: str = ID, **fields: Any) -> Problem:
+def problem(id_: str = ID, **fields: Any) -> ProblemView:
     given = {"kind": "pipeline.failing", "severity": "critical", "title": "Sales agent keeps failing"}
-    return Problem.model_validate({"id": id_, "reason": "Greeting: timeout", "opened_at": AT, **given, **fields})
+    return ProblemView.model_validate({"id": id_, "reason": "Greeting: timeout", "opened_at": AT, **given, **fields})
 
 
-def delivery(number: int = 1204, **fields: Any) -> Delivery:
+def delivery(number: int = 1204, **fields: Any) -> DeliveryView:
     given = {"type": "execution.failed", "execution": EXECUTION, "state": "dead", "attempts": 9, "answer": "503 busy"}
-    return Delivery.model_validate(
+    return DeliveryView.model_validate(
         {"id": str(number), "sink": "ops", "event": EVENT, "recorded_at": AT, **given, **fields}
     )
 
 
-def status(*more: PipelineStatus, dead: int = 14) -> Status:
+def status(*more: PipelineStatus, dead: int = 14) -> StatusView:
     labels = {"team": "sales", "env": "a=b"}
     pipelines = [
         PipelineStatus(account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True, labels=labels),
@@ -59,7 +59,7 @@ def status(*more: PipelineStatus, dead: int = 14) -> Status:
     ]
     sinks = [SinkStatus(name=name, type="webhook", state="well", dead=dead) for name in ("ops", "o ps", "phone")]
     accounts = [AccountStatus(name="eu", state="well", allowed=5, pipelines=2)]
-    return Status(version="1", needs=[], open={}, pipelines=pipelines, sinks=sinks, accounts=accounts, silences=[])
+    return StatusView(version="1", needs=[], open={}, pipelines=pipelines, sinks=sinks, accounts=accounts, silences=[])
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +68,8 @@ def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) ->
     monkeypatch.setenv("USER", "ada")
     taken = problem(OTHER_ID, title="[red]Onboard\x1b[31ming", severity="warning")
     daemon.replies |= {
-        "GET /problems": [Page[Problem](items=[problem()], next="x"), Page[Problem](items=[taken])],
-        "GET /deliveries": Page[Delivery](items=[delivery()]),
+        "GET /problems": [Page[ProblemView](items=[problem()], next="x"), Page[ProblemView](items=[taken])],
+        "GET /deliveries": Page[DeliveryView](items=[delivery()]),
         "GET /status": status(),
     }
 
@@ -123,7 +123,7 @@ def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution
         problem(OTHER_ID, closes_when="3 in a row succeeded"),
         problem(EXECUTION, closes_when="3 in a row succeeded", closed_at=AT),
     ]
-    daemon.replies["GET /problems"] = Page[Problem](items=several)
+    daemon.replies["GET /problems"] = Page[ProblemView](items=several)
     lines = on_terminal("problems", columns=120, WATCHER_URL=daemon.url).splitlines()
     assert lines[0].split()[-2:] == ["closed", "count"]
     assert lines[1].split()[-1] == "28"
@@ -134,10 +134,10 @@ def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution
 
 
 def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
-    daemon.replies["GET /deliveries"] = Page[Delivery](items=[delivery(number) for number in range(60)])
+    daemon.replies["GET /deliveries"] = Page[DeliveryView](items=[delivery(number) for number in range(60)])
     lines = on_terminal("deliveries", WATCHER_URL=daemon.url).splitlines()
     assert (len(lines), lines[-1]) == (52, "hint: these are the first 50; piped, all are printed")
-    daemon.replies["GET /deliveries"] = Page[Delivery](items=[])
+    daemon.replies["GET /deliveries"] = Page[DeliveryView](items=[])
     assert on_terminal("deliveries", WATCHER_URL=daemon.url) == "none\n"
 
 
@@ -150,7 +150,7 @@ def test_a_problem_is_acknowledged_by_a_beginning_of_its_id_or_title(
 ) -> None:
     until = datetime.now().astimezone().replace(hour=23, minute=59)
     taken = problem(acknowledged=Acknowledgement(at=AT, until=until))
-    daemon.replies["POST /problems/ack"] = Page[Problem](items=[taken])
+    daemon.replies["POST /problems/ack"] = Page[ProblemView](items=[taken])
     code, out, _ = command("ack", id_, "--for", "2h", "--comment", "mine")
     assert (code, out) == (
         0,
@@ -161,9 +161,9 @@ def test_a_problem_is_acknowledged_by_a_beginning_of_its_id_or_title(
 
 def test_several_problems_are_acknowledged_in_one_request_and_taken_back(daemon: FakeDaemon, command: Command) -> None:
     several = [problem(acknowledged=ACKNOWLEDGED), problem(OTHER_ID, title="Onboarding is silent")]
-    daemon.replies["GET /problems"] = Page[Problem](items=several)
+    daemon.replies["GET /problems"] = Page[ProblemView](items=several)
     done = [each.model_copy(update={"acknowledged": ACKNOWLEDGED}) for each in several]
-    daemon.replies["POST /problems/ack"] = Page[Problem](items=done)
+    daemon.replies["POST /problems/ack"] = Page[ProblemView](items=done)
     code, out, _ = command("ack", "3f2a", "3f2b", ID, "--json")
     assert (code, [json.loads(line)["acknowledged"] for line in out.splitlines()]) == (0, [{"at": WRITTEN}] * 2)
     assert [each.body for each in daemon.asked if each.method == "POST"] == [{"ids": [ID, OTHER_ID], "by": "ada"}]
@@ -175,8 +175,8 @@ def test_several_problems_are_acknowledged_in_one_request_and_taken_back(daemon:
 def test_all_that_nobody_has_acknowledged_are_acknowledged_200_a_request(daemon: FakeDaemon, command: Command) -> None:
     ids = [str(UUID(int=number)) for number in range(201)]
     problems = [*map(problem, ids), problem(acknowledged=ACKNOWLEDGED)]
-    daemon.replies["GET /problems"] = Page[Problem](items=problems)
-    daemon.replies["POST /problems/ack"] = Page[Problem](items=[])
+    daemon.replies["GET /problems"] = Page[ProblemView](items=problems)
+    daemon.replies["POST /problems/ack"] = Page[ProblemView](items=[])
     assert command("ack", "--all", "--yes")[0] == 0
     assert [asked.body["ids"] for asked in daemon.asked[1:]] == [ids[:200], ids[200:]]
     daemon.replies[f"DELETE /problems/{ID}/ack"] = problem()
@@ -187,7 +187,7 @@ def test_all_that_nobody_has_acknowledged_are_acknowledged_200_a_request(daemon:
 
 
 def test_where_everybody_has_been_acknowledged_nothing_is_asked(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
-    daemon.replies["GET /problems"] = Page[Problem](items=[problem(acknowledged=ACKNOWLEDGED)])
+    daemon.replies["GET /problems"] = Page[ProblemView](items=[problem(acknowledged=ACKNOWLEDGED)])
     for option, said in (("--all", "✓ nothing to acknowledge\n"), ("--json", "")):
         shown = on_terminal("ack", "--all", option, WATCHER_URL=daemon.url, typed="y\n")
         assert shown == f"y\n{said}"
@@ -198,8 +198,10 @@ def test_where_everybody_has_been_acknowledged_nothing_is_asked(daemon: FakeDaem
 def test_on_a_terminal_all_are_listed_before_they_are_acknowledged(
     typed: str, methods: list[str], daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
-    daemon.replies["GET /problems"] = Page[Problem](items=[problem(), problem(OTHER_ID, title="Onboarding is silent")])
-    daemon.replies["POST /problems/ack"] = Page[Problem](items=[problem(acknowledged=ACKNOWLEDGED)])
+    daemon.replies["GET /problems"] = Page[ProblemView](
+        items=[problem(), problem(OTHER_ID, title="Onboarding is silent")]
+    )
+    daemon.replies["POST /problems/ack"] = Page[ProblemView](items=[problem(acknowledged=ACKNOWLEDGED)])
     shown = on_terminal("ack", "--all", typed=typed, columns=120, WATCHER_URL=daemon.url)
     assert "3f2a0000" in shown
     assert shown.index("Onboarding is silent") < shown.index("Acknowledge all of these (2)? [y/N]")
@@ -284,8 +286,8 @@ def test_a_pipeline_that_is_watched_in_two_accounts_is_one_to_silence_and_two_to
     assert command("scan", PIPELINE)[0] == 2
 
 
-def silenced(count: int, until: datetime = AT) -> Silence:
-    return Silence(id="3", match=SilenceMatch(events=("*",)), until=until, active=True, pipelines=count)
+def silenced(count: int, until: datetime = AT) -> SilenceView:
+    return SilenceView(id="3", match=SilenceMatch(events=("*",)), until=until, active=True, pipelines=count)
 
 
 def test_a_silence_says_how_much_it_concerns_and_how_to_end_it(daemon: FakeDaemon, command: Command) -> None:
@@ -329,7 +331,7 @@ def test_labels_that_no_pipeline_has_are_not_found(
 def test_on_a_terminal_silences_have_ages(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     began = silenced(1, datetime.now(UTC) + timedelta(minutes=5))
     began = began.model_copy(update={"from_": datetime.now(UTC) - timedelta(hours=3)})
-    daemon.replies["GET /silences"] = Page[Silence](items=[began])
+    daemon.replies["GET /silences"] = Page[SilenceView](items=[began])
     assert re.search(r"yes +3 h +in 4 m", on_terminal("silence", "--list", WATCHER_URL=daemon.url))
 
 
@@ -339,10 +341,10 @@ def test_silences_are_listed_and_ended(daemon: FakeDaemon, command: Command) -> 
         {"id": "3", "match": {"labels": {"team": "sales"}, "sinks": ["a", "b"]}, "until": AT, "active": True},
         {"match": {"events": ["*"]}, "weekly": weekly, "active": False, "comment": "nobody\tis paged"},
     ]
-    daemon.replies["GET /silences"] = Page[Silence](
-        items=[Silence.model_validate({**each, "pipelines": 2}) for each in given]
+    daemon.replies["GET /silences"] = Page[SilenceView](
+        items=[SilenceView.model_validate({**each, "pipelines": 2}) for each in given]
     )
-    daemon.replies["DELETE /silences/3"] = Silence.model_validate({**given[0], "pipelines": 2})
+    daemon.replies["DELETE /silences/3"] = SilenceView.model_validate({**given[0], "pipelines": 2})
     _, first, second = command("silence", "--list")[1].splitlines()
     assert first.split("\t")[:2] == ["3", "yes"]
     assert "labels=team=sales sinks=a,b" in first
@@ -454,5 +456,5 @@ def test_a_test_message_says_what_was_answered(
 
 def test_what_comes_is_shown_by_how_soon(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     soon = datetime.now(UTC) + timedelta(minutes=5)
-    daemon.replies["GET /deliveries"] = Page[Delivery](items=[delivery(state="retrying", next_try_at=soon)])
+    daemon.replies["GET /deliveries"] = Page[DeliveryView](items=[delivery(state="retrying", next_try_at=soon)])
     assert re.search(r"! retrying .*in 4 m \d+ s", on_terminal("deliveries", columns=160, WATCHER_URL=daemon.url))

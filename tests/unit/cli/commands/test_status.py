@@ -10,7 +10,7 @@ from fake_daemon import FakeDaemon, Raw
 from unit.cli.commands.conftest import OnTerminal
 from unit.conftest import Command
 
-from watcher.web.models import AccountStatus, Need, PipelineStatus, SinkStatus, Status
+from watcher.web.models import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
 
 NOW = datetime.now(UTC)
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -28,7 +28,7 @@ def need(number: int = 1, **fields: Any) -> Need:
     return Need.model_validate({"title": f"Sales agent {number} keeps failing", **given, **fields})
 
 
-def status(*needs: Need) -> Status:
+def status(*needs: Need) -> StatusView:
     well = PipelineStatus(
         account="eu", id=PIPELINE, name="Onboarding", state="unknown", unknown_since=AT, whole=True, open={"running": 2}
     )
@@ -49,7 +49,7 @@ def status(*needs: Need) -> Status:
         AccountStatus(name="eu", state="degraded", reason="unauthorized", needed=7.1, used=5, allowed=5, pipelines=2)
     ]
     counts = {"new": 41, "running": 1_104, "paused": 0}
-    return Status(
+    return StatusView(
         version="1.2",
         needs=needs,
         open=counts,

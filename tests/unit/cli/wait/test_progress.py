@@ -6,7 +6,7 @@ import pytest
 from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.clerk.api import ClerkApi, Reply
-from watcher.cli.wait import Poller, PollFailure, Progress, StatusPeriod, View, WaitResult, timed_out
+from watcher.cli.wait import Poller, PollFailure, Progress, StatusPeriod, View, WaitResult, make_timeout
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble
@@ -30,11 +30,11 @@ def progress_after(*heard: Reply | AccountTrouble | ExecutionRecord | None) -> P
     progress = Progress("p", "e", lost_after=3)
     for one in heard:
         if isinstance(one, Reply):
-            progress.answered(one, clock=CLOCK)
+            progress.take_reply(one, clock=CLOCK)
         elif isinstance(one, ExecutionRecord):
-            progress.recorded(one, ())
+            progress.take_change(one, ())
         else:
-            progress.degraded(one)
+            progress.take_trouble(one)
     return progress
 
 
@@ -58,7 +58,7 @@ def test_an_end_by_a_word_that_nobody_knows_is_a_failure() -> None:
 def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> None:
     progress = progress_after(known("new", since_at=1), known("running", since_at=2), known("running", since_at=2))
     assert progress.status == "running"
-    progress.recorded(known("running", since_at=2, lost=True), ())
+    progress.take_change(known("running", since_at=2, lost=True), ())
     assert progress.periods == (
         StatusPeriod("new", Micros(1)),
         StatusPeriod("running", Micros(2)),
@@ -108,14 +108,14 @@ def test_an_account_that_recovered_is_not_degraded_any_more() -> None:
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
     progress, began_at = progress_after(DOWN), CLOCK.now()
     CLOCK.advance(60)
-    progress.answered(BUSY, clock=CLOCK)
+    progress.take_reply(BUSY, clock=CLOCK)
     assert progress.failure == PollFailure(Outcome.RATE_LIMITED, "429", began_at)
     assert (progress.poll_count, progress.polled_us) == (2, CLOCK.steady_us())
 
 
 @pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
 def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited: str) -> None:
-    assert timed_out(progress_after(), timeout_s).problem == f"not seen after {waited} (--timeout)"
+    assert make_timeout(progress_after(), timeout_s).problem == f"not seen after {waited} (--timeout)"
 
 
 @pytest.mark.parametrize("answer", [said(EXECUTION, "running"), Outcome.SERVER_ERROR])
