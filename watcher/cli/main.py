@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from importlib import import_module
+from inspect import getdoc
 from typing import Annotated, NoReturn, cast
 
 import typer
@@ -69,9 +70,9 @@ def register(words: list[str]) -> None:
     named = command_named(words)
     for command in [named] if named in COMMANDS else COMMANDS:
         module = import_module(f"watcher.cli.commands.{COMMANDS[command]}")
-        own = (f"  {example}" for example in module.EXAMPLES if f"watcher {command}" in example)
-        examples = "\n".join(("\b", "Examples:", *own))
-        app.command(command, epilog=examples)(getattr(module, command.replace("-", "_")))
+        function = getattr(module, command.replace("-", "_"))
+        text, heading, examples = (getdoc(function) or "").partition("Examples:\n")
+        app.command(command, help=text, epilog=f"\b\n{heading}{examples}")(function)
 
 
 def main() -> None:

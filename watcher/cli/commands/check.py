@@ -46,8 +46,6 @@ from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
 from watcher.web.server import why_not_bound
 
-EXAMPLES = ("watcher check watcher.yaml --without-secrets", "watcher check --online --send")
-
 TYPICAL_STATUS_S = 60.0
 """The delay is that of a change after so long in one status: with `backoff` the interval grows with that time."""
 
@@ -82,6 +80,11 @@ def check(
     requests keep to rate_limit, and are added to those of a daemon with the same key. Likely mistakes are warnings on
     stderr. The plan ends with the silences, piped as notes on stderr. Exit codes: 2 the file cannot be used, 4 what was
     tried does not work, 5 a pipeline is not known.
+
+    Examples:
+      watcher check watcher.yaml --without-secrets
+      watcher check --online --send
+
     """
     if file is not None and config is not None:
         raise typer.BadParameter("FILE and --config are the same; give one of them")

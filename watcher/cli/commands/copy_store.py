@@ -21,11 +21,6 @@ from watcher.runtime.units import InvalidValueError, spell_duration
 from watcher.store.copying import CopyStoppedError, StoreEnd, copy_all
 from watcher.store.store_url import check_store_url, is_postgresql
 
-EXAMPLES = (
-    "watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher",
-    "watcher copy-store postgresql:///watcher sqlite:////var/lib/watcher/watcher.db",
-)
-
 
 def copy_store(
     source: Annotated[str, typer.Argument(metavar="FROM", help="The store to copy, as store.url names it.")],
@@ -40,6 +35,11 @@ def copy_store(
     password is store.password or store.password_file of the file, if there is one, else libpq's own (PGPASSWORD,
     ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct something (TO is not empty,
     FROM is not there); 130 interrupted, and nothing copied.
+
+    Examples:
+      watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher
+      watcher copy-store postgresql:///watcher sqlite:////var/lib/watcher/watcher.db
+
     """
     clock = Clock()
     urls = (_check_url(source, "FROM"), _check_url(target, "TO"))

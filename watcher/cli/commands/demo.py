@@ -29,8 +29,6 @@ from watcher.sinks.stdout import event_line, shows_whole_ids
 from watcher.sinks.webhook import sign, signing_key
 from watcher.web.server import HttpServer
 
-EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
-
 FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
 """With --forever one pipeline fails, and another works, every ten seconds: the dashboard has something to show."""
 
@@ -56,6 +54,11 @@ def demo(
     """Show everything at work for 30 seconds, without a key.
 
     It runs a simulated API, the daemon, and a receiver that checks signatures, and leaves nothing behind.
+
+    Examples:
+      watcher demo
+      watcher demo --json | jq .type
+
     """
     configure_logs(level="error", format_="auto")
     plain = as_json or not sys.stdout.isatty()

@@ -7,13 +7,16 @@ from watcher.cli.shell import ConfigOption, put
 from watcher.domain.errors import Exit
 from watcher.runtime.terminal import harmless
 
-EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml")
-
 
 def health(config: ConfigOption = None) -> None:
     """Ask the daemon on this machine whether it is ready.
 
     It is asked at http.listen of the file, and needs no key. Exit codes: 0 ready, 1 not ready, 4 nothing answers.
+
+    Examples:
+      watcher health
+      watcher health --config /etc/watcher/watcher.yaml
+
     """
     code, answer = find_daemon(config, needs_file=False, timeout_s=5.0).send("GET", "/readyz?verbose")
     if code == 200:

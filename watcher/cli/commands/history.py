@@ -15,8 +15,6 @@ from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, put
 from watcher.runtime.units import percent, spell_duration
 
-EXAMPLES = ("watcher history 'Sales agent' --span 7d", "watcher history 'Sales agent' --span 7d --json | jq .errors")
-
 END_FIELDS = ("ended.success", "ended.failed", "ended.unrecognized")
 PERIOD_FIELDS = ("from", "until", "known", "started", *END_FIELDS, "medianSeconds", "p95Seconds", "tokens")
 ERROR_FIELDS = ("count", "isNew", "node", "text", "lastAt")
@@ -38,6 +36,11 @@ def history(
 
     It is a row for each hour, over more than 7d for each day (UTC). A terminal shows only those in which something
     happened, and then the most frequent errors. Without a pipeline it is `watcher report`.
+
+    Examples:
+      watcher history 'Sales agent' --span 7d
+      watcher history 'Sales agent' --span 7d --json | jq .errors
+
     """
     if pipeline is None:
         report(last=span, as_json=as_json, url=url, config=config)

@@ -25,29 +25,6 @@ from watcher.runtime.settings import did_you_mean
 from watcher.runtime.terminal import harmless
 from watcher.sinks.stdout import event_line, shows_whole_ids, why
 
-EXAMPLES = (
-    "watcher status --watch",
-    "watcher status --fail-on attention",
-    "watcher events -f --type 'execution.failed' --label team=sales --since 2h",
-    "watcher events --pipeline 'Sales agent'",
-    "watcher problems",
-    "watcher problems --state all --json | jq .title",
-    "watcher ack 3f2a --for 2h --comment 'calling the vendor'",
-    "watcher ack --all --comment 'the vendor is down'",
-    "watcher silence --label team=sales --for 2h --comment deploy",
-    "watcher silence --pipeline Onboarding --for 30m",
-    "watcher deliveries --state dead",
-    "watcher deliveries --sink ops --json | jq .answer",
-    "watcher replay --sink ops --state dead",
-    "watcher replay --sink ops --yes 1204 1207",
-    "watcher scan 'Sales agent'",
-    "watcher scan 0b5c --url http://watcher.internal:8080",
-    "watcher enable-sink ops",
-    "watcher enable-sink ops --url http://watcher.internal:8080",
-    "watcher test-sink ops",
-    "watcher test-sink ops --json | jq .answer",
-)
-
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
 MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince")
@@ -87,6 +64,11 @@ def status(
 
     Piped, it is a row per pipeline; then, after an empty line, a row for each thing that needs somebody.
     Exit codes: 0 done, 1 with --fail-on attention.
+
+    Examples:
+      watcher status --watch
+      watcher status --fail-on attention
+
     """
     console, daemon = console_on(sys.stdout), find_daemon(config, url=url)
     if watch and (as_json or not sys.stdout.isatty() or console.is_dumb_terminal):
@@ -178,6 +160,11 @@ def events(
 
     Without --since: of one execution all, else those of the last hour, with -f those from now on. With -f it asks every
     second, goes on after the daemon was away, and misses none.
+
+    Examples:
+      watcher events -f --type 'execution.failed' --label team=sales --since 2h
+      watcher events --pipeline 'Sales agent'
+
     """
     exit_at_signals()
     daemon = find_daemon(config, url=url)
@@ -259,7 +246,13 @@ def problems(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the open problems, newest first, and what closes them."""
+    """List the open problems, newest first, and what closes them.
+
+    Examples:
+      watcher problems
+      watcher problems --state all --json | jq .title
+
+    """
     daemon = find_daemon(config, url=url)
     print_list(PROBLEM_FIELDS, daemon.items("/problems", [("state", state)]), as_json=as_json, note=_closes_when)
     status = daemon.ask("GET", "/status")
@@ -295,6 +288,11 @@ def ack(
 
     Nobody is reminded of them, for as long as --for says, else while they are open. Those who were sent that they
     opened are sent that you have them. --all lists them and asks first; without a terminal it needs --yes.
+
+    Examples:
+      watcher ack 3f2a --for 2h --comment 'calling the vendor'
+      watcher ack --all --comment 'the vendor is down'
+
     """
     if bool(ids) == every:
         raise UsageError("ack needs the ids of problems, or --all, not both")
@@ -347,6 +345,11 @@ def silence(
 
     They must match every option that is given, and one of the values of an option that is given twice. What opened a
     problem that is still open afterwards is sent then. stdout is never silenced. Silences of the file end by the file.
+
+    Examples:
+      watcher silence --label team=sales --for 2h --comment deploy
+      watcher silence --pipeline Onboarding --for 30m
+
     """
     daemon = find_daemon(config, url=url)
     if listed:
@@ -383,6 +386,11 @@ def deliveries(
     """List deliveries, newest first.
 
     It shows how often each was tried, and what was answered last.
+
+    Examples:
+      watcher deliveries --state dead
+      watcher deliveries --sink ops --json | jq .answer
+
     """
     daemon = find_daemon(config, url=url)
     query = _given(state=state, sink=sink and _sink(daemon, sink)["name"]).items()
@@ -403,7 +411,13 @@ def replay(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send dead letters again, with the same ids. It asks first; without a terminal it needs --yes."""
+    """Send dead letters again, with the same ids. It asks first; without a terminal it needs --yes.
+
+    Examples:
+      watcher replay --sink ops --state dead
+      watcher replay --sink ops --yes 1204 1207
+
+    """
     if wrong := [each for each in ids or () if not re.fullmatch("[0-9]{1,18}", each)]:
         raise UsageError(f'"{harmless(wrong[0])}" is no id of a delivery; watcher deliveries --state dead lists them')
     _check_can_ask("replay", yes=yes)
@@ -430,6 +444,11 @@ def scan(
     """Read the list of a pipeline at once.
 
     For when you have just triggered its agent, and want the execution to be seen as soon as rate_limit allows.
+
+    Examples:
+      watcher scan 'Sales agent'
+      watcher scan 0b5c --url http://watcher.internal:8080
+
     """
     daemon = find_daemon(config, url=url)
     status = daemon.ask("GET", "/status")
@@ -446,6 +465,11 @@ def enable_sink(
     """Enable a sink that its receiver disabled by 410 Gone.
 
     What waits for it is sent.
+
+    Examples:
+      watcher enable-sink ops
+      watcher enable-sink ops --url http://watcher.internal:8080
+
     """
     daemon = find_daemon(config, url=url)
     name = _sink(daemon, sink)["name"]
@@ -460,6 +484,11 @@ def test_sink(
     """Send a test message to a sink.
 
     It says what the receiver answered. Exit codes: 0 delivered, 1 not delivered.
+
+    Examples:
+      watcher test-sink ops
+      watcher test-sink ops --json | jq .answer
+
     """
     daemon = find_daemon(config, url=url)
     name = _sink(daemon, sink)["name"]

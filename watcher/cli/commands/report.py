@@ -12,8 +12,6 @@ from watcher.cli.shell import ConfigOption, put
 from watcher.sinks.alert import report_title
 from watcher.sinks.report import report_lines, report_span
 
-EXAMPLES = ("watcher report", "watcher report --last 7d --json | jq .total.successRate")
-
 REPORT_FIELDS = (
     *("needsLook", "account", "id", "name", "state", "openProblems", "ended", "failed", "successRate"),
     *("successRateBefore", "medianSeconds", "p95Seconds", "tokens", "error.count", "error.node", "error.text"),
@@ -30,6 +28,11 @@ def report(
     """Print how the pipelines did, the worst first.
 
     It covers whole hours and the one that is running. Piped, it is a row per pipeline.
+
+    Examples:
+      watcher report
+      watcher report --last 7d --json | jq .total.successRate
+
     """
     found = find_daemon(config, url=url).ask("GET", "/report", query=[("last", last)])
     if as_json:

@@ -18,8 +18,6 @@ from watcher.runtime.threads import DetachedExecutor
 
 log = structlog.get_logger()
 
-EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq .")
-
 
 def run(config: ConfigOption = None) -> None:
     """Run the daemon: emit every status change as an event.
@@ -27,6 +25,11 @@ def run(config: ConfigOption = None) -> None:
     Each event is one line on stdout, readable on a terminal and JSON otherwise, and a signed POST to each webhook
     that subscribes to it. Logs go to stderr. SIGHUP, or a change of the file, reloads it. Ctrl-C and SIGTERM drain:
     requests in flight may finish, for at most 8 s; a second signal exits at once. Closing its terminal drains, too.
+
+    Examples:
+      watcher run
+      watcher run --config /etc/watcher/watcher.yaml | jq .
+
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
     source = ConfigSource(find_config(config, environ=os.environ), environ=os.environ)

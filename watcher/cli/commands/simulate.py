@@ -30,11 +30,6 @@ from watcher.simulator.scenarios import (
 from watcher.simulator.server import SIM_KEY, Simulator
 from watcher.simulator.world import World
 
-EXAMPLES = (
-    "watcher simulate --write-config watcher.yaml --fail 'Sales agent=5m'",
-    "watcher simulate --scenario harsh",
-)
-
 
 def simulate(
     *,
@@ -58,6 +53,11 @@ def simulate(
 
     Its executions run, pause, succeed and fail. Its API key is sim-key. A configuration written with --fail has the
     rule that reports three failures in a row, and their end.
+
+    Examples:
+      watcher simulate --write-config watcher.yaml --fail 'Sales agent=5m'
+      watcher simulate --scenario harsh
+
     """
     if scenario not in SCENARIOS:
         raise UsageError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')

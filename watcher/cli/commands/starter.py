@@ -16,13 +16,6 @@ from watcher.config.models import Settings
 from watcher.domain.envelope import Json
 from watcher.sinks.webhook import SECRET_PREFIX
 
-EXAMPLES = (
-    "watcher init",
-    "export OPS_WEBHOOK_SECRET=$(watcher init --secret)",
-    "watcher schema > watcher.schema.json",
-    "watcher schema | jq '.properties.polling'",
-)
-
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
 _NOTES = ("title", "description", "default", "examples")
 
@@ -38,6 +31,11 @@ def init(
 
     It still needs your key, and your pipeline's id in place of an example's. Exit code 2: the file exists already, or
     cannot be written.
+
+    Examples:
+      watcher init
+      export OPS_WEBHOOK_SECRET=$(watcher init --secret)
+
     """
     if secret:
         put(f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}")
@@ -56,6 +54,11 @@ def schema() -> None:
 
     With it, editors complete and check the file while you type. Save it beside the file, whose first line is then:
     # yaml-language-server: $schema=watcher.schema.json
+
+    Examples:
+      watcher schema > watcher.schema.json
+      watcher schema | jq '.properties.polling'
+
     """
     put(json.dumps(config_schema(), indent=2, ensure_ascii=False))
 

@@ -24,7 +24,6 @@ from watcher.domain.errors import ConfigError, Exit, UsageError, WaitEndedError
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import spell_duration
 
-EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
 KEY_VARIABLE = "CLERK_API_KEY"
 
 
@@ -45,6 +44,11 @@ def wait(
     Without a file the key is $CLERK_API_KEY. Once the execution was seen, a passing error of the API never ends it.
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
+
+    Examples:
+      watcher wait PIPELINE EXECUTION --timeout 10m
+      watcher wait PIPELINE EXECUTION --json | jq .type
+
     """
     pipeline, execution = parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution")
     timeout_s = None if timeout is None else parse_seconds(timeout, option="--timeout")
