@@ -1,7 +1,7 @@
-"""Reading the configuration for a command; on a terminal each mistake is shown in its line, with a mark at the place.
+"""Loading the configuration for a command. On a terminal each mistake is shown in its line, with a mark below it.
 
-A line of the file may hold secrets. So of a line only known keys and words, durations, names of variables, and the
-value that the problem itself quotes are shown. The rest becomes `…`.
+A line of the file may hold secrets. Shown are only known keys and words, durations, names of variables, and the value
+that the error message quotes; all else becomes `…`.
 """
 
 import os
@@ -25,16 +25,16 @@ from watcher.sinks.registry import SINK_KINDS
 
 _TOKEN = re.compile(r"\"[^\"]*\"|'[^']*'|\$\{[A-Z_][A-Z0-9_]*\}|[^\s,{}\[\]]+")
 _HARMLESS = re.compile(r"[\"']?(?:\$\{[A-Z_][A-Z0-9_]*\}|[-~:]|\d{1,3}(?:ms|[smhd]))[\"']?")
-"""A variable's name is no secret, but what it may fall back on is; nor is a duration."""
+"""Tokens that cannot be secret: the name of a variable (without its default), a dash, a duration."""
 _QUOTED = re.compile(r'"(.+)"')
 
 WARNING = ("warning: ", "bold yellow")
-_LEAD = 12
-"""Characters left of the mark that stay when a line is wider than the terminal."""
+_CONTEXT_WIDTH = 12
+"""Characters before the mark that are kept when a line is wider than the terminal."""
 
 
 def parse_seconds(text: str, *, option: str) -> float:
-    """Return the seconds that an option says. Raises `UsageError`."""
+    """Return the value of an option, a duration, in seconds. Raises `UsageError`."""
     try:
         return parse_duration(text)
     except InvalidValueError as error:
@@ -42,12 +42,12 @@ def parse_seconds(text: str, *, option: str) -> float:
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
-    """Read the file, or `only` these keys, as `load_or_exit` does."""
+    """Load the settings of a file; with `only` just these top-level keys. Mistakes end the command."""
     return load_or_exit(partial(load_config, path, environ=os.environ, only=only))
 
 
 def load_or_exit(load: Callable[[], Settings]) -> Settings:
-    """Load settings. What is wrong is shown on a terminal with its lines, and ends the command."""
+    """Load settings. On a terminal mistakes are printed with their lines; they end the command."""
     try:
         return load()
     except ConfigProblemsError as error:
@@ -62,16 +62,16 @@ def load_or_exit(load: Callable[[], Settings]) -> Settings:
 def print_problems(
     problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
-    """Print each problem with its line of the file, which is `source`."""
-    lines, room, margin = source.split("\n"), max(console.width - 8, _LEAD + 1), ("      | ", "blue")
+    """Print each problem with its line of `source`, the text of the file."""
+    lines, room, margin = source.split("\n"), max(console.width - 8, _CONTEXT_WIDTH + 1), ("      | ", "blue")
     for problem in problems:
         say(console, word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part))
         if not 0 < problem.line <= len(lines):
             say(console, ("hint: ", "bold"), problem.remedy)
             continue
         text, column, width = _mask_line(problem, lines[problem.line - 1])
-        cut = max(0, min(column - _LEAD, len(text) - room))
-        text, mark = text[cut : cut + room], (" " * (column - cut) + "^" * min(width, room - _LEAD), word[1])
+        cut = max(0, min(column - _CONTEXT_WIDTH, len(text) - room))
+        text, mark = text[cut : cut + room], (" " * (column - cut) + "^" * min(width, room - _CONTEXT_WIDTH), word[1])
         say(console, (f"{problem.line:>5} | ", "blue"), text)
         if len(mark[0]) + len(problem.remedy) < room:
             say(console, margin, mark, f" {problem.remedy}")
@@ -81,14 +81,14 @@ def print_problems(
 
 
 def _mask_line(problem: Problem, line: str) -> tuple[str, int, int]:
-    """Return as much of a line as may be shown, where in it the mark goes, and how wide that is."""
+    """Return a line with possible secrets masked, and the column and the width of the mark."""
     words = known_words() | set(re.split(r"[.\[\]]+", problem.path))
 
     def mask_token(match: re.Match[str]) -> str:
         token = match[0]
         return token if token.strip("\"':") in words or _HARMLESS.fullmatch(token) else "…"
 
-    line = re.split(r"(?:^|(?<=\s))#", line.replace("\t", " "), maxsplit=1)[0]  # comments say anything
+    line = re.split(r"(?:^|(?<=\s))#", line.replace("\t", " "), maxsplit=1)[0]  # a comment may hold a secret
     head, rest = _TOKEN.sub(mask_token, line[: problem.column - 1]), line[problem.column - 1 :]
     quoted = _QUOTED.search(problem.problem)
     written = re.match(rf"[\"']?{re.escape(quoted[1])}[\"']?", rest) if quoted else None
@@ -101,7 +101,7 @@ def _mask_line(problem: Problem, line: str) -> tuple[str, int, int]:
 
 @cache
 def known_words() -> frozenset[str]:
-    """Return every key of the file that is ours, not the user's, and the kinds of sinks."""
+    """Return the keys of the configuration that are not chosen by the user, and the kinds of sinks."""
     schema = Settings.model_json_schema()
     blocks = (schema, *schema["$defs"].values())
     return frozenset({*SINK_KINDS, *OPEN_STATUSES}).union(*(block.get("properties", ()) for block in blocks))

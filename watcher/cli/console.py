@@ -1,7 +1,7 @@
-"""What people read on a terminal: consoles that obey nothing in a text but our own styles, and tables of answers.
+"""Terminal output: consoles that read no markup in a text, and lists and tables of the daemon's answers.
 
-A table is cut to width, with ages, for people; programs get all of it. A field is named as the API names it, such as
-`pipeline.name`; programs find it under this name.
+On a terminal a table is cut to the width and shows ages; programs get every row and whole values. Columns have the
+names of the API's fields, such as `pipeline.name`.
 """
 
 import json
@@ -20,9 +20,11 @@ from watcher.cli.shell import put, put_error
 from watcher.runtime.terminal import harmless, printable
 from watcher.runtime.units import spell_duration
 
-SHOWN = 50
-WHOLE = 16
-"""A column no wider than this is cut only after those that are."""
+ROWS_COUNT = 50
+"""Rows of a list that a terminal shows."""
+
+UNCUT_WIDTH = 16
+"""Columns up to this width are cut only after all wider columns."""
 
 _TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest|^from)$")
 _SIGNS = {
@@ -32,18 +34,18 @@ _SIGNS = {
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }
-"""Words that say how something is, with the sign and the style for them."""
+"""The sign and the style before a state, by the state's name."""
 
 
 def console_on(stream: TextIO) -> Console:
-    """Return a console that reads no markup. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM` and what it is."""
+    """Return a console that reads no markup. `NO_COLOR`, `FORCE_COLOR`, `TERM` and the stream decide on colours."""
     return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> None:
-    """Print one line of texts, each perhaps with a style.
+    """Print one line, made of texts with or without a style.
 
-    Where it is full, it goes on with the next word below; without `wrap`, wherever the terminal breaks it.
+    A line that is too long is wrapped between words; without `wrap` the terminal breaks it at any character.
     """
     shown = [(part, "") if isinstance(part, str) else part for part in parts]
     console.print(
@@ -53,7 +55,7 @@ def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> N
 
 
 def make_printable(text: str, *, console: Console) -> str:
-    """Return a text as that console may show it: on one line, with nothing a terminal would obey."""
+    """Return a text on one line, without control characters and without signs that the console's encoding lacks."""
     return printable(harmless(text), encoding=console.encoding)
 
 
@@ -64,27 +66,27 @@ def print_list(
     as_json: bool = False,
     note: Callable[[dict[str, Any]], str] = lambda _: "",
 ) -> None:
-    """Print a list: as JSON, as rows for programs, or, on a terminal, the first 50 as a table, with notes below it."""
+    """Print a list: as JSON lines, as tab-separated rows, or on a terminal as a table of 50 rows with notes below."""
     if as_json:
         for item in items:
             put(json.dumps(item))
     elif not sys.stdout.isatty():
         rest = iter(items)
-        first = [*islice(rest, 1)]  # a header means that the daemon did answer
+        first = [*islice(rest, 1)]  # no header before the daemon has answered
         put(*fields)
         for item in chain(first, rest):
             put(*(harmless(_text(_value(item, field))) for field in fields))
     else:
-        console, shown = console_on(sys.stdout), list(islice(items, SHOWN + 1))
-        console.print(table(fields, shown[:SHOWN], console=console) if shown else "none")
-        for text in filter(None, map(note, shown[:SHOWN])):
+        console, shown = console_on(sys.stdout), list(islice(items, ROWS_COUNT + 1))
+        console.print(table(fields, shown[:ROWS_COUNT], console=console) if shown else "none")
+        for text in filter(None, map(note, shown[:ROWS_COUNT])):
             say(console, text)
-        if len(shown) > SHOWN:
-            put_error(f"hint: these are the first {SHOWN}; piped, all are printed")
+        if len(shown) > ROWS_COUNT:
+            put_error(f"hint: these are the first {ROWS_COUNT}; piped, all are printed")
 
 
 def print_done(done: str, answer: Mapping[str, Any], *, as_json: bool, failed: bool = False) -> None:
-    """Print what was done, or failed: in a sentence, or as the daemon answered."""
+    """Print the result of an action: a sentence, or as JSON the daemon's answer."""
     if as_json:
         put(json.dumps(answer))
     else:
@@ -92,9 +94,9 @@ def print_done(done: str, answer: Mapping[str, Any], *, as_json: bool, failed: b
 
 
 def table(fields: Sequence[str], items: Sequence[Mapping[str, Any]], *, console: Console) -> Table:
-    """Return a table for people, each row on one line. Moments are ages; of ids there is the beginning.
+    """Return a table with one line for each item. Times are shown as ages, and ids by their first 8 characters.
 
-    Columns with nothing in them are left out.
+    Empty columns are left out.
     """
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     columns = []
@@ -102,7 +104,7 @@ def table(fields: Sequence[str], items: Sequence[Mapping[str, Any]], *, console:
         column = [_cell(field, _text(_value(item, field)), console=console) for item in items]
         if any(column):
             words = re.sub(r"([A-Z])", r" \1", field.rpartition(".")[2]).lower().removesuffix(" at")
-            shown.add_column(words, no_wrap=max(map(len, column)) <= WHOLE)
+            shown.add_column(words, no_wrap=max(map(len, column)) <= UNCUT_WIDTH)
             columns.append(column)
     for row in zip(*columns, strict=True):
         shown.add_row(*row)
@@ -133,13 +135,13 @@ def _text(value: Any) -> str:
 
 
 def age(moment: str) -> str:
-    """Return how long ago a moment is: `4 m 10 s`, or how soon it comes: `in 4 s`."""
+    """Return the time since a moment, such as `4 m 10 s`, or the time until it, such as `in 4 s`."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
     return spell_duration(seconds) if seconds > -1 else f"in {spell_duration(-seconds)}"
 
 
 def until(moment: str | None) -> str:
-    """Return until when something holds, in local time: ` until 14:04`, with the date if that is not today."""
+    """Return an end in local time, such as ` until 14:04`, with the date unless it is today; empty without an end."""
     if moment is None:
         return ""
     local, now = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()

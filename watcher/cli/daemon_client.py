@@ -1,6 +1,7 @@
-"""Asking a running daemon over HTTP. Imports little: a container asks for its health every few seconds.
+"""The HTTP client of commands that ask a running daemon.
 
-Answers stay plain JSON: to import the models of `watcher.web.models` takes most of a second.
+It imports little, because a container runs `watcher health` every few seconds. Answers are plain JSON: to import the
+models in `watcher.web.models` takes most of a second.
 """
 
 import http.client
@@ -28,14 +29,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, of a list 
 Query = Sequence[tuple[str, str]]
 
 TIMEOUT_S = 30.0
-"""The daemon answers an action within 20 s."""
+"""Longest wait for an answer. The daemon answers an action within 20 s."""
 
-LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (asked, not listened on)
-"""Where a daemon that listens on every interface is asked."""
+LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (to connect to, not to listen on)
+"""The address to connect to, by the address of a daemon that listens on every interface."""
 
 
 class DaemonError(WatcherError):
-    """Why the daemon did not do it, and perhaps a hint in a line of its own. A refusal stays one if asked again."""
+    """An error of a request to the daemon, with an optional hint. A retry does not help after a refusal."""
 
     def __init__(
         self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE, is_refusal: bool = False
@@ -45,18 +46,18 @@ class DaemonError(WatcherError):
 
 
 class Answer(dict[str, Any]):
-    """An object of an answer. A key that is not there makes it one of another version: `DaemonError`."""
+    """A JSON object of an answer. A missing key raises `DaemonError`: the daemon has another version."""
 
     def __missing__(self, key: str) -> NoReturn:
         raise _other_version(f'no "{key}" in its answer')
 
 
 class DaemonClient:
-    """One daemon. Each request has a connection of its own."""
+    """The client of one daemon. Each request has a connection of its own."""
 
     def __init__(self, url: str, token: str | None, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Connect to nothing yet. Raises `UsageError` for an address that is none."""
-        with suppress(ValueError):  # of a port that is none
+        """Check the URL, without connecting. Raises `UsageError` for an invalid one."""
+        with suppress(ValueError):  # of an invalid port
             parts = urlsplit(url)
             if parts.scheme in {"http", "https"} and parts.hostname and parts.username is None:
                 kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -68,7 +69,7 @@ class DaemonClient:
         raise UsageError("--url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080")
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-        """Return the code and the body of the answer to a request. Raises `DaemonError` if there is none."""
+        """Send a request; return the status code and the body of the answer. Raises `DaemonError` if there is none."""
         connection = self._connect()
         headers = self._headers if method == "GET" else {**self._headers, "Content-Type": "application/json"}
         try:
@@ -85,11 +86,11 @@ class DaemonClient:
             connection.close()
 
     def ask(self, method: str, path: str, *, query: Query = (), body: Mapping[str, Any] | None = None) -> Answer:
-        """Return what the API answers. Raises `DaemonError`."""
-        code, said = self.send(method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body)
+        """Send a request to the API; return its answer. Raises `DaemonError`."""
+        code, body_bytes = self.send(method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body)
         answer: object = None
         with suppress(ValueError):
-            answer = json.loads(said or b"{}", object_hook=Answer)
+            answer = json.loads(body_bytes or b"{}", object_hook=Answer)
         if not isinstance(answer, Answer) or (code >= 300 and "title" not in answer):
             raise _other_version(f"{self.url} answers {code} to {method} /api/v1{path}")
         if code < 300:
@@ -102,7 +103,7 @@ class DaemonClient:
         raise DaemonError(why, code=exit_code, is_refusal=code < 500)
 
     def items(self, path: str, query: Query = ()) -> Iterator[Answer]:
-        """Yield what a list holds, page by page."""
+        """Yield all items of a list, page by page."""
         after: Query = ()
         while True:
             page = self.ask("GET", path, query=[*query, ("limit", "200"), *after])
@@ -118,7 +119,7 @@ def _other_version(what: str) -> DaemonError:
 
 
 def local_url(address: Address) -> str:
-    """Return where on this machine a daemon is asked that listens at an address."""
+    """Return the URL, on this machine, of a daemon that listens at an address."""
     host = LOCAL.get(address.host, address.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{address.port}"
 
@@ -126,9 +127,10 @@ def local_url(address: Address) -> str:
 def find_daemon(
     config: Path | None, *, url: str | None = None, needs_file: bool = True, timeout_s: float = TIMEOUT_S
 ) -> DaemonClient:
-    """Return the daemon at `url`, else where the file, or what stands in for it, says; its token likewise.
+    """Return a client of the daemon at `url`, by default at `http.listen` of the configuration.
 
-    With `needs_file` a file that is there, or named, must be readable. Raises `ConfigError`, `UsageError`.
+    The token is `WATCHER_TOKEN`, by default the one of the configuration. Without `needs_file` a file that cannot be
+    read counts as absent. Raises `ConfigError`, `UsageError` and `DaemonError`.
     """
     file: Path | None = None
     with suppress(ConfigError):
@@ -136,9 +138,9 @@ def find_daemon(
     try:
         document = daemon_document(file, environ=os.environ)
     except ConfigError:
-        if needs_file and not url:  # another daemon may be at the default address
+        if needs_file and not url:  # at the default address there may be another daemon
             raise
-        document = daemon_document(None, environ=os.environ)  # it may run on from before
+        document = daemon_document(None, environ=os.environ)  # a daemon goes on with the file it has read before
     if not url:
         address = listen_address(document, environ=os.environ)
         if not address.port:

@@ -1,4 +1,4 @@
-"""Finding what a person names on the command line among the things that the daemon knows."""
+"""The lookup of a pipeline, problem, sink or execution by a word of the command line."""
 
 from collections.abc import Iterable
 
@@ -11,10 +11,11 @@ from watcher.runtime.terminal import harmless
 def one_of(
     items: Iterable[Answer], word: str, *, kind: str, listed_by: str = "watcher status", same: str = ""
 ) -> Answer:
-    """Return the item whose id, name or title is `word` or, as the only one, begins with it. Case does not matter.
+    """Return the item whose id, name or title is `word`, or the only one whose begins with `word`.
 
-    An id may have its account before it, as `eu/0b5c8f1e`. With `same` any item will do of those with one such value.
-    Raises `DaemonError` with what is near if there is none, `UsageError` with the candidates if there are several.
+    Upper and lower case are the same. An id may have its account before it, such as `eu/0b5c8f1e`. Several items with
+    one value of the field `same` count as one. Raises `DaemonError` with a suggestion if no item fits, `UsageError`
+    with the candidates if several fit.
     """
     known = [(_texts(item), item) for item in items]
     wanted = word.casefold()
@@ -30,7 +31,7 @@ def one_of(
 
 
 def _texts(item: Answer) -> list[str]:
-    """Return the texts that name an item: an id with its account, where it is of one, its name or title, and the id."""
+    """Return the texts that name an item: account and id, name or title, and id, as far as it has them."""
     names = [str(item[key]) for key in ("name", "title") if key in item]
     if "id" not in item:
         return names

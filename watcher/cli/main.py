@@ -1,4 +1,4 @@
-"""The command line: which commands there are, and what becomes of an error. What a command does is in `commands`."""
+"""The entry point of the command line: it loads the command that is asked for, runs it, and prints its errors."""
 
 import io
 import json
@@ -32,7 +32,7 @@ COMMANDS: Mapping[str, str] = {
     "demo": "demo",
     "simulate": "simulate",
 }
-"""In the order of the help, with the module of `commands` that has it as a function, such as `copy_store`."""
+"""The commands in the order of the help, each with the module of `commands` that holds its function."""
 
 app = typer.Typer(
     name="watcher",
@@ -41,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "terminal_width": min(80, shutil.get_terminal_size().columns),  # else at least 50
+        "terminal_width": min(80, shutil.get_terminal_size().columns),  # the default is 50 or more
     },
 )
 
@@ -63,9 +63,10 @@ def watcher(
 
 
 def register(words: list[str]) -> None:
-    """Add the command that the words name, or all of them when they name none.
+    """Add the command that the words of the command line name, or all commands if they name none.
 
-    Only that one's modules are imported: all together take half a second, too long for a health check.
+    Only the modules of that command are imported: all modules take half a second, too long for a health check.
+    The examples at the end of a command's docstring become the end of its help.
     """
     named = command_named(words)
     for command in [named] if named in COMMANDS else COMMANDS:
@@ -76,14 +77,14 @@ def register(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run a command; a failure with a message for the user is that message and its exit code."""
+    """Run the command that was asked for; print an error as one message and exit with its code."""
     try:
         fill_gaps()
         for stream in (sys.stdout, sys.stderr):
-            cast("io.TextIOWrapper", stream).reconfigure(errors="replace")  # an odd sign, but the rest of the text
+            cast("io.TextIOWrapper", stream).reconfigure(errors="replace")  # for signs that the encoding lacks
         try:
             register(sys.argv[1:])
-            app(prog_name="watcher")  # by whatever way it was started: shells complete this name
+            app(prog_name="watcher")  # also for `python -m watcher`: shells complete this name
         finally:
             flush_logs()
             put_all_out()
@@ -91,16 +92,16 @@ def main() -> None:
         if "--json" in sys.argv:
             message, _, hint = str(error).partition("\nhint: ")
             code = error.exit_code
-            said = {"code": code.name.lower(), "message": message, "hint": hint, "exit": int(code)}
-            _fail(json.dumps({"error": said}), code=code)
+            answer = {"code": code.name.lower(), "message": message, "hint": hint, "exit": int(code)}
+            _fail(json.dumps({"error": answer}), code=code)
         _fail(f"{error.label}{error}", code=error.exit_code)
     except OSError as error:
         _fail(f"error: {type(error).__name__} ({error.strerror}) ended the program", code=Exit.FAILED)
-    except Exception as error:  # noqa: BLE001 (the one in main: the text of an unknown error may hold data)
+    except Exception as error:  # noqa: BLE001 (nothing above handles it; its text may hold data, so only its type is printed)
         _fail(f"error: {type(error).__name__} ended the program; this is a bug", code=Exit.FAILED)
 
 
 def _fail(message: str, *, code: Exit) -> NoReturn:
-    if flush_logs():  # else the reader of stderr is stuck, and would never take it
+    if flush_logs():  # otherwise nobody reads stderr, and a write would block
         put_error(message)
     sys.exit(code)

@@ -1,7 +1,7 @@
-"""What commands share: the option that names the file, the standard streams, and signals.
+"""Helpers of all commands: the option `--config`, the standard streams, and signals.
 
-A reader of stdout may leave early, a disk be full, a stream be closed. A first signal asks what runs on an event loop
-to stop, a second one ends it at once.
+The reader of stdout may leave early, the disk may be full, and a stream may be closed. While an event loop runs, the
+first signal asks the work to stop, and the second one ends the program at once.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help=CONFIG
 
 
 class OutputFailedError(WatcherError):
-    """Stdout takes nothing more."""
+    """Nothing can be written to stdout any more."""
 
 
 def write_file(path: Path, text: str) -> None:
-    """Write a new file. Raises `UsageError`."""
+    """Write a new file. Raises `UsageError` if it exists or cannot be written."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -39,9 +39,10 @@ def write_file(path: Path, text: str) -> None:
 
 
 def fill_gaps() -> None:
-    """Lead closed standard streams nowhere: what is opened next would get their numbers, and be written into.
+    """Open /dev/null for each standard stream that is closed.
 
-    Raises `OutputFailedError` if stdout is one of them.
+    Otherwise the next file that is opened would get the stream's number, and receive its output. Raises
+    `OutputFailedError` if stdout is closed.
     """
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # it takes the lowest free number
         pass
@@ -54,7 +55,7 @@ def fill_gaps() -> None:
 
 
 def put(*fields: str) -> None:
-    """Print one line, its fields separated by tabs."""
+    """Print one line of fields, separated by tabs, to stdout."""
     try:
         print(*fields, sep="\t")  # noqa: T201 (the data of a command)
     except OSError as error:
@@ -62,7 +63,7 @@ def put(*fields: str) -> None:
 
 
 def put_all_out() -> None:
-    """Write what stdout still holds; Python would do so at its very end, and complain."""
+    """Flush stdout. Python would do so at its exit, and print an error if that fails."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -70,15 +71,15 @@ def put_all_out() -> None:
 
 
 def put_error(message: str) -> None:
-    """Print a message on stderr, if that takes anything."""
+    """Print a message to stderr; ignore it if stderr cannot be written."""
     try:
         print(message, file=sys.stderr)  # noqa: T201 (this is the command line)
-    except OSError:  # what is still held goes nowhere: Python would try again at its very end, and change the exit code
+    except OSError:  # /dev/null takes the buffer: Python would flush it again at its exit, and change the exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _give_up(error: OSError) -> NoReturn:
-    """End the command: quietly for a reader that left, as `head` does. What is still held goes nowhere."""
+    """End the command, without a message if the reader of stdout has left, as `head` does."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         sys.exit(Exit.FAILED)
@@ -89,17 +90,20 @@ def _give_up(error: OSError) -> NoReturn:
 Result = TypeVar("Result")
 
 ONE_SIGNAL_S = 0.05
-"""The same signal twice within so long is one: `timeout` of the coreutils signals a program and then its group."""
+"""Two equal signals within this time count as one: coreutils' `timeout` signals a program, then its process group."""
 
 
 def exit_at_signals() -> None:
-    """Let a signal end the command as an exit: what it shows is put in order, and what it printed is written."""
+    """Let a signal end the command by `SystemExit`: the terminal is restored, and the output is flushed."""
     for signum in ENDING:
         signal.signal(signum, lambda number, _frame: sys.exit(128 + number))
 
 
 def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tuple[Result, signal.Signals | None]:
-    """Run something whose end a first signal asks for, and a second one forces; return its result, and which did."""
+    """Run `work` until it returns; return its result and the signal that asked it to stop, if one did.
+
+    The first signal sets the event that `work` gets, the second one ends the program at once.
+    """
 
     async def interruptible() -> tuple[Result, signal.Signals | None]:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
@@ -120,11 +124,11 @@ def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tup
     try:
         return asyncio.run(interruptible())
     finally:
-        end_at_signals()  # the loop gave the signals back to Python, which would end with a traceback
+        end_at_signals()  # without the loop Python would answer a signal with a traceback
 
 
 def run_interruptible(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
-    """Run something that a signal breaks off, and return its result. Interrupted it exits with 128 + signal."""
+    """Run `work` and return its result. If a signal interrupted it, exit with 128 + the signal's number."""
     result, signum = run_until_stopped(work)
     if signum is not None:
         raise typer.Exit(128 + signum)

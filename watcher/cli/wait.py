@@ -1,7 +1,7 @@
-"""A wait for one execution: polls by the daemon's rules, with nothing to remember and nobody to send to.
+"""The wait for the end of one execution: it polls by the daemon's rules, without a store and without sinks.
 
-`Progress` takes in what is answered and what that changes. What the API said is text and nothing else: never markup,
-and no character of it is obeyed by a terminal.
+`Poller` polls, `Progress` holds what is known so far, `View` shows it. Texts of the API are never read as markup, and
+their control characters never reach the terminal.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from watcher.store.changes import AccountRecord, Lease
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
-"""Answers that only the API itself gives."""
+"""Outcomes of answers that only the API itself gives, not a gateway before it."""
 
 _WORDS = {
     Outcome.CONNECTION: "no connection",
@@ -51,66 +51,73 @@ _WORDS = {
 
 
 class StatusPeriod(NamedTuple):
-    """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start."""
+    """A status of the execution and its beginning."""
 
     status: str
     since_us: Micros
+    """Time when the status was first seen, or the API's date of a start (microseconds UTC, steady clock)."""
 
 
 class PollFailure(NamedTuple):
-    """Why the last poll failed: its outcome, a code or word for people, and when that began (wall clock)."""
+    """The failure of the last poll."""
 
     outcome: Outcome
     word: str
+    """The status code of the answer, or words for the outcome."""
     since: datetime
+    """Time of the first failure since the last success (wall clock)."""
 
 
 @dataclass(frozen=True, slots=True)
 class WaitResult:
-    """Why a wait is over. `problem` is there where the execution itself does not say it."""
+    """The result of a wait that is over."""
 
     code: Exit
     problem: str = ""
+    """Why the wait ended without an end of the execution."""
     key_refused: bool = False
 
 
 @dataclass(slots=True)
 class Progress:
-    """What is known of the one execution that is waited for, at `now_us` (microseconds UTC, steady).
-
-    `lost_after` times in a row not known, before it was ever seen, is not found. `polled_us` is when the last answer
-    came, `next_s` the seconds to the next poll unless one is under way, `execution` what the last successful poll said,
-    `why` the reason that the last event gave.
-    """
+    """The state of a wait. Times are microseconds UTC of the steady clock."""
 
     pipeline_id: str
     execution_id: str
     lost_after: int
+    """Answers that do not know the execution before the wait ends with `NOT_FOUND`."""
     now_us: Micros = NEVER
     next_s: float | None = None
+    """Seconds until the next poll, `None` while a poll is under way."""
     poll_count: int = 0
     polled_us: Micros | None = None
+    """Time of the last answer."""
     missing_count: int = 0
+    """Answers so far that do not know the execution."""
     execution: ExecutionSnapshot | None = None
+    """The execution as the last successful poll showed it."""
     periods: tuple[StatusPeriod, ...] = ()
     why: str = ""
+    """The error of the last event."""
     failure: PollFailure | None = None
     ending: WaitResult | None = None
     is_degraded: bool = False
+    """Whether the account is degraded."""
     is_reached: bool = False
+    """Whether the API itself has given any answer."""
 
     @property
     def status(self) -> str | None:
-        """Return the last status, `lost` for what is, or `None` before the first sight."""
+        """Return the last status, `lost` if the execution is lost, or `None` before it was seen."""
         return self.periods[-1].status if self.periods else None
 
     @property
     def has_ended(self) -> bool:
-        """Return whether the execution has ended, rather than the wait for it."""
+        """Return whether the execution itself has ended, not only the wait."""
         return self.ending is not None and self.ending.code in (Exit.DONE, Exit.FAILED)
 
     def take_reply(self, reply: Reply, *, clock: Clock) -> None:
-        """Take in one reply, which came just now."""
+        """Update the state by the reply that has just come."""
         self.poll_count += 1
         self.polled_us = clock.steady_us()
         self.is_reached = self.is_reached or reply.outcome in _REACHED
@@ -123,10 +130,10 @@ class Progress:
         self.failure = PollFailure(reply.outcome, word, since)
         if self.execution is None:
             self.missing_count += reply.outcome in _MISSING
-            self._consider()
+            self._end_if_hopeless()
 
     def take_change(self, known: ExecutionRecord, events: Sequence[Event]) -> None:
-        """Take in what is known of the execution now, and what is reported of it."""
+        """Update the state by a changed record of the execution and the events of the change."""
         status = LOST if known.lost else str(known.status)
         if status != self.status:
             since_us = known.since_at if known.lost_at is None else known.lost_at
@@ -137,12 +144,12 @@ class Progress:
             self.why = why(json.loads(event.body)["data"])
 
     def take_trouble(self, trouble: AccountTrouble | None) -> None:
-        """Take in that the account is in trouble, or is so no more."""
+        """Update the state by the trouble of the account, `None` if it has none."""
         self.is_degraded = trouble is not None
-        self._consider()
+        self._end_if_hopeless()
 
-    def _consider(self) -> None:
-        """End what cannot begin. Once the execution was seen no failed poll ends the wait, however many there are."""
+    def _end_if_hopeless(self) -> None:
+        """End the wait if the execution cannot be seen. After it was seen once, failed polls end nothing."""
         if self.execution is not None or self.failure is None:
             return
         outcome, word, _ = self.failure
@@ -157,22 +164,22 @@ class Progress:
 
 
 SIGN_OF_LIFE_US = 60_000_000
+"""Longest time without a line; then the state is printed to stderr."""
 
 
 class View:
-    """Four lines redrawn in place; without `live` one line per change, or with `as_json` each event.
+    """The output of a wait: four lines that are redrawn in place, or without `live` a line per change.
 
-    After a minute without a line there is a sign of life on stderr.
+    With `as_json` every event is printed. After a minute without a line the state is printed to stderr.
     """
 
     def __init__(self, live: Live | None = None, *, as_json: bool = False) -> None:
-        """Draw there, once it is started; else nothing was written yet."""
         self._live = live
         self._as_json = as_json
         self._said_us: Micros | None = None
 
     def on_event(self, event: Event) -> None:
-        """Write an event. The account's trouble is no line of its own, but part of a sign of life."""
+        """Print an event of the execution, with `as_json` also events of its account."""
         if self._live is not None:
             return
         if self._as_json:
@@ -183,7 +190,7 @@ class View:
         self._said_us = None
 
     def show(self, progress: Progress) -> None:
-        """Redraw, or say how it stands if nothing was said for a minute."""
+        """Redraw the state; without `live` print it to stderr if no line was printed for a minute."""
         if self._live is not None:
             self._live.update(picture(progress, columns=self._live.console.width), refresh=True)
             return
@@ -195,7 +202,7 @@ class View:
 
 
 def change_line(event: Event) -> str:
-    """Return one change for programs and people: when, which status, seconds it has run or `-`, and why it failed."""
+    """Return the line of a change: time, status, seconds of the run or `-`, and the error."""
     body = json.loads(event.body)
     data, at = body["data"], datetime.fromisoformat(body["time"])
     execution = data["execution"]
@@ -207,7 +214,7 @@ def change_line(event: Event) -> str:
 
 
 def picture(progress: Progress, *, columns: int) -> Text:
-    """Return up to four lines: where it stands, how it came there, the polls, and what else there is to say."""
+    """Return up to four lines: the status, all statuses so far, the polls, and a remark."""
     lines = (
         _standing(progress),
         Text(_history(progress.periods)),
@@ -221,7 +228,7 @@ def picture(progress: Progress, *, columns: int) -> Text:
 
 
 def sign_of_life(progress: Progress) -> str:
-    """Return one line that says what is waited for, for whoever has read nothing for a minute."""
+    """Return the state in one line: the status, the number of polls, and the failure of the last poll."""
     parts = ["waiting: not seen yet"]
     if progress.status is not None:
         parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress)}"]
@@ -242,7 +249,7 @@ def _standing(progress: Progress) -> Text:
 
 
 def _elapsed(progress: Progress) -> str:
-    """Return how long it has been so; of an end, how long it all took."""
+    """Return the time in the present status; after the end the time that the whole execution took."""
     periods, execution = progress.periods, progress.execution
     if not progress.has_ended:
         return _between(periods[-1].since_us, progress.now_us)
@@ -256,7 +263,7 @@ def _between(begin_us: Micros, end_us: Micros) -> str:
 
 
 def _history(periods: tuple[StatusPeriod, ...]) -> str:
-    """Return every status there was, with how long it lasted."""
+    """Return all statuses so far, each with its duration but the last."""
     before = [f"{period.status} {_between(period.since_us, after.since_us)}" for period, after in pairwise(periods)]
     return harmless(" → ".join((*before, *(period.status for period in periods[-1:]))))
 
@@ -275,10 +282,10 @@ def _few(seconds: float) -> str:
 
 
 def _remark(progress: Progress) -> Text:
-    """Return why it failed, or what keeps it from being seen."""
+    """Return the error of an execution that has ended, else the failure of the last poll."""
     if progress.has_ended:
         return Text("Clerk Chat no longer knows it" if progress.status == LOST else progress.why, style="red")
-    if progress.failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
+    if progress.failure is None or progress.ending is not None:  # the command prints why a wait ended early
         return Text()
     return Text(_complaint(progress.failure, progress), style="yellow")
 
@@ -291,9 +298,9 @@ def _complaint(failure: PollFailure, progress: Progress) -> str:
     return f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"
 
 
-PATIENT_AFTER_S = 3600.0
-PATIENT_INTERVAL_S = 10.0
-"""After an hour nobody needs to know within two seconds."""
+SLOW_AFTER_S = 3600.0
+SLOW_INTERVAL_S = 10.0
+"""Shortest interval of polls after an hour."""
 
 
 async def wait_for(
@@ -305,10 +312,10 @@ async def wait_for(
     timeout_s: float | None,
     stop: asyncio.Event,
 ) -> WaitResult | None:
-    """Follow the execution until it, the time or the patience is over, or `stop` (then `None`).
+    """Follow an execution until it ends, time runs out, or it cannot be seen; return the result, `None` after `stop`.
 
-    `settings` have one account, which watches this execution alone. Of their polling only what decides that an
-    execution is lost or an account degraded is used.
+    `settings` have one account, which watches this execution alone. Their polling rules decide only when an execution
+    is lost and when the account is degraded.
     """
     clock = Clock()
     ((_, account),) = settings.accounts.items()
@@ -336,7 +343,7 @@ async def wait_for(
 
 
 def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
-    """Return what a wait ends with once its time is over."""
+    """Return the result of a wait whose time is over."""
     status = f"still {progress.status}" if progress.status else "not seen"
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
     last = f"; the last poll failed: {progress.failure.word}" if progress.failure else ""
@@ -344,10 +351,9 @@ def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
 
 
 class Poller:
-    """Polls one execution every `interval_s`, later every 10 s, never faster than the rate limit or the API allows.
+    """The poller of one execution: every `interval_s`, after an hour every 10 s, and within the rate limit.
 
-    What is lost, and when the account is degraded, the daemon's rules say. `next_at` is the next poll, unless
-    `is_asking`: then one is under way.
+    The daemon's own rules decide when the execution is lost and when its account is degraded.
     """
 
     def __init__(
@@ -371,14 +377,15 @@ class Poller:
         self._problem: Problem | None = None
         self._sequence = 0
         self.is_asking = False
+        """Whether a poll is under way."""
 
     @property
     def next_at(self) -> Monotonic:
-        """Return when to poll next (monotonic seconds)."""
+        """Return when the next poll is due."""
         return max(self._due_at, self._breaker.opens_at())
 
     async def follow(self) -> None:
-        """Poll until the wait is over."""
+        """Poll at each interval until the wait is over."""
         while self._progress.ending is None:
             if (wait_s := self.next_at - self._clock.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
@@ -386,10 +393,10 @@ class Poller:
                 await self.poll()
 
     async def poll(self) -> None:
-        """Poll once, and take in what is answered."""
+        """Poll once, and update progress and view by the answer."""
         entry, breaker, asked_at = self._entry, self._breaker, self._clock.monotonic()
-        patient = asked_at - self._began_at >= PATIENT_AFTER_S
-        self._due_at = Monotonic(asked_at + max(self._interval_s, PATIENT_INTERVAL_S if patient else 0.0))
+        is_slow = asked_at - self._began_at >= SLOW_AFTER_S
+        self._due_at = Monotonic(asked_at + max(self._interval_s, SLOW_INTERVAL_S if is_slow else 0.0))
         breaker.last_probe_at, self.is_asking = asked_at, True
         reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now, self.is_asking = self._clock.monotonic(), False
@@ -412,7 +419,7 @@ class Poller:
                 self._view.on_event(event)
 
     def check(self) -> None:
-        """Report once that the account is in trouble, which failures become with time, or that it is so no more."""
+        """Report that the account has become degraded, or has recovered. Time alone may turn failures into that."""
         breaker, now = self._breaker, self._clock.monotonic()
         breaker.check(now)
         if breaker.trouble is self._trouble:

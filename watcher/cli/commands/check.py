@@ -1,4 +1,4 @@
-"""`watcher check`: whether the file can be used, what it would cost, and whether keys and sinks work."""
+"""`watcher check`: it validates the file, prints the plan, and with `--online` tries keys, sinks and the store."""
 
 import asyncio
 import math
@@ -47,10 +47,10 @@ from watcher.store.store_url import is_postgresql
 from watcher.web.server import why_not_bound
 
 TYPICAL_STATUS_S = 60.0
-"""The delay is that of a change after so long in one status: with `backoff` the interval grows with that time."""
+"""Time in one status, before a change, for which the delay is given: with `backoff` the interval grows with it."""
 
 _ROUNDING = 1 + 1e-9
-"""What is held exactly may come out as a hair too much."""
+"""Tolerance for a limit that is met exactly, because of rounding."""
 
 EXPLAINED = (
     "needed: a poll of each named execution every max_interval (fixed: min_interval), a page of each whole pipeline's "
@@ -110,7 +110,7 @@ def check(
         for warning in warnings:
             put_error(f"warning: {warning}")
     if online or send:
-        configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
+        configure_logs(level="error", format_="auto")  # sinks log to stderr, as in the daemon
         trials = asyncio.run(try_everything(settings, clock=Clock(), send=send))
         if sys.stdout.isatty():
             for trial in trials:
@@ -121,24 +121,22 @@ def check(
             raise typer.Exit(min(codes))
 
 
-# The plan: arithmetic over the settings. Every named execution counts as open, and of whole pipelines one page each:
-# what is open on later pages, nobody can tell beforehand
+# The plan is computed from the settings alone. It counts every named execution as open, and one page for each whole
+# pipeline, because the number of open executions on later pages is not known beforehand
 
 
 @dataclass(frozen=True, slots=True)
 class AccountPlan:
-    """What an account can hold: `EXPLAINED` says what is needed, and which delay is meant.
-
-    `longest_s` is the longest time between two polls of an execution; `None`, as `delay_s`, while nothing is watched.
-    `advice` says what helps where an interval cannot be held.
-    """
+    """The plan of one account, as `EXPLAINED` describes it. Nothing is watched if `delay_s` is `None`."""
 
     account: str
     needed_per_s: float
     budget_per_s: float
     delay_s: float | None = None
     longest_s: float | None = None
+    """Longest time between two polls of an execution."""
     advice: str | None = None
+    """The settings to change if an interval is too short for the budget."""
 
 
 def plan(settings: Settings) -> Sequence[AccountPlan]:
@@ -152,11 +150,11 @@ def plan(settings: Settings) -> Sequence[AccountPlan]:
 
 
 def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
-    """Return the plan of one account that watches so many named executions and so many whole pipelines.
+    """Return the plan of an account that watches `named` executions and `whole` pipelines.
 
-    `rate_limit` is per second, of which 98 % are used (docs/guarantees.md). While `max_interval` can be held, what is
-    named and what is watched whole go by turns, so that each has half of the rate at least, or all it needs. Where it
-    cannot, all take turns, lists three times as often (`watcher/polling/poll_queue.py`).
+    Polls use 98 % of `rate_limit`, which is per second (docs/guarantees.md). While `max_interval` can be held, named
+    executions and lists alternate: each gets at least half of the rate, or all that it needs. Otherwise everything
+    takes turns, and each list has three of them (`watcher/polling/poll_queue.py`).
     """
     budget_per_s = rate_limit * SHARE
     if not (named or whole):
@@ -166,7 +164,7 @@ def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, po
     turn_s = (named + LIST_WEIGHT * whole) / budget_per_s
     if not named:
         turn_s = whole / budget_per_s
-    elif turn_s < LIST_WEIGHT * max_s:  # lists go three times in a turn, but not more often than each `max_interval`
+    elif turn_s < LIST_WEIGHT * max_s:  # a list has three turns, but at most one in each `max_interval`
         turn_s = named / (budget_per_s - whole / max_s)
     return AccountPlan(
         account=name,
@@ -179,12 +177,12 @@ def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, po
 
 
 def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float, turn_s: float) -> float:
-    """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
+    """Return the mean delay: the longer one of the delays of named executions and of lists, which get the rest."""
     min_s, max_s = polling.min_interval_s, polling.max_interval_s
     if not named:
         return max(min_s, turn_s) / 2
     typical_s = min_s if polling.cadence == "fixed" else min(max_s, max(min_s, TYPICAL_STATUS_S * BACKOFF_SHARE))
-    # What named executions may spend whatever the others want: half, or what lists leave that want less.
+    # The rate that named executions get in any case: half of the budget, or more if lists need less than half.
     share_per_s = max(budget_per_s / 2, budget_per_s - whole / min_s)
     named_s = max(typical_s, min(named / share_per_s, max(max_s, turn_s)))
     list_s = max(min_s, whole / (budget_per_s - named / named_s)) if whole else 0.0
@@ -192,7 +190,7 @@ def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: 
 
 
 def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float) -> str | None:
-    """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
+    """Return the settings to change, or `None` if every interval can be held; lists need only `max_interval`."""
     fixed = polling.cadence == "fixed" and named > 0
     interval_s = polling.min_interval_s if fixed else polling.max_interval_s
     in_turns = min(2 * named, named + whole) if fixed else 0
@@ -213,13 +211,13 @@ def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: f
     )
 
 
-# The trials. Each watch costs one request for its pipeline's list. A sink is only connected to, unless a test event is
-# to be sent. What is shown of a URL is scheme, host and port
+# The trials of `--online`. Each watch costs one request for its pipeline's list. Only with `--send` a sink gets a
+# message. Only scheme, host and port of a URL are shown
 
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What became of one try. `target` is the path of its block, `place` its scheme, host and port."""
+    """The result of one trial. `target` is the path of a block in the file, `place` its scheme, host and port."""
 
     target: str
     place: str
@@ -230,14 +228,14 @@ class CheckResult:
 
 
 TryOutcome = tuple[Exit, str, str]
-"""The `code`, `words` and `hint` of a `CheckResult`."""
+"""The fields `code`, `words` and `hint` of a `CheckResult`."""
 
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
     Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
     Outcome.RATE_LIMITED: ("gets too many requests with this key", "try again later, or lower rate_limit"),
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
-    Outcome.CONNECTION: ("cannot be reached ({cause})", ""),  # what helps is said by the cause
+    Outcome.CONNECTION: ("cannot be reached ({cause})", ""),  # `REMEDIES` has the hint for each cause
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
     Outcome.INVALID: ("does not answer as Clerk Chat's API does", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
@@ -248,13 +246,13 @@ _PIPELINE_FAILS = {
     Outcome.REJECTED: _UNKNOWN,
     Outcome.FORBIDDEN: ("refuses pipeline {} to this key", Exit.UNREACHABLE, "let this key read it"),
 }
-"""What is answered of one pipeline; any other failure would meet the next request, too."""
+"""Failures of one pipeline. Any other failure would meet the requests for all pipelines."""
 
 
 async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[CheckResult]:
-    """Try every account with all it watches, every sink but stdout, and what the daemon needs, at the same time.
+    """Try all accounts, all sinks but stdout, the store, the heartbeat and the port, at the same time.
 
-    With `send` a sink is sent a `watcher.test`, else connected to.
+    With `send` each sink gets a `watcher.test`, else it is only connected to.
     """
     timed = partial(_timed, clock=clock)
     accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
@@ -280,19 +278,19 @@ async def _timed(target: str, place: str | None, trying: Awaitable[TryOutcome], 
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[CheckResult]:
-    """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
+    """Try a key with each of its watches; return the result of the key, then a result for each watch that fails."""
     account, of_key = settings.accounts[name], f"accounts.{name}"
     place, took_ms = shown_url(account.base_url), 0.0
 
-    def said(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> CheckResult:
+    def result(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> CheckResult:
         return CheckResult(target, place, code, words, took_ms, hint)
 
-    def refused(answer: Reply) -> CheckResult:
+    def key_failure(answer: Reply) -> CheckResult:
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
         key = f"{of_key}.{'api_key_file' if account.api_key_file else 'api_key'}"
         hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
-        return said(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
+        return result(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
     watched = [
         (f"watch[{nth}]", str(watch.pipeline)) for nth, watch in enumerate(settings.watch) if watch.account == name
@@ -309,12 +307,13 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
             if answer.outcome in _PIPELINE_FAILS:
                 words, code, remedy = _PIPELINE_FAILS[answer.outcome]
                 remedy += ", or watch it with the key of its own account"
-                troubles.append(said(f"{words.format(pipeline)} ({answer.status_code})", code, remedy, target=target))
+                troubles.append(result(f"{words.format(pipeline)} ({answer.status_code})", code, remedy, target=target))
             elif answer.outcome is not Outcome.OK:
-                return [refused(answer), *troubles]
+                return [key_failure(answer), *troubles]
     if len(troubles) == max(1, len(watched)) and all(trial.code is Exit.UNREACHABLE for trial in troubles):
-        return [refused(answer), *(troubles if watched else ())]
-    return [said("accepts the key"), *troubles] if watched else [said("accepts the key; nothing is watched with it")]
+        return [key_failure(answer), *(troubles if watched else ())]
+    words = "accepts the key" if watched else "accepts the key; nothing is watched with it"
+    return [result(words), *troubles]
 
 
 async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> TryOutcome:
@@ -336,8 +335,8 @@ def _failed(answer: str) -> str:
 
 
 async def _try_store(settings: StoreSettings, *, clock: Clock) -> TryOutcome:
-    """Log in to a PostgreSQL database and look, writing nothing."""
-    from watcher.store.postgresql import is_empty_database  # noqa: PLC0415 (what it needs is of an extra)
+    """Log in to the PostgreSQL database and read whether it is empty; write nothing."""
+    from watcher.store.postgresql import is_empty_database  # noqa: PLC0415 (its driver is optional)
 
     try:
         password = None if settings.password is None else settings.password.get_secret_value()
@@ -355,7 +354,7 @@ async def _try_heartbeat(ping: Awaitable[tuple[str, str]]) -> TryOutcome:
 
 
 async def _try_listen(address: Address) -> TryOutcome:
-    """Listen for a moment where the daemon is to listen. It may do so already."""
+    """Listen for a moment at the daemon's address, unless a running daemon already listens there."""
     try:
         loop = asyncio.get_running_loop()
         (await loop.create_server(asyncio.Protocol, address.host or None, address.port)).close()
@@ -368,7 +367,7 @@ async def _try_listen(address: Address) -> TryOutcome:
     return Exit.DONE, "is free", ""
 
 
-# What is printed
+# The output
 
 
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
@@ -388,7 +387,7 @@ def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, c
 
 
 def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
-    """Return what is not sent now, or will not be: a line for each silence that is not over, as of the wall clock."""
+    """Return a line for each silence of the file that is not over at a time."""
     lines = []
     for silence in settings.silences:
         begin, end = silence.window(at)
@@ -403,7 +402,7 @@ def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
 
 
 def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
-    """Print the plan for programs: tab-separated, seconds and per second; empty where nothing is watched."""
+    """Print the plan for programs: tab-separated seconds and rates; empty fields where nothing is watched."""
     put("account", "needed", "budget", "delay", "interval")
     for each in plans:
         figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
@@ -422,12 +421,12 @@ def roughly(figure: float) -> str:
 
 
 def exactly(figure: float) -> str:
-    """Return a figure to the thousandth, without needless noughts."""
+    """Return a figure with at most three decimals."""
     return f"{figure:.3f}".rstrip("0").rstrip(".")
 
 
 def print_trial(trial: CheckResult, *, console: Console) -> None:
-    """Print one trial for people."""
+    """Print the result of a trial for people."""
     sign, style = ("✓ ", "green") if trial.code is Exit.DONE else ("✕ ", "red")
     say(console, (sign, style), (trial.target, "bold"), f"  {trial.place}  {trial.words} ({trial.took_ms:.0f} ms)")
     if trial.hint:
@@ -435,7 +434,7 @@ def print_trial(trial: CheckResult, *, console: Console) -> None:
 
 
 def print_trial_rows(trials: Iterable[CheckResult]) -> None:
-    """Print trials for programs: a second table below that of the plan; what to do about failures goes to stderr."""
+    """Print the results of trials for programs: a second table below the plan; hints go to stderr."""
     put()
     put("target", "works", "ms", "answer")
     for trial in trials:

@@ -1,4 +1,4 @@
-"""`watcher copy-store`: moves a store into another database."""
+"""`watcher copy-store`: it copies a store into another database."""
 
 import asyncio
 import os
@@ -80,7 +80,7 @@ def _check_url(url: str, argument: str) -> str:
 
 
 def _find_password(config: Path | None) -> str | None:
-    """Return PostgreSQL's password of the file, if there is a file and it has one."""
+    """Return the password for PostgreSQL from the configuration file, `None` without a file or a password."""
     try:
         path = find_config(config, environ=os.environ)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""`watcher demo`: a simulated API, the real daemon, and a receiver that checks every signature, without a key."""
+"""`watcher demo`: it runs a simulated API, the real daemon, and a receiver that checks signatures, without a key."""
 
 import asyncio
 import json
@@ -30,18 +30,20 @@ from watcher.sinks.webhook import sign, signing_key
 from watcher.web.server import HttpServer
 
 FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
-"""With --forever one pipeline fails, and another works, every ten seconds: the dashboard has something to show."""
+"""The pipelines of `--forever` that start an execution every 10 s, by how many seconds long these executions fail."""
 
 TEAMS = dict.fromkeys(NAMES, "sales") | {"Support triage": "support", "Payment chaser": "billing"}
 SLOW = "Onboarding"
-"""Where executions may be overdue."""
+"""The pipeline with a limit for overdue executions."""
 
 SEEN_WITHIN_S = 3.0
-"""What ended so shortly before the end need not have been seen: that is no miss."""
+"""Executions that ended within this time before the demo's end do not count as missed."""
 
 LIFECYCLES_FIT_S = 25.0
+"""Time within which all executions of the short demo end."""
+
 REFUSED_SHARE = 0.08
-"""The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
+"""Share of deliveries whose first attempt the receiver answers with 500, to show the retry."""
 
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 
@@ -66,17 +68,15 @@ def demo(
 
 
 class DemoReceiver:
-    """A webhook endpoint as a user would write it: it checks the signature and takes each id once.
-
-    `statuses` are those reported last, by execution.
-    """
+    """A webhook endpoint as a user would write it: it checks the signature, and ignores an id that came before."""
 
     def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """Call `report` with every event that arrived for the first time."""
+        """Start without deliveries. `report` is called with each event that comes for the first time."""
         self.delivered: set[str] = set()
         self.refused: set[str] = set()
         self.unsigned_count = 0
         self.statuses: dict[str, str] = {}
+        """The last status of each execution."""
         self._report = report
         self._dice = random.Random(7)
 
@@ -101,9 +101,9 @@ class DemoReceiver:
 
 
 async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
-    """Run everything for about 30 s, or until `stop`.
+    """Run simulator, daemon and receiver for 30 s, with `forever` until `stop`.
 
-    People's lines go to stdout, or with `as_json` the daemon's own events and nothing else.
+    Lines for people go to stdout. With `as_json` stdout gets the daemon's events and nothing else.
     """
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     async with AsyncExitStack() as stack:
@@ -123,7 +123,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         stack.push_async_callback(server.close)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
         document = example_config(world, base_url=simulator.base_url, fails=fails)
-        # With a past only what ends from now on is news.
+        # A simulator with a past has thousands of old executions: none of them is to be sent.
         document["polling"] = {"first_sight": "baseline" if forever else "notify"}
         settings = _settings(document, sink_url=sink_url, folder=folder, tells_stdout=as_json)
         console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
@@ -150,7 +150,7 @@ def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_st
     document["polling"] |= {"min_interval": "250ms", "max_interval": "1s"}
     document |= {
         "sinks": {
-            # on a terminal people read the receiver's lines
+            # on a terminal the receiver prints the events
             "stdout": {"type": "stdout", "format": "json", "events": ["*" if tells_stdout else "watcher.test"]},
             "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},
         },
@@ -161,7 +161,7 @@ def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_st
 
 
 def summary(receiver: DemoReceiver, *, truth: Mapping[str, str]) -> str:
-    """Return the last line: what was reported, and how much of what is true was not."""
+    """Return the last line: counts of executions and deliveries, and of the ends in `truth` that were missed."""
     statuses = receiver.statuses
     ends = Counter(status for status in statuses.values() if status in TERMINAL_STATUSES)
     missed_count = sum(truth[id_] in TERMINAL_STATUSES and statuses.get(id_) != truth[id_] for id_ in truth)

@@ -1,4 +1,7 @@
-"""`watcher health`: whether the daemon on this machine is ready. Imports little: a container asks every few seconds."""
+"""`watcher health`: it asks the daemon on this machine whether it is ready.
+
+It imports little, because a container runs it every few seconds.
+"""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""The command that shows what happened in a pipeline over a span, as the daemon counted it."""
+"""`watcher history`: it shows counts, durations and errors of a pipeline over a span."""
 
 import json
 import sys
@@ -73,7 +73,7 @@ def _show(found: Answer, span: str) -> None:
 
 
 def _summary(found: Answer, span: str) -> str:
-    """Return how many succeeded, compared with the span before if the rate differs by more than chance explains."""
+    """Return the success rate in words, and the rate of the span before if the daemon reports a change."""
     total, before = found["total"], found.get("before")
     ended = sum(total["ended"].values())
     words = f"none ended in the last {span}" if total["known"] else "not watched"
@@ -89,7 +89,7 @@ def _summary(found: Answer, span: str) -> str:
 
 
 def _row(each: Answer, most: int) -> dict[str, Any]:
-    """Return a row for people. Its bar has the successes, then the failures; `most` ends are as wide as it may be."""
+    """Return the row of a period. Its bar shows successes, then failures; `most` ends fill the whole width."""
     ended, count = each["ended"], sum(each["ended"].values())
     bar = "█" * round(BAR_WIDTH * ended["success"] / most) + "✕" * ceil(BAR_WIDTH * ended["failed"] / most)
     return {

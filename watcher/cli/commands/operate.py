@@ -1,4 +1,4 @@
-"""The commands that ask a running daemon: how it all stands, what was recorded, what waits, and what to do about it."""
+"""The commands that ask a running daemon for lists and the status, and those that have it do something."""
 
 import getpass
 import json
@@ -37,10 +37,15 @@ ACK_FIELDS = ("acknowledged.by", "acknowledged.until", "acknowledged.at", "ackno
 PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "count", *ACK_FIELDS)
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
-NEEDS_SHOWN = 10
+NEEDS_COUNT = 10
+"""Needs that `status` shows."""
+
 EVERY_S = 1.0
+"""Interval of `--watch` and `--follow`."""
+
 ACK_COUNT = 200
 """Problems that the daemon acknowledges in one request, at most."""
+
 SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name, or a unique beginning of it.")]
 PipelineOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME", help="Any of these pipelines; an id or a beginning of one will do.")
@@ -110,9 +115,9 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     elif not unknown:
         lines.append(("✓ nothing needs you", "green"))
     parts: list[RenderableType] = [Text(make_printable(text, console=console), style) for text, style in lines if text]
-    parts.append(table(NEED_FIELDS, [*map(_need, needs[:NEEDS_SHOWN])], console=console))
-    if len(needs) > NEEDS_SHOWN:
-        parts.append(f"and {len(needs) - NEEDS_SHOWN:,} more: watcher problems")
+    parts.append(table(NEED_FIELDS, [*map(_need, needs[:NEEDS_COUNT])], console=console))
+    if len(needs) > NEEDS_COUNT:
+        parts.append(f"and {len(needs) - NEEDS_COUNT:,} more: watcher problems")
     for fields, items in (
         ((*PIPELINE_FIELDS, "unknownSince"), [*map(_pipeline, found["pipelines"])]),
         (SINK_FIELDS, found["sinks"]),
@@ -123,18 +128,18 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
 
 
 def _unknown(found: dict[str, Any]) -> str:
-    """Return of how many pipelines nobody knows how they are, and for how long; empty if there is none."""
+    """Return the number of pipelines whose state is unknown, and for how long; empty if there is none."""
     since = f" for {age(found['unknownSince'])}" if "unknownSince" in found else ""
     return f"? {found['unknown']:,} of {len(found['pipelines']):,} pipelines unknown{since}" if found["unknown"] else ""
 
 
 def _need(each: dict[str, Any]) -> dict[str, Any]:
-    """Add how many executions failed, where the title does not say how many it is about."""
+    """Add the number of failed executions to a need that is one problem: its title does not have it."""
     return {**each, "failed": each["count"] if len(each["problems"]) == 1 and each["count"] > 1 else None}
 
 
 def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
-    """Add to a pipeline what is concluded from the rest: its name, its oldest, and how many succeeded."""
+    """Add the columns of a pipeline that are computed: name, oldest open execution, and share of successes."""
     ends = each.get("ends", ())
     return {
         **each,
@@ -172,7 +177,7 @@ def events(
     labels, pipelines = [each.replace("=", ":", 1) for each in label or ()], _each_of(daemon, "pipeline", pipeline)
     if execution and len(execution) < 4:
         raise UsageError("--execution: write 4 characters of its id or more")
-    if execution and not (follow and len(execution) == 36):  # it may be about to start
+    if execution and not (follow and len(execution) == 36):  # with -f it may not have started
         page = daemon.ask("GET", "/executions", query=[("q", execution), ("limit", "200")])
         word = execution.partition("…")[0]  # as a page shortens an id
         execution = one_of(page["items"], word, kind="execution", listed_by="watcher events", same="id")["id"]
@@ -211,7 +216,7 @@ def _check_labels(daemon: DaemonClient, labels: Sequence[str]) -> None:
 
 
 def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bool) -> Iterator[dict[str, Any]]:
-    """Yield each event once: a page is whole before its cursor is used."""
+    """Yield events page by page, each once. With `follow` never end, and go on after the daemon was away."""
     position: Query = [("since", since)] if since else []
     after: str | None = None
     is_away = False
@@ -262,7 +267,7 @@ def problems(
 
 
 def _closes_when(problem: dict[str, Any]) -> str:
-    """Return what closes a problem, since when no execution has ended, and what to do; empty without the first."""
+    """Return the note of an open problem: what closes it, how long no execution has ended, and the remedy."""
     if "closesWhen" not in problem or "closedAt" in problem:
         return ""
     idle = f"; no execution has ended for {age(problem['lastEndedAt'])}" if "lastEndedAt" in problem else ""
@@ -321,7 +326,7 @@ def ack(
 
 
 def _check_can_ask(command: str, *, yes: bool) -> None:
-    """Raise `UsageError` where nobody can answer a question, and none is spared."""
+    """Raise `UsageError` if the command has to ask and there is no terminal."""
     if not yes and not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"{command} asks first, and this is no terminal; add --yes")
 
@@ -341,10 +346,11 @@ def silence(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Keep messages back for a while.
+    """Silence messages for a while.
 
-    They must match every option that is given, and one of the values of an option that is given twice. What opened a
-    problem that is still open afterwards is sent then. stdout is never silenced. Silences of the file end by the file.
+    They must match every option that is given, and one of the values of an option that is given twice. The opening of
+    a problem that is still open afterwards is sent then. stdout is never silenced. To end a silence of the file, edit
+    the file.
 
     Examples:
       watcher silence --label team=sales --for 2h --comment deploy

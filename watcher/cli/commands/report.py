@@ -1,4 +1,4 @@
-"""The command that prints how the pipelines did within a time, in the lines of the message that sinks get."""
+"""`watcher report`: it prints the report on all pipelines, in the lines of the message that sinks get."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`watcher simulate`: a fake Clerk Chat API to try things against."""
+"""`watcher simulate`: it serves a simulated Clerk Chat API."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ def simulate(
     if scenario not in SCENARIOS:
         raise UsageError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
     fails = parse_fails(fail or [], names=pipeline_names(pipelines))
-    # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
+    # Built before the event loop starts: it may take half a minute, and a signal ends the program at once.
     world = World(Clock())
     populate(world, pipelines_count=pipelines, odd_share=SCENARIOS[scenario].odd_share, fails=fails)
     simulator = Simulator(world, faults=SCENARIOS[scenario].faults, host=host, port=port)
@@ -71,7 +71,7 @@ def simulate(
         async with AsyncExitStack() as stack:
             try:
                 await stack.enter_async_context(simulator)
-            except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
+            except (OSError, UnicodeError) as error:  # `UnicodeError` for an invalid host name
                 kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
                 raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
             if write_config is not None:
@@ -86,7 +86,7 @@ def simulate(
 
 
 def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
-    """Return for how many seconds each named pipeline fails. Raises `UsageError`."""
+    """Return, by pipeline name, for how many seconds it fails, from options such as `NAME=5m`. Raises `UsageError`."""
     by_word = {name.lower(): name for name in names} | {pipeline_named(name, seed=SEED).id: name for name in names}
     fails: dict[str, float] = {}
     for option in options:
@@ -98,7 +98,7 @@ def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
 
 
 async def report(simulator: Simulator, *, stop: asyncio.Event, every_s: float = 10.0) -> None:
-    """Say every ten seconds, and at the end, what was served."""
+    """Print a summary of the requests every `every_s` seconds, and at the end."""
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), every_s)

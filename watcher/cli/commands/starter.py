@@ -1,4 +1,4 @@
-"""What a configuration begins with: a starter file, a signing secret, and the JSON Schema."""
+"""`watcher init` and `watcher schema`: a starter file, a signing secret, and the JSON Schema of the configuration."""
 
 import base64
 import json
@@ -64,14 +64,14 @@ def schema() -> None:
 
 
 def config_schema() -> Json:
-    """Return the schema of a file before its variables are filled in."""
+    """Return the JSON Schema of a configuration file, whose values may hold variables."""
     schema = Settings.model_json_schema()
     schema |= {"title": "clerk-watcher", "description": "The configuration file of clerk-watcher."}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_with_variables(schema)}
 
 
 def _with_variables(node: Any, of: str = "") -> Any:
-    """Let `${NAME}` stand where a number, one of a few words or an id is wanted: a schema that is `of` this key."""
+    """Return a schema that also takes `${NAME}` for a number, an enum value or an id; `of` is the key above `node`."""
     if isinstance(node, list):
         return [_with_variables(each) for each in node]
     if not isinstance(node, dict) or of in {*_NOTES, "propertyNames"}:
@@ -80,7 +80,7 @@ def _with_variables(node: Any, of: str = "") -> Any:
         return {name: _with_variables(each) for name, each in node.items()}
     kept = {key: _with_variables(value, key) for key, value in node.items()}
     if "$ref" in kept:
-        kept.pop("default", None)  # of a whole block: written in seconds, and each of its keys has its own
+        kept.pop("default", None)  # the default of a block is written in seconds; each of its keys has its own default
     if not ({"enum", "format"} & node.keys() or node.get("type") in {"integer", "number", "boolean"}):
         return kept
     notes = {key: kept.pop(key) for key in _NOTES if key in kept}

@@ -1,4 +1,4 @@
-"""`watcher wait`: one execution, until it has ended; how it ended is the exit code."""
+"""`watcher wait`: it follows one execution until its end, and exits with a code for the status."""
 
 import os
 import sys
@@ -60,7 +60,7 @@ def wait(
     watch = WatchSettings.model_validate({"pipeline": pipeline, "executions": [execution], "account": name})
     settings, polling = settings.model_copy(update={"watch": (watch,)}), settings.polling
     progress = Progress(pipeline, execution, lost_after=polling.lost_after)
-    configure_logs(level="critical", format_="auto")  # what the log of a daemon would say, is shown in its own way
+    configure_logs(level="critical", format_="auto")  # the display shows the failures that a daemon would log
     with _view(as_json=as_json) as view:
         ending = run_interruptible(
             lambda stop: wait_for(
@@ -87,10 +87,10 @@ def parse_id(text: str, *, of: str) -> str:
 
 
 def find_account(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> tuple[Settings, str]:
-    """Return settings with one account, and where its key stands, for people.
+    """Return settings with one account, and the place of its key for a message.
 
-    It is that of the file, if there is a file with any, else one for the key of the environment. Raises `UsageError`
-    and `ConfigError`.
+    The account is the one of the file, or one with the key of the environment if no file has an account. Raises
+    `UsageError` and `ConfigError`.
     """
     settings, file = Settings(), None
     with suppress(ConfigError):
@@ -124,7 +124,7 @@ def _from_environment(environ: Mapping[str, str]) -> AccountSettings:
 
 @contextmanager
 def _view(*, as_json: bool) -> Iterator[View]:
-    """Choose how to show it: a live display needs a terminal that can do it."""
+    """Yield a live view on a terminal that can move its cursor, else a view of lines."""
     console = console_on(sys.stdout)
     can_redraw = sys.stdout.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
     if as_json or not can_redraw:
