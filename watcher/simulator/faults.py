@@ -1,4 +1,4 @@
-"""What can go wrong with an answer, when it does (by chance, or in a window of time), and how it looks on the wire."""
+"""The faults of simulated answers: their kinds, when they happen (by chance or in a time window), and their bytes."""
 
 import asyncio
 import math
@@ -23,7 +23,7 @@ _STRANGER = (
 
 
 class Fault(StrEnum):
-    """One way to misbehave: `misbehave` shows how each looks."""
+    """A kind of fault. `misbehave` sends each of them."""
 
     RATE_LIMITED = "rate_limited"
     RATE_LIMITED_SECONDS = "rate_limited_seconds"
@@ -58,9 +58,9 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time, in seconds of the world, in which answers have the same fault.
+    """A time window in which all answers, or those about `execution`, have one fault.
 
-    All of them, or those about `execution`.
+    Times are seconds since the world began.
     """
 
     fault: Fault
@@ -71,7 +71,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How to misbehave. `odds` are probabilities per answer and add up to at most 1; windows go before them."""
+    """The faults of a simulator. `odds` are probabilities per answer, in sum at most 1; windows come before them."""
 
     odds: Mapping[Fault, float] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
@@ -80,14 +80,14 @@ class Faults:
 
 
 class Dice:
-    """Decides, answer by answer, what goes wrong; the same seed decides the same."""
+    """The choice of a fault for each answer. Equal seeds choose equal faults."""
 
     def __init__(self, faults: Faults, *, seed: int) -> None:
         self.faults = faults
         self._random = Random(f"{seed}/dice")
 
     def throw(self, now_s: float, *, execution: str | None) -> Fault | None:
-        """Return what goes wrong with an answer at `now_s`, if anything does."""
+        """Return the fault of an answer at `now_s`, `None` for a right answer."""
         for window in self.faults.windows:
             if window.execution in {None, execution} and window.from_s <= now_s < window.until_s:
                 return window.fault
@@ -100,16 +100,16 @@ class Dice:
 
 
 def refusal(code: int, *, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return an error as a JSON API would put it."""
+    """Return an error answer with a JSON body."""
     return web.json_response({"statusCode": code, "message": "refused"}, status=code, headers=headers)
 
 
 async def misbehave(
     fault: Fault, request: web.BaseRequest, right: web.Response, *, faults: Faults, now: datetime
 ) -> web.StreamResponse:
-    """Answer with a fault where `right` would be right.
+    """Return an answer with a fault, made from the `right` answer.
 
-    What was sent by the time this returns is all there will be of a broken answer.
+    A broken answer is already sent as far as it goes.
     """
     if fault in _REFUSALS:
         return refusal(_REFUSALS[fault])

@@ -1,6 +1,6 @@
-"""The answers of the API, field by field as its reference page shows them. Knows no network.
+"""The answers of the simulated API, with all fields of the API's reference page.
 
-Whatever a customer said, typed or is stands behind a `PRIVATE-…` mark, so that a test can search for it anywhere.
+Private data of customers begins with `PRIVATE-`, so that tests can search for it everywhere.
 """
 
 import json
@@ -15,38 +15,38 @@ PRIVATE = "PRIVATE-"
 
 PAGE_LIMIT = 50
 BODY_BYTES = 3000
-"""About what a real answer weighs."""
+"""Size of an answer, about that of a real one."""
 
 JsonObject = dict[str, object]
 
 
 def encode(document: object) -> bytes:
-    """Return JSON as the API would send it."""
+    """Return the body of a document in JSON."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
-    """Return the answer to "get a pipeline execution", as large as a real one."""
+    """Return the answer to "get a pipeline execution", in a realistic size."""
     pipeline, words = execution.pipeline, f"{PRIVATE}conversation-{execution.id} said so. "
     nodes = _started_nodes(execution, now_s)
-    said = {"role": "contact", "text": words}
+    message = {"role": "contact", "text": words}
     document: JsonObject = {
         **_common_fields(execution, world=world, now_s=now_s),
         "pipelineId": pipeline.id,
         "pipelineName": pipeline.name,
         "pipelineVersionNumber": pipeline.version_number,
-        "conversationHistory": {"messages": [said]},
+        "conversationHistory": {"messages": [message]},
         "contactDetails": {"name": f"{PRIVATE}contact-{execution.id}", "phone": f"{PRIVATE}contact-phone"},
         "environment": {"CRM_TOKEN": f"{PRIVATE}environment-{execution.id}"},
         "nodesExecuted": [_node(node, execution=execution, world=world, now_s=now_s) for node in nodes],
         "pipelineMessages": [_message(node, execution=execution, world=world) for node in nodes],
     }
-    said["text"] = words.ljust(len(words) + BODY_BYTES - len(encode(document)), "-")
+    message["text"] = words.ljust(len(words) + BODY_BYTES - len(encode(document)), "-")
     return _apply_oddities(document, execution=execution)
 
 
 def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
-    """Return an execution as a list shows it."""
+    """Return the row of an execution in a list."""
     started_s, finished_s = execution.started_s(now_s), execution.finished_s(now_s)
     run_time_s = None if started_s is None else (now_s if finished_s is None else finished_s) - started_s
     run_time_ms = None if run_time_s is None else round(run_time_s * 1000)
@@ -57,7 +57,7 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
 def listing(
     pipeline: str, *, number: int, limit: int, world: World, base_url: str
 ) -> tuple[JsonObject, Mapping[str, str]]:
-    """Return one page of a pipeline's executions, from number 1, and the statuses it tells by execution."""
+    """Return a page of a pipeline's list, and the statuses on it by execution. The first page has number 1."""
     executions = world.list_executions(pipeline)
     now_s = world.now_s()
     shown = executions[(number - 1) * limit : number * limit]

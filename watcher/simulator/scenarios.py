@@ -1,4 +1,4 @@
-"""Named scenarios, how a world is filled from a seed with people's agents and their executions, and what watches it."""
+"""Scenarios of faults, and the functions that fill a world from a seed and write a configuration for it."""
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,10 +13,10 @@ from watcher.simulator.world import BRISK, REAL, Kind, SimExecution, SimPipeline
 NAMES = ("Sales agent", "Onboarding", "Support triage", "Appointment reminder", "Payment chaser")
 UNKNOWN_STATUS = "transferring"
 RATE_LIMIT = "50/s"
-"""What the example configuration allows itself: the simulator sets no limit."""
+"""The rate limit in the example configuration: the simulator itself has none."""
 
 SEED = 7
-"""The same one gives the same executions and ids."""
+"""The default seed. Equal seeds give equal executions and ids."""
 
 NULLABLE_FIELDS = frozenset({"error", "triggeredBy", "triggeredByEntityId", "conversationId", "startedAt"})
 OPTIONAL_FIELDS = frozenset(
@@ -28,7 +28,7 @@ OPTIONAL_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How the API behaves, in words for the help too, and which share of the executions is odd."""
+    """A behaviour of the API: its faults, and the share of odd executions. `words` describe it in the help."""
 
     words: str
     faults: Faults = field(default_factory=Faults)
@@ -58,7 +58,7 @@ HARSH = Faults(
     },
     windows=(Window(Fault.UNAUTHORIZED, 60, 75), Window(Fault.UNAVAILABLE, 150, 170)),
 )
-"""About a quarter of all answers is useless, and the key is refused for a while."""
+"""Faults that make about a quarter of all answers useless, and refuse the key for a while."""
 
 _FLAKY = dict.fromkeys((Fault.SERVER_ERROR, Fault.BAD_GATEWAY, Fault.RATE_LIMITED_SECONDS, Fault.RESET), 0.05) | (
     dict.fromkeys((Fault.HTML, Fault.TRUNCATED, Fault.WRONG_EXECUTION), 0.04)
@@ -78,17 +78,17 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 FAIL_EVERY_S = 10.0
 FAIL_FOR_S = 3600.0
-"""In a pipeline that is to fail an execution begins so often, for so long."""
+"""Interval of the executions in a pipeline that is to fail, and the time in which they begin."""
 
 _FAIL_INDEX, _PAST_INDEX = 1_000_000, 100_000_000
-"""Of the first of these executions: an id follows from the index, and no world has so many others."""
+"""Index of the first of these executions, above all other indexes: the index decides the id."""
 
 PAST_EVERY_S, PAST_FOR_S = 1800.0, 7 * 86_400.0
-"""An execution of the past began so often in each pipeline, for so long."""
+"""Interval of the executions of the past in each pipeline, and the length of the past."""
 
 WORSE = "Appointment reminder"
 WORSE_FOR_S = 12 * 3600.0
-"""Of its executions of the last 12 hours a quarter failed, of all others one in fifty."""
+"""The pipeline in which a quarter of the executions failed in the last 12 h; elsewhere one in fifty failed."""
 
 
 def populate(
@@ -102,11 +102,11 @@ def populate(
     fails: Mapping[str, float] | None = None,
     has_past: bool = False,
 ) -> None:
-    """Fill the world with pipelines of `executions_count` executions each; all begin within 40 s.
+    """Fill the world with pipelines of `executions_count` executions each, which begin within 40 s.
 
-    With `fit_s` they begin and end within that many seconds of the world, at the world's normal speed. `fails` names
-    pipelines that get other executions: those that begin within so many seconds fail, later ones succeed. A world that
-    `has_past` has executions of a week that had ended before it began, too.
+    With `fit_s` all executions begin and end within that many seconds. A pipeline in `fails` gets other executions:
+    they fail if they begin within that many seconds, and succeed afterwards. With `has_past` each pipeline also has
+    executions that ended in the week before the world began.
     """
     rng = Random(f"{seed}/oddities")
     for nth, name in enumerate(pipeline_names(pipelines_count)):
@@ -126,13 +126,13 @@ def populate(
 
 
 def pipeline_names(count: int) -> list[str]:
-    """Return the names of so many pipelines; they are numbered when they run out."""
+    """Return `count` names of pipelines; names that repeat get a number."""
     numbered = (f"{name} {nth}" for nth in itertools.count(2) for name in NAMES)
     return [*itertools.islice(itertools.chain(NAMES, numbered), count)]
 
 
 def pipeline_named(name: str, *, seed: int = 0) -> SimPipeline:
-    """Return a pipeline whose ids follow from the seed and its name."""
+    """Return the pipeline of this name; its ids are computed from seed and name."""
     rng = Random(f"{seed}/{name}")
     return SimPipeline(id=seeded_uuid(rng), name=name, version_id=seeded_uuid(rng), version_number=rng.randint(1, 9))
 
@@ -155,7 +155,7 @@ def _cast_failing(world: World, *, pipeline: SimPipeline, seed: int, nth: int, f
 
 
 def _odd(execution: SimExecution, *, last_open: Mapping[str, Any] | None = None, **changes: Any) -> SimExecution:
-    """Return an execution with another life; `last_open` changes its last open stay."""
+    """Return an execution with a changed lifecycle; `last_open` changes its last open phase."""
     lifecycle = replace(execution.lifecycle, **changes)
     if last_open:
         *phases, before, end = lifecycle.phases
@@ -172,11 +172,11 @@ _ODD: Sequence[Callable[[SimExecution], SimExecution]] = (
     lambda execution: _odd(execution, nulls=NULLABLE_FIELDS),
     lambda execution: _odd(execution, absent=OPTIONAL_FIELDS),
 )
-"""What the documentation does not promise and may happen to an execution."""
+"""Oddities of an execution that the documentation of the API does not exclude."""
 
 
 def example_config(world: World, *, base_url: str, fails: Collection[str] = ()) -> dict[str, Any]:
-    """Return a configuration that watches every pipeline whole, with a rule for those that are to fail."""
+    """Return a configuration that watches all pipelines, with a rule for those that are to fail."""
     account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": RATE_LIMIT}
     watches: list[dict[str, object]] = []
     for pipeline in world.pipelines.values():

@@ -1,4 +1,4 @@
-"""The fake Clerk Chat API on a real socket: routes, keys, faults, and the request log of it all."""
+"""The HTTP server of the simulated Clerk Chat API, with keys, faults and a log of all requests."""
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -13,33 +13,33 @@ from watcher.simulator.world import World
 
 SIM_KEY = "sim-key"
 KEPT_COUNT = 100_000
-"""Older requests are forgotten, so that a simulator can run for days; their counts stay."""
+"""Requests in the log, at most, so that a simulator can run for days. Older ones are only counted."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(slots=True)
 class LoggedRequest:
-    """One request. `at` is when it came, in monotonic seconds.
-
-    `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while there is
-    no answer, and for ever after a reset. `answered` is the status a client could read from the answer, `rows` the
-    statuses it could read from a page, by execution.
-    """
+    """A request in the log."""
 
     at: float
+    """Time of the request, in monotonic seconds."""
     key: int | None
+    """Index of the API key among the valid keys, `None` for an invalid key."""
     endpoint: str
     pipeline: str | None = None
     execution: str | None = None
     code: int | None = None
+    """Status code of the answer, `None` without an answer."""
     fault: Fault | None = None
     answered: str | None = None
+    """The execution's status in a readable answer."""
     rows: Mapping[str, str] | None = None
+    """The statuses on a readable page, by execution."""
 
 
 class RequestLog:
-    """Every request, in the order they came. Holds no secret; keys are numbered."""
+    """The log of all requests, in their order. It holds no API key."""
 
     def __init__(self, *, kept_count: int = KEPT_COUNT) -> None:
         self.entries: deque[LoggedRequest] = deque(maxlen=kept_count)
@@ -47,12 +47,12 @@ class RequestLog:
         self._troubles: Counter[str] = Counter()
 
     def open(self, entry: LoggedRequest) -> None:
-        """Write down a request that came; what becomes of it is filled in later."""
+        """Add a request; its answer is filled in later."""
         self.entries.append(entry)
         self.served_count += 1
 
     def close(self, entry: LoggedRequest) -> None:
-        """Count a request by how it was answered."""
+        """Count a request by its answer."""
         code = entry.code or 0
         if code >= 300:
             self._troubles["5xx" if code >= 500 else str(code)] += 1
@@ -66,7 +66,7 @@ class RequestLog:
 
 
 class Simulator:
-    """Serves a world while it is entered; `dice.faults` may be set at any time."""
+    """The server of a world, as a context manager. `dice.faults` may be changed at any time."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Simulator:
         self._address = (host, port)
 
     async def __aenter__(self) -> Self:
-        """Listen. Raises `OSError` if the port is taken."""
+        """Start to listen. Raises `OSError` if the port is in use."""
         server = web.Server(self._serve, handler_cancellation=True, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -95,7 +95,7 @@ class Simulator:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop; whoever waits for an answer gets none."""
+        """Stop the server; open requests get no answer."""
         await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -127,7 +127,7 @@ class Simulator:
         return await misbehave(entry.fault, request, right, faults=self.dice.faults, now=self.world.clock.now())
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> web.Response:
-        """Return what the API says when nothing goes wrong, and note the statuses that it tells."""
+        """Return the right answer, and record in the log which statuses it shows."""
         if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:
             query = request.query
             try:

@@ -1,6 +1,6 @@
-"""The world that is asked about: pipelines, executions, and what happens to each when, made from a seed. Knows no HTTP.
+"""The simulated world: pipelines and executions with their lifecycles, made from a seed.
 
-Times are seconds: of a lifecycle from its own beginning, of the world since it began, on the clock it is given.
+Times of a lifecycle are seconds since its own beginning, times of a world are seconds since the world began.
 """
 
 import math
@@ -17,7 +17,7 @@ from watcher.runtime.clock import Clock
 
 
 class Kind(StrEnum):
-    """What sort of life an execution has."""
+    """A kind of lifecycle."""
 
     QUICK = "quick"
     PAUSES = "pauses"
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusPhase:
-    """A time in one status. `ends` gives the execution a `finishedAt` although the status does not say it has ended."""
+    """A phase in one status. `ends` gives the execution a `finishedAt` in a status that is not final."""
 
     status: str
     begins_s: float
@@ -35,13 +35,13 @@ class StatusPhase:
 
     @property
     def has_ended(self) -> bool:
-        """Whether `finishedAt` is answered in it."""
+        """Return whether the execution has a `finishedAt` in this phase."""
         return self.ends or self.status in TERMINAL_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node the execution runs. `goal` is named on every node, as the documentation does; only goal nodes reach it."""
+    """A node that an execution runs. Every node names a `goal`, as in the documentation; only goal nodes reach it."""
 
     id: str
     number: str
@@ -56,7 +56,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """All that is true of one execution. `nulls` are fields answered as null, `absent` those left out."""
+    """The lifecycle of one execution. In answers the fields in `nulls` are null, those in `absent` are left out."""
 
     execution: str
     phases: tuple[StatusPhase, ...]
@@ -69,15 +69,15 @@ class Lifecycle:
     absent: frozenset[str] = frozenset()
 
     def phase_at(self, t: float) -> StatusPhase:
-        """Return where the execution stands at `t`; before its beginning, its first stay."""
+        """Return the phase at `t` seconds; before the beginning the first phase."""
         return next((phase for phase in reversed(self.phases) if phase.begins_s <= t), self.phases[0])
 
     def length_s(self) -> float:
-        """Return when the last stay begins."""
+        """Return the beginning of the last phase."""
         return self.phases[-1].begins_s
 
     def stretched(self, factor: float) -> "Lifecycle":
-        """Return the same lifecycle, `factor` times as slow."""
+        """Return the lifecycle with all times multiplied by `factor`."""
         phases = tuple(replace(phase, begins_s=phase.begins_s * factor) for phase in self.phases)
         nodes = tuple(
             replace(node, begins_s=node.begins_s * factor, ends_s=node.ends_s * factor) for node in self.nodes
@@ -86,7 +86,7 @@ class Lifecycle:
 
 
 _DECK = tuple(map(Kind, ("quick", "pauses", "long", "quick", "failing", "pauses", "long", "quick")))
-"""One in eight fails, so a small world has its share of failures whatever the seed."""
+"""The kinds of successive executions: one in eight fails, so a small world has failures with any seed."""
 
 _GOALS = {
     "Book appointment": "Booked appointment",
@@ -110,7 +110,7 @@ SecondsRange = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Between how many seconds and how many a stay takes."""
+    """Shortest and longest duration of phases."""
 
     new_s: SecondsRange
     running_s: Mapping[Kind, SecondsRange]
@@ -122,18 +122,18 @@ REAL = Pace(
     running_s={Kind.QUICK: (2, 20), Kind.PAUSES: (5, 40), Kind.FAILING: (3, 60), Kind.LONG: (300, 2400)},
     paused_s={Kind.PAUSES: (20, 600), Kind.LONG: (600, 5400)},
 )
-"""Seconds to hours, as agents live."""
+"""The pace of real agents: seconds to hours."""
 
 BRISK = Pace(
     new_s=(0.5, 2.5),
     running_s=dict.fromkeys(Kind, (1.5, 5.0)),
     paused_s=dict.fromkeys(Kind, (1.5, 4.0)),
 )
-"""Everything within half a minute, for people who watch."""
+"""A fast pace for demonstrations: all within half a minute."""
 
 
 def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pace = REAL) -> Lifecycle:
-    """Make the lifecycle of the `index`-th execution of a seed, always the same one."""
+    """Return the lifecycle number `index` of a seed. Equal arguments give equal lifecycles."""
     rng = Random(f"{seed}/{index}")
     kind = kind or _DECK[index % len(_DECK)]
     execution = seeded_uuid(rng)
@@ -151,7 +151,7 @@ def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pac
 
 
 def seeded_uuid(rng: Random) -> str:
-    """Draw a version 4 UUID."""
+    """Return a random UUID, version 4."""
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
@@ -197,7 +197,7 @@ def _node(number: int, *, span: SecondsRange, rng: Random) -> Node:
 
 @dataclass(frozen=True, slots=True)
 class SimPipeline:
-    """A pipeline with the version that runs."""
+    """A pipeline and its running version."""
 
     id: str
     name: str
@@ -207,7 +207,7 @@ class SimPipeline:
 
 @dataclass(frozen=True, slots=True)
 class SimExecution:
-    """A lifecycle that takes place in a pipeline. The API shows it from `visible_s` until `deleted_s`."""
+    """A lifecycle in a pipeline. The API knows it from `visible_s` to `deleted_s`."""
 
     pipeline: SimPipeline
     lifecycle: Lifecycle
@@ -221,26 +221,26 @@ class SimExecution:
         return self.lifecycle.execution
 
     def is_visible(self, now_s: float) -> bool:
-        """Say whether the API knows it."""
+        """Return whether the API knows the execution."""
         return self.visible_s <= now_s < self.deleted_s
 
     def phase_at(self, now_s: float) -> StatusPhase:
-        """Return where it stands."""
+        """Return its phase at a time."""
         return self.lifecycle.phase_at(now_s - self.begins_s)
 
     def started_s(self, now_s: float) -> float | None:
-        """Return when it left `new`, if it has."""
+        """Return the time when it left `new`, `None` before that."""
         begun = (self.begins_s + phase.begins_s for phase in self.lifecycle.phases if phase.status != Status.NEW)
         return next((begins_s for begins_s in begun if begins_s <= now_s), None)
 
     def finished_s(self, now_s: float) -> float | None:
-        """Return when it ended, if it has."""
+        """Return the time of its end, `None` before that."""
         phase = self.phase_at(now_s)
         return self.begins_s + phase.begins_s if phase.has_ended else None
 
 
 class World:
-    """All pipelines and executions."""
+    """All pipelines and executions, on one clock."""
 
     def __init__(self, clock: Clock, *, newest_first: bool = True) -> None:
         self.clock = clock
@@ -249,7 +249,7 @@ class World:
         self._origin = clock.monotonic()
         self.pipelines: dict[str, SimPipeline] = {}
         self._ids: dict[str, list[tuple[float, str]]] = {}
-        """Those of a pipeline's executions, in the order they begin."""
+        """The beginnings and ids of each pipeline's executions, in the order of the beginnings."""
         self._executions: dict[str, SimExecution] = {}
 
     def now_s(self) -> float:
@@ -257,7 +257,7 @@ class World:
         return self.clock.monotonic() - self._origin
 
     def add(self, lifecycle: Lifecycle, *, pipeline: SimPipeline, begins_s: float = 0.0) -> SimExecution:
-        """Let a lifecycle take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
+        """Add an execution with this lifecycle, which may have begun already. Raises `ValueError` if its id exists."""
         if lifecycle.execution in self._executions:
             raise ValueError(f"execution {lifecycle.execution} exists already")
         execution = SimExecution(pipeline, lifecycle, begins_s, visible_s=begins_s)
@@ -267,16 +267,16 @@ class World:
         return execution
 
     def replace(self, execution: SimExecution) -> None:
-        """Let an execution have another life than was planned, of which nothing was answered yet."""
+        """Replace an execution that no answer has shown yet."""
         self._executions[execution.id] = execution
 
     def find(self, execution: str, *, pipeline: str | None = None) -> SimExecution | None:
-        """Return an execution of that pipeline, whether the API shows it or not."""
+        """Return an execution, visible or not; `None` if it does not exist in the pipeline."""
         found = self._executions.get(execution)
         return found if found and pipeline in {None, found.pipeline.id} else None
 
     def list_executions(self, pipeline: str) -> list[SimExecution]:
-        """Return what the API shows of a pipeline now, in the order of its lists."""
+        """Return the executions of a pipeline that the API knows now, in the order of its lists."""
         now_s = self.now_s()
         ids = self._ids[pipeline]
         ordered = reversed(ids) if self._newest_first else ids
@@ -284,5 +284,5 @@ class World:
         return [execution for execution in executions if execution.is_visible(now_s)]
 
     def executions(self) -> Iterator[SimExecution]:
-        """Go through all executions: past, present and to come."""
+        """Return all executions: past, present and future ones."""
         return iter(self._executions.values())

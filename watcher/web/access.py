@@ -1,4 +1,4 @@
-"""Who may ask what: by the token or a session, under our own names, from our own pages."""
+"""The access rules: which requests need a token or a session, and which names and origins are allowed."""
 
 import hashlib
 import hmac
@@ -20,7 +20,7 @@ from watcher.web.api import RefusedError
 from watcher.web.routes import CALLER, Caller, refusal
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""A platform asks these under any name, and has no token."""
+"""Paths that need no token and no allowed name: a container platform asks them."""
 
 LOGIN, LOGOUT = "/login", "/logout"
 STATIC = "/static/"
@@ -33,26 +33,25 @@ READING = frozenset({"GET", "HEAD"})
 FORBIDDEN = HTTPStatus.FORBIDDEN
 
 PACE_S = 1.0
-"""Shortest time between two wrong tokens of one address that are answered with more than 429."""
+"""A second wrong token of one address within this time is answered with 429."""
 
 ADDRESSES_COUNT = 1000
-"""Addresses of wrong tokens that are remembered: the latest."""
+"""Addresses with wrong tokens that are remembered, the latest ones."""
 
 
 class WrongTokens:
-    """The pace of wrong tokens from each address. It never delays a right one, which others may send from there."""
+    """The limit on wrong tokens of each address. It never refuses a right token of the same address."""
 
     def __init__(self, clock: Clock) -> None:
-        """Know of no wrong token yet."""
         self._clock = clock
         self._next_at: dict[str, Monotonic] = {}
 
     def note(self, request: web.Request) -> bool:
-        """Note that a request has shown a wrong token; return whether its address showed another one just before."""
+        """Record a request with a wrong token; return whether its address sent another one within `PACE_S`."""
         now, address = self._clock.monotonic(), request.remote or ""
         if now < self._next_at.get(address, EARLIEST):
             return True
-        self._next_at.pop(address, None)  # its new place is the last
+        self._next_at.pop(address, None)  # it moves to the end, after older ones
         if len(self._next_at) >= ADDRESSES_COUNT:
             del self._next_at[next(iter(self._next_at))]
         self._next_at[address] = Monotonic(now + PACE_S)
@@ -63,9 +62,9 @@ WRONG_TOKENS = web.RequestKey("wrong_tokens", WrongTokens)
 
 
 def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Middleware:
-    """Return the middleware that refuses requests or notes their caller. `settings` are the current ones.
+    """Return the middleware that refuses a request, or sets its caller.
 
-    The server is bound at `listen`.
+    `settings` returns the present settings; the server is bound to the address `listen`.
     """
     bound, wrong_tokens = parse_address(listen).host.lower(), WrongTokens(clock)
 
@@ -83,47 +82,47 @@ def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Mi
 
 
 def tokens_of(settings: Settings) -> Mapping[str, bool]:
-    """Return the tokens there are, each with whether it may act."""
+    """Return the configured tokens, each with whether it may act."""
     given = ((settings.http.token, True), (settings.http.read_token, False))
     return {token.get_secret_value(): may_act for token, may_act in given if token}
 
 
 def right_token(given: str, tokens: Iterable[str]) -> str | None:
-    """Return the token that was given, `None` if it is wrong."""
+    """Return the configured token that equals `given`, `None` if there is none."""
     return next((token for token in tokens if same_secret(given, token)), None)
 
 
 def new_session(token: str, *, now: datetime) -> str:
-    """Return the cookie of who has shown the token: until when it holds, signed with the token."""
+    """Return a session cookie: the end of its validity, signed with the token."""
     until = f"{int(now.timestamp()) + SESSION_S}"
     return f"{until}.{_signature(token, until)}"
 
 
 def is_session(cookie: str, token: str, *, now: datetime) -> bool:
-    """Return whether a cookie was made with this token, not too long ago."""
+    """Return whether a session cookie was signed with this token, and is still valid."""
     until, _, signature = cookie.partition(".")
     return same_secret(signature, _signature(token, until)) and int(until) > now.timestamp()
 
 
 def same_secret(given: str, right: str) -> bool:
-    """Compare in a time that says nothing of the secret."""
+    """Compare two secrets in a time that does not depend on them."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
 
 
 def local_path(text: str) -> str:
-    """Return a path of ours to go on to, the first page instead of anything else: nobody is led elsewhere."""
+    """Return a local path for a redirect; anything that could lead to another site becomes `/`."""
     return text if text.startswith("/") and text.isprintable() and text[1:2] not in {"/", "\\"} else "/"
 
 
 def _caller(request: web.Request, settings: Settings, *, bound: str, now: datetime) -> Caller:
-    """Return who sends a request. Raises `RefusedError` for who may not send it."""
+    """Return the caller of a request. Raises `RefusedError` if the request is not allowed."""
     tokens, is_write = tokens_of(settings), request.method not in READING
     if not tokens and not is_loopback(bound):
         raise RefusedError(FORBIDDEN, "beyond this machine pages and API need a token: set http.token")
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     bearer = given.strip() if scheme.lower() == "bearer" else ""
     token, by = right_token(bearer, tokens), "bearer"
-    if token is None:  # the request may come from a browser that a page of another site leads here
+    if token is None:  # a page of another site may have caused the request in a browser
         cookie = request.cookies.get(COOKIE, "")
         token, by = next((each for each in tokens if is_session(cookie, each, now=now)), None), "session"
         is_open = not tokens or request.path in {LOGIN, LOGOUT} or request.path.startswith(STATIC)
@@ -150,7 +149,7 @@ def _unauthorized(text: str) -> RefusedError:
 
 
 def _refuse(request: web.Request, error: RefusedError) -> web.Response:
-    """Answer why not, as the API does or in a line; a person with a browser is led to where the token is asked for."""
+    """Return the response to a refused request: problem+json, plain text, or for a browser a redirect to the login."""
     is_browser = request.method in READING and "text/html" in request.headers.get("Accept", "")
     if error.status is HTTPStatus.UNAUTHORIZED and is_browser:
         return web.Response(status=303, headers={"Location": f"{LOGIN}?next={quote(request.path_qs)}"})
@@ -160,9 +159,9 @@ def _refuse(request: web.Request, error: RefusedError) -> web.Response:
 
 
 def _check_names(request: web.Request, settings: Settings, *, bound: str) -> None:
-    """Refuse a request for another name than ours (DNS rebinding), or from a page of another site.
+    """Raise `RefusedError` for a `Host` that is not ours (DNS rebinding), or for the `Origin` of another site.
 
-    Ports of names do not matter: a container's or a proxy's may be another one, and no name leads to us by its port.
+    Ports are ignored: a container or a proxy may use another port, and an attacker's name differs in more than that.
     """
     host, public = request.headers.get("Host", "").lower(), (settings.http.public_url or "").lower()
     address = request.get_extra_info("sockname", ("",))[0]
@@ -183,7 +182,7 @@ def _without_port(host: str) -> str:
 
 
 def _check_source(request: web.Request, *, has_session: bool) -> None:
-    """Refuse a write that a page of another site could send; its `Origin`, if there is one, is known to be ours."""
+    """Raise `RefusedError` for a write that a page of another site may have sent. Its `Origin` was checked before."""
     site = request.headers.get("Sec-Fetch-Site")
     if site not in {None, "same-origin", "none"}:
         raise RefusedError(FORBIDDEN, "the request comes from a page of another site; act on a page of this watcher")

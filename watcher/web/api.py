@@ -1,7 +1,7 @@
 """The handlers of the API.
 
-A handler takes the console, what the path names, and what was asked; it returns a model of `models`, or raises
-`RefusedError`. The routes in `routes` lead to the handlers, and the pages call the same.
+A handler takes the console, the values in the path, and the query or body; it returns a model of `models`, or raises
+`RefusedError`. `routes` has the path of each handler, and the pages call the same handlers.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
 
 class RefusedError(Exception):
-    """Why a request is not carried out: the status, and what would be right."""
+    """The refusal of a request: the status code, and in words what would be right."""
 
     def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
         super().__init__(detail)
@@ -41,16 +41,16 @@ def _unknown(what: str) -> RefusedError:
     return RefusedError(HTTPStatus.NOT_FOUND, what)
 
 
-# What is read
+# Handlers that read
 
 
 async def status(console: Console) -> models.StatusView:
-    """Return the first view, which is made once a second whoever asks."""
+    """Return the overview, which is made at most once a second."""
     return await console.status.get()
 
 
 async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.ProblemView]:
-    """Return problems: the last opened first."""
+    """Return problems, the last opened first."""
     rows, last = await console.store.problems(
         is_open={"open": True, "closed": False, "all": None}[asked.state],
         kinds=asked.kind,
@@ -64,7 +64,7 @@ async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[
 
 
 async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.ProblemView]:
-    await console.status.get()  # it knows what pipelines are called
+    await console.status.get()  # it sets the names of pipelines
     watches = shown.watches(console)
     return [shown.problem(console, row, watches) for row in rows]
 
@@ -80,8 +80,8 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
 
 
 async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.ExecutionView]:
-    """Return executions: open ones, those in their status for the shortest time first, then the latest ended."""
-    await console.status.get()  # it knows what pipelines are called, and which are unknown
+    """Return executions: open ones, the newest status first, then ended ones, the latest end first."""
+    await console.status.get()  # it sets the names of pipelines, and which of them are unknown
     watches, named, beginning, end = shown.watches(console), None, None, ""
     if asked.q:
         word = asked.q.strip().casefold()
@@ -91,7 +91,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
             if (each.name or "").casefold().startswith(word) or each.id == word
         }
         if not named:
-            beginning, _, end = word.replace("-", "").partition("…")  # as a page shortens an id
+            beginning, _, end = word.replace("-", "").partition("…")  # pages shorten ids like this
             if not _ID_BEGINNING.fullmatch(beginning):
                 return models.Page[models.ExecutionView](items=[])
 
@@ -109,7 +109,7 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
-    """Return one execution: its stays, each with the time in which its beginning lies, events and deliveries."""
+    """Return one execution with its stays, events and deliveries."""
     _uuid(id_, "execution")
     found = await console.store.execution(f"{account}/{pipeline.lower()}", id_)
     if found is None:
@@ -121,14 +121,14 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
 
 
 async def events(console: Console, asked: models.EventQuery) -> models.Page[models.EventView]:
-    """Return events in the order of recording: whoever asks again with the last cursor misses none."""
+    """Return events in the order of recording; requests that go on with `next` miss none."""
     after = None if asked.after is None else int(asked.after)
     bodies, last = await console.store.events(_filter(console, asked), after=after, limit=asked.limit)
     return models.Page[models.EventView](items=list(map(models.EventView.model_validate_json, bodies)), next=str(last))
 
 
 async def newest_events(console: Console, asked: models.EventQuery) -> models.Page[Any]:
-    """Return what events say, the last recorded first; only pages show this."""
+    """Return events as alerts, the last recorded first, for the page of events."""
     after = None if asked.after is None else int(asked.after)
     bodies, last = await console.store.newest_events(_filter(console, asked), after=after, limit=asked.limit)
     items = [shown.alert(console, json.loads(body)) for body in bodies]
@@ -146,7 +146,7 @@ def _filter(console: Console, asked: models.EventQuery) -> EventFilter:
 
 
 async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.DeliveryView]:
-    """Return deliveries: those of the newest events first."""
+    """Return deliveries, those of the newest events first."""
     rows, last = await console.store.deliveries(
         state=asked.state,
         sink=asked.sink,
@@ -158,12 +158,12 @@ async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Pa
 
 
 async def silences(console: Console) -> models.Page[models.SilenceView]:
-    """Return the silences of the file that are not over, and those that were made here."""
+    """Return the silences of the file that are not over, and those made by a page, a command or the API."""
     return models.Page[models.SilenceView](items=await shown.silences(console))
 
 
 async def history(console: Console, account: str, id_: str, asked: HistoryQuery) -> History:
-    """Return what happened in a pipeline: by the hour up to `7d`, else by the day (UTC), the running one last."""
+    """Return the history of a pipeline: by the hour up to `7d`, else by the day (UTC), the running one last."""
     name = f"{account}/{_uuid(id_, 'pipeline')}"
     await console.status.get()
     if name not in console.pipelines:
@@ -173,24 +173,24 @@ async def history(console: Console, account: str, id_: str, asked: HistoryQuery)
 
 
 async def report(console: Console, asked: ReportQuery) -> Report:
-    """Return how the pipelines did within a time until now, in whole hours and the one that is running."""
+    """Return the report on all pipelines over the last hours, with the running hour."""
     now = console.clock.steady_us()
     since = Micros(now - round(asked.last * 1e6))
     return Report.model_validate(await make_report(console, since=since, until=now))
 
 
-# What is done
+# Handlers that do something
 
 
 async def acknowledge_several(console: Console, asked: models.AckSeveralRequest) -> models.Page[models.ProblemView]:
-    """Acknowledge several problems at once; return those that were open, as they are now."""
+    """Acknowledge several problems at once; return those that were open."""
     taken = await _acknowledge(console, asked, *asked.ids)
     rows = await console.store.problems_by_id([id_.bytes for id_ in taken])
     return models.Page[models.ProblemView](items=await _problems(console, rows))
 
 
 async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.ProblemView:
-    """Acknowledge a problem: nobody is reminded of it until it is closed, or `for` is over."""
+    """Acknowledge a problem: no reminder is sent until it is closed, or `for` is over."""
     found = await problem(console, id_)
     if not await _acknowledge(console, asked, UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody needs to acknowledge it any more")
@@ -203,7 +203,7 @@ async def _acknowledge(console: Console, asked: models.AckRequest, *ids: UUID) -
 
 
 async def unacknowledge(console: Console, id_: str) -> models.ProblemView:
-    """Take back an acknowledgement: reminders go on."""
+    """Take back an acknowledgement: reminders are sent again."""
     found = await problem(console, id_)
     if not await console.operator.unacknowledge(UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed, or nobody has acknowledged it")
@@ -211,7 +211,7 @@ async def unacknowledge(console: Console, id_: str) -> models.ProblemView:
 
 
 async def add_silence(console: Console, asked: models.SilenceRequest) -> models.SilenceView:
-    """Keep back from now on what matches."""
+    """Silence matching events from now on."""
     now = console.clock.now()
     until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)
     if until <= now:
@@ -230,13 +230,13 @@ async def add_silence(console: Console, asked: models.SilenceRequest) -> models.
 
 
 async def end_silence(console: Console, id_: str) -> None:
-    """End a silence that was made here."""
+    """End a silence that was made by the API."""
     if not re.fullmatch(r"\d{1,18}", id_, re.ASCII) or not await console.operator.end_silence(int(id_)):
         raise _unknown("there is no such silence, or it has ended; one of the file ends in the file")
 
 
 async def replay(console: Console, asked: models.ReplayRequest) -> models.Replayed:
-    """Send dead letters of a sink again, under their ids."""
+    """Send dead letters of a sink again, with their old ids."""
     _sink(console, asked.sink)
     count = await console.operator.replay(asked.sink, None if asked.ids is None else [int(id_) for id_ in asked.ids])
     if not count:
@@ -247,7 +247,7 @@ async def replay(console: Console, asked: models.ReplayRequest) -> models.Replay
 
 
 async def enable(console: Console, name: str, within_s: float = 20.0) -> models.Done:
-    """Send again to a sink that its receiver disabled by a 410; 202 if that is not done within 20 s."""
+    """Enable a sink that its receiver disabled by a 410; 202 if that takes longer than 20 s."""
     _sink(console, name)
     sink = next((each for each in (await console.status.get()).sinks if each.name == name), None)
     if sink is None or sink.state != "disabled":
@@ -263,13 +263,13 @@ async def enable(console: Console, name: str, within_s: float = 20.0) -> models.
 
 
 async def test(console: Console, name: str) -> models.TestResult:
-    """Send a test message to a sink, and return what its receiver answered."""
+    """Send a test message to a sink, and return its receiver's answer."""
     _sink(console, name)
     return await console.test_sink(name)
 
 
 async def scan(console: Console, account: str, id_: str) -> models.Done:
-    """Read the list of a pipeline that is watched whole as soon as the budget allows; several at once are one."""
+    """Scan the list of a whole pipeline as soon as the budget allows; several requests at once cause one scan."""
     name = f"{account}/{_uuid(id_, 'pipeline')}"
     watch = shown.watches(console).get(name)
     if watch is None:
@@ -280,7 +280,7 @@ async def scan(console: Console, account: str, id_: str) -> models.Done:
     return models.Done(done=False)
 
 
-# What is asked for
+# Parts of requests
 
 
 def _sink(console: Console, name: str) -> None:
@@ -322,7 +322,7 @@ def _since(console: Console, asked: models.PipelineQuery) -> Micros:
 
 
 def _is_of_pipeline(console: Console, asked: models.ExecutionQuery | models.ProblemQuery) -> Callable[[str], bool]:
-    """Return a function that says whether a pipeline (`account/id`) is asked for."""
+    """Return the filter of a query as a function of a pipeline's name (`account/id`)."""
     watches, labels = shown.watches(console), _labels(asked.label)
 
     def is_asked_for(name: str) -> bool:
@@ -338,6 +338,6 @@ def _is_of_pipeline(console: Console, asked: models.ExecutionQuery | models.Prob
 
 
 def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:
-    """Return `team:sales` and `!env:dev` as key, value, and whether it is to be there."""
+    """Return label filters, such as `team:sales` and `!env:dev`, as key, value, and whether the label is required."""
     parts = ((text.removeprefix("!").partition(":"), not text.startswith("!")) for text in wanted)
     return [(key, value, is_there) for (key, _, value), is_there in parts]

@@ -1,6 +1,6 @@
-"""The graphs on a pipeline's page: from the periods of its history to coordinates. Pure.
+"""The coordinates of the graphs on a pipeline's page, computed from the periods of its history.
 
-Across, coordinates are percent of a graph's width; up and down they are pixels from its top.
+Horizontal coordinates are percent of a graph's width, vertical ones are pixels from its top.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,52 +19,56 @@ SPANS: Mapping[str, tuple[int, int]] = {
     "7d": (7 * DAY_US, 6 * HOUR_US),
     "30d": (30 * DAY_US, DAY_US),
 }
-"""The spans of the page, each with the length of a bar, in microseconds."""
+"""The spans of the page in microseconds, each with the length of one bar."""
 
 ENDS_HEIGHT, DURATIONS_HEIGHT, TOKENS_HEIGHT = 96, 64, 32
 LOWEST = 2.0
-"""Pixels of something that is little beside the rest, but not nothing."""
+"""Height in pixels of the smallest count that is not 0."""
 
 BANDS_COUNT = 30
-"""Problems that are drawn, the newest: a graph has at most 300 elements."""
+"""Problems that are drawn, at most, the newest ones: a graph has at most 300 elements."""
 
 NARROWEST = 1.0
-"""Percent of a graph's width that a problem has at least."""
+"""Narrowest band of a problem, in percent of the graph's width."""
 
 LABEL_WIDTH = 20.0
-"""Percent of a graph's width that a word needs on a phone."""
+"""Width of a word on a phone, in percent of the graph's width."""
 
 LOG_RATIO = 20
-"""A 95th percentile so many times the median, or less, is drawn on a linear scale."""
+"""Greatest ratio of the 95th percentile to the median for a linear scale of durations."""
 
 _TICKS_US = {HOUR_US: 6 * HOUR_US, 6 * HOUR_US: 2 * DAY_US, DAY_US: 7 * DAY_US}
-"""How far apart moments are written below a graph, by the length of its bars."""
+"""Distance of the times below a graph, by the length of its bars."""
 
 _UNITS = ((7200, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
 
 
 class GraphBar(NamedTuple):
-    """The bar of one period. `parts` are stacked: what each counts, its top and its height."""
+    """The bar of one period."""
 
     x: float
     width: float
     parts: Sequence[tuple[str, float, float]]
+    """The parts of the stack, from below: the name of the count, its top, and its height."""
     period: HistoryPeriod
 
 
 class Durations(NamedTuple):
-    """The median as a path that is 1000 wide, the 95th percentiles as dots; the highest and lowest value in `unit`."""
+    """The graph of durations."""
 
     median: str
+    """The SVG path of the medians, 1000 wide."""
     p95: Sequence[tuple[float, float]]
+    """The dots of the 95th percentiles."""
     highest: str
+    """The value at the top, in `unit`; on a logarithmic scale in words."""
     lowest: str
     unit: str
     is_log: bool
 
 
 class GraphBand(NamedTuple):
-    """A problem behind a graph. `label` is empty where it has no room."""
+    """The band of a problem behind a graph. `label` is empty if there is no room for it."""
 
     x: float
     width: float
@@ -73,7 +77,7 @@ class GraphBand(NamedTuple):
 
 
 class Graphs(NamedTuple):
-    """The drawing of a history: bars of ends and of tokens, durations, problems, times that are not known."""
+    """The graphs of a history. `unknown` are the ranges without data, as x and width."""
 
     label: str
     ends: Sequence[GraphBar]
@@ -87,7 +91,7 @@ class Graphs(NamedTuple):
 
 
 def graphs(history: History, span: str) -> Graphs:
-    """Return what is drawn of a history over one of `SPANS`."""
+    """Return the graphs of a history over one of `SPANS`."""
     periods, slot = history.periods, 100 / len(history.periods)
     most_ended, ends = _bars(periods, lambda each: each.ended.model_dump(), ENDS_HEIGHT)
     most_tokens, tokens = _bars(periods, lambda each: {"tokens": each.tokens}, TOKENS_HEIGHT)
@@ -119,21 +123,21 @@ def graphs(history: History, span: str) -> Graphs:
 
 
 def spell_period(period: HistoryPeriod) -> str:
-    """Return a period in words: `Nov 24 03:00 to 04:00 UTC`, of a day `Nov 24`."""
+    """Return a period in words, such as `Nov 24 03:00 to 04:00 UTC`, or `Nov 24` for a day."""
     if period.until - period.from_ == timedelta(days=1):
         return f"{period.from_:%b %-d}"
     return f"{period.from_:%b %-d %H:%M} to {period.until:%H:%M} UTC"
 
 
 def short(count: int) -> str:
-    """Return a large number shortly: `9,999`, `120 k`, `3 M`."""
+    """Return a number in a short form: `9,999`, `120 k`, `3 M`."""
     return f"{count:,}" if count < 10_000 else f"{count // 1000} k" if count < 10_000_000 else f"{count // 1_000_000} M"
 
 
 def _bars(
     periods: Sequence[HistoryPeriod], counts: Callable[[HistoryPeriod], Mapping[str, int]], height: int
 ) -> tuple[int, Sequence[GraphBar]]:
-    """Return the highest sum and a bar for each period that has one. The last, running one is as wide as its place."""
+    """Return the highest sum, and a bar for each period with counts. The bar of the running period has no margin."""
     slot, stacks = 100 / len(periods), list(map(counts, periods))
     most = max(sum(stack.values()) for stack in stacks)
     bars = []
@@ -150,7 +154,7 @@ def _bars(
 
 
 def _durations(history: History) -> Durations | None:
-    """Return the durations of successes; `None` without any."""
+    """Return the graph of the durations of successes, `None` without successes."""
     total, slot = history.total, 100 / len(history.periods)
     known = [
         (index, each.median_seconds, each.p95_seconds)
@@ -183,7 +187,7 @@ def _durations(history: History) -> Durations | None:
 
 
 def _bands(history: History) -> Sequence[GraphBand]:
-    """Return the newest problems, as they were opened. One that is open goes on to the right."""
+    """Return the bands of the newest problems, in the order of their openings. An open one reaches the right edge."""
     length, bands, free_from = history.until - history.from_, [], 0.0
     newest = sorted(history.problems, key=lambda each: each.opened_at)[-BANDS_COUNT:]
     for each in newest:

@@ -1,4 +1,4 @@
-"""`/livez`, `/readyz` and `/metrics`: what a container platform and Prometheus ask. No token, no secrets."""
+"""The routes `/livez`, `/readyz` and `/metrics` for container platforms and Prometheus: no token, no secrets."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,24 +15,23 @@ from watcher.runtime.clock import Clock
 T = TypeVar("T")
 
 FRESH_S = 0.2
-"""Metrics are made no more often, whoever asks for more."""
+"""Shortest interval at which metrics are made."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What the pages ask of the daemon.
-
-    `stalled` names jobs that have not woken in time; `unready` names what is not ready yet; `refresh` brings gauges
-    up to date that are read from the store.
-    """
+    """The functions of the daemon that the routes call."""
 
     stalled: Callable[[], Sequence[str]]
+    """Returns the jobs that have not woken in time."""
     unready: Callable[[], Awaitable[Sequence[str]]]
+    """Returns the parts of the daemon that are not ready yet."""
     refresh: Callable[[], Awaitable[None]]
+    """Updates the gauges that are read from the store."""
 
 
 class Recent(Generic[T]):
-    """Something that is found out for all who ask at once, and not again until `fresh_s` later."""
+    """A value that is computed once for all concurrent callers, and again `fresh_s` later at the earliest."""
 
     def __init__(self, find: Callable[[], Awaitable[T]], *, fresh_s: float, clock: Clock) -> None:
         self._find = find
@@ -42,7 +41,7 @@ class Recent(Generic[T]):
         self._fresh_until = EARLIEST
 
     async def get(self) -> T:
-        """Return what was found a moment ago, or is now. Whoever leaves breaks nothing off for the others."""
+        """Return the value, computed anew unless it is fresh. A cancelled caller does not cancel it for the others."""
         if self._finding is None or (self._finding.done() and self._clock.monotonic() >= self._fresh_until):
             self._finding = asyncio.create_task(self._find_out())
         return await asyncio.shield(self._finding)
@@ -61,7 +60,7 @@ def exposition(
     clock: Clock,
     timeout_s: float = 2.0,
 ) -> Recent[bytes]:
-    """Return the metrics as text. Gauges that the store has not brought up to date in time are as they were."""
+    """Return the text of the metrics. Gauges keep their old values if the store does not answer in time."""
     refreshed = Recent(refresh, fresh_s=0.0, clock=clock)
 
     async def make() -> bytes:
@@ -74,7 +73,7 @@ def exposition(
 
 
 def health_routes(checks: Callable[[], Checks], registry: CollectorRegistry, *, clock: Clock) -> list[web.RouteDef]:
-    """Return the three routes. They ask what `checks` returns at that moment."""
+    """Return the three routes. They call `checks` for each request."""
     text = exposition(registry, refresh=lambda: checks().refresh(), clock=clock)
 
     async def livez(_: web.Request) -> web.Response:

@@ -1,4 +1,4 @@
-"""The history of a pipeline, as API and pages show it."""
+"""The history of a pipeline for the API and the pages."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -18,17 +18,18 @@ def _in_range(seconds: float) -> float:
 
 
 PastSpan = Annotated[Span, AfterValidator(_in_range)]
-PAST_SPAN = Field(default=86_400.0, description="How long: from `1h` to `90d`.", json_schema_extra={"default": "24h"})
+PAST_SPAN = Field(default=86_400.0, json_schema_extra={"default": "24h"})
 
 
 class HistoryQuery(ApiRequest):
-    """The time until now that is asked for, rounded up to whole hours or days."""
+    """The span of a history until now, rounded up to whole hours or days."""
 
     span: PastSpan = PAST_SPAN
+    """Length of the span, from `1h` to `90d`."""
 
 
 class EndCounts(ApiModel):
-    """How many executions ended, by status."""
+    """Numbers of executions that ended, by status."""
 
     success: int = 0
     failed: int = 0
@@ -36,7 +37,7 @@ class EndCounts(ApiModel):
 
 
 class HistoryPeriod(ApiModel):
-    """The counts of a time. It is not `known` if the pipeline was not watched then, or was unknown already."""
+    """The counts of a period. It is not `known` if the pipeline was not watched then, or its state was unknown."""
 
     from_: Time = Field(alias="from")
     until: Time
@@ -51,9 +52,9 @@ class HistoryPeriod(ApiModel):
 
 
 class ErrorCount(ApiModel):
-    """A kind of error: failures in one node whose texts differ only in ids, numbers and the like. `text` is the newest.
+    """A kind of error: failures in one node whose texts differ only in ids, numbers and the like.
 
-    `count` is of whole days (UTC).
+    `text` is the newest of these texts, `count` counts whole days (UTC).
     """
 
     fingerprint: Annotated[str, BeforeValidator(lambda digest: digest.hex() if isinstance(digest, bytes) else digest)]
@@ -62,11 +63,11 @@ class ErrorCount(ApiModel):
     count: int
     last_at: Time
     is_new: bool
-    """It was first seen within the last 24 h, and the history was known before."""
+    """Whether it was first seen within the last 24 h, although the history was known before."""
 
 
 class PastProblem(ApiModel):
-    """A problem of the pipeline itself that was open at some time of the span."""
+    """A problem of the pipeline itself that was open within the span."""
 
     id: Id
     kind: str
@@ -75,7 +76,7 @@ class PastProblem(ApiModel):
 
 
 class History(ApiModel):
-    """What happened in a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
+    """The history of a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
 
     `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.
     """
@@ -86,28 +87,28 @@ class History(ApiModel):
     until: Time
     """The end of the running hour or day."""
     known_from: Time | None = None
-    """Since when the history is known; absent: not yet."""
+    """Time since which the history is known; absent if it is not known yet."""
     periods: Sequence[HistoryPeriod]
     total: HistoryPeriod
     before: HistoryPeriod | None = None
-    """The span before, as long; absent where not all of it is known."""
+    """The span of the same length before; absent unless all of it is known."""
     rate_has_changed: bool = False
-    """Since `before` the success rate changed by more than chance explains (p < 0.05)."""
+    """Whether the success rate differs from that of `before` by more than chance explains (p < 0.05)."""
     errors: Sequence[ErrorCount]
     problems: Sequence[PastProblem]
 
 
 async def find_history(console: Console, name: str, *, span_us: int, length_us: int) -> History:
-    """Return what happened in a pipeline (account/id) within a span until now, by periods of this length.
+    """Return the history of a pipeline (account/id) over a span until now, in periods of `length_us`.
 
-    The pipeline must be one of the last status.
+    The pipeline must be one of `console.pipelines`.
     """
     pipeline, now = console.pipelines[name], console.clock.steady_us()
     until = Micros(period_start(now, length_us) + length_us)
     from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, with the running one
     found = await console.store.history(name, since=from_at)
     kept_from = Micros(period_start(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
-    # Without lists to read the history begins with the first execution that is named.
+    # A pipeline without a list has a history from its first named execution on.
     first_at = found.known_from if pipeline.whole else found.first_at
     known_from = until if first_at is None else max(first_at, kept_from)
     known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)

@@ -1,7 +1,8 @@
-"""What the API under `/api/v1` takes and answers; pages and commands show the same. docs/api.md is made from it.
+"""The models of requests and answers of the API under `/api/v1`; pages and commands show the same answers.
 
-Names are camelCase, times RFC 3339 in UTC; what is absent is left out. What the API of Clerk Chat or a receiver called
-something is hostile text: whoever shows it escapes it. The models of history and reports are in `history` and `report`.
+docs/api.md is made from these models. Names in JSON are camelCase, times are RFC 3339 in UTC, and absent values are
+left out. Texts of Clerk Chat's API and of receivers are hostile: pages and commands escape them. The models of
+histories and reports are in `history` and `report`.
 """
 
 import re
@@ -23,42 +24,38 @@ from watcher.sinks.settings import EventGlob, SilenceMatch
 T = TypeVar("T")
 
 ENDS = {"s": "success", "f": "failed", "u": "unrecognized"}
-"""The statuses of ends, by the letters of a snapshot."""
+"""The statuses of ended executions, by their letters in a snapshot."""
 
 ACK_COUNT = 200
-"""Problems that are acknowledged by one request, at most."""
+"""Problems that one request may acknowledge, at most."""
 
-# Rows and snapshots of the store become models as they are.
+# These types also take the values of rows and snapshots of the store.
 Time = Annotated[datetime, BeforeValidator(lambda at: from_us(Micros(at)) if isinstance(at, int) else at)]
 Id = Annotated[str, BeforeValidator(lambda id_: str(UUID(bytes=id_)) if isinstance(id_, bytes) else id_)]
-# A tuple, as elsewhere where there are thousands: a Sequence is checked and written in Python.
+# A tuple, because there are thousands: pydantic handles a Sequence in Python, which is slower.
 Ends = Annotated[
     tuple[str, ...], BeforeValidator(lambda ends: tuple(map(ENDS.__getitem__, ends)) if isinstance(ends, str) else ends)
 ]
 
 
-class ApiModel(BaseModel):
-    """What is answered."""
-
-    model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
-    )
+class _CamelModel(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, use_attribute_docstrings=True)
 
 
-class ApiRequest(BaseModel):
-    """What is asked, in a query or a body: what is not known is an error."""
+class ApiModel(_CamelModel):
+    """An answer, or a part of one."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        alias_generator=to_camel,
-        extra="forbid",
-        hide_input_in_errors=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(populate_by_name=True)
+
+
+class ApiRequest(_CamelModel):
+    """The query or the body of a request. An unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class Trouble(ApiModel):
-    """Why something was not done (RFC 9457)."""
+    """The answer to a request that is refused or failed (RFC 9457)."""
 
     type: str = "about:blank"
     title: str
@@ -67,14 +64,14 @@ class Trouble(ApiModel):
 
 
 class Page(ApiModel, Generic[T]):
-    """Some of a list. With `next` as `after` the list goes on; it may end early where much had to be looked through."""
+    """A page of a list. `next` is the `after` of the next page. A page may be short although the list goes on."""
 
     items: Sequence[T]
     next: str | None = None
 
 
 def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:
-    """Return the metadata of a text that must match `pattern`, and the words for one that does not."""
+    """Return the metadata of a text that must match `pattern`; `words` are the error for any other text."""
 
     def check(text: str) -> str:
         if not re.fullmatch(pattern, text):
@@ -89,49 +86,50 @@ When = Annotated[Moment, WithJsonSchema({"type": "string", "format": "date-time"
 
 
 CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
-"""The `next` of every list but that of events: a part of it, a time or number, and the key of a row."""
+"""The `next` of every list but the events: the part of the list, a time or number, and the key of a row."""
+
 NO_CURSOR = 'is no cursor of this list; take the "next" of a page'
 
 
 class PageQuery(ApiRequest):
-    """Which part of a list."""
+    """The page of a list."""
 
     after: Annotated[str, *_form(CURSOR, NO_CURSOR)] | None = None
     """The `next` of the page before."""
     limit: int = Field(default=50, ge=1, le=200)
-    """So many at most."""
+    """Most items of the page."""
 
 
 _LABEL = r"^!?[^:]+:[\s\S]*$"
 LabelFilter = Annotated[str, Field(max_length=600), *_form(_LABEL, "write it as team:sales, or as !env:dev")]
-"""`team:sales`, or `!env:dev` for what is without that."""
+"""`team:sales`, or `!env:dev` to leave out all with this label."""
 
 NonEmptyText = Annotated[str, Field(min_length=1)]
 
 
 class PipelineRef(ApiModel):
-    """A pipeline by its id, and its name as far as it is known."""
+    """A pipeline: its id, and its name if that is known."""
 
     id: str
     name: str | None = None
 
 
 class PipelineQuery(PageQuery):
-    """Which pipelines, and since when."""
+    """Filters by pipeline, label and time."""
 
     pipeline: Sequence[NonEmptyText] = ()
-    """Any of these, by their ids."""
+    """Ids of pipelines, any of them."""
     label: Sequence[LabelFilter] = ()
-    """All of these labels: `team:sales`, or `!env:dev` for what is without it."""
+    """All of these labels: `team:sales`, or `!env:dev` to leave out all with this label."""
     since: Span | When | None = None
-    """Ended, recorded or opened no longer ago than `2h`, or since a time."""
+    """Ended, recorded or opened within this time, such as `2h`, or since a date."""
 
 
 # Problems
 
 
 class Acknowledgement(ApiModel):
-    """That somebody took a problem: who, why, and until when nobody is reminded (absent: as long as it is open)."""
+    """The acknowledgement of a problem. Without `until` it holds as long as the problem is open."""
 
     at: Time
     until: Time | None = None
@@ -140,7 +138,7 @@ class Acknowledgement(ApiModel):
 
 
 class Latest(ApiModel):
-    """The newest failure of a problem: when it ended, which execution it is, its first failed node, and the error."""
+    """The newest failed execution of a problem: its end, its id, its first failed node, and its error."""
 
     at: Time
     execution: str
@@ -152,7 +150,7 @@ ProblemKind: TypeAlias = Literal[tuple(sorted(each.value for each in PROBLEM_KIN
 
 
 class ProblemView(ApiModel):
-    """Something that began and has not ended, or has: what it is about, how bad, since when, and who took it."""
+    """A problem, open or closed."""
 
     id: Id
     kind: ProblemKind
@@ -162,17 +160,17 @@ class ProblemView(ApiModel):
     opened_at: Time
     closed_at: Time | None = None
     count: int | None = None
-    """How many executions have failed (`pipeline.failing`)."""
+    """Number of failed executions (`pipeline.failing`)."""
     latest: Latest | None = None
-    """The newest of them; `title` and `reason` go by it."""
+    """The newest failed execution; `title` and `reason` describe it."""
     rule: str | None = None
-    """The rule that opens such a problem, in words."""
+    """The rule that opened the problem, in words."""
     closes_when: str | None = None
-    """What closes it, in words."""
+    """The condition that closes the problem, in words."""
     last_ended_at: Time | None = None
-    """When an execution of its pipeline last ended."""
+    """Last end of an execution of its pipeline."""
     remedy: str | None = None
-    """What to do about it, where that is known."""
+    """The next thing to do, if there is a general one."""
     account: str | None = None
     pipeline: PipelineRef | None = None
     execution: Id | None = None
@@ -184,33 +182,33 @@ class ProblemView(ApiModel):
 
 
 class ProblemQuery(PipelineQuery):
-    """Which problems, the last opened first; with a pipeline or a label none of accounts and sinks."""
+    """The filters of problems. A pipeline or a label leaves out the problems of accounts and sinks."""
 
     state: Literal["open", "closed", "all"] = "open"
-    """Which of them."""
+    """The state of the problems."""
     kind: Sequence[ProblemKind] = ()
-    """Any of these."""
+    """Kinds of problems, any of them."""
     account: Sequence[NonEmptyText] = ()
-    """Any of these."""
+    """Names of accounts, any of them."""
 
 
 class PersonalRequest(ApiRequest):
-    """Something that a person asks for."""
+    """A request that names a person and the reason."""
 
     by: Annotated[str, Field(max_length=64)] | None = None
-    """Who asks for it."""
+    """Name of the person."""
     comment: ShortText | None = None
-    """Why; at most 256 characters."""
+    """The reason; at most 256 characters."""
     for_s: Span | None = Field(default=None, alias="for")
-    """How long it holds, such as `2h`; a problem else until it is closed."""
+    """Duration, such as `2h`. Without it an acknowledgement holds until the problem is closed."""
 
 
 class AckRequest(PersonalRequest):
-    """Acknowledge a problem: nobody is reminded of it. Without `for` this holds as long as the problem is open."""
+    """The acknowledgement of a problem. Without `for` it holds as long as the problem is open."""
 
 
 class AckSeveralRequest(AckRequest):
-    """Acknowledge several problems at once. The answer has those that were open; ids of others are passed over."""
+    """The acknowledgement of several problems. The answer has the open ones; ids of other problems are ignored."""
 
     ids: Sequence[UUID] = Field(min_length=1, max_length=ACK_COUNT)
     """The whole ids of the problems."""
@@ -220,7 +218,7 @@ class AckSeveralRequest(AckRequest):
 
 
 class SilenceView(ApiModel):
-    """What is kept back, and when. One of the file has no `id`: the file is the truth about it."""
+    """A silence. One of the configuration file has no `id`."""
 
     id: str | None = None
     match: SilenceMatch
@@ -229,18 +227,18 @@ class SilenceView(ApiModel):
     weekly: WeeklySettings | None = None
     active: bool
     pipelines: int
-    """How many of the watched pipelines it may concern."""
+    """Number of watched pipelines that it may concern."""
     by: str | None = None
     comment: str | None = None
 
 
 class SilenceRequest(PersonalRequest):
-    """Keep back from now on what matches; give one of `for` and `until`."""
+    """A new silence, which begins now; one of `for` and `until` is required."""
 
     match: SilenceMatch = Field(json_schema_extra={"minProperties": 1})
-    """What is kept back: what matches all that is given; at least one."""
+    """The events that are silenced: those that match all given fields, at least one."""
     until: When | None = None
-    """Until when, with its zone."""
+    """End of the silence, with its zone."""
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:
@@ -253,26 +251,28 @@ class SilenceRequest(PersonalRequest):
 
 
 class ExecutionView(ApiModel):
-    """An execution as it stands. `since` is when its status was first seen, `end_seen_at` when its end was.
-
-    `started_at` and `finished_at` are the API's own dates. `ended_at` is `finished_at` on the watcher's clock, or
-    `end_seen_at` where the API gives no date.
-    """
+    """An execution with its present status."""
 
     account: str
     pipeline: PipelineRef
     id: Id
     status: str | None = None
     since: Time
+    """Time when the status was first seen."""
     ended_at: Time | None = None
+    """`finishedAt` by the watcher's clock, or `endSeenAt` if the API gives no date."""
     end_seen_at: Time | None = None
+    """Time when the end was seen."""
     lost: str | None = None
+    """The reason why the execution is lost."""
     overdue: bool = False
     unknown: bool = False
-    """It is open, and nobody knows whether it still is."""
+    """Whether it was open when last seen, and nothing is known of it since."""
     unknown_since: Time | None = None
     started_at: Time | None = None
+    """The API's own date."""
     finished_at: Time | None = None
+    """The API's own date."""
     duration_seconds: float | None = None
     error: str | None = None
     node: str | None = None
@@ -282,18 +282,18 @@ class ExecutionView(ApiModel):
 
 
 class ExecutionQuery(PipelineQuery):
-    """Which executions: open ones first, those in their status for the shortest time first; then the latest ended."""
+    """The filters of executions. Open ones come first, the newest status on top; then the latest ends."""
 
     status: Sequence[NonEmptyText] = ()
-    """Any of these; `lost`, too."""
+    """Statuses, any of them; also `lost`."""
     account: Sequence[NonEmptyText] = ()
-    """Any of these."""
+    """Names of accounts, any of them."""
     q: str | None = Field(default=None, max_length=200)
     """Beginning of a pipeline's name, or of an execution's id: 4 characters or more, or shortened as on the pages."""
 
 
 class Stay(ApiModel):
-    """A time in one status. Its beginning was seen at `at` and was not so yet at `not_before`."""
+    """A period in one status. `at` is the first poll that saw it, `not_before` the last poll before that."""
 
     status: str
     at: Time
@@ -302,9 +302,10 @@ class Stay(ApiModel):
 
 
 class DeliveryView(ApiModel):
-    """An event on its way to a sink, or there.
+    """The delivery of an event to a sink.
 
-    `held` waits for an earlier event of the same execution or problem, `paused` for its sink, `disabled` for a person.
+    A `held` delivery waits for an earlier event of the same execution or problem, a `paused` one for the end of its
+    sink's pause, a `disabled` one until somebody enables the sink.
     """
 
     id: str
@@ -324,27 +325,27 @@ class DeliveryView(ApiModel):
 
 
 class DeliveryQuery(PageQuery):
-    """Which deliveries: newest first."""
+    """The filters of deliveries, which are listed newest first."""
 
     type: Sequence[EventGlob] = ()
-    """Of any of these events; globs work: `execution.*`."""
+    """Types of events, any of them; globs work: `execution.*`."""
     state: Literal["waiting", "silenced", "delivered", "accepted", "dead"] | None = None
-    """Those that are; `waiting` is whatever is not settled."""
+    """The state of the deliveries; `waiting` means all that are not settled."""
     sink: str | None = None
-    """Those to this sink."""
+    """Name of the sink."""
 
 
 class ReplayRequest(ApiRequest):
-    """Send dead letters of a sink again: some, by the ids of deliveries, or all of them."""
+    """The dead letters of a sink to send again: those with the given ids, or all."""
 
     sink: str
-    """To which they went."""
+    """Name of the sink."""
     ids: Sequence[Annotated[str, *_form("^[0-9]{1,18}$", "the id of a delivery is a number")]] | None = Field(
         default=None, min_length=1, max_length=1000
     )
     """The ids of deliveries."""
     state: Literal["dead"] | None = None
-    """Instead of `ids`: all there are."""
+    """Instead of `ids`: all dead letters of the sink."""
 
     @model_validator(mode="after")
     def _which(self) -> Self:
@@ -354,24 +355,24 @@ class ReplayRequest(ApiRequest):
 
 
 class Replayed(ApiModel):
-    """How many are sent again."""
+    """The number of deliveries that are sent again."""
 
     replayed: int
 
 
 class EventQuery(PipelineQuery):
-    """Which events, in the order of recording. The last page also has a `next`: asked with it later, none is missed."""
+    """The filters of events. The last page also has a `next`: a later request with it gets all events since."""
 
     after: Annotated[str, *_form("^[0-9]{1,18}$", NO_CURSOR)] | None = None
     """The `next` of the page before."""
     type: Sequence[EventGlob] = ()
-    """Any of these; globs work, such as `execution.*`."""
+    """Types of events, any of them; globs work: `execution.*`."""
     execution: UUID | None = None
-    """This one alone."""
+    """Id of the execution."""
 
 
 class EventView(ApiModel):
-    """A CloudEvent as it was recorded: docs/events.md."""
+    """A CloudEvent as it was recorded (docs/events.md)."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -379,21 +380,21 @@ class EventView(ApiModel):
     source: str
     type: EventType
     subject: str | None = None
-    """The execution, of an event of one."""
+    """Id of the execution, if the event is about one."""
     time: Annotated[str, Field(json_schema_extra={"format": "date-time"})]
     sequence: Annotated[str, Field(json_schema_extra={"pattern": "^[0-9]{10}$"})]
     data: Mapping[str, Any]
 
 
 class ProblemDetail(ProblemView):
-    """One problem with what was told of it to whom."""
+    """A problem with its events and their deliveries."""
 
     events: Sequence[EventView] = ()
     deliveries: Sequence[DeliveryView] = ()
 
 
 class ExecutionDetail(ExecutionView):
-    """One execution with all that is known of it."""
+    """An execution with its stays, events and deliveries."""
 
     stays: Sequence[Stay] = ()
     events: Sequence[EventView] = ()
@@ -404,9 +405,10 @@ class ExecutionDetail(ExecutionView):
 
 
 class Need(ApiModel):
-    """Something that needs somebody, with the address of the page about it.
+    """Something that somebody has to look after; `page` is the address of its page.
 
-    The most severe come first, and of these the causes; what somebody has acknowledged comes last.
+    The most severe needs come first, and among equals accounts and sinks, which may be the cause. Acknowledged ones
+    come last.
     """
 
     kind: Literal["problem", "dead_letters", "gap", "config", "store"]
@@ -417,7 +419,7 @@ class Need(ApiModel):
     count: int = 1
     page: str
     problems: Sequence[Id] = ()
-    """The problems it stands for, at most 200 of them."""
+    """Ids of its problems, at most 200."""
     acknowledged: bool = False
     acknowledged_by: str | None = None
     acknowledged_until: Time | None = None
@@ -427,10 +429,10 @@ _STATES = {kind.partition(".")[2] for kind in PROBLEM_KINDS if kind.startswith((
 
 
 class PipelineStatus(ApiModel):
-    """A watched pipeline. `ends` are the statuses of its last 60 ends by end time, oldest first, since `ends_from`.
+    """A watched pipeline. Pipelines with the most severe problems come first.
 
-    The most severe come first. `state` is its worst problem, such as `failing` or `overdue`, else `unknown` or `well`.
-    It is `unknown` while no request of its account succeeds, or nobody says how it is; `unknown_since` is since when.
+    `state` is its worst problem, such as `failing` or `overdue`, else `unknown` or `well`. A pipeline is unknown while
+    no request of its account succeeds, or while no process has written its state.
     """
 
     account: str
@@ -445,36 +447,38 @@ class PipelineStatus(ApiModel):
     open: Mapping[str, int] = {}
     oldest: Mapping[str, Time] = {}
     ends: Ends = ()
+    """Statuses of the last 60 executions that ended, in the order of their ends."""
     ends_from: Time | None = None
+    """Time of the first of these ends."""
     last_ended_at: Time | None = None
     last_failed_at: Time | None = None
     last_started_at: Time | None = None
     problems: tuple[str, ...] = ()
-    """The kinds of its open problems."""
+    """Kinds of its open problems."""
     silenced_until: Time | None = None
 
 
 class AccountStatus(ApiModel):
-    """An account and what it spends, in requests a second. It is not known how it is since `unknown_since`."""
+    """An account and its rates, in requests per second. Its state is unknown since `unknown_since`."""
 
     name: str
     state: Literal["well", "degraded", "unknown"]
     unknown_since: Time | None = None
     reason: str | None = None
-    """Of `account.degraded`."""
+    """Reason of `account.degraded`."""
     needed: float | None = None
     used: float | None = None
     allowed: float
     longest_gap_seconds: float | None = None
     pipelines: int
     as_of: Time | None = None
-    """Absent while nobody owns it."""
+    """Time of the last report of its owner; absent without an owner."""
 
 
 class SinkStatus(ApiModel):
-    """A sink, what waits for it, and what it answered last. It is not known how it is since `unknown_since`.
+    """A sink with its backlog and its last answer. Its state is unknown since `unknown_since`.
 
-    While nothing got through since its last failure it is `in_trouble`, after 5 min `failing`.
+    A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that.
     """
 
     name: str
@@ -488,19 +492,19 @@ class SinkStatus(ApiModel):
     last_delivered_at: Time | None = None
     next_try_at: Time | None = None
     as_of: Time | None = None
-    """Absent while nobody owns it."""
+    """Time of the last report of its owner; absent without an owner."""
 
 
 class StatusView(ApiModel):
-    """The first view: what needs somebody, and how everything stands."""
+    """The overview: needs, counts, and the states of pipelines, sinks and accounts."""
 
     version: str
     needs: Sequence[Need]
     open: Mapping[str, int]
     unknown: int = 0
-    """How many pipelines are unknown, whose executions may be others now."""
+    """Number of pipelines whose state is unknown."""
     unknown_since: Time | None = None
-    """Since when, if that is known of all of them."""
+    """Earliest time since a pipeline is unknown; absent if that is not known of all of them."""
     pipelines: Sequence[PipelineStatus]
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]
@@ -508,13 +512,13 @@ class StatusView(ApiModel):
 
 
 class Done(ApiModel):
-    """Whether what was asked for is done; else the owner of what it is about does it soon."""
+    """Whether an action is done. If not, the owner of the sink or the account does it soon."""
 
     done: bool
 
 
 class TestResult(ApiModel):
-    """What a receiver answered to a test message."""
+    """The answer of a receiver to a test message."""
 
     __test__ = False
 

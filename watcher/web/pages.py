@@ -1,4 +1,4 @@
-"""The pages, rendered by the server from what the API answers; `templates/` and `static/` are beside this file."""
+"""The pages, rendered from the answers of the API's handlers with the files in `templates/` and `static/`."""
 
 import hashlib
 import re
@@ -36,19 +36,19 @@ from watcher.web.server import read_body
 from watcher.web.shown import Console, execution, watches
 
 NEEDS_COUNT = 10
-"""Rows of what needs somebody, before the rest is one click away."""
+"""Needs on the overview; a link shows the others."""
 
 FAILED_COUNT = 10
 """Failed executions on the page of a problem."""
 
 PIPELINES_COUNT = 100
-"""Pipelines on a page: thousands would make it slow."""
+"""Pipelines on a page: a page with thousands would be slow."""
 
 ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
-"""Events that are shown only on demand, and so are their deliveries, unless they are dead letters."""
+"""Types of events that are shown only on demand, with their deliveries unless these are dead letters."""
 
 PageContext = dict[str, Any]
-"""What a template shows. It goes by what is found, never by the time, so that the same has the same ETag."""
+"""The values of a template. The ETag is a hash of them, so they must not depend on the present time."""
 
 FindContext = Callable[[Console, models.StatusView, web.Request], Awaitable[PageContext]]
 Q = TypeVar("Q", bound=models.ApiRequest)
@@ -57,17 +57,17 @@ Q = TypeVar("Q", bound=models.ApiRequest)
 def page_routes(
     console: Callable[[], Console | None], settings: Callable[[], Settings], clock: Clock
 ) -> Sequence[web.RouteDef]:
-    """Return the routes of pages and of what they load."""
+    """Return the routes of pages and of static files."""
 
     def respond(request: web.Request, template: str, found: PageContext, status: int = 200) -> web.Response:
-        """Return a page, unless who asks has it."""
+        """Return a page, or 304 if the browser has it."""
         caller = request[routes.CALLER]
         found = {"unknown": 0, **found, "may_act": caller.may_act, "has_session": caller.by == "session"}
         digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
         headers = {200: {"ETag": f'"{digest[:32]}"'}, 429: {"Retry-After": "1"}}.get(status, {})
         if "ETag" in headers and request.headers.get("If-None-Match") == headers["ETag"]:
             return web.Response(status=304, headers=headers)
-        if template == "login.html" or found["has_session"]:  # else a form would come from us with `Origin: null`
+        if template == "login.html" or found["has_session"]:  # otherwise a browser sends our forms with `Origin: null`
             headers["Referrer-Policy"] = "same-origin"
         text = _render(request, template, found, now=clock.now())
         return web.Response(text=text, status=status, content_type="text/html", headers=headers)
@@ -152,7 +152,7 @@ def page_routes(
 
 
 def _render(request: web.Request, template: str, found: PageContext, *, now: datetime) -> str:
-    from watcher.web.render import render  # noqa: PLC0415 (it imports jinja2, which takes memory until a page is asked for)
+    from watcher.web.render import render  # noqa: PLC0415 (Jinja2 takes memory, so it is imported with the first page)
 
     def with_query(changes: Mapping[str, str]) -> str:
         pairs = [(name, value) for name, value in request.query.items() if value and name not in changes]
@@ -173,7 +173,7 @@ def _render(request: web.Request, template: str, found: PageContext, *, now: dat
 
 @cache
 def _files() -> Mapping[str, tuple[str, bytes]]:
-    """Return what pages load, by names that change with what is in them: so a browser may keep them for ever."""
+    """Return the static files by names with a hash of the content, so that browsers may cache them for ever."""
     files = {}
     for path in (Path(__file__).parent / "static").iterdir():
         content = path.read_bytes()
@@ -190,7 +190,7 @@ async def _static(request: web.Request) -> web.Response:
 
 
 def _read(model: type[Q], request: web.Request) -> Q:
-    """Return what a form asks: fields left empty are not asked for."""
+    """Return the query of a form, without fields that were left empty."""
     given = [(name, value) for name, value in request.query.items() if value.strip() and name in model.model_fields]
     return model.model_validate(routes.query_of(MultiDict(given), model))
 
@@ -241,11 +241,11 @@ ORDERS: Mapping[str, Callable[[models.PipelineStatus], Any]] = {
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
-"""The orders of pipelines that a person may choose instead of the worst first."""
+"""The sort keys of pipelines that a person may choose; the default is the worst first."""
 
 
 def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
-    """Return all labels of the configuration, each with how many pipelines have it."""
+    """Return all labels of the configuration, each with the number of its pipelines."""
     return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
@@ -259,7 +259,7 @@ async def _executions(console: Console, status: models.StatusView, request: web.
 
 
 def _filters(status: models.StatusView, query: models.PipelineQuery) -> PageContext:
-    """Return what the filter of a list shows."""
+    """Return the values of the filter form above a list."""
     return {
         "asked": query,
         "pipelines": _names(status),
@@ -270,7 +270,7 @@ def _filters(status: models.StatusView, query: models.PipelineQuery) -> PageCont
 
 async def _execution(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     it = await api.execution(console, *request.match_info.values())
-    minute = int(console.clock.now().timestamp() // 60)  # the timeline grows
+    minute = int(console.clock.now().timestamp() // 60)  # the timeline grows, so the ETag changes each minute
     return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id), "minute": minute}
 
 
@@ -328,7 +328,7 @@ async def _problem(console: Console, status: models.StatusView, request: web.Req
 
 
 def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[tuple[str, Json, int]]:
-    """Return what a silence may match around a pipeline: in words, as the API takes it, and how many pipelines."""
+    """Return the choices of a silence for a pipeline: in words, as the API takes it, and its number of pipelines."""
     watch = watches(console).get(f"{account}/{pipeline}")
     matches = {"this pipeline": SilenceMatch(accounts=(account,), pipelines=(UUID(pipeline),))}
     for key, value in (watch.labels if watch else {}).items():
@@ -352,7 +352,7 @@ async def _deliveries(console: Console, status: models.StatusView, request: web.
 
 
 def _without(hidden: Sequence[EventType], query: Q) -> Q:
-    """Return the query of a page that hides some types of events, unless it names types itself."""
+    """Return a query for all types of events but the hidden ones."""
     types = [each for each in EventType if each not in hidden]
     return query.model_copy(update={"type": types}) if hidden else query
 
@@ -367,7 +367,7 @@ async def _silences(console: Console, status: models.StatusView, request: web.Re
 
 
 async def _by_prefix(console: Console, status: models.StatusView, request: web.Request) -> NoReturn:
-    """Lead to the one execution whose id begins so, else to the list of all."""
+    """Redirect to the execution whose id has this prefix, or to the list if several have it."""
     prefix = request.match_info["prefix"]
     items = (await api.executions(console, models.ExecutionQuery(q=prefix, limit=200))).items
     beginning = prefix.strip().lower().partition("…")[0]

@@ -1,4 +1,4 @@
-"""The words for a problem: the rule that opens it, what closes it, and what to do about it."""
+"""The texts of a problem: the rule that opens it, the condition that closes it, and the remedy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,13 +26,13 @@ PROBLEM_REMEDIES = {
     EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
     EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
 }
-"""The remedy of a problem, by the reason of its event, or by its kind."""
+"""The remedy of a problem, by the reason in its event or by its kind."""
 
 
 def rule_of(
     kind: EventType, data: Mapping[str, Any], watch: WatchSettings | None, polling: PollingSettings
 ) -> tuple[str | None, str | None]:
-    """Return which rule opens such a problem and what closes it, in words. A rule that was removed has none."""
+    """Return in words the rule of a problem, `None` if it was removed, and the condition that closes the problem."""
     rules = (watch and watch.rules) or RulesSettings()
     rule, closes_when, failing = None, _CLOSES_WHEN.get(kind), rules.failing
     if kind is EventType.PIPELINE_FAILING and failing is not None:

@@ -1,6 +1,7 @@
-"""Templates and what they say: ages, moments, strips, timelines. Imports Jinja2, so it is loaded with the first page.
+"""The rendering of templates, and their filters: ages, times, strips of ends, timelines.
 
-All text that a template shows is escaped, and its control characters are shown by their codes.
+All text in a template is escaped, and its control characters are shown by their codes. This module imports Jinja2, so
+it is loaded with the first page.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,35 +27,36 @@ from watcher.web.models import Stay
 _STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
 
 LONGEST_MEDIANS = 10
-"""A stay longer than so many times the median is drawn no longer."""
+"""Longest stay that is drawn to scale, in medians of all stays. A longer stay is drawn with this length."""
 
 NARROWEST = 1.2
-"""Percent of a timeline that a stay has at least."""
+"""Narrowest stay in a timeline, in percent of its width."""
 
 
 class Bar(NamedTuple):
-    """A piece of a timeline, in percent of its width. `doubt` is how much before it the change may have been."""
+    """A stay in a timeline; lengths are percent of the timeline's width."""
 
     x: float
     width: float
-    doubt: float
+    uncertain: float
+    """Width before the stay in which the change happened: the time between two polls."""
     is_cut: bool
     stay: Stay
     seconds: float
 
 
 def glyph(status: str | None) -> str:
-    """Return the sign of a status of an execution."""
+    """Return the sign of a status of executions."""
     return SIGNS[f"execution.{status}"][0] if status in _STATUSES else "?"
 
 
 def status_class(status: str | None) -> str:
-    """Return the class of a status of an execution: what is lost or unknown shares one."""
+    """Return the CSS class of a status of executions; lost and unknown ones share a class."""
     return status if status and status in _STATUSES else "unknown"
 
 
 def event_glyph(type_: str) -> str:
-    """Return the sign of an event. A reminder is no good news."""
+    """Return the sign of an event. A reminder has its own, because it is not good news."""
     if type_ == EventType.PROBLEM_REMINDER:
         return "◷"
     trouble = severity_of(EventType(type_)) is not Severity.INFO
@@ -62,20 +64,20 @@ def event_glyph(type_: str) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration in words, below ten seconds with a decimal."""
+    """Return a duration in words, with a decimal below ten seconds."""
     if seconds is None:
         return ""
     return f"{seconds:.1f} s" if seconds < 10 else spell_duration(seconds)
 
 
 def seconds_between(start: datetime, end: datetime) -> float:
-    """Return seconds, never negative: two clocks may differ."""
+    """Return the seconds between two times, at least 0: their clocks may differ."""
     return max(0.0, (end - start).total_seconds())
 
 
 @pass_context
 def age(context: Context, when: datetime | None) -> Markup | str:
-    """Return how long ago something was, or how long until it is, as an element whose text the page keeps current."""
+    """Return the time since or until a moment, as an element whose text the page's script keeps current."""
     if when is None:
         return ""
     text = spell_duration(abs((context["now"] - when).total_seconds()))
@@ -84,7 +86,7 @@ def age(context: Context, when: datetime | None) -> Markup | str:
 
 @pass_context
 def at(context: Context, when: datetime | str | None) -> Markup | str:
-    """Return a moment, with its day unless it is today, as an element that can be shown in local time."""
+    """Return a moment, with its day unless it is today, as an element that the script can show in local time."""
     if when is None:
         return ""
     when = (datetime.fromisoformat(when) if isinstance(when, str) else when).astimezone(UTC)
@@ -97,9 +99,9 @@ def _iso(when: datetime) -> str:
 
 
 def strip(ends: Sequence[str]) -> Mapping[str, str]:
-    """Return the path of each status in a strip of the last ends, which stands at the right of 300 pixels.
+    """Return the SVG path of each status in a strip of the last ends, which ends at the right of 300 pixels.
 
-    Each run of a status is one line, which the style sheet cuts into bars 4 wide, and gives its height.
+    Equal ends in a row are one line; the style sheet cuts it into bars, 4 pixels wide, and sets their height.
     """
     paths: dict[str, str] = {}
     x = 5 * (ENDS_COUNT - len(ends))
@@ -111,10 +113,10 @@ def strip(ends: Sequence[str]) -> Mapping[str, str]:
 
 
 def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
-    """Return the stays side by side. Far longer ones than the others are cut, so that the short ones can be seen."""
+    """Return the bars of a timeline. A stay that is far longer than the others is cut, so that these are visible."""
     lengths = [seconds_between(stay.at, stay.until or now) for stay in stays]
     if stays and stays[-1].status in TERMINAL_STATUSES:
-        lengths[-1] = 0.0  # an end lasts
+        lengths[-1] = 0.0  # a final status has no length
     typical = median([length for length in lengths if length] or [1.0])
     drawn = [min(length, LONGEST_MEDIANS * typical) for length in lengths]
     scale = (100 - NARROWEST * len(stays)) / (sum(drawn) or 1)
@@ -122,16 +124,16 @@ def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
     x = 0.0
     for stay, length, shown in zip(stays, lengths, drawn, strict=True):
         width = NARROWEST + shown * scale
-        doubt = 0.0
+        uncertain = 0.0
         if stay.not_before and bars:
-            doubt = min(bars[-1].width, max(0.3, seconds_between(stay.not_before, stay.at) * scale))
-        bars.append(Bar(x, width, doubt, shown < length, stay, length))
+            uncertain = min(bars[-1].width, max(0.3, seconds_between(stay.not_before, stay.at) * scale))
+        bars.append(Bar(x, width, uncertain, shown < length, stay, length))
         x += width
     return bars
 
 
 def _shown(value: object) -> object:
-    """Return what is shown of a value: characters that are not seen, such as one that turns the direction, by codes."""
+    """Return a value for output: in a text, codes replace characters that are not printable."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return harmless(value)
@@ -151,5 +153,5 @@ _ENVIRONMENT.filters |= {function.__name__: function for function in (*_FILTERS,
 
 
 def render(template: str, **shown: Any) -> str:
-    """Return a page."""
+    """Return the HTML of a template with these values."""
     return _ENVIRONMENT.get_template(template).render(**shown)

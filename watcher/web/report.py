@@ -1,4 +1,4 @@
-"""A report, and how it is made: from the hours in the store, and from the pipelines as the overview shows them now."""
+"""Reports on all pipelines, made from the hours in the store and from the present state of the pipelines."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -14,17 +14,18 @@ from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.shown import Console
 
 ERROR_KINDS_COUNT = 1_000
-"""Kinds of error of all pipelines that are read, at most: the most frequent ones."""
+"""Kinds of errors of all pipelines that are read, at most, the most frequent ones."""
 
 
 class ReportQuery(ApiRequest):
-    """The time of a report."""
+    """The span of a report."""
 
     last: PastSpan = PAST_SPAN
+    """Length of the span, from `1h` to `90d`."""
 
 
 class ReportedError(ApiModel):
-    """A kind of error: the node that failed, the newest text, and how many executions. `pipeline` is a name."""
+    """A kind of error: the pipeline's name, the failed node, the newest text, and the number of executions."""
 
     pipeline: str | None = None
     node: str | None = None
@@ -33,24 +34,24 @@ class ReportedError(ApiModel):
 
 
 class Figures(ApiModel):
-    """What happened within the time of a report. Rates are shares from 0 to 1, rounded down."""
+    """The figures of a report. Rates are from 0 to 1, rounded down."""
 
     open_problems: int
-    """How many are open now."""
+    """Number of problems that are open now."""
     ended: int
     failed: int
     success_rate: float | None = None
-    """Absent if nothing ended."""
+    """Absent if no execution ended."""
     success_rate_before: float | None = None
-    """That of the time before, if it differs by more than chance explains (p < 0.05)."""
+    """The rate of the span before, if it differs by more than chance explains (p < 0.05)."""
     median_seconds: float | None = None
-    """Of those that succeeded, within 5 %; so the next."""
+    """Median duration of successes, within 5 %."""
     p95_seconds: float | None = Field(default=None, alias="p95Seconds")
     tokens: int
 
 
 class PipelineReport(Figures):
-    """A pipeline in a report. `state` is how it is now, as in `/status`."""
+    """A pipeline in a report. `state` is its present state, as in `/status`."""
 
     account: str
     id: str
@@ -58,22 +59,22 @@ class PipelineReport(Figures):
     state: str
     needs_look: bool
     error: ReportedError | None = None
-    """The most frequent kind."""
+    """The most frequent kind of error."""
 
 
 class Report(ApiModel):
-    """How the pipelines did within a time, the worst first. `look_count` of them need a look, `well_count` do not."""
+    """The report on all pipelines over a span, the worst first. `look_count` need a look, `well_count` do not."""
 
     from_: Time = Field(alias="from")
     until: Time
     look_count: int
     well_count: int
     more_count: int = 0
-    """How many pipelines are left out; none here, in an event perhaps."""
+    """Number of pipelines that are left out: 0 here, but an event may leave out some."""
     total: Figures
     pipelines: Sequence[PipelineReport] = ()
     errors: Sequence[ReportedError] = ()
-    """The three most frequent kinds."""
+    """The three most frequent kinds of errors."""
     link: str | None = None
     """The address of the pages."""
 
@@ -81,7 +82,7 @@ class Report(ApiModel):
 async def make_report(
     console: Console, *, since: Micros, until: Micros, name: str | None = None, timezone: str | None = None
 ) -> Json:
-    """Return the data of a report on the time from the hour that holds `since` until `until`."""
+    """Return the data of a report from the beginning of the hour of `since` to `until`."""
     since = period_start(since, HOUR_US)
     await console.status.get()
     store = console.store

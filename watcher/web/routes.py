@@ -1,6 +1,6 @@
-"""The API under `/api/v1`: one table of routes, from which docs/api.md and the OpenAPI document are made.
+"""The routes of the API under `/api/v1`. docs/api.md and the OpenAPI document are made from the table `ROUTES`.
 
-A request over HTTP becomes a model for its handler in `api`; the handler's model, or its refusal, becomes the answer.
+A request is parsed into a model for its handler in `api`; the handler's model, or its refusal, becomes the answer.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ from watcher.web.shown import Console
 API = "/api/v1"
 
 _COMMA, _BEFORE_LABEL = re.compile(","), re.compile(r",(?=\s*!?[^:,]+:)")
-"""What values of a query are apart by; a label's own value may hold a comma."""
+"""The separators of several values of one filter. A label's own value may hold a comma."""
 
 
 class Caller(NamedTuple):
-    """The sender of a request: recognised by `bearer` token or `session`, if by any, and whether it may act."""
+    """The sender of a request."""
 
     by: str
+    """The proof of the sender: `bearer` or `session`, empty without one."""
     may_act: bool
 
 
@@ -41,10 +42,10 @@ CALLER = web.RequestKey("caller", Caller)
 
 @dataclass(frozen=True, slots=True)
 class ApiRoute:
-    """A request that the API takes: what is in braces in the path goes to the handler in that order.
+    """A request that the API takes.
 
-    Its annotations say which model the query, or of a write the body, has (`asked`), and the answer; its docstring
-    what it does. `refuses` are the statuses of its own.
+    The handler gets the console, the values in the path in their order, and a model of the query or the body if it has
+    a parameter `asked`. Its annotations and its docstring describe the request in docs/api.md.
     """
 
     method: str
@@ -52,10 +53,11 @@ class ApiRoute:
     handler: Callable[..., Awaitable[BaseModel | None]]
     status: int = 200
     refuses: Sequence[int] = ()
+    """Status codes of refusals by this handler."""
 
     @property
     def asked(self) -> type[models.ApiRequest]:
-        """Return the model of the query or the body."""
+        """Return the model of the query, or of a write's body."""
         asked: type[models.ApiRequest] = get_type_hints(self.handler).get("asked", models.ApiRequest)
         return asked
 
@@ -81,11 +83,11 @@ ROUTES = (
     ApiRoute("GET", "/pipelines/{account}/{id}/history", api.history, refuses=(404,)),
     ApiRoute("POST", "/pipelines/{account}/{id}/scan", api.scan, status=202, refuses=(404, 409)),
 )
-"""All requests, in the order in which docs/api.md has them."""
+"""All requests, in the order of docs/api.md."""
 
 
 def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
-    """Return the routes. `console` returns `None` while the store is not open: then they answer 503."""
+    """Return the routes. While `console` returns `None`, because the store is not open, they answer 503."""
     by_path: dict[str, dict[str, ApiRoute]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
@@ -117,7 +119,7 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
         raise StoreError("it is not open yet")
     asked = await _read_request(request, route)
     handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *asked))
-    handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # whoever asked may be gone by then
+    handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # the client may have left by then
     result = await (handling if route.method == "GET" else asyncio.shield(handling))
     if result is None:
         return web.Response(status=route.status)
@@ -133,7 +135,7 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
 
 
 async def _handle(route: ApiRoute, console: Console, *asked: object) -> BaseModel | None:
-    """Do what is asked: what writes goes to its end, though whoever asked has left."""
+    """Call the handler. The caller shields a write, so that it ends even if the client has left."""
     result = await route.handler(console, *asked)
     if route.method != "GET":
         console.changed()
@@ -146,7 +148,7 @@ async def _read_request(request: web.Request, route: ApiRoute) -> Sequence[model
             asked = route.asked.model_validate(query_of(request.query, route.asked))
         else:
             body = await read_body(request)
-            is_form = request.method == "POST" and request[CALLER].by != "bearer"  # or may be one, of another site
+            is_form = request.method == "POST" and request[CALLER].by != "bearer"  # also from a form of another site
             if (body or is_form) and request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
                 raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
@@ -157,25 +159,25 @@ async def _read_request(request: web.Request, route: ApiRoute) -> Sequence[model
         is_json = error.errors(include_context=False, include_input=False)[0]["type"] != "json_invalid"
         status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
         raise RefusedError(status, mistakes_in(error)) from None
-    if "\\u0000" in asked.model_dump_json():  # PostgreSQL keeps none
+    if "\\u0000" in asked.model_dump_json():  # PostgreSQL cannot store it
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
     return () if route.asked is models.ApiRequest else (asked,)
 
 
 def mistakes_in(error: ValidationError) -> str:
-    """Return what cannot be read, and why, by the names it was given under."""
+    """Return the mistakes in a request, each with the name of its field."""
     found = error.errors(include_context=False, include_input=False)
     return "; ".join(": ".join((*map(str, each["loc"][:1]), _plain_words(each))) for each in found)
 
 
 def _plain_words(error: ErrorDetails) -> str:
-    """Return what pydantic says of a value, in plain words."""
+    """Return pydantic's error message in plain words."""
     words = re.sub(r"^\w+ should ", "must ", error["msg"].removeprefix("Value error, "))
     return words.partition(", ")[0] if error["type"].endswith("_parsing") else words
 
 
 def query_of(given: MultiMapping[str], model: type[models.ApiRequest]) -> dict[str, Any]:
-    """Return the values of a query: of a list those of all its words, of the others the one there is."""
+    """Return the fields of a query. A field that is a list takes several values, separated or repeated."""
     query: dict[str, Any] = {}
     for name in given:
         values = given.getall(name)
@@ -188,7 +190,7 @@ def query_of(given: MultiMapping[str], model: type[models.ApiRequest]) -> dict[s
 
 
 def refusal(error: RefusedError) -> web.Response:
-    """Return the answer that says why not."""
+    """Return the response for a refusal."""
     trouble = models.Trouble(title=error.status.phrase, status=error.status, detail=error.detail)
     return _response(trouble, error.status, "application/problem+json", error.headers)
 

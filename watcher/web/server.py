@@ -1,6 +1,6 @@
-"""The HTTP server: aiohttp's, with a bound on open connections, and at most a line a minute in the log.
+"""The HTTP server: aiohttp's server with a limit on open connections, security headers, and few log lines.
 
-It knows nothing of the pages.
+It does not know which routes it serves.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from watcher.runtime.units import Address
 log = structlog.get_logger()
 
 CONNECTIONS_COUNT = 100
-"""A tenth of the files that a process may usually open: the rest is for polling, sinks and the store."""
+"""Most open connections: a tenth of the usual limit on open files, the rest is for polling, sinks and the store."""
 
 BACKLOG_COUNT = 32
-"""So many connections are accepted in one turn of the event loop: a crowd must not hold up the polls."""
+"""Connections that one turn of the event loop accepts, at most: more would delay the polls."""
 
 TIMEOUT_S = 10.0
-"""A connection that has sent no whole request for so long is closed."""
+"""A connection that has sent no whole request within this time is closed."""
 
 SHUTDOWN_S = 0.2
-"""How long an answer may still take at the end: one that hangs on the store would never come."""
+"""Time for requests in progress when the server closes. One that waits for the store might never end."""
 
 BODY_WITHIN_S = web.AppKey("body_within_s", float)
 
@@ -44,17 +44,17 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Of every answer that does not say otherwise: a page runs our files only, is framed by none and kept nowhere."""
+"""Headers of every answer that does not set them: pages load only our files, allow no frames, and are not cached."""
 
-# Also of the answers that no signal sees, those to what is no HTTP: nobody learns from one which library to attack.
+# Hides the name of the library also in answers to invalid HTTP, for which `on_response_prepare` is not called.
 web_response.SERVER_SOFTWARE = "clerk-watcher"  # type: ignore[attr-defined]
 
 _SILENT = logging.getLogger("watcher.http")
-_SILENT.disabled = True  # aiohttp would log each request that is no HTTP: strangers must not fill the log
+_SILENT.disabled = True  # aiohttp logs each invalid request: strangers could fill the log
 
 
 async def read_body(request: web.Request) -> bytes:
-    """Return the body. Raises `HTTPRequestTimeout` if it does not come in time, `HTTPRequestEntityTooLarge`."""
+    """Return the body of a request. Raises `HTTPRequestTimeout` and `HTTPRequestEntityTooLarge`."""
     try:
         async with asyncio.timeout(request.app[BODY_WITHIN_S]):
             return await request.read()
@@ -68,9 +68,9 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 def why_not_bound(error: Exception) -> str:
-    """Return in the system's words why an address cannot be listened on."""
+    """Return the system's error message for an address that cannot be listened on."""
     why = isinstance(error, gaierror) and error.strerror
-    # From Python 3.12 on asyncio gives no number where the host has none of the addresses.
+    # Since Python 3.12 asyncio gives no error number if the machine does not have the address.
     return why or os.strerror(getattr(error, "errno", None) or EADDRNOTAVAIL)
 
 
@@ -86,7 +86,7 @@ class HttpServer:
         at_most: int = CONNECTIONS_COUNT,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """Serve nothing yet. `access` decides which requests reach a route."""
+        """Prepare the server, without listening. The middleware `access` decides which requests reach a route."""
         self._clock = clock
         self._at_most = at_most
         self._answering: set[web.RequestHandler] = set()
@@ -100,16 +100,16 @@ class HttpServer:
             application,
             shutdown_timeout=SHUTDOWN_S,
             handler_cancellation=True,
-            keepalive_timeout=timeout_s,  # also of a connection that has not asked yet
+            keepalive_timeout=timeout_s,  # also for a connection without a request
             lingering_time=0,
-            auto_decompress=False,  # a small body may be a large one
+            auto_decompress=False,  # a small body may decompress to a huge one
             access_log=None,
             logger=_SILENT,
         )
         self._listening: asyncio.Server | None = None
 
     async def listen(self, address: Address) -> int:
-        """Serve from now on; return the port. Raises `OSError` and `UnicodeError` if the address cannot be had."""
+        """Start to listen; return the port. Raises `OSError` or `UnicodeError` if the address cannot be used."""
         await self._runner.setup()
         self._listening = await asyncio.get_running_loop().create_server(
             self._connect, address.host or None, address.port, backlog=BACKLOG_COUNT
@@ -118,7 +118,7 @@ class HttpServer:
         return port
 
     async def close(self) -> None:
-        """Accept nothing more, and close all connections: those that are being answered after a moment."""
+        """Stop listening and close all connections; requests in progress get a short time to end."""
         if self._listening is not None:
             self._listening.close()
         await self._runner.cleanup()
@@ -131,9 +131,10 @@ class HttpServer:
         return server()
 
     def _make_room(self, server: web.Server) -> None:
-        """Close the oldest connections without a whole request; if all have one, the oldest of all.
+        """Close the oldest connections that have sent no whole request; if there are none, the oldest of all.
 
-        The last tenth of them had no time to ask: else each that comes would close the one before it while all ask.
+        The newest tenth is spared, because it had no time to send a request yet: otherwise each new connection would
+        close the one before it.
         """
         open_ = [each for each in server.connections if each.transport and not each.transport.is_closing()]
         older = sorted(open_[: len(open_) - self._at_most // 10], key=self._answering.__contains__)
@@ -164,7 +165,7 @@ class HttpServer:
             self._answering.discard(request.protocol)
 
     def _may_say(self, what: str) -> bool:
-        """Return whether the last such line is long ago: strangers decide how often there is a reason for one."""
+        """Return whether the last log line of this kind is a minute old: strangers can cause any number of them."""
         now = self._clock.monotonic()
         if now < self._say_at[what]:
             return False

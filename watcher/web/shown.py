@@ -1,7 +1,4 @@
-"""What API and pages work with, and what is recorded as they show it: rows of the store become models.
-
-Names are those of the configuration.
-"""
+"""The console, with which handlers and pages work, and the conversion of rows of the store into models."""
 
 import json
 from collections import Counter, defaultdict
@@ -38,32 +35,31 @@ from watcher.web.health import Recent
 from watcher.web.problem_text import PROBLEM_REMEDIES, rule_of
 
 SEVERITIES = tuple(Severity)
-"""The most severe first."""
+"""All severities, the most severe first."""
 
 OWNED_WITHIN_US = 60_000_000
-"""An owner writes its snapshot every 30 s at least: one that is older than two of these is nobody's."""
+"""Greatest age of a snapshot that counts. An owner writes its snapshot at least every 30 s."""
 
 
 @dataclass(slots=True, eq=False)
 class Console:
-    """One of each in a process, once its store is open.
-
-    `troubles` are those of the daemon itself: a refused reload, a store that takes no writes. `test_sink` sends a test
-    message to a sink of the configuration. `changed` has this process look at once for silences and actions.
-    `pipelines` are those of the last `status`, by `account/id`, and `problem_counts` how many open problems each has:
-    ask for the status first.
-    """
+    """The stores, settings and actions that handlers and pages need; a process has one once its store is open."""
 
     settings: Callable[[], Settings]
     store: ConsoleStore
     operator: OperatorStore
     clock: Clock
     troubles: Callable[[], Sequence[models.Need]]
+    """Returns the troubles of this process: a refused reload, a store that takes no writes."""
     test_sink: Callable[[str], Awaitable[models.TestResult]]
+    """Sends a test message to a sink of the configuration."""
     changed: Callable[[], None]
+    """Has this process read silences and actions at once."""
     status: Recent[models.StatusView] = field(init=False)
     pipelines: Mapping[str, models.PipelineStatus] = field(default_factory=dict)
+    """The pipelines of the last `status`, by `account/id`: get the status before."""
     problem_counts: Mapping[str, int] = field(default_factory=dict)
+    """The number of open problems of each pipeline, from the last `status`."""
 
     def __post_init__(self) -> None:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
@@ -76,12 +72,12 @@ def events_and_deliveries(console: Console, found: Told) -> dict[str, Sequence[A
 
 
 def watches(console: Console) -> Mapping[str, WatchSettings]:
-    """Return what is watched, by account and pipeline (`account/id`)."""
+    """Return the watches of the configuration, by `account/id`."""
     return {f"{each.account}/{each.pipeline}": each for each in console.settings().watch}
 
 
 def _alert(console: Console, row: AnyRow) -> Alert:
-    """Return the opening of a problem with its newest failure, dated now, or when the problem was closed."""
+    """Return the opening of a problem as an alert with its newest failure, dated now or at its closing."""
     event, now = json.loads(row.body), console.clock.now()
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
     time = timestamp(from_us(row.closed_at) if row.closed_at else now)
@@ -89,7 +85,7 @@ def _alert(console: Console, row: AnyRow) -> Alert:
 
 
 def alert(console: Console, event: Mapping[str, Any]) -> Alert:
-    """Return what an event says, with the name that its pipeline has now."""
+    """Return an event as an alert, with the present name of its pipeline."""
     data = event["data"]
     pipeline = data.get("pipeline", {})
     if (known := console.pipelines.get(f"{data.get('account')}/{pipeline.get('id')}")) is not None:
@@ -98,7 +94,7 @@ def alert(console: Console, event: Mapping[str, Any]) -> Alert:
 
 
 def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ProblemView:
-    """Return a problem, in the words of the event that opened it, and by the rule as it is now."""
+    """Return a problem. Its texts are those of the opening event; its rule is that of the present configuration."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
         alert = _alert(console, row)
@@ -130,7 +126,7 @@ def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
 
 
 def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ExecutionView:
-    """Return an execution, with what its last event said of it."""
+    """Return an execution with the data of its last event."""
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
     block = data.get("execution", {})
@@ -159,7 +155,7 @@ def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings
 
 
 def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
-    """Return the times that an execution was in each status, from its events."""
+    """Return the periods of an execution in one status, from its events."""
     found: list[models.Stay] = []
     for each in events:
         if not each.type.startswith("execution.") or each.type is EventType.EXECUTION_OVERDUE:
@@ -174,7 +170,7 @@ def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
 
 
 def deliveries(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.DeliveryView]:
-    """Return deliveries. Of one that waits the state says why it does."""
+    """Return deliveries. The state of a pending one says what it waits for."""
     watched, now = watches(console), console.clock.steady_us()
     return [_delivery(row, watched, now) for row in rows]
 
@@ -191,7 +187,7 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
             state = "paused"
         elif row.tried:
             state = "retrying"
-        if state != "disabled" and (at := max(row.due_at, paused_until)) > now:  # else it waits for others alone
+        if state != "disabled" and (at := max(row.due_at, paused_until)) > now:  # one that is due has no next try
             next_try_at = at
     watch = watches.get(f"{row.account}/{row.pipeline}")
     fields = {
@@ -209,7 +205,7 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
 
 
 def silence_of(row: AnyRow) -> SilenceSettings:
-    """Return a silence that is stored, as the file writes it. Raises `ValidationError` for one of a later version."""
+    """Return the settings of a stored silence. Raises `ValidationError` for one of a later version."""
     from_, until = (from_us(at).isoformat() for at in (row.starts_at, row.ends_at))
     return SilenceSettings.model_validate(
         {"match": json.loads(row.match), "from": from_, "until": until, "comment": row.comment}
@@ -217,7 +213,7 @@ def silence_of(row: AnyRow) -> SilenceSettings:
 
 
 def stored_silence(console: Console, row: AnyRow) -> models.SilenceView:
-    """Return a silence that is stored. Raises `ValidationError` for one of a later version."""
+    """Return a stored silence. Raises `ValidationError` for one of a later version."""
     return _silence(console, silence_of(row), id=str(row.id), by=row.by)
 
 
@@ -241,7 +237,7 @@ async def silences(console: Console) -> Sequence[models.SilenceView]:
     now = console.clock.now()
     found = [_silence(console, each) for each in console.settings().silences if each.window(now)[1] > now]
     for row in await console.operator.silences():
-        with suppress(ValidationError):  # the log says so
+        with suppress(ValidationError):  # `Operations` logs it
             found.append(stored_silence(console, row))
     return found
 
@@ -250,7 +246,7 @@ async def silences(console: Console) -> Sequence[models.SilenceView]:
 
 
 async def find_status(console: Console) -> models.StatusView:
-    """Return the first view."""
+    """Return the overview, and set the console's pipelines and counts of problems."""
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
     troubles = console.troubles()
@@ -291,7 +287,7 @@ async def find_status(console: Console) -> models.StatusView:
         )
     console.pipelines = {f"{each.account}/{each.id}": each for each in pipelines}
     console.problem_counts = {name: len(rows) for name, rows in of_pipelines.items()}
-    well = len(SEVERITIES)  # comes after the least severe
+    well = len(SEVERITIES)  # sorts after the least severe
     pipelines.sort(
         key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower())
     )
@@ -328,7 +324,7 @@ async def find_status(console: Console) -> models.StatusView:
 
 
 def _source(row: AnyRow, *, now: Micros, stuck_since: datetime | None) -> dict[str, Any]:
-    """Return the row of an account or a sink with what its owner wrote, and since when that is not known to hold."""
+    """Return the fields of an account or sink with its owner's snapshot, and since when the snapshot is not valid."""
     body = json.loads(row.body or b"{}")
     is_old, known_at = (row.written_at or 0) <= now - OWNED_WITHIN_US, body.get("known_at")
     is_unusable = row.kind == "account" and row.state not in (None, AccountTrouble.OVER_BUDGET)
@@ -342,9 +338,9 @@ def _source(row: AnyRow, *, now: Micros, stuck_since: datetime | None) -> dict[s
 
 
 def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
-    """Return the names of pipelines that have any, by `account/id`.
+    """Return the names of pipelines, by `account/id`, without those that have no name.
 
-    Those of one name have their account behind it, or the beginning of their ids where that is the same, too.
+    Pipelines with equal names get their account behind the name, or the beginning of their id within one account.
     """
     known = ((each, accounts[each.account].get("pipelines", {}).get(str(each.pipeline), {})) for each in watches)
     named = {(each.account, str(each.pipeline)): each.name or stands.get("name") for each, stands in known}
@@ -359,7 +355,7 @@ def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str,
 
 
 def _place(kind: str) -> tuple[int, bool]:
-    """Return the place of a problem's kind among all: the most severe first, and those of executions last."""
+    """Return the sort key of a kind of problem: the most severe first, overdue executions last."""
     return SEVERITIES.index(severity_of(EventType(kind))), kind == EventType.EXECUTION_OVERDUE
 
 
@@ -390,7 +386,7 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
 
 
 async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
-    """Return what needs somebody. Of problems as severe the causes come first: those of accounts and of sinks."""
+    """Return the needs. Among equally severe problems those of accounts and sinks come first: they may be the cause."""
     now, pipelines = console.clock.now(), console.pipelines
 
     def place(row: AnyRow) -> Any:
