@@ -1,4 +1,4 @@
-// Keeps a page current, its ages ticking, and sends what a person does. Each page is readable without it.
+// Updates a page and the ages on it, and sends the actions of its buttons and forms. Each page is readable without it.
 "use strict";
 (() => {
   const root = document.documentElement, EVERY_MS = 2000, STALE_MS = 20000;
@@ -11,7 +11,7 @@
   const $$ = (selector, within = document) => [...within.querySelectorAll(selector)];
   const make = (tag, name, text) => Object.assign(document.createElement(tag), { className: name, textContent: text });
 
-  // Times. The server's clock counts: its Date header says how far ours is off.
+  // Times are those of the server: its Date header gives the difference to the browser's clock.
   let offset = 0, utc = stored("utc") !== "no", stale = false;
   const now = () => Date.now() + offset;
   const duration = (s) => {
@@ -39,7 +39,7 @@
     for (const each of $$("time.at", within)) put(each, clock(new Date(each.dateTime)));
   };
 
-  // Live updates: the page asks for itself and takes over the parts that differ.
+  // Live updates: the script loads the page again and replaces the parts that differ.
   let etag = null, heardAt = Date.now(), timer = 0, asking = null, held = false, nextAt = 0, spokenAt = 0, needs = 0;
   const live = () => {
     if (!$("#live")) return;  // nor can the login be old, or a page that there is not
@@ -113,7 +113,7 @@
     if (again) again.focus({ preventScroll: true });
     if (row >= 0 && rows()[row]) rows()[row].classList.add("at");
   };
-  // A list never jumps: rows that are there change in place, new ones wait for a click.
+  // A list never jumps: known rows change in place, new rows are shown after a click.
   const hold = (part, list, fresh, coming) => {
     const by = new Map([...coming.children].map((row) => [row.dataset.key, row]));
     let count = by.size;
@@ -142,8 +142,8 @@
     needs = count;
   };
 
-  // Actions. A button or form names method and address; fields become the body, "match.labels" a part of it.
-  // Who acknowledges is asked for a name once, which is kept here.
+  // Actions: a button or form has method and URL; its fields become the body, "match.labels" a nested field.
+  // The first acknowledgement asks for a name, which the browser then stores.
   const fill = (within) => { for (const each of $$("input[name=by]", within)) each.defaultValue = stored("name") || ""; };
   const bodyOf = (element) => {
     const body = JSON.parse(element.dataset.body || "null");
@@ -194,7 +194,7 @@
     return status === 202 ? "asked for, not done yet" : "done";
   };
 
-  // Keys.
+  // Keyboard shortcuts.
   const rows = () => $$("[data-row]");
   const move = (by) => {
     const all = rows(), at = all.findIndex((row) => row.classList.contains("at"));
@@ -252,7 +252,7 @@
     setInterval(() => { if (document.hidden) return; live(); if (!stale && !held) tick(document); }, 1000);
     tick(document);
     fill(document);
-    // The cookie of a session does not come along from a link of another site: ask once more, from here.
+    // After a link from another site the browser sends no session cookie: load the page once more from here.
     const next = location.pathname === "/login" && $("input[name=next]");
     if (next) fetch(next.value, { method: "HEAD", redirect: "manual" }).then((answer) => { if (answer.ok) location.replace(next.value); }, () => {});
     live();
