@@ -103,7 +103,7 @@ def _operation(route: ApiRoute) -> Operation:
     ]
     body = None
     if route.method == "GET":
-        schema = route.asked.model_json_schema()
+        schema = route.request_model.model_json_schema()
         for name, field in schema.get("properties", {}).items():
             how = {"style": "form", "explode": False} if field.get("type") == "array" else {}
             kinds = [each for each in field.get("anyOf", (field,)) if each != {"type": "null"}]
@@ -111,7 +111,7 @@ def _operation(route: ApiRoute) -> Operation:
             of_value = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
             parameters.append(Parameter.model_validate(described | {"schema": of_value} | how))
     elif route.method == "POST":
-        body = RequestBody(content=_content(route.asked), required=True)
+        body = RequestBody(content=_content(route.request_model), required=True)
     return Operation(
         operationId=route.handler.__name__,
         summary=_summary(route),
@@ -196,8 +196,8 @@ def _fields(model: type[BaseModel]) -> str:
 def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) -> str:
     """Return what is said of a request; `shown` is the title of an earlier one with the same kind of answer."""
     parts = [f"## {route.method} {route.path}", _summary(route)]
-    if route.asked is not models.ApiRequest:
-        parts.append(_fields(route.asked))
+    if route.request_model is not models.ApiRequest:
+        parts.append(_fields(route.request_model))
     name = route.handler.__name__
     request = f"{route.method} {API}{_path(route)}{_QUERIES.get(name, '')}"
     if name in _BODIES:

@@ -49,16 +49,16 @@ async def status(console: Console) -> models.StatusView:
     return await console.status.get()
 
 
-async def problems(console: Console, asked: models.ProblemQuery) -> models.Page[models.ProblemView]:
+async def problems(console: Console, request: models.ProblemQuery) -> models.Page[models.ProblemView]:
     """Return problems, the last opened first."""
     rows, last = await console.store.problems(
-        is_open={"open": True, "closed": False, "all": None}[asked.state],
-        kinds=asked.kind,
-        accounts=asked.account,
-        is_of_pipeline=_is_of_pipeline(console, asked) if asked.pipeline or asked.label else None,
-        since=_since(console, asked),
-        after=_position(asked, ""),
-        limit=asked.limit,
+        is_open={"open": True, "closed": False, "all": None}[request.state],
+        kinds=request.kind,
+        accounts=request.account,
+        is_of_pipeline=_is_of_pipeline(console, request) if request.pipeline or request.label else None,
+        since=_since(console, request),
+        after=_position(request, ""),
+        limit=request.limit,
     )
     return models.Page[models.ProblemView](items=await _problems(console, rows), next=_cursor(last))
 
@@ -79,12 +79,12 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
     return models.ProblemDetail(**dict(it), **shown.events_and_deliveries(console, told))
 
 
-async def executions(console: Console, asked: models.ExecutionQuery) -> models.Page[models.ExecutionView]:
+async def executions(console: Console, request: models.ExecutionQuery) -> models.Page[models.ExecutionView]:
     """Return executions: open ones, the newest status first, then ended ones, the latest end first."""
     await console.status.get()  # it sets the names of pipelines, and which of them are unknown
     watches, named, beginning, end = shown.watches(console), None, None, ""
-    if asked.q:
-        word = asked.q.strip().casefold()
+    if request.q:
+        word = request.q.strip().casefold()
         named = {
             name
             for name, each in console.pipelines.items()
@@ -95,14 +95,14 @@ async def executions(console: Console, asked: models.ExecutionQuery) -> models.P
             if not _ID_BEGINNING.fullmatch(beginning):
                 return models.Page[models.ExecutionView](items=[])
 
-    is_of_pipeline = _is_of_pipeline(console, asked)
+    is_of_pipeline = _is_of_pipeline(console, request)
     rows, last = await console.store.executions(
         is_of_pipeline=lambda name: is_of_pipeline(name) and (not named or name in named),
-        statuses=asked.status,
-        ended_since=_since(console, asked),
+        statuses=request.status,
+        ended_since=_since(console, request),
         id_beginning=beginning,
-        after=_position(asked, "i" if beginning else "oe"),
-        limit=asked.limit,
+        after=_position(request, "i" if beginning else "oe"),
+        limit=request.limit,
     )
     items = [each for each in (shown.execution(console, row, watches) for row in rows) if each.id.endswith(end)]
     return models.Page[models.ExecutionView](items=items, next=_cursor(last))
@@ -120,39 +120,39 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
     return models.ExecutionDetail(**dict(it), **reports, stays=shown.stays(reports["events"]))
 
 
-async def events(console: Console, asked: models.EventQuery) -> models.Page[models.EventView]:
+async def events(console: Console, request: models.EventQuery) -> models.Page[models.EventView]:
     """Return events in the order of recording; requests that go on with `next` miss none."""
-    after = None if asked.after is None else int(asked.after)
-    bodies, last = await console.store.events(_filter(console, asked), after=after, limit=asked.limit)
+    after = None if request.after is None else int(request.after)
+    bodies, last = await console.store.events(_filter(console, request), after=after, limit=request.limit)
     return models.Page[models.EventView](items=list(map(models.EventView.model_validate_json, bodies)), next=str(last))
 
 
-async def newest_events(console: Console, asked: models.EventQuery) -> models.Page[Any]:
+async def newest_events(console: Console, request: models.EventQuery) -> models.Page[Any]:
     """Return events as alerts, the last recorded first, for the page of events."""
-    after = None if asked.after is None else int(asked.after)
-    bodies, last = await console.store.newest_events(_filter(console, asked), after=after, limit=asked.limit)
+    after = None if request.after is None else int(request.after)
+    bodies, last = await console.store.newest_events(_filter(console, request), after=after, limit=request.limit)
     items = [shown.alert(console, json.loads(body)) for body in bodies]
     return models.Page[Any](items=items, next=None if last is None else str(last))
 
 
-def _filter(console: Console, asked: models.EventQuery) -> EventFilter:
+def _filter(console: Console, request: models.EventQuery) -> EventFilter:
     return EventFilter(
-        types_matching(tuple(asked.type)) if asked.type else None,
-        asked.pipeline,
-        _labels(asked.label),
-        None if asked.execution is None else str(asked.execution),
-        _since(console, asked),
+        types_matching(tuple(request.type)) if request.type else None,
+        request.pipeline,
+        _labels(request.label),
+        None if request.execution is None else str(request.execution),
+        _since(console, request),
     )
 
 
-async def deliveries(console: Console, asked: models.DeliveryQuery) -> models.Page[models.DeliveryView]:
+async def deliveries(console: Console, request: models.DeliveryQuery) -> models.Page[models.DeliveryView]:
     """Return deliveries, those of the newest events first."""
     rows, last = await console.store.deliveries(
-        state=asked.state,
-        sink=asked.sink,
-        types=types_matching(tuple(asked.type)) if asked.type else None,
-        after=_position(asked, "", is_number=True),
-        limit=asked.limit,
+        state=request.state,
+        sink=request.sink,
+        types=types_matching(tuple(request.type)) if request.type else None,
+        after=_position(request, "", is_number=True),
+        limit=request.limit,
     )
     return models.Page[models.DeliveryView](items=shown.deliveries(console, rows), next=_cursor(last))
 
@@ -162,44 +162,44 @@ async def silences(console: Console) -> models.Page[models.SilenceView]:
     return models.Page[models.SilenceView](items=await shown.silences(console))
 
 
-async def history(console: Console, account: str, id_: str, asked: HistoryQuery) -> History:
+async def history(console: Console, account: str, id_: str, request: HistoryQuery) -> History:
     """Return the history of a pipeline: by the hour up to `7d`, else by the day (UTC), the running one last."""
     name = f"{account}/{_uuid(id_, 'pipeline')}"
     await console.status.get()
     if name not in console.pipelines:
         raise _unknown("there is no such pipeline in the configuration")
-    span_us = round(asked.span * 1e6)
+    span_us = round(request.span * 1e6)
     return await find_history(console, name, span_us=span_us, length_us=HOUR_US if span_us <= 7 * DAY_US else DAY_US)
 
 
-async def report(console: Console, asked: ReportQuery) -> Report:
+async def report(console: Console, request: ReportQuery) -> Report:
     """Return the report on all pipelines over the last hours, with the running hour."""
     now = console.clock.steady_us()
-    since = Micros(now - round(asked.last * 1e6))
+    since = Micros(now - round(request.last * 1e6))
     return Report.model_validate(await make_report(console, since=since, until=now))
 
 
 # Handlers that do something
 
 
-async def acknowledge_several(console: Console, asked: models.AckSeveralRequest) -> models.Page[models.ProblemView]:
+async def acknowledge_several(console: Console, request: models.AckSeveralRequest) -> models.Page[models.ProblemView]:
     """Acknowledge several problems at once; return those that were open."""
-    taken = await _acknowledge(console, asked, *asked.ids)
+    taken = await _acknowledge(console, request, *request.ids)
     rows = await console.store.problems_by_id([id_.bytes for id_ in taken])
     return models.Page[models.ProblemView](items=await _problems(console, rows))
 
 
-async def acknowledge(console: Console, id_: str, asked: models.AckRequest) -> models.ProblemView:
+async def acknowledge(console: Console, id_: str, request: models.AckRequest) -> models.ProblemView:
     """Acknowledge a problem: no reminder is sent until it is closed, or `for` is over."""
     found = await problem(console, id_)
-    if not await _acknowledge(console, asked, UUID(found.id)):
+    if not await _acknowledge(console, request, UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody needs to acknowledge it any more")
     return await problem(console, id_)
 
 
-async def _acknowledge(console: Console, asked: models.AckRequest, *ids: UUID) -> Sequence[UUID]:
-    until = None if asked.for_s is None else console.clock.now() + timedelta(seconds=asked.for_s)
-    return await console.operator.acknowledge(*ids, by=asked.by, comment=asked.comment, until=until)
+async def _acknowledge(console: Console, request: models.AckRequest, *ids: UUID) -> Sequence[UUID]:
+    until = None if request.for_s is None else console.clock.now() + timedelta(seconds=request.for_s)
+    return await console.operator.acknowledge(*ids, by=request.by, comment=request.comment, until=until)
 
 
 async def unacknowledge(console: Console, id_: str) -> models.ProblemView:
@@ -210,39 +210,41 @@ async def unacknowledge(console: Console, id_: str) -> models.ProblemView:
     return await problem(console, id_)
 
 
-async def add_silence(console: Console, asked: models.SilenceRequest) -> models.SilenceView:
+async def add_silence(console: Console, request: models.SilenceRequest) -> models.SilenceView:
     """Silence matching events from now on."""
     now = console.clock.now()
-    until = asked.until or now + timedelta(seconds=asked.for_s or 0.0)
+    until = request.until or now + timedelta(seconds=request.for_s or 0.0)
     if until <= now:
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "until: is over already; write a later moment")
     settings = console.settings()
     for kind, named, known in (
-        ("sinks", asked.match.sinks, [name for name, sink in settings.sinks.items() if sink.target is not None]),
-        ("accounts", asked.match.accounts, settings.accounts),
+        ("sinks", request.match.sinks, [name for name, sink in settings.sinks.items() if sink.target is not None]),
+        ("accounts", request.match.accounts, settings.accounts),
     ):
         if unknown := [name for name in named if name not in known]:
             text = f"match.{kind}: {unknown[0]} cannot be silenced; these can: {', '.join(known)}"
             raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, text)
-    match = asked.match.model_dump_json(exclude_defaults=True)
-    added = await console.operator.add_silence(match, starts_at=now, ends_at=until, by=asked.by, comment=asked.comment)
+    match = request.match.model_dump_json(exclude_defaults=True)
+    added = await console.operator.add_silence(
+        match, starts_at=now, ends_at=until, by=request.by, comment=request.comment
+    )
     return shown.stored_silence(console, added)
 
 
 async def end_silence(console: Console, id_: str) -> None:
-    """End a silence that was made by the API."""
+    """End a silence that is not one of the file."""
     if not re.fullmatch(r"\d{1,18}", id_, re.ASCII) or not await console.operator.end_silence(int(id_)):
         raise _unknown("there is no such silence, or it has ended; one of the file ends in the file")
 
 
-async def replay(console: Console, asked: models.ReplayRequest) -> models.Replayed:
+async def replay(console: Console, request: models.ReplayRequest) -> models.Replayed:
     """Send dead letters of a sink again, with their old ids."""
-    _sink(console, asked.sink)
-    count = await console.operator.replay(asked.sink, None if asked.ids is None else [int(id_) for id_ in asked.ids])
+    _sink(console, request.sink)
+    ids = None if request.ids is None else [int(id_) for id_ in request.ids]
+    count = await console.operator.replay(request.sink, ids)
     if not count:
-        raise RefusedError(
-            HTTPStatus.CONFLICT, "none of these is a dead letter: what waits already is sent in any case"
-        )
+        text = "none of these is a dead letter: a pending delivery is sent in any case"
+        raise RefusedError(HTTPStatus.CONFLICT, text)
     return models.Replayed(replayed=count)
 
 
@@ -295,10 +297,10 @@ def _uuid(text: str, what: str) -> UUID:
         raise _unknown(f"there is no such {what}: its id has 32 hexadecimal digits") from None
 
 
-def _position(asked: models.PageQuery, parts: str, *, is_number: bool = False) -> Position | None:
-    if asked.after is None:
+def _position(request: models.PageQuery, parts: str, *, is_number: bool = False) -> Position | None:
+    if request.after is None:
         return None
-    match = re.fullmatch(models.CURSOR, asked.after)
+    match = re.fullmatch(models.CURSOR, request.after)
     assert match is not None
     part, at, key = match.groups()
     if part not in (list(parts) or [""]) or (len(key) > 15 if is_number else len(key) % 2):
@@ -313,28 +315,28 @@ def _cursor(position: Position | None) -> str | None:
     return f"{position.part}.{position.at}.{key}"
 
 
-def _since(console: Console, asked: models.PipelineQuery) -> Micros:
-    if asked.since is None:
+def _since(console: Console, request: models.PipelineQuery) -> Micros:
+    if request.since is None:
         return NEVER
-    if isinstance(asked.since, float):
-        return Micros(console.clock.steady_us() - round(asked.since * 1e6))
-    return to_us(asked.since)
+    if isinstance(request.since, float):
+        return Micros(console.clock.steady_us() - round(request.since * 1e6))
+    return to_us(request.since)
 
 
-def _is_of_pipeline(console: Console, asked: models.ExecutionQuery | models.ProblemQuery) -> Callable[[str], bool]:
+def _is_of_pipeline(console: Console, request: models.ExecutionQuery | models.ProblemQuery) -> Callable[[str], bool]:
     """Return the filter of a query as a function of a pipeline's name (`account/id`)."""
-    watches, labels = shown.watches(console), _labels(asked.label)
+    watches, labels = shown.watches(console), _labels(request.label)
 
-    def is_asked_for(name: str) -> bool:
+    def matches(name: str) -> bool:
         account, _, id_ = name.rpartition("/")
         its = watches[name].labels if name in watches else {}
         return (
-            (not asked.account or account in asked.account)
-            and (not asked.pipeline or id_ in asked.pipeline)
+            (not request.account or account in request.account)
+            and (not request.pipeline or id_ in request.pipeline)
             and all((its.get(key) == value) == is_there for key, value, is_there in labels)
         )
 
-    return is_asked_for
+    return matches
 
 
 def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:

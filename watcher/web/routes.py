@@ -45,7 +45,7 @@ class ApiRoute:
     """A request that the API takes.
 
     The handler gets the console, the values in the path in their order, and a model of the query or the body if it has
-    a parameter `asked`. Its annotations and its docstring describe the request in docs/api.md.
+    a parameter `request`. Its annotations and its docstring describe the request in docs/api.md.
     """
 
     method: str
@@ -56,10 +56,10 @@ class ApiRoute:
     """Status codes of refusals by this handler."""
 
     @property
-    def asked(self) -> type[models.ApiRequest]:
+    def request_model(self) -> type[models.ApiRequest]:
         """Return the model of the query, or of a write's body."""
-        asked: type[models.ApiRequest] = get_type_hints(self.handler).get("asked", models.ApiRequest)
-        return asked
+        model: type[models.ApiRequest] = get_type_hints(self.handler).get("request", models.ApiRequest)
+        return model
 
 
 ROUTES = (
@@ -117,8 +117,8 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
         raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"this path takes {allowed}", Allow=allowed)
     if console is None:
         raise StoreError("it is not open yet")
-    asked = await _read_request(request, route)
-    handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *asked))
+    parsed = await _read_request(request, route)
+    handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *parsed))
     handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # the client may have left by then
     result = await (handling if route.method == "GET" else asyncio.shield(handling))
     if result is None:
@@ -134,9 +134,9 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
     return response
 
 
-async def _handle(route: ApiRoute, console: Console, *asked: object) -> BaseModel | None:
+async def _handle(route: ApiRoute, console: Console, *arguments: object) -> BaseModel | None:
     """Call the handler. The caller shields a write, so that it ends even if the client has left."""
-    result = await route.handler(console, *asked)
+    result = await route.handler(console, *arguments)
     if route.method != "GET":
         console.changed()
     return result
@@ -145,23 +145,23 @@ async def _handle(route: ApiRoute, console: Console, *asked: object) -> BaseMode
 async def _read_request(request: web.Request, route: ApiRoute) -> Sequence[models.ApiRequest]:
     try:
         if route.method == "GET":
-            asked = route.asked.model_validate(query_of(request.query, route.asked))
+            parsed = route.request_model.model_validate(query_of(request.query, route.request_model))
         else:
             body = await read_body(request)
-            is_form = request.method == "POST" and request[CALLER].by != "bearer"  # also from a form of another site
-            if (body or is_form) and request.content_type != "application/json":
+            may_be_form = request.method == "POST" and request[CALLER].by != "bearer"  # also one of another site
+            if (body or may_be_form) and request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
                 raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
-            asked = route.asked.model_validate_json(body or b"{}")
+            parsed = route.request_model.model_validate_json(body or b"{}")
     except web.HTTPRequestEntityTooLarge:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "a body has at most 64 KiB") from None
     except ValidationError as error:
         is_json = error.errors(include_context=False, include_input=False)[0]["type"] != "json_invalid"
         status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
         raise RefusedError(status, mistakes_in(error)) from None
-    if "\\u0000" in asked.model_dump_json():  # PostgreSQL cannot store it
+    if "\\u0000" in parsed.model_dump_json():  # PostgreSQL cannot store it
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
-    return () if route.asked is models.ApiRequest else (asked,)
+    return () if route.request_model is models.ApiRequest else (parsed,)
 
 
 def mistakes_in(error: ValidationError) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -250,26 +250,26 @@ async def find_status(console: Console) -> models.StatusView:
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
     troubles = console.troubles()
-    stuck_since = next((each.since for each in troubles if each.kind == "store"), None)
-    kept_back = await silences(console)
-    silent = [
+    store_failed_since = next((each.since for each in troubles if each.kind == "store"), None)
+    all_silences = await silences(console)
+    silenced = [
         (each.match, each.until)
-        for each in kept_back
+        for each in all_silences
         if each.active and each.until and not (each.match.sinks or each.match.events)
     ]
     sources = defaultdict[tuple[str, str], dict[str, Any]](lambda: {"is_unknown": True})
     for row in found.sources:
-        sources[row.kind, row.name] = _source(row, now=now, stuck_since=stuck_since)
+        sources[row.kind, row.name] = _source(row, now=now, store_failed_since=store_failed_since)
     accounts = {name: sources["account", name] for name in settings.accounts}
-    of_pipelines = _by_pipeline([*found.others, *found.overdue])
+    problems = _by_pipeline([*found.others, *found.overdue])
     names = _names(settings.watch, accounts)
     pipelines: list[models.PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
         account = accounts[watch.account]
-        stands = account.get("pipelines", {}).get(id_, {})
-        is_unknown = account["is_unknown"] or not stands.get("is_read", True)
-        kinds = sorted({row.kind for row in of_pipelines[name]}, key=_place)
+        snapshot = account.get("pipelines", {}).get(id_, {})
+        is_unknown = account["is_unknown"] or not snapshot.get("is_read", True)
+        kinds = sorted({row.kind for row in problems[name]}, key=_place)
         pipelines.append(
             models.PipelineStatus(
                 account=watch.account,
@@ -281,12 +281,12 @@ async def find_status(console: Console) -> models.StatusView:
                 state=kinds[0].partition(".")[2] if kinds else "unknown" if is_unknown else "well",
                 unknown=is_unknown,
                 unknown_since=account.get("unknown_since"),
-                silenced_until=max((end for match, end in silent if fits(watch, match)), default=None),
-                **stands | {"name": names.get(name)},
+                silenced_until=max((end for match, end in silenced if fits(watch, match)), default=None),
+                **snapshot | {"name": names.get(name)},
             )
         )
     console.pipelines = {f"{each.account}/{each.id}": each for each in pipelines}
-    console.problem_counts = {name: len(rows) for name, rows in of_pipelines.items()}
+    console.problem_counts = {name: len(rows) for name, rows in problems.items()}
     well = len(SEVERITIES)  # sorts after the least severe
     pipelines.sort(
         key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower())
@@ -319,11 +319,11 @@ async def find_status(console: Console) -> models.StatusView:
             )
             for name, row in accounts.items()
         ],
-        silences=kept_back,
+        silences=all_silences,
     )
 
 
-def _source(row: AnyRow, *, now: Micros, stuck_since: datetime | None) -> dict[str, Any]:
+def _source(row: AnyRow, *, now: Micros, store_failed_since: datetime | None) -> dict[str, Any]:
     """Return the fields of an account or sink with its owner's snapshot, and since when the snapshot is not valid."""
     body = json.loads(row.body or b"{}")
     is_old, known_at = (row.written_at or 0) <= now - OWNED_WITHIN_US, body.get("known_at")
@@ -332,8 +332,8 @@ def _source(row: AnyRow, *, now: Micros, stuck_since: datetime | None) -> dict[s
         **row._asdict(),
         **body,
         "as_of": None if is_old else row.written_at,
-        "is_unknown": is_old or stuck_since is not None or known_at is not None or is_unusable,
-        "unknown_since": known_at or (row.written_at if is_old else stuck_since),
+        "is_unknown": is_old or store_failed_since is not None or known_at is not None or is_unusable,
+        "unknown_since": known_at or (row.written_at if is_old else store_failed_since),
     }
 
 
@@ -387,75 +387,90 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
 
 async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
     """Return the needs. Among equally severe problems those of accounts and sinks come first: they may be the cause."""
-    now, pipelines = console.clock.now(), console.pipelines
+    now = console.clock.now()
 
     def place(row: AnyRow) -> Any:
         is_cause = row.pipeline_name is None
         return _is_acknowledged(row, now), *_place(row.kind), not is_cause, row.owner_kind, row.opened_at
 
-    of_overdue: dict[tuple[str, bool], list[AnyRow]] = defaultdict(list)
+    overdue: dict[tuple[str, bool], list[AnyRow]] = defaultdict(list)
     for each in sorted(found.overdue, key=lambda each: (_is_acknowledged(each, now), each.opened_at)):
-        of_overdue[each.pipeline_name, _is_acknowledged(each, now)].append(each)
+        overdue[each.pipeline_name, _is_acknowledged(each, now)].append(each)
     worst = [row.id for row in sorted(found.others, key=place)[:NEEDS_COUNT]]
-    longest = [rows[0].id for rows in of_overdue.values()][:NEEDS_COUNT]
-    all_watches = watches(console)
+    longest = [rows[0].id for rows in overdue.values()][:NEEDS_COUNT]
     rows = {row.id: row for row in await console.store.problems_by_id([*worst, *longest])}
-    problems = (problem(console, rows[id_], all_watches) for id_ in worst if id_ in rows)
-    of_problems = [
-        models.Need(
+    return [
+        *_problem_needs(console, [rows[id_] for id_ in worst if id_ in rows]),
+        *_dead_letter_needs(console, found),
+        *_overdue_needs(console, overdue, rows),
+        *_gap_needs(found),
+    ]
+
+
+def _problem_needs(console: Console, rows: Iterable[AnyRow]) -> Iterator[models.Need]:
+    all_watches = watches(console)
+    for row in rows:
+        it = problem(console, row, all_watches)
+        yield models.Need(
             kind="problem",
-            severity=each.severity,
-            title=each.title,
-            reason=each.reason,
-            since=each.opened_at,
-            count=each.count or 1,
-            page=f"/problems/{each.id}",
-            problems=[each.id],
-            acknowledged=each.acknowledged is not None,
-            acknowledged_by=each.acknowledged and each.acknowledged.by,
-            acknowledged_until=each.acknowledged and each.acknowledged.until,
+            severity=it.severity,
+            title=it.title,
+            reason=it.reason,
+            since=it.opened_at,
+            count=it.count or 1,
+            page=f"/problems/{it.id}",
+            problems=[it.id],
+            acknowledged=it.acknowledged is not None,
+            acknowledged_by=it.acknowledged and it.acknowledged.by,
+            acknowledged_until=it.acknowledged and it.acknowledged.until,
         )
-        for each in problems
-    ]
-    dead = [
-        models.Need(
-            kind="dead_letters",
-            severity=severity_of(EventType.DELIVERY_DEAD),
-            title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
-            reason=f"last answer: {clean(row.answer or 'none')}; "
-            + ("send them again once the receiver works" if name in console.settings().sinks else "no such sink now"),
-            since=row.since_at,
-            count=row.late_count,
-            page=f"/deliveries?state=dead&sink={quote(name)}",
-        )
-        for name, row in found.dead.items()
-        if row.late_count
-    ]
-    late = [
-        models.Need(
+
+
+def _dead_letter_needs(console: Console, found: Overview) -> Iterator[models.Need]:
+    for name, row in found.dead.items():
+        if row.late_count:
+            is_configured = name in console.settings().sinks
+            remedy = "send them again once the receiver works" if is_configured else "no such sink now"
+            yield models.Need(
+                kind="dead_letters",
+                severity=severity_of(EventType.DELIVERY_DEAD),
+                title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
+                reason=f"last answer: {clean(row.answer or 'none')}; {remedy}",
+                since=row.since_at,
+                count=row.late_count,
+                page=f"/deliveries?state=dead&sink={quote(name)}",
+            )
+
+
+def _overdue_needs(
+    console: Console, overdue: Mapping[tuple[str, bool], Sequence[AnyRow]], rows: Mapping[bytes, AnyRow]
+) -> Iterator[models.Need]:
+    """Yield one need for the overdue executions of each pipeline, and one for those that are acknowledged."""
+    for (name, is_acknowledged), problems in overdue.items():
+        pipeline, row = console.pipelines.get(name), rows.get(problems[0].id)
+        yield models.Need(
             kind="problem",
             severity=severity_of(EventType.EXECUTION_OVERDUE),
-            title=f"{(pipelines[name].name if name in pipelines else None) or name}: {len(overdue):,} overdue",
-            reason=_alert(console, row).dwell if (row := rows.get(overdue[0].id)) and row.body else "",
-            since=overdue[0].opened_at,
-            count=len(overdue),
-            page=f"/pipelines/{name}" if len(overdue) > 1 else f"/problems/{UUID(bytes=overdue[0].id)}",
-            problems=[each.id for each in overdue[: models.ACK_COUNT]],
+            title=f"{(pipeline and pipeline.name) or name}: {len(problems):,} overdue",
+            reason=_alert(console, row).dwell if row and row.body else "",
+            since=problems[0].opened_at,
+            count=len(problems),
+            page=f"/pipelines/{name}" if len(problems) > 1 else f"/problems/{UUID(bytes=problems[0].id)}",
+            problems=[each.id for each in problems[: models.ACK_COUNT]],
             acknowledged=is_acknowledged,
         )
-        for (name, is_acknowledged), overdue in of_overdue.items()
-    ]
-    missed = [
-        models.Need(
+
+
+def _gap_needs(found: Overview) -> Iterator[models.Need]:
+    """Yield one need for the gaps of each pipeline."""
+    for name, rows in _by_pipeline(found.gaps).items():
+        newest = Alert.of(json.loads(rows[0].body))
+        yield models.Need(
             kind="gap",
             severity=severity_of(EventType.PIPELINE_GAP),
-            title=alert.title,
-            reason=clean(alert.error),
+            title=newest.title,
+            reason=clean(newest.error),
             since=rows[-1].recorded_at,
             count=len(rows),
             page=f"/pipelines/{name}",
         )
-        for name, rows in _by_pipeline(found.gaps).items()
-        for alert in (Alert.of(json.loads(rows[0].body)),)
-    ]
-    return [*of_problems, *dead, *late, *missed]

@@ -89,7 +89,7 @@ def test_the_document_says_how_a_value_is_written(name: str) -> None:
 
 
 def test_the_document_names_what_every_event_has() -> None:
-    event = DOCUMENT["components"]["schemas"]["Event"]
+    event = DOCUMENT["components"]["schemas"]["EventView"]
     assert {"id", "source", "type", "time", "sequence", "data"} == set(event["required"])
     assert "subject" in event["properties"]
 

@@ -279,16 +279,16 @@ async def _timed(target: str, place: str | None, trying: Awaitable[TryOutcome], 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[CheckResult]:
     """Try a key with each of its watches; return the result of the key, then a result for each watch that fails."""
-    account, of_key = settings.accounts[name], f"accounts.{name}"
+    account, key_path = settings.accounts[name], f"accounts.{name}"
     place, took_ms = shown_url(account.base_url), 0.0
 
-    def result(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = of_key) -> CheckResult:
+    def result(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = key_path) -> CheckResult:
         return CheckResult(target, place, code, words, took_ms, hint)
 
     def key_failure(answer: Reply) -> CheckResult:
         words, hint = _KEY_FAILS[answer.outcome]
         words = f"{words} ({answer.status_code})" if answer.status_code and "(" not in words else words
-        key = f"{of_key}.{'api_key_file' if account.api_key_file else 'api_key'}"
+        key = f"{key_path}.{'api_key_file' if account.api_key_file else 'api_key'}"
         hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
         return result(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
@@ -298,7 +298,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
     troubles: list[CheckResult] = []
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
-        for nth, (target, pipeline) in enumerate(watched or [(of_key, str(uuid.uuid4()))]):
+        for nth, (target, pipeline) in enumerate(watched or [(key_path, str(uuid.uuid4()))]):
             if nth:
                 await asyncio.sleep(1 / (account.rate_limit * SHARE))
             began_at = clock.monotonic()
@@ -311,9 +311,10 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
             elif answer.outcome is not Outcome.OK:
                 return [key_failure(answer), *troubles]
     if len(troubles) == max(1, len(watched)) and all(trial.code is Exit.UNREACHABLE for trial in troubles):
-        return [key_failure(answer), *(troubles if watched else ())]
-    words = "accepts the key" if watched else "accepts the key; nothing is watched with it"
-    return [result(words), *troubles]
+        key_result = key_failure(answer)
+    else:
+        key_result = result("accepts the key" if watched else "accepts the key; nothing is watched with it")
+    return [key_result, *(troubles if watched else ())]
 
 
 async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> TryOutcome:

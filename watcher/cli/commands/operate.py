@@ -65,9 +65,9 @@ def status(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show what needs somebody, and how everything stands.
+    """Show what needs you, and the state of pipelines, sinks and accounts.
 
-    Piped, it is a row per pipeline; then, after an empty line, a row for each thing that needs somebody.
+    Piped, it is a row per pipeline; then, after an empty line, a row for each thing that needs you.
     Exit codes: 0 done, 1 with --fail-on attention.
 
     Examples:
@@ -163,8 +163,8 @@ def events(
 ) -> None:
     """Print events in the order of recording.
 
-    Without --since: of one execution all, else those of the last hour, with -f those from now on. With -f it asks every
-    second, goes on after the daemon was away, and misses none.
+    Without --since it prints all events of --execution, else those of the last hour, with -f only new ones. With -f it
+    asks every second, goes on after the daemon was away, and misses none.
 
     Examples:
       watcher events -f --type 'execution.failed' --label team=sales --since 2h
@@ -291,8 +291,8 @@ def ack(
 ) -> None:
     """Acknowledge open problems: you take them.
 
-    Nobody is reminded of them, for as long as --for says, else while they are open. Those who were sent that they
-    opened are sent that you have them. --all lists them and asks first; without a terminal it needs --yes.
+    No reminders of them are sent for the time of --for, by default while they are open. Sinks that got the opening of
+    a problem get your acknowledgement. --all lists them and asks first; without a terminal it needs --yes.
 
     Examples:
       watcher ack 3f2a --for 2h --comment 'calling the vendor'
@@ -391,7 +391,7 @@ def deliveries(
 ) -> None:
     """List deliveries, newest first.
 
-    It shows how often each was tried, and what was answered last.
+    It shows the number of attempts and the last answer.
 
     Examples:
       watcher deliveries --state dead
@@ -470,7 +470,7 @@ def enable_sink(
 ) -> None:
     """Enable a sink that its receiver disabled by 410 Gone.
 
-    What waits for it is sent.
+    Its waiting deliveries are sent.
 
     Examples:
       watcher enable-sink ops
@@ -489,7 +489,7 @@ def test_sink(
 ) -> None:
     """Send a test message to a sink.
 
-    It says what the receiver answered. Exit codes: 0 delivered, 1 not delivered.
+    It prints the receiver's answer. Exit codes: 0 delivered, 1 not delivered.
 
     Examples:
       watcher test-sink ops
@@ -507,7 +507,7 @@ def test_sink(
 
 
 def _person() -> str | None:
-    """Return the name of the person who runs the command, if the system knows it."""
+    """Return the name of the person who runs the command, `None` if the system does not know it."""
     with suppress(OSError, KeyError):  # a user without an entry, as in a container
         return getpass.getuser()
     return None

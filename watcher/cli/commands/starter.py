@@ -52,7 +52,7 @@ def init(
 def schema() -> None:
     """Print the JSON Schema of the configuration file.
 
-    With it, editors complete and check the file while you type. Save it beside the file, whose first line is then:
+    With it, editors complete and check the file while you type. Save it beside the file, and begin the file with:
     # yaml-language-server: $schema=watcher.schema.json
 
     Examples:
