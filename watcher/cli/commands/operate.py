@@ -65,7 +65,7 @@ def status(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show what needs you, and the state of pipelines, sinks and accounts.
+    """Show what needs you, and the state of all pipelines and sinks.
 
     Piped, it is a row per pipeline; then, after an empty line, a row for each thing that needs you.
     Exit codes: 0 done, 1 with --fail-on attention.
