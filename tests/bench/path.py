@@ -30,9 +30,9 @@ def measure_path(workspaces: Workspaces) -> Iterator[Figure]:
     """Count the calls of a change that goes to stdout and one webhook once a second, and those of an unchanged poll."""
     changes = _changes(workspaces)
     often = [name for name, count in changes.items() if count >= EACH * CHANGES_COUNT]
-    yield at_most(450, "calls of ours for each change", [sum(changes.values()) / CHANGES_COUNT])
-    yield at_most(130, "  functions that are entered", [len(often)])
-    yield at_most(35, "  files that these are in", [len({name.partition(":")[0] for name in often})])
+    yield at_most(320, "calls of ours for each change", [sum(changes.values()) / CHANGES_COUNT])
+    yield at_most(125, "  functions that are entered", [len(often)])
+    yield at_most(36, "  files that these are in", [len({name.partition(":")[0] for name in often})])
     polls, count = _polls(workspaces)
     yield at_most(60, "calls of ours for each unchanged poll", [sum(polls.values()) / count])
 
