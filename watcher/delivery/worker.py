@@ -96,8 +96,8 @@ class DeliveryWorker:
         for batch in self._in_flight.sending.values():
             self._state.trying(batch[0])
         if self._state.trying_since is not None:
-            if not (self._in_flight.sending or self._takes_writes()):  # the store fails, not the sink
-                self._state.trying_since = None
+            if not self._in_flight.sending and self._deps.store.monitor.failing_since is not None:
+                self._state.trying_since = None  # the store fails, not the sink
             self._state.check()
         now = self._clock.monotonic()
         if now >= self._store_retry_at:
@@ -199,10 +199,6 @@ class DeliveryWorker:
         wait_s = doubling(self._store_failures_count, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
         self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
 
-    def _takes_writes(self) -> bool:
-        """Return whether a delivery that is sent now can be settled, by the last writes to the store."""
-        return not self._store_failures_count and self._deps.store.monitor.failing_since is None
-
     def _stop(self) -> None:
         self._stopped, self._state.held_until = True, LATEST
 
@@ -252,12 +248,11 @@ class DeliveryWorker:
 
     def _start(self) -> None:
         """Start the requests that are ready, as far as rate limit, breaker and the bounds of `InFlight` allow."""
-        is_stopped_by_breaker = (
-            self._breaker.is_open and self._intake.trial is None
-        )  # the breaker opened after they were taken
-        if is_stopped_by_breaker or not (self._deps.is_trusted() and self._takes_writes()):
+        now, monitor = self._clock.monotonic(), self._deps.store.monitor
+        is_stopped = self._breaker.is_open and self._intake.trial is None  # the breaker opened after they were taken
+        takes_writes = now >= self._store_retry_at and monitor.failing_since is None  # else they could not be settled
+        if is_stopped or not (takes_writes and self._deps.is_trusted()):
             self._intake.give_back()
-        now = self._clock.monotonic()
         while self._intake.ready and now >= self._state.held_until and self._in_flight.free_count:
             if self._pacer.ready_at > now:
                 return
@@ -375,12 +370,13 @@ class DeliveryWorker:
 
     def _rest_s(self) -> float:
         """Return the seconds until the next tick is needed, unless the worker is woken before."""
-        now, is_well = self._clock.monotonic(), self._takes_writes()
+        now, store = self._clock.monotonic(), self._deps.store
+        is_well = now >= self._store_retry_at and store.monitor.failing_since is None
         at = max(self._settle_at(), self._store_retry_at)
         if is_well and not self._stopped:
             due_at = min(self._due_at(now), self._problems.next_at)
             at = min(at, self._reporter.report_dead_at, max(self._state.held_until, due_at))
-        return min(REST_S if self._deps.store.exclusive and is_well else SHARED_REST_S, max(0.0, at - now))
+        return min(REST_S if store.exclusive and is_well else SHARED_REST_S, max(0.0, at - now))
 
     def _due_at(self, now: Monotonic) -> Monotonic:
         """Return when the next delivery may be sent or taken."""

@@ -291,8 +291,8 @@ class LeasedStore:
     async def _number(self) -> int:
         return await self._store.number_of(Source(self.lease.kind, self.lease.name))
 
-    async def _keep(self, write: Work[object]) -> None:
-        await self.record(SmallWrite(self.lease, write))
+    def _keep(self, write: Work[object]) -> Awaitable[object]:
+        return self.record(SmallWrite(self.lease, write))
 
     async def _read(self, work: Callable[[Connection, int], T]) -> T:
         number = await self._number()
