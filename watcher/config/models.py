@@ -44,7 +44,7 @@ from watcher.runtime.settings import (
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import SilenceMatch, SinkSettings
+from watcher.sinks.settings import SilenceMatch, SinkSettings, http_url
 from watcher.store.store_url import check_store_url
 
 
@@ -432,15 +432,12 @@ class HttpSettings(Block):
         return self
 
 
-def _ping_url(value: SecretStr) -> SecretStr:
-    split_http_url(value.get_secret_value(), example="https://hc-ping.com/your-check")
-    return value
-
-
 class HeartbeatSettings(Block):
     """Who is to hear regularly that all is well."""
 
-    url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(examples=["https://hc-ping.com/your-check"])
+    url: Annotated[SecretStr, http_url("https://hc-ping.com/your-check")] = Field(
+        examples=["https://hc-ping.com/your-check"]
+    )
     """The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/heartbeat_url")
     every_s: Duration = Field(default=as_written("1m"), examples=["30s"])

@@ -6,7 +6,6 @@ shown: the path is a secret.
 
 import asyncio
 
-import aiohttp
 import structlog
 from yarl import URL
 
@@ -14,9 +13,11 @@ from watcher.config.models import HeartbeatSettings
 from watcher.daemon.build import OwnerDependencies
 from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError
-from watcher.runtime.http_client import USER_AGENT, failure_of, limited_session, proxy_for
+from watcher.runtime.clock import Clock
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.settings import shown_url
+from watcher.sinks.http_post import Poster
+from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.template import REDIRECTED
 from watcher.web.health import Recent
 
@@ -26,6 +27,7 @@ FRESH_S = 1.0
 """A write to disk a second is cheap, whoever asks for more."""
 
 STORE_ANSWERS_WITHIN_S = 2.0
+PING_TIMEOUT_S = 10.0
 
 
 class Readiness:
@@ -101,18 +103,16 @@ async def ping(url: URL) -> tuple[str, str]:
 
     Return what is wrong, a status code or a word, and what to do about it; nothing after a 2xx.
     """
-    proxy, timeout = proxy_for(url), aiohttp.ClientTimeout(total=10.0)
-    # Over http:// the proxy reads the request itself, there is no CONNECT.
-    headers = {"User-Agent": USER_AGENT, **(proxy.headers if url.scheme == "http" else {})}
+    poster = Poster(url, headers={}, timeout_s=PING_TIMEOUT_S, context=SinkContext(Clock()))
     try:
-        async with (
-            limited_session(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), headers=headers) as session,
-            session.get(url, allow_redirects=False, proxy=proxy.url, proxy_headers=proxy.headers) as response,
-        ):
-            status = response.status
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        failure = failure_of(error, by_proxy=proxy.url is not None)
-        return failure.kind, failure.remedy
+        result = await poster.request(None, judge=_judge_ping, method="GET")
+    finally:
+        await poster.close()
+    return ("", "") if result.is_taken else (result.answer, result.remedy)
+
+
+def _judge_ping(status: int, _: bytes) -> SendResult:
     if status // 100 == 2:
-        return "", ""
-    return str(status), REDIRECTED if status // 100 == 3 else "correct url of heartbeat"
+        return SendResult(SendOutcome.DELIVERED, "")
+    remedy = REDIRECTED if status // 100 == 3 else "correct url of heartbeat"
+    return SendResult(SendOutcome.RETRY, str(status), remedy=remedy)

@@ -127,14 +127,15 @@ class Poster:
             read_bufsize=SMALL_BODY_BYTES,
         )
 
-    async def post(
+    async def request(
         self,
-        body: bytes,
+        body: bytes | None,
         *,
         judge: Callable[[int, bytes], SendResult],
         path: str = "",
         headers: Mapping[str, str] = MappingProxyType({}),
         judged_by_body: Container[int] = (),
+        method: str = "POST",
     ) -> SendResult:
         """Post once, to the URL or a path behind it. What the answer means `judge` says, by code and first bytes.
 
@@ -146,7 +147,8 @@ class Poster:
         try:
             if self._is_private:
                 raise failure("private")
-            async with self._session.post(
+            async with self._session.request(
+                method,
                 self._url / path if path else self._url,
                 data=body,
                 headers=all_headers,
@@ -173,7 +175,7 @@ class Poster:
         Raises `TransportFailedError`.
         """
         try:
-            result = await self.post(b"", judge=lambda status, _: SendResult(SendOutcome.RETRY, str(status)))
+            result = await self.request(b"", judge=lambda status, _: SendResult(SendOutcome.RETRY, str(status)))
         except NothingSentError:
             if self._proxy.url is None:
                 return "connected, nothing sent"

@@ -7,7 +7,6 @@ import asyncio
 import json
 import traceback
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -111,8 +110,7 @@ class OwnTemplate(Template):
                 remedy=f"the plain event was sent instead; {failure.remedy}",
             )
             self._failed_count, self._quiet_until = 0, Monotonic(now + LOGGED_EVERY_S)
-        plain = EventTemplate() if len(batch) == 1 else BatchTemplate()
-        return [replace(each, content_type=plain.content_type) for each in plain.messages(batch)]
+        return (EventTemplate() if len(batch) == 1 else BatchTemplate()).messages(batch)
 
 
 def check(source: str, *, with_group: bool) -> TemplateFailure | None:

@@ -30,7 +30,17 @@ from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, shown_url
+from watcher.runtime.settings import (
+    Block,
+    Duration,
+    Labels,
+    Name,
+    Rate,
+    as_written,
+    did_you_mean,
+    shown_url,
+    split_http_url,
+)
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
@@ -64,6 +74,20 @@ EventGlobs = Annotated[
     ),
 ]
 """Which events a sink gets; each kind of sink has its own default."""
+
+
+def http_url(example: str) -> AfterValidator:
+    """Return the validator of an http or https URL. Its error shows the example and nothing of the URL."""
+
+    def validate(value: str | SecretStr) -> str | SecretStr:
+        split_http_url(_plain(value), example=example)
+        return value
+
+    return AfterValidator(validate)
+
+
+def _plain(value: str | SecretStr) -> str:
+    return value if isinstance(value, str) else value.get_secret_value()
 
 
 class Match(Block):
@@ -306,8 +330,7 @@ class HttpSinkSettings(RemoteSettings):
     @field_validator("url", check_fields=False)
     @classmethod
     def _secured(cls, value: SecretStr | str, info: ValidationInfo) -> SecretStr | str:
-        url = value if isinstance(value, str) else value.get_secret_value()
-        if info.data.get("tls") is not None and URL(url).scheme != "https":
+        if info.data.get("tls") is not None and URL(_plain(value)).scheme != "https":
             raise InvalidValueError("has tls, and does not begin with https://", remedy="write https://, or remove tls")
         return value
 

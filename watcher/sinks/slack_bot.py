@@ -24,15 +24,15 @@ from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
+from watcher.runtime.settings import Rate, as_written, file_twin
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import notice_of, read_batch
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
-from watcher.sinks.settings import EventGlobs, HttpSinkSettings
+from watcher.sinks.settings import EventGlobs, HttpSinkSettings, http_url
 from watcher.sinks.slack import message_of, minimal, one_line
-from watcher.sinks.template import ALERT_EVENTS, RequestSeries, Template, minimal_next
+from watcher.sinks.template import ALERT_EVENTS, Template, minimal_next
 
 API_URL = "https://slack.com/api"
 
@@ -122,11 +122,6 @@ def _channel(value: str) -> str:
     raise InvalidValueError(problem, remedy=remedy, quote=True)
 
 
-def _api_url(value: str) -> str:
-    split_http_url(value, example=API_URL)
-    return value
-
-
 class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
@@ -139,7 +134,7 @@ class SlackBotSettings(HttpSinkSettings):
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
     channel: Annotated[str, AfterValidator(_channel)] = Field(examples=["C0123456789"])
     """The channel's id: it stands at the end of the channel's details. The app must be in the channel."""
-    url: Annotated[str, AfterValidator(_api_url)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
+    url: Annotated[str, http_url(API_URL)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
     """Where Slack's Web API is."""
     events: EventGlobs = ALERT_EVENTS
     rate_limit: Rate = Field(default=as_written("1/s"), examples=["30/m"])
@@ -186,7 +181,7 @@ async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResul
         return _result(status, content)
 
     headers = {"Content-Type": "application/json; charset=utf-8"}
-    return await poster.post(arguments, judge=judge, path=method, headers=headers, judged_by_body={200}), content
+    return await poster.request(arguments, judge=judge, path=method, headers=headers, judged_by_body={200}), content
 
 
 def _result(status: int, content: Mapping[str, Any]) -> SendResult:
@@ -280,23 +275,38 @@ class SlackBotSink(Sink):
         """Post new messages in that channel; those that are kept stay where they are."""
         self._channel = channel
         self._poster = poster
-        self._take_slot = context.take_slot
-        self._public_url = context.public_url
-        self._series = RequestSeries(context.take_slot)
+        self._context = context
+        self._sent_counts: dict[UUID, int] = {}  # by event; a delivery that dies in between leaves its number behind
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
         kept = (message for each in batch for message in (each.message, each.thread) if message is not None)
         before = {each.problem: each.place for each in kept}
-        url, places = self._public_url, before.copy()
+        url, places = self._context.public_url, before.copy()
         messages = await asyncio.to_thread(messages_of, batch, url) if len(batch) > 1 else messages_of(batch, url)
-        result = await self._series.send(batch[0], messages, lambda message: self._send(message, batch, places))
+        result = await self._send_rest(messages, batch, places)
         moved = (ProblemMessage(problem, at) for problem, at in places.items() if at != before.get(problem))
         return replace(result, messages=tuple(moved))
 
     async def close(self) -> None:
         """Close all connections."""
         await self._poster.close()
+
+    async def _send_rest(
+        self, messages: Sequence[Message], batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
+    ) -> SendResult:
+        """Send the messages that no earlier attempt has sent. The first that is not taken ends it."""
+        id_, result = batch[0].event_id, SendResult(SendOutcome.DELIVERED, "200")
+        begin = self._sent_counts.get(id_, 0)
+        for nth, message in enumerate(messages[begin:], begin):
+            if nth > begin:
+                await asyncio.sleep(self._context.take_slot())
+            result = await self._send(message, batch, places)
+            if not result.is_taken:
+                return result
+            self._sent_counts[id_] = nth + 1
+        self._sent_counts.pop(id_, None)
+        return result
 
     async def _send(
         self, message: Message, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
@@ -328,7 +338,7 @@ class SlackBotSink(Sink):
                 places[problem] = place = None
                 log.warning("message.gone", **named, answer=word if is_gone else "not in its thread", note=_GONE)
             if is_gone:
-                await asyncio.sleep(self._take_slot())
+                await asyncio.sleep(self._context.take_slot())
                 return await self._send(message, batch, places)
         if place is None and problem is not None and message.step in {Step.OPENING, Step.NEWS}:
             channel, number = content.get("channel"), content.get("ts")

@@ -1,10 +1,9 @@
 """What a sink posts for an event or a group, in which requests, and what the answer to each means."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
-from uuid import UUID
+from typing import Any, ClassVar, NamedTuple
 
 from yarl import URL
 
@@ -16,8 +15,6 @@ from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
 
 MINIMAL_NEXT = "a minimal message is tried next; check that url is this receiver's, else report a bug"
-
-Item = TypeVar("Item")
 
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
@@ -60,11 +57,11 @@ class TemplateFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request. `id` is the same on every attempt. A `content_type` goes before that of the template."""
+    """One request. `id` is the same on every attempt."""
 
     id: str
     body: bytes
-    content_type: str | None = None
+    content_type: str = "application/json; charset=utf-8"
 
 
 def minimal_next(batch: Sequence[Delivery], result: SendResult) -> SendResult:
@@ -74,29 +71,6 @@ def minimal_next(batch: Sequence[Delivery], result: SendResult) -> SendResult:
     return replace(result, minimal_left=True, remedy=MINIMAL_NEXT)
 
 
-class RequestSeries:
-    """Sends what takes several requests. The next attempt goes on behind what was taken."""
-
-    def __init__(self, take_slot: Callable[[], float]) -> None:
-        self._take_slot = take_slot
-        self._taken: dict[UUID, int] = {}  # how many requests of a delivery; the few that die in between stay
-
-    async def send(
-        self, delivery: Delivery, messages: Sequence[Item], request: Callable[[Item], Awaitable[SendResult]]
-    ) -> SendResult:
-        """Send all messages in their order, each but the first in a slot of its own. What is not taken ends it."""
-        result, begun = SendResult(SendOutcome.DELIVERED, "200"), self._taken.get(delivery.event_id, 0)
-        for taken, message in enumerate(messages[begun:], begun):
-            if taken > begun:
-                await asyncio.sleep(self._take_slot())
-            result = await request(message)
-            if not result.is_taken:
-                return result
-            self._taken[delivery.event_id] = taken + 1
-        self._taken.pop(delivery.event_id, None)
-        return result
-
-
 class Template:
     """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little.
 
@@ -104,7 +78,6 @@ class Template:
     of open problems again and again asks for that every `refresh_every_s`. For `keeps_state` see `Sink`.
     """
 
-    content_type: str = "application/json; charset=utf-8"
     judged_by_body: frozenset[int] = frozenset()
     has_minimal: bool = False
     refresh_every_s: float | None = None
@@ -151,12 +124,11 @@ class Template:
 class EventTemplate(Template):
     """Posts an event as it is stored, byte for byte."""
 
-    content_type = "application/cloudevents+json; charset=utf-8"
     if_accepted = SendOutcome.DELIVERED
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the one request: there are no groups."""
-        return [Message(str(batch[0].event_id), batch[0].body)]
+        return [Message(str(batch[0].event_id), batch[0].body, "application/cloudevents+json; charset=utf-8")]
 
 
 class BatchTemplate(EventTemplate):
@@ -165,9 +137,7 @@ class BatchTemplate(EventTemplate):
     https://github.com/cloudevents/spec/blob/main/cloudevents/formats/json-format.md#4-json-batch-format
     """
 
-    content_type = "application/cloudevents-batch+json; charset=utf-8"
-
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one request for all."""
-        body = b"[" + b",".join(delivery.body for delivery in batch) + b"]"
-        return [Message(str(group_id(delivery.event_id for delivery in batch)), body)]
+        id_, body = group_id(each.event_id for each in batch), b"[" + b",".join(each.body for each in batch) + b"]"
+        return [Message(str(id_), body, "application/cloudevents-batch+json; charset=utf-8")]

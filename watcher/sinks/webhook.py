@@ -32,14 +32,14 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.problems import SentOpening
 from watcher.domain.routing import IncidentRules
-from watcher.runtime.settings import file_twin, one_or_list, split_http_url
+from watcher.runtime.settings import file_twin, one_or_list
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster
 from watcher.sinks.pagerduty import INCIDENT_WAIT_S, PagerDutyTemplate, RoutingKey
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
-from watcher.sinks.settings import BATCH_COUNT, GroupSettings, HttpSinkSettings
+from watcher.sinks.settings import BATCH_COUNT, GroupSettings, HttpSinkSettings, http_url
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 from watcher.sinks.template import ALERT_EVENTS, BatchTemplate, EventTemplate, Message, Template, minimal_next
@@ -81,6 +81,7 @@ TemplateChoice = Annotated[
 ]
 """A receiver, or a file: what it holds is put in by whoever reads the configuration."""
 
+_EXAMPLE_URL = "https://hooks.example.com/clerk"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
@@ -130,11 +131,6 @@ SigningSecrets = Annotated[
 """Signing secrets in the configuration; one text is a list of one."""
 
 
-def _sink_url(value: SecretStr) -> SecretStr:
-    split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
-    return value
-
-
 class WebhookSettings(HttpSinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
@@ -147,7 +143,7 @@ class WebhookSettings(HttpSinkSettings):
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
     """`template: pagerduty` only, which needs it: the integration key of the service, 32 characters."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
-    url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(examples=["https://hooks.example.com/clerk"])
+    url: Annotated[SecretStr, http_url(_EXAMPLE_URL)] = Field(examples=[_EXAMPLE_URL])
     """The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only scheme and host are
     ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
@@ -238,11 +234,10 @@ class WebhookSink(Sink):
     def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
         self.refresh_every_s = template.refresh_every_s
         self.keeps_state = template.keeps_state
-        self._clock = context.clock
+        self._context = context
         self._poster = poster
         self._template = template
         self._keys = keys
-        self._take_slot = context.take_slot
         self._refreshing = asyncio.Lock()
         self._closed: set[UUID | None] = set()  # problems whose end went out: a refresh may have read them before
 
@@ -259,7 +254,7 @@ class WebhookSink(Sink):
         result = SendResult(SendOutcome.DELIVERED, "200")
         for nth, message in enumerate(await self._template.prepare(batch)):
             if nth:
-                await asyncio.sleep(self._take_slot())
+                await asyncio.sleep(self._context.take_slot())
             answer = await self._post(message, batch)
             result = answer if result.is_taken else result
             # What a test opened is closed also where the first answer was lost.
@@ -288,9 +283,9 @@ class WebhookSink(Sink):
 
     async def _post(self, message: Message, batch: Sequence[Delivery] = ()) -> SendResult:
         """Post one message once: that of a delivery or a group, else a refresh."""
-        timestamp = str(int(self._clock.now().timestamp()))
+        timestamp = str(int(self._context.clock.now().timestamp()))
         headers = {
-            "Content-Type": message.content_type or self._template.content_type,
+            "Content-Type": message.content_type,
             "webhook-id": message.id,
             "webhook-timestamp": timestamp,
         }
@@ -300,11 +295,11 @@ class WebhookSink(Sink):
             signature = sign(message.body, message_id=message.id, timestamp=timestamp, keys=self._keys)
             headers["webhook-signature"] = signature
         template = self._template
-        result = await self._poster.post(
+        result = await self._poster.request(
             message.body, judge=template.send_result, headers=headers, judged_by_body=template.judged_by_body
         )
-        is_refused = result.outcome is SendOutcome.REFUSED and template.has_minimal
-        return minimal_next(batch, result) if is_refused else result
+        has_minimal_left = template.has_minimal and result.outcome is SendOutcome.REFUSED
+        return minimal_next(batch, result) if has_minimal_left else result
 
 
 def signing_key(secret: str) -> bytes:

@@ -80,7 +80,7 @@ def own(source: str, *, timeout_s: float = 15.0) -> OwnTemplate:
 
 def rendered(source: str, *numbers: int, **data: Any) -> Any:
     (message,) = own(source).messages([failed(number, **data) for number in numbers or (1,)])
-    assert message.content_type is None
+    assert message.content_type == "application/json; charset=utf-8"
     return json.loads(message.body)
 
 
@@ -288,7 +288,7 @@ def test_its_receiver_takes_every_event_and_group(name: str, judge: Callable[[by
     batches = [*([each] for each in everything), everything, [failed(number) for number in range(500)]]
     for batch in batches:
         (message,) = template.messages(batch)
-        assert message.content_type is None
+        assert message.content_type == "application/json; charset=utf-8"
         judge(message.body)
 
 
