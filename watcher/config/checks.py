@@ -88,6 +88,14 @@ def _watches(document: Document) -> list[Path]:
     return [("watch", index) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
+def _texts(document: Document, path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the path and the text of each item of a list, but of those whose problem is reported already."""
+    for index, _ in enumerate(document.items(path)):
+        at = (*path, index)
+        if (text := document.text(at)) is not None:
+            yield at, text
+
+
 def _check_repetitions(document: Document) -> None:
     first: dict[object, Path] = {}
 
@@ -102,13 +110,12 @@ def _check_repetitions(document: Document) -> None:
     watched = "already watched at line {} with the same account"
     for watch in _watches(document):
         account = document.text((*watch, "account"))
-        executions: list[Path] = [
-            (*watch, "executions", at) for at, _ in enumerate(document.items((*watch, "executions")))
-        ]
-        for at in ((*watch, "pipeline"), *executions):
-            if account is not None and (id_ := document.text(at)) is not None:
-                remedy = "remove one of them" if "executions" in at else "merge the two entries"
-                note(at, (account, _canonical(id_)), watched, remedy=remedy)
+        if account is None:
+            continue
+        if (pipeline := document.text(at := (*watch, "pipeline"))) is not None:
+            note(at, (account, _canonical(pipeline)), watched, remedy="merge the two entries")
+        for at, execution in _texts(document, (*watch, "executions")):
+            note(at, (account, _canonical(execution)), watched, remedy="remove one of them")
 
 
 def _canonical(text: str) -> str:
@@ -136,9 +143,8 @@ def _check_silences(document: Document) -> None:
     known = {"sinks": sinks, "accounts": list(document.table(("accounts",)))}
     for index, _ in enumerate(document.items(("silences",))):
         for key, names in known.items():
-            path = ("silences", index, "match", key)
-            for at in ((*path, item) for item in range(len(document.items(path)))):
-                if (name := document.text(at)) is not None and name not in names:
+            for at, name in _texts(document, ("silences", index, "match", key)):
+                if name not in names:
                     shown = ", ".join(write_path((each,)) for each in names) or "none, for stdout never is"
                     problem = f"{document.subject(at)} is no {key[:-1]} that can be silenced"
                     document.report(at, problem, remedy=f"these are: {shown}")
@@ -149,9 +155,8 @@ def _check_reports(document: Document) -> None:
     sinks = document.table(("sinks",))
     known = [str(name) for name in sinks if document.get(("sinks", name, "template")) not in _PAGERS]
     for report in document.table(("reports",)):
-        path = ("reports", report, "sinks")
-        for at in ((*path, item) for item in range(len(document.items(path)))):
-            if (name := document.text(at)) is not None and name not in known:
+        for at, name in _texts(document, ("reports", report, "sinks")):
+            if name not in known:
                 remedy = did_you_mean(name, known, rest=f"these are: {', '.join(known)}")
                 document.report(at, f"{document.subject(at)} is no sink that can show a report", remedy=remedy)
 

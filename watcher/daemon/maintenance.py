@@ -62,22 +62,19 @@ class Maintenance:
         self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, reports: Reports
     ) -> None:
         """Tidy up with the first tick, if `ownership` says that this process does."""
+        self._shared = shared
         self._reports = reports
-        self._store = shared.store
-        self._clock = shared.clock
-        self._metrics = shared.metrics
-        self._events = shared.events
         self._supervisor = supervisor
         self._ownership = ownership
         self._settings = Settings()
         self._watches: Mapping[tuple[str, str], Watch] = {}
-        self._tidy_at = self._clock.monotonic()
+        self._tidy_at = shared.clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
         self._held: HeldLease | None = None
 
     async def tick(self) -> None:
         """Flush, and once an hour tidy up. Raises `StoreUnusableError` for trouble that no next time will mend."""
-        self._store.database.check_file()
+        self._shared.store.database.check_file()
         owned = self._supervisor.owned()
         try:  # what is written lazily goes together, so that it costs one commit
             raise_worst(await asyncio.gather(*(each.flush() for each in owned), return_exceptions=True))
@@ -93,18 +90,18 @@ class Maintenance:
     async def refresh_gauges(self) -> None:
         """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
         try:
-            waiting_by_sink = await self._store.read(backlog)
-            problems = await self._store.read(count_open_problems)
+            waiting_by_sink = await self._shared.store.read(backlog)
+            problems = await self._shared.store.read(count_open_problems)
         except StoreError:
             return
         for kind in PROBLEM_KINDS:
-            self._metrics.problems_open.labels(kind).set(problems.get(kind, 0))
-        for gauge in (self._metrics.outbox_pending, self._metrics.outbox_oldest):
+            self._shared.metrics.problems_open.labels(kind).set(problems.get(kind, 0))
+        for gauge in (self._shared.metrics.outbox_pending, self._shared.metrics.outbox_oldest):
             gauge.clear()
         for name in {*(self._supervisor.applied or self._settings).sinks, *waiting_by_sink}:
             waiting = waiting_by_sink.get(name, Backlog(0, None))
-            self._metrics.outbox_pending.labels(name).set(waiting.pending_count)
-            self._metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
+            self._shared.metrics.outbox_pending.labels(name).set(waiting.pending_count)
+            self._shared.metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
 
     async def _tidy(self) -> None:
         """Expire when it is time, and prune so much that the rest is left for the next tick, if there is more."""
@@ -112,7 +109,7 @@ class Maintenance:
         if settings is None:
             return
         if settings is not self._settings:
-            self._settings, self._tidy_at = settings, self._clock.monotonic()
+            self._settings, self._tidy_at = settings, self._shared.clock.monotonic()
             self._watches = {(each.account, each.pipeline): each for each in watches_of(settings)}
         store = await self._owned_store()
         if store is not None:
@@ -121,10 +118,10 @@ class Maintenance:
             self._begin_anew()  # at once, should it come to that
             return
         if self._pruning is None:
-            if self._clock.monotonic() < self._tidy_at:
+            if self._shared.clock.monotonic() < self._tidy_at:
                 return
-            self._tidy_at = Monotonic(self._clock.monotonic() + TIDY_EVERY_S)
-            now, whole = self._clock.steady_us(), [key for key, watch in self._watches.items() if watch.whole]
+            self._tidy_at = Monotonic(self._shared.clock.monotonic() + TIDY_EVERY_S)
+            now, whole = self._shared.clock.steady_us(), [key for key, watch in self._watches.items() if watch.whole]
             await store.mark_absent_pipelines(present=whole, now=now)
             dead_after_us = 24 * 3600 * 1_000_000
             if died := await store.mark_absent_sinks(present=settings.sinks, now=now, dead_after_us=dead_after_us):
@@ -144,10 +141,10 @@ class Maintenance:
         if self._held is None or not ownership.is_current(self._held):
             self._begin_anew()
             self._held = await ownership.take(MAINTENANCE)
-        return MaintenanceStore(self._store, self._held.lease) if self._held.is_trusted() else None
+        return MaintenanceStore(self._shared.store, self._held.lease) if self._held.is_trusted() else None
 
     def _begin_anew(self) -> None:
-        self._pruning, self._tidy_at = None, self._clock.monotonic()
+        self._pruning, self._tidy_at = None, self._shared.clock.monotonic()
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         """Return whether an id stays: the configuration names it, or a list of its whole pipeline may show it again."""
@@ -155,7 +152,7 @@ class Maintenance:
         if watch is None:
             return False
         listed_s = max(self._settings.store.retention_s, self._settings.polling.lookback_s)
-        ended_ago_us = self._clock.steady_us() - ended_at
+        ended_ago_us = self._shared.clock.steady_us() - ended_at
         may_be_listed = watch.whole and ended_ago_us < listed_s * 1_000_000 + CLOCKS_APART_US
         return may_be_listed or execution in watch.executions
 
@@ -163,26 +160,26 @@ class Maintenance:
         settings, watches = self._settings, self._watches
         after: UUID | None = None
         await store.forget_rules(present=[key for key, watch in watches.items() if watch.rules])
-        while page := await self._store.read(partial(open_problems, after=after)):
+        while page := await self._shared.store.read(partial(open_problems, after=after)):
             after = page[-1].problem.id
             gone = [each for each in page if each.has_ended or not watches_for(settings, watches, each)]
             if not gone:
                 continue
             keys = [each.problem.opening for each in gone]
-            openings = await self._store.read(partial(load_events, keys=keys))
+            openings = await self._shared.store.read(partial(load_events, keys=keys))
             closings = [
-                self._events.closed(
+                self._shared.events.closed(
                     each.problem,
                     openings.get(each.problem.opening),
                     reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
                     after=each.told_count,
-                    at=self._clock.now(),
+                    at=self._shared.clock.now(),
                 )
                 for each in gone
             ]
             closed_count = await store.close_problems([(entry, change) for entry, change in closings if change])
             if closed_count:
-                self._metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
+                self._shared.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
                 log.info("problem.closed", count=closed_count)
 
 
@@ -203,15 +200,13 @@ class ProgressLog:
     """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
+        self._shared = shared
         self._supervisor = supervisor
-        self._store = shared.store
-        self._clock = shared.clock
-        self._metrics = shared.metrics
         self._ready: set[str] = set()
         self._counted = dict.fromkeys(_COUNTED, 0)
         self._late: set[str] = set()
-        self._backlog_at = self._clock.monotonic()
-        self._summary_at = self._clock.monotonic() + SUMMARY_EVERY_S
+        self._backlog_at = shared.clock.monotonic()
+        self._summary_at = shared.clock.monotonic() + SUMMARY_EVERY_S
 
     async def tick(self) -> None:
         """Log what is due."""
@@ -221,16 +216,16 @@ class ProgressLog:
             if each.account not in self._ready and all(each.lists_read) and not self._open(each, status="unseen"):
                 self._ready.add(each.account)
                 log.info("account.ready", account=each.account, open=self._open(each), lists=len(each.lists_read))
-        if self._clock.monotonic() >= self._backlog_at:
-            self._backlog_at = Monotonic(self._clock.monotonic() + BACKLOG_EVERY_S)
+        if self._shared.clock.monotonic() >= self._backlog_at:
+            self._backlog_at = Monotonic(self._shared.clock.monotonic() + BACKLOG_EVERY_S)
             with suppress(StoreError):
-                self._say_late(await self._store.read(backlog))
-        if self._clock.monotonic() >= self._summary_at:
+                self._say_late(await self._shared.store.read(backlog))
+        if self._shared.clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
 
     def _say_late(self, waiting_by_sink: Mapping[str, Backlog]) -> None:
-        sinks, now = self._supervisor.workers(), self._clock.steady_us()
+        sinks, now = self._supervisor.workers(), self._shared.clock.steady_us()
         self._late &= {each.sink for each in sinks}
         for each in sinks:
             waiting = waiting_by_sink.get(each.sink)
@@ -243,14 +238,16 @@ class ProgressLog:
                 log.info("deliveries.caught_up", sink=each.sink)
 
     def _open(self, account: AccountPoller, **labels: str) -> int:
-        return self._metrics.total("watcher_open_executions", account=account.account, **labels)
+        return self._shared.metrics.total("watcher_open_executions", account=account.account, **labels)
 
     async def _summarize(self) -> None:
-        counted = {word: self._metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()}
+        counted = {word: self._shared.metrics.total(name, **labels) for word, (name, labels) in _COUNTED.items()}
         done = {word: count - self._counted[word] for word, count in counted.items()}
         self._counted = counted
-        hours, waiting = round(SUMMARY_EVERY_S / 3600), await waiting_count(self._store)
-        log.info("summary", hours=hours, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)
+        hours, waiting = round(SUMMARY_EVERY_S / 3600), await waiting_count(self._shared.store)
+        log.info(
+            "summary", hours=hours, **done, open=self._shared.metrics.total("watcher_open_executions"), waiting=waiting
+        )
 
 
 async def waiting_count(store: SqlStore) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from itertools import compress
+from operator import attrgetter
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any
@@ -161,5 +161,4 @@ async def _stop(task: asyncio.Task[None] | None) -> None:
 
 
 def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:
-    differing = (running.store.url != wanted.store.url, running.http.listen != wanted.http.listen)
-    return list(compress(("store.url", "http.listen"), differing))
+    return [key for key in ("store.url", "http.listen") if attrgetter(key)(running) != attrgetter(key)(wanted)]

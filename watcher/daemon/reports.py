@@ -24,7 +24,7 @@ class Reports:
     """Makes the reports that are due. Their figures are those that the API and the pages show."""
 
     def __init__(self, shared: OwnerDependencies, console: Console) -> None:
-        self._clock, self._events, self._metrics = shared.clock, shared.events, shared.metrics
+        self._shared = shared
         self._console = console
 
     async def tick(self, store: MaintenanceStore, settings: Settings) -> None:
@@ -32,7 +32,7 @@ class Reports:
 
         A report that the configuration no longer has is forgotten.
         """
-        now, known = self._clock.now(), await store.reports()
+        now, known = self._shared.clock.now(), await store.reports()
         await store.forget_reports(row for name, row in known.items() if name not in settings.reports)
         for name, report in settings.reports.items():
             before, moment = report.schedule.last_two(now)
@@ -43,6 +43,6 @@ class Reports:
                 times = {"since": to_us(before), "until": period_start(to_us(moment), HOUR_US)}
                 made = shorten_report(await make_report(self._console, **times, name=name, timezone=report.timezone))
                 how = {"sinks": report.sinks, "moment": moment, "after": row.sequence, "at": now}
-                if await store.record_report(row, to_us(moment), self._events.report(name, made, **how)):
-                    self._metrics.events.labels(EventType.WATCHER_REPORT).inc()
+                if await store.record_report(row, to_us(moment), self._shared.events.report(name, made, **how)):
+                    self._shared.metrics.events.labels(EventType.WATCHER_REPORT).inc()
                     log.info("report.recorded", report=name, sinks=len(report.sinks))

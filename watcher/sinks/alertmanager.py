@@ -72,19 +72,20 @@ class AlertmanagerTemplate(Template):
             for part in parts
         ]
 
-    def _of_event(self, alert: Alert) -> Json:
+    def _of_event(self, alert: Alert, closed_at: datetime | None = None) -> Json:
         now = self.clock.now()
         if alert.problem is None:
             lasts = TEST_LASTS if alert.type is EventType.WATCHER_TEST else POINT_LASTS
             return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
+        if alert.closes:
+            closed_at = datetime.fromisoformat(alert.problem["closedAt"])
         opened_at = datetime.fromisoformat(alert.problem["openedAt"])
-        ends_at = datetime.fromisoformat(alert.problem["closedAt"]) if alert.closes else now + LASTS
-        return _alert(alert, EventType(alert.problem["kind"]), opened_at, ends_at)
+        return _alert(alert, EventType(alert.problem["kind"]), opened_at, closed_at or now + LASTS)
 
     def _again(self, sent: SentOpening) -> Json:
-        event, ends_at = json.loads(sent.body), sent.closed_at or self.clock.now() + LASTS
+        event = json.loads(sent.body)
         event["data"] = with_latest(event["data"], ProblemChange(sent.problem))
-        return _alert(Alert.of(event, self.public_url), sent.problem.kind, sent.problem.opened_at, ends_at)
+        return self._of_event(Alert.of(event, self.public_url), sent.closed_at)
 
 
 def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:

@@ -91,10 +91,10 @@ def shows_whole_ids(console: Console) -> bool:
 
 def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str = "") -> Text:
     """Return one event for people: when, what, which, how long it ran, how soon that was seen, a note, and why."""
-    data = with_newest_failure(event["data"])
+    alert = Alert.of(event)
+    data, (glyph, style) = alert.data, alert.sign
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
-    glyph, style = Alert.of(event).sign
     observed = {"at": event["time"]} if subject == "problem" else data["observed"]  # a reminder has that of the opening
     line = Text(f"{datetime.fromisoformat(observed['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
