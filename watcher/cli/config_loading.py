@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from watcher.cli.console import console_on, say
-from watcher.config.document import ConfigProblemsError, Problem, quoted
+from watcher.config.document import ConfigProblem, ConfigProblemsError, quoted
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.domain.errors import UsageError
@@ -60,7 +60,7 @@ def load_or_exit(load: Callable[[], Settings]) -> Settings:
 
 
 def print_problems(
-    problems: Iterable[Problem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
+    problems: Iterable[ConfigProblem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
     """Print each problem with its line of `source`, the text of the file."""
     lines, room, margin = source.split("\n"), max(console.width - 8, _CONTEXT_WIDTH + 1), ("      | ", "blue")
@@ -80,7 +80,7 @@ def print_problems(
             say(console, ("      = ", "blue"), problem.remedy)
 
 
-def _mask_line(problem: Problem, line: str) -> tuple[str, int, int]:
+def _mask_line(problem: ConfigProblem, line: str) -> tuple[str, int, int]:
     """Return a line with possible secrets masked, and the column and the width of the mark."""
     words = known_words() | set(re.split(r"[.\[\]]+", problem.path))
 

@@ -8,13 +8,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import chain
-from pathlib import Path as FilePath
+from pathlib import Path
 
 from pydantic import SecretStr
 from yarl import URL
 
-from watcher.config.document import Document, Path, Problem, write_path
+from watcher.config.document import ConfigProblem, Document, KeyPath, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
 from watcher.domain.event import EventType
@@ -55,7 +54,7 @@ def check(document: Document) -> None:
     _check_reports(document)
 
 
-def _name_account(document: Document, watch: Path, names: list[str]) -> None:
+def _name_account(document: Document, watch: KeyPath, names: list[str]) -> None:
     path = (*watch, "account")
     shown = ", ".join(write_path((name,)) for name in names)
     given = document.get(path)
@@ -72,7 +71,7 @@ def _ensure_stdout(document: Document) -> None:
     if document.get(("sinks",)) is None:
         document.data["sinks"] = {}
     sinks = document.table(("sinks",))
-    types: list[Path] = [("sinks", name, "type") for name in sinks]
+    types: list[KeyPath] = [("sinks", name, "type") for name in sinks]
     paths = [path for path in types if document.text(path) == "stdout"]
     for path in paths[1:]:
         problem = f"a second stdout sink, the first is at line {document.line(paths[0])}"
@@ -83,12 +82,12 @@ def _ensure_stdout(document: Document) -> None:
         sinks[free] = {"type": "stdout"}
 
 
-def _watches(document: Document) -> list[Path]:
+def _watches(document: Document) -> list[KeyPath]:
     items = document.items(("watch",))
     return [("watch", index) for index, item in enumerate(items) if isinstance(item, dict)]
 
 
-def _texts(document: Document, path: Path) -> Iterator[tuple[Path, str]]:
+def _texts(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
     """Yield the path and the text of each item of a list, but of those whose problem is reported already."""
     for index, _ in enumerate(document.items(path)):
         at = (*path, index)
@@ -97,9 +96,9 @@ def _texts(document: Document, path: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _check_repetitions(document: Document) -> None:
-    first: dict[object, Path] = {}
+    first: dict[object, KeyPath] = {}
 
-    def note(path: Path, value: object, problem: str, *, remedy: str) -> None:
+    def note(path: KeyPath, value: object, problem: str, *, remedy: str) -> None:
         if (other := first.setdefault((remedy, value), path)) != path:
             document.report(path, problem.format(document.line(other)), remedy=remedy)
 
@@ -124,7 +123,7 @@ def _canonical(text: str) -> str:
 
 
 def _check_intervals(document: Document) -> None:
-    paths: list[Path] = [("polling", key) for key in ("max_interval", "min_interval")]
+    paths: list[KeyPath] = [("polling", key) for key in ("max_interval", "min_interval")]
     if any(map(document.is_reported, paths)):
         return
     defaults = (PollingSettings.model_fields[f"{key}_s"].default for _, key in paths)
@@ -186,98 +185,100 @@ _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc
 """Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
 
 _SQLITE = "sqlite:///"
-_MOUNTS = FilePath("/proc/self/mountinfo")
+_MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "lustre", "afs", "fuse.sshfs"})
 
 
-def warnings_of(document: Document, settings: Settings) -> tuple[Problem, ...]:
+def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem, ...]:
     """Return what a person should check, sorted by its place in the file."""
-    found, now = [*chain.from_iterable(document.excused.values()), *document.doubts], Clock().now()
+    now = Clock().now()
     for name, account in settings.accounts.items():
-        found += _of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
+        _warn_of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
     for index, watch in enumerate(settings.watch):
         if watch.rules is not None and watch.rules.failing is not None and watch.rules.failing.consecutive == 1:
             path, problem = ("watch", index, "rules", "failing", "consecutive"), "opens a problem at each failure"
-            found.append(document.remark(path, problem, remedy="write 2 or more, or a rate"))
+            document.warn(path, problem, remedy="write 2 or more, or a rate")
         at = ("watch", index, "pipeline")
         if at not in document.excused and _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
-            found.append(document.remark(at, "looks like the id of an example", remedy=remedy))
-    found += [*_of_sinks(document, settings), *_of_store(document, settings), *_of_http(document, settings)]
+            document.warn(at, "looks like the id of an example", remedy=remedy)
+    _warn_of_sinks(document, settings)
+    _warn_of_store(document, settings)
+    _warn_of_http(document, settings)
     for index, silence in enumerate(settings.silences):
         if silence.window(now)[1] <= now:
             problem, remedy = "is in the past, so nothing is kept back", "correct it, or remove this silence"
-            found.append(document.remark(("silences", index, "until"), problem, remedy=remedy))
-        found += _of_match(document, settings, ("silences", index, "match"), silence.match)
-    return tuple(sorted(found, key=lambda each: (each.line, each.column)))
+            document.warn(("silences", index, "until"), problem, remedy=remedy)
+        _warn_of_match(document, settings, ("silences", index, "match"), silence.match)
+    return tuple(sorted(document.warnings, key=lambda each: (each.line, each.column)))
 
 
-def network_disk(folder: FilePath, mounts: str) -> str | None:
+def network_disk(folder: Path, mounts: str) -> str | None:
     """Return the kind of network disk that a folder is on, by what `/proc/self/mountinfo` says; `None` if on none."""
     kind, deepest = "", -1
     for line in mounts.splitlines():
         head, _, tail = line.partition(" - ")
-        point = FilePath(head.split(" ")[4].replace(r"\040", " "))
+        point = Path(head.split(" ")[4].replace(r"\040", " "))
         if folder.is_relative_to(point) and len(point.parts) >= deepest:  # of two at one place the later one is seen
             kind, deepest = tail.partition(" ")[0], len(point.parts)
     return kind if kind in _NETWORK_DISKS else None
 
 
-def _of_clear_text(document: Document, path: Path, url: str, *, what: str) -> Iterator[Problem]:
+def _warn_of_clear_text(document: Document, path: KeyPath, url: str, *, what: str) -> None:
     parts = URL(url)
     host = (parts.host or "").rstrip(".").lower()
     is_local = is_private_host(host) or ("." not in host and ":" not in host) or host.endswith(_LOCAL_NAMES)
     if parts.scheme == "http" and not is_local:
         problem = f"http:// to {host}: whoever is on the way can read the {what}"
-        yield document.remark(path, problem, remedy="write https://")
+        document.warn(path, problem, remedy="write https://")
 
 
-def _of_http(document: Document, settings: Settings) -> Iterator[Problem]:
+def _warn_of_http(document: Document, settings: Settings) -> None:
     tokens = [(name, value) for name, value in settings.http if isinstance(value, SecretStr) and value]
     for name in (name for name, value in tokens if len(value) < 16):
         problem, remedy = "has fewer than 16 characters: others may guess it", "make one: openssl rand -hex 32"
-        yield document.remark(("http", name), problem, remedy=remedy)
+        document.warn(("http", name), problem, remedy=remedy)
     host = parse_address(settings.http.listen).host
     # The address that a container's variable sets is no mistake: many want probes and metrics alone.
     if document.written(("http", "listen")) and not tokens and not is_loopback(host):
         problem = "without a token only probes and metrics are served beyond this machine"
-        yield document.remark(("http", "listen"), problem, remedy="set http.token, or listen on 127.0.0.1")
+        document.warn(("http", "listen"), problem, remedy="set http.token, or listen on 127.0.0.1")
 
 
-def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
+def _warn_of_sinks(document: Document, settings: Settings) -> None:
     for name, sink in settings.sinks.items():
         path = ("sinks", name)
         watches = [watch for watch in settings.watch if fits(watch, sink.match)]
         if types_matching(sink.events) & _OF_PIPELINES:
-            yield from _of_match(document, settings, (*path, "match"), sink.match)
-        yield from _of_events(document, watches, sink, path=path)
+            _warn_of_match(document, settings, (*path, "match"), sink.match)
+        _warn_of_events(document, watches, sink, path=path)
         is_pager = isinstance(sink, WebhookSettings) and sink.template == "pagerduty"
         gets_failures = EventType.EXECUTION_FAILED in types_matching(sink.events)
         if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # a pager should not get them at all
-            yield from _of_rate(document, watches, sink, path=path)
+            _warn_of_rate(document, watches, sink, path=path)
         if isinstance(sink, WebhookSettings):
-            yield from _of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
+            _warn_of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
             if _PAGES.match(sink.url.get_secret_value()):
                 remedy = "copy the webhook's URL: see docs/sinks.md"
-                yield document.remark((*path, "url"), "is the address of a page, not of a webhook", remedy=remedy)
+                document.warn((*path, "url"), "is the address of a page, not of a webhook", remedy=remedy)
             if sink.template is None and not sink.secret:
                 problem = "has no secret, so its receiver cannot verify that events are yours"
-                yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
+                document.warn((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
             if sink.template == "pagerduty":
-                yield from _of_pager(document, watches, sink, path=path)
+                _warn_of_pager(document, watches, sink, path=path)
 
 
-def _of_pager(document: Document, watches: list[WatchSettings], pager: AnySink, *, path: Path) -> Iterator[Problem]:
+def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnySink, *, path: KeyPath) -> None:
     types, at = types_matching(pager.events), (*path, "events")
     if found := sorted(types & _NEVER_CLOSED):
         problem = f"opens incidents that nothing closes: {', '.join(found)}"
-        yield document.remark(at, problem, remedy="leave events out: by default it gets what opens a problem")
+        document.warn(at, problem, remedy="leave events out: by default it gets what opens a problem")
     kinds = types & PROBLEM_KINDS & _OF_PIPELINES
     if kinds and watches and not any(kinds & _kinds_opened_by(watch) for watch in watches):
         problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "
         key = "overdue_after: {running: 15m}" if kinds == {EventType.EXECUTION_OVERDUE} else _RULES
         problem += "it would page for accounts and sinks at most"
-        yield document.remark(at, problem, remedy=f"add {key} to a watch", block=True)
+        document.warn(at, problem, remedy=f"add {key} to a watch", block=True)
 
 
 def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
@@ -287,16 +288,16 @@ def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
     return {kind for kind, value in settings.items() if value is not None}
 
 
-def _of_events(document: Document, watches: list[WatchSettings], sink: AnySink, *, path: Path) -> Iterator[Problem]:
+def _warn_of_events(document: Document, watches: list[WatchSettings], sink: AnySink, *, path: KeyPath) -> None:
     if document.get((*path, "events")) is None or not watches or any(watch.rules for watch in watches):
         return
     for index, glob in enumerate(sink.events):
         if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
             problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch of this sink has any"
-            yield document.remark((*path, "events", index), problem, remedy=f"add {_RULES} to a watch")
+            document.warn((*path, "events", index), problem, remedy=f"add {_RULES} to a watch")
 
 
-def _of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: Path) -> Iterator[Problem]:
+def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: KeyPath) -> None:
     """Report a sink whose `rate_limit` is too low for one failure in each of its pipelines at the same time."""
     by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
     messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}
@@ -305,7 +306,7 @@ def _of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSetti
         last = f"the last of {len(messages)} messages goes after {spell_duration(last_s)}"
         problem = f"if all {len(watches)} pipelines fail at once, {last}"
         remedy = f"write group: {{by: [account]}}, or group: {{wait: {math.ceil(last_s / 60)}m}}"
-        yield document.remark((*path, "group"), problem, remedy=remedy, block=document.get((*path, "group")) is None)
+        document.warn((*path, "group"), problem, remedy=remedy, block=document.get((*path, "group")) is None)
 
 
 def _group_fields(watch: WatchSettings) -> Mapping[str, object]:
@@ -314,18 +315,18 @@ def _group_fields(watch: WatchSettings) -> Mapping[str, object]:
     return {"account": watch.account, "pipeline": watch.pipeline, "type": EventType.EXECUTION_FAILED, **labels}
 
 
-def _of_store(document: Document, settings: Settings) -> Iterator[Problem]:
+def _warn_of_store(document: Document, settings: Settings) -> None:
     url = settings.store.url
     if not url.startswith(_SQLITE):
         return
-    folder, mounts = FilePath(os.path.realpath(url.removeprefix(_SQLITE))).parent, ""
+    folder, mounts = Path(os.path.realpath(url.removeprefix(_SQLITE))).parent, ""
     with suppress(OSError):  # not Linux
         mounts = _MOUNTS.read_text()
     if not os.path.isdir(folder):  # noqa: PTH112 (`is_dir` raises where it may not look)
-        yield document.remark(("store", "url"), f"there is no folder {folder}", remedy="make it, or correct the path")
+        document.warn(("store", "url"), f"there is no folder {folder}", remedy="make it, or correct the path")
     elif kind := network_disk(folder, mounts):
         problem = f"{folder} is on a network disk ({kind}), where locks may fail and the file be damaged"
-        yield document.remark(("store", "url"), problem, remedy="name a local disk, or use PostgreSQL")
+        document.warn(("store", "url"), problem, remedy="name a local disk, or use PostgreSQL")
 
 
 def fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
@@ -335,8 +336,8 @@ def fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
     return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()
 
 
-def _of_match(document: Document, settings: Settings, path: Path, match: Match | SilenceMatch) -> Iterator[Problem]:
+def _warn_of_match(document: Document, settings: Settings, path: KeyPath, match: Match | SilenceMatch) -> None:
     if not any(fits(watch, match) for watch in settings.watch):
         key = ("labels",) if match.labels else ()
         remedy = "give a watch its labels, or correct it here"
-        yield document.remark((*path, *key), "no watch fits all of what is given", remedy=remedy)
+        document.warn((*path, *key), "no watch fits all of what is given", remedy=remedy)

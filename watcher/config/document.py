@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -19,12 +19,12 @@ import yaml
 from watcher.config.files import CONFIG_BYTES, FileError, Stamp, read_file, stamps_of
 from watcher.domain.errors import ConfigError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Where a value is: `("watch", 0, "pipeline")`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ConfigProblem:
     """One mistake: where it is, what is wrong, and what would be right.
 
     `file` is the path as the user gave it, or `$NAME` for a value from the environment. `line` and `column` count
@@ -55,7 +55,7 @@ class ConfigProblemsError(ConfigError):
 
     label = ""
 
-    def __init__(self, problems: Iterable[Problem], *, file: str, source: str = "") -> None:
+    def __init__(self, problems: Iterable[ConfigProblem], *, file: str, source: str = "") -> None:
         self.problems = tuple(sorted(problems, key=lambda each: (each.line, each.column, each.path)))
         self.source = source
         count = len(self.problems)
@@ -119,30 +119,30 @@ class Document:
     """One file. A path leads to a value, which need not be there."""
 
     def __init__(self, *, file: str, without_secrets: bool = False) -> None:
-        """Start empty. `without_secrets` makes absent secrets and unset variables warnings: they are in `excused`.
+        """Start empty. With `without_secrets`, absent secrets and unset variables are warnings.
 
-        `doubts` are warnings of how values are written.
+        `excused` has the paths of those values, `warnings` what a person should check.
         """
         self.file = file
         self.source = ""
-        self.problems: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
         self.data: dict[str, Any] = {}
-        self.files: dict[FilePath, Stamp | None] = {}
+        self.files: dict[Path, Stamp | None] = {}
         self.without_secrets = without_secrets
-        self.excused: dict[Path, list[Problem]] = {}
-        self.doubts: list[Problem] = []
+        self.excused: set[KeyPath] = set()
+        self.warnings: list[ConfigProblem] = []
         self._root: yaml.Node = compose("")
-        self._reported: set[Path] = set()
-        self._hidden: set[Path] = set()
-        self._read_from: dict[Path, Path] = {}
-        self._environment: dict[Path, str] = {}
+        self._reported: set[KeyPath] = set()
+        self._hidden: set[KeyPath] = set()
+        self._read_from: dict[KeyPath, KeyPath] = {}
+        self._environment: dict[KeyPath, str] = {}
 
-    def read(self, path: FilePath, *, limit: int) -> bytes:
+    def read(self, path: Path, *, limit: int) -> bytes:
         """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
         self.files |= stamps_of([path])  # before reading: what is written meanwhile is a change
         return read_file(path, limit=limit)
 
-    def open(self, path: FilePath, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
+    def open(self, path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
         """Read the file; of its top-level keys `only` these, if given. Raises `FileError`."""
         data = self.read(path, limit=CONFIG_BYTES)
         try:
@@ -163,7 +163,7 @@ class Document:
             problem = "nested deeper than anything in this file can be"
             raise FileError(problem, remedy="check brackets and indentation") from None
 
-    def get(self, path: Path) -> Any:
+    def get(self, path: KeyPath) -> Any:
         """Return what is there, or `None`."""
         value: Any = self.data
         for part in path:
@@ -174,35 +174,35 @@ class Document:
                 value = value[part] if is_item else None
         return value
 
-    def text(self, path: Path) -> str | None:
+    def text(self, path: KeyPath) -> str | None:
         """Return the text there, or `None` if there is none that can be relied on."""
         value = self.get(path)
         is_usable = isinstance(value, str) and path not in self.excused and not self.is_reported(path)
         return value if is_usable else None
 
-    def written(self, path: Path) -> str:
+    def written(self, path: KeyPath) -> str:
         """Return the text there as it stands in the file, its variables not filled in."""
         node: yaml.Node | None = self._root
         for part in path:
             _, node = _child(node, part)
         return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
-    def table(self, path: Path) -> dict[str, Any]:
+    def table(self, path: KeyPath) -> dict[str, Any]:
         """Return the mapping there, or an empty one."""
         value = self.get(path)
         return value if isinstance(value, dict) else {}
 
-    def items(self, path: Path) -> list[Any]:
+    def items(self, path: KeyPath) -> list[Any]:
         """Return the list there, or an empty one."""
         value = self.get(path)
         return value if isinstance(value, list) else []
 
-    def put_from_file(self, path: Path, value: object) -> None:
+    def put_from_file(self, path: KeyPath, value: object) -> None:
         """Set a value that was read from the file its twin names; the twin is where its problems are."""
         self.table(path[:-1])[str(path[-1])] = value
         self._read_from[path] = (*path[:-1], f"{path[-1]}_file")
 
-    def put_from_environment(self, path: Path, value: str, *, variable: str) -> None:
+    def put_from_environment(self, path: KeyPath, value: str, *, variable: str) -> None:
         """Set a value unless the file has it."""
         block = self.data.get(str(path[0]))
         if block is None:
@@ -211,60 +211,64 @@ class Document:
             block[path[1]] = value
             self._environment[path] = variable
 
-    def is_reported(self, path: Path) -> bool:
+    def is_reported(self, path: KeyPath) -> bool:
         """Return whether a problem with this value, or with one around it, is known."""
-        return bool(self._reported) and any(path[:end] in self._reported for end in range(1, len(path) + 1))
+        return not self._reported.isdisjoint(_prefixes(path))
 
-    def is_hidden(self, path: Path) -> bool:
+    def is_hidden(self, path: KeyPath) -> bool:
         """Return whether nobody may see the value: a variable stands in it, or it was read from a secret's file."""
-        return any(path[:end] in self._hidden or path[:end] in self._read_from for end in range(1, len(path) + 1))
+        return any(each in self._hidden or each in self._read_from for each in _prefixes(path))
 
-    def line(self, path: Path) -> int:
+    def line(self, path: KeyPath) -> int:
         """Return the line of a value."""
-        return self.remark(path, "", remedy="").line
+        return self._problem_at(path, "", "").line
 
-    def mark_reported(self, path: Path) -> None:
+    def mark_reported(self, path: KeyPath) -> None:
         """Note that nothing more need be said of this value."""
         self._reported.add(path)
 
-    def report(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
+    def report(self, path: KeyPath, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
         """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key.
 
         Of a value with a problem nothing more is reported; behind a key with one the value may have its own.
         """
         if not key:
             self.mark_reported(path)
-        self.problems.append(self.remark(path, problem, remedy=remedy, key=key, block=block))
+        self.problems.append(self._problem_at(path, problem, remedy, key=key, block=block))
 
-    def report_file(self, problem: str, *, remedy: str, place: tuple[int, int] = (0, 0), path: Path = ()) -> None:
+    def report_file(self, problem: str, *, remedy: str, place: tuple[int, int] = (0, 0), path: KeyPath = ()) -> None:
         """Add a problem of the file as a whole, or at a place in it."""
-        self.problems.append(Problem(self.file, *place, write_path(path), problem, remedy))
+        self.problems.append(ConfigProblem(self.file, *place, write_path(path), problem, remedy))
 
-    def report_absent(self, path: Path, problem: str, *, remedy: str) -> None:
+    def report_absent(self, path: KeyPath, problem: str, *, remedy: str) -> None:
         """Report a secret, or a variable, that is not there; it is excused where secrets need not be."""
         if self.without_secrets:
-            self.excused.setdefault(path, []).append(self.remark(path, problem, remedy=remedy))
+            self.excused.add(path)
+            self.warn(path, problem, remedy=remedy)
         else:
             self.report(path, problem, remedy=remedy)
 
-    def remark(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> Problem:
-        """Return what is to be said of a value that can be used. `key` and `block` are as for `report`."""
-        shown = next(
-            (self._read_from[path[:end]] for end in range(len(path) + 1) if path[:end] in self._read_from), path
-        )
-        if variable := self._environment.get(path):
-            return Problem(f"${variable}", 0, 0, write_path(shown), problem, remedy)
-        at = write_path(shown[:-1] if block else shown)
-        return Problem(self.file, *self._place(shown, key=key), at, problem, remedy)
+    def warn(self, path: KeyPath, problem: str, *, remedy: str, block: bool = False) -> None:
+        """Add a warning about a value that can be used. `block` is as for `report`."""
+        self.warnings.append(self._problem_at(path, problem, remedy, block=block))
 
-    def subject(self, path: Path) -> str:
+    def subject(self, path: KeyPath) -> str:
         """Return how to speak of the value there: quoted and cut, or not at all."""
         value = self.get(path)
         if self.is_hidden(path) or not isinstance(value, str):
             return "the filled-in value"
         return "this value" if may_be_secret(value) else quoted(value)
 
-    def _place(self, path: Path, *, key: bool) -> tuple[int, int]:
+    def _problem_at(
+        self, path: KeyPath, problem: str, remedy: str, *, key: bool = False, block: bool = False
+    ) -> ConfigProblem:
+        shown = next((self._read_from[each] for each in _prefixes(path) if each in self._read_from), path)
+        if variable := self._environment.get(path):
+            return ConfigProblem(f"${variable}", 0, 0, write_path(shown), problem, remedy)
+        at = write_path(shown[:-1] if block else shown)
+        return ConfigProblem(self.file, *self._place(shown, key=key), at, problem, remedy)
+
+    def _place(self, path: KeyPath, *, key: bool) -> tuple[int, int]:
         name = value = self._root
         for part in path:
             found, inner = _child(value, part)
@@ -274,20 +278,20 @@ class Document:
             name, value = found, inner
         return _place_of(name if key else value)
 
-    def _plain(self, node: yaml.Node, path: Path, environ: Mapping[str, str]) -> Any:
+    def _plain(self, node: yaml.Node, path: KeyPath, environ: Mapping[str, str]) -> Any:
         if node.tag not in _KNOWN_TAGS:
             self.report(path, "has a tag (a word after !) that means nothing here", remedy="remove the tag")
         if isinstance(node, yaml.ScalarNode):
             value = None if node.tag == _NULL_TAG else node.value
             if value and value[0] in "“”„‘’" and not node.style:  # noqa: RUF001 (this is what is looked for)
-                self.doubts.append(self.remark(path, "begins with a curly quote", remedy="write \" or '"))
+                self.warn(path, "begins with a curly quote", remedy="write \" or '")
             return self._filled(value, path, environ) if value and "$" in value else value
         if isinstance(node, yaml.SequenceNode):
             return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.value)]
         self._clean(node, path)
         return {key.value: self._plain(value, (*path, key.value), environ) for key, value in node.value}
 
-    def _clean(self, node: yaml.Node, path: Path) -> None:
+    def _clean(self, node: yaml.Node, path: KeyPath) -> None:
         entries: dict[str, tuple[yaml.Node, yaml.Node]] = {}
         merged: list[yaml.Node] = []
         for key, value in node.value:
@@ -308,7 +312,7 @@ class Document:
                 self.report_file(problem, remedy="write <<: *name", place=_place_of(source))
         node.value = list(entries.values())
 
-    def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:
+    def _filled(self, text: str, path: KeyPath, environ: Mapping[str, str]) -> str:
         reported: set[str] = set()
 
         def value_of(match: re.Match[str]) -> str:
@@ -331,7 +335,7 @@ class Document:
         return filled
 
 
-def _how_to_set(name: str, path: Path) -> str:
+def _how_to_set(name: str, path: KeyPath) -> str:
     if path[-1] in _WITH_FILE and path != ("store", "url"):
         return f"export it, or use {path[-1]}_file: /run/secrets/{name.lower()}"
     return f"export it, or write ${{{name}:-default}}"
@@ -353,10 +357,15 @@ def is_safe_key(part: str | int) -> bool:
     return isinstance(part, int) or _SAFE_KEY.fullmatch(part) is not None
 
 
-def write_path(path: Path) -> str:
+def write_path(path: KeyPath) -> str:
     """Return a path as people write it: `watch[0].pipeline`. A key that does not look like one becomes `…`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part if is_safe_key(part) else '…'}" for part in path)
     return "".join(parts).removeprefix(".")
+
+
+def _prefixes(path: KeyPath) -> list[KeyPath]:
+    """Return the paths of the blocks around a value, and its own."""
+    return [path[:end] for end in range(1, len(path) + 1)]
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:

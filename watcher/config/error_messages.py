@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from watcher.config.document import Document, Path, is_safe_key, quoted
+from watcher.config.document import Document, KeyPath, is_safe_key, quoted
 from watcher.config.models import Settings
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
@@ -51,7 +51,7 @@ def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
             _report(document, path, error)
 
 
-def _report(document: Document, path: Path, error: ErrorDetails) -> None:
+def _report(document: Document, path: KeyPath, error: ErrorDetails) -> None:
     at_key = error["loc"][-1:] == (_OF_KEY,)
     match error["type"], error.get("ctx", {}).get("error"):
         case "missing", _:
@@ -79,7 +79,7 @@ def _report(document: Document, path: Path, error: ErrorDetails) -> None:
             document.report(path, "cannot be used", remedy="compare it with config/watcher.example.yaml")
 
 
-def _path(error: ErrorDetails, *, document: Document) -> Path:
+def _path(error: ErrorDetails, *, document: Document) -> KeyPath:
     """Return where in the file an error is: pydantic puts a sink's type behind its name, and counts a single text."""
     path = tuple(part for part in error["loc"] if part != _OF_KEY)
     if path[:1] == ("sinks",) and path[2:3] and path[2] in SINK_KINDS:
@@ -89,7 +89,7 @@ def _path(error: ErrorDetails, *, document: Document) -> Path:
     return path[:-1] if path and isinstance(path[-1], int) and isinstance(document.get(path[:-1]), str) else path
 
 
-def _report_missing(document: Document, path: Path) -> None:
+def _report_missing(document: Document, path: KeyPath) -> None:
     key, model, field = path[-1], model_at(document, path[:-1]), field_at(document, path)
     twin = f" or {key}_file" if model and key in file_twins(model) else ""
     example = field.examples[0] if field and field.examples else "…"
@@ -97,7 +97,7 @@ def _report_missing(document: Document, path: Path) -> None:
     document.report(path, f"needs {key}{twin}", remedy=remedy, block=True)
 
 
-def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
+def _report_unknown_key(document: Document, path: KeyPath, allowed: list[str]) -> None:
     key = str(path[-1])
     problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key, with characters that no key has"
     rest = f"allowed: {', '.join(allowed)}"
@@ -109,7 +109,7 @@ def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> N
     document.report(path, problem, remedy=remedy, key=True)
 
 
-def _homes(document: Document, path: Path, key: str) -> list[str]:
+def _homes(document: Document, path: KeyPath, key: str) -> list[str]:
     """Return where a key belongs that the block at `path` does not know: below that block, else anywhere."""
     model = model_at(document, path)
     if key in {*PRESETS, *SINK_KINDS}:
@@ -131,7 +131,7 @@ def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
             yield from ((at, *rest) for rest in _blocks_with(key, block))
 
 
-def model_at(document: Document, path: Path) -> type[BaseModel] | None:
+def model_at(document: Document, path: KeyPath) -> type[BaseModel] | None:
     """Return the model of the block at a path, if one of ours is meant to be there."""
     model: type[BaseModel] | None = Settings
     if path[1:] and path[0] in _ENTRIES:
@@ -144,7 +144,7 @@ def model_at(document: Document, path: Path) -> type[BaseModel] | None:
     return model
 
 
-def field_at(document: Document, path: Path) -> FieldInfo | None:
+def field_at(document: Document, path: KeyPath) -> FieldInfo | None:
     """Return the field of the key at a path, if there is one."""
     return _field_of(model_at(document, path[:-1]), path[-1]) if path else None
 
@@ -154,7 +154,7 @@ def _field_of(model: type[BaseModel] | None, key: str | int) -> FieldInfo | None
     return next((field for name, field in fields.items() if (field.alias or name) == key), None)
 
 
-def _report_unfit(document: Document, path: Path, reason: InvalidValueError, *, at_key: bool) -> None:
+def _report_unfit(document: Document, path: KeyPath, reason: InvalidValueError, *, at_key: bool) -> None:
     if at_key:
         name = quoted(str(path[-1])) if reason.quote else "the key"
         document.report(path, f"{name} {reason.problem}", remedy=reason.remedy, key=True)
@@ -164,7 +164,7 @@ def _report_unfit(document: Document, path: Path, reason: InvalidValueError, *, 
         document.report((*path, reason.at) if reason.at else path, reason.problem, remedy=reason.remedy)
 
 
-def _report_sink_type(document: Document, path: Path) -> None:
+def _report_sink_type(document: Document, path: KeyPath) -> None:
     type_ = document.get(path)
     if type_ is None:
         document.report(path, "needs type", remedy=f"write type: {' or '.join(SINK_KINDS)}", block=True)
@@ -175,7 +175,7 @@ def _report_sink_type(document: Document, path: Path) -> None:
         _report_word(document, path, list(SINK_KINDS))
 
 
-def _report_word(document: Document, path: Path, words: list[str]) -> None:
+def _report_word(document: Document, path: KeyPath, words: list[str]) -> None:
     value = document.get(path)
     if not isinstance(value, str):
         _report_kind(document, path, _VALUE)
@@ -185,7 +185,7 @@ def _report_word(document: Document, path: Path, words: list[str]) -> None:
         document.report(path, f"{document.subject(path)} is not known", remedy=remedy)
 
 
-def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> None:
+def _report_kind(document: Document, path: KeyPath, wanted: tuple[str, str]) -> None:
     value = document.get(path)
     if value is None:
         document.report(path, "has no value", remedy="give one or remove the key", key=True)
@@ -201,14 +201,14 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
         document.report(path, f"is {found[0]}, not {wanted[0]}", remedy=remedy)
 
 
-def _example(document: Document, path: Path) -> str | None:
+def _example(document: Document, path: KeyPath) -> str | None:
     is_entry = path[0] in _ENTRIES and len(path) == 2
     named = path[:-1] if is_entry or isinstance(path[-1], int) else path
     field = field_at(document, named)
     return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None
 
 
-def _report_own_words(document: Document, path: Path, error: ErrorDetails) -> None:
+def _report_own_words(document: Document, path: KeyPath, error: ErrorDetails) -> None:
     """Report what pydantic says. A list whose items are all wrong is as good as empty to it, but not to people."""
     value, remedy = document.get(path), error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "too_short":

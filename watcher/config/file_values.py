@@ -5,9 +5,9 @@ Where secrets need not be there, something stands in for those that are absent, 
 
 import re
 from hashlib import sha256
-from pathlib import Path as FilePath
+from pathlib import Path
 
-from watcher.config.document import Document, Path, first_scalar, quoted
+from watcher.config.document import Document, KeyPath, first_scalar, quoted
 from watcher.config.error_messages import field_at, model_at
 from watcher.config.files import SECRET_BYTES, FileError
 from watcher.runtime.settings import did_you_mean, file_twins
@@ -32,9 +32,9 @@ _STAND_INS = {
 """Secrets that have a form. For any other key its example will do."""
 
 
-def read_files(document: Document, *, directory: FilePath) -> None:
+def read_files(document: Document, *, directory: Path) -> None:
     """Put in what the files hold that the document names."""
-    named: list[Path] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
+    named: list[KeyPath] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
     for block in (*named, ("store",), ("http",), ("heartbeat",)):
         model = model_at(document, block)
         for key in file_twins(model) if model else ():
@@ -49,7 +49,7 @@ def read_files(document: Document, *, directory: FilePath) -> None:
             _read_template(document, ("sinks", name, "template"), directory / given)
 
 
-def _read_secret(document: Document, path: Path, directory: FilePath) -> None:
+def _read_secret(document: Document, path: KeyPath, directory: Path) -> None:
     """Put in a secret from the file its twin names, if it has one: exactly one of the two is given."""
     twin = (*path[:-1], f"{path[-1]}_file")
     if document.get(twin) is None:
@@ -67,7 +67,7 @@ def _read_secret(document: Document, path: Path, directory: FilePath) -> None:
         document.mark_reported(path)
 
 
-def _read_tls(document: Document, block: Path, directory: FilePath) -> None:
+def _read_tls(document: Document, block: KeyPath, directory: Path) -> None:
     for key in TlsSettings.model_fields:
         given = document.text((*block, key))
         content = _read(document, (*block, key), directory, limit=PEM_BYTES)
@@ -75,7 +75,7 @@ def _read_tls(document: Document, block: Path, directory: FilePath) -> None:
             document.table(block)[key] = PemFile(given, directory / given, sha256(content).hexdigest())
 
 
-def _read_template(document: Document, path: Path, file: FilePath) -> None:
+def _read_template(document: Document, path: KeyPath, file: Path) -> None:
     try:
         source = document.read(file, limit=TEMPLATE_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -98,7 +98,7 @@ def _read_template(document: Document, path: Path, file: FilePath) -> None:
         document.table(path[:-1])[str(path[-1])] = template
 
 
-def _read(document: Document, path: Path, directory: FilePath, *, limit: int) -> bytes | None:
+def _read(document: Document, path: KeyPath, directory: Path, *, limit: int) -> bytes | None:
     """Return what the file named at `path` holds; `None` if none is named, or once it is reported why not."""
     given = document.text(path)
     if given is None:
@@ -112,7 +112,7 @@ def _read(document: Document, path: Path, directory: FilePath, *, limit: int) ->
     return None
 
 
-def _secret(document: Document, data: bytes, twin: Path, *, is_list: bool) -> str | list[str] | None:
+def _secret(document: Document, data: bytes, twin: KeyPath, *, is_list: bool) -> str | list[str] | None:
     """Return the secret, or the secrets, in a file; `None` once it is reported why there are none."""
     shown = _shown(document, twin)
     try:
@@ -130,7 +130,7 @@ def _secret(document: Document, data: bytes, twin: Path, *, is_list: bool) -> st
     return None
 
 
-def _shown(document: Document, twin: Path) -> str:
+def _shown(document: Document, twin: KeyPath) -> str:
     """Return how to speak of the file a twin names: its path, or nothing of it if that may be a secret.
 
     A variable is filled in where it is the beginning of a path: alone it may hold the secret itself.
@@ -142,7 +142,7 @@ def _shown(document: Document, twin: Path) -> str:
     return f"{filled}, from {shown}" if "}/" in written and filled.startswith("/") else shown
 
 
-def stand_in(document: Document, path: Path) -> None:
+def stand_in(document: Document, path: KeyPath) -> None:
     """Put something in the place of a value that is excused; nothing where a default will do."""
     if "tls" in path or path[-1] == "ca_file":  # a key file needs its certificate, and the other way round
         document.table(path[:2]).pop(str(path[2]), None)
@@ -150,12 +150,12 @@ def stand_in(document: Document, path: Path) -> None:
     if str(path[-1]).endswith("_file"):
         document.table(path[:-1]).pop(str(path[-1]), None)
         path = (*path[:-1], str(path[-1]).removesuffix("_file"))
-        document.excused.setdefault(path, [])
+        document.excused.add(path)
     if (block := document.get(path[:-1])) is not None:
         block[path[-1]] = _value_for(document, path)
 
 
-def _value_for(document: Document, path: Path) -> str | None:
+def _value_for(document: Document, path: KeyPath) -> str | None:
     key = next(part for part in reversed(path) if isinstance(part, str))
     if key == "url" and document.get((*path[:-1], "type")) == "apprise":
         return "json://absent.invalid"

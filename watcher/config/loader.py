@@ -7,8 +7,8 @@ from pathlib import Path
 from pydantic import ValidationError
 from yarl import URL
 
-from watcher.config.checks import check, fill_in, warnings_of
-from watcher.config.document import ConfigProblemsError, Document, Problem
+from watcher.config.checks import check, fill_in, find_warnings
+from watcher.config.document import ConfigProblem, ConfigProblemsError, Document
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
 from watcher.config.files import FileError, Stamps
@@ -63,7 +63,7 @@ class ConfigSource:
 
     def __init__(self, path: Path, *, environ: Mapping[str, str]) -> None:
         """Read nothing yet. `warnings` are of what was loaded last."""
-        self.warnings: tuple[Problem, ...] = ()
+        self.warnings: tuple[ConfigProblem, ...] = ()
         self.asked = asyncio.Event()
         self._path = path
         self._environ = environ
@@ -78,7 +78,7 @@ class ConfigSource:
         self.files = document.files  # and nothing else of it: the nodes of 100,000 executions take 40 MB
         settings = load_config(self._path, environ=self._environ, document=document)
         require_usable(settings)
-        self.warnings = warnings_of(document, settings)
+        self.warnings = find_warnings(document, settings)
         return settings
 
 

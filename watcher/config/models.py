@@ -67,7 +67,7 @@ class StoreSettings(Block):
 _WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"
 
 
-def _moment(value: object) -> datetime:
+def _utc_moment(value: object) -> datetime:
     text = single(value)
     try:
         moment = datetime.fromisoformat(text.upper())
@@ -79,7 +79,7 @@ def _moment(value: object) -> datetime:
     return in_utc
 
 
-Moment = Annotated[datetime, BeforeValidator(_moment, json_schema_input_type=StrictStr)]
+UtcMoment = Annotated[datetime, BeforeValidator(_utc_moment, json_schema_input_type=StrictStr)]
 """A moment in UTC inside, RFC 3339 with its zone outside."""
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -129,9 +129,9 @@ class SilenceSettings(Block):
 
     match: SilenceMatch = Field(examples=["{labels: {team: sales}}"])
     """What is kept back: what matches all that is given; at least one."""
-    from_at: Moment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
+    from_at: UtcMoment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
     """When it begins, with its zone. Needs `until`."""
-    until_at: Moment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
+    until_at: UtcMoment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
     """When it ends."""
     weekly: WeeklySettings | None = Field(
         default=None, examples=['{days: [sat, sun], from: "20:00", to: "08:00", timezone: Europe/Berlin}']

@@ -204,7 +204,7 @@ def _result(status: int, content: Mapping[str, Any]) -> SendResult:
     return SendResult(outcome, code, remedy=ERROR_REMEDIES.get(code, ""))
 
 
-class Step(Enum):
+class MessageRole(Enum):
     """What a message is to its problem."""
 
     OPENING = auto()
@@ -220,15 +220,15 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class BotMessage:
     """One message. `problem` is the one whose message it is, changes or answers."""
 
-    step: Step
+    role: MessageRole
     content: Json
     problem: UUID | None
 
 
-def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[Message]:
+def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[BotMessage]:
     """Return the messages in their order. An event that was refused comes in minimal form.
 
     What ends a problem and is trouble itself is both, the end first.
@@ -237,24 +237,24 @@ def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[Message
         alerts = Alert.of_delivery(batch[0], public_url).apart()
         return [each for alert in alerts for each in _messages(alert, batch[0])]
     group, threads = message_of(read_batch(batch, public_url)), set(map(_thread_of, batch))
-    return [Message(Step.OTHER, group, threads.pop() if len(threads) == 1 else None)]
+    return [BotMessage(MessageRole.OTHER, group, threads.pop() if len(threads) == 1 else None)]
 
 
-def _messages(alert: Alert, delivery: Delivery) -> list[Message]:
-    notice, step, problem = notice_of(alert), Step.OTHER, _thread_of(delivery)
+def _messages(alert: Alert, delivery: Delivery) -> list[BotMessage]:
+    notice, role, problem = notice_of(alert), MessageRole.OTHER, _thread_of(delivery)
     if alert.problem is not None:
         problem = UUID(alert.problem["id"])
         is_taken = alert.type is EventType.PROBLEM_ACKNOWLEDGED
-        step = Step.OPENING if is_taken or alert.type == alert.problem["kind"] else Step.NEWS
+        role = MessageRole.OPENING if is_taken or alert.type == alert.problem["kind"] else MessageRole.NEWS
         if alert.closes:  # for how long it lasted, and what it was
-            opening, step = delivery.message and delivery.message.opening, Step.END
+            opening, role = delivery.message and delivery.message.opening, MessageRole.END
             texts = [f"It was: {_text_of(Alert.of(json.loads(opening)))}"] if opening else []
             if delivery.only_closes and (ended := Alert.of(delivery.content)).is_trouble:
                 texts.append(f"Then: {_text_of(ended)}")  # no message of its own says so
             notice = notice_of(replace(alert, nodes=()), error=". ".join(texts))
-    messages = [Message(step, minimal(notice) if delivery.rejections else message_of(notice), problem)]
-    if step is Step.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
-        messages.append(Message(Step.NOTE, one_line(alert.headline), problem))
+    messages = [BotMessage(role, minimal(notice) if delivery.rejections else message_of(notice), problem)]
+    if role is MessageRole.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
+        messages.append(BotMessage(MessageRole.NOTE, one_line(alert.headline), problem))
     return messages
 
 
@@ -293,7 +293,7 @@ class SlackBotSink(Sink):
         await self._poster.close()
 
     async def _send_rest(
-        self, messages: Sequence[Message], batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
+        self, messages: Sequence[BotMessage], batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
         """Send the messages that no earlier attempt has sent. The first that is not taken ends it."""
         id_, result = batch[0].event_id, SendResult(SendOutcome.DELIVERED, "200")
@@ -309,14 +309,14 @@ class SlackBotSink(Sink):
         return result
 
     async def _send(
-        self, message: Message, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
+        self, message: BotMessage, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
         """Post one message, or update or answer that of its problem; note in `places` where that is by now."""
         problem, named = message.problem, {"sink": batch[0].sink, "event_id": str(batch[0].event_id)}
         place = None if problem is None else places.get(problem)
-        if place is None and message.step is Step.NOTE:
+        if place is None and message.role is MessageRole.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        is_update = place is not None and message.step in {Step.OPENING, Step.END}
+        is_update = place is not None and message.role in {MessageRole.OPENING, MessageRole.END}
         where = {"channel": self._channel}
         if place is not None:
             where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
@@ -340,7 +340,7 @@ class SlackBotSink(Sink):
             if is_gone:
                 await asyncio.sleep(self._context.take_slot())
                 return await self._send(message, batch, places)
-        if place is None and problem is not None and message.step in {Step.OPENING, Step.NEWS}:
+        if place is None and problem is not None and message.role in {MessageRole.OPENING, MessageRole.NEWS}:
             channel, number = content.get("channel"), content.get("ts")
             if result.is_taken and isinstance(channel, str) and isinstance(number, str):
                 places[problem] = MessagePlace(channel, number)

@@ -14,7 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
-from watcher.config.models import Moment, WeeklySettings
+from watcher.config.models import UtcMoment, WeeklySettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS, Severity
 from watcher.domain.timestamps import Micros, from_us
@@ -82,7 +82,7 @@ def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:
 
 
 Span = Annotated[Duration, Field(json_schema_extra={"pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h|d)$"})]
-When = Annotated[Moment, WithJsonSchema({"type": "string", "format": "date-time"})]
+When = Annotated[UtcMoment, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
 CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.checks import warnings_of
+from watcher.config.checks import find_warnings
 from watcher.config.document import ConfigProblemsError, Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
@@ -48,6 +48,6 @@ def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
         path.write_text(text)
         document = Document(file=str(path))
         settings = load_config(path, environ=environ, document=document)
-        return [str(each).removeprefix("watcher.yaml:") for each in warnings_of(document, settings)]
+        return [str(each).removeprefix("watcher.yaml:") for each in find_warnings(document, settings)]
 
     return warned

@@ -7,7 +7,7 @@ import pytest
 from documents import DOCS
 from examples import ENVIRON
 
-from watcher.config.checks import warnings_of
+from watcher.config.checks import find_warnings
 from watcher.config.document import Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
@@ -32,7 +32,7 @@ def load(example: str, folder: Path) -> tuple[Settings, Document]:
 def test_an_example_can_be_copied_and_leads_to_no_warning_but_of_its_id(example: str, tmp_path: Path) -> None:
     settings, document = load(example, tmp_path)
     assert settings.watch
-    found = {warning.problem for warning in warnings_of(document, settings)}
+    found = {warning.problem for warning in find_warnings(document, settings)}
     assert found - {"is in the past, so nothing is kept back"} == {"looks like the id of an example"}
 
 

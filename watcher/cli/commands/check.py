@@ -24,7 +24,7 @@ from watcher.cli.config_loading import WARNING, load_or_exit, print_problems
 from watcher.cli.console import console_on, say
 from watcher.cli.daemon_client import DaemonClient, DaemonError, local_url
 from watcher.cli.shell import ConfigOption, put, put_error
-from watcher.config.checks import warnings_of
+from watcher.config.checks import find_warnings
 from watcher.config.document import Document
 from watcher.config.loader import load_config, require_usable
 from watcher.config.locate import find_config
@@ -103,7 +103,7 @@ def check(
         print_plan_rows(plan(settings))
         for line in silences:
             put_error(f"note: {line}")
-    warnings = warnings_of(document, settings)
+    warnings = find_warnings(document, settings)
     if sys.stderr.isatty():
         print_problems(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
     else:
