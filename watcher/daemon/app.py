@@ -1,4 +1,4 @@
-"""Wiring, in one straight line: what the configuration asks for is built, run until it is to stop, and drained."""
+"""The daemon of one process: it builds the parts for a configuration, runs them until it must stop, and drains them."""
 
 import asyncio
 import os
@@ -44,15 +44,15 @@ from watcher.web.shown import Console
 
 log = structlog.get_logger()
 
-LET_GO_S = 0.5
-"""How long the store may take to say what waits, and to finish and let go of its file."""
+CLOSE_S = 0.5
+"""The longest time for counting pending deliveries, and for closing the store."""
 
 
 class Pages:
-    """`/livez`, `/readyz` and `/metrics`, which ask `checks`; the API and the pages, which work with `console`."""
+    """The HTTP surface: `/livez`, `/readyz` and `/metrics` use `checks`, the API and the pages use `console`."""
 
     def __init__(self, metrics: Metrics, follower: ConfigFollower, *, clock: Clock) -> None:
-        """Serve nothing yet. `address` is where they are, once they are served."""
+        """Serve nothing yet. Once they are served, `address` is their address."""
         closed = ["the store cannot be used yet"]
         self.checks = Checks(lambda: (), unready=lambda: asyncio.sleep(0, closed), refresh=lambda: asyncio.sleep(0))
         self.console: Console | None = None
@@ -63,7 +63,7 @@ class Pages:
         self._server: HttpServer | None = None
 
     async def serve(self, listen: str) -> None:
-        """Serve them from now on, unless they are already. Raises `ListenError` if the address cannot be had."""
+        """Serve from now on, unless it does already. Raises `ListenError` if the address cannot be listened on."""
         if self._server is not None:
             return
         clock, settings = self._clock, lambda: self._follower.settings
@@ -84,7 +84,7 @@ class Pages:
         self.address = f"{listen.rpartition(':')[0]}:{port}"
 
     async def close(self) -> None:
-        """Serve nothing more."""
+        """Stop serving."""
         self.console = None
         server, self._server = self._server, None
         if server is not None:
@@ -100,8 +100,8 @@ async def run(
 ) -> None:
     """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
 
-    `started` is given the address of its pages once it runs, `source` is where other settings may come from.
-    Raises what ended it otherwise: `StoreError`, `ListenError`, `OutputClosedError`.
+    `started` is called with the address of the pages once the daemon runs. Changed settings come from `source`. Raises
+    the error that ended the daemon: `StoreError`, `ListenError` or `OutputClosedError`.
     """
     clock, metrics = Clock(), Metrics()
     metrics.reloaded(well=True, at=clock.now())
@@ -113,22 +113,22 @@ async def run(
         stop.set()
 
     async with AsyncExitStack() as stack:
-        stack.enter_context(_nothing_unseen(fail))
+        stack.enter_context(_fatal_errors(fail))
         output = StdoutOutput(1)
         stack.callback(output.close)
         follower = ConfigFollower(source, settings, metrics=metrics, clock=clock, fatal=fail)
         stack.push_async_callback(follower.end)
         pages = Pages(metrics, follower, clock=clock)
         stack.push_async_callback(pages.close)
-        if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
+        if is_postgresql(settings.store.url):  # it may be away for long, while probes ask and files change
             await pages.serve(settings.http.listen)
             follower.begin()
         store = await open_when_ready(settings.store, clock=clock, stop=stop)
         if store is not None:
-            stack.push_async_callback(_let_go, store)
+            stack.push_async_callback(_close_store, store)
             metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
             store.monitor.on_failure = metrics.store_failures.inc
-            clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
+            clock.advance(store.ahead_us)  # all replicas agree on what is due now
             shared = OwnerDependencies(
                 clock=clock,
                 metrics=metrics,
@@ -141,7 +141,7 @@ async def run(
             )
             await _work(shared, settings, pages=pages, follower=follower, stop=stop, started=started)
             with suppress(TimeoutError):
-                async with asyncio.timeout(LET_GO_S):
+                async with asyncio.timeout(CLOSE_S):
                     waiting = await waiting_count(store)
     log.info("stopped", waiting=waiting)
     if failures:
@@ -170,11 +170,11 @@ async def _work(
         store.database.use_password(password_of(changed.store))
         await supervisor.apply(changed)
         configure_logs(level=changed.log.level, format_=changed.log.format)
-        await heartbeat.go_by(changed.heartbeat)
+        await heartbeat.apply(changed.heartbeat)
 
     async with AsyncExitStack() as stack:
         stack.push_async_callback(pages.close)
-        stack.push_async_callback(heartbeat.go_by, None)
+        stack.push_async_callback(heartbeat.apply, None)
         stack.push_async_callback(_drain, schedule, supervisor)
         stack.push_async_callback(follower.end)
         await _read_silences(operations, stop=stop)
@@ -184,7 +184,7 @@ async def _work(
         schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=FLUSH_EVERY_S)
         pages.console = console
         pages.checks = Checks(schedule.stalled, readiness.problems, maintenance.refresh_gauges)
-        await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
+        await pages.serve(settings.http.listen)  # after the store: a second daemon fails there, not at the port
         url = settings.store.url.partition("?")[0]
         if store.created:
             log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
@@ -199,7 +199,7 @@ async def _work(
             replica=replica,
         )
         schedule.start()
-        await heartbeat.go_by(settings.heartbeat)
+        await heartbeat.apply(settings.heartbeat)
         started(pages.address)
         follower.apply = apply
         follower.begin()
@@ -208,22 +208,22 @@ async def _work(
 
 
 async def _read_silences(operations: Operations, *, stop: asyncio.Event) -> None:
-    """Know of the silences before anything is sent: a start within one sends nothing."""
+    """Load the silences before anything is sent: after a start within a silence nothing goes out that it silences."""
     while not stop.is_set():
         try:
             await operations.read_silences()
             break
         except StoreUnusableError:
             raise
-        except StoreError:  # the store says so in the log
+        except StoreError:  # the store logs it
             await asyncio.sleep(TRY_AGAIN_AFTER_S)
 
 
 @contextmanager
-def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
-    """Let an error of ours that nobody catches end the daemon: of a callback, or of a task that nobody waits for.
+def _fatal_errors(fatal: Callable[[BaseException], None]) -> Iterator[None]:
+    """End the daemon on an error in our code that nobody catches, in a callback or a task that nobody awaits.
 
-    What a library leaves behind, such as a broken connection, is only logged, as asyncio does.
+    An error in a library, such as a broken connection, is only logged, as asyncio does.
     """
     ours = f"{Path(watcher.__file__).parent}{os.sep}"
 
@@ -242,48 +242,48 @@ def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
 
 
 async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
-    """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
+    """Start nothing new, and wait for work in flight. Work that takes too long is cancelled, and is due again later."""
 
-    async def rest() -> None:
-        with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
+    async def stop_schedule() -> None:
+        with suppress(TimeoutError):  # maintenance that hangs on the store has nothing to lose
             async with asyncio.timeout(DRAIN_S):
                 await schedule.stop()
 
-    await asyncio.gather(supervisor.stop(), rest())
+    await asyncio.gather(supervisor.stop(), stop_schedule())
 
 
-async def _let_go(store: SqlStore) -> None:
-    """Close the store. What a disk that hangs keeps from being written comes again; the end of the process lets go."""
+async def _close_store(store: SqlStore) -> None:
+    """Close the store. If the disk hangs, the end of the process releases the file, and unwritten work is due again."""
     try:
-        async with asyncio.timeout(LET_GO_S):
+        async with asyncio.timeout(CLOSE_S):
             await store.close()
     except TimeoutError:
-        log.warning("store.stuck", at_most_s=LET_GO_S)
+        log.warning("store.stuck", at_most_s=CLOSE_S)
 
 
 TRY_AGAIN_AFTER_S = 0.5
 
 
 async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asyncio.Event) -> SqlStore | None:
-    """Return the store; `None` if it was not ready by the time the daemon is to stop. Raises `StoreError`."""
-    said = ""
+    """Return the store; `None` if `stop` was set before the store was ready. Raises `StoreError`."""
+    logged = ""
     while not stop.is_set():
         try:
             store = await open_store(settings.url, clock=clock, password=password_of(settings))
         except StoreNotReadyError as error:
-            if str(error) != said:
-                log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (its text says all)
-            said = str(error)
+            if str(error) != logged:
+                log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (the text is enough)
+            logged = str(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(TRY_AGAIN_AFTER_S):
                     await stop.wait()
         else:
-            if said:
+            if logged:
                 log.info("store.recovered")
             return store
     return None
 
 
 def password_of(settings: StoreSettings) -> str | None:
-    """Return the password of the store's database, if one is given."""
+    """Return the password of the store's database, if there is one."""
     return None if settings.password is None else settings.password.get_secret_value()

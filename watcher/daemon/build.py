@@ -1,4 +1,4 @@
-"""The owners of accounts and sinks, built from settings: a poller for an account, a worker for a sink."""
+"""Building the owners of accounts and sinks from settings: a poller for an account, a worker for a sink."""
 
 import random
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from watcher.store.sql_store import SqlStore
 
 @dataclass(frozen=True, slots=True)
 class OwnerDependencies:
-    """What the owners of accounts and sinks work with: one of each in a process. `fatal` ends it."""
+    """The parts that all owners of a process share. `fatal` ends the process."""
 
     clock: Clock
     metrics: Metrics
@@ -75,12 +75,12 @@ async def build_account(
 async def build_worker(
     shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
 ) -> DeliveryWorker:
-    """Build the worker of a sink whose lease is held. `stack` closes what it opens. Raises `StoreError`."""
+    """Build the worker of a sink whose lease is held. `stack` closes the sink. Raises `StoreError`."""
     name, block = held.lease.name, settings.sinks[held.lease.name]
     context = SinkContext(
         shared.clock,
         shared.output,
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (it is there later)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (the worker is made below)
         check=held.check,
         public_url=settings.http.public_url or "",
     )

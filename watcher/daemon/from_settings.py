@@ -1,4 +1,4 @@
-"""From settings to parts: clients, routes, silences, watches; and whether two settings are the same."""
+"""Parts made from settings: clients, routes, silences, watches; and fingerprints, which compare settings."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ from watcher.runtime.pacing import SHARE
 from watcher.sinks.stdout import StdoutSettings
 
 OUTRUN_AFTER_S = 300.0
-"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
+"""A scan is outrun after this long without progress, at half of the rate, which a scan has at least."""
 
 OUTRUN_PAGES = 50
-"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
+"""A scan is never outrun before it has read this many pages: a pause of 15 minutes may bring as many new ones."""
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:
@@ -39,11 +39,11 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 
 
 def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> list[Silence]:
-    """Return the silences of the file and these, for the sinks they mean.
+    """Return the silences of the file and the stored ones.
 
-    Never for stdout, which is the record of what happened.
+    They never hold for stdout, which is the record of all events.
     """
-    any_time = datetime.fromtimestamp(0, UTC)  # a weekly one finds its windows by itself
+    any_time = datetime.fromtimestamp(0, UTC)  # a weekly silence computes its windows itself
     silenced = {name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)}
     return [
         Silence(
@@ -60,7 +60,7 @@ def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> l
 
 
 def poll_rules_of(settings: Settings, *, account: str) -> PollRules:
-    """Return what the configuration says of polling an account."""
+    """Return the rules for polling an account."""
     polling, rate_per_s = settings.polling, settings.accounts[account].rate_limit
     return PollRules(
         details=polling.details,
@@ -78,7 +78,7 @@ def poll_rules_of(settings: Settings, *, account: str) -> PollRules:
 
 
 def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:
-    """Return the client of an account's key, which calls `check` before each request. Needs a running event loop."""
+    """Return the API client of an account, which calls `check` before each request. Needs a running event loop."""
     return Client(
         api_key=settings.api_key.get_secret_value(),
         timeout_s=settings.timeout_s,
@@ -89,7 +89,7 @@ def open_client(settings: AccountSettings, *, connections: int, check: Callable[
 
 
 def watches_of(settings: Settings, account: str | None = None) -> list[Watch]:
-    """Return what the configuration asks, of one account or of all."""
+    """Return the watches of one account, or of all accounts."""
     return [
         Watch(
             account=watch.account,
@@ -116,9 +116,9 @@ def _rules_of(settings: RulesSettings) -> Rules:
 
 
 def fingerprint_of_settings(settings: Settings) -> str:
-    """Return what only an equal configuration has, but for its secrets, and for what may differ between replicas.
+    """Return a hash of the settings, without secrets, and without settings that may differ between replicas.
 
-    Of what is written there alone: a later version has more keys, and other defaults.
+    Only keys in the file count: a later version may have more keys, and other defaults.
     """
     content = settings.model_dump(
         mode="json", exclude_unset=True, exclude={"http": True, "log": True, "store": {"url"}}, warnings=False
@@ -127,18 +127,17 @@ def fingerprint_of_settings(settings: Settings) -> str:
 
 
 def fingerprint_of_key(api_key: SecretStr) -> str:
-    """Stand for an API key where replicas see which of them spends its budget.
+    """Return a hash of an API key, by which replicas see who spends its budget.
 
-    Nobody finds out a key from it, nor by trying: keys are long and random. It shows no more than that a key which
-    somebody has already is used here.
+    The key cannot be found from it, nor by trying: keys are long and random.
     """
     return blake2b(api_key.get_secret_value().encode(), digest_size=16, person=b"watcher api key").hexdigest()
 
 
 def fingerprint_of_sink(settings: AnySink) -> str:
-    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
+    """Return a hash of a sink's block. If the hash changes, a disabled sink is enabled again.
 
-    For what is written there alone: a later version has more keys, and other defaults.
+    Only keys in the file count: a later version may have more keys, and other defaults.
     """
     content = json.dumps(settings.model_dump(exclude_unset=True), default=_revealed)
     return blake2b(content.encode(), digest_size=16).hexdigest()

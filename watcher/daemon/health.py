@@ -1,7 +1,6 @@
-"""Whether the daemon is well: found out for `/readyz`, and told by pings to a service outside.
+"""The health of the daemon: the checks for `/readyz`, and pings to an outside service, which alerts when they stop.
 
-The service raises the alarm once it gets none for a while. A ping is a GET. Of its URL only scheme and host are ever
-shown: the path is a secret.
+A ping is a GET. Only scheme and host of its URL are ever shown: the path is a secret.
 """
 
 import asyncio
@@ -24,16 +23,16 @@ from watcher.web.health import Recent
 log = structlog.get_logger()
 
 FRESH_S = 1.0
-"""A write to disk a second is cheap, whoever asks for more."""
+"""The store is probed at most once in this time, however many requests ask for it."""
 
 STORE_ANSWERS_WITHIN_S = 2.0
 PING_TIMEOUT_S = 10.0
 
 
 class Readiness:
-    """Whether every loop has run once, and whether the store is usable, which is found out by writing.
+    """The readiness of the daemon: every loop has run once, and the store takes a write now.
 
-    What is read, or was written a while ago, proves nothing.
+    A read, or an earlier write, would not prove that.
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership) -> None:
@@ -42,12 +41,12 @@ class Readiness:
         self._probe = Recent(self._probe_writable, fresh_s=FRESH_S, clock=shared.clock)
 
     async def problems(self) -> list[str]:
-        """Return what is not ready."""
+        """Return a text for each part that is not ready."""
         found = [f"{name} has not run yet" for name in self._shared.schedule.not_yet_run()]
         return [*found, *filter(None, (await self.store_problem(), self._ownership.problem()))]
 
     async def store_problem(self) -> str | None:
-        """Return what is wrong with the store, if anything is."""
+        """Return the problem of the store, or `None`."""
         try:
             async with asyncio.timeout(STORE_ANSWERS_WITHIN_S):
                 return await self._probe.get()
@@ -71,8 +70,8 @@ class Heartbeat:
         self._settings: HeartbeatSettings | None = None
         self._task: asyncio.Task[None] | None = None
 
-    async def go_by(self, settings: HeartbeatSettings | None) -> None:
-        """Ping as this says from now on, the first time at once. Without it ping no more."""
+    async def apply(self, settings: HeartbeatSettings | None) -> None:
+        """Ping by these settings from now on, the first time at once. With `None` stop."""
         if settings == self._settings:
             return
         pinging, self._settings, self._task = self._task, None, None
@@ -82,7 +81,7 @@ class Heartbeat:
         self._settings = settings
         if settings is not None:
             self._task = asyncio.create_task(self._repeat(URL(settings.url.get_secret_value()), settings.every_s))
-            self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug of ours is loud
+            self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug is raised
 
     async def _repeat(self, url: URL, every_s: float) -> None:
         has_failed = False
@@ -99,9 +98,9 @@ class Heartbeat:
 
 
 async def ping(url: URL) -> tuple[str, str]:
-    """Send one GET, through the proxy of the environment, following no redirect.
+    """Send one GET, also through a proxy. Return the problem, a status code or a word, and its remedy.
 
-    Return what is wrong, a status code or a word, and what to do about it; nothing after a 2xx.
+    Both are empty after a 2xx. No redirect is followed.
     """
     poster = Poster(url, headers={}, timeout_s=PING_TIMEOUT_S, context=SinkContext(Clock()))
     try:

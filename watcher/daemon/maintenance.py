@@ -1,7 +1,7 @@
-"""What the daemon does beside polling and sending, every few seconds and every hour.
+"""The regular work of the daemon beside polling and sending, every few seconds and every hour.
 
-It flushes poll times, prunes what is old, expires what nobody collects, closes the problems that nobody watches for any
-more, has reports made, and logs how things go.
+It flushes poll times, makes reports, deletes old rows, ends deliveries of removed sinks, closes problems that no rule
+or limit watches any more, and logs progress.
 """
 
 import asyncio
@@ -37,16 +37,16 @@ log = structlog.get_logger()
 FLUSH_EVERY_S = 5.0
 TIDY_EVERY_S = 3600.0
 PAGES_COUNT = 20
-"""Pages pruned in one tick: about a second, for a tick that takes half a minute counts as stalled."""
+"""The most pages deleted in one tick, which takes about a second: a tick of half a minute would count as stalled."""
 
 CLOCKS_APART_US = 24 * 3600 * 1_000_000
-"""An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
+"""An id is kept this much longer than its dates require: they may be off by the API's clock."""
 
 BACKLOG_EVERY_S = 60.0
 SUMMARY_EVERY_S = 3600.0
 
 LATE_S = 300.0
-"""A sink is behind once something has waited for it so long, its groups aside, until nothing has half as long."""
+"""A sink is late once a delivery has been due for this long, until no delivery has been due for half as long."""
 
 _COUNTED = {
     "requests": ("watcher_api_requests_total", {}),
@@ -56,12 +56,12 @@ _COUNTED = {
 
 
 class Maintenance:
-    """One tick for all of it. With trouble with the store the work is still there next time."""
+    """The maintenance of one process. Work that fails with the store is done by a later tick."""
 
     def __init__(
         self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, reports: Reports
     ) -> None:
-        """Tidy up with the first tick, if `ownership` says that this process does."""
+        """Tidy up with the first tick, if this process owns the maintenance lease."""
         self._shared = shared
         self._reports = reports
         self._supervisor = supervisor
@@ -73,22 +73,22 @@ class Maintenance:
         self._held: HeldLease | None = None
 
     async def tick(self) -> None:
-        """Flush, and once an hour tidy up. Raises `StoreUnusableError` for trouble that no next time will mend."""
+        """Flush the owners, and tidy up once an hour. Raises `StoreUnusableError` if no later tick can succeed."""
         self._shared.store.database.check_file()
         owned = self._supervisor.owned()
-        try:  # what is written lazily goes together, so that it costs one commit
+        try:  # together, so that all flushes are one commit
             raise_worst(await asyncio.gather(*(each.flush() for each in owned), return_exceptions=True))
             async with self._supervisor.tidying:
                 await self._tidy()
         except StoreUnusableError:
             raise
         except StoreError as error:
-            self._begin_anew()
+            self._restart_tidying()
             if isinstance(error, OwnershipLostError) and self._held is not None:
                 self._ownership.lost(self._held)
 
     async def refresh_gauges(self) -> None:
-        """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
+        """Update the gauges of outbox and problems, unless the store fails."""
         try:
             waiting_by_sink = await self._shared.store.read(backlog)
             problems = await self._shared.store.read(count_open_problems)
@@ -104,7 +104,7 @@ class Maintenance:
             self._shared.metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
 
     async def _tidy(self) -> None:
-        """Expire when it is time, and prune so much that the rest is left for the next tick, if there is more."""
+        """Start to tidy up if it is due, and delete some pages of old rows. The next ticks delete the rest."""
         settings = self._supervisor.applied
         if settings is None:
             return
@@ -114,8 +114,8 @@ class Maintenance:
         store = await self._owned_store()
         if store is not None:
             await self._reports.tick(store, settings)
-        if store is None or not self._ownership.is_agreed:  # or another replica may have what this one has not
-            self._begin_anew()  # at once, should it come to that
+        if store is None or not self._ownership.is_agreed:  # a replica with another file may have what this file lacks
+            self._restart_tidying()  # then it is due at once when this process owns it again
             return
         if self._pruning is None:
             if self._shared.clock.monotonic() < self._tidy_at:
@@ -139,15 +139,15 @@ class Maintenance:
         if not ownership.may_own(MAINTENANCE):
             return None
         if self._held is None or not ownership.is_current(self._held):
-            self._begin_anew()
+            self._restart_tidying()
             self._held = await ownership.take(MAINTENANCE)
         return MaintenanceStore(self._shared.store, self._held.lease) if self._held.is_trusted() else None
 
-    def _begin_anew(self) -> None:
+    def _restart_tidying(self) -> None:
         self._pruning, self._tidy_at = None, self._shared.clock.monotonic()
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
-        """Return whether an id stays: the configuration names it, or a list of its whole pipeline may show it again."""
+        """Return whether an id is kept: the configuration names it, or the list of its pipeline may show it again."""
         watch = self._watches.get((account, pipeline))
         if watch is None:
             return False
@@ -184,7 +184,7 @@ class Maintenance:
 
 
 def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], problem: OpenProblem) -> bool:
-    """Return whether the configuration has what a problem is about, and what watches for it."""
+    """Return whether the configuration still has the subject of a problem, and the rule or limit that watches it."""
     if problem.pipeline is None:
         return problem.name in (settings.sinks if problem.kind == "sink" else settings.accounts)
     watch = watches.get((problem.name, problem.pipeline))
@@ -197,7 +197,7 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], pr
 
 
 class ProgressLog:
-    """One info line per account, one per hour, and one when a sink falls behind and when it has caught up."""
+    """The log lines about progress: when an account is ready, every hour, and when a sink is late or has caught up."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
         self._shared = shared
@@ -209,7 +209,7 @@ class ProgressLog:
         self._summary_at = shared.clock.monotonic() + SUMMARY_EVERY_S
 
     async def tick(self) -> None:
-        """Log what is due."""
+        """Log the lines that are due."""
         accounts = self._supervisor.accounts()
         self._ready &= {each.account for each in accounts}
         for each in accounts:
@@ -219,12 +219,12 @@ class ProgressLog:
         if self._shared.clock.monotonic() >= self._backlog_at:
             self._backlog_at = Monotonic(self._shared.clock.monotonic() + BACKLOG_EVERY_S)
             with suppress(StoreError):
-                self._say_late(await self._shared.store.read(backlog))
+                self._log_late_sinks(await self._shared.store.read(backlog))
         if self._shared.clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
 
-    def _say_late(self, waiting_by_sink: Mapping[str, Backlog]) -> None:
+    def _log_late_sinks(self, waiting_by_sink: Mapping[str, Backlog]) -> None:
         sinks, now = self._supervisor.workers(), self._shared.clock.steady_us()
         self._late &= {each.sink for each in sinks}
         for each in sinks:
@@ -251,7 +251,7 @@ class ProgressLog:
 
 
 async def waiting_count(store: SqlStore) -> int | None:
-    """Return how many deliveries wait; `None` if the store cannot say."""
+    """Return the number of pending deliveries; `None` if the store fails."""
     try:
         return sum(each.pending_count for each in (await store.read(backlog)).values())
     except StoreError:

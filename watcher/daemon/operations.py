@@ -1,6 +1,6 @@
-"""What people ask of the running daemon: silences that are stored beside the file's, and what its owners are to do.
+"""The requests of people to the running daemon: silences stored beside the file's, and actions for its owners.
 
-Each replica looks for that once a second, and at once for what it was asked itself.
+Each replica reads them from the store once a second, and at once after a request to itself.
 """
 
 from collections.abc import Sequence
@@ -29,11 +29,11 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
 ALONE_EVERY_S = 20.0
-"""Often enough to be seen alive: where no other process uses the store, all that is asked comes through this one."""
+"""The interval if no other process uses the store: every request comes through this one. It shows that the job runs."""
 
 
 class Operations:
-    """What one process does for people, whatever replica they asked."""
+    """The requests that this process carries out, whichever replica received them."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, follower: ConfigFollower) -> None:
         self._shared = shared
@@ -42,11 +42,11 @@ class Operations:
         self._operator = OperatorStore(shared.store, shared.events)
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
         self._rows: Sequence[AnyRow] = ()
-        self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # so often it is to look
-        self._active: list[dict[str, Any]] = []  # the silences that the log says are on
+        self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # the interval of ticks
+        self._active: list[dict[str, Any]] = []  # the silences that are logged as begun
 
     def console(self) -> Console:
-        """Return what the API and the pages work with."""
+        """Return the console, which the API and the pages use."""
         return Console(
             settings=lambda: self._follower.settings,
             store=ConsoleStore(self._shared.store),
@@ -58,20 +58,20 @@ class Operations:
         )
 
     async def tick(self) -> None:
-        """Hold the silences there are, say which began and ended, and do what is asked of what is owned here.
+        """Apply the stored silences, log begins and ends of silences, and carry out the actions for owners here.
 
-        What the store keeps from being done is still there next time; meanwhile silences stay as they are.
+        If the store fails, the actions stay in the store for the next tick, and the silences stay unchanged.
         """
         with suppress(StoreError):
             await self.read_silences()
-        self._say_silences()
+        self._log_silences()
         with suppress(StoreError):
             for kind, name in await self._operator.asked():
-                with suppress(OwnershipLostError):  # whoever owns it by now does it
+                with suppress(OwnershipLostError):  # the new owner carries it out
                     await self._do(kind, name)
 
     async def read_silences(self) -> None:
-        """Hold the silences that are stored beside the file's. Raises `StoreError`."""
+        """Apply the silences that are stored beside the file's. Raises `StoreError`."""
         rows = await self._operator.silences()
         if rows == self._rows:
             return
@@ -81,10 +81,10 @@ class Operations:
                 stored.append(silence_of(row))
             except ValidationError:
                 log.warning("silence.unreadable", id=row.id, note="a later version made it; it keeps nothing back here")
-        self._supervisor.keep_back(stored)
+        self._supervisor.apply_silences(stored)
 
     async def test_sink(self, name: str) -> TestResult:
-        """Send a test message to a sink of the configuration of now."""
+        """Send a test message to a sink of the current configuration."""
         clock = self._shared.clock
         began_at = clock.monotonic()
         try:
@@ -96,7 +96,7 @@ class Operations:
         return TestResult(delivered=is_taken, answer=answer, took_ms=round(took_ms, 1), remedy=remedy or None)
 
     def troubles(self) -> list[Need]:
-        """Return what is wrong with this process: its configuration is refused, its store takes no writes."""
+        """Return the troubles of this process: the store takes no writes, or the configuration is refused."""
         found: list[Need] = []
         monitor, clock, problems = self._shared.store.monitor, self._shared.clock, self._follower.problems
         if monitor.failing_since is not None:
@@ -111,7 +111,7 @@ class Operations:
         return found
 
     async def _do(self, kind: ActionKind, name: str) -> None:
-        """Do what is asked if it is asked of what is owned here. What nobody owns is forgotten after a day."""
+        """Carry out an action if its owner is here. An action without an owner is deleted after a day."""
         if kind == "enable":
             for worker in self._supervisor.workers():
                 if worker.sink == name:
@@ -120,10 +120,10 @@ class Operations:
         account, _, pipeline = name.rpartition("/")
         for poller in self._supervisor.accounts():
             if poller.account == account:
-                await self._operator.done(kind, name)  # first: whoever asks from now on asks for another scan
+                await self._operator.done(kind, name)  # first: a request from now on is one for another scan
                 poller.read_list(pipeline)
 
-    def _say_silences(self) -> None:
+    def _log_silences(self) -> None:
         now = self._shared.clock.now()
         active = []
         for each in (*self._follower.settings.silences, *self._supervisor.stored):

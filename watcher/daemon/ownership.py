@@ -1,6 +1,6 @@
-"""What this process may own: its part of the leases that replicas share, and all where no other may use the store.
+"""The leases of this process: its share where replicas share the store, all of them where no other process uses it.
 
-What is done with it is the supervisor's.
+The supervisor starts and ends the owners.
 """
 
 import asyncio
@@ -33,28 +33,27 @@ log = structlog.get_logger()
 
 RENEW_EVERY_S = 3.0
 RENEW_AGAIN_S = 1.0
-"""After a renewal that failed the next one comes sooner."""
+"""The time from a failed renewal to the next one."""
 
 AT_ONCE_S = 0.05
-"""What is about to be free is taken so soon after it is."""
+"""The time after which a lease that becomes free is taken."""
 
 MARGIN_S = 1.0
-"""A lease is trusted for so much less than it is held: clocks do not run alike."""
+"""A lease is trusted for this much less than its duration: the clocks of two machines differ in speed."""
 
 RELEASE_S = 0.5
-"""Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
+"""The longest wait for a release to be written. Without it other replicas wait until the lease has expired."""
 
 
 class Ownership:
-    """What this process holds of the store's leases. `fatal` is given what must end the program.
+    """The leases that this process holds. `fatal` ends the program.
 
-    `changed` hears what may be owned from now on, or may not, or is to begin anew. `is_agreed` says whether all
-    replicas that are alive go by the same configuration as this one.
+    `changed` is called with the keys whose owners must start, end or be built again. `is_agreed` says whether all live
+    replicas have the same configuration as this one.
 
-    None of its methods raises an error but `take`. Where no other process may use the store, what was taken is held for
-    ever. Else a renewal that fails or hangs holds up nobody: what is held is trusted until so long after the last
-    renewal that succeeded was *sent*, on a clock that goes on while the machine sleeps, and no longer. So whatever
-    happened to that renewal, it is over before the store lets anybody else have it.
+    Only `take` raises errors. If no other process uses the store, leases are held for ever. Else a lease is trusted
+    until `LEASE_S - MARGIN_S` after the last successful renewal was *sent*, on a clock that continues while the machine
+    sleeps. That is before the store gives the lease to another replica, even if later renewals fail or hang.
     """
 
     def __init__(
@@ -75,50 +74,46 @@ class Ownership:
         self._wanted: Mapping[LeaseKey, str] = {}
         self._fingerprint: str | None = None
         self._held: dict[LeaseKey, HeldLease] = {}
-        self._surplus: LeaseKey | None = None  # what others are to have, and is still held
-        self._released: list[Lease] = []  # what the store is to hear of
+        self._surplus: LeaseKey | None = None  # still held, but another replica should have it
+        self._released: list[Lease] = []  # releases that are not written yet
         self._renewed_until = self._renew_at = LONG_AGO
         self.is_agreed = False
-        self._is_told_of_differing = False
-        self._asking = asyncio.Lock()
-        self._called = asyncio.Event()  # to renew at once
-        self._keeping: asyncio.Task[None] | None = None
+        self._is_difference_logged = False
+        self._requesting = asyncio.Lock()
+        self._renewal_wanted = asyncio.Event()  # set to renew at once
+        self._renewing: asyncio.Task[None] | None = None
         for kind in ("account", "sink", MAINTENANCE.kind):
             metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
 
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
-        """Want to own these, and to tidy the store, by a configuration with that fingerprint.
+        """Ask the store for the leases of these keys, and of maintenance, with the configuration's fingerprint.
 
-        With each account stands the hash of the API key that it spends: two that spend the same are not owned at once.
-        Return once the store was asked for them.
+        The value of an account is the hash of its API key: two accounts with the same key are never owned at once.
         """
         self._wanted, self._fingerprint, self.is_agreed = {**keys, MAINTENANCE: ""}, fingerprint, False
-        await self._alone(self._try_to_renew)
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep(), name="leases")
-            self._keeping.add_done_callback(partial(raise_to, self._fatal))
+        await self._run_alone(self._try_to_renew)
+        if self._renewing is None:
+            self._renewing = asyncio.create_task(self._keep_renewing(), name="leases")
+            self._renewing.add_done_callback(partial(raise_to, self._fatal))
 
     def may_own(self, key: LeaseKey) -> bool:
-        """Return whether this is wanted and held, with the right API key, and to be kept."""
+        """Return whether a lease is wanted, held with the right API key, and not a surplus."""
         held = self._held.get(key)
         if held is None or key not in self._wanted or key == self._surplus:
             return False
-        return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # for ever: nobody else spends it
+        return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # alone with the store
 
     def is_current(self, held: HeldLease) -> bool:
-        """Return whether this is still the lease on what it names."""
+        """Return whether this lease is still the one that is held for its key."""
         return self._held.get(key_of(held.lease)) is held
 
     async def take(self, key: LeaseKey) -> HeldLease:
-        """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
-
-        Raises `StoreError`.
-        """
+        """Return the lease for a new owner, with an epoch that no earlier owner had. Raises `StoreError`."""
         held = self._held.get(key)
-        if held is not None and held.is_used:  # whatever its last owner still writes is to be refused
-            self._give_up(held)
-            await self._alone(self._renew)
+        if held is not None and held.is_used:  # later writes of its last owner must be refused
+            self._release(held)
+            await self._run_alone(self._renew)
             held = self._held.get(key)
         if held is None:
             raise OwnershipLostError(f"another process owns {key.kind} {key.name} by now")
@@ -126,82 +121,82 @@ class Ownership:
         return held
 
     async def release(self, key: LeaseKey) -> None:
-        """Let others have what is held and may not be owned. Return once they were told, or could not be."""
+        """Release a lease that is held and may not be owned. Return once that is written, or after `RELEASE_S`."""
         held = self._held.get(key)
         if held is not None and not self.may_own(key):
-            self._give_up(held)
-            await self._tell(self._renew_if_released)
+            self._release(held)
+            await self._write_releases(self._renew_if_released)
 
     def lost(self, held: HeldLease) -> None:
-        """Take note that the store holds something else than the owner believes. After a pause it may be taken anew."""
+        """Drop a lease that is no longer the owner's in the store. It may be taken again after a pause."""
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)
             self.changed([key_of(held.lease)])
-            asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._called.set)
+            asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._renewal_wanted.set)
 
     def leave(self) -> None:
-        """Take nothing any more, and count no more among the replicas that do."""
+        """Take no more leases, and no longer count as a replica that does."""
         self._wanted, self._fingerprint = {}, None
 
     async def close(self) -> None:
-        """Release all that is left."""
+        """Release all leases."""
         self.leave()
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
-        await self._tell(self._release_all)
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+        await self._write_releases(self._release_all)
 
     def problem(self) -> str | None:
-        """Return why this replica cannot be sure of what it owns, if it cannot."""
+        """Return the reason why this replica cannot trust its leases, if there is one."""
         if self._clock.boot_time() < self._renewed_until:
             return None
         return "the leases were not renewed in time, so other replicas may have taken over"
 
-    # What is asked of the store
+    # Requests to the store
 
-    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Do this while nothing else is asked of the store; to its end, whatever becomes of who waits.
+    async def _run_alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run one request to the store at a time, to its end, even if the caller is cancelled.
 
-        Else what it has changed there would be known to nobody.
+        If it were cancelled, nobody would know its changes in the store.
         """
 
         async def do() -> None:
-            async with self._asking:
+            async with self._requesting:
                 await work()
 
         doing = asyncio.create_task(do())
-        doing.add_done_callback(lambda task: task.cancelled() or task.exception())  # nobody may wait for it any more
+        doing.add_done_callback(lambda task: task.cancelled() or task.exception())  # the caller may be gone
         await asyncio.shield(doing)
 
-    async def _tell(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have the others told what is released, and wait for that, but not long."""
+    async def _write_releases(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Write releases to the store, and wait for that for at most `RELEASE_S`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
-                await self._alone(work)
+                await self._run_alone(work)
 
     async def _renew_if_released(self) -> None:
-        if self._released:  # else another renewal has told it
+        if self._released:  # else another renewal has written it
             await self._try_to_renew()
 
     async def _release_all(self) -> None:
         for held in list(self._held.values()):
-            self._give_up(held)
+            self._release(held)
         await self._try_to_renew()
 
-    async def _keep(self) -> None:
-        self._leases.renew_now = self._called.set
+    async def _keep_renewing(self) -> None:
+        self._leases.renew_now = self._renewal_wanted.set
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._renew_at - self._clock.boot_time())):
-                    await self._called.wait()
-            self._called.clear()
-            await self._alone(self._try_to_renew)
+                    await self._renewal_wanted.wait()
+            self._renewal_wanted.clear()
+            await self._run_alone(self._try_to_renew)
             if self._renew_at == FOR_EVER:
                 self.changed(self._wanted.keys())
 
     async def _try_to_renew(self) -> None:
-        with suppress(StoreError):  # whatever came of it, nothing is believed renewed
+        with suppress(StoreError):  # then nothing counts as renewed
             await self._renew()
 
     async def _renew(self) -> None:
@@ -213,17 +208,17 @@ class Ownership:
         if sharing.is_for_ever:
             self._renew_at = self._renewed_until = trusted_until = FOR_EVER
         else:
-            is_written = len(sharing.taken) < len(sharing.may_take)  # by its last owner, for a moment yet
+            is_written = len(sharing.taken) < len(sharing.may_take)  # its last owner is still writing
             again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
             self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
             self._renewed_until = BootTime(sent_at + LEASE_S)
             trusted_until = BootTime(sent_at + LEASE_S - MARGIN_S)
         del self._released[: len(released)]
         self.is_agreed = not sharing.differs and fingerprint == self._fingerprint
-        if sharing.differs and not self._is_told_of_differing:
+        if sharing.differs and not self._is_difference_logged:
             note = "each owner goes by its own; meanwhile nothing goes that is not named any more"
             log.warning("config.differs", replicas=sharing.replica_count, note=note)
-        self._is_told_of_differing = sharing.differs
+        self._is_difference_logged = sharing.differs
         lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]
         for each in lost:
             self._lose(each)
@@ -233,7 +228,7 @@ class Ownership:
             key = key_of(lease)
             self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
-        if sharing.is_for_ever:  # who has asked for it knows
+        if sharing.is_for_ever:  # the caller of `want` or `take` knows
             return
         if sharing.taken:
             taken = [f"{lease.kind} {lease.name}" for lease in sharing.taken]
@@ -248,7 +243,7 @@ class Ownership:
         changed = [*map(key_of, sharing.taken), *(key_of(each.lease) for each in lost)]
         self.changed([*changed, self._surplus] if self._surplus else changed)
 
-    # What is held
+    # Held leases
 
     def _drop(self, held: HeldLease) -> None:
         held.trusted_until = LONG_AGO
@@ -258,7 +253,7 @@ class Ownership:
         self._drop(held)
         log.info("ownership.lost", **{held.lease.kind: held.lease.name})
 
-    def _give_up(self, held: HeldLease) -> None:
+    def _release(self, held: HeldLease) -> None:
         self._drop(held)
         self._released.append(held.lease)
 

@@ -1,4 +1,4 @@
-"""Follows the configuration: reads it anew on SIGHUP and when its files change. A bad one changes nothing."""
+"""Reloading the configuration on SIGHUP and when its files change. A bad configuration changes nothing."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -24,21 +24,21 @@ from watcher.runtime.threads import raise_to, run_detached
 log = structlog.get_logger()
 
 CHECK_EVERY_S = 2.0
-"""So often files are looked at, and what the store could not take is applied again."""
+"""The interval of checking the files, and of applying a configuration again after an error of the store."""
 
 QUIET_S = 0.1
-"""A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
+"""The files are read once they have not changed for this long: a writer may empty a file first."""
 
 SHOWN_COUNT = 50
-"""So many problems are logged: a file may have 100,000, the rest of them like these."""
+"""The most problems that are logged. A file may have 100,000 that are alike."""
 
 
 class ConfigFollower:
-    """Keeps the daemon at what its configuration says now, also before the store is open: then a good one waits.
+    """The current configuration of the daemon, reloaded when it changes.
 
-    `settings` are those that are applied. `apply`, once it is given, applies what has changed, and what will; it may
-    raise `StoreError`, and is then called again. While a file is refused, `problems` are why, and `refused_at` says
-    since when.
+    `settings` are those that are applied. `apply` applies new settings; until it is set, they wait. It may raise
+    `StoreError`, and is then called again. While a file is refused, `problems` are the reasons, and `refused_at` is the
+    time since when.
     """
 
     def __init__(
@@ -51,10 +51,7 @@ class ConfigFollower:
         fatal: Callable[[BaseException], None],
         check_every_s: float = CHECK_EVERY_S,
     ) -> None:
-        """Begin with these settings, which are applied; without a `source` there is nothing to follow.
-
-        `fatal` gets what ends the daemon.
-        """
+        """Start with settings that are applied. Without a `source` nothing is reloaded. `fatal` ends the daemon."""
         self._source = source
         self._started = self.settings = settings
         self._metrics = metrics
@@ -62,20 +59,20 @@ class ConfigFollower:
         self._fatal = fatal
         self._check_every_s = check_every_s
         self.apply: Callable[[Settings], Awaitable[None]] | None = None
-        self._waiting: Settings | None = None
-        self._said: set[str] = set()  # why it could not be applied: two causes may come by turns
-        self.problems: list[str] = []  # of the file, for which it is refused
+        self._pending: Settings | None = None
+        self._logged: set[str] = set()  # the errors since the last reload that are logged: two may alternate
+        self.problems: list[str] = []  # the reasons for which the file is refused
         self.refused_at: datetime | None = None
         self._following: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Follow it from now on."""
+        """Check the files from now on."""
         if self._source is not None and self._following is None:
             self._following = self._start(self._follow(self._source))
 
     async def end(self) -> None:
-        """Follow it no longer."""
+        """Stop checking the files and applying settings."""
         await _stop(self._following)
         await _stop(self._applying)
 
@@ -85,7 +82,7 @@ class ConfigFollower:
         return task
 
     async def _follow(self, source: ConfigSource) -> None:
-        """Have each configuration applied, breaking that off for the next one: an owner may take long to drain."""
+        """Apply each new configuration. A newer one cancels it: an owner may take long to drain."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._check_every_s):
@@ -94,13 +91,13 @@ class ConfigFollower:
                 source.asked.clear()
                 if (settings := await self._read(source)) is not None:
                     await _stop(self._applying)
-                    self._waiting, self._said = settings, set()
+                    self._pending, self._logged = settings, set()
             is_applying = self._applying is not None and not self._applying.done()
-            if self._waiting is not None and self.apply is not None and not is_applying:
-                self._applying = self._start(self._take(self._waiting, self.apply))
+            if self._pending is not None and self.apply is not None and not is_applying:
+                self._applying = self._start(self._apply(self._pending, self.apply))
 
     async def _read(self, source: ConfigSource) -> Settings | None:
-        """Read it once it rests. Return it, if it is any good; what is not is loud."""
+        """Read the files once they stop changing. Return the settings, or log the problems and return `None`."""
         before: Stamps | None = None
         while (now := stamps_of(source.files)) != before:
             before = now
@@ -110,7 +107,7 @@ class ConfigFollower:
         except ConfigError as error:
             problems = error.problems if isinstance(error, ConfigProblemsError) else [error]
             self._reject(list(map(str, problems)))
-        except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
+        except Exception as error:  # noqa: BLE001 (the old configuration stays in use)
             raised = extract_tb(error.__traceback__)[-1]  # the text of an error may hold a secret
             place = f"{type(error).__name__} at {Path(raised.filename).name}:{raised.lineno}"
             self._reject([f"reading it failed ({place}); this is a bug: report it"])
@@ -118,7 +115,7 @@ class ConfigFollower:
             self.problems, self.refused_at = [], None
             for warning in source.warnings:
                 log.warning("config.warning", problem=str(warning))
-            self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, settings)))
+            self._metrics.restart_pending.set(bool(_keys_for_restart(self._started, settings)))
             return settings
         return None
 
@@ -128,21 +125,21 @@ class ConfigFollower:
         for problem in problems[:SHOWN_COUNT]:
             log.error("config.rejected", problem=problem, note="the old configuration stays in use")
 
-    async def _take(self, settings: Settings, apply: Callable[[Settings], Awaitable[None]]) -> None:
-        """Have it applied, and say so; else it waits for the next try."""
+    async def _apply(self, settings: Settings, apply: Callable[[Settings], Awaitable[None]]) -> None:
+        """Apply the settings and log it. After an error of the store they stay for the next attempt."""
         try:
             await apply(settings)
         except StoreError as error:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            if str(error) not in self._said:
+            if str(error) not in self._logged:
                 note = f"tried again every {self._check_every_s:g} s"
-                log.error("config.not_applied", problem=str(error), note=note)  # noqa: TRY400 (its text says all)
-            self._said.add(str(error))
+                log.error("config.not_applied", problem=str(error), note=note)  # noqa: TRY400 (the text is enough)
+            self._logged.add(str(error))
             return
-        self._waiting = None
-        for key in _waiting_for_restart(self._started, settings):
+        self._pending = None
+        for key in _keys_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
-        self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # a later one may have been, meanwhile
+        self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # of a newer file
         changes = changes_between(self.settings, settings)
         self.settings = settings
         log.info(
@@ -160,5 +157,5 @@ async def _stop(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait([task])
 
 
-def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:
+def _keys_for_restart(running: Settings, wanted: Settings) -> list[str]:
     return [key for key in ("store.url", "http.listen") if attrgetter(key)(running) != attrgetter(key)(wanted)]

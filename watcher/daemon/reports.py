@@ -1,4 +1,4 @@
-"""The reports of the configuration: the owner of the maintenance lease records each once, at its moment."""
+"""The reports of the configuration. The owner of the maintenance lease records each of them once when it is due."""
 
 from datetime import timedelta
 
@@ -17,20 +17,20 @@ from watcher.web.shown import Console
 log = structlog.get_logger()
 
 LATE_AFTER = timedelta(hours=12)
-"""A report that could not be made for longer than this is left out."""
+"""A report that is late by more than this is left out."""
 
 
 class Reports:
-    """Makes the reports that are due. Their figures are those that the API and the pages show."""
+    """The reports that are due. API and pages show the same figures."""
 
     def __init__(self, shared: OwnerDependencies, console: Console) -> None:
         self._shared = shared
         self._console = console
 
     async def tick(self, store: MaintenanceStore, settings: Settings) -> None:
-        """Record each report that is due, and note the last moment of a new one. Raises `StoreError`.
+        """Record each report that is due. For a new report, store only its last moment. Raises `StoreError`.
 
-        A report that the configuration no longer has is forgotten.
+        Rows of reports that the configuration no longer has are deleted.
         """
         now, known = self._shared.clock.now(), await store.reports()
         await store.forget_reports(row for name, row in known.items() if name not in settings.reports)
@@ -38,7 +38,7 @@ class Reports:
             before, moment = report.schedule.last_two(now)
             if (row := known.get(name)) is None:
                 await store.add_report(name, to_us(moment))
-            # If the clock was set back, the stored moment may be after now: it does not hold the report back.
+            # If the clock was set back, the stored moment may be after now. Then it does not delay the report.
             elif not to_us(moment) <= row.moment_at <= to_us(now) and now - moment <= LATE_AFTER:
                 times = {"since": to_us(before), "until": period_start(to_us(moment), HOUR_US)}
                 made = shorten_report(await make_report(self._console, **times, name=name, timezone=report.timezone))

@@ -1,8 +1,8 @@
-"""Who owns what: a poller for each account and a worker for each sink, made to match a configuration, and then another.
+"""The owners of this process: a poller for each account and a worker for each sink, as configuration and leases ask.
 
-An owner is what is wanted by the configuration and held by this process. What a new configuration leaves as it was goes
-on undisturbed; what it changes is drained, and begins anew from the store; watches are handed over to the poller as it
-runs. What another process has taken over is let go of, what it is to take is drained and released.
+An owner runs if the configuration wants it and this process holds its lease. A new configuration leaves an unchanged
+owner alone. A changed owner is drained, then built again from the store. New watches go to the running poller. An owner
+whose lease is lost ends. An owner that another replica should have is drained, and its lease is released.
 """
 
 import asyncio
@@ -27,17 +27,17 @@ from watcher.store.leases import HeldLease, LeaseKey
 log = structlog.get_logger()
 
 DRAIN_S = 5.5
-"""What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s."""
+"""The longest time to drain. With closing everything the daemon ends within 8 s."""
 
 FLUSH_S = 0.5
 
 RETRY_S = 3.0
-"""What could not begin is tried again after this time."""
+"""An owner that could not start is tried again after this time."""
 
 
 @dataclass(slots=True)
 class _Owner:
-    """A part that runs, what it was built from, under which lease, and what closes it; `ends_at` once it drains."""
+    """A running part, its settings, its lease, and the stack that closes it. `ends_at` is set once it drains."""
 
     part: AccountPoller | DeliveryWorker
     wanted: object
@@ -49,9 +49,8 @@ class _Owner:
 class Supervisor:
     """The owners of one process.
 
-    `applied` are the settings that they go by; there are none while others are being applied, however many tries or
-    newer configurations that takes. What is tidied up by them is tidied up under `tidying`. `stored` are the silences
-    that hold beside theirs.
+    `applied` are the settings of all owners, or `None` while new settings are being applied, until that has succeeded.
+    Maintenance by these settings holds the lock `tidying`. `stored` are the silences beside those of the settings.
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership, *, drain_s: float = DRAIN_S) -> None:
@@ -62,9 +61,11 @@ class Supervisor:
         self.tidying = asyncio.Lock()
         self._settings = Settings()
         self.stored: Sequence[SilenceSettings] = ()
-        self._wanted: dict[LeaseKey, object] = {}  # what each owner is built from: another value means another owner
+        self._wanted: dict[LeaseKey, object] = {}  # settings of each owner; a changed owner is built again
         self._owners: dict[LeaseKey, _Owner] = {}
-        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)  # of all there ever was
+        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(
+            asyncio.Lock
+        )  # one for each key there ever was
         self._changes: set[asyncio.Task[None]] = set()
         ownership.changed = self._ownership_changed
 
@@ -80,54 +81,53 @@ class Supervisor:
         """Return the workers of the sinks."""
         return [part for part in self.owned() if isinstance(part, DeliveryWorker)]
 
-    def keep_back(self, stored: Sequence[SilenceSettings]) -> None:
-        """Keep back what the silences of the configuration and these say, from now on."""
+    def apply_silences(self, stored: Sequence[SilenceSettings]) -> None:
+        """Apply the silences of the configuration and the stored ones from now on."""
         self.stored = stored
         self._shared.silences.all = tuple(silences_of(self._settings, stored))
 
     async def apply(self, settings: Settings) -> None:
-        """Own what this configuration asks for, as far as it is held, and nothing else.
+        """Start the owners that this configuration wants and whose leases are held, and end all others.
 
-        Each owner changes on its own: one that takes long to drain holds up no other. Raises `StoreError` when that is
-        not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
-        what drains gets no more time for that, and becomes what is wanted by then.
+        Each owner changes on its own: one that drains for long holds up no other. Raises `StoreError` if some owners
+        are not changed. After that, or cancelled for a newer configuration, it may be called again. Owners that drain
+        then keep their time limit, and become owners of the newer settings.
 
-        Nothing is tidied up meanwhile: the old settings would close a problem that a new rule has just opened, the new
-        ones a problem that its owner still has in its hands.
+        No maintenance runs meanwhile. With the old settings it would close a problem that a new rule has just opened,
+        with the new ones a problem that an old owner still works on.
         """
         self.applied = None
-        async with self.tidying:  # to its end, by the settings of before
+        async with self.tidying:  # wait for maintenance by the old settings
             pass
         self._shared.events.router.routes = routes_of(settings)
         self._settings, public_url = settings, settings.http.public_url
         self._wanted = {LeaseKey("sink", name): (sink, public_url) for name, sink in settings.sinks.items()}
         for name, account in settings.accounts.items():
             self._wanted[LeaseKey("account", name)] = (account, settings.polling, settings.store.retention_s)
-        self.keep_back(self.stored)
+        self.apply_silences(self.stored)
         keys = {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
         spent = {key: keys.get(key, "") for key in self._wanted}
         await self._ownership.want(spent, fingerprint=fingerprint_of_settings(settings))
-        # An API key may go from one account to another: what ends is draining before what begins has asked the store.
+        # An API key may move to another account: an owner that ends must drain before a new one asks the store.
         changing = dict.fromkeys([*self._owners, *self._wanted, *self._changing])
         raise_worst(await asyncio.gather(*map(self._change, changing), return_exceptions=True))
         self.applied = settings
 
     async def stop(self) -> None:
-        """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again.
+        """Drain all owners, each within its time limit, and release their leases.
 
-        Each is released once it has ended.
+        Work that takes too long is cancelled, and is due again later.
         """
         self._ownership.leave()
         for change in self._changes:
             change.cancel()
-        # Together: what is flushed at the end is written in one transaction, for which a store that hangs makes it wait
-        # once.
+        # Together: their last flushes are one transaction, so a store that hangs is waited for once.
         outcomes = await asyncio.gather(*map(self._change, list(self._changing)), return_exceptions=True)
         await self._ownership.close()
         raise_worst(outcomes)
 
     def _ownership_changed(self, keys: Collection[LeaseKey]) -> None:
-        """Begin with what may be owned by now, and end what may not."""
+        """Start or end the owners of these keys, as the leases now allow."""
         for key in keys:
             change = asyncio.create_task(self._change_or_retry(key))
             self._changes.add(change)
@@ -144,9 +144,9 @@ class Supervisor:
             asyncio.get_running_loop().call_later(RETRY_S, self._ownership_changed, [key])
 
     async def _change(self, key: LeaseKey) -> None:
-        """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.
+        """Start, change or end one owner, as settings and lease now ask. Raises `StoreError`.
 
-        That it is lost meanwhile is no error: whoever owns it next begins anew.
+        If the lease is lost meanwhile, that is no error: the next owner reloads from the store.
         """
         async with self._changing[key]:
             owner, wanted = self._owners.get(key), self._wanted_now(key)
@@ -154,7 +154,7 @@ class Supervisor:
                 owner.ends_at is not None or owner.wanted != wanted or not self._ownership.is_current(owner.held)
             ):
                 await self._end(key, owner)
-                wanted = self._wanted_now(key)  # another by now, perhaps
+                wanted = self._wanted_now(key)  # it may have changed meanwhile
             if wanted is not None:
                 with suppress(OwnershipLostError):
                     await self._make(key, wanted)
@@ -196,11 +196,11 @@ class Supervisor:
             self._shared.fatal(error)
 
     async def _end(self, key: LeaseKey, owner: _Owner) -> None:
-        """Drain an owner and close it. Cancelled as it drains, it is to be ended again, within the same time."""
+        """Drain an owner and close it. If this is cancelled, call it again: the time limit stays the same."""
         if owner.ends_at is None:
             owner.ends_at = asyncio.get_running_loop().time() + self._drain_s
         outcomes: list[BaseException | None] = []
-        # Together: a tick that hangs on the store must find its part draining when it goes on.
+        # Together: a tick that hangs on the store must find its part draining when it continues.
         ending = [self._shared.schedule.remove(f"{key.kind}:{key.name}"), owner.part.drain()]
         try:
             async with asyncio.timeout_at(owner.ends_at):
@@ -213,15 +213,15 @@ class Supervisor:
 
 async def _close(part: AccountPoller | DeliveryWorker) -> None:
     await part.cancel()
-    with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
+    with suppress(StoreError, TimeoutError):  # without the flush, stored values are only a few seconds older
         async with asyncio.timeout(FLUSH_S):
             await part.flush()
 
 
 def raise_worst(outcomes: Sequence[BaseException | None]) -> None:
-    """Raise one of these, if there is any: a bug, else what no next time will mend, else trouble with the store.
+    """Raise the worst of these errors: a bug, else a `StoreUnusableError`, else another `StoreError`.
 
-    That an owner has lost what it had is none: it ends for that, and the next one begins from what is recorded.
+    A lost lease is no error: that owner ends, and the next one reloads from the store.
     """
     errors = [each for each in outcomes if each is not None and not isinstance(each, OwnershipLostError)]
     if errors:

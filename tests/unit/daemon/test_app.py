@@ -14,7 +14,7 @@ import pytest
 
 from watcher.cli.wait import wait_for
 from watcher.config.models import Settings
-from watcher.daemon.app import _nothing_unseen, run
+from watcher.daemon.app import _fatal_errors, run
 from watcher.domain.errors import Exit, ListenError
 from watcher.domain.timestamps import to_us
 from watcher.runtime.clock import Clock
@@ -24,7 +24,7 @@ from watcher.store.sql_store import open_store
 async def fatal_of(*, callback: object = None, task: object = None) -> list[str]:
     """Return what ended the daemon after such a callback, or such a task that nobody waits for."""
     fatal: list[BaseException] = []
-    with _nothing_unseen(fatal.append):
+    with _fatal_errors(fatal.append):
         if callback is not None:
             asyncio.get_running_loop().call_soon(cast("Any", callback), None)
         if task is not None:
@@ -50,7 +50,7 @@ async def test_an_error_of_a_library_ends_nothing() -> None:
 
 
 async def test_once_the_daemon_has_ended_it_sees_to_nothing_more() -> None:
-    with _nothing_unseen(print):
+    with _fatal_errors(print):
         pass
     assert asyncio.get_running_loop().get_exception_handler() is None
 

@@ -48,7 +48,7 @@ def health() -> Health:
 async def heartbeat(health: Health) -> AsyncIterator[Heartbeat]:
     heartbeat = health.heartbeat()
     yield heartbeat
-    await heartbeat.go_by(None)
+    await heartbeat.apply(None)
 
 
 def settings(receiver: Receiver, path: str = "/s3cret", *, every: str = "10ms") -> HeartbeatSettings:
@@ -63,7 +63,7 @@ async def until(holds: Callable[[], object]) -> None:
 
 async def test_it_pings_at_once_and_again_and_again(heartbeat: Heartbeat, receiver: Receiver) -> None:
     with capture_logs() as logs:
-        await heartbeat.go_by(settings(receiver))
+        await heartbeat.apply(settings(receiver))
         await until(lambda: len(receiver.requests) > 2)
     assert {request.line for request in receiver.requests} == {"GET /s3cret HTTP/1.1"}
     assert logs == []
@@ -72,12 +72,12 @@ async def test_it_pings_at_once_and_again_and_again(heartbeat: Heartbeat, receiv
 async def test_a_reload_changes_it_and_one_that_leaves_it_as_it_is_does_not(
     heartbeat: Heartbeat, receiver: Receiver
 ) -> None:
-    await heartbeat.go_by(settings(receiver, every="1h"))
+    await heartbeat.apply(settings(receiver, every="1h"))
     await until(lambda: receiver.requests)
-    await heartbeat.go_by(settings(receiver, every="1h"))
-    await heartbeat.go_by(settings(receiver, "/other", every="1h"))
+    await heartbeat.apply(settings(receiver, every="1h"))
+    await heartbeat.apply(settings(receiver, "/other", every="1h"))
     await until(lambda: len(receiver.requests) > 1)
-    await heartbeat.go_by(None)
+    await heartbeat.apply(None)
     assert [request.line.split()[1] for request in receiver.requests] == ["/s3cret", "/other"]
 
 
@@ -87,7 +87,7 @@ async def test_it_is_silent_while_a_loop_stalls_or_the_store_takes_nothing(
 ) -> None:
     health.stalls, health.store = stalled, store
     with capture_logs() as logs:
-        await heartbeat.go_by(settings(receiver))
+        await heartbeat.apply(settings(receiver))
         await until(lambda: logs)
         assert receiver.requests == []
         health.stalls, health.store = [], None
@@ -102,7 +102,7 @@ async def test_a_failure_is_one_warning_and_its_end_one_line_without_the_path(
 ) -> None:
     receiver.reply = says(answer(500))
     with capture_logs() as logs:
-        await heartbeat.go_by(settings(receiver))
+        await heartbeat.apply(settings(receiver))
         await until(lambda: len(receiver.requests) > 2)
         receiver.reply = says(answer(200, body=b"OK"))
         await until(lambda: len(logs) > 1)
@@ -136,6 +136,6 @@ async def test_an_error_of_ours_is_loud(receiver: Receiver, health: Health, monk
     monkeypatch.setattr(health, "store_problem", broken)
     seen: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
-    await health.heartbeat().go_by(settings(receiver))
+    await health.heartbeat().apply(settings(receiver))
     await until(lambda: seen)
     assert isinstance(seen[0], TypeError)

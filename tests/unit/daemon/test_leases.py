@@ -40,11 +40,11 @@ class Replica:
 
     async def want(self, *keys: LeaseKey, fingerprint: str = "one", spends: str = "") -> None:
         await self.leases.want(dict.fromkeys(keys, spends), fingerprint=fingerprint)
-        assert self.leases._keeping is not None
-        self.leases._keeping.cancel()
+        assert self.leases._renewing is not None
+        self.leases._renewing.cancel()
 
     async def look(self) -> None:
-        await self.leases._alone(self.leases._try_to_renew)
+        await self.leases._run_alone(self.leases._try_to_renew)
 
     def rests_s(self) -> float:
         """Return for how long it would renew nothing."""
@@ -281,7 +281,7 @@ async def test_a_bug_in_that_ends_the_program(replica: Replica, monkeypatch: pyt
         raise LookupError
 
     monkeypatch.setattr(replica.store, "renew", renew)
-    keeping = replica.leases._keeping
+    keeping = replica.leases._renewing
     assert keeping is not None
     await asyncio.wait([keeping])
     await asyncio.sleep(0)

@@ -32,7 +32,7 @@ class Shared(Setup):
 
     async def look(self) -> None:
         """Let the replica renew its leases; return once every change has been made."""
-        await self.ownership._alone(self.ownership._try_to_renew)
+        await self.ownership._run_alone(self.ownership._try_to_renew)
         await self.settled()
 
     async def apply(self, *args: Any, **more: Any) -> None:
