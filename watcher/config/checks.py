@@ -1,6 +1,6 @@
-"""What no single value can tell, and what is allowed and likely a mistake all the same: a warning.
+"""Problems between values of the configuration file, and warnings about valid values that are likely mistakes.
 
-The rules read the plain data, so that they find their problems however much else is wrong with the file.
+The checks for problems read the plain data, so they work whatever else is wrong with the file.
 """
 
 import math
@@ -29,7 +29,7 @@ from watcher.sinks.webhook import WebhookSettings
 
 
 def fill_in(document: Document) -> None:
-    """Give every watch its account and the sinks their stdout, as far as the file leaves no choice."""
+    """Add the account of each watch if there is only one, and a stdout sink if the file has none."""
     names = list(document.table(("accounts",)))
     watches = _watches(document)
     for watch in watches:
@@ -44,9 +44,9 @@ def fill_in(document: Document) -> None:
 
 
 def check(document: Document) -> None:
-    """Report what contradicts something else in the file, once what is wrong with single values is reported."""
+    """Report values that contradict each other. Problems of single values must be reported before."""
     _check_repetitions(document)
-    for watch in _watches(document):  # read as absent, a list that holds nothing would mean every execution there is
+    for watch in _watches(document):  # an empty key would count as absent, and so mean every execution
         if document.table(watch).get("executions", ()) is None:
             document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
     _check_intervals(document)
@@ -88,7 +88,7 @@ def _watches(document: Document) -> list[KeyPath]:
 
 
 def _texts(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yield the path and the text of each item of a list, but of those whose problem is reported already."""
+    """Yield path and text of each item of a list, except items with a reported problem."""
     for index, _ in enumerate(document.items(path)):
         at = (*path, index)
         if (text := document.text(at)) is not None:
@@ -118,7 +118,7 @@ def _check_repetitions(document: Document) -> None:
 
 
 def _canonical(text: str) -> str:
-    # the same text for all ways to write one UUID
+    # One text for all ways to write a UUID.
     return text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", "")
 
 
@@ -137,7 +137,7 @@ def _check_intervals(document: Document) -> None:
 
 
 def _check_silences(document: Document) -> None:
-    """Report names that nothing has: a silence that is misspelt keeps nothing back."""
+    """Report unknown sinks and accounts in silences: with a misspelt name a silence silences nothing."""
     sinks = [name for name in document.table(("sinks",)) if document.get(("sinks", name, "type")) != "stdout"]
     known = {"sinks": sinks, "accounts": list(document.table(("accounts",)))}
     for index, _ in enumerate(document.items(("silences",))):
@@ -150,7 +150,7 @@ def _check_silences(document: Document) -> None:
 
 
 def _check_reports(document: Document) -> None:
-    """Report each sink of a report that does not exist or is a pager: pagers show only what is wrong now."""
+    """Report sinks of a report that do not exist or are pagers: a pager shows only current problems."""
     sinks = document.table(("sinks",))
     known = [str(name) for name in sinks if document.get(("sinks", name, "template")) not in _PAGERS]
     for report in document.table(("reports",)):
@@ -165,7 +165,7 @@ _PAGERS = ("pagerduty", "alertmanager")
 # Warnings
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}|0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f")
-"""How the ids of our examples look, and next to no id of the API's."""
+"""The form of the ids in our examples. Almost no id of the API looks like this."""
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
@@ -176,13 +176,13 @@ _RULES = "rules: {failing: {consecutive: 3}}"
 _PAGES = re.compile(
     r"https?://(?!hooks\.|events\.)(?:[\w-]+\.)*(?:slack|discord(?:app)?|teams\.(?:live|microsoft)|pagerduty)\.com/(?!api/)"
 )
-"""Pages of chats and pagers, whose address people copy in place of a webhook's."""
+"""The addresses of pages of chats and pagers, which people may copy instead of a webhook's."""
 
 _LATE_S = 30.0
-"""People should have the last message of an outage after this long at most: as long as a group waits by default."""
+"""The longest acceptable time until the last message of an outage: the default time that a group waits."""
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
-"""Where a name ends that is of this machine or network alone; so is one without a dot (`receiver`, in Compose)."""
+"""The endings of names in this machine or network. A name without a dot (`receiver`, in Compose) counts, too."""
 
 _SQLITE = "sqlite:///"
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -190,7 +190,7 @@ _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glu
 
 
 def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem, ...]:
-    """Return what a person should check, sorted by its place in the file."""
+    """Return the warnings about settings that are valid, sorted by their place in the file."""
     now = Clock().now()
     for name, account in settings.accounts.items():
         _warn_of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
@@ -214,12 +214,12 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
 
 
 def network_disk(folder: Path, mounts: str) -> str | None:
-    """Return the kind of network disk that a folder is on, by what `/proc/self/mountinfo` says; `None` if on none."""
+    """Return the kind of a folder's network disk, from `/proc/self/mountinfo`; `None` for a local disk."""
     kind, deepest = "", -1
     for line in mounts.splitlines():
         head, _, tail = line.partition(" - ")
         point = Path(head.split(" ")[4].replace(r"\040", " "))
-        if folder.is_relative_to(point) and len(point.parts) >= deepest:  # of two at one place the later one is seen
+        if folder.is_relative_to(point) and len(point.parts) >= deepest:  # of two at one place the later counts
             kind, deepest = tail.partition(" ")[0], len(point.parts)
     return kind if kind in _NETWORK_DISKS else None
 
@@ -239,7 +239,7 @@ def _warn_of_http(document: Document, settings: Settings) -> None:
         problem, remedy = "has fewer than 16 characters: others may guess it", "make one: openssl rand -hex 32"
         document.warn(("http", name), problem, remedy=remedy)
     host = parse_address(settings.http.listen).host
-    # The address that a container's variable sets is no mistake: many want probes and metrics alone.
+    # An address from the container's variable is no mistake: many need only probes and metrics.
     if document.written(("http", "listen")) and not tokens and not is_loopback(host):
         problem = "without a token only probes and metrics are served beyond this machine"
         document.warn(("http", "listen"), problem, remedy="set http.token, or listen on 127.0.0.1")
@@ -254,7 +254,7 @@ def _warn_of_sinks(document: Document, settings: Settings) -> None:
         _warn_of_events(document, watches, sink, path=path)
         is_pager = isinstance(sink, WebhookSettings) and sink.template == "pagerduty"
         gets_failures = EventType.EXECUTION_FAILED in types_matching(sink.events)
-        if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # a pager should not get them at all
+        if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # pagers: see _warn_of_pager
             _warn_of_rate(document, watches, sink, path=path)
         if isinstance(sink, WebhookSettings):
             _warn_of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
@@ -282,7 +282,7 @@ def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnyS
 
 
 def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
-    """Return the kinds of problems of its pipeline that a watch may open."""
+    """Return the kinds of problems that a watch may open for its pipeline."""
     settings = {kind: getattr(watch.rules, key.replace("_us", "_s"), None) for key, kind in KIND_OF_RULE.items()}
     settings[EventType.EXECUTION_OVERDUE] = watch.overdue_after_s or None
     return {kind for kind, value in settings.items() if value is not None}
@@ -298,7 +298,7 @@ def _warn_of_events(document: Document, watches: list[WatchSettings], sink: AnyS
 
 
 def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: KeyPath) -> None:
-    """Report a sink whose `rate_limit` is too low for one failure in each of its pipelines at the same time."""
+    """Warn of a sink whose `rate_limit` is too low for a failure in each of its pipelines at once."""
     by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
     messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}
     last_s = (len(messages) - 1) / sink.rate_limit
@@ -310,7 +310,7 @@ def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: Remote
 
 
 def _group_fields(watch: WatchSettings) -> Mapping[str, object]:
-    """Return what `group.by` may name of a failure in a pipeline; a label that is absent here lets it go alone."""
+    """Return the values of the fields in `group.by` for a failure in this pipeline. Absent labels are left out."""
     labels = {f"labels.{name}": value for name, value in watch.labels.items()}
     return {"account": watch.account, "pipeline": watch.pipeline, "type": EventType.EXECUTION_FAILED, **labels}
 
@@ -330,7 +330,7 @@ def _warn_of_store(document: Document, settings: Settings) -> None:
 
 
 def fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
-    """Return whether a match may be about this watch."""
+    """Return whether a match may apply to events of this watch."""
     in_pipelines = not match.pipelines or watch.pipeline in match.pipelines
     accounts = match.accounts if isinstance(match, SilenceMatch) else ()
     return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()

@@ -1,7 +1,6 @@
-"""A configuration file while it is read: its nodes for places, its data for values, and the problems found so far.
+"""A configuration file while it is read: its nodes, which know line and column, its data, and the problems found.
 
-The nodes are libyaml's, which know their line and column. The data is mappings, lists, text and `None`: what is a
-number and what is a name is for the models to say.
+The nodes are made by libyaml. The data consists of mappings, lists, text and `None`; the models turn text into numbers.
 """
 
 import json
@@ -20,15 +19,15 @@ from watcher.config.files import CONFIG_BYTES, FileError, Stamp, read_file, stam
 from watcher.domain.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
-"""Where a value is: `("watch", 0, "pipeline")`."""
+"""The keys and indexes that lead to a value: `("watch", 0, "pipeline")`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
-    """One mistake: where it is, what is wrong, and what would be right.
+    """One mistake in the configuration: its place, the problem, and the remedy.
 
     `file` is the path as the user gave it, or `$NAME` for a value from the environment. `line` and `column` count
-    from 1; `line` is 0 for what has no line. `path` is the key's, such as `watch[0].pipeline`; empty for the file.
+    from 1; without a line, `line` is 0. `path` is that of the key, such as `watch[0].pipeline`, or empty for the file.
     """
 
     file: str
@@ -40,7 +39,7 @@ class ConfigProblem:
 
     @property
     def place(self) -> str:
-        """Return the place as editors and terminals take it."""
+        """Return the place in the form that editors and terminals recognize."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     def __str__(self) -> str:
@@ -48,9 +47,9 @@ class ConfigProblem:
 
 
 class ConfigProblemsError(ConfigError):
-    """The file cannot be used; `problems` are sorted by line, the message has one line for each and their number.
+    """The file cannot be used. The message has a line for each problem, sorted by line, and the number of problems.
 
-    `source` is the text of the file: it may hold secrets.
+    `source` is the text of the file, which may hold secrets.
     """
 
     label = ""
@@ -65,7 +64,7 @@ class ConfigProblemsError(ConfigError):
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
 _WITHOUT_BRACES = re.compile(r"(?:^|(?<=[\s/=:]))\$[A-Z_][A-Z0-9_]+(?=$|[\s/@:&])")
-"""As a shell reads it. A password may hold a dollar, too: so only what stands alone, or is a part of a URL."""
+"""A variable as in a shell. A password may hold a dollar, too, so it must stand alone or be a part of a URL."""
 _LIKE_SECRET = re.compile(
     r"://[^/]*(?:@|/\S)|\b(?:xox.-|xapp-|whsec_|sk_|sk-|gh._)|(?=\S*\d)(?=\S*[A-Za-z])[\w+/=-]{20,}"
 )
@@ -73,7 +72,7 @@ _LIKE_ID = re.compile(r"[0-9A-Fa-f]+(?:-[0-9A-Fa-f]+){3,}")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "read_token", "password"})
-"""Keys that have a twin ending in `_file`, but for the store's `url`."""
+"""The keys with a twin that ends in `_file`, except the store's `url`."""
 
 _TAG = "tag:yaml.org,2002:"
 _NULL_TAG, _MERGE_TAG = f"{_TAG}null", f"{_TAG}merge"
@@ -103,11 +102,14 @@ _MEANINGS: Sequence[tuple[str, str, str]] = (
     ("'-' indicator", "does not line up with the list above", "indent keys of one item alike, and each - alike"),
     ("another document", "a second document begins here", "keep one document in a file"),
 )
-"""What the parser's words hold (never shown: they may quote the file), and mean, and what helps; the first counts."""
+"""A part of the parser's message, its meaning, and the remedy. The first row that fits counts.
+
+The message itself is never shown: it may quote the file.
+"""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of the two is there
-    """Tells a value that is absent, and a merge, from texts; nothing else from one another."""
+    """A loader of YAML that recognizes absent values and merges. Every other scalar is text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (the base class has it so)
         **{first: [(_NULL_TAG, _NULL)] for first in ("~", "n", "N", "")},
@@ -116,7 +118,7 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class Document:
-    """One file. A path leads to a value, which need not be there."""
+    """One configuration file while it is read. A path may lead to a value that is absent."""
 
     def __init__(self, *, file: str, without_secrets: bool = False) -> None:
         """Start empty. With `without_secrets`, absent secrets and unset variables are warnings.
@@ -138,12 +140,12 @@ class Document:
         self._environment: dict[KeyPath, str] = {}
 
     def read(self, path: Path, *, limit: int) -> bytes:
-        """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
-        self.files |= stamps_of([path])  # before reading: what is written meanwhile is a change
+        """Return the content of a file, and add the file to `files`. Raises `FileError`."""
+        self.files |= stamps_of([path])  # before reading: a write in the meantime counts as a change
         return read_file(path, limit=limit)
 
     def open(self, path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Read the file; of its top-level keys `only` these, if given. Raises `FileError`."""
+        """Read the file, or `only` these top-level keys. Raises `FileError`."""
         data = self.read(path, limit=CONFIG_BYTES)
         try:
             self.source = data.decode("utf-8-sig")
@@ -153,7 +155,7 @@ class Document:
         self.load(self.source, environ=environ, only=only)
 
     def load(self, text: str, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Take over the text of a file, filling in variables; those that are not set are problems."""
+        """Parse the text of the file and fill in variables. Variables that are not set are problems."""
         self._root = compose(text)
         if only is not None:
             self._root.value = [(key, value) for key, value in self._root.value if key.value in only]
@@ -164,7 +166,7 @@ class Document:
             raise FileError(problem, remedy="check brackets and indentation") from None
 
     def get(self, path: KeyPath) -> Any:
-        """Return what is there, or `None`."""
+        """Return the value at a path, or `None`."""
         value: Any = self.data
         for part in path:
             if isinstance(value, dict):
@@ -175,35 +177,35 @@ class Document:
         return value
 
     def text(self, path: KeyPath) -> str | None:
-        """Return the text there, or `None` if there is none that can be relied on."""
+        """Return the text at a path; `None` if there is none, or if it is excused or has a problem."""
         value = self.get(path)
         is_usable = isinstance(value, str) and path not in self.excused and not self.is_reported(path)
         return value if is_usable else None
 
     def written(self, path: KeyPath) -> str:
-        """Return the text there as it stands in the file, its variables not filled in."""
+        """Return the text at a path as written in the file, with its variables."""
         node: yaml.Node | None = self._root
         for part in path:
             _, node = _child(node, part)
         return str(node.value) if isinstance(node, yaml.ScalarNode) else ""
 
     def table(self, path: KeyPath) -> dict[str, Any]:
-        """Return the mapping there, or an empty one."""
+        """Return the mapping at a path, or an empty one."""
         value = self.get(path)
         return value if isinstance(value, dict) else {}
 
     def items(self, path: KeyPath) -> list[Any]:
-        """Return the list there, or an empty one."""
+        """Return the list at a path, or an empty one."""
         value = self.get(path)
         return value if isinstance(value, list) else []
 
     def put_from_file(self, path: KeyPath, value: object) -> None:
-        """Set a value that was read from the file its twin names; the twin is where its problems are."""
+        """Set a value that was read from the file named by its twin. Its problems are reported at the twin."""
         self.table(path[:-1])[str(path[-1])] = value
         self._read_from[path] = (*path[:-1], f"{path[-1]}_file")
 
     def put_from_environment(self, path: KeyPath, value: str, *, variable: str) -> None:
-        """Set a value unless the file has it."""
+        """Set a value from a variable of the environment, unless the file has the key."""
         block = self.data.get(str(path[0]))
         if block is None:
             block = self.data[str(path[0])] = {}
@@ -212,11 +214,11 @@ class Document:
             self._environment[path] = variable
 
     def is_reported(self, path: KeyPath) -> bool:
-        """Return whether a problem with this value, or with one around it, is known."""
+        """Return whether a problem of this value, or of a block around it, is reported."""
         return not self._reported.isdisjoint(_prefixes(path))
 
     def is_hidden(self, path: KeyPath) -> bool:
-        """Return whether nobody may see the value: a variable stands in it, or it was read from a secret's file."""
+        """Return whether the value may be a secret: it has a variable in it, or was read from a secret's file."""
         return any(each in self._hidden or each in self._read_from for each in _prefixes(path))
 
     def line(self, path: KeyPath) -> int:
@@ -224,13 +226,13 @@ class Document:
         return self._problem_at(path, "", "").line
 
     def mark_reported(self, path: KeyPath) -> None:
-        """Note that nothing more need be said of this value."""
+        """Report no further problem of this value."""
         self._reported.add(path)
 
     def report(self, path: KeyPath, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
-        """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key.
+        """Add a problem at the value, or at its `key`. With `block` it names the block around the value, not the key.
 
-        Of a value with a problem nothing more is reported; behind a key with one the value may have its own.
+        No further problem of that value is reported. With `key`, the value may have a problem of its own.
         """
         if not key:
             self.mark_reported(path)
@@ -241,7 +243,7 @@ class Document:
         self.problems.append(ConfigProblem(self.file, *place, write_path(path), problem, remedy))
 
     def report_absent(self, path: KeyPath, problem: str, *, remedy: str) -> None:
-        """Report a secret, or a variable, that is not there; it is excused where secrets need not be."""
+        """Report a secret or a variable that is absent. With `without_secrets` add a warning and excuse the value."""
         if self.without_secrets:
             self.excused.add(path)
             self.warn(path, problem, remedy=remedy)
@@ -253,7 +255,7 @@ class Document:
         self.warnings.append(self._problem_at(path, problem, remedy, block=block))
 
     def subject(self, path: KeyPath) -> str:
-        """Return how to speak of the value there: quoted and cut, or not at all."""
+        """Return the words for a value in a message: its text, quoted and cut, or no text if it may be a secret."""
         value = self.get(path)
         if self.is_hidden(path) or not isinstance(value, str):
             return "the filled-in value"
@@ -342,7 +344,7 @@ def _how_to_set(name: str, path: KeyPath) -> str:
 
 
 def quoted(text: str, *, limit: int = 60) -> str:
-    """Return a text as it may be shown: in quotes, on one line, not too long."""
+    """Return a text in quotes, on one line, with at most `limit` characters of it."""
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
@@ -353,12 +355,12 @@ def may_be_secret(text: str) -> bool:
 
 
 def is_safe_key(part: str | int) -> bool:
-    """Return whether a key looks like one: anything else may be a secret in the wrong place."""
+    """Return whether a key looks like a key. Any other text may be a secret in the wrong place."""
     return isinstance(part, int) or _SAFE_KEY.fullmatch(part) is not None
 
 
 def write_path(path: KeyPath) -> str:
-    """Return a path as people write it: `watch[0].pipeline`. A key that does not look like one becomes `…`."""
+    """Return a path as text: `watch[0].pipeline`. A key that does not look like a key becomes `…`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part if is_safe_key(part) else '…'}" for part in path)
     return "".join(parts).removeprefix(".")
 
@@ -369,7 +371,7 @@ def _prefixes(path: KeyPath) -> list[KeyPath]:
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
-    """Return the key (an item stands for its own) and the value of a child."""
+    """Return the nodes of key and value of a child. An item of a list is its own key."""
     if isinstance(node, yaml.MappingNode):
         return next(((key, value) for key, value in node.value if key.value == part), (None, None))
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -378,7 +380,7 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
 
 
 def compose(text: str) -> yaml.MappingNode:
-    """Return the root of the file; without anything in it, one without keys. Raises `FileError`."""
+    """Return the root of a file, without keys for an empty file. Raises `FileError`."""
     try:
         root: Any = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -392,7 +394,7 @@ def compose(text: str) -> yaml.MappingNode:
 
 
 def first_scalar(text: str) -> str:
-    """Return the first single value in a text that is YAML."""
+    """Return the first scalar in a YAML text."""
     node: Any = yaml.compose(text, Loader=_Loader)
     while not isinstance(node, yaml.ScalarNode):
         node = node.value[0][1] if isinstance(node, yaml.MappingNode) else node.value[0]
@@ -421,9 +423,9 @@ def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
 def _cause(
     complaint: str, lines: Sequence[str], *, mark: yaml.Mark, opened: yaml.Mark, text: str
 ) -> tuple[str, tuple[int, int]]:
-    """Return what is wrong, as a text that `_MEANINGS` knows, and where: a parser notices some mistakes lines later.
+    """Return the mistake, as a text for `_MEANINGS`, and its place: the parser notices some mistakes lines later.
 
-    `mark` is where it noticed, `opened` where what it was reading began.
+    `mark` is the place where the parser stopped, `opened` the start of the structure that it was reading.
     """
     line, here, quote = lines[mark.line], (mark.line + 1, mark.column + 1), _quote_before(mark, text=text)
     indent, above = _indent(line), [each for each in enumerate(lines[: mark.line], 1) if each[1].strip()]
@@ -431,7 +433,7 @@ def _cause(
         return "end of stream", _place_of(quote)
     if quote is not None and "flow" not in complaint:
         return "behind a quote", here
-    is_outside = "flow" in complaint and indent <= _indent(lines[opened.line])  # of brackets on several lines
+    is_outside = "flow" in complaint and indent <= _indent(lines[opened.line])  # brackets over several lines
     if is_outside or "end of stream" in complaint or "expected ':'" in complaint:
         return complaint, (opened.line + 1, opened.column + 1)
     if "mapping values" in complaint and ":" not in line[: mark.column]:
@@ -449,9 +451,9 @@ def _indent(line: str) -> int:
 
 
 def _quote_before(mark: yaml.Mark, *, text: str) -> yaml.Token | None:
-    """Return the text in quotes that ends in the line of a mark and right before it, if there is one."""
+    """Return the quoted text that ends right before a mark and in its line, if there is one."""
     last: deque[yaml.Token] = deque(maxlen=1)
-    with suppress(yaml.YAMLError):  # what is wrong may be a token
+    with suppress(yaml.YAMLError):  # the mistake may be in a token
         last.extend(takewhile(lambda each: each.start_mark.index < mark.index, yaml.scan(text, Loader=_Loader)))
     quotes = (each for each in last if isinstance(each, yaml.ScalarToken) and each.style in {"'", '"'})
     return next((each for each in quotes if each.end_mark.line == mark.line), None)

@@ -1,6 +1,6 @@
-"""What a model's complaint means, in words for people and at its place in the file.
+"""The errors of pydantic as problems of the file: in plain words and at their place.
 
-Of pydantic's own words only those are shown that hold neither a value of the file nor the name of a type of ours.
+Pydantic's own words are shown only where they hold neither a value of the file nor the name of a type.
 """
 
 import re
@@ -26,7 +26,7 @@ _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
 
 _ENTRIES = frozenset({"accounts", "watch", "sinks", "reports", "silences"})
-"""The blocks that hold blocks."""
+"""The top-level keys that hold entries, each of them a block."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
@@ -40,11 +40,11 @@ _OWN_WORDS = (
     *("int_parsing", "int_parsing_size", "bool_parsing", "greater_than_equal", "less_than_equal"),
     *("too_short", "too_long"),
 )
-"""The errors whose words are pydantic's own."""
+"""The errors that are shown in pydantic's words."""
 
 
 def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
-    """Report each error, unless a problem with the same value is known."""
+    """Report each error, unless a problem of the same value is reported already."""
     for error in errors:
         path = _path(error, document=document)
         if not document.is_reported(path):
@@ -80,7 +80,10 @@ def _report(document: Document, path: KeyPath, error: ErrorDetails) -> None:
 
 
 def _path(error: ErrorDetails, *, document: Document) -> KeyPath:
-    """Return where in the file an error is: pydantic puts a sink's type behind its name, and counts a single text."""
+    """Return the path of an error in the file.
+
+    Pydantic adds a sink's type after its name, and an index where a single text counts as a list.
+    """
     path = tuple(part for part in error["loc"] if part != _OF_KEY)
     if path[:1] == ("sinks",) and path[2:3] and path[2] in SINK_KINDS:
         path = path[:2] + path[3:]
@@ -110,7 +113,7 @@ def _report_unknown_key(document: Document, path: KeyPath, allowed: list[str]) -
 
 
 def _homes(document: Document, path: KeyPath, key: str) -> list[str]:
-    """Return where a key belongs that the block at `path` does not know: below that block, else anywhere."""
+    """Return the blocks that have a key which is unknown at `path`: one below that block, else all others."""
     model = model_at(document, path)
     if key in {*PRESETS, *SINK_KINDS}:
         return [f"under an entry of sinks, as {'template' if key in PRESETS else 'type'}: {key}"]
@@ -123,7 +126,7 @@ def _homes(document: Document, path: KeyPath, key: str) -> list[str]:
 
 
 def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """Yield the paths from a model to all blocks that have a key; the names of entries are left out."""
+    """Yield the path from a model to each block with this key. The names of entries are left out."""
     for name, field in model.model_fields.items():
         if (at := key_of(model, name=name)) == key:
             yield ()
@@ -132,7 +135,7 @@ def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 
 def model_at(document: Document, path: KeyPath) -> type[BaseModel] | None:
-    """Return the model of the block at a path, if one of ours is meant to be there."""
+    """Return the model of the block at a path; `None` if no block belongs there."""
     model: type[BaseModel] | None = Settings
     if path[1:] and path[0] in _ENTRIES:
         kind = str(document.get((*path[:2], "type")))
@@ -145,7 +148,7 @@ def model_at(document: Document, path: KeyPath) -> type[BaseModel] | None:
 
 
 def field_at(document: Document, path: KeyPath) -> FieldInfo | None:
-    """Return the field of the key at a path, if there is one."""
+    """Return the field for the key at a path, if there is one."""
     return _field_of(model_at(document, path[:-1]), path[-1]) if path else None
 
 
@@ -209,7 +212,7 @@ def _example(document: Document, path: KeyPath) -> str | None:
 
 
 def _report_own_words(document: Document, path: KeyPath, error: ErrorDetails) -> None:
-    """Report what pydantic says. A list whose items are all wrong is as good as empty to it, but not to people."""
+    """Report an error in pydantic's words, unless a list is `too_short` only because its items have problems."""
     value, remedy = document.get(path), error["msg"][0].lower() + error["msg"][1:]
     if error["type"] == "too_short":
         if value:

@@ -1,6 +1,6 @@
-"""Values that stand in files of their own, beside the configuration: secrets, certificates, the operator's templates.
+"""Values from files that the configuration names: secrets, certificates, the operator's templates.
 
-Where secrets need not be there, something stands in for those that are absent, so that the rest can be checked.
+With `--without-secrets` absent secrets get stand-ins, so that the rest of the file can be checked.
 """
 
 import re
@@ -15,25 +15,25 @@ from watcher.sinks.settings import PemFile, TlsSettings
 from watcher.sinks.webhook import PRESETS, TemplateFile
 
 PEM_BYTES = 1024 * 1024
-"""All CAs that a system trusts take 220 KiB."""
+"""The largest PEM file. All CAs that a system trusts take 220 KiB."""
 
 TEMPLATE_BYTES = 64 * 1024
 
 _PATH = re.compile(
     r"(?:/|\.\.?/).*|\.\.?|\$\{\w+(?::-[a-z/_]+)?\}(?:/.*)?|[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*"
 )
-"""How a path is written, or the name of a file without digits. Anything else may be a secret in the wrong place."""
+"""The form of a path, or of a file's name without digits. Any other text may be a secret in the wrong place."""
 
 _STAND_INS = {
     "secret": "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw",
     "token": "xoxb-absent-absent",
     "routing_key": "0" * 32,
 }
-"""Secrets that have a form. For any other key its example will do."""
+"""Stand-ins for secrets that have a form. Other keys use their example."""
 
 
 def read_files(document: Document, *, directory: Path) -> None:
-    """Put in what the files hold that the document names."""
+    """Put the contents of the files that the document names into it."""
     named: list[KeyPath] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
     for block in (*named, ("store",), ("http",), ("heartbeat",)):
         model = model_at(document, block)
@@ -50,7 +50,7 @@ def read_files(document: Document, *, directory: Path) -> None:
 
 
 def _read_secret(document: Document, path: KeyPath, directory: Path) -> None:
-    """Put in a secret from the file its twin names, if it has one: exactly one of the two is given."""
+    """Put in the secret from the file that the key's twin names. Report a problem if both are given."""
     twin = (*path[:-1], f"{path[-1]}_file")
     if document.get(twin) is None:
         return
@@ -88,7 +88,7 @@ def _read_template(document: Document, path: KeyPath, file: Path) -> None:
         remedy = did_you_mean(word, list(PRESETS), rest=rest)
         document.report(path, f"cannot read {document.subject(path)} ({error})", remedy=remedy)
         return
-    from watcher.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2: most configurations need none)
+    from watcher.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2, which few need)
 
     template = TemplateFile(document.written(path), source)
     if failure := check(source, with_group=document.get((*path[:-1], "group")) is not None):
@@ -99,7 +99,7 @@ def _read_template(document: Document, path: KeyPath, file: Path) -> None:
 
 
 def _read(document: Document, path: KeyPath, directory: Path, *, limit: int) -> bytes | None:
-    """Return what the file named at `path` holds; `None` if none is named, or once it is reported why not."""
+    """Return the content of the file named at `path`; `None` if none is named, or after reporting a problem."""
     given = document.text(path)
     if given is None:
         return None
@@ -113,7 +113,7 @@ def _read(document: Document, path: KeyPath, directory: Path, *, limit: int) -> 
 
 
 def _secret(document: Document, data: bytes, twin: KeyPath, *, is_list: bool) -> str | list[str] | None:
-    """Return the secret, or the secrets, in a file; `None` once it is reported why there are none."""
+    """Return the secret, or the list of secrets, in a file; `None` after reporting a problem."""
     shown = _shown(document, twin)
     try:
         text = data.decode("utf-8-sig").rstrip("\r\n")
@@ -131,9 +131,9 @@ def _secret(document: Document, data: bytes, twin: KeyPath, *, is_list: bool) ->
 
 
 def _shown(document: Document, twin: KeyPath) -> str:
-    """Return how to speak of the file a twin names: its path, or nothing of it if that may be a secret.
+    """Return the words for a file that a twin names: its path, or no path if the text may be a secret.
 
-    A variable is filled in where it is the beginning of a path: alone it may hold the secret itself.
+    A variable is shown filled in only at the start of a path: a variable alone may hold the secret itself.
     """
     written = document.written(twin)
     if not _PATH.fullmatch(written):
@@ -143,8 +143,8 @@ def _shown(document: Document, twin: KeyPath) -> str:
 
 
 def stand_in(document: Document, path: KeyPath) -> None:
-    """Put something in the place of a value that is excused; nothing where a default will do."""
-    if "tls" in path or path[-1] == "ca_file":  # a key file needs its certificate, and the other way round
+    """Set a stand-in for an excused value, or remove the key if it has a default."""
+    if "tls" in path or path[-1] == "ca_file":  # a key needs its certificate, and a certificate its key
         document.table(path[:2]).pop(str(path[2]), None)
         return
     if str(path[-1]).endswith("_file"):

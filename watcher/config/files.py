@@ -1,4 +1,4 @@
-"""The files that a configuration consists of: reading them, and noticing that one of them has changed."""
+"""Reading the files of a configuration, and stamps by which a changed file is noticed."""
 
 import os
 import stat
@@ -7,13 +7,13 @@ from pathlib import Path
 
 SECRET_BYTES = 64 * 1024
 CONFIG_BYTES = 16 * 1024 * 1024
-"""100,000 executions take 4 MiB."""
+"""The largest configuration file. 100,000 executions take 4 MiB."""
 
 
 class FileError(Exception):
-    """A file cannot be read: the message is the reason, without the path; `remedy` is what helps.
+    """A file cannot be read or parsed. The message is the reason, without the path.
 
-    `place` is the line and the column that are wrong, from 1; zeros if none is.
+    `place` is the line and the column of the mistake, from 1; zeros if it has none.
     """
 
     def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
@@ -22,13 +22,13 @@ class FileError(Exception):
 
 
 Stamp = tuple[int, ...]
-"""Which file a path led to, links followed, its size, and when it, or who may read it, was last changed."""
+"""The device, inode, size and change time of the file that a path leads to."""
 
 Stamps = Mapping[Path, Stamp | None]
 
 
 def stamps_of(paths: Iterable[Path]) -> Stamps:
-    """Return what is there now, `None` where nothing can be found: a few microseconds each."""
+    """Return the current stamp of each file, `None` for a file that cannot be found."""
     stamps: dict[Path, Stamp | None] = {}
     for path in paths:
         try:
@@ -41,11 +41,11 @@ def stamps_of(paths: Iterable[Path]) -> Stamps:
 
 
 def read_file(path: Path, *, limit: int) -> bytes:
-    """Return what a regular file of at most `limit` bytes holds. Raises `FileError`."""
+    """Return the content of a regular file of at most `limit` bytes. Raises `FileError`."""
     data = b""
     try:
         mode = path.stat().st_mode
-        if stat.S_ISREG(mode):  # to open a pipe or a device may do something, or never end
+        if stat.S_ISREG(mode):  # opening a pipe or a device may have an effect, or never end
             with path.open("rb") as file:
                 data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # a path may hold a null character

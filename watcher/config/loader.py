@@ -1,4 +1,4 @@
-"""From a file to `Settings`, or to all that is wrong with it at once; and again whenever a file has changed."""
+"""Loading a file into `Settings`, or reporting all of its problems at once."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -25,10 +25,10 @@ def load_config(
     only: Collection[str] | None = None,
     document: Document | None = None,
 ) -> Settings:
-    """Read the file and the files it names. Raises `ConfigProblemsError` with everything that is wrong.
+    """Read the file and the files that it names. Raises `ConfigProblemsError` with all problems.
 
-    Of the top-level keys `only` these are read, if given; what the others need (secrets, variables) may be absent.
-    `document` knows afterwards which files were read.
+    With `only`, other top-level keys are ignored, and their secrets and variables may be absent. Afterwards `document`
+    has the files that were read.
     """
     document = document or Document(file=str(path))
     settings = None
@@ -56,13 +56,14 @@ def load_config(
 
 
 class ConfigSource:
-    """Reads the configuration at `path`. `files` are those that it took last time, as they were then.
+    """The configuration at one path, which may be loaded again.
 
-    `asked` is set to have it read again whatever they look like.
+    `files` are the stamps of the files that were read last, `warnings` those of the last load. If `asked` is set, the
+    configuration is loaded again even if no file has changed.
     """
 
     def __init__(self, path: Path, *, environ: Mapping[str, str]) -> None:
-        """Read nothing yet. `warnings` are of what was loaded last."""
+        """Read nothing yet."""
         self.warnings: tuple[ConfigProblem, ...] = ()
         self.asked = asyncio.Event()
         self._path = path
@@ -70,12 +71,9 @@ class ConfigSource:
         self.files: Stamps = {}
 
     def load(self) -> Settings:
-        """Read the file and the files it names.
-
-        Raises `ConfigError` with everything that is wrong; what `require_usable` refuses is wrong, too.
-        """
+        """Read the file and the files that it names. Raises `ConfigError` with all problems."""
         document = Document(file=str(self._path))
-        self.files = document.files  # and nothing else of it: the nodes of 100,000 executions take 40 MB
+        self.files = document.files  # keep only this of the document: the nodes of 100,000 executions take 40 MB
         settings = load_config(self._path, environ=self._environ, document=document)
         require_usable(settings)
         self.warnings = find_warnings(document, settings)
@@ -83,9 +81,9 @@ class ConfigSource:
 
 
 def require_usable(settings: Settings) -> None:
-    """Raise `ConfigError` if there is nothing to do, or if the environment names a proxy that cannot be used.
+    """Raise `ConfigError` if there is nothing to watch, or if the environment names a proxy that cannot be used.
 
-    That is judged here, for all accounts, sinks and the heartbeat: a replica may come to own any of them later.
+    The proxies of all accounts, sinks and the heartbeat are checked here: a replica may own any of them later.
     """
     if not settings.watch:
         raise ConfigError("nothing to watch: add a watch entry with a pipeline")
@@ -97,5 +95,5 @@ def require_usable(settings: Settings) -> None:
 
 
 def changes_between(before: Settings, after: Settings) -> list[str]:
-    """Return which blocks were changed, such as `sinks changed`. Shows no values: they may be secrets."""
+    """Return a text for each changed block, such as `sinks changed`, without values: they may be secrets."""
     return [f"{name} changed" for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]

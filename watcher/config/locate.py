@@ -1,4 +1,4 @@
-"""Where the configuration file is, which variables stand in for its defaults, and where its daemon listens."""
+"""Finding the configuration file, the variables that replace its defaults, and the address of its daemon."""
 
 import os
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ DEFAULTS = {
     LISTEN_VARIABLE: ("http", "listen"),
     "WATCHER_LOG_LEVEL": ("log", "level"),
 }
-"""Variables that change a default; what the file says wins. An empty one is as good as none."""
+"""The variables that replace a default. The file takes precedence. An empty variable counts as absent."""
 
 
 def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
-    """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that is there.
+    """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that exists.
 
     Raises `ConfigError` naming every place that was tried.
     """
@@ -39,7 +39,7 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
 
 
 def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Document:
-    """Return the file as commands read it that ask its daemon. Raises `ConfigError` if it cannot be read.
+    """Return the file for a command that asks the daemon. Raises `ConfigError` if it cannot be read.
 
     Secrets and variables that only the daemon needs may be absent.
     """
@@ -53,7 +53,7 @@ def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Documen
 
 
 def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address:
-    """Return `http.listen` of the file, else of the environment, else the default, skipping what is no address."""
+    """Return `http.listen` of the file, else of the environment, else the default. Skip invalid addresses."""
     for text in (document.get(DEFAULTS[LISTEN_VARIABLE]), environ.get(LISTEN_VARIABLE)):
         with suppress(InvalidValueError):
             if text and isinstance(text, str):
@@ -62,7 +62,7 @@ def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address
 
 
 def http_token(document: Document) -> str | None:
-    """Return `http.token` of the file or of its `_file`, else `http.read_token`, as far as they can be had."""
+    """Return `http.token` from the file or its `_file`, else `http.read_token`, if one of them can be read."""
     for key in ("token", "read_token"):
         found = document.text(("http", key))
         if not found and (named := document.text(("http", f"{key}_file"))) is not None:

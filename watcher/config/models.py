@@ -49,19 +49,19 @@ from watcher.store.store_url import check_store_url
 
 
 class StoreSettings(Block):
-    """Where state lives."""
+    """The database that holds the state."""
 
     url: Annotated[str, AfterValidator(check_store_url)] = Field(
         default="sqlite:///watcher.db",
         examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
     )
-    """A SQLite file, after three slashes from where the daemon starts, after four from the root; or a
-    [PostgreSQL](run.md#postgresql) database, as libpq reads it. A change needs a restart."""
+    """A SQLite file, or a [PostgreSQL](run.md#postgresql) database in libpq's form. The path of a file starts in the
+    daemon's folder after three slashes, at the root after four. A change needs a restart."""
     password: SecretStr | None = Field(default=None, examples=["${WATCHER_DB_PASSWORD}"])
-    """PostgreSQL's password. Without one libpq's own ways are open: `PGPASSWORD`, `~/.pgpass`."""
+    """PostgreSQL's password. Without it libpq uses `PGPASSWORD` or `~/.pgpass`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/db")
     retention_s: Duration = Field(default=as_written("30d"), examples=["90d"])
-    """How long ended executions, their events and settled deliveries are kept."""
+    """The time for which ended executions, their events and settled deliveries are kept."""
 
 
 _WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026-12-24T00:00:00+01:00"
@@ -80,7 +80,7 @@ def _utc_moment(value: object) -> datetime:
 
 
 UtcMoment = Annotated[datetime, BeforeValidator(_utc_moment, json_schema_input_type=StrictStr)]
-"""A moment in UTC inside, RFC 3339 with its zone outside."""
+"""A time in UTC. The file has it in RFC 3339, with its zone."""
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -106,39 +106,39 @@ class WeeklySettings(Block):
     """Hours of some days of the week."""
 
     days: tuple[Day, ...] = Field(min_length=1, examples=["[sat, sun]"])
-    """The days on which it begins: `mon` to `sun`."""
+    """The days on which the hours begin: `mon` to `sun`."""
     from_: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"20:00"'])
-    """When it begins on each of them."""
+    """The time of day at which they begin."""
     to: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"08:00"'])
-    """When it ends; if that is not after `from`, on the next day. `24:00` is midnight."""
+    """The time of day at which they end, on the next day if it is not after `from`. `24:00` is midnight."""
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(examples=["Europe/Berlin"])
-    """By whose clock."""
+    """The time zone of both times."""
 
     @property
     def hours(self) -> WeeklyHours:
-        """Return when that is."""
+        """Return these hours in minutes of the day."""
         begin, end = (int(text[:2]) * 60 + int(text[3:]) for text in (self.from_, self.to))
         days = frozenset(map(_DAYS.index, self.days))
         return WeeklyHours(days, begin, end if end > begin else end + 24 * 60, ZoneInfo(self.timezone))
 
 
 class SilenceSettings(Block):
-    """What is not sent, and when: once, or each week."""
+    """A silence: its deliveries, and its time, once or each week."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["from", "until"]}, {"required": ["weekly"]}]})
 
     match: SilenceMatch = Field(examples=["{labels: {team: sales}}"])
-    """What is kept back: what matches all that is given; at least one."""
+    """The deliveries that are silenced: those that match all given keys, of which there must be one."""
     from_at: UtcMoment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
-    """When it begins, with its zone. Needs `until`."""
+    """The begin of the silence, with its zone. Needs `until`."""
     until_at: UtcMoment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
-    """When it ends."""
+    """The end of the silence, with its zone. Needs `from`."""
     weekly: WeeklySettings | None = Field(
         default=None, examples=['{days: [sat, sun], from: "20:00", to: "08:00", timezone: Europe/Berlin}']
     )
-    """Instead of `from` and `until`: each week."""
+    """The hours of each week, instead of `from` and `until`."""
     comment: ShortText | None = Field(default=None, examples=["shop closed"])
-    """Why; at most 256 characters."""
+    """The reason, at most 256 characters."""
 
     @field_validator("until_at")
     @classmethod
@@ -160,7 +160,7 @@ class SilenceSettings(Block):
         return self
 
     def window(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return its begin and its end; of a weekly one those of the window that holds that time, else of the next."""
+        """Return begin and end. A weekly silence returns the window that holds the time `at`, else the next window."""
         if self.weekly is not None:
             return self.weekly.hours.window(at)
         assert self.from_at is not None
@@ -175,20 +175,20 @@ def _report_time(value: str) -> str:
 
 
 class ReportSettings(Block):
-    """A report of how the pipelines did: when, and to whom. See [reports.md](reports.md)."""
+    """A report of the results of all pipelines: its times and its sinks. See [reports.md](reports.md)."""
 
     at: Annotated[str, AfterValidator(_report_time)] = Field(examples=['"08:00"'])
-    """When it is sent. It covers the time since the last one was due."""
+    """The time of day at which the report is sent. It covers the time since the last report was due."""
     days: tuple[Day, ...] = Field(default=_DAYS, min_length=1, examples=["[mon, tue, wed, thu, fri]"])
-    """The days on which it is sent: `mon` to `sun`."""
+    """The days on which the report is sent: `mon` to `sun`."""
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(default="UTC", examples=["Europe/Berlin"])
-    """By whose clock."""
+    """The time zone of `at` and `days`."""
     sinks: tuple[Name, ...] = Field(min_length=1, examples=["[mail, chat]"])
-    """The sinks it goes to, whatever their `events`; none with `template: pagerduty` or `alertmanager`."""
+    """The sinks that get the report, whatever their `events`. Not allowed: `template: pagerduty` or `alertmanager`."""
 
     @property
     def schedule(self) -> ReportSchedule:
-        """Return when it is due."""
+        """Return the times at which the report is due."""
         minute = int(self.at[:2]) * 60 + int(self.at[3:])
         return ReportSchedule(frozenset(map(_DAYS.index, self.days)), minute, ZoneInfo(self.timezone))
 
@@ -203,7 +203,7 @@ _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")
 
 
 def _base_url(value: str) -> str:
-    """Return the API's address without a trailing slash; a path may lead to a gateway."""
+    """Return the API's address without a trailing slash. It may have a path, which leads to a gateway."""
     parts = split_http_url(value, example=API)
     remedy = f"write only scheme and host, such as {API}"
     if parts.username is not None or parts.query or parts.fragment:
@@ -263,21 +263,21 @@ class AccountSettings(Block):
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         default=API, examples=["https://gateway.example.com/clerk"]
     )
-    """Where the API is; a path may lead to a gateway."""
+    """The address of the API. It may have a path, which leads to a gateway."""
     rate_limit: Rate = Field(default=as_written("5/s"), examples=["300/m"])
-    """The most requests with this key, over everything that is watched with it."""
+    """The most requests with this key, for all watches that use it."""
     timeout_s: Duration = Field(default=as_written("10s"), examples=["30s"])
-    """How long one request may take."""
+    """The longest time for one request."""
     link: Annotated[str, AfterValidator(_link)] | None = Field(
         default=None, examples=["https://example.com/agents/{pipelineId}/runs/{executionId}"]
     )
-    """Copied into events as `data.link`, with the ids filled in."""
+    """A link to an execution, copied into events as `data.link`, with the ids filled in."""
 
 
 ExecutionId = Annotated[
     str, GetPydanticSchema(lambda _, handler: no_info_after_validator_function(str, handler.generate_schema(UUID)))
 ]
-"""A UUID, kept as text: there may be 100,000."""
+"""A UUID as text, which takes less memory: a file may have 100,000 of them."""
 
 
 _OF_CONSECUTIVE = {"consecutive", "recover_after", "quiet_for_s"}
@@ -285,28 +285,28 @@ _OF_RATE = {"rate", "of_last", "within_s", "at_least"}
 
 
 class FailingSettings(Block):
-    """When a pipeline is failing: by one of `consecutive` and `rate`."""
+    """The rule by which a pipeline is failing: `consecutive` or `rate`."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["consecutive"]}, {"required": ["rate"]}]})
 
     consecutive: int | None = Field(default=None, ge=1, le=1000, examples=["3"])
-    """So many executions failed in a row, by when they ended. `pipeline.recovered` follows once `recover_after`
-    executions in a row succeeded, `quiet_for` has passed since the problem opened, and at most a tenth of the
-    executions failed that ended within the last `quiet_for`."""
+    """The number of executions in a row, by when they ended, that must fail to open the problem. It closes with
+    `pipeline.recovered` once the last `recover_after` executions succeeded, `quiet_for` has passed since it opened, and
+    at most a tenth of the executions that ended within the last `quiet_for` failed."""
     recover_after: int = Field(default=3, ge=1, le=1000, examples=["5"])
-    """With `consecutive`: how many executions in a row must succeed before the problem closes."""
+    """With `consecutive`: the number of executions in a row that must succeed before the problem closes."""
     quiet_for_s: Duration = Field(default=as_written("5m"), examples=["15m"])
-    """With `consecutive`: the shortest time a problem stays open. When it closes, at most a tenth of the executions
-    that ended within this time may have failed."""
+    """With `consecutive`: the shortest time for which the problem stays open. When it closes, at most a tenth of the
+    executions that ended within this time may have failed."""
     rate: Share | None = Field(default=None, examples=["20%"])
-    """Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` follows once
-    the share is below half of that."""
+    """Instead of `consecutive`: the share of the last executions that must fail to open the problem. It closes with
+    `pipeline.recovered` once the share is below half of that."""
     of_last: int = Field(default=20, ge=1, le=1000, examples=["50"])
-    """With `rate`: of how many ends, at most."""
+    """With `rate`: the most ends that are counted."""
     within_s: Duration = Field(default=as_written("24h"), examples=["6h"])
-    """With `rate`: how old they may be, counted from the newest."""
+    """With `rate`: the greatest age of a counted end, compared to the newest end."""
     at_least: int = Field(default=5, ge=1, le=1000, examples=["10"])
-    """With `rate`: how many there must be to open a problem."""
+    """With `rate`: the least number of counted ends to open the problem."""
 
     @model_validator(mode="after")
     def _by_one_of_them(self) -> Self:
@@ -324,43 +324,43 @@ class FailingSettings(Block):
 
 
 class RulesSettings(Block):
-    """What is wrong with a pipeline as a whole: each rule opens a problem once and closes it once."""
+    """The rules for a pipeline as a whole. Each rule opens a problem once and closes it once."""
 
     failing: FailingSettings | None = Field(default=None, examples=["{consecutive: 3}"])
     """Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`."""
     silent_s: Duration | None = Field(default=None, examples=["6h"])
-    """Emit `pipeline.silent` when no execution has started for this long. For whole pipelines."""
+    """Emit `pipeline.silent` when no execution has started for this long. Only without `executions`."""
 
 
 class WatchSettings(Block):
-    """One pipeline, and which of its executions are watched: all of them, or those that are named."""
+    """One pipeline, with all of its executions or the named ones."""
 
-    # With one account the loader fills it in.
+    # With one account the loader fills it in, so the schema does not require it.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("account"))
 
     pipeline: UUID = Field(examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"])
     """The pipeline's id, from its address in Clerk Chat."""
     account: str = Field(examples=["default"])
-    """The account whose key is used. May be left out while there is only one."""
+    """The account whose key is used. It may be left out if there is only one account."""
     executions: tuple[ExecutionId, ...] = Field(
         default_factory=tuple, validate_default=False, min_length=1, examples=["[9a1b0000-0000-4000-8000-000000000001]"]
     )
-    """Follow only these until they end; at least one. Without the key every execution is watched, those to come as
-    well."""
+    """The executions to watch until they end, at least one. Without this key every execution is watched, future ones
+    included."""
     name: ShortText | None = Field(default=None, examples=["Sales agent"])
     """The pipeline's name in events, instead of the API's; at most 256 characters."""
     labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
-    """Your own labels, copied into every event; sinks match on them; at most 32."""
+    """Your own labels, at most 32. They are copied into every event, and sinks match on them."""
     runbook: Annotated[str, AfterValidator(_runbook)] | None = Field(
         default=None, examples=["https://wiki.example.com/agents/sales"]
     )
-    """What to do when it is in trouble: copied into events as `data.runbook`, and shown by chats and pagers."""
+    """A link to instructions for trouble, copied into events as `data.runbook`, and shown by chats and pagers."""
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
         default_factory=dict, examples=["{new: 2m, running: 15m, paused: 48h}"]
     )
-    """How long an execution may stay in a status before `execution.overdue` is emitted."""
+    """The time in a status after which `execution.overdue` is emitted."""
     rules: RulesSettings | None = Field(default=None, examples=["{failing: {consecutive: 3}}"])
-    """What is a [problem](alerts.md) of the pipeline as a whole: `failing`, `silent`."""
+    """The rules that open [problems](alerts.md) of the pipeline as a whole: `failing`, `silent`."""
 
     @field_validator("rules")
     @classmethod
@@ -372,56 +372,56 @@ class WatchSettings(Block):
 
 
 class PollingSettings(Block):
-    """How often to poll."""
+    """The times between polls, and the limits for answers that fail."""
 
     cadence: Literal["fixed", "backoff"] = Field(default="backoff", examples=["fixed"])
-    """`fixed` polls every `min_interval`; with `backoff` the interval is the time in this status / 10, between
+    """`fixed` polls every `min_interval`. With `backoff` the interval is a tenth of the time in the status, between
     `min_interval` and `max_interval`."""
     min_interval_s: Duration = Field(default=as_written("1s"), examples=["500ms"])
     """The shortest time between two polls of one execution."""
     max_interval_s: Duration = Field(default=as_written("60s"), examples=["5m"])
     """The longest time between two polls of an open execution, unless `rate_limit` forbids it."""
     concurrency: int = Field(default=64, ge=1, examples=["16"])
-    """Requests in flight per account, at most."""
+    """The most requests in flight per account."""
     first_sight: Literal[FirstSight.BASELINE, FirstSight.NOTIFY] = Field(
         default=FirstSight.BASELINE, examples=["notify"]
     )
     """Executions that ended before their pipeline was first watched: `baseline` emits nothing for them, `notify` emits
     their ends."""
     lookback_s: Duration = Field(default=as_written("7d"), examples=["30d"])
-    """How far back the first scan of a whole pipeline reads, and the scan after a downtime. A longer downtime emits
-    `pipeline.gap`."""
+    """The time that the first scan of a whole pipeline, and a scan after a downtime, reads back. After a longer
+    downtime `pipeline.gap` is emitted."""
     details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(default=Details.FAILED, examples=["always"])
-    """Which ends found in a list are also fetched one by one, for failed nodes and goals."""
+    """The executions that are polled once more if a list shows their end, for failed nodes and goals."""
     lost_after: int = Field(default=3, ge=1, examples=["5"])
-    """Answers in a row that say "not known" or "refused" before `execution.lost`."""
+    """The number of answers in a row that say "not known" or "refused" before `execution.lost`."""
     lost_grace_s: DurationOrZero = Field(default=as_written("60s"), examples=["5m"])
-    """The least time those answers must span; `0s` is allowed."""
+    """The shortest time that those answers must span; `0s` is allowed."""
     degraded_after_s: Duration = Field(default=as_written("60s"), examples=["2m"])
-    """An account without a successful request for this long, with something due, is degraded."""
+    """An account is degraded after this long without a successful request, while a poll is due."""
 
 
 class HttpSettings(Block):
-    """Where pages, API, probes and metrics are. `watcher.runtime.units.parse_address` takes `listen` apart."""
+    """The address of pages, API, probes and metrics, and access to them."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field(default="127.0.0.1:8080", examples=["0.0.0.0:8080"])
-    """Where pages, API, probes and metrics are; `:8080` is every interface, port 0 any free one. A change needs a
-    restart."""
+    """The address of pages, API, probes and metrics. `:8080` is every interface, port 0 any free port. A change needs
+    a restart."""
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         default=None, examples=["https://watcher.example.com"]
     )
-    """Where people reach the pages, for links to them; behind a proxy its address."""
+    """The address at which people reach the pages, for links to them. Behind a proxy it is the proxy's."""
     names: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
         default=(), examples=["[watcher.internal, 192.0.2.7]"]
     )
-    """Further host names and addresses by which it is reached, without a port. A request for any other name is refused,
-    unless it has a token."""
+    """Further host names and addresses of the daemon, without a port. A request for any other name is refused, unless
+    it has a token."""
     token: SecretStr | None = Field(default=None, examples=["${WATCHER_TOKEN:-}"])
-    """The token that may see the pages, use the API and act; empty is none. Without this or `read_token` they are
-    served only where `listen` is a loopback address."""
+    """The token that may read pages and API, and act. An empty token counts as none. Without this or `read_token` pages
+    and API are served only if `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
     read_token: SecretStr | None = Field(default=None, examples=["${WATCHER_READ_TOKEN:-}"])
-    """The token that may see the pages and read the API, not act; empty is none. Without `token` nobody may act."""
+    """The token that may read pages and API, but not act. Empty counts as none. Without `token` nobody may act."""
     read_token_file: str | None = file_twin("the token", example="/run/secrets/watcher_read_token")
 
     @model_validator(mode="after")
@@ -433,7 +433,7 @@ class HttpSettings(Block):
 
 
 class HeartbeatSettings(Block):
-    """Who is to hear regularly that all is well."""
+    """A service that is pinged regularly while all is well."""
 
     url: Annotated[SecretStr, http_url("https://hc-ping.com/your-check")] = Field(
         examples=["https://hc-ping.com/your-check"]
@@ -441,50 +441,50 @@ class HeartbeatSettings(Block):
     """The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/heartbeat_url")
     every_s: Duration = Field(default=as_written("1m"), examples=["30s"])
-    """How often."""
+    """The time between two pings."""
 
 
 class LogSettings(Block):
-    """What is logged, and in which format. Always on stderr."""
+    """The log, always on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", examples=["debug"])
     """The lowest level that is logged."""
     format: Literal["auto", "json", "console"] = Field(default="auto", examples=["json"])
-    """`console` is for people, `json` for machines; `auto` is the first on a terminal, else the second."""
+    """`console` is for people, `json` for machines. `auto` is `console` on a terminal, else `json`."""
 
 
 class Settings(Block):
-    """The whole file. `sinks` always holds a stdout sink; `watch` entries always name their account."""
+    """The whole file. `sinks` always has a stdout sink, and each entry of `watch` names its account."""
 
     accounts: Mapping[Name, AccountSettings] = Field(
         default_factory=dict, examples=["{default: {api_key: '${CLERK_API_KEY}'}}"]
     )
-    """One per API key. The names are yours: 1 to 64 of A-Z a-z 0-9 _ . -"""
+    """One account per API key. Choose the names: 1 to 64 of A-Z a-z 0-9 _ . -"""
     watch: tuple[WatchSettings, ...] = Field(
         default=(), examples=["[{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]"]
     )
-    """What is watched: one entry per pipeline."""
+    """The pipelines that are watched, one entry each."""
     polling: PollingSettings = PollingSettings()
-    """How often to poll, and what failing answers lead to."""
+    """The times between polls, and the limits for answers that fail."""
     sinks: Mapping[Name, AnySink] = Field(
         default_factory=dict, examples=["{ops: {type: webhook, url: https://hooks.example.com/clerk}}"]
     )
-    """Where events go. There is always one stdout sink; name it to set its `events`, `match` or `format`."""
+    """The receivers of events. There is always one stdout sink; name it to set its `events`, `match` or `format`."""
     reports: Mapping[Name, ReportSettings] = Field(
         default_factory=dict, examples=['{morning: {at: "08:00", timezone: Europe/Berlin, sinks: [mail, chat]}}']
     )
-    """[Reports](reports.md) of how the pipelines did, such as each morning. The names are yours."""
+    """[Reports](reports.md) of the results of all pipelines, such as each morning. Choose the names."""
     silences: tuple[SilenceSettings, ...] = ()
-    """What is not sent for a time: it is settled as `silenced`. What then opened a problem is sent when the silence
-    ends, if the problem is still open. stdout is never silenced."""
+    """Deliveries that are not sent for a time, but settled as `silenced`. When a silence ends, the openings of problems
+    that are still open are sent. stdout is never silenced."""
     store: StoreSettings = StoreSettings()
-    """Where state lives."""
+    """The database that holds the state."""
     http: HttpSettings = HttpSettings()
-    """Where pages, API, probes and metrics are served."""
+    """The address of pages, API, probes and metrics, and access to them."""
     heartbeat: HeartbeatSettings | None = Field(
         default=None, examples=["{url: https://hc-ping.com/your-check, every: 1m}"]
     )
-    """Pings while all loops make progress and the store takes writes. A service such as healthchecks.io, which gets
-    none for a while, says so."""
+    """A service such as healthchecks.io, which is pinged while all loops make progress and the store takes writes. It
+    alerts when the pings stop."""
     log: LogSettings = LogSettings()
-    """What is logged, always on stderr."""
+    """The log, always on stderr."""

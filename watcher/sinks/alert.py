@@ -1,8 +1,8 @@
-"""An event as the person on call is to understand it: what, where, why, how bad, and which problem it belongs to.
+"""An event in words for the person on call: what happened, where, why, how bad it is, and which problem it belongs to.
 
-One grammar for all receivers (headline, error, facts, ids). What others call something may hold anything: control
-characters are shown by their codes, and no template puts such a text where its receiver reads markup. Characters are
-counted as UTF-16 has them, where an emoji is two: no receiver counts more.
+All receivers get the same parts: headline, error, facts, ids. Names and errors from the API may hold anything. Their
+control characters are shown as codes, and no template puts them where its receiver reads markup. Lengths are counted in
+UTF-16, where an emoji is two characters: no receiver counts more.
 """
 
 import json
@@ -23,11 +23,11 @@ from watcher.runtime.units import spell_duration
 HEADLINE_LENGTH = 150
 NAME_LENGTH = 70
 NODE_LENGTH = 35
-"""Characters of a headline, and of the names in it, which leave room for what is said of them."""
+"""The most characters of a headline, of a pipeline's name in it, and of a node's name in it."""
 
 ID_LENGTH = 100
 LATE_S = 60.0
-"""An event that is seen more than this long after it happened says so, as the pages do."""
+"""An event that was seen more than this long after it happened says so. The pages use the same limit."""
 
 TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
 SIGNS: Mapping[str, tuple[str, str]] = {
@@ -44,7 +44,7 @@ SIGNS: Mapping[str, tuple[str, str]] = {
     EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
     EventType.WATCHER_REPORT: ("≡", "blue"),
 }
-"""How events are shown, and in which style on a terminal. Else trouble is a cross, and good news a tick."""
+"""The sign of an event, and its style on a terminal. Other events get a cross if they are trouble, else a tick."""
 
 _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_NEW: "{who}: a new execution",
@@ -86,28 +86,29 @@ _REASONS: Mapping[str, str] = {
     ClosedReason.REMOVED: "no longer watched",
     ClosedReason.ENDED: "the execution ended without an event",
 }
-"""What the words in `data.reason` mean; those of lost executions are among those of gaps."""
+"""The meaning of the words in `data.reason`. An execution is lost for some of the reasons of a gap."""
 
 _DISABLED = "its receiver is gone: what is sent to it waits until it is enabled or has a new url"
 
-_OF_OTHERS = frozenset({EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.PROBLEM_CLOSED})
-"""What is about a problem that another event opened."""
+_ABOUT_OPENED = frozenset({EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.PROBLEM_CLOSED})
+"""The events about a problem that another event opened."""
 
 LINK_LIMIT = 2048
-"""Characters of a link that Discord, which takes the least, still takes."""
+"""The most characters of a link. Discord takes the fewest of all receivers."""
 
 _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
-"""No character that would have to be quoted: a receiver refuses the whole message for one."""
+"""A link without characters that have to be quoted: a receiver refuses the whole message for one of them."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known.
+    """One event in words. `nodes` are the name and the error of each node that failed.
 
-    Where the newest failure of its problem is known, `data` has that in place of the execution that opened the problem.
-    With `only_closes` it is about nothing but the end of its problem. Our own pages are at `public_url`, if anywhere.
+    `data` is the event's own. If the newest failure of the problem is known, `data` has it in place of the execution
+    that opened the problem. With `only_closes` the alert is only about the end of its problem. `public_url` is the
+    address of our own pages; it is empty if people do not reach them.
     """
 
     id: str
@@ -121,7 +122,7 @@ class Alert:
 
     @classmethod
     def of(cls, event: Mapping[str, Any], public_url: str = "") -> "Alert":
-        """Return what an event says."""
+        """Return the alert of an event."""
         data = with_newest_failure(event["data"])
         execution = data.get("execution", {})
         nodes = tuple(
@@ -134,44 +135,44 @@ class Alert:
 
     @classmethod
     def of_delivery(cls, delivery: Delivery, public_url: str = "") -> "Alert":
-        """Return what a sink is to hear of an event."""
+        """Return the alert of the part of an event that is for the sink."""
         alert = cls.of(delivery.content, public_url)
         if not alert.closes or delivery.part is Part.WHOLE:
             return alert
         return alert.closing() if delivery.part is Part.CLOSING else alert.news()
 
     def apart(self) -> tuple["Alert", ...]:
-        """Return the end of its problem and the event itself apart, the end first, if it is both and trouble itself."""
+        """Return the closing and the event itself if the event is both, and trouble. Else return one alert."""
         return (self.closing(), self.news()) if self.closes and self.is_trouble else (self,)
 
     def closing(self) -> "Alert":
-        """Return the end of its problem alone."""
+        """Return the alert of the end of its problem alone."""
         return replace(self, only_closes=True, nodes=()) if self.type in TROUBLED_ENDS else self
 
     def news(self) -> "Alert":
-        """Return the event itself, as if it closed no problem."""
+        """Return the alert of the event itself, as if it closed no problem."""
         return replace(self, data={name: value for name, value in self.data.items() if name != "problem"})
 
     @property
     def problem(self) -> Mapping[str, Any] | None:
-        """Return the problem it opens, changes, reminds of or closes, if there is one."""
+        """Return the problem that the event opens, reminds of, acknowledges or closes, if there is one."""
         return self.data.get("problem")
 
     @property
     def closes(self) -> bool:
-        """Whether it closes its problem."""
+        """Whether the event closes its problem."""
         return self.problem is not None and "closedAt" in self.problem
 
     @property
     def is_trouble(self) -> bool:
-        """Whether it is bad news, though it may close a problem."""
+        """Whether the event is bad news. It may be even if it closes a problem."""
         if self.closes:
             return self.type in TROUBLED_ENDS and not self.only_closes
         return self.type is not EventType.PROBLEM_ACKNOWLEDGED and severity_of(self.kind) is not Severity.INFO
 
     @property
     def closes_when(self) -> str:
-        """Return what will close its problem, if that is open and the event says so, and for how long nothing ended."""
+        """Return what will close an open problem, if the event says so, and for how long no execution has ended."""
         closes_when, last = clean(self.data.get("closesWhen", "")), self.data.get("lastEndedAt")
         if self.closes or not closes_when or last is None:
             return "" if self.closes else closes_when
@@ -179,53 +180,53 @@ class Alert:
 
     @property
     def kind(self) -> EventType:
-        """Return what the event is about: of one that only tells of a problem what opened that."""
-        if self.problem is not None and self.type in _OF_OTHERS:
+        """Return the event's type. A reminder, an acknowledgement or a `problem.closed` has its opening's type."""
+        if self.problem is not None and self.type in _ABOUT_OPENED:
             return EventType(self.problem["kind"])
         return self.type
 
     @property
     def severity(self) -> Severity:
-        """Return how bad it is."""
+        """Return the severity: that of the kind of trouble, else `info`."""
         return severity_of(self.kind) if self.is_trouble else Severity.INFO
 
     @property
     def seen_at(self) -> datetime:
-        """Return when it was seen."""
+        """Return when the watcher saw the event."""
         return datetime.fromisoformat(self.data["observed"]["at"])
 
     @property
     def delay_s(self) -> float:
-        """Return how long after it happened it was seen, as far as the API dates it."""
+        """Return the seconds from the event to when it was seen; 0 if the API does not date the event."""
         return float(self.data["observed"].get("delaySeconds", 0.0))
 
     @property
     def seen_later(self) -> str:
-        """Return how much later it was seen, such as `2 m later`, if that is more than a minute."""
+        """Return how much later the event was seen, such as `2 m later`, if that is more than a minute."""
         return f"{in_words(self.delay_s)} later" if self.delay_s > LATE_S else ""
 
     @property
     def moment(self) -> tuple[str, datetime]:
-        """Return the moment that matters and what to call it: since when its problem is open, else when it was."""
+        """Return a name and a time: since when the problem is open, else when the event happened."""
         if self.problem and not self.closes:
             return "Since", datetime.fromisoformat(self.problem["openedAt"])
         return "Ended" if "finishedAt" in self.data.get("execution", {}) else "At", self.time
 
     @property
     def ids(self) -> str:
-        """Return the ids of the event and of what it is about."""
+        """Return the ids of the pipeline, the execution and the event in one line."""
         pipeline = self.data.get("pipeline", {}).get("id", "")
         names = {"pipeline": pipeline, "execution": self.execution or "", "event": self.id}
         return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
 
     @property
     def link(self) -> str | None:
-        """Return the link to the execution or the pipeline, if it can be used."""
+        """Return the account's link to the execution, if receivers take it."""
         return usable_link(self.data.get("link"))
 
     @property
     def page(self) -> str | None:
-        """Return our own page of its problem, else of the execution, if pages are served where people reach them."""
+        """Return the address of our own page about the problem, else the execution, if people reach our pages."""
         problem, pipeline = self.problem, self.data.get("pipeline", {}).get("id")
         path = f"problems/{problem['id']}" if problem else ""
         if not problem and self.execution:
@@ -235,7 +236,7 @@ class Alert:
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Return what can be opened, by what it is called: what the account links to, our own page, the runbook."""
+        """Return the links by their names: the account's own, our page, the runbook."""
         links = {"Open": self.link, "Details": self.page, "Runbook": usable_link(self.data.get("runbook"))}
         return {name: link for name, link in links.items() if link}
 
@@ -247,31 +248,31 @@ class Alert:
 
     @property
     def error(self) -> str:
-        """Return why, in the words of whoever says so: the first node's error, the execution's, else what is known.
+        """Return the error of the first node that failed, else of the execution, else the reason that the event gives.
 
-        What is over has none: the news is that it is over.
+        The end of a problem has no error.
         """
         if self.closes and not self.is_trouble:
             return ""
         of_node = self.nodes[0][1] if self.nodes else ""
-        return first_visible(of_node, self.data.get("execution", {}).get("error")) or self._known()
+        return first_visible(of_node, self.data.get("execution", {}).get("error")) or self._stated_reason()
 
     @property
     def headline(self) -> str:
-        """Return the one line that has to do, with a sign for how it is; a report says that itself."""
+        """Return the title with its sign, cut to one line. A report has no sign."""
         is_report = self.type is EventType.WATCHER_REPORT
         return shorten(self.title if is_report else f"{self.sign[0]} {self.title}", HEADLINE_LENGTH)
 
     @property
     def sign(self) -> tuple[str, str]:
-        """Return the sign for how it is, and its style on a terminal."""
+        """Return the sign of the event, and its style on a terminal."""
         if self.closes and not self.is_trouble:
             return GOOD
         return SIGNS.get(self.type) or SIGNS.get(self.kind) or (TROUBLE if self.is_trouble else GOOD)
 
     @property
     def title(self) -> str:
-        """Return that line without the sign."""
+        """Return one line that says what happened, without a sign."""
         if self.only_closes:
             return f"{self._who()} is no longer overdue, after {self.overdue_text}"
         if self.type is EventType.WATCHER_REPORT:
@@ -280,7 +281,7 @@ class Alert:
         if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
             return f"Still open after {in_words(self._open_s)}: {title}"
         if self.type is EventType.PROBLEM_ACKNOWLEDGED:
-            return f"{self._taken()}: {title}"
+            return f"{self._acknowledged_by()}: {title}"
         if self.type is EventType.PROBLEM_CLOSED:
             return f"Closed, {self._reason()}: {title}"
         if self.overdue_text is not None and not self.is_trouble:
@@ -289,20 +290,20 @@ class Alert:
 
     @property
     def topic(self) -> str | None:
-        """Return what its problem is about, such as `Pipeline failing: Sales agent`: in each of its events the same."""
+        """Return the subject that all events of the problem share, such as `Pipeline failing: Sales agent`."""
         problem = self.problem
         return f"{problem['kind'].replace('.', ' ').capitalize()}: {self._who()}" if problem else None
 
     @property
     def overdue_text(self) -> str | None:
-        """Return for how long an execution was overdue that no longer is."""
+        """Return for how long an execution was overdue, if the event ends that."""
         problem = self.problem or {}
         is_over = self.closes and problem["kind"] == EventType.EXECUTION_OVERDUE
         return in_words(problem["durationSeconds"]) if is_over else None
 
     @property
     def dwell(self) -> str:
-        """Return for how long an overdue execution is in its status by now, and its limit."""
+        """Return the status of an overdue execution, how long it has been in it, and the limit."""
         status = shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH)
         if (limit_s := self.data.get("limitSeconds")) is None:  # an event of version 1.0.0
             return f"{status} too long"
@@ -327,7 +328,7 @@ class Alert:
             after=self._after(),
         )
 
-    def _taken(self) -> str:
+    def _acknowledged_by(self) -> str:
         given = self.data.get("acknowledgement", {})
         by, until = shorten(given.get("by") or "", NODE_LENGTH), given.get("until")
         in_time = f" until {datetime.fromisoformat(until).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until else ""
@@ -343,7 +344,7 @@ class Alert:
         after = f" after {in_words(problem['durationSeconds'])}" if "durationSeconds" in problem else ""
         return f"{after} ({problem['count']:,} failed)" if problem.get("count") else after
 
-    def _known(self) -> str:
+    def _stated_reason(self) -> str:
         if self.kind is EventType.SINK_DISABLED:
             return _DISABLED
         if self.kind is EventType.DELIVERY_DEAD:
@@ -358,7 +359,7 @@ class Alert:
 
 
 def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the data of an event with the newest failure in place of the execution that opened its problem."""
+    """Return an event's data with the newest failure in place of the execution that opened the problem."""
     if (latest := data.get("latest")) is None:
         return data
     opened_by, link = data.get("execution", {}).get("id"), data.get("link", "")
@@ -368,7 +369,7 @@ def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def report_title(report: Mapping[str, Any]) -> str:
-    """Return the line over a report: of which day it is, and how many pipelines need a look."""
+    """Return the title of a report: its day, and how many pipelines need a look."""
     _, until = report_times(report)
     look_count = report["lookCount"]
     needs = f"{look_count:,} of {look_count + report['wellCount']:,} need{'s' if look_count == 1 else ''} a look"
@@ -376,7 +377,7 @@ def report_title(report: Mapping[str, Any]) -> str:
 
 
 def report_times(report: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    """Return from when until when a report is, by the clock of its zone; without one by that of this machine."""
+    """Return the start and the end of a report in its time zone; without one in the zone of this machine."""
     zone = ZoneInfo(report["timezone"]) if "timezone" in report else None
     since, until = (datetime.fromisoformat(report[key]).astimezone(zone) for key in ("from", "until"))
     return since, until
@@ -392,23 +393,23 @@ def to_json(value: object) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text on one line without control characters."""
+    """Return a text on one line, its control characters as codes."""
     return text if text.isprintable() else harmless(text)
 
 
 def length(text: str) -> int:
-    """Return how many characters a text has in UTF-16."""
+    """Return the number of characters of a text in UTF-16."""
     return len(text.encode("utf-16-le")) // 2
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return a name, cut to so many characters."""
+    """Return a name of at most `limit` characters, cut if it is longer."""
     text = clean(text)
     return text if length(text) <= limit else f"{_beginning(text, limit - 1)}…"
 
 
 def cut(text: str, limit: int) -> str:
-    """Return a text, cut to so many characters, of which there must be room for what is said of the rest."""
+    """Return a text of at most `limit` characters. A cut text ends with the number of characters that are missing."""
     text = clean(text)
     if length(text) <= limit:
         return text
@@ -421,7 +422,7 @@ def _mark_of(missing_count: int) -> str:
 
 
 def _beginning(text: str, limit: int) -> str:
-    """Return so many characters of a text, or one less where the last would be half of a pair."""
+    """Return the first `limit` characters of a text, or one less if the last would be half of a pair."""
     return text.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
 
 
@@ -431,17 +432,17 @@ def usable_link(link: object) -> str | None:
 
 
 def in_words(seconds: float) -> str:
-    """Return a duration: `5.1 s`, `2 m 31 s`, `4 h 12 m`, `3 d 4 h`."""
+    """Return a duration in words: `5.1 s`, `2 m 31 s`, `4 h 12 m`, `3 d 4 h`."""
     return f"{seconds:.1f} s" if round(seconds) < 60 else spell_duration(round(seconds))
 
 
 def in_utc(moment: datetime) -> str:
-    """Return a moment to the second: `2026-11-24 12:00:31 UTC`."""
+    """Return a time in UTC to the second: `2026-11-24 12:00:31 UTC`."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def span(first: datetime, last: datetime) -> str:
-    """Return the time between two moments in UTC, with dates if they are not of one day."""
+    """Return the span between two times in UTC, with their dates unless both are on one day."""
     if first.date() == last.date():
         return f"{first:%H:%M:%S}-{last:%H:%M:%S} UTC"
     return f"{first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC"

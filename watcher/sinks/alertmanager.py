@@ -1,7 +1,7 @@
-"""Alerts for Alertmanager, which lie in its memory alone: those of open problems are posted again and again.
+"""Alerts for Alertmanager. It keeps them in memory only, so those of open problems are posted again every minute.
 
-A problem is one alert, named by its kind and what it is about, so its opening, its refreshes and its closing have the
-same labels. What is no problem is a point in time, and an alert for a quarter of an hour.
+A problem is one alert, named by its kind and its subject: its opening, its refreshes and its closing have the same
+labels. An event without a problem is an alert that lasts a quarter of an hour.
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
@@ -23,17 +23,17 @@ from watcher.sinks.template import Message, Template
 
 PATH = "/api/v2/alerts"
 ALERTS_COUNT = 256
-"""In one request at most, and in a group: as many as Prometheus sends."""
+"""The most alerts in one request and in one group, as many as Prometheus sends."""
 
 REFRESH_EVERY_S = 60.0
 LASTS = timedelta(minutes=3)
-"""An alert of an open problem ends so long after it was posted last: two refreshes may fail."""
+"""The alert of an open problem ends this long after it was last posted: two refreshes may fail."""
 
 POINT_LASTS = timedelta(minutes=15)
-"""From when a point in time is posted: from when it was, it might be over unseen."""
+"""The duration of an alert without a problem, from its request: counted from its event it might end unseen."""
 
 TEST_LASTS = timedelta(minutes=1)
-"""Longer than the usual `group_wait`, so that somebody is notified of a test, and then of its end."""
+"""The duration of a test's alert: longer than the usual `group_wait`, so that people hear of the test and its end."""
 
 NODES_COUNT = 4
 
@@ -41,7 +41,7 @@ _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class AlertmanagerTemplate(Template):
-    """One alert per event, all of a batch in one request."""
+    """One alert per event. All alerts of a batch go in one request."""
 
     refresh_every_s = REFRESH_EVERY_S
     keeps_state = True
@@ -49,13 +49,13 @@ class AlertmanagerTemplate(Template):
     defaults: ClassVar = {"rate_limit": "100/s"}
 
     def post_url(self, url: URL) -> URL:
-        """Return the URL of the API. Its path may be left out."""
+        """Return the URL of the API, with its path even if the settings leave the path out."""
         if url.path.rstrip("/").endswith(PATH):
             return url
         return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request; none for what only says that somebody took a problem, which an alert cannot say."""
+        """Return one request. An alert cannot say that a problem is acknowledged: such events are left out."""
         batch = [each for each in batch if each.type != EventType.PROBLEM_ACKNOWLEDGED]
         if not batch:
             return []
@@ -65,12 +65,13 @@ class AlertmanagerTemplate(Template):
         return [Message(str(id_), to_json(list(map(self._of_event, alerts))).encode())]
 
     def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
-        """Return one request for each 256 problems."""
-        parts = (openings[start : start + ALERTS_COUNT] for start in range(0, len(openings), ALERTS_COUNT))
-        return [
-            Message(str(group_id(each.problem.id for each in part)), to_json(list(map(self._again, part))).encode())
-            for part in parts
-        ]
+        """Return one request for every 256 problems."""
+        messages = []
+        for start in range(0, len(openings), ALERTS_COUNT):
+            part = openings[start : start + ALERTS_COUNT]
+            id_, alerts = group_id(each.problem.id for each in part), list(map(self._of_opening, part))
+            messages.append(Message(str(id_), to_json(alerts).encode()))
+        return messages
 
     def _of_event(self, alert: Alert, closed_at: datetime | None = None) -> Json:
         now = self.clock.now()
@@ -82,14 +83,14 @@ class AlertmanagerTemplate(Template):
         opened_at = datetime.fromisoformat(alert.problem["openedAt"])
         return _alert(alert, EventType(alert.problem["kind"]), opened_at, closed_at or now + LASTS)
 
-    def _again(self, sent: SentOpening) -> Json:
+    def _of_opening(self, sent: SentOpening) -> Json:
         event = json.loads(sent.body)
         event["data"] = with_latest(event["data"], ProblemChange(sent.problem))
         return self._of_event(Alert.of(event, self.public_url), sent.closed_at)
 
 
 def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:
-    """Return an alert. None may end before it starts, whatever the wall clock did meanwhile."""
+    """Return an alert. It never ends before it starts, even if the wall clock was set back."""
     links = alert.links
     more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
     more += [f"Closes when {alert.closes_when}"] if alert.closes_when else []
@@ -99,7 +100,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
         "description": "\n".join(filter(None, map(clean, (alert.error, *more)))),
         "node": clean(alert.nodes[0][0]) if alert.nodes else "",
         "runbook_url": links.get("Runbook", ""),
-        "link": alert.link or "" if alert.page else "",  # else it is where the alert itself leads
+        "link": alert.link or "" if alert.page else "",  # without a page of ours it is the `generatorURL`
     }
     return {
         "labels": _labels(alert, kind),
@@ -111,7 +112,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
 
 
 def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
-    """Return what makes an alert the same one: nothing in it may change while it lasts. Ours win over the user's."""
+    """Return the labels that identify an alert. None may change while it lasts. Ours replace the user's."""
     data = alert.data
     labels = {}
     for given, value in sorted(data.get("labels", {}).items()):

@@ -1,8 +1,8 @@
-"""Sends by way of Apprise, which knows some 180 chat, mail and pager services. One URL, one sink, one result.
+"""The sink that sends through Apprise, which knows some 180 chat, mail and pager services. One sink is one service.
 
-The texts of others mention nobody; whether markup in them is shown as it is, is up to the service. Apprise blocks, so
-it works in a thread: one per sink at a time, which nobody waits for at the end. It is an extra: without it only a file
-that asks for it is refused.
+Texts from the API mention nobody; the service decides whether it reads markup in them. Apprise blocks, so each sink
+calls it in a thread, one call at a time. The end of the process does not wait for that thread. Apprise is an extra:
+only a configuration that uses it needs it.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from watcher.sinks.settings import EventGlobs, RemoteSettings
 from watcher.sinks.template import ALERT_EVENTS
 
 MESSAGE_BYTES = 3800
-"""Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
+"""The most bytes of title and body, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
 
 CALL_TIMEOUTS = 4
-"""A message may take so many times `timeout`, which is for each of its connections and answers: mail has a dozen. One
-that is given up too soon arrives all the same, and again with each retry."""
+"""A message may take this many times `timeout`. Apprise applies `timeout` to each connection and answer; a mail has a
+dozen. A message that is not waited for to its end still arrives, and arrives again with each retry."""
 
 ERROR_LENGTH = 900
 
@@ -81,7 +81,7 @@ class AppriseSettings(RemoteSettings):
 
     @property
     def target(self) -> str:
-        """Return the scheme: all the rest is a secret."""
+        """Return the scheme. The rest of the URL is a secret."""
         return f"{self.url.get_secret_value().partition('://')[0].lower()}://"
 
     def open(self, context: SinkContext) -> Sink:
@@ -92,17 +92,17 @@ class AppriseSettings(RemoteSettings):
         return AppriseSink(service.notify, timeout_s=self.timeout_s, context=context)
 
     async def connect(self) -> str:
-        """Do nothing: Apprise can only send."""
+        """Return that nothing was tried: Apprise can only send."""
         return "not tried, for Apprise can only send: use --send"
 
 
 class AppriseSink(Sink):
-    """Sends one message at a time. While one hangs, though nobody waits for it any more, nothing else is sent."""
+    """One service, which gets one message at a time. While a call hangs, no further message is sent."""
 
     def __init__(
         self, notify: Callable[[str, str, str], str | None], *, timeout_s: float, context: SinkContext
     ) -> None:
-        """Send by `notify`: it blocks, takes what `plain_message` returns, and says why not, else `None`."""
+        """Send by `notify`: it blocks, takes the result of `plain_message`, and returns an error, or `None`."""
         self._service_notify = notify
         self._call_timeout_s = CALL_TIMEOUTS * timeout_s
         self._context = context
@@ -110,7 +110,7 @@ class AppriseSink(Sink):
         self._call: Future[str | None] | None = None
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send the message of a delivery or a group; while an earlier one hangs, do not."""
+        """Send the message of a delivery or a group, unless an earlier call still hangs."""
         async with self._turn:
             if self._call is not None and not self._call.done():
                 return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
@@ -131,24 +131,24 @@ class AppriseSink(Sink):
 
 
 def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str, str, str]:
-    """Return the title and the body for a delivery or a group, and how bad it is, as Apprise calls that.
+    """Return title, body and Apprise's type of message for a delivery or a group.
 
-    What is too long loses its end: by what both take in UTF-8 with `& < >` and quotes escaped.
+    The end of a long body is cut off. Its size counts in UTF-8, with `& < >` and quotes escaped.
     """
     notice = read_batch(batch, public_url, error_length=ERROR_LENGTH)
     facts = {} if notice.moment is None else {notice.moment[0]: in_utc(notice.moment[1])}
     facts |= notice.facts
     newest = ("\n".join(filter(None, (each.headline, *each.details, each.link))) for each in notice.newest)
-    sections = (  # what matters most first: the end is what may be cut
-        _harmless(notice.error),
-        _harmless(notice.footer),
+    sections = (  # the most important first: the end may be cut off
+        _without_mentions(notice.error),
+        _without_mentions(notice.footer),
         "\n".join(f"{name}: {link}" for name, link in notice.links.items()),
-        _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
-        _harmless("\n".join(["Also failed:", *notice.nodes])) if notice.nodes else "",
+        _without_mentions(" · ".join(f"{name}: {value}" for name, value in facts.items())),
+        _without_mentions("\n".join(["Also failed:", *notice.nodes])) if notice.nodes else "",
         f"The newest {len(notice.newest)}:" if notice.newest else "",
-        *map(_harmless, newest),
+        *map(_without_mentions, newest),
     )
-    title, body = _harmless(notice.headline), "\n\n".join(filter(None, sections))
+    title, body = _without_mentions(notice.headline), "\n\n".join(filter(None, sections))
     is_good = title.startswith(GOOD[0]) and batch[0].type != EventType.WATCHER_TEST
     type_ = "success" if is_good else _TYPES[notice.severity]
     return title, _within(body, MESSAGE_BYTES - _size(f"{title}\n")), type_
@@ -165,6 +165,6 @@ def _size(text: str) -> int:
     return len(html.escape(text).encode())
 
 
-def _harmless(text: str) -> str:
-    """Return a text in which no `@everyone` or `<@id>` is a mention; addresses of mail stay as they are."""
+def _without_mentions(text: str) -> str:
+    """Return a text in which no `@everyone` or `<@id>` is a mention. Mail addresses stay unchanged."""
     return _MENTION.sub(_BROKEN_MENTION, text)

@@ -1,7 +1,7 @@
-"""One service behind Apprise: the only module that imports Apprise, which is an extra.
+"""One service of Apprise. Only this module imports Apprise, which is an extra and takes half a second and 26 MB.
 
-It takes half a second and 26 MB, so only what uses it imports this. It is called from threads. Of what Apprise says in
-its logs and results nothing leaves it but a status code: their texts may hold the URL, which is a secret.
+It is called from threads. Only status codes of Apprise's logs and results leave this module: the texts may hold the
+URL, which is a secret.
 """
 
 import logging
@@ -27,20 +27,20 @@ _CONNECTION = re.compile(r"connection error", re.IGNORECASE)
 _ASSET = apprise.AppriseAsset(
     app_id="clerk-watcher",
     app_desc="clerk-watcher",
-    service_timeout=0,  # else it sends from threads of its own, which the process would wait for at its end
+    service_timeout=0,  # with another value it sends from its own threads, and the end of the process waits for them
     storage_mode=apprise.PersistentStoreMode.MEMORY,
     pgp_autogen=False,
     pem_autogen=False,
-    http_redirects=False,  # what is sent would go to a stranger
+    http_redirects=False,  # the message would go to a stranger
 )
-"""Nothing is written to disk, nothing loaded but Apprise's own services."""
+"""The settings of Apprise: it writes nothing to disk, and loads no services but its own."""
 
 
 class AppriseService:
-    """Sends to one service, each message once. The sink's retries and timeouts count, and not those of the URL."""
+    """One service, which is sent each message once. The sink's retries and timeouts apply, not those in the URL."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Open nothing yet. Raises `InvalidValueError`, which shows the scheme at most, if it cannot use the URL."""
+        """Open no connection yet. Raises `InvalidValueError` for a URL that Apprise cannot use, without showing it."""
         service = apprise.Apprise.instantiate(url, asset=_ASSET)
         if service is None:
             services, scheme = apprise.NotificationManager(), url.partition("://")[0].lower()  # type: ignore[no-untyped-call]
@@ -51,26 +51,26 @@ class AppriseService:
                 problem = f"is not what Apprise needs for {scheme}://"
             raise InvalidValueError(problem, remedy=f"see {SERVICES}")
         service.retry = 0
-        service.optional = False  # else a failure would count as a success
+        service.optional = False  # with another value a failure counts as a success
         service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message
-        service.request_rate_per_sec = 0.0  # it would sleep before it sends; the pace is the worker's
+        service.request_rate_per_sec = 0.0  # with another value it sleeps before it sends; the worker keeps the rate
         service.socket_connect_timeout = service.socket_read_timeout = timeout_s
         self._timeout_s = timeout_s
         self._apprise = apprise.Apprise(asset=_ASSET)
         self._apprise.add(service)
 
     def notify(self, title: str, body: str, type_: str) -> str | None:
-        """Send once. Return `None` if the service took it, else the last status code that Apprise names, or why not."""
-        said: list[str] = []
+        """Send once. Return `None` for success, else the last status code that Apprise logs, or a word."""
+        logged: list[str] = []
         began_at = time.monotonic()
         is_taken = self._apprise.notify(
             body,
             title=title,
             notify_type=type_,
             body_format=apprise.NotifyFormat.TEXT,
-            log_callback=lambda entry, _: said.append(entry.message),
+            log_callback=lambda entry, _: logged.append(entry.message),
         )
-        text, took_s = "\n".join(said), time.monotonic() - began_at
+        text, took_s = "\n".join(logged), time.monotonic() - began_at
         if is_taken:
             return None
         if codes := _STATUS.findall(text):

@@ -1,7 +1,7 @@
-"""What a message for people says of an event or a group, and how much of it. Knows no receiver.
+"""The content of a message for people about an event or a group, whatever its receiver.
 
-Each text is cut to a length of its own. The lengths are such that all of a message, with what JSON and Markdown add for
-quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (28 KB) take.
+Each text is cut to a length of its own. The lengths are chosen so that a whole message, quoted for JSON and Markdown,
+stays below the limits of Slack (13,200 characters), Discord (6,000) and Teams (28 KB).
 """
 
 from collections import Counter, defaultdict
@@ -41,7 +41,7 @@ LABELS_LENGTH = 300
 NEWEST_COUNT = 5
 NEWEST_ERROR_LENGTH = 150
 NEWEST_LINK_LENGTH = 300
-"""Of one of the newest in a group: a longer link is left out."""
+"""The most characters of the link of one of the newest events. A longer link is left out."""
 
 CLUSTERS_COUNT = 6
 CLUSTER_LENGTH = 140
@@ -52,7 +52,7 @@ _SEVERITIES = tuple(Severity)
 
 
 class Newest(NamedTuple):
-    """One of the newest events in a group. `details` are its error, then when it happened and its id."""
+    """One of the newest events in a group. `details` has two lines: its error, then its time and id."""
 
     headline: str
     details: list[str]
@@ -61,11 +61,11 @@ class Newest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What one message says of an event or a group.
+    """The content of one message about an event, a group or a report.
 
-    `error` has a line for each kind of error in a group, and the lines of a report; `nodes` one for each further node
-    that failed and of which something is known, `facts` what else is known by name, `moment` when it was and what to
-    call that. `footer` has the ids, or says where the rest of a group is, or of which time a report is.
+    `error` is the error of an event, a line for each kind of error in a group, or the lines of a report. `nodes` has a
+    line for each further node that failed. `facts` are further values by name. `moment` is a time with its name.
+    `footer` has the ids of an event, the size of a group, or the time of a report.
     """
 
     id: str
@@ -82,7 +82,7 @@ class Notice:
 
 
 def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERROR_LENGTH) -> Notice:
-    """Return what a message says of an event; with an `error` that one in place of its own."""
+    """Return the content of a message about an event. A given `error` takes the place of its own."""
     if alert.type is EventType.WATCHER_REPORT:
         return _of_report(alert, error_length)
     data = alert.data
@@ -117,7 +117,7 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
 
 
 def _of_report(alert: Alert, limit: int) -> Notice:
-    """Return what a message says of a report, whose lines have at most `limit` characters."""
+    """Return the content of a message about a report, whose lines have at most `limit` characters together."""
     report = alert.data["report"]
     lines, link = report_lines(report, limit=limit), usable_link(report.get("link"))
     links = {"Details": link} if link else {}
@@ -126,7 +126,7 @@ def _of_report(alert: Alert, limit: int) -> Notice:
 
 
 def _of_group(alerts: Sequence[Alert]) -> Notice:
-    """Return what a message says of a group: how many of what, the kinds of errors, the newest."""
+    """Return the content of a message about a group: how many events of each type, the kinds of errors, the newest."""
     is_trouble, by_time = any(alert.is_trouble for alert in alerts), sorted(alerts, key=lambda alert: alert.time)
     seen_later = max(alerts, key=lambda alert: alert.delay_s).seen_later
     times = span(by_time[0].time, by_time[-1].time) + (f", seen up to {seen_later}" if seen_later else "")
@@ -144,12 +144,12 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
 
 
 def read_batch(batch: Sequence[Delivery], public_url: str = "", *, error_length: int = ERROR_LENGTH) -> Notice:
-    """Return what a message says of a delivery, or of a group in the order in which its events were recorded."""
+    """Return the content of a message about a delivery or a group. A group is in the order of recording."""
     return read([Alert.of_delivery(each, public_url) for each in batch], error_length=error_length)
 
 
 def read(alerts: Sequence[Alert], *, error_length: int = ERROR_LENGTH) -> Notice:
-    """Return what a message says of an event or a group."""
+    """Return the content of a message about an event or a group."""
     return notice_of(alerts[0], error_length=error_length) if len(alerts) == 1 else _of_group(alerts)
 
 
@@ -160,14 +160,14 @@ def _newest(alert: Alert) -> Newest:
 
 
 def _links(alerts: Sequence[Alert]) -> Mapping[str, str]:
-    """Return the link to our own page of what happened: of the pipeline's executions, if it is one, else of all."""
+    """Return the link to our page of the pipeline's executions, or of all if the group has several pipelines."""
     public_url, pipelines = alerts[-1].public_url, {alert.data.get("pipeline", {}).get("id") for alert in alerts}
     of_one = f"?pipeline={quote(pipelines.pop(), safe='')}" if len(pipelines) == 1 and None not in pipelines else ""
     return {"Details": f"{public_url}/executions{of_one}"} if public_url else {}
 
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:
-    """Return a line for each kind of error, the most frequent first. Their counts add up to all events."""
+    """Return a line for each kind of error, the most frequent first. The counts add up to the number of events."""
     clusters = defaultdict[bytes, list[str]](list)
     for alert in alerts:
         node = alert.nodes[0][0] if alert.nodes else ""
@@ -201,10 +201,10 @@ class ChatTemplate(Template):
     """One message per event or per group."""
 
     def payload(self, notice: Notice) -> Json:
-        """Return the message as the receiver has it."""
+        """Return the message in the receiver's own form."""
         raise NotImplementedError
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the one message."""
+        """Return one message."""
         notice = read_batch(batch, self.public_url)
         return [Message(notice.id, to_json(self.payload(notice)).encode())]

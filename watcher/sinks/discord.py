@@ -1,7 +1,7 @@
-"""Messages for Discord's webhooks, as embeds. Also what Discord's answers mean.
+"""Messages for Discord's webhooks, as embeds, and the meaning of Discord's answers.
 
-Discord reads Markdown everywhere but in an embed's footer: names stand escaped, all else of others in code. Nothing
-pings anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
+Discord reads Markdown everywhere but in an embed's footer. So names are escaped, and other texts from the API are shown
+as code. No message mentions anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
 """
 
 import re
@@ -34,7 +34,7 @@ class DiscordTemplate(ChatTemplate):
     remedies: ClassVar = dict.fromkeys((401, 403, 404), _NEW_WEBHOOK)
 
     def post_url(self, url: URL) -> URL:
-        """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
+        """Return the URL with `wait=true`: without it Discord answers with success before it has saved the message."""
         return url.update_query(wait="true")
 
     def payload(self, notice: Notice) -> Json:
@@ -51,7 +51,7 @@ class DiscordTemplate(ChatTemplate):
             " · ".join(
                 f"[{name}](<{link}>)"
                 for name, link in notice.links.items()
-                if link != first_link or name == "Acknowledge"  # the title has the first, but does not say its name
+                if link != first_link or name == "Acknowledge"  # the title is the first link, without its name
             ),
         )
         embed = {
@@ -69,10 +69,10 @@ class DiscordTemplate(ChatTemplate):
         embed = {name: value for name, value in embed.items() if value != ""}
         return {"embeds": [embed], "allowed_mentions": {"parse": []}}
 
-    def send_result(self, status: int, said: bytes) -> SendResult:
-        """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever."""
-        result = super().send_result(status, said)
-        is_message = status == 200 and said.lstrip().startswith(b"{") and b'"embeds"' in said  # its beginning
+    def send_result(self, status: int, body: bytes) -> SendResult:
+        """Return the meaning of an answer. Only 202, and 200 with a message in its body, are a success."""
+        result = super().send_result(status, body)
+        is_message = status == 200 and body.lstrip().startswith(b"{") and b'"embeds"' in body  # its beginning
         if result.outcome is SendOutcome.DELIVERED and not is_message:
             remedy = "is url that of a Discord webhook?"
             return replace(result, outcome=SendOutcome.RETRY, answer=f"{status} without a message", remedy=remedy)
@@ -85,7 +85,7 @@ def _newest(event: Newest) -> Json:
 
 
 def _escape(headline: str) -> str:
-    """Return a headline that no Markdown is read in. The names in it are so short that it always has room."""
+    """Return a headline in which Discord reads no Markdown. It stays below the limit: the names in it are short."""
     return _MARKUP.sub(r"\\\g<0>", headline)
 
 
@@ -98,5 +98,5 @@ def _block(text: str) -> str:
 
 
 def _without_backticks(text: str) -> str:
-    """Return a text that no code ends in: the sign that looks alike is none to Discord."""
+    """Return a text that cannot end a block of code: each backtick becomes a character that looks alike."""
     return text.replace("`", "\N{MODIFIER LETTER GRAVE ACCENT}")

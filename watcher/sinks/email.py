@@ -1,7 +1,7 @@
-"""Mails by SMTP: one for each event or group, as plain text and as HTML; those of a problem are one thread.
+"""The sink that sends mails by SMTP: one for each event or group. The mails of a problem are one thread.
 
-`mail_of` is pure: a delivery or a group gives the bytes of a mail. `EmailSink` hands a mail over on a connection of its
-own. Of the server's answers only the codes are passed on: its words may hold addresses.
+`mail_of` makes the bytes of a mail, as plain text and as HTML. `EmailSink` sends each mail on a connection of its own.
+Only the codes of the server's answers are passed on: their texts may hold addresses.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
 _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
 
 _POLICY = SMTP_POLICY.clone(cte_type="7bit", refold_source="none")
-"""Lines of 7-bit characters, at most 998 of them, which every server takes."""
+"""The form of a mail that every server takes: lines of at most 998 characters in 7 bits."""
 
 _HTML_HEAD = '<!doctype html>\n<html><body style="font-family: sans-serif; overflow-wrap: anywhere">'
 
@@ -50,7 +50,7 @@ _REMEDIES: Mapping[type[Exception], str] = {
     smtp.SMTPRecipientRefused: "it takes no mail for them: correct to",
     smtp.SMTPDataError: "it takes no mail with this content: ask who runs it",
 }
-"""What a person has to do if a command is answered with 5xx."""
+"""The remedies for commands that are answered with 5xx."""
 
 _TRANSPORT_REMEDIES = {
     "dns": "no such host is known here: correct server, or the DNS of this machine",
@@ -63,7 +63,7 @@ _TRANSPORT_REMEDIES = {
 
 
 def _server(value: str) -> str:
-    """Return host and port."""
+    """Return host and port of a server, with port 587 unless one is given."""
     match = _SERVER.fullmatch(value)
     if match is None or not 0 < (port := int(match[2] or SUBMISSION_PORT)) < 65_536:
         raise InvalidValueError("is not host:port", remedy="write it like smtp.example.com:587")
@@ -84,34 +84,34 @@ class EmailSettings(RemoteSettings):
 
     groups_problems: ClassVar = False
     type: Literal["email"] = Field(examples=["email"])
-    """Sends mails: those of a problem one by one in a thread, others in groups."""
+    """Sends mails: those of a problem one by one as a thread, others in groups."""
     server: Annotated[str, AfterValidator(_server)] = Field(examples=["smtp.example.com:587"])
     """Host and port of the mail server; without a port 587."""
     tls: Literal["starttls", "tls", "none"] | None = Field(default=None, examples=["tls"])
-    """How the connection is secured: `starttls`, `tls` from its first byte (the default on port 465; else it is
-    `starttls`), or `none`."""
+    """The security of the connection: `starttls`, `tls` from the first byte, or `none`. The default is `tls` on port
+    465, else `starttls`."""
     ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
     """The certificates (PEM) of the CAs to trust, instead of the system's."""
     username: str | None = Field(default=None, examples=["watcher"])
-    """Who logs in. Without it nobody does."""
+    """The user who logs in. Without it there is no login."""
     password: SecretStr | None = Field(default=None, examples=["${SMTP_PASSWORD}"])
     """The password of `username`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/smtp_password")
     from_: MailAddress = Field(examples=["watcher@example.com"])
     """The address that mails come from."""
     to: tuple[MailAddress, ...] = Field(min_length=1, examples=["[ops@example.com]"])
-    """The addresses that mails go to. A mail shows all of them."""
+    """The addresses that mails go to. Each mail shows all of them."""
     events: EventGlobs = ALERT_EVENTS
     timeout_s: Duration = Field(default=as_written("60s"), examples=["30s"])
-    """How long one mail may take, from the connection to the server's last answer: many look into a mail first."""
+    """The longest time for one mail, from connecting to the server's last answer: many servers scan a mail first."""
     rate_limit: Rate = Field(default=as_written("30/m"), examples=["10/m"])
     """The most mails sent; Microsoft 365 takes 30 a minute."""
     group: GroupSettings | None = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
-    """Which events are one mail. Problems go alone."""
+    """The events that share one mail. Events of a problem have a mail each."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
-        """Make the context here, in the loader's thread: an event loop is not to read files."""
+        """Make the context here, in the loader's thread: an event loop must not read files."""
         if (self.username is None) is not (self.password is None):
             raise InvalidValueError("username and password go together", remedy="give both, or none", at="password")
         if self.security == "none" and self.password is not None and not is_loopback(self.endpoint.host):
@@ -121,27 +121,27 @@ class EmailSettings(RemoteSettings):
 
     @property
     def target(self) -> str:
-        """Return host and port."""
+        """Return host and port as one text."""
         return self.server
 
     @property
     def endpoint(self) -> Address:
-        """Return host and port apart."""
+        """Return host and port as two values."""
         return parse_address(self.server)
 
     @property
     def security(self) -> str:
-        """Return how the connection is secured."""
+        """Return the security of the connection: `starttls`, `tls` or `none`."""
         return self.tls or ("tls" if self.endpoint.port == TLS_PORT else "starttls")
 
     @cached_property
     def context(self) -> SSLContext:
-        """Return how to connect. It is no part of what is compared when the configuration is read again."""
+        """Return the TLS context. It is not compared when the configuration is read again."""
         return client_context(self.ca_file)
 
     @property
     def domain(self) -> str:
-        """Return the domain of the sender."""
+        """Return the domain of the sender's address."""
         return self.from_.rpartition("@")[2]
 
     def open(self, context: SinkContext) -> Sink:
@@ -149,7 +149,7 @@ class EmailSettings(RemoteSettings):
         return EmailSink(self, context)
 
     async def connect(self) -> str:
-        """Connect, and log in."""
+        """Connect and log in, and return a text about it."""
         result = await EmailSink(self, SinkContext(Clock())).run_session()
         if not result.is_taken:
             raise TransportFailedError(result.answer, remedy=result.remedy)
@@ -169,10 +169,10 @@ class EmailSink(Sink):
         return await self.run_session(make() if len(batch) == 1 else await asyncio.to_thread(make))
 
     async def run_session(self, mail: bytes | None = None) -> SendResult:
-        """Connect, log in, and send the mail, if there is one. All of that takes at most `timeout`."""
+        """Connect, log in, and send the mail, if one is given. All of it together takes at most `timeout`."""
         settings, (host, port), security = self._settings, self._settings.endpoint, self._settings.security
         password = settings.password.get_secret_value() if settings.password else None
-        # The name of this machine may lack a domain, which Google's relay refuses. One limit holds for all steps.
+        # Google's relay refuses the name of a machine without a domain. The limit below is for all steps together.
         client = smtp.SMTP(hostname=host, port=port, local_hostname=settings.domain, timeout=None)
         try:
             async with asyncio.timeout(settings.timeout_s):
@@ -183,23 +183,23 @@ class EmailSink(Sink):
                 )
                 if settings.username is not None and password is not None:
                     await client.ehlo()
-                    # One method, not all that the server offers: a wrong password is one failed login an attempt.
+                    # Try one method only: with all methods a wrong password would be several failed logins per attempt.
                     methods = {"plain": client.auth_plain, "login": client.auth_login, "cram-md5": client.auth_crammd5}
                     offered = (log_in for name, log_in in methods.items() if name in client.supported_auth_methods)
                     await next(offered, client.login)(settings.username, password)
                 result = await self._send_mail(client, mail) if mail else SendResult(SendOutcome.DELIVERED, "")
             if isinstance(client.transport, asyncio.WriteTransport):
-                client.transport.write(b"QUIT\r\n")  # its answer would change nothing
+                client.transport.write(b"QUIT\r\n")  # the answer does not matter
             client.close()
         except (smtp.SMTPException, OSError) as error:
             return _result_of(error)
         finally:
-            if isinstance(client.transport, asyncio.WriteTransport):  # it is not closed: something went wrong
+            if isinstance(client.transport, asyncio.WriteTransport):  # still open, so the session has failed
                 client.transport.abort()
         return result
 
     async def _send_mail(self, client: smtp.SMTP, mail: bytes) -> SendResult:
-        """Send a mail to the recipients that the server accepts. The answer names the refused ones by their place."""
+        """Send a mail to the recipients that the server accepts. The answer names refused recipients by their place."""
         to, refused = self._settings.to, dict[int, int]()
         await client.mail(self._settings.from_)
         for place, address in enumerate(to):
@@ -222,7 +222,7 @@ class EmailSink(Sink):
 
 
 def _result_of(error: Exception) -> SendResult:
-    """Return the result of a session that failed. The mail itself is refused only by a 5xx to DATA."""
+    """Return the result of a failed session. Only a 5xx to DATA refuses the mail itself."""
     if isinstance(error, smtp.SMTPResponseException):
         code, refuses = error.code, error.code >= 500 and isinstance(error, smtp.SMTPDataError)
         outcome = SendOutcome.REFUSED if refuses else SendOutcome.BUSY if code == BUSY_CODE else SendOutcome.RETRY
@@ -237,10 +237,10 @@ def _result_of(error: Exception) -> SendResult:
 
 
 def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime, public_url: str = "") -> bytes:
-    """Return the mail of a delivery or a group. Its id is the same on every attempt.
+    """Return the mail about a delivery or a group. Its id is the same on every attempt.
 
-    A problem's mails refer to an id that is made of the problem's, and have one subject: mail programs make threads by
-    both.
+    The mails of a problem refer to one id, made from the problem's, and share one subject. Mail programs need both to
+    show a thread.
     """
     alerts = [Alert.of_delivery(each, public_url) for each in batch]
     notice, problem = read(alerts), alerts[0].problem or {}
@@ -252,7 +252,7 @@ def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime,
     mail["Message-ID"] = f"<{notice.id}@{settings.domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
-    # Set as they are. Else Python obeys an encoded word in a subject, with the line ends in it, and encodes long ids.
+    # Set the raw values: Python would decode an encoded word in a subject, line ends included, and encode long ids.
     subject = Header(alerts[0].topic or notice.headline, "utf-8", header_name="Subject")
     mail.set_raw("Subject", subject.encode())
     for name in ("References", "In-Reply-To") if problem else ():
@@ -263,7 +263,7 @@ def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime,
 
 
 def bodies_of(notice: Notice) -> tuple[str, str]:
-    """Return a message as plain text and as HTML, which say the same."""
+    """Return a message as plain text and as HTML, with the same content."""
     sections = [section for section in _sections(notice) if section]
     text = "\n\n".join("\n".join(plain for plain, _ in section) for section in sections)
     html = "".join(f"<p>{'<br>'.join(marked for _, marked in section)}</p>\n" for section in sections)
@@ -271,7 +271,7 @@ def bodies_of(notice: Notice) -> tuple[str, str]:
 
 
 def _sections(notice: Notice) -> Iterator[list[tuple[str, str]]]:
-    """Yield the paragraphs, each line as plain text and as HTML."""
+    """Yield the paragraphs of a message: a list of lines, each as plain text and as HTML."""
     facts = {notice.moment[0]: in_utc(notice.moment[1])} if notice.moment else {}
     yield [_line(notice.headline)]
     yield [*map(_line, notice.error.splitlines())]

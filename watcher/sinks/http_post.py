@@ -1,6 +1,6 @@
-"""Posts a body to a URL for one sink, once, or only connects to it. What an answer means is the sink's business.
+"""One HTTP request for a sink or the heartbeat, or a connection without a request. The caller judges the answer.
 
-No redirect is followed: what is posted, and its signature, would go to a stranger.
+No redirect is followed: the body and its signature would go to a stranger.
 """
 
 import asyncio
@@ -34,18 +34,18 @@ from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, S
 
 SMALL_BODY_BYTES = 4096
 JUDGED_BODY_BYTES = 128 * 1024
-"""More than any answer has that is judged by its body: Slack's to a message holds the message."""
+"""The most bytes that are read of a body that decides. Slack's answer holds the whole message."""
 
 BODY_GRACE_S = 0.1
-"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
+"""The longest wait for a small body after its headers, so that the connection can be used again."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
 _STATUS_LINE_BYTES = 64
-"""More than are looked at."""
+"""The bytes that are kept of an answer, more than a status line needs."""
 
 
 class _Connection(ResponseHandler):
-    """A connection that keeps the beginning of the answer it is receiving."""
+    """A connection that keeps the first bytes of the answer that it receives."""
 
     beginning = b""
 
@@ -56,15 +56,15 @@ class _Connection(ResponseHandler):
 
 
 class _Response(aiohttp.ClientResponse):
-    """An answer, which it is once its status line came, whatever becomes of the rest.
+    """An answer that counts once its status line has arrived, even if its rest cannot be read.
 
-    A receiver that answered 2xx has the event, even if what follows breaks HTTP: servers send a 204 with a body
-    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, and does not say
-    what the status was. What a proxy answers on the way is no answer: aiohttp makes none of these of it.
+    A receiver that answered 2xx has the event, even if the rest breaks HTTP: some servers send a 204 with a body
+    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, without the status.
+    A proxy's answer to CONNECT is not one of these: aiohttp reads it by itself.
     """
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Wait for the answer. Of one whose rest cannot be read the body is the error."""
+        """Wait for the answer. If its rest cannot be read, reading the body raises the error."""
         protocol = connection.protocol
         assert isinstance(protocol, _Connection)
         protocol.beginning = b""
@@ -83,7 +83,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 class Poster:
-    """Posts to one server, through the proxy that the environment names for it, with what goes into every request."""
+    """The requests to one URL, through the proxy that the environment names for it."""
 
     def __init__(
         self,
@@ -97,26 +97,26 @@ class Poster:
     ) -> None:
         """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used.
 
-        Where no private address is allowed, each one is judged when the socket to it is made. Behind a proxy, which
-        itself may be private, only an address in the URL can be judged: names are resolved by the proxy. Without `tls`
-        the system's CAs are trusted, and no certificate is shown.
+        `headers` go into every request. Without `allow_private` each address is checked when its socket is made. Behind
+        a proxy only an address in the URL can be checked: the proxy resolves names, and may itself be private. Without
+        `tls` the system's CAs are trusted, and no certificate is shown.
         """
         self._clock = context.clock
         self._headers = CIMultiDict(headers)
-        # aiohttp refuses to choose between two logins.
+        # aiohttp refuses a URL with a login beside the header.
         self._url = url.with_user(None) if "Authorization" in self._headers else url
         self._headers["User-Agent"] = USER_AGENT
         self._proxy = proxy_for(self._url)
         if self._url.scheme == "http":
-            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
+            self._headers.update(self._proxy.headers)  # there is no CONNECT: the proxy reads the request itself
         self._is_private = not allow_private and self._proxy.url is not None and is_private_host(url.raw_host or "")
         connector = aiohttp.TCPConnector(
-            limit=0,  # the worker's
+            limit=0,  # the worker limits the requests in flight
             ssl=tls or True,
             socket_factory=public_socket if self._proxy.url is None and not allow_private else None,
         )
-        # There is no public way to choose what a connection is made of.
-        connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # type: ignore[assignment] # noqa: SLF001 (a subclass will do)
+        # aiohttp has no public way to choose the class of a connection.
+        connector._factory = partial(_Connection, loop=asyncio.get_running_loop())  # type: ignore[assignment] # noqa: SLF001 (a subclass is enough)
         self._session = limited_session(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=connector,
@@ -137,10 +137,9 @@ class Poster:
         judged_by_body: Container[int] = (),
         method: str = "POST",
     ) -> SendResult:
-        """Post once, to the URL or a path behind it. What the answer means `judge` says, by code and first bytes.
+        """Send one request to the URL, or to a path behind it. `judge` turns status and body into the result.
 
-        The body of an answer is waited for where its status code alone says too little: `judged_by_body`. If none of
-        it comes, that is no answer.
+        For a status in `judged_by_body` the whole body is waited for: without any of it there is no answer.
         """
         all_headers = self._headers.copy()
         all_headers.update(headers)
@@ -158,21 +157,21 @@ class Poster:
             ) as response:
                 if response.status == PROXY_AUTH and self._proxy.url is not None:
                     raise failure("proxy_auth")
-                said = await _beginning(response, is_judged=response.status in judged_by_body)
+                beginning = await _beginning(response, is_judged=response.status in judged_by_body)
         except (aiohttp.ClientError, TimeoutError, OSError, TransportFailedError) as error:
             if not isinstance(error, TransportFailedError):
                 error = failure_of(error, by_proxy=self._proxy.url is not None)
             return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
-        result = judge(response.status, said)
+        result = judge(response.status, beginning)
         if "Retry-After" not in response.headers or result.is_taken:
             return result
         after_s = parse_retry_after(response.headers["Retry-After"], now=self._clock.now()) or 0.0
         return replace(result, retry_after_s=min(after_s, RETRY_AFTER_CAP_S))
 
     async def try_connection(self) -> str:
-        """Connect as for a request, through the proxy as well, and say what was done. `check` is `stop`.
+        """Connect as for a request, also through the proxy, and return a text about it. Raises `TransportFailedError`.
 
-        Raises `TransportFailedError`.
+        The `check` of this poster must be `stop`.
         """
         try:
             result = await self.request(b"", judge=lambda status, _: SendResult(SendOutcome.RETRY, str(status)))
@@ -189,27 +188,27 @@ class Poster:
 
 
 class NothingSentError(Exception):
-    """A connection stands, and no request goes out on it."""
+    """The connection is there, and no request goes out on it."""
 
 
 def stop() -> None:
-    """Send nothing, as the `check` of what only connects."""
+    """Raise `NothingSentError`: the `check` of a poster that only connects."""
     raise NothingSentError
 
 
 async def _beginning(response: aiohttp.ClientResponse, *, is_judged: bool) -> bytes:
-    """Return the beginning of an answer's body, as much as comes in a short time, and let go of the rest.
+    """Return the beginning of an answer's body, and close the response.
 
-    A connection can be used again once the body is through, which is waited for if it is small and all but there.
-    One that is judged is waited for; if nothing of it comes, what went wrong is raised.
+    The connection can be used again only if the body was read to its end, so a small body is waited for shortly. A body
+    that is judged is waited for in full; if none of it arrives, the error is raised.
     """
-    said, most = b"", JUDGED_BODY_BYTES if is_judged else SMALL_BODY_BYTES
+    body, most = b"", JUDGED_BODY_BYTES if is_judged else SMALL_BODY_BYTES
     try:
         async with asyncio.timeout(None if is_judged else BODY_GRACE_S):
-            while len(said) < most and (part := await response.content.readany()):
-                said += part
+            while len(body) < most and (part := await response.content.readany()):
+                body += part
     except (aiohttp.ClientError, TimeoutError):
-        if is_judged and not said:
+        if is_judged and not body:
             raise
     response.close()
-    return said[:most]
+    return body[:most]

@@ -1,7 +1,7 @@
-"""The program's stdout, which all sinks that write to it share.
+"""The program's stdout, shared by all sinks that write to it.
 
-Its one thread writes; a reader that is slow or hangs holds up that thread alone, and never the end of the program. A
-line may be left half written by that end. In a file the next start ends it; out of a pipe it cannot be taken back.
+One thread writes, so a reader that is slow or hangs holds up only that thread, and never the end of the program. The
+program may end with a line half written. In a file the next start completes it with a line end.
 """
 
 import errno
@@ -20,29 +20,29 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StdoutOutput:
-    """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
+    """The lines for a file descriptor, blocking or not. All sinks share one output, or their lines would mix."""
 
     def __init__(self, fd: int) -> None:
-        """Start the thread."""
+        """Start the thread that writes to the file descriptor."""
         self.fd = fd
-        self._rest = b""  # of a line that was begun
+        self._rest = b""  # the rest of a line that is partly written
         self.thread = WorkerThreads("stdout")
         self.thread.put(self._end_half_line)
 
     @property
     def is_terminal(self) -> bool:
-        """Whether people read it."""
+        """Whether stdout is a terminal."""
         return os.isatty(self.fd)
 
     def close(self) -> None:
-        """Let the thread end after what it was given; nobody waits for it."""
+        """End the thread after the work that it already has, without waiting for it."""
         self.thread.close()
 
     def write(self, lines: Iterable[bytes]) -> bool:
-        """Write the lines in full, however long that takes; return whether the disk has room. For `thread` alone.
+        """Write the lines in full, however long that takes. Return whether the disk had room. Call it in `thread` only.
 
-        A line that was begun is ended by the next call. Raises `OutputClosedError`, which says why, if they can never
-        be written.
+        The next call completes a line that is partly written. Raises `OutputClosedError` with the reason if the lines
+        can never be written.
         """
         text, done = self._rest + b"\n".join([*lines, b""]), 0
         while done < len(text):
@@ -64,7 +64,7 @@ class StdoutOutput:
         return True
 
     def _end_half_line(self) -> None:
-        """Have the first event end what an earlier process left half written in a file."""
+        """Write a line end before the first event if an earlier process left a line half written in the file."""
         with suppress(OSError):
             found = os.fstat(self.fd)
             if not stat.S_ISREG(found.st_mode):

@@ -1,6 +1,6 @@
-"""A template of the operator's own: a Jinja2 file that makes JSON of an event or a group. Imports jinja2.
+"""The operator's own template: a Jinja2 file that makes JSON from an event or a group.
 
-It is tried when the configuration is read. What it cannot render all the same goes out as the plain event.
+It is tried with examples when the configuration is read. An event that it cannot render is sent as it is stored.
 """
 
 import asyncio
@@ -32,28 +32,28 @@ _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojs
 _HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
 
 _EXAMPLES: Sequence[Json] = json.loads(Path(__file__).with_name("example_events.json").read_bytes())
-"""A template is tried with these: an event of an execution, and one that has none. Their texts break JSON in quotes."""
+"""The events that a template is tried with: one has an execution, one has none. Their texts hold quotes."""
 
 
 class BadMessageError(Exception):
-    """What was rendered cannot be sent; the text holds nothing of an event."""
+    """A rendered text that cannot be sent. The error's own text holds nothing of an event."""
 
 
 class OwnTemplate(Template):
-    """One message per event or per group: what the file makes of it, else the event as it is."""
+    """One message per event or group: the rendered file, else the events as they are stored."""
 
     def __init__(self, source: str, *, timeout_s: float, clock: Clock | None = None, public_url: str = "") -> None:
-        """Compile the file. Raises what Jinja does for a file that is no template."""
+        """Compile the file. Raises an error of Jinja's for a file that is no template."""
         super().__init__(clock=clock, public_url=public_url)
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
         environment.filters["tojson"] = _tojson
         self._template = environment.from_string(source)
         self._timeout_s = timeout_s
-        self._failed_count = 0  # since the last line in the log
+        self._failed_count = 0  # failures since the last line in the log
         self._quiet_until = EARLIEST
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one message, also for a group."""
+        """Return one message for an event or a group."""
         events = [each.content for each in batch]
         try:
             return [self.message([Alert.of_delivery(each, self.public_url) for each in batch], events)]
@@ -61,7 +61,7 @@ class OwnTemplate(Template):
             return self._plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
 
     async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same, made in a thread within the sink's timeout."""
+        """Return the same message, made in a thread within the sink's timeout."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await run_detached(partial(self.messages, batch), name="template")
@@ -69,9 +69,9 @@ class OwnTemplate(Template):
             return self._plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
 
     def message(self, alerts: Sequence[Alert], events: Sequence[Json]) -> Message:
-        """Return the message for one event or a group. Raises what Jinja does, and `BadMessageError`."""
+        """Return the message for an event or a group. Raises `BadMessageError` and errors of Jinja's."""
         notice, newest = read(alerts, error_length=MESSAGE_BYTES), alerts[-1]
-        values = {  # what a template sees is in docs/sinks.md
+        values = {  # docs/sinks.md lists them
             "event": events[-1],
             "events": events,
             "id": notice.id,
@@ -95,7 +95,7 @@ class OwnTemplate(Template):
         return Message(notice.id, body)
 
     def _plain(self, batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]:
-        """Say why, and return the events as they are stored: one, or all of a group in a batch."""
+        """Return the events as they are stored, a group as one batch. Log the failure, at most once an hour."""
         self._failed_count += 1
         now = self.clock.monotonic()
         if now >= self._quiet_until:
@@ -114,7 +114,7 @@ class OwnTemplate(Template):
 
 
 def check(source: str, *, with_group: bool) -> TemplateFailure | None:
-    """Return what is wrong with a template, or with what it makes of the examples."""
+    """Return the mistake in a template, or in the messages that it makes from the examples."""
     about = ""
     try:
         template = OwnTemplate(source, timeout_s=0.0)
@@ -127,14 +127,14 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
 
 
 def _tojson(value: object) -> str:
-    """Return JSON with every character as it is: Jinja's own escapes some for HTML."""
+    """Return JSON with every character unchanged. Jinja's own filter escapes some for HTML."""
     if isinstance(value, Undefined):
-        str(value)  # says that it is absent
+        str(value)  # raises the error that the value is absent
     return to_json(value)
 
 
 def _failure_of(error: Exception, reason: str, *, about: str = "") -> TemplateFailure:
-    """Return what went wrong and in which line; `reason` is for errors whose text may hold an event's."""
+    """Return the failure with its line. `reason` stands for errors whose own text may hold an event's text."""
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == "<template>"), 0)
     match error:

@@ -21,10 +21,10 @@ from watcher.sinks.alert import Alert, clean, cut, shorten, to_json
 from watcher.sinks.template import Message, Template
 
 INCIDENT_WAIT_S = 10.0
-"""How long an opening waits for others of its incident, unless `group.wait` is given."""
+"""The time that an opening waits for others of its incident, unless `group.wait` is given."""
 
 EVENTS = tuple(sorted(PROBLEM_KINDS))
-"""What it gets by default: nothing resolves the incident of another event."""
+"""The events that PagerDuty gets by default. Nothing would resolve the incident of another event."""
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
@@ -44,13 +44,13 @@ def _routing_key(value: SecretStr) -> SecretStr:
 
 
 RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
-"""Which PagerDuty service an event is for. Everybody who has it can page."""
+"""The key of a PagerDuty service. Everybody who has it can page."""
 
 
 class PagerDutyTemplate(Template):
-    """Says how an incident stands: triggers while a problem of it is open, acknowledges, resolves.
+    """The requests about an incident: trigger while a problem of it is open, acknowledge, resolve.
 
-    An event that opens no problem triggers under its own id. A test message triggers and resolves at once.
+    An event that opens no problem triggers an incident under its own id. A test message triggers and resolves at once.
     """
 
     keeps_state = True
@@ -58,7 +58,7 @@ class PagerDutyTemplate(Template):
     remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one event for an incident, and one for each delivery that is trouble beside that."""
+        """Return the requests for an incident, and one for each event that closes its problem and is trouble itself."""
         incident, messages = batch[0].incident, list[Message]()
         if incident is not None:
             messages += self._of_incident(incident, batch)
@@ -71,7 +71,7 @@ class PagerDutyTemplate(Template):
         return messages
 
     def _of_incident(self, incident: Incident, batch: Sequence[Delivery]) -> list[Message]:
-        """Return how an incident stands now. An opening triggers, though its problem may be acknowledged by now."""
+        """Return the requests for an incident as it is now. An opening triggers even if it is acknowledged by now."""
         key, id_ = str(incident.key), str(batch[0].event_id)
         if not incident.problems:
             return [self._message("resolve", key=key, id_=id_)]
@@ -81,10 +81,10 @@ class PagerDutyTemplate(Template):
         return [*trigger, self._message("acknowledge", key=key, id_=id_)]
 
     def _trigger_of(self, incident: Incident, batch: Sequence[Delivery], *, key: str, id_: str) -> Message:
-        """Return what triggers for an incident.
+        """Return the trigger of an incident.
 
-        PagerDuty, or a proxy before it, may never take what others wrote. So after a refusal, and at every other
-        attempt from the third on, that is left out.
+        PagerDuty, or a proxy before it, may always refuse some text from the API. So those texts are left out after a
+        refusal, and at every other attempt from the third on.
         """
         attempts, is_single = max(each.attempts for each in batch), len(incident.problems) == 1
         is_plain = any(each.rejections for each in batch) or (attempts >= 2 and attempts % 2 == 0)
@@ -105,7 +105,7 @@ class PagerDutyTemplate(Template):
         )
 
     def _trigger(self, alert: Alert, known: Mapping[str, Any] | None = None, *, key: str, id_: str) -> Message:
-        """Return what triggers for an event, with what is `known` better of its incident."""
+        """Return the trigger for an event. Fields in `known`, from its incident, replace those of the event."""
         pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get(
             "sink", "clerk-watcher"
@@ -132,7 +132,7 @@ class PagerDutyTemplate(Template):
 
 
 def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert | None) -> str:
-    """Return how many of what are open, where, and what the newest is about, if that may be said."""
+    """Return how many problems of each kind are open, where, and the newest one, if it is given."""
     what = []
     for kind, count in sorted(counts.items(), key=lambda each: list(Severity).index(severity_of(each[0]))):
         noun, _, trouble = kind.partition(".")
@@ -149,7 +149,7 @@ def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert 
 
 
 def _cleaned(value: Any) -> Any:
-    """Return an event's data with all its texts as people may read them, also those that name labels."""
+    """Return an event's data with all its texts cleaned, also the names of labels."""
     match value:
         case str():
             return clean(value)

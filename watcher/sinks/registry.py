@@ -16,4 +16,4 @@ SINK_KINDS: Mapping[str, type[SinkSettings]] = {
     "email": EmailSettings,
     "apprise": AppriseSettings,
 }
-"""The settings of each, by the word in `type`."""
+"""The settings of each kind of sink, by the word in `type`."""

@@ -1,4 +1,4 @@
-"""A report as people read it, in a chat, a mail or a terminal: a line for each pipeline that needs a look.
+"""A report in words, for a chat, a mail or a terminal: a line for each pipeline that needs a look.
 
 The title is `report_title` in `watcher/sinks/alert.py`.
 """
@@ -12,11 +12,11 @@ from watcher.sinks.alert import in_words, length, report_times, shorten
 NAME_LENGTH = 40
 ERROR_LENGTH = 60
 
-Block = Mapping[str, Any]
+ReportData = Mapping[str, Any]
 
 
-def report_lines(report: Block, *, limit: int) -> Sequence[str]:
-    """Return the worst pipelines, how many are well, and the totals, within `limit` characters with line ends."""
+def report_lines(report: ReportData, *, limit: int) -> Sequence[str]:
+    """Return the worst pipelines, the number that are well, and the totals, in at most `limit` characters."""
     looks = [_pipeline(each) for each in report.get("pipelines", ()) if each["needsLook"]]
     while True:
         lines = [*looks, *_rest(report, report["lookCount"] - len(looks))]
@@ -25,13 +25,13 @@ def report_lines(report: Block, *, limit: int) -> Sequence[str]:
         looks.pop()
 
 
-def report_span(report: Block) -> str:
-    """Return the time of a report, by the clock of its zone."""
+def report_span(report: ReportData) -> str:
+    """Return the span of a report in its time zone."""
     since, until = report_times(report)
     return f"{since:%a} {since.day} {since:%b %H:%M} to {until:%a} {until.day} {until:%b %H:%M} ({until:%Z})"
 
 
-def _rest(report: Block, more_count: int) -> Sequence[str]:
+def _rest(report: ReportData, more_count: int) -> Sequence[str]:
     total, well_count = report["total"], report["wellCount"]
     all_count = report["lookCount"] + well_count
     problems = f"{total['openProblems']:,} open problem{'' if total['openProblems'] == 1 else 's'}"
@@ -43,14 +43,14 @@ def _rest(report: Block, more_count: int) -> Sequence[str]:
     ]
 
 
-def _pipeline(each: Block) -> str:
+def _pipeline(each: ReportData) -> str:
     sign, name = "?" if each["state"] == "unknown" else "✕", shorten(each.get("name") or each["id"], NAME_LENGTH)
     state = "" if each["state"] == "well" else f"{each['state']}; "
     return f"{sign} {name}: {state}{_result(each)}"
 
 
-def _result(each: Block) -> str:
-    """Return how a pipeline, or all of them, did."""
+def _result(each: ReportData) -> str:
+    """Return the results of a pipeline, or of all pipelines."""
     if not each["ended"]:
         return "none ended"
     was = f", was {percent(each['successRateBefore'], 1)} %" if "successRateBefore" in each else ""

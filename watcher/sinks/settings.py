@@ -1,4 +1,4 @@
-"""What the blocks of sinks have in common: of all, of those that send elsewhere, and of those that post over HTTP."""
+"""The settings that sinks share: all sinks, those that send to another process, and those that use HTTP."""
 
 import ssl
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
-"""Events in one batch of a plain webhook by default."""
+"""The default of the most events in one batch of a plain webhook."""
 
 _GROUPED_BY = ("pipeline", "account", "type")
 
@@ -73,7 +73,7 @@ EventGlobs = Annotated[
         examples=['[execution.failed, "account.*"]'],
     ),
 ]
-"""Which events a sink gets; each kind of sink has its own default."""
+"""The events that a sink gets. Each kind of sink has its own default."""
 
 
 def http_url(example: str) -> AfterValidator:
@@ -91,7 +91,7 @@ def _plain(value: str | SecretStr) -> str:
 
 
 class Match(Block):
-    """Which events with a pipeline are wanted: all labels must match, any pipeline."""
+    """A condition for events of a pipeline: all labels must match, and one of the pipelines."""
 
     labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
     """The watch must have all of these labels."""
@@ -100,14 +100,14 @@ class Match(Block):
 
 
 class SilenceMatch(Match):
-    """Which deliveries are kept back: those that match all that is given."""
+    """The deliveries that are silenced: those that match all given keys."""
 
     events: tuple[EventGlob, ...] = Field(default=(), examples=['["execution.*"]'])
     """Globs over event types; any of them must match."""
     accounts: tuple[Name, ...] = Field(default=(), examples=["[default]"])
     """The account must be one of these."""
     sinks: tuple[Name, ...] = Field(default=(), examples=["[phone]"])
-    """Only what goes to these sinks. stdout is never silenced."""
+    """Only deliveries to these sinks. stdout is never silenced."""
 
     @model_validator(mode="after")
     def _matches_something(self) -> Self:
@@ -117,20 +117,20 @@ class SilenceMatch(Match):
 
 
 class SinkSettings(Block):
-    """Common to all sinks. `events` are globs over event types."""
+    """The settings of every sink. `events` are globs over event types."""
 
     events: EventGlobs = ("*",)
     match: Match = Match()
-    """Restricts events of a pipeline; others pass by `events` alone."""
+    """Restricts events of a pipeline. For other events only `events` counts."""
 
     @property
     def target(self) -> str | None:
-        """Return as much of where it sends to as may be shown; `None` if that is this process."""
+        """Return the part of the target that is no secret; `None` if the sink sends to this process."""
         return None
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how to send to it."""
+        """Return the rules by which the worker sends to the sink."""
         raise NotImplementedError
 
     def open(self, context: SinkContext) -> Sink:
@@ -138,14 +138,11 @@ class SinkSettings(Block):
         raise NotImplementedError
 
     async def connect(self) -> str:
-        """Connect to its target, send nothing, and say what was done.
-
-        Raises `TransportFailedError`.
-        """
+        """Connect to the target without sending anything. Return a text about it. Raises `TransportFailedError`."""
         raise NotImplementedError
 
     async def send_test(self, name: str, context: SinkContext) -> SendResult:
-        """Send a `watcher.test` to it, past all that waits, and return the answer. Raises `TransportFailedError`."""
+        """Send a `watcher.test` before all pending deliveries. Return the result. Raises `TransportFailedError`."""
         event, sink = trial_event(sink=name, at=context.clock.now()), self.open(context)
         delivery = Delivery(
             sink=name,
@@ -171,68 +168,68 @@ def _group_field(value: str) -> str:
 
 
 class RetrySettings(Block):
-    """When a failed delivery is tried again: the last step repeats until `give_up_after`."""
+    """The retries of a failed delivery. The last step repeats until `give_up_after`."""
 
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
         examples=["[5s, 1m, 10m]"],
     )
-    """The waits of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last repeats. When the
-    receiver works again, all that waits goes within about a minute."""
+    """The times between the attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last one
+    repeats. When the receiver works again, everything that is pending is sent within about a minute."""
     give_up_after_s: Duration = Field(default=as_written("3d"), examples=["12h"])
-    """How long a delivery is retried, from when it was first due; then it is a dead letter."""
+    """The time from when a delivery was first due until it is a dead letter."""
 
 
 class GroupSettings(Block):
-    """Which events are sent together. `max` is absent unless it is given."""
+    """The events that are sent together. `max` is absent unless it is given."""
 
     by: tuple[Annotated[str, AfterValidator(_group_field)], ...] = Field(
         default=("pipeline",), min_length=1, examples=["[pipeline, labels.team]"]
     )
-    """Events alike in all of these share a group: `pipeline`, `account`, `type`, `labels.NAME`. One that lacks any of
-    them goes alone."""
+    """Events with the same values of all these fields share a group: `pipeline`, `account`, `type`, `labels.NAME`. An
+    event that lacks one of the fields is sent alone."""
     wait_s: Duration = Field(default=as_written("30s"), examples=["2m"])
-    """How long an event waits for others, from its recording: then all of its group that wait go together. Less than
-    `retry.give_up_after`."""
+    """The time that an event waits for others, from its recording. Then all pending events of its group are sent
+    together. It must be less than `retry.give_up_after`."""
     max: int | None = Field(
         default=None,
         ge=1,
         le=GROUP_COUNT,
-        description=f"The most events in one batch ({BATCH_COUNT} unless given, at most {GROUP_COUNT}). Only of a "
-        "webhook without `template`: one message has room for all.",
+        description=f"The most events in one batch: {BATCH_COUNT} by default, up to {GROUP_COUNT}. Only for a "
+        "webhook without `template`; a message has room for all events.",
         examples=["500"],
     )
 
 
 class RemoteSettings(SinkSettings):
-    """Common to all sinks but stdout: they may be slow, away, or asked too much of."""
+    """The settings of every sink but stdout. Its receiver may be slow, away, or overloaded."""
 
     groups_problems: ClassVar[bool] = True
-    """Whether an event of an execution's problem may go with others."""
+    """Whether an event of an execution's problem may be grouped with others."""
     timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
-    """How long one request may take."""
+    """The longest time for one request."""
     rate_limit: Rate = Field(default=as_written("100/s"), examples=["60/m"])
-    """The most requests sent. Slack and Teams: `1/s`, Discord: `30/m`, PagerDuty: `2/s`."""
+    """The most requests per time. The defaults for Slack and Teams are `1/s`, Discord `30/m`, PagerDuty `2/s`."""
     retry: RetrySettings = RetrySettings()
-    """When a failed delivery is tried again."""
+    """The retries of a failed delivery."""
     group: GroupSettings | None = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
-    """Sends events together: a webhook without `template` as a CloudEvents batch, PagerDuty's problems as one
-    incident (`wait` is 10s there), all else as one message."""
+    """Sends events together: as a CloudEvents batch by a webhook without `template`, as one incident at PagerDuty
+    (`wait` is 10s there), as one message elsewhere."""
     after_s: Duration | None = Field(default=None, examples=["10m"])
-    """How long the event that opens a problem waits. It is sent only if the problem is still open then; while somebody
-    has acknowledged the problem it waits on. Without it, it is sent at once."""
+    """The time that the opening of a problem waits. It is sent only if the problem is still open then, and not while
+    the problem is acknowledged. By default it is sent at once."""
     remind_every_s: Duration | None = Field(default=None, examples=["4h"])
-    """How often `problem.reminder` is sent while a problem is open. Without it never."""
+    """The time between `problem.reminder` events while a problem is open. By default there are none."""
 
     @property
     def group_count(self) -> int:
-        """Return how many events may be sent together."""
+        """Return the most events that are sent together."""
         return GROUP_COUNT
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how to send to it."""
+        """Return the rules by which the worker sends to the sink."""
         group = self.group
         return WorkerRules(
             self.retry.schedule,
@@ -246,7 +243,7 @@ class RemoteSettings(SinkSettings):
 
 @dataclass(frozen=True, slots=True)
 class PemFile:
-    """A file as the configuration names it, where that is, and a hash of what it held: a changed file is another."""
+    """A PEM file: its path as written, its whole path, and a hash of its content, so that a changed file differs."""
 
     given: str
     path: Path
@@ -260,7 +257,7 @@ def _read(value: object) -> PemFile:
 
 
 def _dumped(file: PemFile, info: SerializationInfo) -> str:
-    """Return its name and hash; as JSON its name alone: replicas, whose certificates may differ, compare that."""
+    """Return path and hash; as JSON only the path: replicas compare that, and their certificates may differ."""
     return file.given if info.mode == "json" else f"{file.given} {file.digest}"
 
 
@@ -270,11 +267,11 @@ PemPath = Annotated[
     PlainSerializer(_dumped, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
-"""A path, as it is written; the loader puts the `PemFile` in its place."""
+"""The path of a PEM file. The loader replaces it by a `PemFile`."""
 
 
 def client_context(ca_file: PemFile | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts these CAs, without any those of the system."""
+    """Return a TLS context that trusts the CAs in the file; without a file, those of the system."""
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else ca_file.path)
     except OSError:
@@ -283,18 +280,18 @@ def client_context(ca_file: PemFile | None) -> ssl.SSLContext:
 
 
 class TlsSettings(Block):
-    """`{ca_file: …, cert_file: …, key_file: …}`: the first alone, the other two, or all three."""
+    """`{ca_file: …, cert_file: …, key_file: …}`: `ca_file` alone, the other two, or all three."""
 
     ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
     """The certificates (PEM) of the CAs to trust, instead of the system's."""
     cert_file: PemPath | None = Field(default=None, examples=["/etc/watcher/tls/tls.crt"])
-    """The certificate (PEM) to show, with those between it and its CA; needs `key_file`."""
+    """The client certificate (PEM), with those between it and its CA. Needs `key_file`."""
     key_file: PemPath | None = Field(default=None, examples=["/etc/watcher/tls/tls.key"])
-    """Its private key (PEM), without a passphrase."""
+    """The private key of the client certificate (PEM), without a passphrase."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
-        """Make the context here, in the loader's thread: an event loop is not to read files."""
+        """Make the context here, in the loader's thread: an event loop must not read files."""
         if (self.cert_file is None) is not (self.key_file is None):
             problem = "is given without cert_file" if self.cert_file is None else "cert_file is given without key_file"
             raise InvalidValueError(problem, remedy="name both, or none", at="key_file")
@@ -303,11 +300,11 @@ class TlsSettings(Block):
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """Return how to connect. It is no part of what is compared when the configuration is read again."""
+        """Return the TLS context. It is not compared when the configuration is read again."""
         context = client_context(self.ca_file)
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None and self.key_file is not None:
-            try:  # without a password OpenSSL would ask for one on the terminal
+            try:  # without this empty password OpenSSL would ask for one on the terminal
                 context.load_cert_chain(self.cert_file.path, self.key_file.path, password="")
             except OSError as error:
                 reason = (getattr(error, "reason", None) or "not readable").lower().replace("_", " ")
@@ -318,14 +315,14 @@ class TlsSettings(Block):
 
 
 class HttpSinkSettings(RemoteSettings):
-    """Common to all sinks with a `Poster`."""
+    """The settings of every sink that uses a `Poster`."""
 
     allow_private: bool = Field(default=True, examples=["false"])
     """`false` refuses a target that resolves to an address of this machine or of a private network. See
     [sinks.md](sinks.md#connections)."""
     tls: TlsSettings | None = Field(default=None, examples=["{ca_file: ca.pem}"])
-    """Whom to trust instead of the system's CAs, and the certificate to show. For `https://` only. Relative paths
-    start beside the configuration file; a change of a file is taken up."""
+    """The CAs to trust instead of the system's, and a client certificate. For `https://` only. Relative paths start
+    in the folder of the configuration file. A changed file is read again."""
 
     @field_validator("url", check_fields=False)
     @classmethod
@@ -341,11 +338,11 @@ class HttpSinkSettings(RemoteSettings):
 
     @property
     def target(self) -> str:
-        """Return scheme and host, with the port where there is one: the path may be a secret."""
+        """Return scheme and host, and the port if it is given. The path may be a secret."""
         return shown_url(self.address)
 
     async def connect(self) -> str:
-        """Connect to the host, through the proxy that leads there, and say nothing."""
+        """Connect to the host, also through a proxy, without a request. Return a text about it."""
         poster = self.poster(URL(self.address), headers={}, context=SinkContext(Clock(), check=stop))
         try:
             return await poster.try_connection()
@@ -353,7 +350,7 @@ class HttpSinkSettings(RemoteSettings):
             await poster.close()
 
     def poster(self, url: URL, *, headers: Mapping[str, str], context: SinkContext) -> Poster:
-        """Return what posts to this URL."""
+        """Return the poster for this URL."""
         return Poster(
             url,
             headers=headers,

@@ -1,7 +1,7 @@
-"""Messages for Slack, in Block Kit: what an incoming webhook and an app post alike. Also what a webhook's answers mean.
+"""Messages for Slack in Block Kit, for incoming webhooks and apps, and the meaning of a webhook's answers.
 
-Names, errors and labels stand in `plain_text` alone, which Slack reads no markup in. `text`, which phones preview, has
-markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
+Names, errors and labels go only into `plain_text`, in which Slack reads no markup. `text`, which phones show as a
+preview, has markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _CODES = frozenset(
         *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
     }
 )
-"""What it says with an error. No other word of it is passed on.
+"""The words for errors that Slack documents. No other word of an answer is passed on.
 
 https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
 """
@@ -43,27 +43,27 @@ class SlackTemplate(ChatTemplate):
     remedies: ClassVar = {403: _NEW_WEBHOOK, 404: _NEW_WEBHOOK, 410: _NEW_CHANNEL}
 
     def payload(self, notice: Notice) -> Json:
-        """Return the message in blocks."""
+        """Return the message as blocks."""
         return message_of(notice)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the one message; of an event that was refused the minimal form, for Slack refuses some long blocks."""
+        """Return one message. For an event that was refused it is the minimal form: Slack refuses some long blocks."""
         if len(batch) > 1 or not batch[0].rejections:
             return super().messages(batch)
         notice = read_batch(batch)
         return [Message(notice.id, to_json(minimal(notice)).encode())]
 
-    def send_result(self, status: int, said: bytes) -> SendResult:
-        """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
-        result = super().send_result(status, said)
-        if result.outcome is SendOutcome.DELIVERED and (status != 200 or said.strip() != b"ok"):
+    def send_result(self, status: int, body: bytes) -> SendResult:
+        """Return the meaning of an answer. Only 202, and 200 with the body `ok`, are a success."""
+        result = super().send_result(status, body)
+        if result.outcome is SendOutcome.DELIVERED and (status != 200 or body.strip() != b"ok"):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
-        code = said.decode("ascii", "replace").strip()
+        code = body.decode("ascii", "replace").strip()
         return replace(result, answer=f"{result.answer} {code}") if code in _CODES else result
 
 
 def message_of(notice: Notice) -> Json:
-    """Return the message of an event or a group."""
+    """Return the message about an event or a group."""
     fields = [_plain(f"{name}\n{value}") for name, value in notice.facts.items()]
     if notice.moment is not None:
         when, since = notice.moment
@@ -83,7 +83,7 @@ def message_of(notice: Notice) -> Json:
 
 
 def minimal(notice: Notice) -> Json:
-    """Return headline and ids in one short block: the text alone would be read as markup by `chat.update`."""
+    """Return headline and ids in one short block: without a block `chat.update` would read the text as markup."""
     return _payload(notice.headline, notice.footer, [_section(f"{notice.headline}\n{notice.footer}")])
 
 
@@ -108,7 +108,7 @@ def _escape(text: str) -> str:
 
 
 def _date(moment: datetime) -> str:
-    """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
+    """Return a time in Slack's own form: each reader sees it in their time zone."""
     return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc(moment)}>"
 
 

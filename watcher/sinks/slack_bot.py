@@ -1,8 +1,8 @@
-"""A Slack app in one channel: one message for each problem, updated when it is over, and what happens in its thread.
+"""The sink of a Slack app in one channel: one message for each problem, updated when it is over, with a thread.
 
-`messages_of` is pure: it says what is to be said, in which order. Where the messages are the store knows, which gives
-it with each delivery. `SlackBotSink` posts, updates and answers by Slack's Web API, whose answer of 200 may say
-`ok: false` and a word for what is wrong. https://docs.slack.dev/apis/web-api
+`messages_of` makes the messages of a delivery, in their order. The store keeps the place of each message, which comes
+with the delivery. `SlackBotSink` posts, updates and answers messages by Slack's Web API. An answer of 200 may hold
+`ok: false` and a word for the error. https://docs.slack.dev/apis/web-api
 """
 
 import asyncio
@@ -52,7 +52,7 @@ CHANNEL_ERROR_REMEDIES: Mapping[str, str] = {
     "restricted_action_non_threadable_channel": _MAY_NOT_POST,
     "team_access_not_granted": _MAY_NOT_POST,
 }
-"""What a person has to do about an error of a whole channel."""
+"""The remedies for errors of a whole channel."""
 
 ERROR_REMEDIES: Mapping[str, str] = {
     **CHANNEL_ERROR_REMEDIES,
@@ -65,13 +65,13 @@ ERROR_REMEDIES: Mapping[str, str] = {
     "missing_scope": "add the scope chat:write to the app (OAuth & Permissions), and install it again",
     "message_limit_exceeded": "the workspace is at Slack's limit of messages: remove some, or change its plan",
 }
-"""What a person has to do about an error."""
+"""The remedies for errors."""
 
 GONE_ERRORS = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_message"})
-"""What is said of a message that is not there any more, or was never one to answer."""
+"""The errors for a message that does not exist any more, or cannot be answered."""
 
 CANNOT_UPDATE_ERRORS = frozenset({"edit_window_closed", "cant_update_message"})
-"""What is said of a message that stays as it is: the workspace forbids it, or another app posted it."""
+"""The errors for a message that cannot be updated: the workspace forbids it, or another app posted the message."""
 
 _BUSY_ERRORS = frozenset({"ratelimited", "rate_limited"})
 _REFUSAL_ERRORS = frozenset(
@@ -80,7 +80,7 @@ _REFUSAL_ERRORS = frozenset(
         *("invalid_blocks", "invalid_blocks_format", "block_mismatch"),
     }
 )
-"""What is said of a message that will never be taken."""
+"""The errors for a message that Slack will never accept."""
 
 _OTHER_ERRORS = frozenset(
     {
@@ -93,7 +93,7 @@ _OTHER_ERRORS = frozenset(
     }
 )
 _CODES = ERROR_REMEDIES.keys() | GONE_ERRORS | CANNOT_UPDATE_ERRORS | _BUSY_ERRORS | _REFUSAL_ERRORS | _OTHER_ERRORS
-"""What may be wrong with `chat.postMessage`, `chat.update` and `auth.test`. No other word is passed on."""
+"""The documented errors of `chat.postMessage`, `chat.update` and `auth.test`. No other word is passed on."""
 
 
 POST, UPDATE = "chat.postMessage", "chat.update"
@@ -133,12 +133,12 @@ class SlackBotSettings(HttpSinkSettings):
     given."""
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
     channel: Annotated[str, AfterValidator(_channel)] = Field(examples=["C0123456789"])
-    """The channel's id: it stands at the end of the channel's details. The app must be in the channel."""
+    """The channel's id, from the end of the channel's details. The app must be in the channel."""
     url: Annotated[str, http_url(API_URL)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
-    """Where Slack's Web API is."""
+    """The address of Slack's Web API."""
     events: EventGlobs = ALERT_EVENTS
     rate_limit: Rate = Field(default=as_written("1/s"), examples=["30/m"])
-    """The most requests sent; Slack takes one a second."""
+    """The most requests per time. Slack accepts one a second."""
 
     @property
     def address(self) -> str:
@@ -147,16 +147,16 @@ class SlackBotSettings(HttpSinkSettings):
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how to send to it: each event of a problem goes into the problem's own message."""
+        """Return the rules by which the worker sends. Deliveries come with the place of their problem's message."""
         return replace(super().rules, keeps_messages=True)
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        return SlackBotSink(self._opened(context), channel=self.channel, context=context)
+        return SlackBotSink(self._new_poster(context), channel=self.channel, context=context)
 
     async def connect(self) -> str:
-        """Ask Slack whether it knows the token."""
-        poster = self._opened(SinkContext(Clock()))
+        """Ask Slack whether it knows the token. Return a text about it."""
+        poster = self._new_poster(SinkContext(Clock()))
         try:
             result, _ = await call(poster, "auth.test", b"{}")
         finally:
@@ -165,18 +165,18 @@ class SlackBotSettings(HttpSinkSettings):
             raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
 
-    def _opened(self, context: SinkContext) -> Poster:
+    def _new_poster(self, context: SinkContext) -> Poster:
         headers = {"Authorization": f"Bearer {self.token.get_secret_value()}", "Accept-Encoding": "identity"}
         return self.poster(URL(self.url), headers=headers, context=context)
 
 
 async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResult, Json]:
-    """Call a method once with these arguments, in JSON. Return what the answer means, and its content."""
+    """Call a method of the Web API once, with arguments in JSON. Return the result and the content of the answer."""
     content: Json = {}
 
-    def judge(status: int, said: bytes) -> SendResult:
+    def judge(status: int, body: bytes) -> SendResult:
         with suppress(ValueError, RecursionError):
-            found = json.loads(said) if status == 200 else None
+            found = json.loads(body) if status == 200 else None
             content.update(found if isinstance(found, dict) else {})
         return _result(status, content)
 
@@ -185,7 +185,7 @@ async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResul
 
 
 def _result(status: int, content: Mapping[str, Any]) -> SendResult:
-    """Return what an answer means: 200 by its content, any other status as for webhooks, but never as a success."""
+    """Return the meaning of an answer: for 200 that of its content, else as for webhooks, but never a success."""
     result = Template().send_result(status, b"")
     if content.get("ok") is True:
         return result
@@ -205,23 +205,23 @@ def _result(status: int, content: Mapping[str, Any]) -> SendResult:
 
 
 class MessageRole(Enum):
-    """What a message is to its problem."""
+    """The role of a message for its problem."""
 
     OPENING = auto()
-    """The problem's message itself. If there is one, this was sent before, and it is written again."""
+    """The problem's message itself. An existing one is updated."""
     NEWS = auto()
-    """Goes into its thread; without one it becomes the problem's message."""
+    """An answer in the problem's thread. Without a thread it becomes the problem's message."""
     END = auto()
-    """What the problem's message becomes; without one a message of its own."""
+    """The new text of the problem's message. Without that message it is posted as a message of its own."""
     NOTE = auto()
-    """Says in its thread that it is over, or that somebody took it; without one there is nothing left to say."""
+    """A line in the thread: the problem is over or acknowledged. Without a thread it is not sent."""
     OTHER = auto()
-    """No problem's: in the thread of the problem that its pipeline keeps failing, else a message of its own."""
+    """A message without a problem, in the thread of its pipeline's `pipeline.failing`, else posted on its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class BotMessage:
-    """One message. `problem` is the one whose message it is, changes or answers."""
+    """One message. `problem` is the problem whose message it is, updates or answers."""
 
     role: MessageRole
     content: Json
@@ -229,9 +229,9 @@ class BotMessage:
 
 
 def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[BotMessage]:
-    """Return the messages in their order. An event that was refused comes in minimal form.
+    """Return the messages of a batch in their order. An event that was refused gets its minimal form.
 
-    What ends a problem and is trouble itself is both, the end first.
+    An event that closes a problem and is trouble itself has messages for both, the closing first.
     """
     if len(batch) == 1:
         alerts = Alert.of_delivery(batch[0], public_url).apart()
@@ -244,13 +244,13 @@ def _messages(alert: Alert, delivery: Delivery) -> list[BotMessage]:
     notice, role, problem = notice_of(alert), MessageRole.OTHER, _thread_of(delivery)
     if alert.problem is not None:
         problem = UUID(alert.problem["id"])
-        is_taken = alert.type is EventType.PROBLEM_ACKNOWLEDGED
-        role = MessageRole.OPENING if is_taken or alert.type == alert.problem["kind"] else MessageRole.NEWS
-        if alert.closes:  # for how long it lasted, and what it was
+        is_acknowledgement = alert.type is EventType.PROBLEM_ACKNOWLEDGED
+        role = MessageRole.OPENING if is_acknowledgement or alert.type == alert.problem["kind"] else MessageRole.NEWS
+        if alert.closes:  # it shows how long the problem lasted, and its opening
             opening, role = delivery.message and delivery.message.opening, MessageRole.END
             texts = [f"It was: {_text_of(Alert.of(json.loads(opening)))}"] if opening else []
             if delivery.only_closes and (ended := Alert.of(delivery.content)).is_trouble:
-                texts.append(f"Then: {_text_of(ended)}")  # no message of its own says so
+                texts.append(f"Then: {_text_of(ended)}")  # no other message shows this event
             notice = notice_of(replace(alert, nodes=()), error=". ".join(texts))
     messages = [BotMessage(role, minimal(notice) if delivery.rejections else message_of(notice), problem)]
     if role is MessageRole.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
@@ -267,19 +267,19 @@ def _thread_of(delivery: Delivery) -> UUID | None:
 
 
 class SlackBotSink(Sink):
-    """One app in one channel."""
+    """A Slack app in one channel."""
 
     keeps_state = True
 
     def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
-        """Post new messages in that channel; those that are kept stay where they are."""
+        """Post new messages in this channel. Messages that exist already stay in their channel."""
         self._channel = channel
         self._poster = poster
         self._context = context
-        self._sent_counts: dict[UUID, int] = {}  # by event; a delivery that dies in between leaves its number behind
+        self._sent_counts: dict[UUID, int] = {}  # messages sent, by event; the number of a dead letter stays
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send all messages of a delivery, or the one of a group; the first that is not taken ends it."""
+        """Send all messages of a delivery, or the one of a group. The first that fails ends the attempt."""
         kept = (message for each in batch for message in (each.message, each.thread) if message is not None)
         before = {each.problem: each.place for each in kept}
         url, places = self._context.public_url, before.copy()
@@ -295,7 +295,7 @@ class SlackBotSink(Sink):
     async def _send_rest(
         self, messages: Sequence[BotMessage], batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
-        """Send the messages that no earlier attempt has sent. The first that is not taken ends it."""
+        """Send the messages that no earlier attempt has sent. The first that fails ends the attempt."""
         id_, result = batch[0].event_id, SendResult(SendOutcome.DELIVERED, "200")
         begin = self._sent_counts.get(id_, 0)
         for nth, message in enumerate(messages[begin:], begin):
@@ -311,7 +311,7 @@ class SlackBotSink(Sink):
     async def _send(
         self, message: BotMessage, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
-        """Post one message, or update or answer that of its problem; note in `places` where that is by now."""
+        """Post one message, or update or answer that of its problem. Keep `places` true to where that message is."""
         problem, named = message.problem, {"sink": batch[0].sink, "event_id": str(batch[0].event_id)}
         place = None if problem is None else places.get(problem)
         if place is None and message.role is MessageRole.NOTE:
@@ -330,9 +330,9 @@ class SlackBotSink(Sink):
             log.warning("message.fixed", **named, answer=word, note=_FIXED)
             return SendResult(SendOutcome.DELIVERED, word)
         if place is not None and problem is not None:
-            # Of a channel that is no longer the sink's, the messages are as good as gone.
+            # A message in a channel that the sink no longer uses counts as gone on an error of that channel.
             is_gone = word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel)
-            # If the problem's message was deleted, a reply becomes one of its own, silently: slack-go/slack#1571.
+            # Slack posts a reply to a deleted message outside any thread, without an error: slack-go/slack#1571.
             is_apart = result.is_taken and not is_update and isinstance(posted, dict) and "thread_ts" not in posted
             if is_gone or is_apart:
                 places[problem] = place = None

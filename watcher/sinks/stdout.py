@@ -1,6 +1,6 @@
-"""The stdout sink: one event per line and nothing else, JSON for programs or a line for people.
+"""The stdout sink: one event per line and nothing else, as JSON for programs or as text for people.
 
-What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
+Texts from the API are never read as markup, and none of their characters controls a terminal.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,17 +21,17 @@ from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, W
 from watcher.sinks.settings import SinkSettings
 
 LINES_COUNT = 256
-"""So many lines are written at once at most."""
+"""The most lines that are written at once."""
 
 WIDE_COLUMNS = 120
-"""On a terminal so wide the execution's whole id is shown, for `watcher wait`."""
+"""The width of a terminal from which on whole execution ids are shown, for `watcher wait`."""
 
 _WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 _DISK_FULL = SendResult(SendOutcome.BUSY, "disk_full", 1.0, remedy="stdout is on a full disk: make room there")
 
 
 class StdoutSink(Sink):
-    """Sends each event to the program's output as one line."""
+    """The program's output, with one line per event."""
 
     batch_count = LINES_COUNT
 
@@ -44,11 +44,11 @@ class StdoutSink(Sink):
         self._output = output
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Return once the lines are written in full. Raises `OutputClosedError` if they can never be."""
-        # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
+        """Write the lines in full. Raises `OutputClosedError` if they can never be written."""
+        # The output's thread renders the lines as it writes them: 256 lines for people would hold up the event loop.
         lines = map(self._line_of, batch)
         has_room = await self._output.thread.run(partial(self._output.write, lines))
-        self.batch_count = LINES_COUNT if has_room else 1  # what fits is settled, line by line
+        self.batch_count = LINES_COUNT if has_room else 1  # on a full disk the lines that fit are settled one by one
         return _WRITTEN if has_room else _DISK_FULL
 
 
@@ -62,7 +62,7 @@ class StdoutSettings(SinkSettings):
 
     @property
     def rules(self) -> WorkerRules:
-        """Send without a pace, and try again for ever: nothing but a full disk fails."""
+        """Return the rules by which the worker sends: no rate limit, and retries for ever. Only a full disk fails."""
         return WorkerRules((1.0,), None, float("inf"), breaks=False)
 
     def open(self, context: SinkContext) -> Sink:
@@ -72,30 +72,31 @@ class StdoutSettings(SinkSettings):
 
 
 def event_console(fd: int) -> Console:
-    """Return a console on a file descriptor. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM` and what it is."""
-    file = open(fd, "w", closefd=False, errors="replace")  # noqa: SIM115 (a descriptor that is not ours to close)
+    """Return a console on a file descriptor. Colours depend on the file, `NO_COLOR`, `FORCE_COLOR` and `TERM`."""
+    file = open(fd, "w", closefd=False, errors="replace")  # noqa: SIM115 (the descriptor stays open)
     return Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def render(event: Mapping[str, Any], *, console: Console) -> bytes:
-    """Return the event's line as that console shows it, without a line end."""
+    """Return the event's line as the console shows it, without a line end."""
     with console.capture() as captured:
         console.print(event_line(event, whole_ids=shows_whole_ids(console)), end="")
     return printable(captured.get(), encoding=console.encoding).encode(console.encoding, "replace")
 
 
 def shows_whole_ids(console: Console) -> bool:
-    """Return whether there is room for whole ids: always but on a terminal that is not wide."""
+    """Return whether the output has room for whole ids: every output but a narrow terminal."""
     return not console.file.isatty() or console.width >= WIDE_COLUMNS
 
 
 def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str = "") -> Text:
-    """Return one event for people: when, what, which, how long it ran, how soon that was seen, a note, and why."""
+    """Return an event as a line: time, type, pipeline, id, duration, delay until it was seen, note, and reason."""
     alert = Alert.of(event)
     data, (glyph, style) = alert.data, alert.sign
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
-    observed = {"at": event["time"]} if subject == "problem" else data["observed"]  # a reminder has that of the opening
+    # The `observed` of a reminder is that of the opening.
+    observed = {"at": event["time"]} if subject == "problem" else data["observed"]
     line = Text(f"{datetime.fromisoformat(observed['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
     name = data.get("pipeline", {}).get("name") or data.get("report", {}).get("name")
@@ -111,7 +112,7 @@ def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str =
 
 
 def _seen(observed: Mapping[str, Any]) -> str:
-    """Say how soon it was seen, or, where the API does not date it, within what time it happened."""
+    """Return the delay until the event was seen, or the time within which it happened if the API does not date it."""
     if "delaySeconds" in observed:
         return f"seen after {observed['delaySeconds']:.1f} s"
     if "notBefore" in observed:
@@ -121,10 +122,7 @@ def _seen(observed: Mapping[str, Any]) -> str:
 
 
 def why(data: Mapping[str, Any]) -> str:
-    """Return the reason the watcher has, else the error of the first node that failed, else that of the execution.
-
-    Of a report it is the title.
-    """
+    """Return the error of the first node that failed, else the reasons in the event. For a report return its title."""
     if "report" in data:
         return report_title(data["report"])
     execution = with_newest_failure(data).get("execution", {})

@@ -1,7 +1,7 @@
-"""Messages for Microsoft Teams: an Adaptive Card that a flow of Workflows posts. Also what the flow's answers mean.
+"""Messages for Microsoft Teams, as Adaptive Cards that a flow of Workflows posts, and the meaning of its answers.
 
-Teams reads Markdown in a `TextBlock` and in a `Fact`, and none in a `TextRun`: all but words of ours stand in runs.
-What a message says, such as the account, is decided in `notice_of` in `watcher/sinks/chat.py`; here is its form.
+Teams reads Markdown in a `TextBlock` and in a `Fact`, and none in a `TextRun`: texts from outside go into runs only.
+The content of a message is made by `notice_of` in `watcher/sinks/chat.py`, its form here.
 https://learn.microsoft.com/microsoftteams/platform/task-modules-and-cards/cards/cards-format
 """
 
@@ -59,9 +59,9 @@ class TeamsTemplate(ChatTemplate):
         attachment = {"contentType": "application/vnd.microsoft.card.adaptive", "content": card}
         return {"type": "message", "attachments": [attachment]}
 
-    def send_result(self, status: int, said: bytes) -> SendResult:
-        """Return what an answer means: with any success the flow has the card and has yet to post it."""
-        result = super().send_result(status, said)
+    def send_result(self, status: int, body: bytes) -> SendResult:
+        """Return the meaning of an answer. Any success is `ACCEPTED`: the flow has the card and has yet to post it."""
+        result = super().send_result(status, body)
         return replace(result, outcome=SendOutcome.ACCEPTED) if result.is_taken else result
 
 
@@ -82,6 +82,6 @@ def _run(text: str, **style: object) -> Json:
 
 
 def _date(moment: datetime) -> str:
-    """Return the form of a time that each reader sees in their zone; there is nothing of others in it."""
+    """Return a time in the form that Teams shows to each reader in their time zone."""
     in_utc = moment.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return f"{{{{DATE({in_utc}, SHORT)}}}} {{{{TIME({in_utc})}}}}"

@@ -1,4 +1,4 @@
-"""What a sink posts for an event or a group, in which requests, and what the answer to each means."""
+"""The requests that a webhook sink posts for an event or a group, and the meaning of the answers."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ ALERT_EVENTS = (
     *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED),
     *("pipeline.*", "account.*", "sink.*", "delivery.*", "problem.*", "watcher.*"),
 )
-"""What chats and Alertmanager get by default: all but the statuses an execution is meant to pass through."""
+"""The events that chats, mail and Alertmanager get by default: all but the statuses of an execution that goes well."""
 
 _OUTCOMES = {
     400: SendOutcome.REFUSED,
@@ -31,7 +31,7 @@ _OUTCOMES = {
     429: SendOutcome.BUSY,
 }
 REDIRECTED = "no redirect is ever followed: set url to where it leads"
-"""What a person has to do if the answer is 3xx. Where it leads may hold a secret, so it is not said."""
+"""The remedy for a redirect. It does not name the redirect's target, which may hold a secret."""
 
 _REMEDIES = {
     3: REDIRECTED,
@@ -43,12 +43,11 @@ _REMEDIES = {
     410: "the receiver says that this is gone for good: set url to a new one",
     429: "it gets too many requests: wait, or lower rate_limit",
 }
-"""What a person has to do, by the status code, else by its first digit. What a template knows of its receiver goes
-before it."""
+"""The remedy by status code, else by its first digit. The `remedies` of a template take precedence."""
 
 
 class TemplateFailure(NamedTuple):
-    """What is wrong with an operator's own template, in which line (0: not known), and what a person has to do."""
+    """A mistake in the operator's own template: its line (0 if it is not known), the reason, and the remedy."""
 
     line: int
     reason: str
@@ -57,7 +56,7 @@ class TemplateFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request. `id` is the same on every attempt."""
+    """One request. Its `id` is the same on every attempt."""
 
     id: str
     body: bytes
@@ -65,17 +64,18 @@ class Message:
 
 
 def minimal_next(batch: Sequence[Delivery], result: SendResult) -> SendResult:
-    """Return a refusal; of one event as it is, say that its minimal form comes next."""
+    """Return a refusal. For a single event that was not refused before, it says that the minimal form is tried next."""
     if len(batch) > 1 or batch[0].rejections:
         return result
     return replace(result, minimal_left=True, remedy=MINIMAL_NEXT)
 
 
 class Template:
-    """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little.
+    """The requests for one kind of receiver, and the meaning of its answers.
 
-    One that `has_minimal` makes a message without blocks for a delivery whose message was refused. One that has to hear
-    of open problems again and again asks for that every `refresh_every_s`. For `keeps_state` see `Sink`.
+    For a status code in `judged_by_body` the body of the answer decides. With `has_minimal` there is a message without
+    blocks for a delivery whose message was refused. With `refresh_every_s` open problems are posted again that often.
+    `keeps_state` is as for a `Sink`.
     """
 
     judged_by_body: frozenset[int] = frozenset()
@@ -83,38 +83,38 @@ class Template:
     refresh_every_s: float | None = None
     keeps_state: ClassVar[bool] = False
     group_count: ClassVar[int] = GROUP_COUNT
-    """Events in one group at most."""
+    """The most events in one group."""
     if_accepted: ClassVar[SendOutcome] = SendOutcome.ACCEPTED
-    """What 202 means."""
+    """The outcome of an answer 202."""
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """Settings that the receiver wants where the file says nothing; without `events` these are `ALERT_EVENTS`."""
+    """The defaults of settings for this receiver. If `events` is not among them, its default is `ALERT_EVENTS`."""
     remedies: ClassVar[Mapping[int, str]] = {}
-    """What a person has to do, by the status code, where more is known than of any receiver."""
+    """The remedies for this receiver, by status code."""
 
     def __init__(self, *, clock: Clock | None = None, public_url: str = "", routing_key: str = "") -> None:
-        """Link to our own pages at `public_url`, if people reach them. The key is PagerDuty's."""
+        """Keep values for the messages. `public_url` is the address of our own pages, `routing_key` is PagerDuty's."""
         self.clock = clock or Clock()
         self.public_url = public_url
         self.routing_key = routing_key
 
     def post_url(self, url: URL) -> URL:
-        """Return where requests go, for the URL of the settings."""
+        """Return the URL to post to, made from the URL in the settings."""
         return url
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
+        """Return the requests for a delivery or a group, in their order. All of them must succeed."""
         raise NotImplementedError
 
     async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same; of a group it is made in a thread, for the event loop has others to serve."""
+        """Return the same requests. Those of a group are made in a thread: they would hold up the event loop."""
         return self.messages(batch) if len(batch) == 1 else await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
-        """Return the requests that say again of each problem that it is open, or since when it is closed."""
+        """Return the requests that repeat for each problem that it is open, or since when it is closed."""
         raise AssertionError("it never asks for this")
 
-    def send_result(self, status: int, said: bytes) -> SendResult:
-        """Return what an answer means, which most say by the status code, some by how the body begins."""
+    def send_result(self, status: int, body: bytes) -> SendResult:
+        """Return the meaning of an answer, by its status code and, for some receivers, the beginning of its body."""
         if status // 100 == 2:
             return SendResult(self.if_accepted if status == 202 else SendOutcome.DELIVERED, str(status))
         remedy = self.remedies.get(status) or _REMEDIES.get(status) or _REMEDIES.get(status // 100, "")
@@ -122,22 +122,22 @@ class Template:
 
 
 class EventTemplate(Template):
-    """Posts an event as it is stored, byte for byte."""
+    """An event as it is stored, byte for byte."""
 
     if_accepted = SendOutcome.DELIVERED
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the one request: there are no groups."""
+        """Return one request: without a group a batch is a single event."""
         return [Message(str(batch[0].event_id), batch[0].body, "application/cloudevents+json; charset=utf-8")]
 
 
 class BatchTemplate(EventTemplate):
-    """Posts events as they are stored in one JSON array, also if it is a single one.
+    """Events as they are stored, in one JSON array, even if there is only one.
 
     https://github.com/cloudevents/spec/blob/main/cloudevents/formats/json-format.md#4-json-batch-format
     """
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request for all."""
+        """Return one request for all events."""
         id_, body = group_id(each.event_id for each in batch), b"[" + b",".join(each.body for each in batch) + b"]"
         return [Message(str(id_), body, "application/cloudevents-batch+json; charset=utf-8")]

@@ -1,6 +1,6 @@
-"""A webhook sink: its settings, and how it posts what a template makes of events to one URL, signed.
+"""The webhook sink: its settings, and the posting of signed requests, made by a template, to one URL.
 
-When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
+The worker decides when to try. Only scheme and host of the URL are ever shown: its path is a secret.
 """
 
 import asyncio
@@ -51,12 +51,12 @@ PRESETS: Mapping[str, type[Template]] = {
     "pagerduty": PagerDutyTemplate,
     "alertmanager": AlertmanagerTemplate,
 }
-"""Receivers that there is a template for, and that template."""
+"""The templates by the names of their receivers."""
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateFile:
-    """A template of the operator's own: its path, as the file has it, and what it holds, which may be secret."""
+    """The operator's own template: its path as written, and its content, which may hold secrets."""
 
     path: str
     source: str = field(repr=False)
@@ -79,7 +79,7 @@ TemplateChoice = Annotated[
     PlainValidator(_preset_or_file, json_schema_input_type=_Preset | str),
     PlainSerializer(_dumped),
 ]
-"""A receiver, or a file: what it holds is put in by whoever reads the configuration."""
+"""The name of a receiver, or the path of a template file. The loader replaces the path by a `TemplateFile`."""
 
 _EXAMPLE_URL = "https://hooks.example.com/clerk"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -105,7 +105,7 @@ Headers = Mapping[
     Annotated[str, AfterValidator(_header_name)],
     Annotated[SecretStr, AfterValidator(_header_value)],
 ]
-"""Headers added to each request. Their values are secrets."""
+"""Headers that are added to each request. Their values are secrets."""
 
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 (how signing secrets begin, not one of them)
@@ -128,20 +128,21 @@ SigningSecrets = Annotated[
     tuple[Annotated[SecretStr, AfterValidator(_signing_secret)], ...],
     BeforeValidator(one_or_list, json_schema_input_type=str | list[str]),
 ]
-"""Signing secrets in the configuration; one text is a list of one."""
+"""The signing secrets of a webhook. A single text counts as a list of one."""
 
 
 class WebhookSettings(HttpSinkSettings):
-    """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
+    """`{type: webhook, url: …}`. `secret` is a tuple: each secret signs."""
 
     type: Literal["webhook"] = Field(examples=["webhook"])
     """Posts each event to a URL, signed."""
     template: TemplateChoice | None = Field(default=None, examples=["pagerduty"])
-    """Posts messages made for this receiver instead of events, or what a Jinja2 file makes of them (its path begins
-    beside this file). It brings its own defaults of `events` (all but `execution.new`, `.running`, `.paused`,
-    `.success`; `pagerduty`: what opens a problem) and, but for a file, `rate_limit`. See [sinks.md](sinks.md)."""
+    """Posts messages for this receiver instead of events, or messages made by a Jinja2 file, whose path starts in the
+    folder of the configuration file. It changes the defaults of `events` (all but `execution.new`, `.running`,
+    `.paused`, `.success`; `pagerduty`: the openings of problems) and, but for a file, of `rate_limit`. See
+    [sinks.md](sinks.md)."""
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
-    """`template: pagerduty` only, which needs it: the integration key of the service, 32 characters."""
+    """The integration key of the PagerDuty service, 32 characters. Only for `template: pagerduty`, which needs it."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
     url: Annotated[SecretStr, http_url(_EXAMPLE_URL)] = Field(examples=[_EXAMPLE_URL])
     """The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only scheme and host are
@@ -149,15 +150,15 @@ class WebhookSettings(HttpSinkSettings):
     url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
     secret: SigningSecrets = Field(default=(), examples=["${OPS_WEBHOOK_SECRET}"])
     """Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. A list signs with each, for
-    rotation. Without one nothing is signed."""
+    rotation. Without a secret nothing is signed."""
     secret_file: str | None = file_twin("the secrets, one per line", example="/run/secrets/ops_webhook_secret")
     headers: Headers = Field(default_factory=dict, examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'])
-    """Added to each request; their values are secrets."""
+    """Headers that are added to each request. Their values are secrets."""
 
     @model_validator(mode="wrap")
     @classmethod
     def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in what the receiver wants, or people. Such does not count as given: fingerprints rely on that."""
+        """Fill in the template's defaults. They do not count as set by the file: fingerprints rely on that."""
         template = value.get("template") if isinstance(value, dict) else None
         if template is None:
             return handler(value)
@@ -188,7 +189,7 @@ class WebhookSettings(HttpSinkSettings):
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how to send to it: to PagerDuty incidents."""
+        """Return the rules by which the worker sends: incidents to PagerDuty, events or groups elsewhere."""
         rules, group = super().rules, self.group or GroupSettings()
         if self.template != "pagerduty":
             return rules
@@ -202,7 +203,7 @@ class WebhookSettings(HttpSinkSettings):
 
     @property
     def group_count(self) -> int:
-        """Return how many events may be sent together."""
+        """Return the most events that are sent together."""
         if self.template is None:
             return (self.group and self.group.max) or BATCH_COUNT
         return Template.group_count if isinstance(self.template, TemplateFile) else PRESETS[self.template].group_count
@@ -216,11 +217,11 @@ class WebhookSettings(HttpSinkSettings):
         return WebhookSink(poster, template, keys=keys, context=context)
 
     def chosen_template(self, context: SinkContext) -> Template:
-        """Return what makes its requests."""
+        """Return the template that makes the requests."""
         if self.template is None:
             return EventTemplate() if self.group is None else BatchTemplate()
         if isinstance(self.template, TemplateFile):
-            from watcher.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2: most have none)
+            from watcher.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2, which few need)
 
             source, url = self.template.source, context.public_url
             return OwnTemplate(source, timeout_s=self.timeout_s, clock=context.clock, public_url=url)
@@ -229,7 +230,7 @@ class WebhookSettings(HttpSinkSettings):
 
 
 class WebhookSink(Sink):
-    """Posts to one URL."""
+    """A receiver at one URL, and the template for it."""
 
     def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
         self.refresh_every_s = template.refresh_every_s
@@ -239,15 +240,15 @@ class WebhookSink(Sink):
         self._template = template
         self._keys = keys
         self._refreshing = asyncio.Lock()
-        self._closed: set[UUID | None] = set()  # problems whose end went out: a refresh may have read them before
+        self._closed: set[UUID | None] = set()  # problems with a closing sent since the last refresh
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
+        """Post the requests of a delivery or a group once. The first that fails ends the attempt.
 
-        The next attempt posts all of its requests again: a receiver knows by their keys what it has already.
+        The next attempt posts all of them again: the receiver recognizes them by their keys.
         """
         closed = {each.problem for each in batch if each.closes}
-        if closed and self.refresh_every_s is not None:  # a refresh that is under way may still say of these: open
+        if closed and self.refresh_every_s is not None:  # a refresh in flight may still post these as open
             self._closed |= closed
             async with self._refreshing:
                 pass
@@ -257,15 +258,15 @@ class WebhookSink(Sink):
                 await asyncio.sleep(self._context.take_slot())
             answer = await self._post(message, batch)
             result = answer if result.is_taken else result
-            # What a test opened is closed also where the first answer was lost.
+            # A test is closed even if its opening seems to have failed: the answer may have been lost.
             if not answer.is_taken and batch[0].type != EventType.WATCHER_TEST:
                 break
         return result
 
     async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
-        """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
+        """Post the state of open and recently closed problems again, for a template with `refresh_every_s`.
 
-        One whose end went out after it was read as open is left out: it would be opened again.
+        A problem whose closing was sent after it was read as open is left out: the refresh would open it again.
         """
         result = SendResult(SendOutcome.DELIVERED, "200")
         async with self._refreshing:
@@ -282,7 +283,7 @@ class WebhookSink(Sink):
         await self._poster.close()
 
     async def _post(self, message: Message, batch: Sequence[Delivery] = ()) -> SendResult:
-        """Post one message once: that of a delivery or a group, else a refresh."""
+        """Post one message once. Without a batch it is part of a refresh."""
         timestamp = str(int(self._context.clock.now().timestamp()))
         headers = {
             "Content-Type": message.content_type,
@@ -303,12 +304,12 @@ class WebhookSink(Sink):
 
 
 def signing_key(secret: str) -> bytes:
-    """Return the key that `whsec_<base64>` stands for."""
+    """Return the bytes of the key in `whsec_<base64>`."""
     return base64.b64decode(secret.removeprefix(SECRET_PREFIX))
 
 
 def sign(body: bytes, *, message_id: str, timestamp: str, keys: Sequence[bytes]) -> str:
-    """Return the `webhook-signature` header: one signature per key, for receivers know only one while rotating.
+    """Return the `webhook-signature` header: one signature per key, because a receiver may know only one of them.
 
     https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md#signature-scheme
     """
