@@ -116,10 +116,10 @@ class Owners:
     def __init__(self, settings: Settings, *parts: AccountPoller) -> None:
         self.applied: Settings | None = settings
         self.tidying = asyncio.Lock()
-        self.parts = parts
+        self._parts = parts
 
-    def owned(self) -> Sequence[AccountPoller]:
-        return self.parts
+    def parts(self) -> Sequence[AccountPoller]:
+        return self._parts
 
 
 def maintenance_of(

@@ -36,7 +36,7 @@ from watcher.runtime.pacing import SHARE
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
-from watcher.sinks.stdout import why
+from watcher.sinks.stdout import reason_of
 from watcher.store.changes import AccountRecord, Lease
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
@@ -141,7 +141,7 @@ class Progress:
         if known.lost is not None or known.ended_at is not None:
             self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
         for event in events:
-            self.why = why(json.loads(event.body)["data"])
+            self.why = reason_of(json.loads(event.body)["data"])
 
     def take_trouble(self, trouble: AccountTrouble | None) -> None:
         """Update the state by the trouble of the account, `None` if it has none."""
@@ -210,7 +210,7 @@ def change_line(event: Event) -> str:
     if ran_s is None and "startedAt" in execution:
         ran_s = max(0.0, (at - datetime.fromisoformat(execution["startedAt"])).total_seconds())
     ran = "-" if ran_s is None else f"{ran_s:.1f}"
-    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {harmless(execution['status'])} {ran} {why(data)}".rstrip()
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {harmless(execution['status'])} {ran} {reason_of(data)}".rstrip()
 
 
 def picture(progress: Progress, *, columns: int) -> Text:

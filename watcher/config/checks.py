@@ -44,7 +44,7 @@ def fill_in(document: Document) -> None:
 
 
 def check(document: Document) -> None:
-    """Report values that contradict each other. Problems of single values must be reported before."""
+    """Report values that contradict each other, once the problems of single values are reported."""
     _check_repetitions(document)
     for watch in _watches(document):  # an empty key would count as absent, and so mean every execution
         if document.table(watch).get("executions", ()) is None:
@@ -254,7 +254,7 @@ def _warn_of_sinks(document: Document, settings: Settings) -> None:
         _warn_of_events(document, watches, sink, path=path)
         is_pager = isinstance(sink, WebhookSettings) and sink.template == "pagerduty"
         gets_failures = EventType.EXECUTION_FAILED in types_matching(sink.events)
-        if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # pagers: see _warn_of_pager
+        if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # a pager has its own warning
             _warn_of_rate(document, watches, sink, path=path)
         if isinstance(sink, WebhookSettings):
             _warn_of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")

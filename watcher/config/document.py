@@ -223,7 +223,7 @@ class Document:
 
     def line(self, path: KeyPath) -> int:
         """Return the line of a value."""
-        return self._problem_at(path, "", "").line
+        return self._at(path, "", "").line
 
     def mark_reported(self, path: KeyPath) -> None:
         """Report no further problem of this value."""
@@ -236,7 +236,7 @@ class Document:
         """
         if not key:
             self.mark_reported(path)
-        self.problems.append(self._problem_at(path, problem, remedy, key=key, block=block))
+        self.problems.append(self._at(path, problem, remedy, key=key, block=block))
 
     def report_file(self, problem: str, *, remedy: str, place: tuple[int, int] = (0, 0), path: KeyPath = ()) -> None:
         """Add a problem of the file as a whole, or at a place in it."""
@@ -252,7 +252,7 @@ class Document:
 
     def warn(self, path: KeyPath, problem: str, *, remedy: str, block: bool = False) -> None:
         """Add a warning about a value that can be used. `block` is as for `report`."""
-        self.warnings.append(self._problem_at(path, problem, remedy, block=block))
+        self.warnings.append(self._at(path, problem, remedy, block=block))
 
     def subject(self, path: KeyPath) -> str:
         """Return the words for a value in a message: its text, quoted and cut, or no text if it may be a secret."""
@@ -261,9 +261,7 @@ class Document:
             return "the filled-in value"
         return "this value" if may_be_secret(value) else quoted(value)
 
-    def _problem_at(
-        self, path: KeyPath, problem: str, remedy: str, *, key: bool = False, block: bool = False
-    ) -> ConfigProblem:
+    def _at(self, path: KeyPath, problem: str, remedy: str, *, key: bool = False, block: bool = False) -> ConfigProblem:
         shown = next((self._read_from[each] for each in _prefixes(path) if each in self._read_from), path)
         if variable := self._environment.get(path):
             return ConfigProblem(f"${variable}", 0, 0, write_path(shown), problem, remedy)

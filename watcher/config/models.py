@@ -44,7 +44,7 @@ from watcher.runtime.settings import (
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import SilenceMatch, SinkSettings, http_url
+from watcher.sinks.settings import SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
 
 
@@ -96,7 +96,7 @@ def _clock_time(value: str) -> str:
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for what is no name of a file of zones
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for a text that is no name of a file
         remedy = "write one such as Europe/Berlin, and see that tzdata is installed"
         raise InvalidValueError("is no time zone that this system knows", remedy=remedy, quote=True) from None
     return value
@@ -130,7 +130,7 @@ class SilenceSettings(Block):
     match: SilenceMatch = Field(examples=["{labels: {team: sales}}"])
     """The deliveries that are silenced: those that match all given keys, of which there must be one."""
     from_at: UtcMoment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
-    """The begin of the silence, with its zone. Needs `until`."""
+    """The start of the silence, with its zone. Needs `until`."""
     until_at: UtcMoment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
     """The end of the silence, with its zone. Needs `from`."""
     weekly: WeeklySettings | None = Field(
@@ -160,7 +160,7 @@ class SilenceSettings(Block):
         return self
 
     def window(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return begin and end. A weekly silence returns the window that holds the time `at`, else the next window."""
+        """Return start and end. A weekly silence returns the window that holds the time `at`, else the next window."""
         if self.weekly is not None:
             return self.weekly.hours.window(at)
         assert self.from_at is not None
@@ -216,12 +216,11 @@ def _base_url(value: str) -> str:
 
 
 def _link(value: str) -> str:
-    example = "https://example.com/agents/{pipelineId}/runs/{executionId}"
     plain = _PLACEHOLDER.sub("x", value)
     if "{" in plain or "}" in plain:
         remedy = "only {pipelineId} and {executionId} are filled in"
         raise InvalidValueError("holds a placeholder that is not known", remedy=remedy)
-    split_http_url(plain, example=example)
+    split_http_url(plain, example="https://example.com/agents/{pipelineId}/runs/{executionId}")
     return value
 
 
@@ -265,7 +264,7 @@ class AccountSettings(Block):
     )
     """The address of the API. It may have a path, which leads to a gateway."""
     rate_limit: Rate = Field(default=as_written("5/s"), examples=["300/m"])
-    """The most requests with this key, for all watches that use it."""
+    """The highest rate of requests with this key, over all watches that use it."""
     timeout_s: Duration = Field(default=as_written("10s"), examples=["30s"])
     """The longest time for one request."""
     link: Annotated[str, AfterValidator(_link)] | None = Field(
@@ -296,8 +295,8 @@ class FailingSettings(Block):
     recover_after: int = Field(default=3, ge=1, le=1000, examples=["5"])
     """With `consecutive`: the number of executions in a row that must succeed before the problem closes."""
     quiet_for_s: Duration = Field(default=as_written("5m"), examples=["15m"])
-    """With `consecutive`: the shortest time for which the problem stays open. When it closes, at most a tenth of the
-    executions that ended within this time may have failed."""
+    """With `consecutive`: the shortest time for which the problem stays open. It closes only if at most a tenth of the
+    executions that ended within this time failed."""
     rate: Share | None = Field(default=None, examples=["20%"])
     """Instead of `consecutive`: the share of the last executions that must fail to open the problem. It closes with
     `pipeline.recovered` once the share is below half of that."""
@@ -392,7 +391,7 @@ class PollingSettings(Block):
     """The time that the first scan of a whole pipeline, and a scan after a downtime, reads back. After a longer
     downtime `pipeline.gap` is emitted."""
     details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(default=Details.FAILED, examples=["always"])
-    """The executions that are polled once more if a list shows their end, for failed nodes and goals."""
+    """The executions that are polled once more when a list shows their end: for their failed nodes and goals."""
     lost_after: int = Field(default=3, ge=1, examples=["5"])
     """The number of answers in a row that say "not known" or "refused" before `execution.lost`."""
     lost_grace_s: DurationOrZero = Field(default=as_written("60s"), examples=["5m"])
@@ -432,12 +431,15 @@ class HttpSettings(Block):
         return self
 
 
+def _ping_url(value: SecretStr) -> SecretStr:
+    split_http_url(value.get_secret_value(), example="https://hc-ping.com/your-check")
+    return value
+
+
 class HeartbeatSettings(Block):
     """A service that is pinged regularly while all is well."""
 
-    url: Annotated[SecretStr, http_url("https://hc-ping.com/your-check")] = Field(
-        examples=["https://hc-ping.com/your-check"]
-    )
+    url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(examples=["https://hc-ping.com/your-check"])
     """The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/heartbeat_url")
     every_s: Duration = Field(default=as_written("1m"), examples=["30s"])
@@ -475,8 +477,8 @@ class Settings(Block):
     )
     """[Reports](reports.md) of the results of all pipelines, such as each morning. Choose the names."""
     silences: tuple[SilenceSettings, ...] = ()
-    """Deliveries that are not sent for a time, but settled as `silenced`. When a silence ends, the openings of problems
-    that are still open are sent. stdout is never silenced."""
+    """Deliveries that are not sent for a time, but settled as `silenced`. At the end of a silence the openings of
+    problems that are still open are sent. stdout is never silenced."""
     store: StoreSettings = StoreSettings()
     """The database that holds the state."""
     http: HttpSettings = HttpSettings()

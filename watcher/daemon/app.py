@@ -208,7 +208,7 @@ async def _work(
 
 
 async def _read_silences(operations: Operations, *, stop: asyncio.Event) -> None:
-    """Load the silences before anything is sent: after a start within a silence nothing goes out that it silences."""
+    """Load the silences before anything is sent, because the daemon may start during a silence."""
     while not stop.is_set():
         try:
             await operations.read_silences()

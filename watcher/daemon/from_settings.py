@@ -18,10 +18,10 @@ from watcher.runtime.pacing import SHARE
 from watcher.sinks.stdout import StdoutSettings
 
 OUTRUN_AFTER_S = 300.0
-"""A scan is outrun after this long without progress, at half of the rate, which a scan has at least."""
+"""A scan is outrun when it reads as many pages without progress as half of the rate limit allows in this time."""
 
 OUTRUN_PAGES = 50
-"""A scan is never outrun before it has read this many pages: a pause of 15 minutes may bring as many new ones."""
+"""The least number of pages without progress before a scan is outrun: a pause of 15 minutes may bring as many."""
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:

@@ -4,6 +4,7 @@ A ping is a GET. Only scheme and host of its URL are ever shown: the path is a s
 """
 
 import asyncio
+from contextlib import aclosing
 
 import structlog
 from yarl import URL
@@ -81,7 +82,8 @@ class Heartbeat:
         self._settings = settings
         if settings is not None:
             self._task = asyncio.create_task(self._repeat(URL(settings.url.get_secret_value()), settings.every_s))
-            self._task.add_done_callback(lambda task: task.cancelled() or task.result())  # a bug is raised
+            # A bug in the task is raised in its callback, where asyncio reports it.
+            self._task.add_done_callback(lambda task: task.cancelled() or task.result())
 
     async def _repeat(self, url: URL, every_s: float) -> None:
         has_failed = False
@@ -102,16 +104,11 @@ async def ping(url: URL) -> tuple[str, str]:
 
     Both are empty after a 2xx. No redirect is followed.
     """
-    poster = Poster(url, headers={}, timeout_s=PING_TIMEOUT_S, context=SinkContext(Clock()))
-    try:
+    async with aclosing(Poster(url, headers={}, timeout_s=PING_TIMEOUT_S, context=SinkContext(Clock()))) as poster:
         result = await poster.request(None, judge=_judge_ping, method="GET")
-    finally:
-        await poster.close()
     return ("", "") if result.is_taken else (result.answer, result.remedy)
 
 
 def _judge_ping(status: int, _: bytes) -> SendResult:
-    if status // 100 == 2:
-        return SendResult(SendOutcome.DELIVERED, "")
-    remedy = REDIRECTED if status // 100 == 3 else "correct url of heartbeat"
-    return SendResult(SendOutcome.RETRY, str(status), remedy=remedy)
+    outcome = SendOutcome.DELIVERED if status // 100 == 2 else SendOutcome.RETRY
+    return SendResult(outcome, str(status), remedy=REDIRECTED if status // 100 == 3 else "correct url of heartbeat")

@@ -40,7 +40,7 @@ PAGES_COUNT = 20
 """The most pages deleted in one tick, which takes about a second: a tick of half a minute would count as stalled."""
 
 CLOCKS_APART_US = 24 * 3600 * 1_000_000
-"""An id is kept this much longer than its dates require: they may be off by the API's clock."""
+"""An id is kept this much longer than its dates require, because a list dates it by the clock of the API."""
 
 BACKLOG_EVERY_S = 60.0
 SUMMARY_EVERY_S = 3600.0
@@ -75,7 +75,7 @@ class Maintenance:
     async def tick(self) -> None:
         """Flush the owners, and tidy up once an hour. Raises `StoreUnusableError` if no later tick can succeed."""
         self._shared.store.database.check_file()
-        owned = self._supervisor.owned()
+        owned = self._supervisor.parts()
         try:  # together, so that all flushes are one commit
             raise_worst(await asyncio.gather(*(each.flush() for each in owned), return_exceptions=True))
             async with self._supervisor.tidying:
@@ -85,7 +85,7 @@ class Maintenance:
         except StoreError as error:
             self._restart_tidying()
             if isinstance(error, OwnershipLostError) and self._held is not None:
-                self._ownership.lost(self._held)
+                self._ownership.mark_lost(self._held)
 
     async def refresh_gauges(self) -> None:
         """Update the gauges of outbox and problems, unless the store fails."""

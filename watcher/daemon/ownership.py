@@ -53,7 +53,7 @@ class Ownership:
 
     Only `take` raises errors. If no other process uses the store, leases are held for ever. Else a lease is trusted
     until `LEASE_S - MARGIN_S` after the last successful renewal was *sent*, on a clock that continues while the machine
-    sleeps. That is before the store gives the lease to another replica, even if later renewals fail or hang.
+    sleeps. The store gives it to another replica only after that, even if later renewals fail or hang.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Ownership:
             self._renewing.add_done_callback(partial(raise_to, self._fatal))
 
     def may_own(self, key: LeaseKey) -> bool:
-        """Return whether a lease is wanted, held with the right API key, and not a surplus."""
+        """Return whether a lease is wanted, held with the right API key, and not meant for another replica."""
         held = self._held.get(key)
         if held is None or key not in self._wanted or key == self._surplus:
             return False
@@ -127,8 +127,8 @@ class Ownership:
             self._release(held)
             await self._write_releases(self._renew_if_released)
 
-    def lost(self, held: HeldLease) -> None:
-        """Drop a lease that is no longer the owner's in the store. It may be taken again after a pause."""
+    def mark_lost(self, held: HeldLease) -> None:
+        """Drop the lease of an owner whose write the store has refused. It may be taken again after a pause."""
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)

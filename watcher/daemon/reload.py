@@ -139,7 +139,7 @@ class ConfigFollower:
         self._pending = None
         for key in _keys_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
-        self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # of a newer file
+        self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # problems of a newer file
         changes = changes_between(self.settings, settings)
         self.settings = settings
         log.info(

@@ -63,23 +63,21 @@ class Supervisor:
         self.stored: Sequence[SilenceSettings] = ()
         self._wanted: dict[LeaseKey, object] = {}  # settings of each owner; a changed owner is built again
         self._owners: dict[LeaseKey, _Owner] = {}
-        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(
-            asyncio.Lock
-        )  # one for each key there ever was
+        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)  # of each key there ever was
         self._changes: set[asyncio.Task[None]] = set()
         ownership.changed = self._ownership_changed
 
-    def owned(self) -> list[AccountPoller | DeliveryWorker]:
+    def parts(self) -> list[AccountPoller | DeliveryWorker]:
         """Return the pollers of the accounts and the workers of the sinks."""
         return [owner.part for owner in self._owners.values()]
 
     def accounts(self) -> list[AccountPoller]:
         """Return the pollers of the accounts."""
-        return [part for part in self.owned() if isinstance(part, AccountPoller)]
+        return [part for part in self.parts() if isinstance(part, AccountPoller)]
 
     def workers(self) -> list[DeliveryWorker]:
         """Return the workers of the sinks."""
-        return [part for part in self.owned() if isinstance(part, DeliveryWorker)]
+        return [part for part in self.parts() if isinstance(part, DeliveryWorker)]
 
     def apply_silences(self, stored: Sequence[SilenceSettings]) -> None:
         """Apply the silences of the configuration and the stored ones from now on."""
@@ -174,7 +172,7 @@ class Supervisor:
             if isinstance(part, AccountPoller):
                 await part.watch(watches_of(settings, part.account))
         except OwnershipLostError:
-            self._ownership.lost(held)
+            self._ownership.mark_lost(held)
 
     async def _start(
         self, key: LeaseKey, wanted: object, held: HeldLease, settings: Settings
@@ -191,7 +189,7 @@ class Supervisor:
 
     def _failed(self, error: BaseException, *, held: HeldLease) -> None:
         if isinstance(error, OwnershipLostError):
-            self._ownership.lost(held)
+            self._ownership.mark_lost(held)
         else:
             self._shared.fatal(error)
 

@@ -66,12 +66,11 @@ class AlertmanagerTemplate(Template):
 
     def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
         """Return one request for every 256 problems."""
-        messages = []
-        for start in range(0, len(openings), ALERTS_COUNT):
-            part = openings[start : start + ALERTS_COUNT]
-            id_, alerts = group_id(each.problem.id for each in part), list(map(self._of_opening, part))
-            messages.append(Message(str(id_), to_json(alerts).encode()))
-        return messages
+        parts = (openings[start : start + ALERTS_COUNT] for start in range(0, len(openings), ALERTS_COUNT))
+        return [
+            Message(str(group_id(each.problem.id for each in part)), to_json(list(map(self._refresh, part))).encode())
+            for part in parts
+        ]
 
     def _of_event(self, alert: Alert, closed_at: datetime | None = None) -> Json:
         now = self.clock.now()
@@ -83,7 +82,7 @@ class AlertmanagerTemplate(Template):
         opened_at = datetime.fromisoformat(alert.problem["openedAt"])
         return _alert(alert, EventType(alert.problem["kind"]), opened_at, closed_at or now + LASTS)
 
-    def _of_opening(self, sent: SentOpening) -> Json:
+    def _refresh(self, sent: SentOpening) -> Json:
         event = json.loads(sent.body)
         event["data"] = with_latest(event["data"], ProblemChange(sent.problem))
         return self._of_event(Alert.of(event, self.public_url), sent.closed_at)

@@ -22,7 +22,7 @@ from watcher.runtime.settings import Rate, as_written, file_twin
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import GOOD, in_utc
-from watcher.sinks.chat import read_batch
+from watcher.sinks.chat import notice_of_batch
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import EventGlobs, RemoteSettings
 from watcher.sinks.template import ALERT_EVENTS
@@ -62,7 +62,7 @@ def _apprise_url(value: SecretStr) -> SecretStr:
         from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
     except ImportError:
         raise InvalidValueError("apprise needs the extra", remedy="from a checkout: pip install '.[apprise]'") from None
-    AppriseService(url, timeout_s=0.0)  # raises what is wrong with it
+    AppriseService(url, timeout_s=0.0)  # raises an error for a URL that it cannot use
     return value
 
 
@@ -77,7 +77,7 @@ class AppriseSettings(RemoteSettings):
     """The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/apprise_url")
     rate_limit: Rate = Field(default=as_written("1/s"), examples=["10/m"])
-    """The most messages sent."""
+    """The highest rate of messages."""
 
     @property
     def target(self) -> str:
@@ -135,7 +135,7 @@ def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str,
 
     The end of a long body is cut off. Its size counts in UTF-8, with `& < >` and quotes escaped.
     """
-    notice = read_batch(batch, public_url, error_length=ERROR_LENGTH)
+    notice = notice_of_batch(batch, public_url, error_length=ERROR_LENGTH)
     facts = {} if notice.moment is None else {notice.moment[0]: in_utc(notice.moment[1])}
     facts |= notice.facts
     newest = ("\n".join(filter(None, (each.headline, *each.details, each.link))) for each in notice.newest)

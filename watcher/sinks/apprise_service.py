@@ -40,7 +40,7 @@ class AppriseService:
     """One service, which is sent each message once. The sink's retries and timeouts apply, not those in the URL."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Open no connection yet. Raises `InvalidValueError` for a URL that Apprise cannot use, without showing it."""
+        """Open no connection yet. Raises `InvalidValueError` for a URL that Apprise cannot use."""
         service = apprise.Apprise.instantiate(url, asset=_ASSET)
         if service is None:
             services, scheme = apprise.NotificationManager(), url.partition("://")[0].lower()  # type: ignore[no-untyped-call]

@@ -143,12 +143,12 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
     )
 
 
-def read_batch(batch: Sequence[Delivery], public_url: str = "", *, error_length: int = ERROR_LENGTH) -> Notice:
+def notice_of_batch(batch: Sequence[Delivery], public_url: str = "", *, error_length: int = ERROR_LENGTH) -> Notice:
     """Return the content of a message about a delivery or a group. A group is in the order of recording."""
-    return read([Alert.of_delivery(each, public_url) for each in batch], error_length=error_length)
+    return notice_of_alerts([Alert.of_delivery(each, public_url) for each in batch], error_length=error_length)
 
 
-def read(alerts: Sequence[Alert], *, error_length: int = ERROR_LENGTH) -> Notice:
+def notice_of_alerts(alerts: Sequence[Alert], *, error_length: int = ERROR_LENGTH) -> Notice:
     """Return the content of a message about an event or a group."""
     return notice_of(alerts[0], error_length=error_length) if len(alerts) == 1 else _of_group(alerts)
 
@@ -206,5 +206,5 @@ class ChatTemplate(Template):
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message."""
-        notice = read_batch(batch, self.public_url)
+        notice = notice_of_batch(batch, self.public_url)
         return [Message(notice.id, to_json(self.payload(notice)).encode())]

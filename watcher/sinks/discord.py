@@ -1,7 +1,7 @@
 """Messages for Discord's webhooks, as embeds, and the meaning of Discord's answers.
 
-Discord reads Markdown everywhere but in an embed's footer. So names are escaped, and other texts from the API are shown
-as code. No message mentions anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
+Discord reads Markdown everywhere but in an embed's footer: names are escaped, and other texts from the API are shown as
+code. No message mentions anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
 """
 
 import re

@@ -26,7 +26,7 @@ from watcher.runtime.http_client import failure_of
 from watcher.runtime.settings import Duration, Rate, as_written, file_twin
 from watcher.runtime.units import Address, InvalidValueError, is_loopback, parse_address
 from watcher.sinks.alert import Alert, in_utc
-from watcher.sinks.chat import Notice, read
+from watcher.sinks.chat import Notice, notice_of_alerts
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.sinks.settings import EventGlobs, GroupSettings, PemPath, RemoteSettings, client_context
 from watcher.sinks.template import ALERT_EVENTS
@@ -105,7 +105,7 @@ class EmailSettings(RemoteSettings):
     timeout_s: Duration = Field(default=as_written("60s"), examples=["30s"])
     """The longest time for one mail, from connecting to the server's last answer: many servers scan a mail first."""
     rate_limit: Rate = Field(default=as_written("30/m"), examples=["10/m"])
-    """The most mails sent; Microsoft 365 takes 30 a minute."""
+    """The highest rate of mails. Microsoft 365 accepts 30 a minute."""
     group: GroupSettings | None = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
     """The events that share one mail. Events of a problem have a mail each."""
 
@@ -243,7 +243,7 @@ def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime,
     show a thread.
     """
     alerts = [Alert.of_delivery(each, public_url) for each in batch]
-    notice, problem = read(alerts), alerts[0].problem or {}
+    notice, problem = notice_of_alerts(alerts), alerts[0].problem or {}
     text, html = bodies_of(notice)
     mail = EmailMessage(policy=_POLICY)
     mail["From"] = settings.from_

@@ -182,7 +182,7 @@ class Poster:
             return f"{'connected through the proxy' if is_led_through else 'proxy connected'}, nothing sent"
         raise TransportFailedError(result.answer, remedy=result.remedy)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close all connections."""
         await self._session.close()
 

@@ -20,7 +20,7 @@ from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
 from watcher.sinks.alert import Alert, to_json
-from watcher.sinks.chat import read
+from watcher.sinks.chat import notice_of_alerts
 from watcher.sinks.template import BatchTemplate, EventTemplate, Message, Template, TemplateFailure
 
 log = structlog.get_logger()
@@ -70,7 +70,7 @@ class OwnTemplate(Template):
 
     def message(self, alerts: Sequence[Alert], events: Sequence[Json]) -> Message:
         """Return the message for an event or a group. Raises `BadMessageError` and errors of Jinja's."""
-        notice, newest = read(alerts, error_length=MESSAGE_BYTES), alerts[-1]
+        notice, newest = notice_of_alerts(alerts, error_length=MESSAGE_BYTES), alerts[-1]
         values = {  # docs/sinks.md lists them
             "event": events[-1],
             "events": events,

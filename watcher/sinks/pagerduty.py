@@ -83,7 +83,7 @@ class PagerDutyTemplate(Template):
     def _trigger_of(self, incident: Incident, batch: Sequence[Delivery], *, key: str, id_: str) -> Message:
         """Return the trigger of an incident.
 
-        PagerDuty, or a proxy before it, may always refuse some text from the API. So those texts are left out after a
+        PagerDuty, or a proxy before it, may always refuse some text from the API. Those texts are left out after a
         refusal, and at every other attempt from the third on.
         """
         attempts, is_single = max(each.attempts for each in batch), len(incident.problems) == 1

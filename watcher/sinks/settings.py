@@ -2,11 +2,12 @@
 
 import ssl
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Self
 from uuid import UUID
 
 from pydantic import (
@@ -30,17 +31,7 @@ from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import (
-    Block,
-    Duration,
-    Labels,
-    Name,
-    Rate,
-    as_written,
-    did_you_mean,
-    shown_url,
-    split_http_url,
-)
+from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, shown_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
@@ -74,16 +65,6 @@ EventGlobs = Annotated[
     ),
 ]
 """The events that a sink gets. Each kind of sink has its own default."""
-
-
-def http_url(example: str) -> AfterValidator:
-    """Return the validator of an http or https URL. Its error shows the example and nothing of the URL."""
-
-    def validate(value: str | SecretStr) -> str | SecretStr:
-        split_http_url(_plain(value), example=example)
-        return value
-
-    return AfterValidator(validate)
 
 
 def _plain(value: str | SecretStr) -> str:
@@ -176,7 +157,7 @@ class RetrySettings(Block):
         examples=["[5s, 1m, 10m]"],
     )
     """The times between the attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last one
-    repeats. When the receiver works again, everything that is pending is sent within about a minute."""
+    repeats. Once the receiver works again, everything that is pending is sent within about a minute."""
     give_up_after_s: Duration = Field(default=as_written("3d"), examples=["12h"])
     """The time from when a delivery was first due until it is a dead letter."""
 
@@ -210,7 +191,7 @@ class RemoteSettings(SinkSettings):
     timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
     """The longest time for one request."""
     rate_limit: Rate = Field(default=as_written("100/s"), examples=["60/m"])
-    """The most requests per time. The defaults for Slack and Teams are `1/s`, Discord `30/m`, PagerDuty `2/s`."""
+    """The highest rate of requests. The defaults for Slack and Teams are `1/s`, Discord `30/m`, PagerDuty `2/s`."""
     retry: RetrySettings = RetrySettings()
     """The retries of a failed delivery."""
     group: GroupSettings | None = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
@@ -317,6 +298,8 @@ class TlsSettings(Block):
 class HttpSinkSettings(RemoteSettings):
     """The settings of every sink that uses a `Poster`."""
 
+    if TYPE_CHECKING:  # a field of each kind of sink, at its own place among the others
+        url: SecretStr | str
     allow_private: bool = Field(default=True, examples=["false"])
     """`false` refuses a target that resolves to an address of this machine or of a private network. See
     [sinks.md](sinks.md#connections)."""
@@ -334,7 +317,7 @@ class HttpSinkSettings(RemoteSettings):
     @property
     def address(self) -> str:
         """Return the whole URL, which may be a secret."""
-        raise NotImplementedError
+        return _plain(self.url)
 
     @property
     def target(self) -> str:
@@ -343,13 +326,11 @@ class HttpSinkSettings(RemoteSettings):
 
     async def connect(self) -> str:
         """Connect to the host, also through a proxy, without a request. Return a text about it."""
-        poster = self.poster(URL(self.address), headers={}, context=SinkContext(Clock(), check=stop))
-        try:
+        context = SinkContext(Clock(), check=stop)
+        async with aclosing(self.open_poster(URL(self.address), headers={}, context=context)) as poster:
             return await poster.try_connection()
-        finally:
-            await poster.close()
 
-    def poster(self, url: URL, *, headers: Mapping[str, str], context: SinkContext) -> Poster:
+    def open_poster(self, url: URL, *, headers: Mapping[str, str], context: SinkContext) -> Poster:
         """Return the poster for this URL."""
         return Poster(
             url,

@@ -12,7 +12,7 @@ from typing import ClassVar
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
 from watcher.sinks.alert import in_utc, shorten, to_json
-from watcher.sinks.chat import ChatTemplate, Newest, Notice, read_batch
+from watcher.sinks.chat import ChatTemplate, Newest, Notice, notice_of_batch
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Message
 
@@ -50,7 +50,7 @@ class SlackTemplate(ChatTemplate):
         """Return one message. For an event that was refused it is the minimal form: Slack refuses some long blocks."""
         if len(batch) > 1 or not batch[0].rejections:
             return super().messages(batch)
-        notice = read_batch(batch)
+        notice = notice_of_batch(batch)
         return [Message(notice.id, to_json(minimal(notice)).encode())]
 
     def send_result(self, status: int, body: bytes) -> SendResult:

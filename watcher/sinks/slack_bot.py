@@ -9,7 +9,7 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Annotated, Any, ClassVar, Literal
@@ -24,13 +24,13 @@ from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import Rate, as_written, file_twin
+from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
-from watcher.sinks.chat import notice_of, read_batch
+from watcher.sinks.chat import notice_of, notice_of_batch
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
-from watcher.sinks.settings import EventGlobs, HttpSinkSettings, http_url
+from watcher.sinks.settings import EventGlobs, HttpSinkSettings
 from watcher.sinks.slack import message_of, minimal, one_line
 from watcher.sinks.template import ALERT_EVENTS, Template, minimal_next
 
@@ -122,6 +122,11 @@ def _channel(value: str) -> str:
     raise InvalidValueError(problem, remedy=remedy, quote=True)
 
 
+def _api_url(value: str) -> str:
+    split_http_url(value, example=API_URL)
+    return value
+
+
 class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
@@ -134,16 +139,11 @@ class SlackBotSettings(HttpSinkSettings):
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
     channel: Annotated[str, AfterValidator(_channel)] = Field(examples=["C0123456789"])
     """The channel's id, from the end of the channel's details. The app must be in the channel."""
-    url: Annotated[str, http_url(API_URL)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
+    url: Annotated[str, AfterValidator(_api_url)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
     """The address of Slack's Web API."""
     events: EventGlobs = ALERT_EVENTS
     rate_limit: Rate = Field(default=as_written("1/s"), examples=["30/m"])
-    """The most requests per time. Slack accepts one a second."""
-
-    @property
-    def address(self) -> str:
-        """Return the whole URL."""
-        return self.url
+    """The highest rate of requests. Slack accepts one a second."""
 
     @property
     def rules(self) -> WorkerRules:
@@ -156,18 +156,15 @@ class SlackBotSettings(HttpSinkSettings):
 
     async def connect(self) -> str:
         """Ask Slack whether it knows the token. Return a text about it."""
-        poster = self._new_poster(SinkContext(Clock()))
-        try:
+        async with aclosing(self._new_poster(SinkContext(Clock()))) as poster:
             result, _ = await call(poster, "auth.test", b"{}")
-        finally:
-            await poster.close()
         if result.outcome is not SendOutcome.DELIVERED:
             raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
 
     def _new_poster(self, context: SinkContext) -> Poster:
         headers = {"Authorization": f"Bearer {self.token.get_secret_value()}", "Accept-Encoding": "identity"}
-        return self.poster(URL(self.url), headers=headers, context=context)
+        return self.open_poster(URL(self.url), headers=headers, context=context)
 
 
 async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResult, Json]:
@@ -236,7 +233,7 @@ def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[BotMess
     if len(batch) == 1:
         alerts = Alert.of_delivery(batch[0], public_url).apart()
         return [each for alert in alerts for each in _messages(alert, batch[0])]
-    group, threads = message_of(read_batch(batch, public_url)), set(map(_thread_of, batch))
+    group, threads = message_of(notice_of_batch(batch, public_url)), set(map(_thread_of, batch))
     return [BotMessage(MessageRole.OTHER, group, threads.pop() if len(threads) == 1 else None)]
 
 
@@ -290,7 +287,7 @@ class SlackBotSink(Sink):
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._poster.close()
+        await self._poster.aclose()
 
     async def _send_rest(
         self, messages: Sequence[BotMessage], batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
@@ -311,7 +308,7 @@ class SlackBotSink(Sink):
     async def _send(
         self, message: BotMessage, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
-        """Post one message, or update or answer that of its problem. Keep `places` true to where that message is."""
+        """Post one message, or update or answer its problem's. Set the place of the problem's message in `places`."""
         problem, named = message.problem, {"sink": batch[0].sink, "event_id": str(batch[0].event_id)}
         place = None if problem is None else places.get(problem)
         if place is None and message.role is MessageRole.NOTE:

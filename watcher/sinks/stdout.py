@@ -106,7 +106,7 @@ def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str =
     line.append(f" {id_ if whole_ids or not id_ else f'{id_[:4]}…{id_[-4:]}'}  ", style="dim")
     ran = f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
     line.append(f"{ran:<11} {_seen(observed):<17}{note}", "dim")
-    line.append(f"  {reason}" if (reason := why(data)) else "")
+    line.append(f"  {reason}" if (reason := reason_of(data)) else "")
     line.rstrip()
     return line
 
@@ -121,7 +121,7 @@ def _seen(observed: Mapping[str, Any]) -> str:
     return ""
 
 
-def why(data: Mapping[str, Any]) -> str:
+def reason_of(data: Mapping[str, Any]) -> str:
     """Return the error of the first node that failed, else the reasons in the event. For a report return its title."""
     if "report" in data:
         return report_title(data["report"])

@@ -5,7 +5,6 @@ The worker decides when to try. Only scheme and host of the URL are ever shown: 
 
 import asyncio
 import base64
-import binascii
 import hmac
 import re
 from collections.abc import Mapping, Sequence
@@ -32,14 +31,14 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.problems import SentOpening
 from watcher.domain.routing import IncidentRules
-from watcher.runtime.settings import file_twin, one_or_list
+from watcher.runtime.settings import file_twin, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster
 from watcher.sinks.pagerduty import INCIDENT_WAIT_S, PagerDutyTemplate, RoutingKey
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
-from watcher.sinks.settings import BATCH_COUNT, GroupSettings, HttpSinkSettings, http_url
+from watcher.sinks.settings import BATCH_COUNT, GroupSettings, HttpSinkSettings
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.teams import TeamsTemplate
 from watcher.sinks.template import ALERT_EVENTS, BatchTemplate, EventTemplate, Message, Template, minimal_next
@@ -116,7 +115,7 @@ def _signing_secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     try:
         key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
+    except ValueError:
         key = b""
     if text.startswith(SECRET_PREFIX) and len(key) in _SECRET_BYTES:
         return value
@@ -129,6 +128,11 @@ SigningSecrets = Annotated[
     BeforeValidator(one_or_list, json_schema_input_type=str | list[str]),
 ]
 """The signing secrets of a webhook. A single text counts as a list of one."""
+
+
+def _sink_url(value: SecretStr) -> SecretStr:
+    split_http_url(value.get_secret_value(), example=_EXAMPLE_URL)
+    return value
 
 
 class WebhookSettings(HttpSinkSettings):
@@ -144,7 +148,7 @@ class WebhookSettings(HttpSinkSettings):
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
     """The integration key of the PagerDuty service, 32 characters. Only for `template: pagerduty`, which needs it."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
-    url: Annotated[SecretStr, http_url(_EXAMPLE_URL)] = Field(examples=[_EXAMPLE_URL])
+    url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(examples=[_EXAMPLE_URL])
     """The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only scheme and host are
     ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
@@ -197,11 +201,6 @@ class WebhookSettings(HttpSinkSettings):
         return replace(rules, group=None, incidents=IncidentRules(group.by, wait_s))
 
     @property
-    def address(self) -> str:
-        """Return the whole URL: its path is a secret."""
-        return self.url.get_secret_value()
-
-    @property
     def group_count(self) -> int:
         """Return the most events that are sent together."""
         if self.template is None:
@@ -213,7 +212,7 @@ class WebhookSettings(HttpSinkSettings):
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         template = self.chosen_template(context)
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
-        poster = self.poster(template.post_url(URL(self.address)), headers=headers, context=context)
+        poster = self.open_poster(template.post_url(URL(self.address)), headers=headers, context=context)
         return WebhookSink(poster, template, keys=keys, context=context)
 
     def chosen_template(self, context: SinkContext) -> Template:
@@ -280,18 +279,12 @@ class WebhookSink(Sink):
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._poster.close()
+        await self._poster.aclose()
 
     async def _post(self, message: Message, batch: Sequence[Delivery] = ()) -> SendResult:
         """Post one message once. Without a batch it is part of a refresh."""
         timestamp = str(int(self._context.clock.now().timestamp()))
-        headers = {
-            "Content-Type": message.content_type,
-            "webhook-id": message.id,
-            "webhook-timestamp": timestamp,
-        }
-        if batch and batch[0].replayed:
-            headers["webhook-replay"] = "1"
+        headers = {"Content-Type": message.content_type, "webhook-id": message.id, "webhook-timestamp": timestamp}
         if self._keys:
             signature = sign(message.body, message_id=message.id, timestamp=timestamp, keys=self._keys)
             headers["webhook-signature"] = signature

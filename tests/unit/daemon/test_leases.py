@@ -150,7 +150,7 @@ async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once
     with capture_logs() as logs:
         assert not held.is_trusted()
         await replica.look()
-        replica.leases.lost(held)  # as an owner found out beside it
+        replica.leases.mark_lost(held)  # as an owner found out beside it
     assert not replica.leases.may_own(A)
     assert A in replica.changed
     lost = [line for line in logs if line["event"] == "ownership.lost"]

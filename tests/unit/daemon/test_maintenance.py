@@ -170,7 +170,7 @@ class SharedOwnership(Alone):
     def may_own(self, key: LeaseKey) -> bool:
         return self.maintains
 
-    def lost(self, held: HeldLease) -> None:
+    def mark_lost(self, held: HeldLease) -> None:
         self.noted_as_lost.append(held)
         self._held.clear()
 

@@ -173,7 +173,7 @@ async def test_what_another_replica_owns_is_left_to_it(rig: Rig) -> None:
     asked = [("enable", "ops"), ("scan", f"a/{PIPELINE}")]
     for kind, name in asked:
         await rig.operator.ask(kind, name)  # type: ignore[arg-type] # as it is
-    rig.setup.supervisor.owned = list  # type: ignore[method-assign]
+    rig.setup.supervisor.parts = list  # type: ignore[method-assign]
     await rig.operations.tick()
     assert await rig.operator.asked() == asked
 

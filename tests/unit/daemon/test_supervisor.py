@@ -218,7 +218,7 @@ async def test_at_the_end_all_have_the_same_time_to_finish(setup: Setup) -> None
     with capture_logs() as logs:
         await setup.supervisor.stop()
     assert [entry["event"] for entry in logs] == ["drain.cut_short"] * 2
-    assert (setup.supervisor.owned(), setup.ticks()) == ([], set())
+    assert (setup.supervisor.parts(), setup.ticks()) == ([], set())
 
 
 async def test_what_was_not_worth_a_write_before_is_written_at_the_end(setup: Setup, path: Path) -> None:
@@ -233,7 +233,7 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
     setup.clock.advance(60.0)
     with held(path):
         await setup.supervisor.stop()
-    assert setup.supervisor.owned() == []
+    assert setup.supervisor.parts() == []
     assert served_s(path) == 0.0
 
 
@@ -247,7 +247,7 @@ async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_fr
     worker = setup.worker()
     await setup.apply(sinks=sinks)
     assert setup.ticks() == {"account:a", "sink:more", "sink:ops"}
-    assert worker in setup.supervisor.owned()
+    assert worker in setup.supervisor.parts()
 
 
 async def test_of_several_errors_one_that_is_not_the_store_s_is_raised(
@@ -307,7 +307,7 @@ async def test_neither_a_newer_configuration_nor_the_end_gives_a_drain_more_time
 async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(setup: Setup) -> None:
     await setup.apply({"old": setup.account()})
     await broken_off(setup.apply({"between": setup.account()}), setup=setup, once_added="account:between")
-    between = [part for part in setup.supervisor.owned() if isinstance(part, AccountPoller)]
+    between = [part for part in setup.supervisor.parts() if isinstance(part, AccountPoller)]
     await setup.apply({"newest": setup.account()})
     await setup.poll()
     for watcher in between:
@@ -349,7 +349,7 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
     setup.clock.advance(60.0)
     with pytest.raises(BrokenError):
         await setup.supervisor.stop()
-    assert (setup.supervisor.owned(), served_s(path)) == ([], 60.0)
+    assert (setup.supervisor.parts(), served_s(path)) == ([], 60.0)
 
 
 async def until_answered(worker: DeliveryWorker) -> None:

@@ -147,7 +147,7 @@ async def test_what_is_found_to_be_lost_as_it_changes_is_shown_no_more(
 async def test_what_is_configured_no_more_is_released_once_it_has_ended(setup: Shared) -> None:
     setup.hook.reply = slowly = Slowly()
     await setup.apply(sinks={"ops": setup.webhook(), "more": setup.webhook()})
-    (ops,) = (each for each in setup.supervisor.owned() if isinstance(each, DeliveryWorker) and each.sink == "ops")
+    (ops,) = (each for each in setup.supervisor.parts() if isinstance(each, DeliveryWorker) and each.sink == "ops")
     await setup.record()
     setup.clock.advance(1.0)
     await ops.tick()

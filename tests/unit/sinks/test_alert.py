@@ -32,7 +32,7 @@ from watcher.sinks.alert import (
     shorten,
     usable_link,
 )
-from watcher.sinks.chat import Notice, read_batch
+from watcher.sinks.chat import Notice, notice_of_batch
 
 HEADLINES = {
     EventType.EXECUTION_NEW: "○ Sales agent: a new execution",
@@ -309,7 +309,7 @@ def test_an_emoji_counts_as_two_characters_and_is_never_cut_in_half(limit: int) 
 
 
 def notice(*deliveries: Delivery) -> Notice:
-    return read_batch(deliveries)
+    return notice_of_batch(deliveries)
 
 
 def test_good_news_and_bad_share_one_message() -> None:

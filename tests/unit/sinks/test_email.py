@@ -37,7 +37,7 @@ from watcher.domain.envelope import encode, group_id
 from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.sinks import email
-from watcher.sinks.chat import read_batch
+from watcher.sinks.chat import notice_of_batch
 from watcher.sinks.email import EmailSettings, bodies_of, mail_of
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.settings import PemFile
@@ -241,7 +241,7 @@ def check(raw: bytes, *, subject: str) -> None:
 def test_no_text_of_others_is_obeyed(seed: int) -> None:
     batch = hostile_failures(seed, count=30)
     for each in ([batch[0]], batch):
-        check(mail_of(each, MAIL, at=FakeClock().now()), subject=read_batch(each).headline)
+        check(mail_of(each, MAIL, at=FakeClock().now()), subject=notice_of_batch(each).headline)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_name_is_shown_in_the_subject_and_makes_no_header(name: str) -> None:
     data["pipeline"]["name"] = name
     delivery = replace(sample(FAILED), body=encode(sample(FAILED).content | {"data": data}))
     raw = mail_of([delivery], MAIL, at=FakeClock().now())
-    check(raw, subject=read_batch([delivery]).headline)
+    check(raw, subject=notice_of_batch([delivery]).headline)
 
 
 def test_the_hostile_name_of_a_problem_is_the_same_subject_in_each_of_its_mails() -> None:
@@ -286,7 +286,7 @@ def test_a_mail_is_below_100_kb_however_much_others_write(part: str) -> None:
 
 def test_a_short_mail_has_seven_bits_too() -> None:
     delivery = sample(EventType.WATCHER_TEST)
-    check(mail_of([delivery], MAIL, at=FakeClock().now()), subject=read_batch([delivery]).headline)
+    check(mail_of([delivery], MAIL, at=FakeClock().now()), subject=notice_of_batch([delivery]).headline)
 
 
 def test_an_error_of_a_megabyte_is_cut() -> None:
@@ -301,7 +301,7 @@ def test_an_error_of_a_megabyte_is_cut() -> None:
 
 def test_a_notice_alone_makes_both_bodies() -> None:
     text, html = bodies_of(
-        replace(read_batch([failed()]), headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"})
+        replace(notice_of_batch([failed()]), headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"})
     )
     assert text.startswith("a < b\n\none\ntwo\n\n")
     assert '<p><a href="https://h/?a&amp;b">&amp;</a></p>' in html

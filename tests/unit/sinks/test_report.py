@@ -12,12 +12,12 @@ from watcher.domain.event import EventType
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import Alert, length, report_title
 from watcher.sinks.apprise import MESSAGE_BYTES, plain_message
-from watcher.sinks.chat import ERROR_LENGTH, read_batch
+from watcher.sinks.chat import ERROR_LENGTH, notice_of_batch
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.report import report_lines, report_span
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.slack_bot import messages_of
-from watcher.sinks.stdout import event_line, why
+from watcher.sinks.stdout import event_line, reason_of
 from watcher.sinks.teams import TeamsTemplate
 
 TITLE = "Clerk agents, Mon 30 Nov: 1 of 18 needs a look"
@@ -98,7 +98,7 @@ def test_without_a_zone_a_report_is_by_the_clock_of_the_machine_that_shows_it() 
 
 
 def test_chats_show_a_report_as_a_warning_if_somebody_is_to_look_and_with_its_link() -> None:
-    notice = read_batch([delivery()])
+    notice = notice_of_batch([delivery()])
     assert (notice.headline, notice.error.splitlines(), notice.footer) == (TITLE, LINES, SPAN)
     assert (notice.severity, notice.is_trouble, notice.facts, notice.moment) == (Severity.WARNING, False, {}, None)
     assert notice.links == {"Details": LINK}
@@ -130,14 +130,14 @@ def test_apprise_shows_a_report_with_its_link() -> None:
 
 def test_a_link_that_no_receiver_takes_is_left_out() -> None:
     report = report_block() | {"link": "https://watcher.example.com/<>"}
-    assert read_batch([sample(EventType.WATCHER_REPORT, data={"report": report})]).links == {}
+    assert notice_of_batch([sample(EventType.WATCHER_REPORT, data={"report": report})]).links == {}
 
 
 @pytest.mark.parametrize("text", [HOSTILE * 9, "*" * 300, "`" * 300, "🎉" * 300, "\x1b" * 300])
 @pytest.mark.parametrize("count", [1, 20])
 def test_every_chat_takes_a_report_whatever_is_in_it(text: str, count: int) -> None:
     batch = [delivery(name=text, error=text, count=count)]
-    assert length(read_batch(batch).error) <= ERROR_LENGTH
+    assert length(notice_of_batch(batch).error) <= ERROR_LENGTH
     for template, check in (
         (SlackTemplate(), check_slack),
         (DiscordTemplate(), check_discord),
@@ -152,5 +152,5 @@ def test_on_a_terminal_a_report_is_one_line_that_holds_its_title() -> None:
     line = event_line(event).plain
     assert "≡ watcher.report morning" in line
     assert line.endswith(TITLE)
-    assert why(event["data"]) == TITLE
+    assert reason_of(event["data"]) == TITLE
     assert Alert.of(event).time == AT

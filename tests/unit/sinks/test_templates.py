@@ -27,7 +27,7 @@ from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventType
 from watcher.sinks.alert import Alert, clean
-from watcher.sinks.chat import ChatTemplate, read_batch
+from watcher.sinks.chat import ChatTemplate, notice_of_batch
 from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.sinks.webhook import PRESETS
@@ -181,12 +181,12 @@ def test_what_is_of_no_problem_and_no_execution_has_no_page() -> None:
 def test_a_group_leads_to_the_executions_of_its_pipeline_or_of_all() -> None:
     other = failed(2, pipeline={"id": str(UUID(int=1))})
     for batch, query in (([failed(1), failed(2)], f"?pipeline={PIPELINE}"), ([failed(1), other], "")):
-        group = read_batch(batch, PUBLIC)
+        group = notice_of_batch(batch, PUBLIC)
         assert group.links == {"Details": f"{PUBLIC}/executions{query}"}
         for template in (each for each, _ in CHECKED if isinstance(each, ChatTemplate)):
             (message,) = template.messages(batch)
             assert f"{template.public_url}/executions{query}" in list(texts_of(json.loads(message.body)))
-    assert read_batch([failed(1), failed(2)]).links == {}
+    assert notice_of_batch([failed(1), failed(2)]).links == {}
 
 
 def event_of(delivery: Delivery, data: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from cloudevents.core.v1.event import CloudEvent
 from pydantic import ValidationError
 from receiver import Receiver, answer, says, sink_to
 from receivers_rules import check_alertmanager, check_pagerduty
-from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, replayed, sample
+from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, sample
 from standardwebhooks import Webhook
 
 from watcher.daemon.from_settings import fingerprint_of_sink
@@ -54,14 +54,6 @@ async def test_every_event_is_read_by_the_library_of_cloudevents(receiver: Recei
     (request,) = receiver.requests
     event = JSONFormat().read(CloudEvent, request.body)
     assert (event.get_type(), event.get_data()) == (type_, json.loads(sample(type_).body)["data"])
-
-
-@pytest.mark.parametrize("more", [{}, {"group": {}}, {"template": "alertmanager"}])
-async def test_a_replay_says_so(receiver: Receiver, more: dict[str, Any]) -> None:
-    async with sink_to(receiver.url, **more) as sink:
-        await sink.send([failed()])
-        await sink.send([replayed(failed())])
-    assert [request.headers.get("webhook-replay") for request in receiver.requests] == [None, "1"]
 
 
 def answers_in_turn(receiver: Receiver, *codes: int) -> None:

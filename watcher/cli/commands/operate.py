@@ -23,7 +23,7 @@ from watcher.cli.shell import ConfigOption, exit_at_signals, put, put_all_out, p
 from watcher.domain.errors import Exit, UsageError
 from watcher.runtime.settings import did_you_mean
 from watcher.runtime.terminal import harmless
-from watcher.sinks.stdout import event_line, shows_whole_ids, why
+from watcher.sinks.stdout import event_line, reason_of, shows_whole_ids
 
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
@@ -186,7 +186,7 @@ def events(
     since = since or ("1ms" if follow else None if execution else "1h")
     found = _events(daemon, query, since=since, follow=follow)
     if as_json or not sys.stdout.isatty():
-        rows = found if as_json else ({**event, "reason": why(event["data"])} for event in found)
+        rows = found if as_json else ({**event, "reason": reason_of(event["data"])} for event in found)
         print_list(EVENT_FIELDS, rows, as_json=as_json)
         return
     console = console_on(sys.stdout)
