@@ -207,7 +207,7 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
     _warn_of_http(document, settings)
     for index, silence in enumerate(settings.silences):
         if silence.window(now)[1] <= now:
-            problem, remedy = "is in the past, so nothing is kept back", "correct it, or remove this silence"
+            problem, remedy = "is in the past, so nothing is silenced", "correct it, or remove this silence"
             document.warn(("silences", index, "until"), problem, remedy=remedy)
         _warn_of_match(document, settings, ("silences", index, "match"), silence.match)
     return tuple(sorted(document.warnings, key=lambda each: (each.line, each.column)))

@@ -80,7 +80,7 @@ class Operations:
             try:
                 stored.append(silence_of(row))
             except ValidationError:
-                log.warning("silence.unreadable", id=row.id, note="a later version made it; it keeps nothing back here")
+                log.warning("silence.unreadable", id=row.id, note="a later version made it; it silences nothing here")
         self._supervisor.apply_silences(stored)
 
     async def test_sink(self, name: str) -> TestResult:

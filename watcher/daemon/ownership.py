@@ -216,7 +216,7 @@ class Ownership:
         del self._released[: len(released)]
         self.is_agreed = not sharing.differs and fingerprint == self._fingerprint
         if sharing.differs and not self._is_difference_logged:
-            note = "each owner goes by its own; meanwhile nothing goes that is not named any more"
+            note = "each owner uses its own file; until all are alike, nothing that is absent from one is deleted"
             log.warning("config.differs", replicas=sharing.replica_count, note=note)
         self._is_difference_logged = sharing.differs
         lost = [each for each in self._held.values() if each.lease in held.keys() - sharing.kept]

@@ -8,7 +8,7 @@ only a configuration that uses it needs it.
 import asyncio
 import html
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Annotated, Literal
@@ -36,18 +36,13 @@ dozen. A message that is not waited for to its end still arrives, and arrives ag
 
 ERROR_LENGTH = 900
 
-_TYPES: Mapping[Severity, str] = {
-    Severity.CRITICAL: "failure",
-    Severity.ERROR: "failure",
-    Severity.WARNING: "warning",
-    Severity.INFO: "info",
-}
+_TYPES = {Severity.WARNING: "warning", Severity.INFO: "info"}
 
 _MENTION = re.compile(r"(?<!\w)@(?=\S)")
 _BROKEN_MENTION = "@\N{ZERO WIDTH SPACE}"
 _SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
-_HANGS = "Apprise has not come back from an earlier message; a restart lets go of it"
+_HANGS = "Apprise has not returned from an earlier message; a restart ends that call"
 _REMEDY = "check its URL, and whether this machine reaches the service (HTTPS_PROXY)"
 _EXAMPLE = "write it like ntfys://ntfy.sh/topic"
 
@@ -150,7 +145,7 @@ def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str,
     )
     title, body = _without_mentions(notice.headline), "\n\n".join(filter(None, sections))
     is_good = title.startswith(GOOD[0]) and batch[0].type != EventType.WATCHER_TEST
-    type_ = "success" if is_good else _TYPES[notice.severity]
+    type_ = "success" if is_good else _TYPES.get(notice.severity, "failure")
     return title, _within(body, MESSAGE_BYTES - _size(f"{title}\n")), type_
 
 

@@ -5,7 +5,6 @@ code. No message mentions anybody. https://docs.discord.com/developers/resources
 """
 
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -16,12 +15,8 @@ from watcher.domain.problems import Severity
 from watcher.sinks.chat import ChatTemplate, Newest, Notice
 from watcher.sinks.protocol import SendOutcome, SendResult
 
-_COLOURS: Mapping[Severity, int] = {
-    Severity.CRITICAL: 0x960A20,
-    Severity.ERROR: 0x960A20,
-    Severity.WARNING: 0x9F5F02,
-    Severity.INFO: 0x067D51,
-}
+_RED = 0x960A20
+_COLOURS = {Severity.WARNING: 0x9F5F02, Severity.INFO: 0x067D51}
 _MARKUP = re.compile(r"[\\*_~|`<>@#\[\]()]|:(?=\S)")
 _NEW_WEBHOOK = "Discord no longer knows this webhook: it was deleted, or url is not whole; make a new one and set url"
 
@@ -57,7 +52,7 @@ class DiscordTemplate(ChatTemplate):
         embed = {
             "title": _escape(notice.headline),
             "url": first_link,
-            "color": _COLOURS[notice.severity],
+            "color": _COLOURS.get(notice.severity, _RED),
             "description": "\n".join(filter(None, description)),
             "fields": [
                 *({"name": name, "value": value, "inline": True} for name, value in facts.items()),

@@ -5,7 +5,6 @@ The content of a message is made by `notice_of` in `watcher/sinks/chat.py`, its 
 https://learn.microsoft.com/microsoftteams/platform/task-modules-and-cards/cards/cards-format
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -15,12 +14,7 @@ from watcher.domain.problems import Severity
 from watcher.sinks.chat import ChatTemplate, Newest, Notice
 from watcher.sinks.protocol import SendOutcome, SendResult
 
-_COLOURS: Mapping[Severity, str] = {
-    Severity.CRITICAL: "Attention",
-    Severity.ERROR: "Attention",
-    Severity.WARNING: "Warning",
-    Severity.INFO: "Good",
-}
+_COLOURS = {Severity.WARNING: "Warning", Severity.INFO: "Good"}
 _CHECK_FLOW = "is the flow turned on, may anyone trigger it, and is url the whole one that it shows?"
 
 
@@ -32,8 +26,9 @@ class TeamsTemplate(ChatTemplate):
 
     def payload(self, notice: Notice) -> Json:
         """Return the card."""
+        colour = _COLOURS.get(notice.severity, "Attention")
         body = [
-            _line(_run(notice.headline, size="Large", weight="Bolder", color=_COLOURS[notice.severity])),
+            _line(_run(notice.headline, size="Large", weight="Bolder", color=colour)),
             *(_line(_run(each, fontType="Monospace")) for each in notice.error.splitlines()),
             *([_line(_run("Also failed:"))] if notice.nodes else []),
             *(_line(_run(each, fontType="Monospace"), spacing="None") for each in notice.nodes),

@@ -37,7 +37,7 @@ NO_TOKEN = (
 )
 SHORT = "has fewer than 16 characters: others may guess it; make one: openssl rand -hex 32"
 CURLY = "begins with a curly quote; write \" or '"
-PAST = "is in the past, so nothing is kept back; correct it, or remove this silence"
+PAST = "is in the past, so nothing is silenced; correct it, or remove this silence"
 OF_RULES = [str(kind) for kind in KIND_OF_RULE.values()]
 NO_RULES = (
     f"only rules lead to {' and '.join(OF_RULES)}, and no watch of this sink has any; "

@@ -33,7 +33,7 @@ def test_an_example_can_be_copied_and_leads_to_no_warning_but_of_its_id(example:
     settings, document = load(example, tmp_path)
     assert settings.watch
     found = {warning.problem for warning in find_warnings(document, settings)}
-    assert found - {"is in the past, so nothing is kept back"} == {"looks like the id of an example"}
+    assert found - {"is in the past, so nothing is silenced"} == {"looks like the id of an example"}
 
 
 def test_the_pager_rings_at_three_failures_in_a_row_for_what_also_ends_and_is_quiet_tonight(tmp_path: Path) -> None:
