@@ -191,11 +191,6 @@ class Alert:
         return severity_of(self.kind) if self.is_trouble else Severity.INFO
 
     @property
-    def seen_at(self) -> datetime:
-        """Return when the watcher saw the event."""
-        return datetime.fromisoformat(self.data["observed"]["at"])
-
-    @property
     def delay_s(self) -> float:
         """Return the seconds from the event to when it was seen; 0 if the API does not date the event."""
         return float(self.data["observed"].get("delaySeconds", 0.0))

@@ -76,7 +76,7 @@ class AlertmanagerTemplate(Template):
         now = self.clock.now()
         if alert.problem is None:
             lasts = TEST_LASTS if alert.type is EventType.WATCHER_TEST else POINT_LASTS
-            return _alert(alert, alert.type, min(alert.time, alert.seen_at, now), now + lasts)
+            return _alert(alert, alert.type, min(alert.time, now), now + lasts)
         if alert.closes:
             closed_at = datetime.fromisoformat(alert.problem["closedAt"])
         opened_at = datetime.fromisoformat(alert.problem["openedAt"])
