@@ -50,7 +50,7 @@ class FakePagerDuty(Sink):
         for message in self._template.messages(batch):
             event = check_pagerduty(message.body)
             result = self.answer(event)
-            if not result.is_taken:
+            if not result.outcome.is_taken:
                 self.refused.append(event)
                 return result
             self.take(event)

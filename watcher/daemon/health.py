@@ -106,7 +106,7 @@ async def ping(url: URL) -> tuple[str, str]:
     """
     async with aclosing(Poster(url, headers={}, timeout_s=PING_TIMEOUT_S, context=SinkContext(Clock()))) as poster:
         result = await poster.request(None, judge=_judge_ping, method="GET")
-    return ("", "") if result.is_taken else (result.answer, result.remedy)
+    return ("", "") if result.outcome.is_taken else (result.answer, result.remedy)
 
 
 def _judge_ping(status: int, _: bytes) -> SendResult:

@@ -89,7 +89,7 @@ class Operations:
         began_at = clock.monotonic()
         try:
             result = await self._follower.settings.sinks[name].send_test(name, SinkContext(clock, self._shared.output))
-            is_taken, answer, remedy = result.is_taken, result.answer, result.remedy
+            is_taken, answer, remedy = result.outcome.is_taken, result.answer, result.remedy
         except TransportFailedError as error:
             is_taken, answer, remedy = False, error.kind, error.remedy
         took_ms = (clock.monotonic() - began_at) * 1000

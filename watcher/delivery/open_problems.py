@@ -107,6 +107,6 @@ class OpenProblems:
             log.error("refresh.crashed", sink=self._deps.store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             self._deps.metrics.refreshed(well=False)
             return
-        self._deps.metrics.refreshed(well=result.is_taken)
-        if not result.is_taken:
+        self._deps.metrics.refreshed(well=result.outcome.is_taken)
+        if not result.outcome.is_taken:
             log.debug("refresh.failed", sink=self._deps.store.lease.name, answer=result.answer, count=len(openings))

@@ -65,7 +65,7 @@ def records_of(
     A group that the receiver did not take comes due together, or is split. The request took `took_s`; before it the
     sink had failed `failures_before` times in a row.
     """
-    if result.is_taken:
+    if result.outcome.is_taken:
         taken: list[AttemptRecord] = []
         for each in batch:
             tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
@@ -141,7 +141,7 @@ class AttemptLog:
         if attempt.result is None:
             count = sum(each.state is DeliveryState.SILENCED for each in attempt.records)
             self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(count)
-        elif attempt.result.is_taken:
+        elif attempt.result.outcome.is_taken:
             if self.in_trouble:
                 log.info("delivery.recovered", sink=self._sink)
                 self.in_trouble = False

@@ -110,7 +110,7 @@ class SinkState:
 
         A disabled sink stays disabled. The later end of two pauses counts.
         """
-        is_taken = result.is_taken
+        is_taken = result.outcome.is_taken
         self.answer, self.has_failed = result.answer, not is_taken
         if is_taken:
             self.trying_since, self.through_at = None, at

@@ -338,7 +338,7 @@ class DeliveryWorker:
             settled = (each.delivery.number for each in records if each.state is not DeliveryState.WAITING)
             self._state.own_trouble.difference_update(settled)
         self._breaker.answered(result.outcome, now=now, waited=trial == "tried_longest_ago")
-        self._in_flight.add(Unsettled(now, records, result, closes_breaker=was_open and result.is_taken))
+        self._in_flight.add(Unsettled(now, records, result, closes_breaker=was_open and result.outcome.is_taken))
         if was_open and not self._breaker.is_open:
             self._intake.due_at = NOW
 

@@ -151,7 +151,7 @@ class EmailSettings(RemoteSettings):
     async def connect(self) -> str:
         """Connect and log in, and return a text about it."""
         result = await EmailSink(self, SinkContext(Clock())).run_session()
-        if not result.is_taken:
+        if not result.outcome.is_taken:
             raise TransportFailedError(result.answer, remedy=result.remedy)
         return f"connected{' and logged in' if self.username else ''}, nothing sent"
 

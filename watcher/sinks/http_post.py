@@ -163,7 +163,7 @@ class Poster:
                 error = failure_of(error, by_proxy=self._proxy.url is not None)
             return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
         result = judge(response.status, beginning)
-        if "Retry-After" not in response.headers or result.is_taken:
+        if "Retry-After" not in response.headers or result.outcome.is_taken:
             return result
         after_s = parse_retry_after(response.headers["Retry-After"], now=self._clock.now()) or 0.0
         return replace(result, retry_after_s=min(after_s, RETRY_AFTER_CAP_S))

@@ -1,4 +1,4 @@
-"""A sink, as its worker sees it: one attempt, one result."""
+"""The interface between a sink and its delivery worker: one attempt, one result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,85 +12,83 @@ from watcher.sinks.output import StdoutOutput
 
 
 class SendOutcome(Enum):
-    """What an attempt at a delivery means for it."""
+    """The outcome of one attempt. The receiver has the delivery if the outcome `is_taken`."""
 
     DELIVERED = "delivered"
     ACCEPTED = "accepted"
     """The receiver took it and has yet to show it (202)."""
     RETRY = "retry"
     BUSY = "busy"
-    """As `RETRY`, and nothing may be sent to the sink for as long as `Retry-After` says, if it does (429)."""
+    """As `RETRY`, and nothing may be sent to the sink for the time of `Retry-After`, if there is one (429)."""
     REFUSED = "refused"
     """The receiver will not take this body (400, 413, 422)."""
     GONE = "gone"
     """The receiver is gone for good (410)."""
 
+    def __init__(self, value: str) -> None:
+        self.is_taken = value in {"delivered", "accepted"}
+
 
 RETRY_AFTER_CAP_S = 3600.0
-"""No receiver is left alone for longer, whatever it asks for."""
+"""The longest time for which a receiver is left alone, whatever it asks for."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """The answer to one attempt: the outcome, a word or code for people, and for how long it asked to be left alone.
-
-    `remedy` says what a person has to do, where that is known. `messages` are where messages of problems are now,
-    whatever the outcome; they are kept with it. `minimal_left` says of a refusal that the message has a minimal form,
-    which the next attempt sends.
-    """
+    """The answer to one attempt."""
 
     outcome: SendOutcome
     answer: str
+    """A word or code for people."""
     retry_after_s: float = 0.0
     remedy: str = ""
+    """The action that a person has to take, where it is known."""
     messages: tuple[ProblemMessage, ...] = ()
+    """The places of problems' messages at the receiver, which are stored whatever the outcome."""
     minimal_left: bool = False
-
-    @property
-    def is_taken(self) -> bool:
-        """Whether the receiver has it."""
-        return self.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}
+    """Whether a refused message has a minimal form, which the next attempt sends."""
 
 
 GROUP_COUNT = 10_000
-"""Events that are sent together at most."""
+"""The most events that are sent together."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerRules:
-    """How to send to a sink, and when to try again.
-
-    `schedule_s` has the wait after each failure, the last one repeating, until a delivery is given up (`None`: never).
-    A rate of infinity is no limit; with `breaks` failures may open its circuit breaker. Without a `group` each delivery
-    goes alone. With `incidents` problems are sent as incidents. What opens a problem waits `after_s` first, and goes
-    only if the problem is still open then, and nobody has acknowledged it. A sink is reminded of open problems every
-    `remind_every_s`, if ever. One that `keeps_messages` learns with each delivery where the message of its problem is.
-    """
+    """The rules by which a worker sends to its sink."""
 
     schedule_s: tuple[float, ...]
+    """The wait after each failure in a row; the last one repeats."""
     give_up_after_s: float | None
+    """The time after which a delivery becomes a dead letter; `None`: never."""
     rate_per_s: float
+    """The rate limit; infinity is none."""
     breaks: bool = True
+    """Whether failures may open the circuit breaker."""
     group: GroupRules | None = None
+    """How deliveries are grouped; `None`: each goes alone."""
     incidents: IncidentRules | None = None
+    """How problems become incidents; `None`: they do not."""
     after_s: float = 0.0
+    """The wait of an opening. It goes only if its problem is still open then, and not acknowledged."""
     remind_every_s: float | None = None
     keeps_messages: bool = False
+    """Whether each delivery is given the place of its problem's message at the receiver."""
 
     @property
     def opening_wait_s(self) -> float:
-        """Return how long an opening waits from its recording."""
+        """The wait of an opening from its recording."""
         return max(self.after_s, self.incidents.wait_s if self.incidents else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """What a sink may work with.
+    """The dependencies of a sink.
 
-    Where one delivery takes several requests, it calls `take_slot` before each further one, and waits for as many
-    seconds as that returns. Without an `output` only what sends elsewhere can be opened. That calls `check` right
-    before each request goes out; what it raises comes out of `send` or `refresh`, and that request was not sent.
-    Messages link to our own pages at `public_url`, if there is one.
+    Where one delivery takes several requests, the sink calls `take_slot` before each further one and waits for the
+    seconds that it returns. `check` is called right before each request goes out; what it raises comes out of `send` or
+    `refresh`, and that request was not sent. Only a sink on stdout needs an `output`. Messages link to the watcher's
+    own pages at `public_url`, if there is one.
     """
 
     clock: Clock
@@ -101,10 +99,11 @@ class SinkContext:
 
 
 class Sink:
-    """One place events are sent to. A batch has at most `batch_count` deliveries, or is one group, and is never empty.
+    """A place that events are sent to.
 
-    One that has to hear of open problems again and again asks for that every `refresh_every_s`; `None`: never. A
-    receiver that `keeps_state` has something that lasts until a problem is closed: an incident, an alert or a message.
+    A batch has at most `batch_count` deliveries, or is one group, and is never empty. Open problems are refreshed every
+    `refresh_every_s` at a receiver that forgets them; `None`: never. A receiver that `keeps_state` has an incident, an
+    alert or a message that lasts until its problem is closed.
     """
 
     batch_count: int = 1
@@ -112,12 +111,12 @@ class Sink:
     keeps_state: bool = False
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
+        """Send all of them once. A failure is a `SendResult`, but `OutputClosedError`, which ends the program."""
         raise NotImplementedError
 
     async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
-        """Say once that these problems are still open, or closed. Trouble is a `SendResult`."""
+        """Send once that these problems are still open, or closed. A failure is a `SendResult`."""
         raise AssertionError("it never asks for this")
 
     async def close(self) -> None:
-        """Let go of connections and threads, if it has any."""
+        """Close connections and end threads, if it has any."""

@@ -187,7 +187,7 @@ def _result(status: int, content: Mapping[str, Any]) -> SendResult:
     if content.get("ok") is True:
         return result
     if status != 200:
-        outcome = SendOutcome.RETRY if result.is_taken else result.outcome
+        outcome = SendOutcome.RETRY if result.outcome.is_taken else result.outcome
         is_odd = outcome is not SendOutcome.BUSY and status // 100 in {2, 4}
         return replace(result, outcome=outcome, remedy=_NOT_SLACK if is_odd else result.remedy)
     code = content.get("error")
@@ -299,7 +299,7 @@ class SlackBotSink(Sink):
             if nth > begin:
                 await asyncio.sleep(self._context.take_slot())
             result = await self._send(message, batch, places)
-            if not result.is_taken:
+            if not result.outcome.is_taken:
                 return result
             self._sent_counts[id_] = nth + 1
         self._sent_counts.pop(id_, None)
@@ -330,7 +330,9 @@ class SlackBotSink(Sink):
             # A message in a channel that the sink no longer uses counts as gone on an error of that channel.
             is_gone = word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel)
             # Slack posts a reply to a deleted message outside any thread, without an error: slack-go/slack#1571.
-            is_apart = result.is_taken and not is_update and isinstance(posted, dict) and "thread_ts" not in posted
+            is_apart = (
+                result.outcome.is_taken and not is_update and isinstance(posted, dict) and "thread_ts" not in posted
+            )
             if is_gone or is_apart:
                 places[problem] = place = None
                 log.warning("message.gone", **named, answer=word if is_gone else "not in its thread", note=_GONE)
@@ -339,6 +341,6 @@ class SlackBotSink(Sink):
                 return await self._send(message, batch, places)
         if place is None and problem is not None and message.role in {MessageRole.OPENING, MessageRole.NEWS}:
             channel, number = content.get("channel"), content.get("ts")
-            if result.is_taken and isinstance(channel, str) and isinstance(number, str):
+            if result.outcome.is_taken and isinstance(channel, str) and isinstance(number, str):
                 places[problem] = MessagePlace(channel, number)
         return result

@@ -57,7 +57,7 @@ class TeamsTemplate(ChatTemplate):
     def send_result(self, status: int, body: bytes) -> SendResult:
         """Return the meaning of an answer. Any success is `ACCEPTED`: the flow has the card and has yet to post it."""
         result = super().send_result(status, body)
-        return replace(result, outcome=SendOutcome.ACCEPTED) if result.is_taken else result
+        return replace(result, outcome=SendOutcome.ACCEPTED) if result.outcome.is_taken else result
 
 
 def _newest(event: Newest) -> list[Json]:

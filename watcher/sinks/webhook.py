@@ -246,19 +246,18 @@ class WebhookSink(Sink):
 
         The next attempt posts all of them again: the receiver recognizes them by their keys.
         """
-        closed = {each.problem for each in batch if each.closes}
-        if closed and self.refresh_every_s is not None:  # a refresh in flight may still post these as open
+        if self.refresh_every_s is not None and (closed := {each.problem for each in batch if each.closes}):
             self._closed |= closed
-            async with self._refreshing:
+            async with self._refreshing:  # a refresh in flight may still post these problems as open
                 pass
         result = SendResult(SendOutcome.DELIVERED, "200")
         for nth, message in enumerate(await self._template.prepare(batch)):
             if nth:
                 await asyncio.sleep(self._context.take_slot())
             answer = await self._post(message, batch)
-            result = answer if result.is_taken else result
+            result = answer if result.outcome.is_taken else result
             # A test is closed even if its opening seems to have failed: the answer may have been lost.
-            if not answer.is_taken and batch[0].type != EventType.WATCHER_TEST:
+            if not answer.outcome.is_taken and batch[0].type != EventType.WATCHER_TEST:
                 break
         return result
 
@@ -273,7 +272,7 @@ class WebhookSink(Sink):
             self._closed.clear()  # the next refresh reads them as closed
             for message in await asyncio.to_thread(self._template.refreshes, known):
                 result = await self._post(message)
-                if not result.is_taken:
+                if not result.outcome.is_taken:
                     break
         return result
 
