@@ -120,11 +120,22 @@ class ClerkApi:
     ) -> Reply:
         url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
+
+        async def read(body: bytes, date: str | None) -> tuple[_Found | None, int, ApiDates]:
+            """Read a small body here, a large one in the thread, and not at all a body with the known hash.
+
+            Each process keys the hash with a secret of its own, so nobody can make two bodies that have the same.
+            """
+            body_hash, dates = hash(body), self._dates(date, sent_at=sent_at)
+            if body_hash == known_hash:
+                return None, body_hash, dates
+            if len(body) <= QUICK_BYTES:
+                return parse(body, dates=dates), body_hash, dates
+            in_thread = partial(parse, body, dates=dates)
+            return await asyncio.get_running_loop().run_in_executor(self._parser_thread, in_thread), body_hash, dates
+
         try:
-            response = await self._client.get(
-                url.with_query(query) if query else url,
-                read=partial(self._read, parse=parse, known_hash=known_hash, sent_at=sent_at),
-            )
+            response = await self._client.get(url.with_query(query) if query else url, read=read)
         except TransportFailedError as failure:
             return Reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
@@ -156,27 +167,6 @@ class ClerkApi:
             if ahead_us is None or not least_us - TOLERANCE_US <= ahead_us <= most_us + TOLERANCE_US:
                 ahead_us = least_us
         return ApiDates(ahead_us or 0, now)
-
-    async def _read(
-        self,
-        body: bytes,
-        date: str | None,
-        *,
-        parse: Callable[..., _Found],
-        known_hash: int | None,
-        sent_at: Monotonic,
-    ) -> tuple[_Found | None, int, ApiDates]:
-        """Read what is small here, what is large in the thread, and what is known not again.
-
-        The hash is keyed anew in each process, so nobody can make two bodies that have the same.
-        """
-        body_hash, dates = hash(body), self._dates(date, sent_at=sent_at)
-        if body_hash == known_hash:
-            return None, body_hash, dates
-        if len(body) <= QUICK_BYTES:
-            return parse(body, dates=dates), body_hash, dates
-        in_thread = partial(parse, body, dates=dates)
-        return await asyncio.get_running_loop().run_in_executor(self._parser_thread, in_thread), body_hash, dates
 
 
 def _moment(date: str | None) -> Micros | None:
