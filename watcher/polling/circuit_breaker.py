@@ -66,12 +66,14 @@ class Budget:
     `counts_from` nothing could be asked.
     """
 
-    def __init__(
-        self, max_interval_s: float, *, clock: Clock, counts_from: Monotonic = EARLIEST, is_over: bool = False
-    ) -> None:
-        self.is_over = is_over
-        self._max_interval_s, self._counts_from, self._clock = max_interval_s, counts_from, clock
+    def __init__(self, max_interval_s: float, *, clock: Clock, is_over: bool) -> None:
+        self._max_interval_s, self._clock = max_interval_s, clock
         self._allowed_gap_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
+        self.restart(EARLIEST, is_over=is_over)
+
+    def restart(self, now: Monotonic, *, is_over: bool = False) -> None:
+        """Count again from `now` on: before that nothing could be asked."""
+        self.is_over, self._counts_from = is_over, now
         self._late_since: float | None = None  # this and the next in running time
         self._late_at = 0.0
 
@@ -171,7 +173,7 @@ class AccountCircuitBreaker:
             self.pause.nth = 0
             if self.unusable_for is not None and reply.sent_at >= self._unusable_from:
                 self.unusable_for, self._is_key_refused = None, False
-                self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now)
+                self.budget.restart(now)
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
         return reason
@@ -203,12 +205,12 @@ class AccountCircuitBreaker:
         if is_long or failure.outcome is Outcome.UNAUTHORIZED:
             self.unusable_for = _TROUBLES.get(failure.outcome, AccountTrouble.UNREACHABLE)
             self._unusable_from = self.last_probe_at = now
-            self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now)
+            self.budget.restart(now)
 
     def rest(self, now: Monotonic) -> None:
         """Note that nothing could be asked until now. What failed, or came late, is counted anew."""
-        self.failing_since, self._last_failure, is_over = None, None, self.budget.is_over
-        self.budget = Budget(self._rules.max_interval_s, clock=self._clock, counts_from=now, is_over=is_over)
+        self.failing_since = self._last_failure = None
+        self.budget.restart(now, is_over=self.budget.is_over)
 
     def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         if reply.status_code is None and reply.sent_at < self._clock.resumed_at():
