@@ -48,7 +48,7 @@ class AccountPoller:
         self._breaker = deps.breaker
         self._session = session = AccountSession(deps)
         self._registry, self._poll_queue = session.registry, session.poll_queue
-        self._confirmations, self._alert_rules = session.confirmations, session.alert_rules
+        self._confirmations, self._alert_rules = session.poll_queue.confirmations, session.alert_rules
         self._poller = ExecutionPoller(session)
         self._list_poller = ListPoller(session, PageProcessor(session, self._poller))
         self._snapshots = AccountSnapshots(session)
@@ -232,7 +232,7 @@ class AccountPoller:
 
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Note whether the budget is too small. Of what is asked for together what waited longest says all."""
-        entries = [request.entry] if isinstance(request, GetRequest) else request.entries
+        entries = [request.entry] if isinstance(request, GetRequest) else request.left.values()
         waits = [each for each in entries if each.known.lost is None]  # what is lost is asked for every ten minutes
         if waits:
             first = min(waits, key=BY_ASKED_AT)

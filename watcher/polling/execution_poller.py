@@ -37,12 +37,9 @@ class ExecutionPoller:
         """
         deps, evaluator = self._deps, self._deps.evaluator
         # Not where the time that went by is to be told: that event needs what the answer says.
-        known_hash = entry.body_hash
-        if entry.pending is not None or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
-            known_hash = None
-        reply = await deps.api.get(
-            pipeline=entry.watch.pipeline, execution=entry.known.execution, known_hash=known_hash
-        )
+        known_hash = None if entry.pending is not None or evaluator.is_overdue(entry) else entry.body_hash
+        pipeline = entry.watch.pipeline
+        reply = await deps.api.get(pipeline=pipeline, execution=entry.known.execution, known_hash=known_hash)
         now, execution, is_ok = self._clock.monotonic(), reply.execution, reply.outcome is Outcome.OK
         deps.metrics.asked(reply.outcome, now - reply.sent_at)
         if not is_ok:

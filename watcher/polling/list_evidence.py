@@ -36,37 +36,40 @@ class ListMemory:
     A scan is outrun after `pages_at_most` pages that led no further. Executions that ended before `lookback_us`
     (microseconds) are not read.
 
-    `page_rows` is how many rows each page but the last has, once `is_page_size_known`. `length` is how many rows the
-    list had when the last complete scan read it to its end, `total` how many the API said it had when that scan began.
-    `dates` are the earliest and the latest of its rows, if any. `unconfirmed_new` are the new rows of the scans since
-    that did not count. All of an ordered list may be read again from `whole_from` on.
+    `page_rows` is how many rows each page but the last has, `None` while that is not known. `length` is how many rows
+    the list had when the last complete scan read it to its end, `total` how many the API said it had when that scan
+    began. `dates` are the earliest and the latest of its rows, if any. `unconfirmed_new` are the new rows of the scans
+    since that did not count. All of an ordered list may be read again from `whole_from` on.
     """
 
     lookback_us: int
     pages_at_most: int
     ordering: Ordering = field(default_factory=Ordering)
     confirmation: Confirmation = field(default_factory=Confirmation)
-    page_rows: int = PAGE_ROWS
-    is_page_size_known: bool = False
+    page_rows: int | None = None
     length: int | None = None
     total: int | None = None
     dates: tuple[Micros, ...] = ()
     unconfirmed_new: set[str] = field(default_factory=set)
     whole_from: Monotonic = EARLIEST
 
+    @property
+    def rows_per_page(self) -> int:
+        """The rows of each page but the last: as many as are asked for until fewer are known to be on one."""
+        return self.page_rows or PAGE_ROWS
+
     def page_of(self, index: int) -> int:
         """Return the page on which the row of that index stands, counted from 0."""
-        return max(0, index) // self.page_rows + 1
+        return max(0, index) // self.rows_per_page + 1
 
     def before(self, page: int) -> int:
         """Return how many rows the list has before a page."""
-        return (page - 1) * self.page_rows
+        return (page - 1) * self.rows_per_page
 
     def learn_page_rows(self, row_count: int, *, is_followed: bool) -> None:
         """Learn how many rows are on a page: as many as were asked for, or fewer if rows follow all the same."""
         if row_count >= PAGE_ROWS or is_followed:
-            self.page_rows = max(row_count, self.page_rows) if self.is_page_size_known else row_count
-            self.is_page_size_known = True
+            self.page_rows = max(row_count, self.page_rows or 0)
 
 
 class ScanPage(NamedTuple):

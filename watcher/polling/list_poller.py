@@ -20,7 +20,7 @@ from watcher.polling.list_evidence import ListMemory
 from watcher.polling.list_scan import ScanResult
 from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import QueueKind, TrackedExecution
+from watcher.polling.poll_item import QueueKind
 from watcher.polling.poll_queue import ListRequest
 from watcher.polling.session import AccountSession
 from watcher.store.changes import PipelineRecord, SourceChange
@@ -45,8 +45,8 @@ BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
 
 
-class Step(NamedTuple):
-    """What is next for a list, so many seconds after it was asked for: why it waits then is what `queue` says."""
+class Requeue(NamedTuple):
+    """How a list goes back into the poll queue: it waits there until `wait_s` seconds after it was last asked for."""
 
     queue: QueueKind
     wait_s: float = 0.0
@@ -63,7 +63,7 @@ class ListPoller:
         self._alert_rules = session.alert_rules
         self._clock = session.deps.clock
         self._pages: dict[tuple[str, int], Reply] = {}  # the one that was asked for last is the last
-        self._at_rest = Step(QueueKind.STALE, self._rules.min_interval_s)  # where nothing is left to do
+        self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # where nothing is left to do
 
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
         """Return the list of a pipeline as it is recorded, with its first scan.
@@ -81,33 +81,33 @@ class ListPoller:
 
     async def ask(self, request: ListRequest) -> None:
         """Ask for a page and do what it calls for; then everything of this request is back in the queue."""
-        listing, left = request.listing, {entry.known.execution: entry for entry in request.entries}
-        step = self._at_rest
+        listing, requeue = request.listing, self._at_rest
         try:
-            step = await self._ask(request, left=left)
+            requeue = await self._ask(request)
         except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
-            step = self._rests(listing, self._session.failed(error), now=self._clock.monotonic())
+            requeue = self._rests(listing, self._session.failed(error))
         finally:
-            for entry in left.values():  # nothing was learnt of these: they are due as before
+            for entry in request.left.values():
+                # The page said nothing about it, so it stays due when it was: one that fails keeps its backoff.
                 self._registry.put_back(entry, entry.due_at - entry.asked_at, now=entry.due_at)
             if request.scans and not listing.unwatched:
                 # lists whose scan has begun take turns: who has waited longest goes first
-                due_at = Monotonic(listing.asked_at + step.wait_s)
-                due_at = max(self._clock.monotonic(), due_at) if step.queue is QueueKind.DUE else due_at
-                if listing.timing.is_wanted and step.queue is QueueKind.STALE:
+                due_at = Monotonic(listing.asked_at + requeue.wait_s)
+                due_at = max(self._clock.monotonic(), due_at) if requeue.queue is QueueKind.DUE else due_at
+                if listing.timing.is_wanted and requeue.queue is QueueKind.STALE:
                     self._poll_queue.put_first(listing, now=self._clock.monotonic())
                 else:
-                    self._poll_queue.put(listing, due_at=due_at, queue=step.queue)
+                    self._poll_queue.put(listing, due_at=due_at, queue=requeue.queue)
 
     # One page
 
-    async def _ask(self, request: ListRequest, *, left: dict[str, TrackedExecution]) -> Step:
+    async def _ask(self, request: ListRequest) -> Requeue:
         listing = request.listing
         if request.scans and listing.nameless is not None:
-            return await self._ask_name(request, *listing.nameless, left=left)
+            return await self._ask_name(request, *listing.nameless)
         key = listing.watch.pipeline, request.page
         reply = await self._deps.api.list(pipeline=key[0], page=request.page, known=self._pages.pop(key, None))
-        if reply.body_hash is not None and (request.page == 1 or request.entries):  # it will be asked for again soon
+        if reply.body_hash is not None and (request.page == 1 or request.left):  # it will be asked for again soon
             self._pages[key] = reply
             if len(self._pages) > PAGES_KEPT:
                 del self._pages[next(iter(self._pages))]
@@ -116,7 +116,7 @@ class ListPoller:
         if reply.rows is None:
             is_beyond_the_end = request.page > 1 and reply.outcome in BEYOND_THE_END
             if is_beyond_the_end and not (request.scans and listing.scan.expects_page):
-                return await self._read(request, reply, left=left)
+                return await self._read(request, reply)
             return await self._fail(request, reply, now=now)
         self._deps.breaker.note(listing, reply, now=now)
         await self._session.report()
@@ -124,11 +124,9 @@ class ListPoller:
             listing.works()
             if listing.cursor.ahead_us is None and not listing.unwatched:
                 await self._note_clock(listing, reply.ahead_us)
-        return await self._read(request, reply, left=left)
+        return await self._read(request, reply)
 
-    async def _ask_name(
-        self, request: ListRequest, page: Reply, execution: str, *, left: dict[str, TrackedExecution]
-    ) -> Step:
+    async def _ask_name(self, request: ListRequest, page: Reply, execution: str) -> Requeue:
         """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
         listing = request.listing
         listing.nameless = None
@@ -138,9 +136,9 @@ class ListPoller:
         if reply.execution is not None:
             self._deps.breaker.note(listing, reply, now=now)
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
-        return await self._read(request, page, left=left)
+        return await self._read(request, page)
 
-    async def _read(self, request: ListRequest, reply: Reply, *, left: dict[str, TrackedExecution]) -> Step:
+    async def _read(self, request: ListRequest, reply: Reply) -> Requeue:
         """Take in a page: first its rows, each for itself, then what they say of the list."""
         if request.listing.unwatched:
             return self._at_rest
@@ -159,16 +157,16 @@ class ListPoller:
         is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
         if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
-            return Step(QueueKind.BEGUN)
+            return Requeue(QueueKind.BEGUN)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        page = ListedPage(listing, reply, recorded, fresh.keys(), when, request.scans, left, asked_at)
+        page = ListedPage(request, reply, recorded, fresh.keys(), when, asked_at)
         await self._page_processor.take(rows, page)
-        for entry in left.values():
+        for entry in request.left.values():
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
             listing.rows.found(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
         if request.scans:
-            return await self._step(listing, reply, known=known)
+            return await self._scan_page(listing, reply, known=known)
         listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
         return self._at_rest
 
@@ -184,7 +182,7 @@ class ListPoller:
         scan.began_at = scan.began_at or asked_at
         return scan.began_at
 
-    async def _step(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Step:
+    async def _scan_page(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Requeue:
         """Let the scan take in a page, and the list rest after it. Those read whole take a quarter of the requests."""
         scan, order = listing.scan, listing.scan.order
         known_rows = listing.known_rows(known)
@@ -199,7 +197,7 @@ class ListPoller:
             pipeline = listing.watch.pipeline
             log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=scan.order.value)
         if result is None:
-            return Step(QueueKind.BEGUN)
+            return Requeue(QueueKind.BEGUN)
         await self._end(listing, result)
         listing.timing.whole_pages = scan.unordered_pages
         if not listing.timing.whole_pages:
@@ -208,7 +206,7 @@ class ListPoller:
         slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # its own pages took some since its first
         rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
-        return Step(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
+        return Requeue(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
 
     # What is written
 
@@ -265,9 +263,7 @@ class ListPoller:
     async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
         """End a scan whose pages gave this result, or have it made anew. Raises `StoreError`: then it is read again."""
         rules, scan = self._rules, listing.scan
-        if not scan.is_confirmed(
-            result, ran_s=self._clock.running(), lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s
-        ):
+        if not scan.is_confirmed(result, rules, ran_s=self._clock.running()):
             listing.scan_again()
             return
         try:
@@ -310,7 +306,7 @@ class ListPoller:
 
     # What fails
 
-    async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Step:
+    async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Requeue:
         """Let a list rest, and report once why it is given up, if it is.
 
         One whose deeper pages are refused is read again from its head: the rest is a gap, once.
@@ -335,9 +331,9 @@ class ListPoller:
         if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)
-        return self._rests(listing, self._deps.breaker.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
+        return self._rests(listing, self._deps.breaker.wait_s(listing, reason, sent_at=listing.asked_at))
 
-    def _rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
+    def _rests(self, listing: PipelineListState, wait_s: float) -> Requeue:
         """Let a list rest for so long: meanwhile it answers for nobody."""
-        listing.failing_until = Monotonic(now + wait_s)
-        return Step(QueueKind.DUE, wait_s)
+        listing.failing_until = Monotonic(self._clock.monotonic() + wait_s)
+        return Requeue(QueueKind.DUE, wait_s)

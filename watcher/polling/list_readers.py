@@ -18,11 +18,8 @@ class UnorderedReader:
     known end. One `contradicts_memory` if known rows stand beyond the page on which it ended in the last scan.
     """
 
-    is_ordered = False
-    """Whether it goes by an order of the list."""
-
-    def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
-        self.page = page
+    def __init__(self, memory: ListMemory, evidence: Evidence) -> None:
+        self.page = 1
         self.stalled_count = 0
         self.length = 0
         self.shows_one_page = self.contradicts_memory = False
@@ -46,7 +43,7 @@ class UnorderedReader:
         self._previous = page if page.row_count else previous
         is_in_turn = previous is not None and previous.number < page.number
         if page.fell_count and is_in_turn and page.row_count:
-            self._go_to(max(1, page.number - -(-page.fell_count // self._memory.page_rows)))
+            self._go_to(max(1, page.number - -(-page.fell_count // self._memory.rows_per_page)))
             return None
         if page.number == 1:
             self._evidence.begin_here()
@@ -71,7 +68,7 @@ class UnorderedReader:
         promised_count = max(self._memory.length or 0, self._evidence.highest_total)
         # Rows that are new show on a page that is not full: on this one, or on the one before an empty one.
         shown_on = page if page.row_count else self._previous
-        shows_new = self._memory.is_page_size_known and shown_on is not None and not self._is_full(shown_on)
+        shows_new = self._memory.page_rows is not None and shown_on is not None and not self._is_full(shown_on)
         if length >= promised_count and (self._evidence.total == length or (promised_count and shows_new)):
             return True
         if self._asks_again(page):
@@ -96,7 +93,7 @@ class UnorderedReader:
         return self._answers_count > 0
 
     def _is_full(self, page: ScanPage) -> bool:
-        return page.row_count >= self._memory.page_rows
+        return page.row_count >= self._memory.rows_per_page
 
     def _look_at(self, page: ScanPage) -> ScanPage:
         """Count a page that leads no further; return one beyond the end, where an API may show another, as empty."""
@@ -121,11 +118,7 @@ class UnorderedReader:
 class NewestFirstReader(UnorderedReader):
     """Reads a list with the newest rows first: from page 1 until a page ends on a known row."""
 
-    is_ordered = True
-
-    def __init__(self, memory: ListMemory, evidence: Evidence, page: int = 1) -> None:
-        super().__init__(memory, evidence, page)
-        self._oldest_at: Micros | None = None  # on the page that was read last
+    _oldest_at: Micros | None = None  # on the page that was read last
 
     @property
     def head(self) -> int:
@@ -152,11 +145,9 @@ class OldestFirstReader(UnorderedReader):
     double, until a page is not full. From a page beyond the end it goes back by halves.
     """
 
-    is_ordered = True
-
-    def __init__(self, memory: ListMemory, evidence: Evidence, page: int | None = None) -> None:
-        super().__init__(memory, evidence, memory.page_of((memory.length or 0) - 1) if page is None else page)
-        self._first = self.page
+    def __init__(self, memory: ListMemory, evidence: Evidence) -> None:
+        super().__init__(memory, evidence)
+        self.page = self._first = memory.page_of((memory.length or 0) - 1)
         self._is_reading_back = False
         self._beyond = inf  # the first page that is known to lie beyond the end
 

@@ -14,6 +14,7 @@ from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
 from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage, dated
 from watcher.polling.list_readers import READERS, SURE_AFTER, UnorderedReader
+from watcher.polling.poll_item import PollRules
 from watcher.polling.sort_order import Order
 
 SETTLED_AFTER_US = 15_000_000
@@ -49,8 +50,7 @@ class Scan:
         self._evidence = Evidence(memory)
         self._answers_count = 0
         self._skips_old = False
-        self._reads_whole = False  # an ordered list, for what its total counts and no page showed
-        self._keeps_total = False  # what the total counts is still to be looked for
+        self._seeks_missing: bool | None = None
         self._extra_count = 0  # pages beyond those that showed everything
         self._unproven_count = 0  # pages after which nothing was known of those beyond
         memory.ordering.begin()
@@ -81,8 +81,7 @@ class Scan:
     @property
     def unordered_pages(self) -> int:
         """How many answers it took for a list that has to be read whole, and has more than one page; else 0."""
-        is_unordered = self._reads_whole or not self._is_ordered
-        return self._answers_count if is_unordered and len(self._evidence.row_counts) > 1 else 0
+        return self._answers_count if self._reads_whole and len(self._evidence.row_counts) > 1 else 0
 
     @property
     def expects_page(self) -> bool:
@@ -142,10 +141,7 @@ class Scan:
         memory.ordering.learn(page.rows)
         if self.order is not believed:
             memory.length = None
-            if page.number > 1 and Order.OLDEST in {self.order, believed}:  # all of a list that turned over is read
-                self._reader = (UnorderedReader if believed else READERS[self.order])(memory, self._evidence)
-                return None
-            self._reader = READERS[self.order](memory, self._evidence, page.number)
+            return ScanResult(GapReason.UNORDERED, self.unread_count(), unconfirmed="another order")
         placed = self._reader.place(page)
         if self._reader.contradicts_memory:
             memory.length = None
@@ -159,9 +155,8 @@ class Scan:
         """Judge a page in its turn, and go on to the next one or return how the scan ended."""
         reader = self._reader
         if self.result is None and self._is_ordered and reader.is_proven_by(page):
-            self._reads_whole = self._missing_count > 0 and may_read_whole
-            self._keeps_total = self._missing_count > 0 and not may_read_whole
-            if not self._reads_whole:
+            self._seeks_missing = may_read_whole if self._missing_count > 0 else None
+            if not self._seeks_missing:
                 self.result = self._checked()
         may_end = reader.may_end(page)
         if may_end and self.result is None and not reader.is_end(page):
@@ -176,7 +171,12 @@ class Scan:
 
     @property
     def _is_ordered(self) -> bool:
-        return self._reader.is_ordered and not self.memory.ordering.is_uncertain
+        return not self.memory.ordering.is_uncertain
+
+    @property
+    def _reads_whole(self) -> bool:
+        """Whether it reads to the end of the list: known rows do not show that all rows beyond them are known, too."""
+        return not self._is_ordered or bool(self._seeks_missing)
 
     @property
     def _found(self) -> set[str]:
@@ -195,7 +195,7 @@ class Scan:
         Without those that it counts and that are still to be looked for.
         """
         before, evidence = self.memory.total, self._evidence
-        if self._keeps_total and before is not None:
+        if self._seeks_missing is False and before is not None:
             return before + len(self._found)
         if evidence.first_total is None:
             return before
@@ -210,10 +210,10 @@ class Scan:
         if self._is_ordered and latest_at is not None and latest_at < self.horizon:
             is_gap = NEVER < self._cursor.complete_at < self.horizon
             return ScanResult(GapReason.LOOKBACK, self.unread_count()) if is_gap else ScanResult()
-        self._unproven_count += self._reads_whole or not self._is_ordered
+        self._unproven_count += self._reads_whole
         if self._unproven_count < self.memory.pages_at_most:
             return None
-        at_most = self._missing_count if self._reads_whole else self.unread_count()
+        at_most = self._missing_count if self._seeks_missing else self.unread_count()
         return ScanResult(GapReason.UNORDERED, at_most, unconfirmed="too long")
 
     def _at_end(self) -> ScanResult:
@@ -259,7 +259,7 @@ class Scan:
         retained_us = self.began_at - memory.dates[0]
         return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
-    def is_confirmed(self, result: ScanResult, *, ran_s: float, lost_after: int, lost_grace_s: float) -> bool:
+    def is_confirmed(self, result: ScanResult, rules: PollRules, *, ran_s: float) -> bool:
         """Return whether scans ended like this so often that it counts, though something speaks against it.
 
         Where all that was known is gone, or rows that show late may explain it, it takes longer. The process has run
@@ -267,7 +267,7 @@ class Scan:
         """
         confirmation = self.memory.confirmation
         if result.unconfirmed is None:
-            if not self._keeps_total:  # else what the list says is still to be looked for
+            if self._seeks_missing is not False:  # else the rows that the total counts are still to be found
                 confirmation.reason = None
             return True
         if confirmation.reason != result.unconfirmed:
@@ -277,7 +277,8 @@ class Scan:
         if result.gap is None:
             return confirmation.count >= SURE_AFTER
         if self.is_whole:
-            return confirmation.count >= lost_after and ran_s - confirmation.since_s >= lost_grace_s
+            is_long = ran_s - confirmation.since_s >= rules.lost_grace_s
+            return is_long and confirmation.count >= rules.lost_after
         return confirmation.count > 1
 
     def complete(self) -> None:

@@ -20,6 +20,7 @@ from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_evidence import dated
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
+from watcher.polling.poll_queue import ListRequest
 from watcher.polling.session import AccountSession
 from watcher.store.changes import ChangeSet, ExecutionChange
 
@@ -45,13 +46,11 @@ class ListedPage:
     `left`. It was asked for at `asked_at` (microseconds, our clock).
     """
 
-    listing: PipelineListState
+    request: ListRequest
     reply: Reply
     recorded: Mapping[str, ExecutionRecord]
     fresh: Collection[str]
     found_at: Micros
-    scanned: bool
-    left: dict[str, TrackedExecution]
     asked_at: Micros
 
 
@@ -104,7 +103,7 @@ class PageProcessor:
                 evaluation = self._evaluated(execution, page)
                 if evaluation is None:
                     continue
-                page.listing.rows.put(evaluation.entry, index=index, scanned=page.scanned)
+                page.request.listing.rows.put(evaluation.entry, index=index, scanned=page.request.scans)
                 if evaluation.change is None:
                     self._poller.note(evaluation)
                     self._let_go(evaluation)
@@ -119,20 +118,20 @@ class PageProcessor:
 
         Not where a GET was asked for, and answered, while the page was under way; nor of what may be overdue now.
         """
-        left, sent_at, index_of_list = page.left, page.reply.sent_at, page.listing.rows
+        left, sent_at, index_of_list = page.request.left, page.reply.sent_at, page.request.listing.rows
         evaluator, different, same_count = self._deps.evaluator, [], 0
         seen_at = self._clock.steady_us()
         for index, execution in rows:
             entry = left.get(execution.id)
             is_same = entry is not None and entry.row == execution and entry.asked_at <= sent_at
-            if entry is None or not is_same or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
+            if entry is None or not is_same or evaluator.is_overdue(entry):
                 different.append((index, execution))
                 continue
             del left[execution.id]
             same_count += 1
             entry.asked_at = sent_at
             entry.failures = None
-            index_of_list.put(entry, index=index, scanned=page.scanned)
+            index_of_list.put(entry, index=index, scanned=page.request.scans)
             if not entry.unflushed:
                 self._session.flush_later(entry)
             entry.polled_at = seen_at
@@ -142,8 +141,8 @@ class PageProcessor:
 
     def _evaluated(self, execution: ExecutionSnapshot, page: ListedPage) -> Evaluation | None:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
-        listing = page.listing
-        entry = page.left.pop(execution.id, None)
+        listing = page.request.listing
+        entry = page.request.left.pop(execution.id, None)
         if entry is None and (entry := self._registry.entries.get(execution.id)) is not None:
             if not entry.queued or entry.known.pipeline != listing.watch.pipeline:
                 return None
@@ -154,7 +153,7 @@ class PageProcessor:
                     self._poller.contradicted(execution.id)
                 return None
             recorded = page.recorded.get(execution.id)
-            is_early = not page.scanned and not listing.cursor.complete_at and recorded is None
+            is_early = not page.request.scans and not listing.cursor.complete_at and recorded is None
             if is_early and is_terminal(execution) and self._is_history(page, execution):
                 return None  # the first scan is under way: it shows whether this is history
             known = recorded or ExecutionRecord(execution.id, listing.watch.pipeline)
@@ -229,7 +228,7 @@ class PageProcessor:
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 known = replace(known, finished_at=execution.ended_at or at)
                 # Of the time before `lookback` a page shows some rows by chance: they would look like a quiet time.
-                is_old = (known.finished_at or at) < page.listing.scan.horizon
+                is_old = (known.finished_at or at) < page.request.listing.scan.horizon
                 ended = None if is_old else ended_execution(known, execution)
                 return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, (), ended=ended), None)
         details, is_failed = self._rules.details, execution.status == Status.FAILED
@@ -250,7 +249,8 @@ class PageProcessor:
         A row that only a later scan shows is new, unless by its date it ended much earlier. A row of the first scan is
         new if it ended since the watch began.
         """
-        listing, rules, cursor = page.listing, self._rules, page.listing.cursor
+        listing, rules = page.request.listing, self._rules
+        cursor = listing.cursor
         is_baseline, before_us = rules.first_sight is FirstSight.BASELINE, cursor.ahead_us or 0
         # One of the clocks may have been set since, ours while the daemon was off: whichever it was, nothing is lost.
         since_at = cursor.since_at + min(0, before_us - page.reply.ahead_us)

@@ -127,7 +127,7 @@ class PageIndex:
 
     def _lay_out(self) -> None:
         """Let all be on the page that should show them, whenever rows have come."""
-        laid_out = (self._arrived, self._memory.page_rows)
+        laid_out = (self._arrived, self._memory.rows_per_page)
         if laid_out == self._laid_out:
             return
         self._laid_out, self._pages, self._page_of = laid_out, {}, {}

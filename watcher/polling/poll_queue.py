@@ -1,7 +1,6 @@
 """What one account is asked for next: a confirmation, a page, an execution. In memory, no clock of its own."""
 
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import NamedTuple
@@ -22,14 +21,15 @@ class GetRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """One page of a list is to be fetched; `entries` are taken out of the poll queue until its answer is evaluated.
+    """One page of a list is to be fetched.
 
-    `scans` marks a step of the list's scan, `late_s` is as for a `GetRequest`.
+    `left` are the executions, by id, that the page should show: they are taken out of the poll queue, and out of `left`
+    once a row of the page is about them. `scans` marks a step of the list's scan, `late_s` is as for a `GetRequest`.
     """
 
     listing: PipelineListState
     page: int
-    entries: Sequence[TrackedExecution]
+    left: dict[str, TrackedExecution]
     scans: bool
     late_s: float = 0.0
 
@@ -105,7 +105,7 @@ class PollQueue:
 
     def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
         self.listings: dict[str, PipelineListState] = {}
-        self._confirmations = confirmations
+        self.confirmations = confirmations
         self._max_interval_s = max_interval_s
         self._waiting: Heap = []  # by `due_at`
         self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at`
@@ -143,7 +143,7 @@ class PollQueue:
         what has grown stale. So nothing can starve the rest: no storm of failures the lists, no deep scan the other
         pipelines, no named executions those that are watched whole.
         """
-        waiting, confirmations = self._waiting, self._confirmations
+        waiting, confirmations = self._waiting, self.confirmations
         while waiting and waiting[0][0] <= now:
             _, number, item = heapq.heappop(waiting)
             if item.queued and item.number == number:
@@ -224,9 +224,9 @@ class PollQueue:
 
     def _list_request(self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float) -> ListRequest:
         """Take out all who should be on that page, and the list if its scan wants the page: nobody else asks."""
-        entries = [entry for entry in listing.rows.on_page(page) if entry.queued or entry is item]
+        entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.queued or each is item}
         scans = (listing.queued or listing is item) and page == listing.scan.page
-        self.take(*entries, *((listing,) if scans else ()))
+        self.take(*entries.values(), *((listing,) if scans else ()))
         if item is listing and not scans:
             # its scan waits on: the newest rows are read out of turn
             self.put(listing, due_at=listing.due_at, queue=listing.queue)

@@ -11,10 +11,11 @@ from operator import attrgetter
 from watcher.domain.execution import LOST, ExecutionRecord
 from watcher.domain.timestamps import Monotonic
 from watcher.domain.watch import Watch
+from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import QueueKind, TrackedExecution
-from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
-from watcher.runtime.metrics import AccountMetrics, open_label
+from watcher.polling.poll_queue import PollQueue
+from watcher.runtime.metrics import open_label
 
 
 class ExecutionRegistry:
@@ -24,22 +25,13 @@ class ExecutionRegistry:
     that is a dictionary: what the store was asked of them before that is out of date.
     """
 
-    def __init__(
-        self,
-        poll_queue: PollQueue,
-        confirmations: ConfirmationQueue,
-        metrics: AccountMetrics,
-        *,
-        min_interval_s: float,
-    ) -> None:
-        """Start with nobody. What a list shows is polled again after `min_interval_s` at the earliest."""
+    def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
         self.listings = poll_queue.listings
         self.entries: dict[str, TrackedExecution] = {}
         self.left: dict[str, TrackedExecution] | None = None
-        self._poll_queue, self._confirmations = poll_queue, confirmations
-        self._min_interval_s = min_interval_s
+        self._poll_queue, self._min_interval_s = poll_queue, deps.rules.min_interval_s
         self._counts = Counter[str]()  # by the label of the metric
-        for label, gauge in metrics.open.items():
+        for label, gauge in deps.metrics.open.items():
             gauge.set_function(partial(self._counts.__getitem__, label))
 
     @property
@@ -111,7 +103,7 @@ class ExecutionRegistry:
         elif entry.pending is not None:
             if next_s:
                 entry.pending.retry_after(next_s, now=now)
-            self._confirmations.add(entry)
+            self._poll_queue.confirmations.add(entry)
         elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
             # what a list shows, and is well, is not due at a time of its own, it grows stale
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)

@@ -39,13 +39,10 @@ class AccountSession:
 
     def __init__(self, deps: AccountDependencies) -> None:
         """Watch nobody yet, and take what the breaker began with as written."""
-        rules = deps.rules
         self.deps = deps
-        self.confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
-        self.poll_queue = PollQueue(self.confirmations, max_interval_s=rules.max_interval_s)
-        self.registry = ExecutionRegistry(
-            self.poll_queue, self.confirmations, deps.metrics, min_interval_s=rules.min_interval_s
-        )
+        confirmations = ConfirmationQueue(in_time_count=deps.rules.confirmed_at_most)
+        self.poll_queue = PollQueue(confirmations, max_interval_s=deps.rules.max_interval_s)
+        self.registry = ExecutionRegistry(deps, self.poll_queue)
         self.alert_rules = AccountRules(deps)
         self.recent_ends: dict[str, RecentEnds] = {}  # of each watched pipeline
         self.reported = deps.breaker.trouble

@@ -4,6 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 from typing import NamedTuple
 
 from watcher.domain.execution import ExecutionSnapshot
@@ -22,6 +23,10 @@ MAJORITY = 3
 
 REMEMBERED_PAIRS = 100
 """Of what a scan saw, so much counts, the latest: a list may turn over while it is read."""
+
+
+COMPARED_COUNT = 256
+"""Pages whose comparison is kept: those that idle lists show again and again."""
 
 
 class _Pairs(NamedTuple):
@@ -43,7 +48,8 @@ def _sum(pages: Iterable[_Pairs]) -> _Pairs:
     return _Pairs(*map(sum, zip(*pages, strict=True)))
 
 
-def _compare(dates: Iterable[datetime | None]) -> _Pairs:
+@lru_cache(COMPARED_COUNT)
+def _compare(dates: tuple[datetime | None, ...]) -> _Pairs:
     """Compare each date on a page with each: it counts as many pairs as there are neighbours, in that proportion.
 
     Executions that begin almost at once may start in another order than they were created, which upsets neighbours,
@@ -72,7 +78,6 @@ class Ordering:
 
     def __init__(self, order: Order | None = None) -> None:
         self.order = order
-        self._compared: tuple[tuple[str, ...], tuple[_Pairs, _Pairs]] = ((), (_Pairs(), _Pairs()))  # the last page
         self.begin()
 
     def begin(self) -> None:
@@ -86,10 +91,9 @@ class Ordering:
         if page in self._pages:
             return
         self._pages.add(page)
-        if page != self._compared[0]:  # else it is an idle list's first page
-            self._compared = page, (_compare(row.started_at for row in rows), _compare(row.finished_at for row in rows))
-        for pages, pairs in zip(self._read, self._compared[1], strict=True):
-            pages.append(pairs)
+        dates = tuple(row.started_at for row in rows), tuple(row.finished_at for row in rows)
+        for pages, each in zip(self._read, dates, strict=True):
+            pages.append(_compare(each))
             while sum(map(sum, pages[1:])) >= REMEMBERED_PAIRS:
                 del pages[0]
         self.order = self._clear or self.order
@@ -103,7 +107,7 @@ class Ordering:
     def is_uncertain(self) -> bool:
         """Whether they show no order, or, few as they are, another one than is believed."""
         if self.order is None or self._clear is not None:
-            return self._clear is not self.order or self.order is None
+            return self.order is None
         newest, oldest = _sum(map(_sum, self._read))
         against, speaks_for = (oldest, newest) if self.order is Order.NEWEST else (newest, oldest)
         return self.is_mixed or against > speaks_for

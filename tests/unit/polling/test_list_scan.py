@@ -5,12 +5,12 @@ What is history, and what is told: `test_virtual_list_baseline.py`.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 from stores import from_us
-from virtual import on_our_clock
+from virtual import RULES, on_our_clock
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
@@ -78,7 +78,7 @@ class World:
             result = self._read(scan, crash_after)
             if result is None:
                 return None
-            if scan.is_confirmed(result, ran_s=self.pages, lost_after=3, lost_grace_s=0.0):
+            if scan.is_confirmed(result, replace(RULES, lost_grace_s=0.0), ran_s=self.pages):
                 self.cursor = Cursor(NOW, scan.began_at, found=scan.shows_any)
                 scan.complete()
                 return result._replace(unconfirmed=None)
