@@ -11,16 +11,16 @@ from watcher.polling.sort_order import Ordering
 
 
 def dated(row: ExecutionSnapshot) -> Micros | None:
-    """Return when it ended, or at least began, `None` if its date says nothing (microseconds, steady)."""
+    """Return when an execution ended, else when it began, in microseconds; `None` if the API gives neither date."""
     return row.began_at if row.finished_at is None else row.ended_at
 
 
 @dataclass(slots=True)
 class Confirmation:
-    """The scans in a row, `count` of them, that ended with the same unconfirmed `reason`.
+    """The result that the last scans in a row ended with, while it is unconfirmed.
 
-    The process had run for `since_s` seconds when the first of them ended. `is_explained` says that an API which
-    deletes what is old may have deleted all rows that were known.
+    `count` scans ended with the same unconfirmed `reason`. The process had run for `since_s` seconds when the first of
+    them ended. `is_explained` means that all known rows may be gone because the API deletes old ones.
     """
 
     reason: str | None = None
@@ -31,15 +31,15 @@ class Confirmation:
 
 @dataclass(slots=True)
 class ListMemory:
-    """The facts about one list that its scans hand on. In memory: after a start all but `total` is learnt again.
+    """The facts about one list that each scan passes to the next one, in memory only.
 
-    A scan is outrun after `pages_at_most` pages that led no further. Executions that ended before `lookback_us`
-    (microseconds) are not read.
+    They are learnt again after a start, except for `total`, which the cursor records. A scan is outrun after
+    `pages_at_most` pages without progress. Executions that ended before `lookback_us` (microseconds) are not read.
 
-    `page_rows` is how many rows each page but the last has, `None` while that is not known. `length` is how many rows
-    the list had when the last complete scan read it to its end, `total` how many the API said it had when that scan
-    began. `dates` are the earliest and the latest of its rows, if any. `unconfirmed_new` are the new rows of the scans
-    since that did not count. All of an ordered list may be read again from `whole_from` on.
+    Each page but the last has `page_rows` rows, `None` while that is not known. The list had `length` rows when the
+    last complete scan read it to its end. The API had named `total` rows when that scan began. `dates` are the earliest
+    and the latest date of its rows, if any. `unconfirmed_new` are the ids of the new rows in later scans that did not
+    count. A list with an order may be read whole again from `whole_from` on.
     """
 
     lookback_us: int
@@ -55,11 +55,11 @@ class ListMemory:
 
     @property
     def rows_per_page(self) -> int:
-        """The rows of each page but the last: as many as are asked for until fewer are known to be on one."""
+        """The rows of each page but the last: as many as requested, until a full page turns out to have fewer."""
         return self.page_rows or PAGE_ROWS
 
     def page_of(self, index: int) -> int:
-        """Return the page on which the row of that index stands, counted from 0."""
+        """Return the page that shows the row with this index. Pages count from 1, indices from 0."""
         return max(0, index) // self.rows_per_page + 1
 
     def before(self, page: int) -> int:
@@ -67,16 +67,16 @@ class ListMemory:
         return (page - 1) * self.rows_per_page
 
     def learn_page_rows(self, row_count: int, *, is_followed: bool) -> None:
-        """Learn how many rows are on a page: as many as were asked for, or fewer if rows follow all the same."""
+        """Learn how many rows a full page has: as many as requested, or fewer if another page follows."""
         if row_count >= PAGE_ROWS or is_followed:
             self.page_rows = max(row_count, self.page_rows or 0)
 
 
 class ScanPage(NamedTuple):
-    """A page as a scan read it: its rows in the API's order, and how many there are with those that cannot be read.
+    """A page as a scan read it: `rows` in the API's order, and `row_count` including those that cannot be parsed.
 
-    `known_rows` are the ids of known rows on it. `unseen_count` rows were on no other page that this scan read before.
-    Where it shows no row that was read before, the total has fallen by `fell_count` since.
+    `known_rows` are the ids of its known rows. `unseen_count` of its rows were on no other page of this scan. The total
+    has fallen by `fell_count` since the page before; that is 0 if the page repeats a row of an earlier page.
     """
 
     number: int
@@ -88,17 +88,18 @@ class ScanPage(NamedTuple):
 
     @property
     def ids(self) -> set[str]:
-        """The executions that it shows."""
+        """The ids of the executions on the page."""
         return {row.id for row in self.rows}
 
 
 class Evidence:
-    """The rows, dates and totals that the pages of one scan showed, in whatever order these were read.
+    """The rows, dates and totals on the pages of one scan, in whatever order the pages were read.
 
-    Rows are `seen_on` the page that showed them first. `row_counts` are by page, `new` are the rows that no complete
-    scan has found. `total` is the last that the API named, `highest_total` the highest, and `first_total` that of the
-    page from which all others are read: by then `first_new_count` new rows were found. `is_total_steady` until another
-    page names another one. New rows were on `new_pages_count` pages.
+    `seen_on` maps the id of each row to the page that showed it first, `row_counts` each page to its number of rows.
+    `new` are the ids of the rows that no complete scan has found; `new_pages_count` pages had some. The API named
+    `total` on the last page, and `highest_total` at most. The page from which all others are read named `first_total`;
+    the scan had found `first_new_count` new rows by then. `is_total_steady` is true until a later page names another
+    total.
     """
 
     def __init__(self, memory: ListMemory) -> None:
@@ -117,7 +118,7 @@ class Evidence:
         self._memory = memory
 
     def note(self, number: int, reply: Reply) -> None:
-        """Take in how many rows a page has, and their dates, before they are judged."""
+        """Record how many rows a page has, and their dates, before the rows are evaluated."""
         rows = reply.rows or ()
         if number not in self.row_counts:
             self.unreadable_count += reply.skipped
@@ -130,7 +131,7 @@ class Evidence:
             self.dates = min(dates), max(dates)
 
     def take(self, number: int, reply: Reply, *, known_rows: Collection[str], unsettled: Collection[str]) -> ScanPage:
-        """Take in the rows of a page. `unsettled` are the ids of those that are known, but no known rows."""
+        """Record the rows of a page. `unsettled` are the ids of known executions that are not yet known rows."""
         rows, before, seen_count = reply.rows or (), self.total or 0, len(self.seen_on)
         unseen = {row.id for row in rows if self.seen_on.setdefault(row.id, number) == number}
         new = unseen.difference(known_rows, unsettled) - self.new
@@ -145,13 +146,13 @@ class Evidence:
         return ScanPage(number, rows, len(rows) + reply.skipped, known_rows, len(unseen), fell_count)
 
     def begin_here(self) -> None:
-        """Note that the page which was taken in last is the first of those that are judged."""
+        """Record that the other pages are read from this page on."""
         self.first_total, self.first_new_count, self.is_total_steady = self.total, len(self.new), True
 
     def came_count(self) -> int:
-        """Return how many rows came since the first page was read, as far as this scan found them."""
+        """Return how many of the new rows were added to the list after the first page was read."""
         return min(len(self.new) - self.first_new_count, (self.total or 0) - (self.first_total or 0))
 
     def unshown_count(self) -> int:
-        """Return how many rows of its total the list did not show."""
+        """Return how many rows the first total counts that no page showed."""
         return (self.first_total or 0) - len(self.seen_on) - self.unreadable_count

@@ -1,8 +1,8 @@
-"""One pass over the list of a pipeline: which page to read next, and when everything was seen. Pure, no I/O.
+"""One scan of a pipeline's list: the next page, and whether all executions were seen. Pure, no I/O.
 
-A scan is complete at a *known row*: one that a complete scan has found, so that all rows beyond it had been there, and
-were seen. A list without an order is read whole. A result that something speaks against counts only once scans that are
-made at once end like it again.
+A scan is complete at a known row: a complete scan has found that row before, so all rows beyond it were there then, and
+are known. A list without an order is read whole. A result that other facts contradict is unconfirmed: the scan is
+repeated at once, and the result counts once repeated scans end with it, too.
 """
 
 from collections.abc import Collection
@@ -18,13 +18,13 @@ from watcher.polling.poll_item import PollRules
 from watcher.polling.sort_order import Order
 
 SETTLED_AFTER_US = 15_000_000
-"""Longest time after which a row is shown that began with others: rows that were first seen since are read again."""
+"""The delay (microseconds) with which a row may appear: rows found later than this before a scan are read again."""
 
 
 class ScanResult(NamedTuple):
-    """How a scan ended: with everything seen, or with a gap in which `at_most` executions (if known) may be missing.
+    """The result of a scan: all executions were seen, or a `gap` in which `at_most` may be missing, if known.
 
-    `unconfirmed` is the reason why it does not count before scans made at once end like this again.
+    `unconfirmed` is the reason why the scan must be repeated before this result counts.
     """
 
     gap: GapReason | None = None
@@ -33,11 +33,11 @@ class ScanResult(NamedTuple):
 
 
 class Scan:
-    """One pass, made anew for each. Hand `page` to the API and its answer to `read`, until that returns a result.
+    """One scan of a list. Request `page` and pass its answer to `read`, until that returns a result.
 
-    It began at `began_at` (microseconds, steady; 0: not yet). That it `seeks` says that it reads on for executions of
-    which nobody knows where they are. `is_whole` says whether it read to the end of the list. `result` is there once
-    everything was seen, though pages beyond may be read for more.
+    The scan began at `began_at` (microseconds, 0 before its first answer). With `seeks` it reads on for open executions
+    that no page has shown yet. `is_whole` means that it read to the end of the list. `result` is set once all
+    executions were seen, even if the scan then reads on for more.
     """
 
     def __init__(self, memory: ListMemory, cursor: Cursor) -> None:
@@ -50,13 +50,14 @@ class Scan:
         self._evidence = Evidence(memory)
         self._answers_count = 0
         self._skips_old = False
+        # Whether this scan looks for rows that the total counts and no page showed, `None` if there are none.
         self._seeks_missing: bool | None = None
-        self._extra_count = 0  # pages beyond those that showed everything
-        self._unproven_count = 0  # pages after which nothing was known of those beyond
+        self._extra_count = 0  # pages read after all executions were seen
+        self._unproven_count = 0  # pages that could not prove what is beyond them
         memory.ordering.begin()
         self._reader: UnorderedReader = READERS[self.order](memory, self._evidence)
 
-    # What others ask
+    # Read by others
 
     @property
     def page(self) -> int:
@@ -65,44 +66,44 @@ class Scan:
 
     @property
     def order(self) -> Order | None:
-        """The order that is believed."""
+        """The order of the list, `None` if it has none or it is unknown."""
         return self.memory.ordering.order
 
     @property
     def head(self) -> int | None:
-        """The page on which new rows show, if that is known."""
+        """The page that shows new rows first, `None` if it is unknown."""
         return self._reader.head
 
     @property
     def shows_any(self) -> bool:
-        """Whether it met any row."""
+        """Whether any page had a row."""
         return bool(self._evidence.row_counts)
 
     @property
     def unordered_pages(self) -> int:
-        """How many answers it took for a list that has to be read whole, and has more than one page; else 0."""
+        """The answers that a list took which had to be read whole, 0 for other lists and for a single page."""
         return self._answers_count if self._reads_whole and len(self._evidence.row_counts) > 1 else 0
 
     @property
     def expects_page(self) -> bool:
-        """Whether `page` must be there, by what other pages said: a refusal of it is not the list's end."""
+        """Whether `page` must exist by what other pages said, so that its refusal is not the end of the list."""
         is_lower = self.page < max(self._evidence.row_counts, default=0)
         return is_lower or (self._evidence.total or 0) > self.memory.before(self.page)
 
     @property
     def horizon(self) -> Micros:
-        """How far back anybody wants to know."""
+        """The earliest date that matters: `lookback` before the scan, or before the watch if none is complete."""
         return Micros((self.began_at if self._cursor.complete_at else self._cursor.since_at) - self.memory.lookback_us)
 
     def unread_count(self) -> int | None:
-        """Return how many rows may be there that were not read, `None` if nobody knows."""
+        """Return how many rows may be left unread, `None` if that is unknown."""
         left = (self._evidence.total or 0) - len(self._evidence.seen_on)
         if left > 0:
             return left
         return self.memory.before(self.page + 1) if self.order is Order.OLDEST and self.head is not None else None
 
     def is_beyond_lookback(self, at: Micros) -> bool:
-        """Return whether something ended too long ago to be reported after a long downtime: a gap is, instead."""
+        """Return whether an execution ended too early to be reported after a long downtime: a gap covers it."""
         is_old = NEVER < self._cursor.complete_at < self.horizon and at < self.horizon
         self._skips_old |= is_old
         return is_old
@@ -110,13 +111,16 @@ class Scan:
     # One page
 
     def note_aside(self, page: int, *, row_count: int, total: int | None) -> None:
-        """Take in a page read out of turn: oldest first, what is new shows on the one after it once it is full."""
+        """Record a page that was read out of turn.
+
+        With the oldest rows first, the page after a full one becomes the head.
+        """
         self._evidence.total = self._evidence.total if total is None else total
         if page == self.head:
             self._reader.length = max(self._reader.length, self.memory.before(page) + row_count)
 
     def note(self, reply: Reply) -> None:
-        """Take in how many rows `page` has, and their dates, before they are judged."""
+        """Record how many rows `page` has, and their dates, before the rows are evaluated."""
         self._answers_count += 1
         self._evidence.note(self.page, reply)
 
@@ -129,12 +133,12 @@ class Scan:
         unlocated: int = 0,
         may_read_whole: bool = True,
     ) -> ScanResult | None:
-        """Take in `page`, and return how the scan ended; `None`: `page` is to be read next.
+        """Take the answer for `page`. Return the result of the scan, `None` if `page` is to be read next.
 
-        Where the page was refused there are no rows. `known_rows` are the ids on it of known rows, `unsettled` those
-        that are known but so young that others may yet come to be seen below. `unlocated` is how many open executions
-        no list has shown yet: for each of them a page more may be read. `may_read_whole`: an ordered list may be, for
-        what its total says that was not found.
+        A refused page has no rows. `known_rows` are the ids of its known rows. `unsettled` are the ids of executions
+        that were found so recently that rows may still appear below them. `unlocated` open executions are on no known
+        page: the scan reads one more page for each. `may_read_whole` allows it to read a list with an order whole, if
+        the total counts rows that no page showed.
         """
         memory, believed = self.memory, self.order
         page = self._evidence.take(self.page, reply, known_rows=known_rows, unsettled=unsettled)
@@ -152,7 +156,7 @@ class Scan:
         return None if placed is None else self._judge(placed, unlocated=unlocated, may_read_whole=may_read_whole)
 
     def _judge(self, page: ScanPage, *, unlocated: int, may_read_whole: bool) -> ScanResult | None:
-        """Judge a page in its turn, and go on to the next one or return how the scan ended."""
+        """Judge a page in its turn. Return the result of the scan, or choose the next page."""
         reader = self._reader
         if self.result is None and self._is_ordered and reader.is_proven_by(page):
             self._seeks_missing = may_read_whole if self._missing_count > 0 else None
@@ -175,7 +179,7 @@ class Scan:
 
     @property
     def _reads_whole(self) -> bool:
-        """Whether it reads to the end of the list: known rows do not show that all rows beyond them are known, too."""
+        """Whether the scan reads to the end of the list, because known rows do not prove what is beyond them."""
         return not self._is_ordered or bool(self._seeks_missing)
 
     @property
@@ -184,15 +188,15 @@ class Scan:
 
     @property
     def _missing_count(self) -> int:
-        """By how many rows the list grew, by what it says, beyond what was found; below 0 if more were."""
+        """The rows by which the total grew, less the new rows that were found. It is negative if more were found."""
         before, first_total = self.memory.total, self._evidence.first_total
         return 0 if before is None or first_total is None else first_total - before - len(self._found)
 
     @property
     def total(self) -> int | None:
-        """How many rows the list had when the scan began, with those it found that came since.
+        """The total when the scan began, with the new rows that arrived later and were found.
 
-        Without those that it counts and that are still to be looked for.
+        Rows that the total counts and a later scan is to look for are left out.
         """
         before, evidence = self.memory.total, self._evidence
         if self._seeks_missing is False and before is not None:
@@ -202,10 +206,10 @@ class Scan:
         came_count = evidence.came_count()
         return evidence.first_total + max(0, came_count if before is None else min(came_count, -self._missing_count))
 
-    # How it ends
+    # The end
 
     def _too_far(self, page: ScanPage) -> ScanResult | None:
-        """Return how a scan ends that has read as far as it may, or as anybody wants to know."""
+        """Return the result of a scan at its limit: at `lookback`, or after `pages_at_most` pages without proof."""
         latest_at = max((at for row in page.rows if (at := dated(row)) is not None), default=None)
         if self._is_ordered and latest_at is not None and latest_at < self.horizon:
             is_gap = NEVER < self._cursor.complete_at < self.horizon
@@ -217,7 +221,7 @@ class Scan:
         return ScanResult(GapReason.UNORDERED, at_most, unconfirmed="too long")
 
     def _at_end(self) -> ScanResult:
-        """Return how a scan ends at the end of the list."""
+        """Return the result of a scan at the end of the list."""
         self.is_whole = True
         if self.memory.ordering.is_mixed:
             self.memory.ordering.order = None
@@ -228,7 +232,7 @@ class Scan:
         return self._checked()
 
     def _checked(self) -> ScanResult:
-        """Return that everything was seen, and what speaks against it."""
+        """Return that all executions were seen, or the fact that contradicts it."""
         evidence, is_first = self._evidence, not self._cursor.complete_at
         if self._skips_old:
             return ScanResult(GapReason.LOOKBACK)
@@ -241,16 +245,17 @@ class Scan:
         shown_count = len(evidence.seen_on) + evidence.unreadable_count
         if self.is_whole and is_first and not shown_count:
             return ScanResult(unconfirmed="perhaps not all")
-        # Rows of one date may have changed places between two pages, which a total that is too low does not show.
+        # Rows with equal dates may have changed places between two pages. A total that is too low does not show it.
         is_unsaid = evidence.highest_total < shown_count and evidence.new_pages_count > 1
         if is_unsaid and self.order is not None and evidence.new - self.memory.unconfirmed_new:
             return ScanResult(unconfirmed="nothing says how many")
         return ScanResult()
 
     def _explains_emptiness(self) -> bool:
-        """Return whether an API that forgets by age may have forgotten all that was there, and nothing that came since.
+        """Return whether an API that deletes by age may have deleted all known rows, and no newer ones.
 
-        The list is shorter, and what it lost was at least half as old as what it kept before: it may do so once a day.
+        It may if the list is shorter than before, and if what it lost was at least half as old as its oldest row: such
+        an API may delete once a day.
         """
         memory = self.memory
         before = memory.length if memory.total is None else memory.total
@@ -260,14 +265,13 @@ class Scan:
         return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
     def is_confirmed(self, result: ScanResult, rules: PollRules, *, ran_s: float) -> bool:
-        """Return whether scans ended like this so often that it counts, though something speaks against it.
+        """Return whether a result counts, after `ran_s` seconds of running time. Count the scans that ended with it.
 
-        Where all that was known is gone, or rows that show late may explain it, it takes longer. The process has run
-        for `ran_s`.
+        More time must pass if all known rows are gone, or if rows that appear late may explain the result.
         """
         confirmation = self.memory.confirmation
         if result.unconfirmed is None:
-            if self._seeks_missing is not False:  # else the rows that the total counts are still to be found
+            if self._seeks_missing is not False:  # otherwise rows are still missing
                 confirmation.reason = None
             return True
         if confirmation.reason != result.unconfirmed:
@@ -282,7 +286,7 @@ class Scan:
         return confirmation.count > 1
 
     def complete(self) -> None:
-        """Hand on what it learnt, once it counts."""
+        """Pass on what the scan learnt, now that its result counts."""
         memory, is_read_back = self.memory, self.order is Order.OLDEST and self.head is not None
         memory.total = self.total
         if self.is_whole or is_read_back or self.order is not Order.OLDEST:
@@ -291,5 +295,5 @@ class Scan:
         memory.unconfirmed_new.clear()
 
     def break_off(self) -> None:
-        """Hand on that it does not count: the new rows that it found count with those of the next scan."""
+        """Pass on the new rows of a scan that does not count: they count with those of the next scan."""
         self.memory.unconfirmed_new |= self._evidence.new
