@@ -1,4 +1,4 @@
-"""The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like, `schemas` knows."""
+"""The client of the Clerk Chat API: its requests, and the meaning of its status codes. `schemas` parses the bodies."""
 
 import asyncio
 from calendar import timegm
@@ -21,16 +21,16 @@ from watcher.runtime.pacing import parse_retry_after
 
 
 class Reply(NamedTuple):
-    """What became of one request. `execution` is there if `outcome` is `ok` and the body is not the one that is known.
+    """The result of one request. `execution` is set if `outcome` is `ok` and the body differs from the known one.
 
-    `body_hash` is that of a body that could be read. `sent_at` is a monotonic reading taken just before the request
-    went out; `retry_after_s` is the server's wish, as it gave it; `status_code` is absent when there was no answer.
-    `reason` is a word of ours for the log: why there is no execution.
+    `body_hash` is the hash of a body that could be parsed. `sent_at` is when the request was sent (monotonic).
+    `retry_after_s` is the server's wish, uncut. Without an answer there is no `status_code`. `reason` is a word of ours
+    for the log: why there is no execution.
 
-    Of a page there are `rows` if and only if `outcome` is `ok`. They come in the API's order, the very objects of the
-    page that is known if its body was the same; `skipped` more were on the page, unreadable. `total` is what the API
-    says the whole list holds, true or not. The API's clock was ahead of ours by `ahead_us`, by which the dates of this
-    reply were turned.
+    For a page, `rows` are set if and only if `outcome` is `ok`, in the API's order. If the body equals that of the
+    known page, they are its objects. `skipped` more rows could not be parsed. `total` is the API's number of rows in
+    the whole list, true or not. The API's clock was ahead of ours by `ahead_us`; the dates of this reply were turned by
+    it.
     """
 
     outcome: Outcome
@@ -47,7 +47,7 @@ class Reply(NamedTuple):
 
 
 PAGE_ROWS = 50
-"""How many rows of a list are asked for at once: the most the API gives."""
+"""The rows of a list per request: the API gives at most this many."""
 
 
 _OUTCOMES = {
@@ -65,12 +65,12 @@ _FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_larg
 
 
 SECOND_US = 1_000_000
-"""A `Date` has no fractions of a second."""
+"""The precision of a `Date` (microseconds): it has no fractions of a second."""
 
 TOLERANCE_US = 2_000_000
-"""An answer moves what is known of the API's clock if it contradicts that by more (microseconds).
+"""The least contradiction (microseconds) by which an answer changes the known offset of the API's clock.
 
-Within it nothing moves, so that the ends on two pages keep their order.
+Smaller ones change nothing, so that the ends on two pages keep their order.
 """
 
 
@@ -78,10 +78,10 @@ _Found = ExecutionSnapshot | ParsedPage
 
 
 class ClerkApi:
-    """Clerk Chat with one key, over one client.
+    """The Clerk Chat API with one key.
 
-    `ahead_us` is by how much its clock is ahead of our steady one (below 0: behind), `None` before the first answer.
-    Only answers that succeed say so, by their `Date`: a gateway writes one of its own on its errors.
+    Its clock is ahead of our steady clock by `ahead_us` (negative: behind), `None` before the first answer. Only
+    answers that succeed show the offset by their `Date`: a gateway writes its own `Date` on errors.
     """
 
     def __init__(self, client: Client, *, base_url: str, clock: Clock) -> None:
@@ -91,19 +91,19 @@ class ClerkApi:
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
         self.ahead_us: int | None = None
-        self._date: str | None = None  # of the last answer that succeeded and had one
-        # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
+        self._date: str | None = None  # of the last answer that succeeded and had a `Date`
+        # One thread, started when needed: answers that are slow to parse delay only those of this key.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
     def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Coroutine[Any, Any, Reply]:
-        """Fetch one execution by lower-case ids. Trouble is a `Reply` too. A body with the known hash is not read."""
+        """Fetch one execution by lower-case ids. Failures are replies, too. A body with the known hash is skipped."""
         parse = partial(parse_execution, asked=execution)
         return self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash)
 
     def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Coroutine[Any, Any, Reply]:
-        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `Reply` too.
+        """Fetch one page of a pipeline's list; pages count from 1. Failures are replies, too.
 
-        A body like that of the known reply is not read.
+        A body that equals that of the known reply is not parsed.
         """
         query = f"limit={PAGE_ROWS}&page={page}"
         known_hash = None if known is None else known.body_hash
@@ -149,16 +149,16 @@ class ClerkApi:
             if found is None and known is not None:
                 return known._replace(sent_at=sent_at)
             return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash, ahead_us=dates.ahead_us)
-        at = _moment(response.date)  # of this answer: its sender wrote Retry-After by the same clock
+        at = _moment(response.date)  # of this answer: Retry-After is by the same clock
         at = Micros(self._clock.steady_us() + (self.ahead_us or 0)) if at is None else at
         retry_after_s = parse_retry_after(response.retry_after, now=from_us(at))
         outcome = _OUTCOMES.get(code) or _CLASSES.get(code // 100) or Outcome.INVALID
         return Reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
 
     def _dates(self, date: str | None, *, sent_at: Monotonic) -> ApiDates:
-        """Return what turns the dates of an answer into our clock, by its `Date`.
+        """Return the conversion of an answer's dates into our clock, by its `Date`.
 
-        The API wrote it after the request was sent, and before the answer was there.
+        The API wrote the `Date` after the request was sent, and before the answer arrived.
         """
         now, ahead_us = self._clock.steady_us(), self.ahead_us
         if date != self._date and (at := _moment(date)) is not None:
@@ -170,7 +170,7 @@ class ClerkApi:
 
 
 def _moment(date: str | None) -> Micros | None:
-    """Return the moment that a `Date` header names, `None` for one that names none."""
-    with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # what is raised for a stranger's text
+    """Return the time in a `Date` header, `None` if it has none."""
+    with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # raised for malformed text
         return Micros(timegm(parsedate(date or "") or ()) * 1_000_000)
     return None

@@ -1,4 +1,4 @@
-"""What the answers of the Clerk Chat API look like, and which of their fields are read.
+"""The schemas of the Clerk Chat API's answers, with the fields that are read.
 
 Answers carry conversations, contacts and environments. The models name the allowed fields, and no other is kept.
 """
@@ -18,31 +18,31 @@ from watcher.domain.execution import ExecutionSnapshot, FailedNode
 from watcher.domain.timestamps import Micros, to_us
 
 QUICK_BYTES = 32 * 1024
-"""A body that is no larger is parsed within some 10 ms, whatever it holds."""
+"""The largest body that is parsed in the event loop: that takes at most some 10 ms."""
 
 NUL = rb"\u0000"
-"""PostgreSQL keeps it in no text."""
+"""The escaped NUL character. PostgreSQL stores no text that contains one."""
 
 TEXT_LENGTH = 16 * 1024
-"""A text of a large answer is cut to so many characters: six times what an event holds."""
+"""The number of characters to which a text of a large answer is cut: six times the length in an event."""
 
 ROWS_COUNT = 10_000
 LISTS_COUNT = 250_000
-"""An answer with longer lists, or with more of them, is junk; to parse it would hold up the event loop."""
+"""The longest list, and the most lists, of an answer that is parsed: more would block the event loop."""
 
 
 class _OrNone:
-    """Reads an optional field as `None` when it is not of its documented type: it must not cost us the status."""
+    """Reads an optional field of the wrong type as `None`, so that the execution's status can still be read."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.with_default_schema(handler(source), default=None, on_error="default")
 
 
 def _aware(moment: datetime) -> datetime | None:
-    """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
+    """Return a time in UTC, which is assumed without a zone; `None` for a year such as 1 or 9999."""
     try:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except OverflowError:  # its zone moves it out of the years there are
+    except OverflowError:  # its zone moves it out of the valid years
         return None
     return moment if 1970 <= moment.year < 9999 else None
 
@@ -85,9 +85,9 @@ class WireNodeExecution(_Wire):
 
 
 class _WireFacts(_Wire):
-    """What a list says of an execution as well: the documented fields that may leave the process, but for its id.
+    """The documented fields, except the id, that lists have as well and that may leave the process.
 
-    The fields have the names they have in an `ExecutionSnapshot`.
+    Their names are those in an `ExecutionSnapshot`.
     """
 
     status: Word
@@ -103,7 +103,7 @@ class _WireFacts(_Wire):
 
 
 class WireExecution(_WireFacts):
-    """One execution as the API answers it when asked for it."""
+    """One execution as the API returns it by its id."""
 
     id: Word
     pipeline_id: Text = None
@@ -113,7 +113,7 @@ class WireExecution(_WireFacts):
 
 
 class WireRow(_WireFacts):
-    """One row of a list. By its id the execution is asked for and recorded, so it has to be what is documented."""
+    """One row of a list. Its id must be a UUID as documented: requests and records use it."""
 
     id: Annotated[UUID, AfterValidator(str)]
 
@@ -130,27 +130,27 @@ _READ = frozenset(field.alias for model in _MODELS for field in model.model_fiel
 
 
 class UnreadableError(Exception):
-    """A body is not what was asked for. Its text is a word of ours for what is wrong with it, and none of its own."""
+    """The body is not the requested one. The text is a word of ours for the flaw, without any text of the body."""
 
 
 FUTURE_US = 15_000_000
-"""A date that is further ahead of the API's own clock is wrong (microseconds)."""
+"""The time (microseconds) ahead of the API's own clock from which on a date is wrong."""
 
 DATE_ERROR_US = 2_000_000
-"""An offset that is known by a `Date`, which counts whole seconds, may be wrong by as much (microseconds)."""
+"""The error (microseconds) of an offset measured by a `Date`, which counts whole seconds."""
 
 
 class ApiDates(NamedTuple):
-    """Turns the dates of one answer, which was read at `now`, into our steady clock.
+    """The conversion of one answer's dates into our steady clock. The answer was read at `now`.
 
-    The API's clock was ahead of ours by `ahead_us` (microseconds; below 0: behind) when it sent the answer.
+    The API's clock was ahead of ours by `ahead_us` (microseconds; negative: behind) when it sent the answer.
     """
 
     ahead_us: int
     now: Micros
 
     def ours(self, at: datetime | None) -> Micros | None:
-        """Return a date on our clock, at most `now` but for the error of a `Date`; `None` for a date that is wrong.
+        """Return a date on our clock, at most `now` plus the error of a `Date`; `None` for a wrong date.
 
         Within that error the ends of two answers keep their order.
         """
@@ -161,7 +161,7 @@ class ApiDates(NamedTuple):
 
 
 class ParsedPage(NamedTuple):
-    """What can be read of one page of a list. `skipped` rows, or more, cannot; `total` is what the API says."""
+    """The readable part of one page of a list. At least `skipped` rows are unreadable; `total` is the API's."""
 
     rows: tuple[ExecutionSnapshot, ...]
     skipped: int
@@ -169,7 +169,7 @@ class ParsedPage(NamedTuple):
 
 
 def parse_execution(body: bytes, *, asked: str, dates: ApiDates) -> ExecutionSnapshot:
-    """Read one execution from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
+    """Parse one execution. Raises `UnreadableError`, also if its id is not the requested one."""
     wire = _parse(WireExecution, body, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
@@ -185,7 +185,7 @@ def parse_execution(body: bytes, *, asked: str, dates: ApiDates) -> ExecutionSna
 
 
 def parse_page(body: bytes, *, dates: ApiDates) -> ParsedPage:
-    """Read one page of a list from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
+    """Parse one page of a list. Raises `UnreadableError`, also if none of its rows is readable."""
     wire = _parse(WirePage, body, misshapen="no_list")
     rows = tuple(
         ExecutionSnapshot(**vars(row), began_at=dates.ours(row.started_at), ended_at=dates.ours(row.finished_at))
@@ -198,10 +198,10 @@ def parse_page(body: bytes, *, dates: ApiDates) -> ParsedPage:
 
 
 def _parse(model: type[_Shape], body: bytes, *, misshapen: str) -> _Shape:
-    """Read a body as that model. The flaw is `misshapen` if it is JSON at least.
+    """Parse a body as a model. Its flaw is `misshapen` if it is JSON at least.
 
-    The standard library takes what pydantic does not: half a surrogate pair, for one, which JavaScript sends where it
-    cuts a text within an emoji. It also lets other threads run, so it reads what is large.
+    The standard library accepts bodies that pydantic refuses: for example half a surrogate pair, which JavaScript sends
+    if it cuts a text within an emoji. It also lets other threads run, so it parses large bodies.
     """
     try:
         if len(body) <= QUICK_BYTES and NUL not in body:
@@ -221,7 +221,7 @@ def _parse(model: type[_Shape], body: bytes, *, misshapen: str) -> _Shape:
 
 
 def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """Return of an object what is read, its texts without NULs and halves of pairs."""
+    """Return the members of an object that are read, with their texts cut, without NULs and halves of pairs."""
     return {
         name: value[:TEXT_LENGTH].replace("\0", "").encode("utf-8", "ignore").decode()
         if isinstance(value, str)

@@ -412,7 +412,7 @@ class Poller:
         self.check()
         entry.known, entry.polled_at = evaluation.known, evaluation.polled_at or entry.polled_at
         if evaluation.change is not None:
-            entry.recorded = True
+            entry.is_recorded = True
             events = [emitted.event for emitted in evaluation.change.entries]
             self._progress.take_change(entry.known, events)
             for event in events:

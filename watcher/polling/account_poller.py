@@ -1,8 +1,8 @@
-"""The poller of one account: what is asked for next, within the pace. One owner, everything in memory.
+"""The poller of one account: it sends the next request whenever one is due and the pace allows it.
 
-It knows nothing of HTTP, sinks or timers: a tick is called when something may be due, and says when to call again.
-Which request is next is the queue's, what a poll does the poller's, what all polls share the session's, who is watched
-the registry's.
+It knows no HTTP, sinks or timers: `tick` is called when a request may be due, and returns when to call it again. The
+queue chooses the request, the poller of executions or of lists handles it, the session holds the shared state, and the
+registry holds the watched executions.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListR
 from watcher.polling.session import AccountSession
 
 IDLE_S = 10.0
-"""The longest time between two ticks: each proves that the loop is alive."""
+"""The longest time between two ticks: each tick proves that the loop is alive."""
 
 CHECK_EVERY_S = 1.0
-"""So often is asked whether an account fails for long enough to be degraded, or what is to be confirmed was not."""
+"""Interval of the check whether an account has failed long enough to be degraded, and for unconfirmed ends."""
 
 SHORTEST_TICK_S = 0.002
-"""Timers are no finer; the pacer forgives being this late."""
+"""The shortest time between two ticks: timers are no finer, and the pacer forgives this delay."""
 
 
 class AccountPoller:
-    """Watches the open executions of the account of that name until they are terminal."""
+    """Polls the open executions of one account until they are terminal."""
 
     _asked_count = 0
     _in_flight_count = 0
@@ -57,13 +57,14 @@ class AccountPoller:
 
     @property
     def lists_read(self) -> Sequence[bool]:
-        """Of each pipeline that is watched whole, whether its list was ever read in full."""
+        """For each pipeline that is watched whole, whether a scan of its list was ever complete."""
         return [bool(listing.cursor.complete_at) for listing in self._registry.listings.values()]
 
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
+        """Watch the executions of these watches and no others, from their recorded state on. Raises `StoreError`.
 
-        What the record calls ended is not polled. An account in trouble is probed at once: its key may be well now.
+        Executions that are recorded as ended are not polled. A degraded account is probed at once: its key may be valid
+        now.
         """
         async with self._changing:
             self._registry.left = {}
@@ -78,24 +79,24 @@ class AccountPoller:
         self._deps.wake()
 
     def read_list(self, pipeline: str) -> None:
-        """Read the list of a pipeline that is watched whole as soon as the budget allows, by a scan that begins now.
+        """Read the list of a pipeline as soon as the budget allows, by a scan that begins now.
 
-        One that is under way, and further down, has the page read next on which new rows show; the other follows it.
+        If a scan is in progress, the page with new rows is read next, and the new scan follows.
         """
         listing = self._registry.listings.get(pipeline)
         if listing is None:
             return
         listing.timing.is_wanted = True
-        if listing.queued and not listing.scan.began_at:
+        if listing.is_queued and not listing.scan.began_at:
             self._poll_queue.put_first(listing, now=self._clock.monotonic())
         else:
             listing.timing.read_head_next()
         self._deps.wake()
 
     async def tick(self) -> float:
-        """Start what is due and allowed; return the seconds until the next tick is wanted."""
+        """Send the requests that are due and allowed. Return the seconds until the next tick."""
         now = self._clock.monotonic()
-        if not self._deps.is_trusted():  # it is woken once it may again
+        if not self._deps.is_trusted():  # the tick is called again once the lease is trusted
             self._breaker.rest(now)
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
@@ -103,14 +104,14 @@ class AccountPoller:
             self._breaker.check(now)
             if (target := self._breaker.to_verify(now)) is not None:
                 self._poll_queue.put(target, due_at=min(target.due_at, now))
-        if not (self._registry.entries or self._registry.listings):  # no request shows that they suffice
+        if not (self._registry.entries or self._registry.listings):  # no request can show that the budget suffices
             self._breaker.budget.is_over = False
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
-        # When draining nobody waits for what begins now, and another may own the account by then.
+        # While it drains no one waits for new work, and the account may have another owner before that is done.
         if (self._confirmations.waiting or self._confirmations.too_late) and not self._draining:
-            for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
+            for entry in self._confirmations.take_expired(now):  # no GET confirmed them in time: their rows count
                 self._start(entry)
         while (request := self._take()) is not None:
             self._start(request)
@@ -118,27 +119,28 @@ class AccountPoller:
         return self._next_tick_at - now
 
     async def flush(self) -> None:
-        """Let the store know how the account stands, and when unchanged executions were polled. Raises `StoreError`."""
+        """Write the state of the account, and the times of polls without a change. Raises `StoreError`."""
         await self._session.flush()
         await self._snapshots.write(asked_count=self._asked_count)
 
     async def drain(self) -> None:
-        """Start nothing more and wait for what is in flight."""
+        """Send no more requests, and wait for those in flight."""
         self._draining = True
         if self._tasks:
             await asyncio.wait(self._tasks)
 
     async def cancel(self) -> None:
-        """Give up what is in flight; what was not recorded comes due again with the next start."""
+        """Cancel the requests in flight. Their polls are due again after the next start."""
         self._draining = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
-        """Load what the store knows of what is new in these watches, and the lists that are.
+        """Load the store's rows of new executions, and the new lists of these watches.
 
-        Also whose overdue problem was closed, as its limit was removed: it may be overdue anew.
+        If the overdue problem of an execution was closed because its limit was removed, the execution may be overdue
+        again.
         """
         store, registry = self._deps.store, self._registry
         overdue = {
@@ -156,7 +158,7 @@ class AccountPoller:
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
         listings: list[PipelineListState] = []
         for watch in whole:
-            async with self._alert_rules.stream(watch.pipeline).writing:  # what is still written of the list before
+            async with self._alert_rules.stream(watch.pipeline).writing:  # writes of the former list go first
                 record = await store.load_pipeline(watch.pipeline)
             listings.append(await self._list_poller.begin(watch, record))
         if whole:
@@ -170,9 +172,9 @@ class AccountPoller:
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, following: Request | TrackedExecution | None) -> None:
-        """Do this and then whatever is next: a request that is done makes room for another.
+        """Handle a request, then all that are due by then: each answer makes room for another request.
 
-        An execution is one whose end nobody could confirm in time.
+        A `TrackedExecution` is one whose end could not be confirmed in time.
         """
         try:
             while following is not None:
@@ -187,26 +189,27 @@ class AccountPoller:
                     finally:
                         self._in_flight_count -= 1
                 following = self._take()
-        except Exception as error:  # noqa: BLE001 (nothing else catches it, and what it had in its hands may be lost)
+        except Exception as error:  # noqa: BLE001 (nothing else catches it, and its entries may be lost)
             self._deps.fatal(error)
             return
         now = self._clock.monotonic()
         wanted_at = self._wanted_at(now)
+        # Each wake is a timer: only an earlier tick than the next one needs another.
         if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
             self._next_tick_at = wanted_at
             self._deps.wake(wanted_at - now)
 
     async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
-        next_s: float | None = 0.0  # a poll that is cancelled is due again
+        next_s: float | None = 0.0  # a cancelled poll is due again
         try:
             next_s = await poll
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
-            next_s = self._session.failed(error)
+            next_s = self._session.handle_error(error)
         finally:
             self._registry.put_back(entry, next_s, now=self._clock.monotonic())
 
     def _take(self) -> Request | None:
-        """Take the next request if one may go now, spending its slot. Of a degraded account it is a probe."""
+        """Take the next request and its slot if one may go now. A degraded account sends only probes."""
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
         is_probe = breaker.unusable_for is not None
         if self._draining or self._in_flight_count >= deps.concurrency:
@@ -227,24 +230,24 @@ class AccountPoller:
         if isinstance(request, GetRequest):
             request.entry.asked_at = now
         elif request.scans:
-            request.listing.scan_asked(now)
+            request.listing.note_scan_request(now)
         return request
 
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
-        """Note whether the budget is too small. Of what is asked for together what waited longest says all."""
+        """Tell the budget how long the items of a request have waited. For a page the longest wait counts."""
         entries = [request.entry] if isinstance(request, GetRequest) else request.left.values()
-        waits = [each for each in entries if each.known.lost is None]  # what is lost is asked for every ten minutes
+        waits = [each for each in entries if each.known.lost is None]  # lost ones are polled every 10 minutes only
         if waits:
             first = min(waits, key=BY_ASKED_AT)
             self._breaker.budget.note(first, last_at=first.asked_at, now=now)
-        # of a scan only the beginning; the first ones read all there is; a list that is refused is as what is lost
+        # Scans count by their first page. First scans are long, and refused lists are read every 10 minutes only.
         if isinstance(request, ListRequest) and request.scans and not request.listing.scan.began_at:
             listing = request.listing
             if listing.cursor.complete_at and listing.cursor.refused is None:
                 self._breaker.budget.note(listing, last_at=listing.timing.began_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
-        """Return the monotonic time of the next tick: when something may start, or should be checked."""
+        """Return when the next tick is wanted: when a request may be due, or the next check is."""
         breaker, deps, waiting = self._breaker, self._deps, self._confirmations.waiting
         is_timed = breaker.failing_since is not None and breaker.unusable_for is None
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
@@ -256,6 +259,6 @@ class AccountPoller:
             if waiting:
                 next_at = min(next_at, self._confirmations.wanted_at())
             if breaker.unusable_for is not None and next_at != LATEST:
-                next_at = now  # a probe asks for what is not due, too
+                next_at = now  # a probe may go before it is due
             at = min(at, max(next_at, breaker.opens_at(), deps.pacer.ready_at))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

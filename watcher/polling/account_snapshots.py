@@ -1,6 +1,6 @@
-"""How one account and its pipelines stand, counted from memory now and then, for the metrics and for all who ask.
+"""The snapshots of one account and its pipelines, counted from memory, for metrics, pages and the API.
 
-Nobody else can say it without reading every open execution in the store.
+No other process can count them without reading every open execution from the store.
 """
 
 import asyncio
@@ -17,20 +17,20 @@ from watcher.polling.session import AccountSession
 from watcher.runtime.metrics import PipelineMetrics, open_label
 
 SLICE_COUNT = 10_000
-"""So many executions are looked at in one turn of the event loop: some milliseconds."""
+"""The number of executions that one turn of the event loop counts: it takes some milliseconds."""
 
 SAMPLE_COUNT = 1_000
-"""Of more executions than that the requests they want are worked out for some of them, evenly chosen."""
+"""The number of executions from which the wanted requests are extrapolated if there are more."""
 
 USED_OVER_S = 60.0
 UNKNOWN_AFTER_S = 10.0
-"""After so long without a success nobody knows any more how the executions of an account stand."""
+"""The time without a success after which the state of an account's executions is unknown."""
 ALIVE_EVERY_S = 30.0
-"""What has not changed is written so often all the same: it shows that the account has an owner."""
+"""Interval at which an unchanged snapshot is written, too: it shows that the account has an owner."""
 
 
 class AccountSnapshots:
-    """Counts and writes how one account stands."""
+    """Counts and writes the snapshots of one account."""
 
     def __init__(self, session: AccountSession) -> None:
         self._deps = deps = session.deps
@@ -38,10 +38,10 @@ class AccountSnapshots:
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
-        self._asked = deque([(deps.clock.monotonic(), 0)])  # when, and how many requests there had been by then
+        self._asked = deque([(deps.clock.monotonic(), 0)])  # times, each with the number of requests by then
 
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Count for the pipelines of these watches and no others, from their records. Raises `StoreError`."""
+        """Count the pipelines of these watches and no others, starting from the store. Raises `StoreError`."""
         pipelines, recent, stood = self._deps.metrics.pipelines, self._recent_ends, self._deps.record.snapshot
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
@@ -56,9 +56,12 @@ class AccountSnapshots:
             pipelines[pipeline].name = self._name_of(pipeline)
 
     async def write(self, *, asked_count: int) -> None:
-        """Count, and write what has changed. So many requests were sent since the start. Raises `StoreError`."""
+        """Count, and write the snapshot if it changed. `asked_count` requests were sent since the start.
+
+        Raises `StoreError`.
+        """
         deps, now = self._deps, self._deps.clock.monotonic()
-        wanted_per_s, longest_gap_s = await self._look_through(now)
+        wanted_per_s, longest_gap_s = await self._count_open(now)
         while len(self._asked) > 1 and self._asked[1][0] <= now - USED_OVER_S:
             self._asked.popleft()
         from_at, from_count = self._asked[0]
@@ -85,9 +88,9 @@ class AccountSnapshots:
         )
 
     def _known_at(self, now: Monotonic) -> Micros | None:
-        """Return when a request last succeeded, as it was written first, perhaps by an owner before; 0 for never.
+        """Return when a request last succeeded, as written first, perhaps by a previous owner; 0 for never.
 
-        `None` while requests succeed, or nothing is watched.
+        It is `None` while requests succeed, or if nothing is watched.
         """
         breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
         fails = (breaker.failing_for_s() or 0.0) >= UNKNOWN_AFTER_S
@@ -100,12 +103,13 @@ class AccountSnapshots:
             return record.snapshot_at or NEVER
         return Micros(self._deps.clock.steady_us() - round((now - breaker.success_at) * 1e6))
 
-    async def _look_through(self, now: Monotonic) -> tuple[float, float]:
-        """Count the open executions; return the requests wanted per second, and for how long the longest has waited."""
+    async def _count_open(self, now: Monotonic) -> tuple[float, float]:
+        """Count the open executions. Return the wanted requests per second, and the longest wait for a request."""
         deps, lists, entries = self._deps, self._registry.listings, list(self._registry.entries.values())
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
-        found = defaultdict[str, dict[str, list[int]]](dict)  # of each pipeline, by label: how many, since when
-        # A list that somebody wants at once has no time of its own.
+        # For each pipeline, by label: the count, and the earliest `since_at`.
+        found = defaultdict[str, dict[str, list[int]]](dict)
+        # A list that an operator wants read at once has no time of its own.
         first_at = min([now, *(each.asked_at for each in lists.values() if each.asked_at != EARLIEST)])
         for start in range(0, len(entries), SLICE_COUNT):
             if start:
@@ -128,5 +132,5 @@ class AccountSnapshots:
         return named_per_s + len(lists) / deps.rules.min_interval_s, now - first_at
 
     def _name_of(self, pipeline: str) -> str:
-        """Return what the file calls a pipeline, or else the API, or its id until that has said so."""
+        """Return the name of a pipeline from the file, else from the API, else its id."""
         return self._names.get(pipeline) or self._deps.evaluator.pipeline_names.get(pipeline) or pipeline

@@ -1,7 +1,7 @@
-"""The circuit breaker of an account: whether its API can be used, for how long it pauses, and whether requests suffice.
+"""The circuit breaker of an account: whether its API is usable, how long it pauses, and whether its budget suffices.
 
-No I/O, no events. Failing and being late are counted in running time: a process that is stopped (SIGSTOP,
-`docker pause`) asks nothing. A pause is the server's, and goes on meanwhile.
+No I/O, no events. Failures and delays are measured in running time, because a stopped process (SIGSTOP, `docker pause`)
+sends no requests. A pause is the server's, so it goes on meanwhile.
 """
 
 from watcher.clerk.api import Reply
@@ -23,7 +23,7 @@ OVER_BUDGET_AFTER_S = 300.0
 
 GAP_TOLERANCE = 1.1
 TIMER_TOLERANCE_S = 0.1
-"""A poll is late against `max_interval` beyond both: jitter and a busy event loop are no budget that is too small."""
+"""A poll is late if it misses `max_interval` by both: jitter and a busy event loop do not show a small budget."""
 
 _TROUBLES = {
     Outcome.UNAUTHORIZED: AccountTrouble.UNAUTHORIZED,
@@ -33,16 +33,16 @@ _TROUBLES = {
     Outcome.NOT_FOUND: AccountTrouble.INVALID,
     Outcome.REJECTED: AccountTrouble.INVALID,
 }
-"""Every other outcome but `ok` means the API cannot be reached."""
+"""The trouble that an outcome means. With any other failure the API is unreachable."""
 
 _ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
 
 
 class Pause:
-    """The pause that the API asked for by a 429 or 503. Nothing is sent before `until`.
+    """The pause that the API demanded with a 429 or 503. No request is sent before `until`.
 
-    It is as long as the API wishes, at most 15 minutes; without a wish 1 s, and for the `nth` in a row ever longer.
+    Its length is the server's wish, at most 15 minutes. Without a wish it is 1 s, doubled with each one in a row.
     """
 
     def __init__(self, until: Monotonic) -> None:
@@ -50,8 +50,8 @@ class Pause:
         self.nth = 0
 
     def begin(self, reply: Reply, *, now: Monotonic) -> None:
-        """Pause for this reply. A shorter wish does not end a longer pause."""
-        if reply.sent_at >= self.until:  # a request that was in flight when the pause began does not double it
+        """Pause after this reply. A shorter wish does not end a longer pause."""
+        if reply.sent_at >= self.until:  # requests that were in flight when the pause began do not double it
             self.nth += 1
         wanted_s = doubling(self.nth, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
         if reply.retry_after_s is not None:
@@ -60,10 +60,10 @@ class Pause:
 
 
 class Budget:
-    """Whether the requests of an account suffice: `is_over` once it could not hold `max_interval` for 5 minutes.
+    """Whether an account has enough requests: `is_over` is set once requests were late for 5 minutes.
 
-    It stays so until the account held `max_interval` for one. Restored, that counts from the first poll. Before
-    `counts_from` nothing could be asked.
+    A request is late if its item has waited longer than `max_interval`. `is_over` is reset once no request was late for
+    one `max_interval`. After a restart of the process that time begins with the first request.
     """
 
     def __init__(self, max_interval_s: float, *, clock: Clock, is_over: bool) -> None:
@@ -72,15 +72,16 @@ class Budget:
         self.restart(EARLIEST, is_over=is_over)
 
     def restart(self, now: Monotonic, *, is_over: bool = False) -> None:
-        """Count again from `now` on: before that nothing could be asked."""
+        """Measure from `now` on: no request could be sent before."""
         self.is_over, self._counts_from = is_over, now
-        self._late_since: float | None = None  # this and the next in running time
+        self._late_since: float | None = None  # this and the next one in running time
         self._late_at = 0.0
 
     def note(self, item: PollItem, *, last_at: Monotonic, now: Monotonic) -> None:
-        """Note that an item is asked for at `now`, and was before at `last_at`.
+        """Record the request for an item at `now`, after the one before at `last_at`.
 
-        A slow answer is not to blame: it only makes a poll due late. Nor is time in which nothing could be asked.
+        A slow answer is not counted: it only delays when the next poll is due. Nor is time in which no request could be
+        sent.
         """
         waits_from = max(last_at, item.due_at - self._max_interval_s, self._counts_from)
         is_late = now - waits_from > self._allowed_gap_s and now - self._clock.resumed_at() > self._allowed_gap_s
@@ -93,17 +94,19 @@ class Budget:
 
 
 class AccountCircuitBreaker:
-    """Evaluates all replies of one account: what they mean for what was asked for, and for the account.
+    """Evaluates all replies of one account: for the requested item, and for the account.
 
-    The account is degraded when nothing has succeeded for `degraded_after_s` since the first failure, at once with a
-    401, until the next success. After a start or a stop of the process something must fail anew first. The first
-    failure after the last success came at `failing_since` (running time). `probe_target` is what last succeeded, at
-    `success_at`. Trouble that makes the account unusable stops its polls: being over budget does not. Meanwhile one
-    probe is sent per interval; the last went out at `last_probe_at`.
+    The account is degraded if no request has succeeded for `degraded_after_s` since the first failure, with a 401 at
+    once, until the next success. After a start or a stop of the process a new failure is needed first. The first
+    failure after the last success came at `failing_since` (running time). The item `probe_target` succeeded last, at
+    `success_at`.
+
+    While the account is unusable, one probe is sent per interval; the last went out at `last_probe_at`. An account over
+    budget is degraded, but usable.
     """
 
     def __init__(self, rules: PollRules, record: AccountRecord, *, clock: Clock, jitter: Jitter) -> None:
-        """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
+        """Start with the recorded state. A wrong clock wrote a pause longer than the cap, so that is cut."""
         trouble, pause_s, failing_for_s = record.trouble, record.backoff.pause_s, record.backoff.failing_for_s
         until = EARLIEST if pause_s is None else Monotonic(clock.monotonic() + min(pause_s, PAUSE_CAP_S))
         self.pause = Pause(until)
@@ -115,17 +118,17 @@ class AccountCircuitBreaker:
         self._rules, self._clock, self._jitter = rules, clock, jitter
         self.unusable_for = None if trouble is None or self.budget.is_over else AccountTrouble(trouble)
         self._unusable_from = EARLIEST
-        self._is_key_refused = trouble == AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
+        self._is_key_refused = trouble == AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed like other trouble
         self._last_failure: Reply | None = None
 
     @property
     def trouble(self) -> AccountTrouble | None:
-        """Return what is to be reported as `account.degraded` now, if anything is."""
+        """The trouble to report as `account.degraded`, `None` if there is none."""
         return self.unusable_for or (AccountTrouble.OVER_BUDGET if self.budget.is_over else None)
 
     @property
     def cause(self) -> str | None:
-        """Return what went wrong last of an account that is unusable: a word of ours, or the code of the answer."""
+        """The last failure of an unusable account: a word of ours, or the status code."""
         failure = self._last_failure
         if failure is None or self.unusable_for is None:
             return None
@@ -133,18 +136,18 @@ class AccountCircuitBreaker:
         return str(failure.status_code) if is_coded else failure.reason or failure.outcome.value
 
     def failing_for_s(self) -> float | None:
-        """Return for how long nothing has succeeded, since the first failure; `None` after a success."""
+        """Return the running time since the first failure after the last success, `None` after a success."""
         return None if self.failing_since is None else self._clock.running() - self.failing_since
 
     def backoff(self) -> BackoffState:
-        """Return what a restart must not forget. Of failures no more than what makes them trouble."""
+        """Return the state to record. The time of failing is cut to the time that makes it trouble."""
         pause_s, failing_for_s = self.pause.until - self._clock.monotonic(), self.failing_for_s()
         if failing_for_s is not None:
             failing_for_s = min(self._rules.degraded_after_s, failing_for_s)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
     def opens_at(self) -> Monotonic:
-        """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
+        """Return when the next request may be sent: after the pause, and after the interval of probes."""
         if self.unusable_for is None:
             return self.pause.until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._is_key_refused else PROBE_EVERY_S
@@ -153,11 +156,11 @@ class AccountCircuitBreaker:
     def note(
         self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool = False, lost: bool = False
     ) -> LostReason | None:
-        """Evaluate a reply. Return why the item is lost now, if it is.
+        """Evaluate a reply. Return the reason if the item is lost now.
 
-        `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works. That an execution
-        reported as `lost` is still not known says nothing of the account. A success ends trouble, unless it was asked
-        for before that began: it only came late.
+        `alone` means that only lost items are watched beside it: then a 404 is about the item, and the API works. With
+        `lost` the item was reported as lost: if the API still does not know it, this says nothing about the account. A
+        success ends trouble, unless its request was sent before that began.
         """
         is_ok, reason = reply.outcome is Outcome.OK, None
         if is_ok:
@@ -179,25 +182,25 @@ class AccountCircuitBreaker:
         return reason
 
     def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: Monotonic) -> float:
-        """Return the seconds from a request that failed, sent at `sent_at`, to the next. `reason` is why it is lost."""
+        """Return the seconds from a failed request, sent at `sent_at`, to the next. `reason` is set for a lost item."""
         return retry_wait_s(item, reason, self._rules, sent_at=sent_at, jitter=self._jitter)
 
     def to_verify(self, now: Monotonic) -> PollItem | None:
-        """Return what last succeeded, to ask for it again once half the time to trouble has passed.
+        """Return the item that succeeded last, once half the time to trouble has passed: it is to be polled again.
 
-        If it still succeeds, the others failed by themselves, and the account is not degraded.
+        If it succeeds again, the failures are those of other items, and the account is not degraded.
         """
         target, failing_for_s = self.probe_target, self.failing_for_s() or 0.0
-        if target is None or not target.queued or now - target.asked_at < failing_for_s:
+        if target is None or not target.is_queued or now - target.asked_at < failing_for_s:
             return None
         return target if failing_for_s >= self._rules.degraded_after_s / 2 else None
 
     def check(self, now: Monotonic) -> None:
-        """Let time pass: failures old enough become trouble, if one was of a request sent after the last stop.
+        """Turn old failures into trouble, if a request that was sent after the last stop has failed.
 
-        Trouble begins once: another reason for the same silence is not reported again, nor is its budget.
+        Trouble begins once: another reason for it is not reported, nor is the budget meanwhile.
         """
-        # The clock must be read often, also while nothing fails: else it takes the time between for a stop.
+        # The clock must be read often, also without failures: it takes a long time between two readings for a stop.
         resumed_at, failing_for_s, failure = self._clock.resumed_at(), self.failing_for_s() or 0.0, self._last_failure
         if failure is None or self.unusable_for is not None:
             return
@@ -208,13 +211,13 @@ class AccountCircuitBreaker:
             self.budget.restart(now)
 
     def rest(self, now: Monotonic) -> None:
-        """Note that nothing could be asked until now. What failed, or came late, is counted anew."""
+        """Forget failures and late requests: no request could be sent until now."""
         self.failing_since = self._last_failure = None
         self.budget.restart(now, is_over=self.budget.is_over)
 
     def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         if reply.status_code is None and reply.sent_at < self._clock.resumed_at():
-            return  # it was in flight while the process was stopped, and broke by that for all we know
+            return  # it was in flight while the process was stopped, which may have broken it
         self._last_failure = reply
         self._is_key_refused |= reply.outcome is Outcome.UNAUTHORIZED
         if self.failing_since is None:

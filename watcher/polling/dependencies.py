@@ -1,4 +1,4 @@
-"""What the parts of one account's poller work with."""
+"""The collaborators and settings that the parts of one account's poller share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from watcher.store.changes import AccountRecord, Lease
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountDependencies:
-    """What the poller of an account works with. `record` is how the account was; `fatal` ends the daemon.
+    """The collaborators of one account's poller. `record` is the account as recorded; `fatal` ends the daemon.
 
-    `is_trusted` says whether the lease is: while it is not, nothing is asked.
+    Nothing is requested while `is_trusted` returns false: the lease may have expired.
     """
 
     lease: Lease

@@ -1,4 +1,4 @@
-"""From a reply to what is recorded and when to poll next: the rules of one account."""
+"""The evaluation of one account's replies: what is recorded, and when the next poll is due."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,7 +22,7 @@ from watcher.runtime.pacing import Jitter, spread
 from watcher.store.changes import ExecutionChange, Lease
 
 Cadence = Callable[[float], float]
-"""Seconds spent in this status so far → seconds until the next poll."""
+"""Returns the seconds until the next poll, given the seconds in the current status."""
 
 BACKOFF_SHARE = 0.1
 JITTER_SHARE = 0.1
@@ -41,10 +41,10 @@ def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jit
 
 
 class Evaluation(NamedTuple):
-    """What an answer about `entry` leads to. `change` is to be recorded, if there is one; `known` holds from then on.
+    """The result of an answer about `entry`: a `change` to record, if any, and what is `known` from then on.
 
-    `next_s` is the time from the request to the next poll; `None` ends the watching. `polled_at` is set by a poll
-    that counts. `contradicts` marks an ended execution of which another status was answered.
+    The next poll is due `next_s` after the request; `None` ends the polls. A poll that counts has set `polled_at`.
+    `contradicts` means that the answer has another status than the one the execution ended with.
     """
 
     entry: TrackedExecution
@@ -60,7 +60,7 @@ class Evaluation(NamedTuple):
 class ReplyEvaluator:
     """Evaluates one account's replies. `link` is the account's template for links to an execution.
 
-    `pipeline_names` is what the API calls pipelines, by id, as far as it has said.
+    `pipeline_names` are the API's names of pipelines, by id, as far as answers had them.
     """
 
     lease: Lease
@@ -72,14 +72,14 @@ class ReplyEvaluator:
     pipeline_names: dict[str, str] = field(default_factory=dict)
 
     def learn_name(self, pipeline: str, name: str | None) -> None:
-        """Note what the API calls a pipeline."""
+        """Store the API's name of a pipeline, unless it is empty."""
         if name:
             self.pipeline_names[pipeline] = name
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
-        """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.
+        """Evaluate an answer with the execution's state. It ends the failures that `entry` has counted.
 
-        `sent_at` is when it was asked for (monotonic seconds).
+        The request was sent at `sent_at` (monotonic seconds).
         """
         watch, before = entry.watch, entry.known
         entry.failures = None
@@ -96,21 +96,21 @@ class ReplyEvaluator:
         return Evaluation(entry, execution, known, change, next_s, polled_at, result.contradicts)
 
     def unchanged(self, entry: TrackedExecution) -> Evaluation:
-        """Evaluate an answer that was the same as the last one: a success in all else."""
+        """Evaluate an answer that equals the last one."""
         entry.failures = None
         seen_at = self.clock.steady_us()
         next_s = self.cadence((seen_at - entry.known.since_at) / 1_000_000)
         return Evaluation(entry, None, entry.known, None, next_s, seen_at)
 
     def is_overdue(self, entry: TrackedExecution) -> bool:
-        """Return whether a look at an execution is to find it overdue, if its status is still the same."""
+        """Return whether an execution is overdue if the next answer shows the same status."""
         limits_s = entry.watch.overdue_after_s
         return bool(limits_s) and exceeds_limit(entry.known, at=self.clock.steady_us(), overdue_after_s=limits_s)
 
     def failure(self, entry: TrackedExecution, reason: LostReason | None, *, sent_at: Monotonic) -> Evaluation:
-        """Evaluate any other answer, which `entry` counts as trouble: `reason` is why the execution is lost, if it is.
+        """Evaluate a failure. `reason` is set if the execution is lost.
 
-        What is lost is polled every 10 minutes, for a day; but what is unreadable as any other execution.
+        A lost execution is polled every 10 minutes for a day, an unreadable one like any other.
         """
         before, at = entry.known, self.clock.steady_us()
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
@@ -129,17 +129,17 @@ class ReplyEvaluator:
     def _change(
         self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: Micros
     ) -> ExecutionChange:
-        """Return what is to be recorded, with the events.
+        """Return the change to record, with its events.
 
-        What was seen is dated by the wall clock, and the last poll before it by the time that went by since.
+        The observation is dated by the wall clock. The last poll before it is dated by the time that has passed since.
         """
         before, known, at = entry.known, result.known, self.clock.now()
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
         limits_s = entry.watch.overdue_after_s
         limit_s = limits_s.get(known.status or "", 0.0)
         closed = before.overdue_sequence
-        if entry.unwatched or (closed is not None and not limits_dwell(limits_s, before.status or "")):
-            closed = None  # its dwell is no longer asked for: its problem is closed for that reason
+        if entry.is_unwatched or (closed is not None and not limits_dwell(limits_s, before.status or "")):
+            closed = None  # its limit is gone: that closes the problem
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
         for status_change in result.status_changes:
@@ -147,7 +147,7 @@ class ReplyEvaluator:
             if is_overdue:
                 problem = self._overdue_problem(entry, status_change.nth, status_change.sequence, at=at)
             elif not entries and closed is not None:
-                nth = dict(before.counts).get("overdue", 1)  # the next event closes it
+                nth = dict(before.counts).get("overdue", 1)  # the next event closes the problem
                 opened_at = at if before.overdue_at is None else from_us(before.overdue_at)
                 problem = self._overdue_problem(entry, nth, closed, at=opened_at, closed_at=at)
             if problem is not None:
@@ -169,14 +169,14 @@ class ReplyEvaluator:
             entries.append(event)
             if is_overdue:
                 known = replace(known, overdue_at=to_us(at))
-        sequence = before.sequence if entry.recorded else None
+        sequence = before.sequence if entry.is_recorded else None
         ended = None if known.ended_at is None else ended_execution(known, facts)
         return ExecutionChange(self.lease, sequence, known, tuple(entries), tuple(problems), ended)
 
     def _overdue_problem(
         self, entry: TrackedExecution, nth: int, sequence: int, *, at: datetime, closed_at: datetime | None = None
     ) -> ProblemChange:
-        """Return the problem of an overdue execution, the how-manieth, opened at `at` by the event of that sequence."""
+        """Return the nth problem of an overdue execution. The event with this sequence opened it at `at`."""
         source, subject = pipeline_source(entry.watch), entry.known.execution
         problem = new_problem(EventType.EXECUTION_OVERDUE, source, subject=subject, nth=nth, sequence=sequence, at=at)
         return ProblemChange(problem, closed_at, is_new=closed_at is None)

@@ -1,6 +1,6 @@
-"""Polls executions one by one: asks for one, evaluates the answer, records what it led to.
+"""Polls executions one by one: sends the request, evaluates the answer, and records the result.
 
-When to poll which is the account's; how the account is, is the session's.
+The account poller decides which execution is next. The session holds the state of the account.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from watcher.store.changes import ChangeSet, ExecutionChange
 log = structlog.get_logger()
 
 DENIED_FOR_S = 10.0
-"""After a GET said that an execution is open its rows make no new request for confirmation for so long."""
+"""The time after a GET denied an end in which rows of lists start no other GET for it."""
 
 
 class ExecutionPoller:
@@ -31,12 +31,12 @@ class ExecutionPoller:
         self._breaker = session.deps.breaker
 
     async def poll(self, entry: TrackedExecution) -> float | None:
-        """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come.
+        """Poll an execution. Return the seconds from the request to the next poll, `None` to end the polls.
 
-        What a GET confirms or denies goes before the row that it was to confirm. Raises `StoreError`.
+        The answer to a GET replaces the row that it was to confirm. Raises `StoreError`.
         """
         deps, evaluator = self._deps, self._deps.evaluator
-        # Not where the time that went by is to be told: that event needs what the answer says.
+        # An overdue event needs the facts of the answer, so the answer is read even if it has not changed.
         known_hash = None if entry.pending is not None or evaluator.is_overdue(entry) else entry.body_hash
         pipeline = entry.watch.pipeline
         reply = await deps.api.get(pipeline=pipeline, execution=entry.known.execution, known_hash=known_hash)
@@ -63,7 +63,7 @@ class ExecutionPoller:
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
-        """Take what a list said of an execution for its status: nobody could confirm it. Otherwise as `poll`."""
+        """Take a row as the status of an execution, because no GET could confirm it. Return the same as `poll`."""
         pending = entry.pending
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
@@ -72,7 +72,7 @@ class ExecutionPoller:
         return evaluation.next_s
 
     async def record(self, several: Sequence[Evaluation]) -> None:
-        """Write what answers about one pipeline led to, together. Raises `StoreError`: then nothing has changed."""
+        """Write the evaluations of one pipeline together. Raises `StoreError`: then nothing has changed."""
         changes: list[ExecutionChange] = []
         for evaluation in several:
             if evaluation.change is not None:
@@ -88,13 +88,13 @@ class ExecutionPoller:
                 self.note(evaluation)
                 continue
             entry, execution = evaluation.entry, evaluation.execution
-            entry.recorded, entry.unflushed = True, False
+            entry.is_recorded, entry.is_unflushed = True, False
             known, starts = evaluation.known, entry.known.status is None
             self._registry.move(entry, known)
             for emitted in evaluation.change.entries:
                 self._deps.metrics.events.labels(emitted.event.type).inc()
             ended_at = None if execution is None else execution.ended_at
-            # What had ended before it was watched says nothing of the watching; nor does what was never seen.
+            # Executions that ended before the watch began, or were never seen, are not counted.
             is_news = known.sequence > 0 and known.status is not None and known.lost is None
             recent = self._session.recent_ends.get(known.pipeline) if is_news else None
             if recent is not None:
@@ -105,25 +105,25 @@ class ExecutionPoller:
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
     def note(self, evaluation: Evaluation) -> None:
-        """Take in an answer that led to nothing that is to be written at once."""
+        """Handle an answer that changes nothing: only its time is written, later."""
         entry = evaluation.entry
         if evaluation.contradicts:
-            self.contradicted(entry.known.execution)
+            self.report_contradiction(entry.known.execution)
         if evaluation.polled_at is not None:
-            if not entry.unflushed:
+            if not entry.is_unflushed:
                 self._session.flush_later(entry)
             entry.polled_at = evaluation.polled_at
 
-    def contradicted(self, execution: str) -> None:
-        """Log and count that another status was answered of an execution that has ended."""
+    def report_contradiction(self, execution: str) -> None:
+        """Log and count an answer with another status than the one the execution ended with."""
         self._deps.metrics.contradicted.inc()
         log.warning("execution.contradicted", execution=execution, status="ended")
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.pending is not None and entry.failures is not None:
-            entry.failures.refusals = 0  # a list shows it: whoever does not know it is mistaken
-        # Whether nothing else could show that the account is well: what is lost cannot.
+            entry.failures.refusals = 0  # a list shows it, so a refusal is wrong
+        # Whether no other item could show that the account is usable: lost ones cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings
         reason = self._breaker.note(entry, reply, now=now, alone=alone, lost=lost)
         log.debug(

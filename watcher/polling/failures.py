@@ -1,8 +1,8 @@
-"""What failures of an execution or a list mean for itself: how long it waits, and when it is lost. Pure.
+"""The meaning of failures for an execution or a list itself: when it is lost, and how long it waits. Pure.
 
-The failures of an item are counted in the item. An execution and a list differ in two things, as their `PollItem` says:
-of an execution only an unreadable body makes it unreadable, of a list every failure that is no refusal, and that also
-ends the refusals in a row.
+Each item counts its own failures. Executions and lists differ in two rules, as their `PollItem` says: an execution is
+unreadable only by its bodies, a list by every failure that is no refusal; such a failure also ends a list's refusals in
+a row.
 """
 
 from watcher.clerk.api import Reply
@@ -29,21 +29,21 @@ PAUSING_CODES = frozenset({429, 503})
 def lost_reason(
     item: PollItem, reply: Reply, rules: PollRules, *, now: Monotonic, ran_s: float, success_at: Monotonic, alone: bool
 ) -> LostReason | None:
-    """Count a failure of an item, and return why it is lost now, if it is.
+    """Count a failure of an item. Return the reason if the item is lost now.
 
-    It is lost once it was refused `lost_after` times in a row within at least `lost_grace`, or once it could not be
-    read for an hour of running time (`ran_s`), while something else of the account succeeded: last at `success_at`.
-    `alone` says that nothing else is watched that could: then the item's own 404 is enough.
+    It is lost once it was refused `lost_after` times in a row over at least `lost_grace`, or has been unreadable for an
+    hour of running time (`ran_s`), while another item of the account succeeded, last at `success_at`. `alone` means
+    that no other item could succeed: then the item's own 404s suffice.
     """
     failures = item.failures = item.failures or Failures()
-    # 402 and the like are the API's trouble, however long.
+    # Other codes, such as 402, never make an execution unreadable.
     is_unread = reply.outcome is Outcome.INVALID and reply.status_code in {None, HTTP_OK}
     makes_unreadable = is_unread or item.any_failure_counts
     if makes_unreadable and failures.unreadable_since == LATEST:
         failures.unreadable_since, failures.ran_s = now, ran_s
     refusal = EXECUTION_REASONS.get(reply.outcome)
     if refusal is not None:
-        # A gateway that refuses everything refuses the others too, so one of them must have succeeded meanwhile.
+        # A gateway may refuse everything, so another item must have succeeded since the last refusal.
         is_own = failures.refusals > 0 and success_at >= failures.refused_at
         is_own |= alone and refusal is not LostReason.FORBIDDEN
         failures.refused_from = failures.refused_from if failures.refusals else now
@@ -59,7 +59,7 @@ def lost_reason(
 def retry_wait_s(
     item: PollItem, reason: LostReason | None, rules: PollRules, *, sent_at: Monotonic, jitter: Jitter
 ) -> float:
-    """Return the seconds from a request that failed, sent at `sent_at`, to the next. `reason` is why the item is lost.
+    """Return the seconds from a failed request, sent at `sent_at`, to the next. `reason` is set for a lost item.
 
     The wait doubles, but ends at the latest when one more refusal can mean a loss.
     """

@@ -10,7 +10,7 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.polling.sort_order import Ordering
 
 
-def dated(row: ExecutionSnapshot) -> Micros | None:
+def date_of(row: ExecutionSnapshot) -> Micros | None:
     """Return when an execution ended, else when it began, in microseconds; `None` if the API gives neither date."""
     return row.began_at if row.finished_at is None else row.ended_at
 
@@ -127,7 +127,7 @@ class Evidence:
             above = [count for page, count in self.row_counts.items() if page < number]
             follows = bool(above) and any(row.id not in self.seen_on for row in rows)
             self._memory.learn_page_rows(max(row_count, *above, 0), is_followed=follows)
-        if dates := [*self.dates, *(at for row in rows if (at := dated(row)) is not None)]:
+        if dates := [*self.dates, *(at for row in rows if (at := date_of(row)) is not None)]:
             self.dates = min(dates), max(dates)
 
     def take(self, number: int, reply: Reply, *, known_rows: Collection[str], unsettled: Collection[str]) -> ScanPage:
@@ -145,11 +145,11 @@ class Evidence:
         fell_count = max(0, before - (self.total or 0)) if is_apart else 0
         return ScanPage(number, rows, len(rows) + reply.skipped, known_rows, len(unseen), fell_count)
 
-    def begin_here(self) -> None:
+    def mark_first(self) -> None:
         """Record that the other pages are read from this page on."""
         self.first_total, self.first_new_count, self.is_total_steady = self.total, len(self.new), True
 
-    def came_count(self) -> int:
+    def arrived_count(self) -> int:
         """Return how many of the new rows were added to the list after the first page was read."""
         return min(len(self.new) - self.first_new_count, (self.total or 0) - (self.first_total or 0))
 

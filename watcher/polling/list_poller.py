@@ -1,7 +1,7 @@
-"""Asks for the pages of pipelines watched whole, one request after the other, and takes in what they show.
+"""Requests the pages of pipelines that are watched whole, and records what each scan proves.
 
-Which page is next the scan decides, when it is asked for the poll queue, what its rows lead to the page processor. What
-the end of a scan proves is written here: how far a list was read, and gaps.
+The scan chooses the page, the page processor evaluates its rows. The list poller connects them. At the end of a scan it
+records how far the list was read, and a gap if executions may be missing.
 """
 
 from collections.abc import Mapping
@@ -28,32 +28,32 @@ from watcher.store.changes import PipelineRecord, SourceChange
 log = structlog.get_logger()
 
 CURSOR_EVERY_S = 60.0
-"""The cursor of a pipeline in which nothing happens is written so often."""
+"""Interval at which the cursor of a pipeline is written in which nothing happens."""
 
 EMITTED_ONCE = frozenset(
     {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
 )
-"""What goes on, scan after scan, is reported once, until a scan was complete without it."""
+"""Gaps that last from scan to scan. They are reported once, until a scan is complete without one."""
 
 PAGES_KEPT = 128
-"""So many pages are kept as they were read last: 5 MB, and enough for 50 pipelines with a hundred open executions."""
+"""Pages that are kept to compare the next answer with: 5 MB, enough for 50 pipelines with 100 open executions."""
 
 WHOLE_SHARE = 0.25
-"""The part of an account's requests for lists that have to be read whole."""
+"""The part of an account's requests that goes to lists which must be read whole."""
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
-"""How an API may answer for a page that its list does not have."""
+"""Refusals of a page that may mean that the list has no such page."""
 
 
 class Requeue(NamedTuple):
-    """How a list goes back into the poll queue: it waits there until `wait_s` seconds after it was last asked for."""
+    """The place of a list in the poll queue: in `queue`, until `wait_s` seconds after its last request."""
 
     queue: QueueKind
     wait_s: float = 0.0
 
 
 class ListPoller:
-    """Asks for pages, has what they show taken in, and writes what the end of a scan proves."""
+    """Requests pages of lists, has their rows evaluated, and records the results of scans."""
 
     def __init__(self, session: AccountSession, page_processor: PageProcessor) -> None:
         self._session = session
@@ -62,13 +62,13 @@ class ListPoller:
         self._poll_queue = session.poll_queue
         self._alert_rules = session.alert_rules
         self._clock = session.deps.clock
-        self._pages: dict[tuple[str, int], Reply] = {}  # the one that was asked for last is the last
-        self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # where nothing is left to do
+        self._pages: dict[tuple[str, int], Reply] = {}  # in the order of their last requests
+        self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # after a page that needs no other at once
 
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
-        """Return the list of a pipeline as it is recorded, with its first scan.
+        """Return the list of a pipeline as recorded, ready for its first scan. Raises `StoreError`.
 
-        Since when it is watched is recorded before anything is asked. Raises `StoreError`.
+        For a new list the begin of the watch is recorded before the first request.
         """
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
@@ -80,18 +80,18 @@ class ListPoller:
         return listing
 
     async def ask(self, request: ListRequest) -> None:
-        """Ask for a page and do what it calls for; then everything of this request is back in the queue."""
+        """Request a page and handle its answer. Then put the list and its executions back into the queue."""
         listing, requeue = request.listing, self._at_rest
         try:
             requeue = await self._ask(request)
         except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
-            requeue = self._rests(listing, self._session.failed(error))
+            requeue = self._rest(listing, self._session.handle_error(error))
         finally:
             for entry in request.left.values():
                 # The page said nothing about it, so it stays due when it was: one that fails keeps its backoff.
                 self._registry.put_back(entry, entry.due_at - entry.asked_at, now=entry.due_at)
-            if request.scans and not listing.unwatched:
-                # lists whose scan has begun take turns: who has waited longest goes first
+            if request.scans and not listing.is_unwatched:
+                # Lists whose scan has begun take turns: the one with the oldest request goes first.
                 due_at = Monotonic(listing.asked_at + requeue.wait_s)
                 due_at = max(self._clock.monotonic(), due_at) if requeue.queue is QueueKind.DUE else due_at
                 if listing.timing.is_wanted and requeue.queue is QueueKind.STALE:
@@ -107,7 +107,7 @@ class ListPoller:
             return await self._ask_name(request, *listing.nameless)
         key = listing.watch.pipeline, request.page
         reply = await self._deps.api.list(pipeline=key[0], page=request.page, known=self._pages.pop(key, None))
-        if reply.body_hash is not None and (request.page == 1 or request.left):  # it will be asked for again soon
+        if reply.body_hash is not None and (request.page == 1 or request.left):  # the page will be requested again soon
             self._pages[key] = reply
             if len(self._pages) > PAGES_KEPT:
                 del self._pages[next(iter(self._pages))]
@@ -121,13 +121,16 @@ class ListPoller:
         self._deps.breaker.note(listing, reply, now=now)
         await self._session.report()
         if request.scans:
-            listing.works()
-            if listing.cursor.ahead_us is None and not listing.unwatched:
+            listing.note_answer()
+            if listing.cursor.ahead_us is None and not listing.is_unwatched:
                 await self._note_clock(listing, reply.ahead_us)
         return await self._read(request, reply)
 
     async def _ask_name(self, request: ListRequest, page: Reply, execution: str) -> Requeue:
-        """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
+        """Fetch one execution to learn the name of its pipeline, then handle the page.
+
+        If that fails, events lack the name.
+        """
         listing = request.listing
         listing.nameless = None
         reply = await self._deps.api.get(pipeline=listing.watch.pipeline, execution=execution)
@@ -139,23 +142,23 @@ class ListPoller:
         return await self._read(request, page)
 
     async def _read(self, request: ListRequest, reply: Reply) -> Requeue:
-        """Take in a page: first its rows, each for itself, then what they say of the list."""
-        if request.listing.unwatched:
+        """Handle a page: evaluate its rows, then judge the list by it."""
+        if request.listing.is_unwatched:
             return self._at_rest
         listing, executions = request.listing, reply.rows or ()
         if request.scans:
             listing.scan.note(reply)
         rows = by_id(executions, first=listing.scan.memory.before(request.page))
         asked_at = Micros(self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000))
-        when = self._counts_as_found_at(request, asked_at)
+        when = self._found_at(request, asked_at)
         recorded, found_at = await self._page_processor.look_up(listing, executions, when=when)
-        if listing.unwatched:
+        if listing.is_unwatched:
             return self._at_rest
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
-            recorder.shown(executions)
+            recorder.note_starts(executions)
         fresh = {name: None for name, at in found_at.items() if at is None}
         is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
-        if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
+        if request.scans and fresh and not is_named:  # lists lack the name, so the first event would, too
             listing.named, listing.nameless = True, (reply, next(iter(fresh)))
             return Requeue(QueueKind.BEGUN)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
@@ -164,17 +167,17 @@ class ListPoller:
         for entry in request.left.values():
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
-            listing.rows.found(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
+            listing.rows.count_new(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
         if request.scans:
-            return await self._scan_page(listing, reply, known=known)
-        listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
+            return await self._judge_page(listing, reply, known=known)
+        listing.scan.note_head(request.page, row_count=len(rows), total=reply.total)
         return self._at_rest
 
-    def _counts_as_found_at(self, request: ListRequest, asked_at: Micros) -> Micros:
-        """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
+    def _found_at(self, request: ListRequest, asked_at: Micros) -> Micros:
+        """Return the time at which the rows of a page count as found: when the first page of its scan was requested.
 
-        A page read out of turn may show rows that came later: they count as found after the scan began, so they are
-        known rows for the next scan only.
+        A page that was read out of turn may show rows that arrived after the scan began. They count as found after
+        that, so they become known rows with the next scan only.
         """
         scan = request.listing.scan
         if not request.scans:
@@ -182,15 +185,15 @@ class ListPoller:
         scan.began_at = scan.began_at or asked_at
         return scan.began_at
 
-    async def _scan_page(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Requeue:
-        """Let the scan take in a page, and the list rest after it. Those read whole take a quarter of the requests."""
+    async def _judge_page(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Requeue:
+        """Pass a page to the scan. Let the list rest so that lists read whole take a quarter of the requests."""
         scan, order = listing.scan, listing.scan.order
         known_rows = listing.known_rows(known)
         result = scan.read(
             reply,
             known_rows=known_rows,
             unsettled=known.keys() - known_rows,
-            unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # those the scan is to search for
+            unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # the scan looks for them
             may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
         if scan.order is not None and scan.order is not order:
@@ -203,36 +206,37 @@ class ListPoller:
         if not listing.timing.whole_pages:
             return self._at_rest
         pages = sum(each.timing.whole_pages for each in self._registry.listings.values())
-        slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # its own pages took some since its first
+        slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # this scan has used some of them itself
         rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Requeue(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
 
-    # What is written
+    # Writing
 
     async def _note_clock(self, listing: PipelineListState, ahead_us: int) -> None:
-        """Note by how much the API's clock is ahead, now that it has answered. Raises `StoreError`.
+        """Record by how much the API's clock was ahead at its first answer. Raises `StoreError`.
 
-        The times that version 1.0.0 recorded are turned into our clock by it.
+        Times that version 1.0.0 recorded by the API's clock are turned into ours.
         """
         cursor, now = listing.cursor, self._clock.steady_us()
         turned_us = ahead_us if cursor.dated else 0
-        since_at = min(now, Micros(cursor.since_at - turned_us))  # our clock may have been set back since, too
+        since_at = min(now, Micros(cursor.since_at - turned_us))  # our clock, too, may have been set back
         complete_at = min(now, Micros(cursor.complete_at - turned_us)) if cursor.complete_at else NEVER
         cursor = replace(cursor, since_at=since_at, complete_at=complete_at, ahead_us=ahead_us, dated=False)
         await self.record(listing, cursor)
-        listing.scan_again()
+        listing.restart_scan()
 
     async def record(
         self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
     ) -> None:
-        """Write a cursor, and with it report a gap in which so many executions may be missing. Raises `StoreError`.
+        """Write a cursor and, if there is one, report a gap in which `at_most` executions may be missing.
 
-        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        Memory changes only once both are written. Raises `StoreError`. Nothing is written if the list is no longer
+        watched.
         """
         stream, watch, evaluator = listing.stream, listing.watch, self._deps.evaluator
         async with stream.writing:
-            if listing.unwatched:  # by now another may have replaced it
+            if listing.is_unwatched:  # another list may have replaced it
                 return
             entries: tuple[OutboxEntry, ...] = ()
             if gap is not None:
@@ -261,21 +265,24 @@ class ListPoller:
             self._deps.metrics.events.labels(entry.event.type).inc()
 
     async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
-        """End a scan whose pages gave this result, or have it made anew. Raises `StoreError`: then it is read again."""
+        """Finish a scan with its result, or repeat the scan if the result is unconfirmed.
+
+        Raises `StoreError`: then the list is read again.
+        """
         rules, scan = self._rules, listing.scan
         if not scan.is_confirmed(result, rules, ran_s=self._clock.running()):
-            listing.scan_again()
+            listing.restart_scan()
             return
         try:
             is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
             await self._complete(listing, ScanResult() if is_explained else result)
         except BaseException:
-            if result.unconfirmed is not None:  # what was missing may be back
-                listing.scan_again()
+            if result.unconfirmed is not None:  # the missing rows may be back
+                listing.restart_scan()
             raise
 
     async def _complete(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
+        """Move the cursor on. Write it at once only if the scan found something: an older cursor is still correct."""
         scan, before = listing.scan, listing.cursor
         name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
         cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
@@ -289,27 +296,27 @@ class ListPoller:
             listing.gaps_emitted &= frozenset() if scan.is_whole else {GapReason.UNORDERED}
         elif result.gap in EMITTED_ONCE:
             listing.gaps_emitted |= {result.gap}
-        listing.scan_ended()
+        listing.finish_scan()
         if not gap and (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             silent_until = cursor.complete_at if result.gap is None else None
-            await recorder.scanned(listing.timing.began_at, silent_until=silent_until)
+            await recorder.note_scan(listing.timing.began_at, silent_until=silent_until)
 
     def _known_from(self, before: Cursor, began_at: Micros, gap: GapReason | None) -> Micros:
-        """Return from when on the history is known, once a scan that began at `began_at` is complete but for a gap.
+        """Return the start of the known history after a complete scan that began at `began_at`, perhaps with a gap.
 
-        The first scan reads the history back to `lookback`. So does the scan after a downtime longer than that.
+        The first scan reads the history back to `lookback`, and so does the scan after a downtime longer than that.
         """
         is_first = before.known_from is None and not before.complete_at
         if gap is GapReason.LOOKBACK or (is_first and gap is None):
             return Micros(began_at - self._rules.lookback_us)
         return began_at if before.known_from is None else before.known_from
 
-    # What fails
+    # Failures
 
     async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Requeue:
-        """Let a list rest, and report once why it is given up, if it is.
+        """Let a list rest after a failure. Report once that it is refused or cannot be read.
 
-        One whose deeper pages are refused is read again from its head: the rest is a gap, once.
+        If only deeper pages fail, the list is read again from its head: the rest becomes a gap, reported once.
         """
         listing, scan = request.listing, request.listing.scan
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
@@ -317,23 +324,23 @@ class ListPoller:
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
         is_refused, is_deep = listing.cursor.refused is not None, bool(scan.began_at) and request.scans
         reason = self._deps.breaker.note(listing, reply, now=now, alone=alone, lost=is_refused)
-        if is_refused and not scan.began_at:  # it was before, so once more is enough
+        if is_refused and not scan.began_at:  # it was refused before: one more refusal is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report()
         if reason is not None and is_deep:
             emitted = listing.gaps_emitted
             await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))
             listing.gaps_emitted |= emitted
-            listing.works()
+            listing.note_answer()
             return self._at_rest
         if is_deep:
-            listing.timing.read_head_next()  # before the page that failed
+            listing.timing.read_head_next()  # the head goes before the page that failed
         if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)
-        return self._rests(listing, self._deps.breaker.wait_s(listing, reason, sent_at=listing.asked_at))
+        return self._rest(listing, self._deps.breaker.wait_s(listing, reason, sent_at=listing.asked_at))
 
-    def _rests(self, listing: PipelineListState, wait_s: float) -> Requeue:
-        """Let a list rest for so long: meanwhile it answers for nobody."""
+    def _rest(self, listing: PipelineListState, wait_s: float) -> Requeue:
+        """Let a list rest for `wait_s` seconds. Meanwhile its executions are polled one by one."""
         listing.failing_until = Monotonic(self._clock.monotonic() + wait_s)
         return Requeue(QueueKind.DUE, wait_s)

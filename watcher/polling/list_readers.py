@@ -40,14 +40,14 @@ class UnorderedReader:
 
         After the total fell, rows may have moved up to a page that was already read. Then the page is read again.
         """
-        page, previous = self._look_at(page), self._previous
+        page, previous = self._count_stalled(page), self._previous
         self._previous = page if page.row_count else previous
         is_in_turn = previous is not None and previous.number < page.number
         if page.fell_count and is_in_turn and page.row_count:
             self._go_to(max(1, page.number - -(-page.fell_count // self._memory.rows_per_page)))
             return None
         if page.number == 1:
-            self._evidence.begin_here()
+            self._evidence.mark_first()
         self.length = self._memory.before(page.number) + page.row_count
         return page
 
@@ -96,7 +96,7 @@ class UnorderedReader:
     def _is_full(self, page: ScanPage) -> bool:
         return page.row_count >= self._memory.rows_per_page
 
-    def _look_at(self, page: ScanPage) -> ScanPage:
+    def _count_stalled(self, page: ScanPage) -> ScanPage:
         """Count a page without progress. Return a page beyond the end without the rows that it repeats."""
         if not self._answers_count:
             self.stalled_count = max(0, self.stalled_count + (-1 if self._leads_on(page) else 1))
@@ -163,10 +163,10 @@ class OldestFirstReader(UnorderedReader):
         if is_after_end and page.unseen_count and len(page.known_rows) == page.row_count:
             self.contradicts_memory = True
         if not self._is_reading_back:
-            last = self._last_page(self._look_at(page))
+            last = self._last_page(self._count_stalled(page))
             if last is not None:
                 self._is_reading_back = True
-                self._evidence.begin_here()  # a deletion moves no row past a page that is read back
+                self._evidence.mark_first()  # a deletion moves no row past a page that is read back
                 self.length = self._memory.before(last.number) + last.row_count
                 self._go_to(last.number)
             return last

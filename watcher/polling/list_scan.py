@@ -12,13 +12,16 @@ from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
-from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage, dated
+from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage, date_of
 from watcher.polling.list_readers import READERS, SURE_AFTER, UnorderedReader
 from watcher.polling.poll_item import PollRules
 from watcher.polling.sort_order import Order
 
 SETTLED_AFTER_US = 15_000_000
-"""The delay (microseconds) with which a row may appear: rows found later than this before a scan are read again."""
+"""The longest delay (microseconds) with which a row appears in a list.
+
+Rows that were found less than this before the last complete scan began are no known rows.
+"""
 
 
 class ScanResult(NamedTuple):
@@ -110,7 +113,7 @@ class Scan:
 
     # One page
 
-    def note_aside(self, page: int, *, row_count: int, total: int | None) -> None:
+    def note_head(self, page: int, *, row_count: int, total: int | None) -> None:
         """Record a page that was read out of turn.
 
         With the oldest rows first, the page after a full one becomes the head.
@@ -161,12 +164,12 @@ class Scan:
         if self.result is None and self._is_ordered and reader.is_proven_by(page):
             self._seeks_missing = may_read_whole if self._missing_count > 0 else None
             if not self._seeks_missing:
-                self.result = self._checked()
+                self.result = self._check_totals()
         may_end = reader.may_end(page)
         if may_end and self.result is None and not reader.is_end(page):
             return None
         if self.result is None:
-            self.result = self._at_end() if may_end else self._too_far(page)
+            self.result = self._stop_at_end() if may_end else self._stop_at_limit(page)
         if self.result is not None and (may_end or self._extra_count >= unlocated or self.result != ScanResult()):
             return self.result
         self._extra_count += self.result is not None
@@ -183,14 +186,14 @@ class Scan:
         return not self._is_ordered or bool(self._seeks_missing)
 
     @property
-    def _found(self) -> set[str]:
+    def _new_ids(self) -> set[str]:
         return self._evidence.new | self.memory.unconfirmed_new
 
     @property
     def _missing_count(self) -> int:
         """The rows by which the total grew, less the new rows that were found. It is negative if more were found."""
         before, first_total = self.memory.total, self._evidence.first_total
-        return 0 if before is None or first_total is None else first_total - before - len(self._found)
+        return 0 if before is None or first_total is None else first_total - before - len(self._new_ids)
 
     @property
     def total(self) -> int | None:
@@ -200,17 +203,19 @@ class Scan:
         """
         before, evidence = self.memory.total, self._evidence
         if self._seeks_missing is False and before is not None:
-            return before + len(self._found)
+            return before + len(self._new_ids)
         if evidence.first_total is None:
             return before
-        came_count = evidence.came_count()
-        return evidence.first_total + max(0, came_count if before is None else min(came_count, -self._missing_count))
+        arrived_count = evidence.arrived_count()
+        if before is not None:
+            arrived_count = min(arrived_count, -self._missing_count)
+        return evidence.first_total + max(0, arrived_count)
 
     # The end
 
-    def _too_far(self, page: ScanPage) -> ScanResult | None:
+    def _stop_at_limit(self, page: ScanPage) -> ScanResult | None:
         """Return the result of a scan at its limit: at `lookback`, or after `pages_at_most` pages without proof."""
-        latest_at = max((at for row in page.rows if (at := dated(row)) is not None), default=None)
+        latest_at = max((at for row in page.rows if (at := date_of(row)) is not None), default=None)
         if self._is_ordered and latest_at is not None and latest_at < self.horizon:
             is_gap = NEVER < self._cursor.complete_at < self.horizon
             return ScanResult(GapReason.LOOKBACK, self.unread_count()) if is_gap else ScanResult()
@@ -220,7 +225,7 @@ class Scan:
         at_most = self._missing_count if self._seeks_missing else self.unread_count()
         return ScanResult(GapReason.UNORDERED, at_most, unconfirmed="too long")
 
-    def _at_end(self) -> ScanResult:
+    def _stop_at_end(self) -> ScanResult:
         """Return the result of a scan at the end of the list."""
         self.is_whole = True
         if self.memory.ordering.is_mixed:
@@ -229,9 +234,9 @@ class Scan:
         is_known = bool(before) and self._cursor.found
         if is_known and not evidence.meets_known and (not evidence.dates or evidence.dates[0] >= before):
             return ScanResult(GapReason.DELETED, unconfirmed="deleted")
-        return self._checked()
+        return self._check_totals()
 
-    def _checked(self) -> ScanResult:
+    def _check_totals(self) -> ScanResult:
         """Return that all executions were seen, or the fact that contradicts it."""
         evidence, is_first = self._evidence, not self._cursor.complete_at
         if self._skips_old:

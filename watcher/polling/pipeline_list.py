@@ -1,6 +1,6 @@
-"""The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor.
+"""The list of one pipeline that is watched whole, in memory: its scan, and the page that should show each execution.
 
-Which open executions each page should show, which have ended, and how far the scan under way is.
+The facts that must survive a restart are in the cursor.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from watcher.polling.poll_item import PollItem, TrackedExecution
 from watcher.polling.sort_order import Order
 
 REMEMBERED_COUNT = 2_000
-"""Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
+"""Ended executions that are remembered, so that the store is not asked about them again: several pages."""
 
 
 LIST_LAG_US = 60_000_000
-"""For so long a list may go on to show that an execution runs which has ended."""
+"""The time for which a list may still show an execution as open after its end."""
 
 
 class Ended(NamedTuple):
-    """An execution that has ended: when a list first showed it, how it ended, and when that was seen."""
+    """An execution that has ended: when a list first showed it, its last status, and when its end was seen."""
 
     found_at: Micros
     status: str | None = None
@@ -37,33 +37,33 @@ class Ended(NamedTuple):
 
 
 class PageIndex:
-    """Those of one pipeline: `entries` are open, and the index says on which page of the list each should be.
+    """The executions of one pipeline. `entries` are the open ones, by id, each on the page that should show it.
 
-    That is where a page showed it last, and further down by as many rows as were found since, newest first. Who is not
-    there is on no page, and asked for by itself, until other rows push it to the next one.
+    An execution is expected on the page that showed it last. With the newest rows first it sinks by the rows that were
+    added since. If a page does not show it, it is on no page, and polled by itself, until it should be on the next
+    page.
 
-    Scans have found `found_count` new rows since the last complete one began, but for those that came since the scan
-    under way did.
+    `found_count` counts the new rows since the last complete scan, without those that arrived during the current one.
     """
 
     def __init__(self, memory: ListMemory) -> None:
-        """Start empty. `memory` says how many rows are on a page, and in which order."""
+        """Start empty. `memory` knows the rows of a page, and the order of the list."""
         self.entries: dict[str, TrackedExecution] = {}
         self._memory = memory
         self._arrived = 0
         self.found_count = self._came_count = 0
-        self._noted: set[TrackedExecution] = set()  # where the scan under way showed them
+        self._noted: set[TrackedExecution] = set()  # those that the current scan has shown
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
         self._page_of: dict[TrackedExecution, int] = {}
         self._laid_out = (0, 0)
 
     def enter(self, entry: TrackedExecution) -> None:
-        """Count an open execution among those of this pipeline."""
+        """Add an open execution."""
         self.entries[entry.known.execution] = entry
 
     def leave(self, entry: TrackedExecution) -> None:
-        """Count it no longer, and remember that it is recorded."""
+        """Remove an execution. If it has ended, remember that."""
         del self.entries[entry.known.execution]
         self._noted.discard(entry)
         self._move(entry, None)
@@ -71,17 +71,17 @@ class PageIndex:
             self.remember([entry.known])
 
     def page_of(self, entry: TrackedExecution) -> int | None:
-        """Return the page that should show an entry."""
+        """Return the page that should show an entry, `None` if it is unknown."""
         self._lay_out()
         return self._page_of.get(entry)
 
     def on_page(self, page: int) -> Collection[TrackedExecution]:
-        """Return who should be on that page."""
+        """Return the entries that a page should show."""
         self._lay_out()
         return self._pages.get(page, {}).keys()
 
     def put(self, entry: TrackedExecution, *, index: int, scanned: bool) -> None:
-        """Note at which index of the list a page showed an execution; `scanned`: the scan under way read it."""
+        """Record the index in the list at which a page showed an entry. `scanned` marks a page of the current scan."""
         entry.position, entry.missed_page = index - self._arrived, None
         if scanned:
             self._noted.add(entry)
@@ -90,20 +90,20 @@ class PageIndex:
             self._move(entry, page)
 
     def miss(self, entry: TrackedExecution, *, page: int) -> None:
-        """Note that this page did not show an execution that should be there."""
+        """Record that a page did not show an entry that should be there."""
         if self._page_of.get(entry) == page:
             entry.missed_page = page
             self._move(entry, None)
 
-    def found(self, count: int, *, after_scan_began: bool) -> None:
-        """Count new rows of a page that was read for the scan under way, or out of turn after that began."""
+    def count_new(self, count: int, *, after_scan_began: bool) -> None:
+        """Count the new rows of a page: for the current scan, or for the next one if they arrived after it began."""
         if after_scan_began:
             self._came_count += count
         else:
             self.found_count += count
 
-    def scan_ended(self) -> None:
-        """Begin with another scan: newest first, all that the last one did not show has sunk by the rows it found."""
+    def start_next_scan(self) -> None:
+        """Start with another scan. With the newest rows first, let the entries sink that the last scan did not show."""
         if self.found_count and self._memory.ordering.order is Order.NEWEST:
             self._arrived += self.found_count
             for entry in self._noted:
@@ -113,7 +113,7 @@ class PageIndex:
         self.found_count, self._came_count = self._came_count, 0
 
     def unlocated_count(self) -> int:
-        """Return how many are on no page, as far as anybody knows."""
+        """Return how many entries are on no page."""
         self._lay_out()
         return len(self.entries) - len(self._page_of)
 
@@ -126,7 +126,7 @@ class PageIndex:
             self._pages.setdefault(page, {})[entry] = None
 
     def _lay_out(self) -> None:
-        """Let all be on the page that should show them, whenever rows have come."""
+        """Place all entries on their pages again, if rows were added or the size of a page has changed."""
         laid_out = (self._arrived, self._memory.rows_per_page)
         if laid_out == self._laid_out:
             return
@@ -136,10 +136,10 @@ class PageIndex:
                 page = self._memory.page_of(entry.position + self._arrived)
                 self._move(entry, None if page == entry.missed_page else page)
 
-    # Those that have ended
+    # Ended executions
 
     def remember(self, ended: Iterable[ExecutionRecord], *, found_at: Micros = NEVER) -> None:
-        """Remember executions that have ended, those without a time of their own as found at this."""
+        """Remember ended executions. Those without a time of their own count as found at `found_at`."""
         for known in ended:
             status = None if known.lost else known.status
             self._ended[known.execution] = Ended(known.found_at or found_at, status, known.ended_at or NEVER)
@@ -148,7 +148,7 @@ class PageIndex:
             self._ended.popitem(last=False)
 
     def contradicts(self, row: ExecutionSnapshot, *, asked_at: Micros) -> bool:
-        """Return whether a row denies that an execution has ended, or how: once of each, not while a list may lag."""
+        """Return whether a row contradicts the end of an execution: once for each, and not while the list may lag."""
         ended = self._ended.get(row.id)
         if ended is None or ended.status in {None, row.status}:
             return False
@@ -157,16 +157,16 @@ class PageIndex:
         self._ended[row.id] = ended._replace(status=None)
         return True
 
-    def found_at(self, executions: Collection[str]) -> dict[str, Micros | None]:
-        """Return when a list first showed these executions, `None` if one is unknown as far as memory goes."""
+    def find_times(self, executions: Collection[str]) -> dict[str, Micros | None]:
+        """Return when a list first showed these executions, `None` for those that memory does not know."""
         found: dict[str, Micros | None] = {}
         for each in executions:
             entry, ended = self.entries.get(each), self._ended.get(each)
             found[each] = entry.known.found_at if entry is not None else None if ended is None else ended.found_at
         return found
 
-    def unknown(self, executions: Collection[str]) -> list[str]:
-        """Return those of which only the store may know; what is remembered of the others is not forgotten next."""
+    def find_unknown(self, executions: Collection[str]) -> list[str]:
+        """Return the executions that only the store may know. Keep the others in memory for longer."""
         for execution in executions:
             if execution in self._ended:
                 self._ended.move_to_end(execution)
@@ -174,21 +174,22 @@ class PageIndex:
 
 
 LIST_WEIGHT = 3.0
-"""First pages hold three quarters of all ends: read so much more often than others, an end is seen soonest.
+"""The weight of lists: they are read this many times more often than other items, because they show most ends.
 
-Measured by `make bench`: 20 pipelines with 1,000 open executions at 10 requests/s, 7.6 s on average without, 4.9 with.
+First pages show three quarters of all ends. By `make bench`, with 20 pipelines, 1,000 open executions and 10
+requests/s, an end is seen after 4.9 s on average, and after 7.6 s without the weight.
 """
 
 SEEK_EVERY_S = 600.0
-"""So often a scan reads on, beyond what is known, for executions that it does not know the position of."""
+"""Interval of the scans that read on beyond known rows, for open executions that are on no known page."""
 
 HEAD_EVERY_PAGES = 10
-"""So often a scan that goes deep has the page read again on which new rows show: they need not wait for its end."""
+"""Pages of a long scan after which the page with new rows is read again."""
 
 
 @dataclass(slots=True)
 class PipelineStream:
-    """A pipeline's own events: the sequence of the last one, and who may write the next."""
+    """The pipeline's own events: the sequence of the last one, and the lock for writing the next."""
 
     sequence: int
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -196,12 +197,12 @@ class PipelineStream:
 
 @dataclass(slots=True)
 class ScanTiming:
-    """When the scans of one list began (monotonic seconds), and what is to be read next.
+    """The times of the scans of one list, and the pages to read out of turn. Times are monotonic seconds.
 
-    The first page of a scan was asked for at `began_at`, of one that seeks executions at `sought_at`. That it
-    `is_wanted` says that somebody asked for a scan which has not begun: then it is next, and follows the one under way
-    at once. That one has asked for `pages_since_head` pages since the page on which new rows show. The last scan read
-    `whole_pages` of a list that has to be read whole.
+    The first page of the last scan was requested at `began_at`, of the last scan that seeks executions at `sought_at`.
+    `is_wanted` means that an operator has requested a scan that has not begun: it goes ahead of all that is due. The
+    current scan has read `pages_since_head` pages since the page with new rows. The last scan took `whole_pages`
+    answers if the list had to be read whole.
     """
 
     began_at: Monotonic = Monotonic(0.0)
@@ -211,33 +212,32 @@ class ScanTiming:
     whole_pages: int = 0
 
     def begin(self, now: Monotonic) -> bool:
-        """Note that a scan begins; return whether it seeks executions."""
+        """Record that a scan begins. Return whether it seeks executions."""
         self.began_at, self.is_wanted, self.pages_since_head = now, False, 0
         seeks = now - self.sought_at >= SEEK_EVERY_S
         self.sought_at = now if seeks else self.sought_at
         return seeks
 
     def page_after(self, page: int, *, head: int | None) -> int:
-        """Return the page to ask for: that one, or now and then `head`, the one on which new rows show."""
+        """Return the page to request: `page`, or now and then `head`, the page with new rows."""
         if head is None or head == page or self.pages_since_head < HEAD_EVERY_PAGES:
             return page
         self.pages_since_head = 0
         return head
 
     def read_head_next(self) -> None:
-        """Have the page on which new rows show read before the next page of a deep scan."""
+        """Let the page with new rows be read before the next page of the scan."""
         self.pages_since_head = HEAD_EVERY_PAGES
 
 
 @dataclass(slots=True, eq=False)
 class PipelineListState(PollItem):
-    """One pipeline's list.
+    """The list of one pipeline, with its current or next `scan`.
 
-    `cursor` says up to where it is known, `stream` are the pipeline's own events; the former was last written at
-    `recorded_at` (monotonic seconds). `scan` is the one under way, or the next. `nameless` is a page
-    that was read before the pipeline's name was known, and an execution on it that has it; `named` is set then. A
-    list that fails answers nobody until `failing_until`. `gaps_emitted` is why the last scans could not be completed,
-    where that goes on and was reported: deeper pages are refused, or there is no order.
+    `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `stream` are the
+    pipeline's own events. `named` means that the name of the pipeline is known or was requested. `nameless` is a page
+    that waits for the name, with an execution to fetch for it. Until `failing_until` a failing list answers for no
+    execution. `gaps_emitted` are the reported gaps that last from scan to scan.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -257,36 +257,36 @@ class PipelineListState(PollItem):
     timing: ScanTiming = field(default_factory=ScanTiming)
 
     def __post_init__(self) -> None:
-        """Begin its first scan, and have its pages cut as the scans learn to."""
+        """Start the first scan, and an empty page index."""
         self.scan = Scan(self.memory, self.cursor)
         self.rows = PageIndex(self.memory)
 
     def known_rows(self, found_at: Mapping[str, Micros]) -> set[str]:
-        """Return which rows are known rows, of those that a complete scan found, by when they were first seen here.
+        """Return which of these executions, with the times they were found at, are known rows.
 
-        The last complete scan began so long after that that no row was still to come below them.
+        A complete scan that began long enough after that has found them: no row is still to appear below them.
         """
         return {each for each, at in found_at.items() if at <= self.cursor.complete_at - SETTLED_AFTER_US}
 
-    def works(self) -> None:
-        """Note that it answered."""
+    def note_answer(self) -> None:
+        """Record a success."""
         self.failures, self.failing_until = None, EARLIEST
 
-    def scan_asked(self, now: Monotonic) -> None:
-        """Note that a page is asked for by the scan, which begins with the first that is answered."""
+    def note_scan_request(self, now: Monotonic) -> None:
+        """Record that the scan requests a page. A scan begins with its first answer."""
         self.asked_at = now
         if not self.scan.began_at:
             self.scan.seeks = self.timing.begin(now)
         else:
             self.timing.pages_since_head += 1
 
-    def scan_ended(self) -> None:
-        """Begin another scan: what was not on the pages of this one has sunk by what it found."""
+    def finish_scan(self) -> None:
+        """Complete the scan and start the next one."""
         self.scan.complete()
-        self.rows.scan_ended()
+        self.rows.start_next_scan()
         self.scan = Scan(self.memory, self.cursor)
 
-    def scan_again(self) -> None:
-        """Begin another scan, as if this one had not been made."""
+    def restart_scan(self) -> None:
+        """Start another scan, as if this one had not been made."""
         self.scan.break_off()
         self.scan = Scan(self.memory, self.cursor)

@@ -1,7 +1,7 @@
-"""Records starts and ends together with what the rules of their pipeline conclude from them: docs/alerts.md.
+"""Records starts and ends together with the conclusions that the rules of their pipeline draw: docs/alerts.md.
 
 The rules are pure: `judge` in watcher/domain/rules.py. The recorder decides when ends are judged: at once or, after a
-start, a gap or trouble with the list, once a scan is complete. No end is judged twice, or never, whenever the process
+start, a gap or trouble with the list, once a scan is complete. Each end is judged exactly once, whenever the process
 ends.
 """
 
@@ -21,7 +21,7 @@ from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluation
-from watcher.polling.list_evidence import dated
+from watcher.polling.list_evidence import date_of
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.terminal import first_visible
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Batch:
-    """Answers that are written in one transaction, and the error if that failed."""
+    """Evaluations that are written in one transaction, and the error if that failed."""
 
     several: list[Evaluation] = field(default_factory=list)
     error: BaseException | None = None
@@ -41,10 +41,10 @@ class _Batch:
 
 @dataclass(slots=True)
 class _Hold:
-    """A start, a gap or trouble with the list, after which older ends may show: ends are held back until a scan ends.
+    """A period in which no end is judged, because older ends may still appear: after a start, a gap or trouble.
 
-    It began at `since`. Once a scan that began later is complete, `unconfirmed` are the executions whose end that scan
-    showed and a GET is to confirm: ends are held back until those are recorded, too.
+    It began at `since`. `unconfirmed` is set once a scan that began later is complete: the executions whose end that
+    scan showed and a GET is to confirm. The hold ends when all of those are recorded.
     """
 
     since: Monotonic
@@ -52,25 +52,25 @@ class _Hold:
 
 
 class PipelineRecorder:
-    """The rules of one pipeline. They judge an end after all older ones, those too that are `pending`."""
+    """The rules of one pipeline. They judge an end after all older ones, also after those that are `pending`."""
 
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
-        """Hold ends back: `begin` is to follow."""
+        """Hold ends until `begin` was called."""
         self.watch = watch
         self.pending: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
         self._clock = deps.clock
-        self._record = RulesRecord(0, RuleState(), {}, ())  # as the store has it
-        self._waiting = _Batch()  # for what is being written
+        self._record = RulesRecord(0, RuleState(), {}, ())  # as stored
+        self._waiting = _Batch()  # for the end of the current write
         self._hold: _Hold | None = None
-        self._shown_at = NEVER  # the last start that the list shows
+        self._shown_at = NEVER  # the last start in the list
         self._begun_at: Monotonic | None = None
         self.hold()
 
     @property
     def has_begun(self) -> bool:
-        """Whether it goes by the rules of `watch`."""
+        """Whether it applies the rules of `watch`."""
         return self._begun_at is not None
 
     @property
@@ -78,7 +78,7 @@ class PipelineRecorder:
         return self.watch.rules or Rules()
 
     async def begin(self, watch: Watch) -> None:
-        """Go by the rules of this watch, from where the record ends. Raises `StoreError`: then it is to be repeated."""
+        """Apply the rules of a watch, from the recorded state on. Raises `StoreError`: then it must be called again."""
         self._begun_at = None
         async with self._stream.writing:
             self._record = await self._deps.store.load_rules(watch.pipeline)
@@ -92,43 +92,43 @@ class PipelineRecorder:
         self._begun_at = begun_at
 
     async def forget(self) -> None:
-        """Let the store forget what the rules went by: if they return they begin with nothing. Raises `StoreError`."""
+        """Delete the recorded state of the rules: if they return they start without any. Raises `StoreError`."""
         async with self._stream.writing:
             lease, at = self._deps.lease, self._stream.sequence
             of_rules = SourceChange(lease, at, at, pipeline=self.watch.pipeline, rules=RuleState(), judges_all=True)
             await self._deps.store.record(of_rules)
 
     def hold(self) -> None:
-        """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
+        """Judge no end until a scan is complete that begins from now on: some may not have been seen yet."""
         if self.watch.whole:
             self._hold = _Hold(self._clock.monotonic())
 
-    def shown(self, rows: Iterable[ExecutionSnapshot]) -> None:
-        """Take in what its list shows before a scan is complete: silence counts from the last start of the history.
+    def note_starts(self, rows: Iterable[ExecutionSnapshot]) -> None:
+        """Note the last start in a list before its first complete scan: the time without a start counts from there.
 
-        After that each start counts once, when it is recorded. Its row may come again with another date on our clock:
-        the API's clock may have been set meanwhile.
+        After that each start counts once, when it is recorded. Its row may come again with another date on our clock,
+        because the API's clock may have been set meanwhile.
         """
         if self._rules.silent_us is not None and not self._record.state.started_at:
             self._shown_at = max([self._shown_at, *(row.began_at for row in rows if row.began_at is not None)])
 
-    async def scanned(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
-        """Take in that a scan is complete whose first page was asked for then. Raises `StoreError`.
+    async def note_scan(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
+        """Note that a scan is complete whose first page was requested at `asked_at`. Raises `StoreError`.
 
-        Ends that were held back are judged, once those are recorded that a GET is to confirm. The scan would have shown
-        all starts before `silent_until`.
+        Held ends are judged, once all ends are recorded that a GET is to confirm. The scan would have shown all starts
+        before `silent_until`.
         """
         if self._hold is not None and self._hold.unconfirmed is None and asked_at >= self._hold.since:
             self._hold.unconfirmed = self._unconfirmed()
         async with self._stream.writing:
-            # A scan that began before the rules may have shown the last start, which is then not known here.
+            # A scan that began before the rules may have shown a later start than is known here.
             has_seen_all = self._begun_at is not None and asked_at >= self._begun_at
             await self._write(silent_until=silent_until if has_seen_all else None)
 
     async def record(self, several: Sequence[Evaluation]) -> None:
-        """Write changes, and with them what the rules make of them. Raises `StoreError`: then nothing was written.
+        """Write changes with the conclusions of the rules. Raises `StoreError`: then nothing was written.
 
-        Answers that come while something is written are written together, in the next transaction.
+        Evaluations that arrive during a write are written together in the next transaction.
         """
         batch = self._waiting
         batch.several += several
@@ -144,11 +144,11 @@ class PipelineRecorder:
                 raise batch.error
 
     async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
-        """Record changes and what the rules conclude from them, in one transaction. Raises `StoreError`."""
+        """Write changes with the conclusions of the rules, in one transaction. Raises `StoreError`."""
         deps, stored, record = self._deps, self._record, self._record
         changes: list[SingleChange] = [each.change for each in several if each.change is not None]
         if stored.state.in_api_time:
-            if deps.api.ahead_us is None:  # before its first answer nothing starts or ends that rules go by
+            if deps.api.ahead_us is None:  # before the first answer no start or end concerns the rules
                 if changes:
                     await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
                 return
@@ -177,7 +177,7 @@ class PipelineRecorder:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._record = RulesRecord(sequence, verdict.state, problems, held)
         self._stream.sequence = sequence
-        if is_released and self._hold is hold:  # not one that began meanwhile
+        if is_released and self._hold is hold:  # another one may have begun meanwhile
             self._hold = None
         for type_ in [entry.event.type for entry in entries]:
             log_it = log.warning if type_ in PROBLEM_KINDS else log.info
@@ -185,34 +185,36 @@ class PipelineRecorder:
             deps.metrics.events.labels(type_).inc()
 
     def _judged_until(self, several: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
-        """Return the hold there is, whether it is over once these are recorded, and up to when ends are judged then."""
+        """Return the current hold, whether these evaluations end it, and the time up to which ends are judged."""
         unconfirmed, hold = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}, self._hold
         if hold is not None:
             is_released = hold.unconfirmed is not None and unconfirmed.isdisjoint(hold.unconfirmed)
             return hold, is_released, inf if is_released else -inf
         pending = [each.pending.execution for each in unconfirmed if each.pending]
-        return None, False, min([dated(row) or NEVER for row in pending], default=inf)
+        return None, False, min([date_of(row) or NEVER for row in pending], default=inf)
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
-        """Return those whose end a GET is to confirm still."""
-        self.pending = {each for each in self.pending if each.pending and not (each.unwatched or each.known.ended_at)}
+        """Return the executions whose end a GET is still to confirm."""
+        self.pending = {
+            each for each in self.pending if each.pending and not (each.is_unwatched or each.known.ended_at)
+        }
         return frozenset(self.pending)
 
     def _end_of(self, evaluation: Evaluation) -> UnjudgedEnd | None:
-        """Return the end that is recorded of an execution, if it succeeded or failed."""
+        """Return the end of an execution that an evaluation records, `None` unless it succeeded or failed."""
         change, row = evaluation.change, evaluation.execution
         type_ = change.entries[-1].event.type if change and change.entries else None
         if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
             return None
-        # A date may be a little ahead of now, and is kept so: else ends of two answers would change places.
+        # A date a little ahead of now is kept: otherwise the ends of two answers could change places.
         ended_at = (row and row.ended_at) or self._clock.steady_us()
         return UnjudgedEnd(evaluation.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
 
     def _start_of(self, evaluation: Evaluation) -> Micros:
-        """Return when an execution started, or ended if only that is dated, where that is news; else `NEVER`.
+        """Return when an execution started, or ended if only that is dated; `NEVER` if its start is known already.
 
-        It is news of an execution that is first seen, or was only `new` before. A start that is known is not dated
-        again: the API's clock may have been set since.
+        A start is new if the execution is seen for the first time, or was only `new` before. A known start is not dated
+        again, because the API's clock may have been set since.
         """
         change, row = evaluation.change, evaluation.execution
         is_news = change is not None and (change.before is None or evaluation.entry.known.status == Status.NEW)
@@ -222,9 +224,9 @@ class PipelineRecorder:
     async def _events_of(
         self, verdict: Verdict, problems: dict[EventType, Problem], several: Sequence[Evaluation]
     ) -> tuple[Sequence[OutboxEntry], Sequence[ProblemChange]]:
-        """Return the events of a verdict, and what becomes of its problems; let `problems` be those open from then on.
+        """Return the events of a verdict and the changes of its problems. Update `problems` to the open ones.
 
-        Problems that go on are only counted.
+        A problem that stays open only gets another count.
         """
         evaluator, rule = self._deps.evaluator, self._rules.failing
         entries, changes = list[OutboxEntry](), list[ProblemChange]()
@@ -260,7 +262,7 @@ class PipelineRecorder:
     async def _latest(
         self, verdict: Verdict, problem: Problem | None, several: Sequence[Evaluation]
     ) -> LatestFailure | None:
-        """Return the newest failure by a verdict: the one that the problem has, else what its event says."""
+        """Return the newest failure of a verdict: from the problem if it has it, else from the failure's event."""
         known, execution = None if problem is None else problem.latest, verdict.state.failed
         if execution is None or (known is not None and known.execution == execution):
             return known
@@ -271,7 +273,7 @@ class PipelineRecorder:
         return LatestFailure(Micros(verdict.state.failed_at), execution, name or None, error or None)
 
     async def _block(self, several: Sequence[Evaluation], execution: str) -> Json | None:
-        """Return what the event of an end says of its execution; that of an end held back is in the store."""
+        """Return the execution block of an end's event: from these evaluations, else from the store."""
         changes = (each.change for each in several if each.known.execution == execution)
         body = next((each.entries[-1].event.body for each in changes if each and each.entries), None)
         store = self._deps.store
@@ -282,7 +284,7 @@ class PipelineRecorder:
 
 
 def _closes_when(rule: FailingRule) -> str:
-    """Return what closes a problem that this rule opens, in words for people."""
+    """Return the condition, in words for people, that closes a problem of this rule."""
     if rule.rate is not None:
         return f"less than {50 * rule.rate:g} % of the last {rule.of_last} executions failed"
     quiet_for = spell_duration(rule.quiet_for_us / 1_000_000)
@@ -293,7 +295,7 @@ def _closes_when(rule: FailingRule) -> str:
 
 
 class AccountRules:
-    """The recorders of pipelines that have rules, by pipeline, and the sequences of pipelines' own events."""
+    """The recorders of the pipelines that have rules, and the streams of pipelines' own events."""
 
     def __init__(self, deps: AccountDependencies) -> None:
         self._deps = deps
@@ -301,13 +303,16 @@ class AccountRules:
         self._streams: dict[str, PipelineStream] = {}
 
     def stream(self, pipeline: str, *, sequence: int = 0) -> PipelineStream:
-        """Return a pipeline's own events, of which the store had that one last."""
+        """Return the stream of a pipeline's own events. The last event in the store has this `sequence`."""
         stream = self._streams.setdefault(pipeline, PipelineStream(sequence))
         stream.sequence = max(stream.sequence, sequence)
         return stream
 
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Go by the rules of these watches alone. Raises `StoreError`; then, or cancelled, it is to be called again."""
+        """Apply the rules of these watches and no others. Raises `StoreError`.
+
+        If it failed or was cancelled it must be called again.
+        """
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
         for pipeline in gone:
             await self.recorders[pipeline].forget()

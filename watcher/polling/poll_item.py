@@ -1,4 +1,4 @@
-"""What an account asks for, executions and lists, by which rules, and what is known of each meanwhile. Pure data."""
+"""The items that an account polls, executions and lists, with their state in memory, and the rules of polling."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -9,13 +9,13 @@ from watcher.domain.timestamps import EARLIEST, LATEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 
 CONFIRM_WITHIN_S = 30.0
-"""An end that cannot be confirmed in this time becomes the status."""
+"""The time within which a GET is to confirm an end. After it the row of the list counts."""
 
 NEVER_TRIED = EARLIEST
 
 
 class QueueKind(Enum):
-    """Why something waits: it is due, it is growing stale, or it is a list whose scan is under way."""
+    """The reason why an item waits: it is due, it grows stale, or it is a list whose scan has begun."""
 
     DUE = "due"
     STALE = "stale"
@@ -24,10 +24,10 @@ class QueueKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollRules:
-    """What the configuration says of polling. Times in microseconds or, with `_s`, seconds.
+    """The settings of polling. Times are in microseconds or, with `_s`, in seconds.
 
-    What ended longer than `history_us` ago may be forgotten, so it is never reported. `pages_at_most` is what a scan
-    may read before it counts as outrun, `confirmed_at_most` are the ends that can be confirmed in time.
+    Executions that ended longer than `history_us` ago may be deleted from the store, so they are never reported. A scan
+    is outrun after `pages_at_most` pages. `confirmed_at_most` ends can be confirmed in time.
     """
 
     details: Details
@@ -45,10 +45,10 @@ class PollRules:
 
 @dataclass(slots=True)
 class Failures:
-    """Failures in a row of one item: how many poll errors, and how many refusals, which may become a loss.
+    """The failures of one item since its last success: poll errors, and refusals in a row.
 
-    The first of these came at `refused_from`, the last at `refused_at`. Since `unreadable_since` it could not be read;
-    by then the process had run for `ran_s`. Moments are monotonic seconds.
+    The first refusal came at `refused_from`, the last at `refused_at`; enough of them are a loss. The item has been
+    unreadable since `unreadable_since`, when the process had run for `ran_s` seconds. Times are monotonic seconds.
     """
 
     count: int = 0
@@ -61,33 +61,33 @@ class Failures:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PollItem:
-    """Something to ask for: an execution, or a pipeline's list. Times are monotonic seconds.
+    """An execution or a list in the poll queue. Times are monotonic seconds.
 
-    `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failures` are
-    those since it was last well, `None` while it is. `unwatched` is set while it is in flight and nobody wants to know
-    any more. `queue` says why it waits, `number` which of a heap's items is meant.
+    `due_at` is when the next request is due, `asked_at` when the last one was sent. `failures` are those since the last
+    success, `None` after a success. `is_unwatched` is set if the configuration drops the item while its request is in
+    flight. `queue` is the reason why it waits. `number` marks its valid entry in a heap.
     """
 
     due_at: Monotonic = Monotonic(0.0)
     asked_at: Monotonic = Monotonic(0.0)
     failures: Failures | None = None
     weight: ClassVar[float] = 1.0
-    """How many times as fast it grows stale."""
+    """The factor by which it grows stale faster than others."""
 
     any_failure_counts: ClassVar[bool] = False
-    """Whether every failure but a refusal makes it unreadable in time; else only a body that cannot be read does."""
+    """Whether an hour of any failures but refusals makes it unreadable. Otherwise only unreadable bodies do."""
 
     number: int = 0
-    queued: bool = False
+    is_queued: bool = False
     queue: QueueKind = QueueKind.DUE
-    unwatched: bool = False
+    is_unwatched: bool = False
 
 
 @dataclass(slots=True)
 class PendingConfirmation:
-    """A row of a list that says an execution has ended: when its page was asked for, when it was read.
+    """A row of a list with an end that a GET is to confirm.
 
-    Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
+    Its page was requested at `sent_at` and read at `at`. No GET is sent before `retry_at`. All are monotonic seconds.
     """
 
     execution: ExecutionSnapshot
@@ -97,11 +97,11 @@ class PendingConfirmation:
 
     @property
     def expires_at(self) -> Monotonic:
-        """Return when it need wait no longer; what cannot be written then is tried again later."""
+        """The time after which the row counts without a GET. A write that failed then is repeated later."""
         return max(Monotonic(self.at + CONFIRM_WITHIN_S), self.retry_at)
 
     def retry_after(self, wait_s: float, *, now: Monotonic) -> None:
-        """Wait before another try, but not beyond the time in which the end is to be confirmed."""
+        """Wait before another GET, but not past the time within which the end is to be confirmed."""
         due_at = self.at + CONFIRM_WITHIN_S
         self.retry_at = Monotonic(min(now + wait_s, due_at) if now < due_at else now + wait_s)
 
@@ -110,11 +110,12 @@ class PendingConfirmation:
 class TrackedExecution(PollItem):
     """One open execution.
 
-    `recorded` says whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
-    steady), of which the store learns lazily: not yet while it is `unflushed`. `body_hash` is that of the last answer,
-    `row` the last row of a list, while all that it led to is written and it would lead to nothing if it came again.
-    `position` is where a list showed it last, less the rows that had come by then; `missed_page` did not show it.
-    `pending` is a row that says it has ended; until `denied_until` no other such row is believed.
+    `is_recorded` means that the store has it. `polled_at` is the end of the last valid poll (microseconds, steady);
+    `is_unflushed` means that the store does not have it yet. `body_hash` is the hash of the last answer, and `row` the
+    last row of a list: an equal one changes nothing. They are set only once everything they led to is written.
+
+    A list showed it last at index `position`, less the rows that had been added by then. The page `missed_page` did not
+    show it. `pending` is a row with its end that a GET is to confirm. Until `denied_until` no other such row counts.
     """
 
     known: ExecutionRecord
@@ -122,8 +123,8 @@ class TrackedExecution(PollItem):
     polled_at: Micros = NEVER
     body_hash: int | None = None
     row: ExecutionSnapshot | None = None
-    unflushed: bool = False
-    recorded: bool = False
+    is_unflushed: bool = False
+    is_recorded: bool = False
     position: int | None = None
     missed_page: int | None = None
     pending: PendingConfirmation | None = None

@@ -1,4 +1,4 @@
-"""What one account is asked for next: a confirmation, a page, an execution. In memory, no clock of its own."""
+"""The queue of one account's requests: GETs that confirm ends, pages of lists, polls. In memory, without a clock."""
 
 import heapq
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ BY_DUE_AT, BY_ASKED_AT = attrgetter("due_at"), attrgetter("asked_at")
 
 
 class GetRequest(NamedTuple):
-    """One execution is to be fetched, so many seconds after it should have been."""
+    """A request for one execution, `late_s` seconds after it was due."""
 
     entry: TrackedExecution
     late_s: float = 0.0
@@ -21,10 +21,10 @@ class GetRequest(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ListRequest:
-    """One page of a list is to be fetched.
+    """A request for one page of a list, `late_s` seconds after it was due.
 
-    `left` are the executions, by id, that the page should show: they are taken out of the poll queue, and out of `left`
-    once a row of the page is about them. `scans` marks a step of the list's scan, `late_s` is as for a `GetRequest`.
+    `left` are the executions, by id, that the page should show and no row of it has been about yet. They are out of the
+    poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
     """
 
     listing: PipelineListState
@@ -41,20 +41,20 @@ Heap = list[tuple[Monotonic, int, PollItem]]
 
 
 class ConfirmationQueue:
-    """Those that wait for a GET to confirm their end: a queue for each pipeline, and the pipelines by turns.
+    """The executions whose end a GET is to confirm: a queue for each pipeline, and the pipelines take turns.
 
-    They are `waiting`, by pipeline, whose turn is next first. `too_late` are those whose turn would come too late, so
-    no more wait than can be asked for in time.
+    `waiting` holds these queues by pipeline, the next one first. `too_late` are executions whose turn would come after
+    the time in which an end must be confirmed.
     """
 
     def __init__(self, *, in_time_count: float) -> None:
-        """Start with nobody. `in_time_count` are the GETs that can be had within the time an end may wait."""
+        """Start empty. `in_time_count` is the number of GETs that can be sent in that time."""
         self._in_time_count = max(1.0, in_time_count)
         self.too_late: list[TrackedExecution] = []
         self.waiting: dict[str, dict[TrackedExecution, PendingConfirmation]] = {}
 
     def add(self, entry: TrackedExecution) -> None:
-        """Let one wait for its confirmation, or wait again. One whose first turn comes too late has waited enough."""
+        """Queue an execution for its GET. If its first turn would come too late, it does not wait for that."""
         pending, pipeline = entry.pending, entry.known.pipeline
         assert pending is not None
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pipeline) > self._in_time_count:
@@ -63,19 +63,19 @@ class ConfirmationQueue:
             self.waiting.setdefault(pipeline, {})[entry] = pending
 
     def first(self, now: Monotonic) -> TrackedExecution | None:
-        """Return the next to confirm."""
+        """Return the execution to confirm next, `None` if none may be tried now."""
         waiting = (each for queue in self.waiting.values() for each in queue.items())
         return next((entry for entry, pending in waiting if pending.retry_at <= now), None)
 
     def take(self, entry: TrackedExecution) -> None:
-        """Let go of one; its pipeline's next comes after all others'."""
+        """Remove an execution. The next one of its pipeline comes after those of all other pipelines."""
         queue = self.waiting.pop(entry.known.pipeline)
         del queue[entry]
         if queue:
             self.waiting[entry.known.pipeline] = queue
 
-    def expired(self, now: Monotonic) -> list[TrackedExecution]:
-        """Return, and let go of, those that have waited too long, or would be before their turn came."""
+    def take_expired(self, now: Monotonic) -> list[TrackedExecution]:
+        """Remove and return the executions that have waited for too long, or that would."""
         waiting = (each for queue in self.waiting.values() for each in queue.items())
         expired = [entry for entry, pending in waiting if pending.expires_at <= now]
         for entry in expired:
@@ -84,23 +84,25 @@ class ConfirmationQueue:
         return too_late + expired
 
     def wanted_at(self) -> Monotonic:
-        """Return when the first may be confirmed, infinity while nobody waits."""
+        """Return when the first GET may be sent, infinity if no execution waits."""
         return min((each.retry_at for queue in self.waiting.values() for each in queue.values()), default=LATEST)
 
     def _turn_of_next(self, pipeline: str) -> int:
-        """Return how many GETs later the turn comes of one that is added now."""
+        """Return the turn of an execution that is added now: 1 is the next GET."""
         rank = len(self.waiting.get(pipeline, ())) + 1
         return rank + sum(min(rank, len(queue)) for other, queue in self.waiting.items() if other != pipeline)
 
 
 class PollQueue:
-    """What waits until it is due, in one heap, and what is due, in one of each kind: by when it was last asked for.
+    """Executions and lists that wait until they are due, in one heap, then for their request, in another.
 
-    So what is late, last asked for `max_interval_s` ago, is always first in its heap. Lists whose scan is under way
-    have a heap of their own. An item that is taken is nobody else's until it is put back. What was moved or taken stays
-    in its heap until it comes first there, where its number shows that it is not meant any more.
+    Due items wait in one heap for each kind and weight, sorted by their last request. So the items that are late, with
+    the last request `max_interval_s` ago, come first in their heap. Lists whose scan has begun have a heap of their
+    own.
 
-    `listings` are the pipelines watched whole, by id; the registry keeps them.
+    An item that was taken belongs to its request until it is put back. Items that were moved or taken stay in their
+    heap until they come first. There their number shows that they are outdated. `listings` are the pipelines watched
+    whole, by id; the registry keeps them.
     """
 
     def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
@@ -116,37 +118,37 @@ class PollQueue:
         self._confirmation_went = False
 
     def put(self, item: PollItem, *, due_at: Monotonic, queue: QueueKind = QueueKind.DUE) -> None:
-        """Queue an item, or move it if it is queued already.
+        """Queue an item, or move it if it is queued.
 
-        What grows `STALE` waits for when nothing is due, but not before `due_at`; of a scan that has `BEGUN` the page
-        before was asked for then.
+        A `STALE` item waits until nothing is due, and at least until `due_at`. For a scan that has `BEGUN`, `due_at` is
+        when its last page was requested.
         """
         number = self._put_count = self._put_count + 1
-        item.due_at, item.queue, item.number, item.queued = due_at, queue, number, True
+        item.due_at, item.queue, item.number, item.is_queued = due_at, queue, number, True
         heapq.heappush(self._begun if queue is QueueKind.BEGUN else self._waiting, (due_at, number, item))
 
     def put_first(self, item: PollItem, *, now: Monotonic) -> None:
-        """Queue an item, or move it, so that nothing that is due has waited longer."""
+        """Queue an item, or move it, ahead of all others that are due."""
         item.asked_at = EARLIEST
         self.put(item, due_at=now)
 
     def take(self, *items: PollItem) -> None:
-        """Take out these items, due or not."""
+        """Remove items, due or not."""
         for item in items:
-            item.queued = False
+            item.is_queued = False
 
     def next(self, now: Monotonic) -> Request | None:
-        """Return the next request, if there is one, taking what it is about out of the queue.
+        """Return the next request, if one is due, and take its items out of the queue.
 
-        Confirmations, then the next pages of scans under way, take every second turn while anything else wants one. The
-        rest goes to what is late, what was asked for longest ago by its weight; then by turns to what is due and to
-        what has grown stale. So nothing can starve the rest: no storm of failures the lists, no deep scan the other
-        pipelines, no named executions those that are watched whole.
+        GETs that confirm ends get every second turn while other requests wait, and so do the next pages of scans. Late
+        items are next: those with the oldest last request, by weight. The other turns alternate between due and stale
+        items. So no kind of request can starve another: failures cannot delay lists, a long scan cannot delay other
+        pipelines, and named executions cannot delay pipelines watched whole.
         """
         waiting, confirmations = self._waiting, self.confirmations
         while waiting and waiting[0][0] <= now:
             _, number, item = heapq.heappop(waiting)
-            if item.queued and item.number == number:
+            if item.is_queued and item.number == number:
                 due = self._due.setdefault((item.queue, item.weight), [])
                 heapq.heappush(due, (item.asked_at, number, item))
         heads = self.heads()
@@ -170,14 +172,14 @@ class PollQueue:
         return is_late, has_turn, item.weight * asked_s
 
     def probe(self, target: PollItem | None, now: Monotonic) -> Request | None:
-        """Return the one request of a degraded account: for what last succeeded, else any."""
-        item = target if target is not None and target.queued else min(self.heads(), key=BY_DUE_AT, default=None)
+        """Return the one request that a degraded account may send: for the item that last succeeded, else for any."""
+        item = target if target is not None and target.is_queued else min(self.heads(), key=BY_DUE_AT, default=None)
         return None if item is None else self._request(item, now, alone=isinstance(item, TrackedExecution))
 
     def _request(self, item: PollItem, now: Monotonic, *, alone: bool = False) -> Request:
-        """Take out who has the turn; return the request for it: alone, or by a page that answers for others too.
+        """Take out an item and return its request: for it alone, or for a page with other executions, too.
 
-        What grows stale is not due before it is late.
+        A stale item counts as due once it is late.
         """
         page = self._page_for(item, now=now) if self.listings and not alone else None
         late_at = item.due_at
@@ -186,26 +188,27 @@ class PollQueue:
             self._stale_went = item.queue is QueueKind.STALE
             if self._stale_went:
                 late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
-        item.queued, late_s = False, max(0.0, now - late_at)
+        item.is_queued, late_s = False, max(0.0, now - late_at)
         if page is not None:
             return self._list_request(*page, item, late_s=late_s)
         assert isinstance(item, TrackedExecution)
         return GetRequest(item, late_s)
 
     def heads(self) -> list[PollItem]:
-        """Return the first item of each heap, due or not, dropping what was moved or taken."""
+        """Return the first item of each heap, due or not. Drop outdated items."""
         found: list[PollItem] = []
         for heap in (self._waiting, self._begun, *self._due.values()):
-            while heap and not (heap[0][2].queued and heap[0][2].number == heap[0][1]):
+            while heap and not (heap[0][2].is_queued and heap[0][2].number == heap[0][1]):
                 heapq.heappop(heap)
             if heap:
                 found.append(heap[0][2])
         return found
 
     def _page_for(self, item: PollItem, *, now: Monotonic) -> tuple[PipelineListState, int] | None:
-        """Return the page that answers for an execution and for others that are due; `None`: it is asked for alone.
+        """Return the page to request for an item, `None` to request an execution alone.
 
-        Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
+        For a list it is the next page of its scan, or now and then the page with new rows. For an execution it is the
+        page that should show it, if another item that is due is on that page, too.
         """
         if isinstance(item, PipelineListState):
             return item, item.timing.page_after(item.scan.page, head=item.scan.head)
@@ -218,15 +221,15 @@ class PollQueue:
             return None
         shown = listing.rows.on_page(page)
         scanned = (listing,) if page == listing.scan.page else ()
-        is_worth_it = len([each for each in (*shown, *scanned) if each.queued and each.due_at <= now]) > 1
+        is_worth_it = len([each for each in (*shown, *scanned) if each.is_queued and each.due_at <= now]) > 1
         return (listing, page) if is_worth_it else None
 
     def _list_request(self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float) -> ListRequest:
-        """Take out all who should be on that page, and the list if its scan wants the page: nobody else asks."""
-        entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.queued or each is item}
-        scans = (listing.queued or listing is item) and page == listing.scan.page
+        """Take out all executions that should be on a page, and the list if its scan reads it. Return the request."""
+        entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.is_queued or each is item}
+        scans = (listing.is_queued or listing is item) and page == listing.scan.page
         self.take(*entries.values(), *((listing,) if scans else ()))
         if item is listing and not scans:
-            # its scan waits on: the newest rows are read out of turn
+            # Its scan goes on later: this page is read out of turn.
             self.put(listing, due_at=listing.due_at, queue=listing.queue)
         return ListRequest(listing, page, entries, scans, late_s)

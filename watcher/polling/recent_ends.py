@@ -1,4 +1,4 @@
-"""What the page of one pipeline shows of the recent past: its last ends, and when anything last started or ended."""
+"""The recent past of one pipeline for its page: the last ends, and the times of the last start and end."""
 
 from bisect import insort
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ from watcher.runtime.metrics import END_LABELS, STARTED, end_label
 
 
 class RecentEnds:
-    """The last 60 ends of one pipeline by end time, and by `last_at` when one last started, and ended by status.
+    """The last 60 ends of one pipeline by end time, and in `last_at` the last start and the last end by status.
 
-    They go on from what is recorded: the snapshot of an earlier owner, and the last ends in the store.
+    They continue from the snapshot of an earlier owner, and from the last ends in the store.
     """
 
     def __init__(self, before: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
         newest = {label[0]: label for label in END_LABELS}.get(before.ends[-1:], "")
         known = {STARTED: before.last_started_at, newest: before.last_ended_at, Status.FAILED: before.last_failed_at}
         self.last_at = {label: at for label, at in known.items() if label and at is not None}
-        self._ends: list[tuple[Micros, str]] = []  # when, and the first letter of the status
+        self._ends: list[tuple[Micros, str]] = []  # each with the first letter of its status
         for at, status in ends:
             self._add_end(at, status, now=at)
 
     def note(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
-        """Note that an execution starts, or ends, or both, as it is known now. What lies ahead counts as now."""
+        """Record that an execution starts, or ends, or both. A time in the future counts as now."""
         if starts:
             self._note_last(STARTED, now if facts is None or facts.began_at is None else min(now, facts.began_at))
         if known.ended_at is not None:
             self._add_end(known.finished_at or now, known.status, now=now)
 
     def snapshot(self) -> PipelineSnapshot:
-        """Return what is to be written of the last ends and starts."""
+        """Return the snapshot of the last ends and starts."""
         return PipelineSnapshot(
             ends="".join(letter for _, letter in self._ends),
             ends_from=self._ends[0][0] if self._ends else None,
@@ -42,7 +42,7 @@ class RecentEnds:
         )
 
     def _add_end(self, at: Micros, status: str | None, *, now: Micros) -> None:
-        """Put an end among the last ones, by when it was. Equal times keep the order of recording."""
+        """Insert an end by its time. Ends with equal times stay in the order of recording."""
         insort(self._ends, (at, end_label(status)[0]), key=itemgetter(0))
         del self._ends[:-ENDS_COUNT]
         self._note_last(end_label(status), min(now, at))

@@ -1,6 +1,6 @@
-"""Which executions one account watches: those that are named, and those of whole pipelines, until they end.
+"""The executions that one account watches, until they end: those named in the file, and those of whole pipelines.
 
-Knows no request and no rule.
+It knows no request and no rule.
 """
 
 from collections import Counter
@@ -19,10 +19,10 @@ from watcher.runtime.metrics import open_label
 
 
 class ExecutionRegistry:
-    """The watched executions that have not ended, each one entry, how many are in which status, and the lists.
+    """The open executions of an account, counted by status, and its lists.
 
-    `entries` are by execution. `listings` are the pipelines watched whole, by id. Who leaves is kept in `left` while
-    that is a dictionary: what the store was asked of them before that is out of date.
+    `entries` are by execution, `listings` by pipeline. While `left` is a dictionary it collects the entries that leave:
+    the store was read before that, so its rows about them are outdated.
     """
 
     def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
@@ -30,7 +30,7 @@ class ExecutionRegistry:
         self.entries: dict[str, TrackedExecution] = {}
         self.left: dict[str, TrackedExecution] | None = None
         self._poll_queue, self._min_interval_s = poll_queue, deps.rules.min_interval_s
-        self._counts = Counter[str]()  # by the label of the metric
+        self._counts = Counter[str]()  # by label of the metric
         for label, gauge in deps.metrics.open.items():
             gauge.set_function(partial(self._counts.__getitem__, label))
 
@@ -47,23 +47,24 @@ class ExecutionRegistry:
         *,
         now: Monotonic,
     ) -> None:
-        """Watch what these watches ask for and nothing else. `found` is what the store knew of what is new in them.
+        """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
-        By now some of that may be watched, have ended, or be `left`. What ended is not watched; the others are due at
-        `now`, those first that were polled longest ago. Those of whole pipelines count as asked for then: their lists
-        answer for many at once, and a GET each would delay those.
+        Some of those may be watched by now, have ended, or be in `left`. Ended ones are not watched. The others are due
+        at `now`, first those with the oldest poll. Executions of whole pipelines count as requested at `now`: one page
+        answers for many of them, and a GET for each would delay the lists.
         """
         named = {execution: watch for watch in watches for execution in watch.executions}
         whole = {watch.pipeline: watch for watch in watches if watch.whole}
         for entry in list(self.entries.values()):
             new_watch = named.get(entry.known.execution) or whole.get(entry.known.pipeline)
-            entry.unwatched, entry.watch = new_watch is None, new_watch or entry.watch
-            if entry.unwatched and entry.queued:  # one in flight leaves when it is back: no second poll may go out
+            entry.is_unwatched, entry.watch = new_watch is None, new_watch or entry.watch
+            # An entry in flight leaves once its answer is there: no second poll of it may go out before.
+            if entry.is_unwatched and entry.is_queued:
                 self._poll_queue.take(entry)
                 self.leave(entry)
         self._apply_lists(whole, new_lists, now=now)
         left = self.left or {}
-        recorded = found.keys() | {execution for execution, entry in left.items() if entry.recorded}
+        recorded = found.keys() | {execution for execution, entry in left.items() if entry.is_recorded}
         unknown = [execution for execution in named if execution not in self.entries]
         candidates = {execution: ExecutionRecord(execution, named[execution].pipeline) for execution in unknown}
         candidates |= found
@@ -71,47 +72,48 @@ class ExecutionRegistry:
         for each in sorted(candidates.values(), key=attrgetter("polled_at")):
             execution, watch = each.execution, named.get(each.execution) or whole.get(each.pipeline)
             known = each
-            if execution in named and each.ended_at is not None and not each.sequence:  # history of a list
+            # An execution that was history of a list was not reported. Named now, it is.
+            if execution in named and each.ended_at is not None and not each.sequence:
                 known = ExecutionRecord(execution, each.pipeline, found_at=each.found_at)
             if watch is None or execution in self.entries or known.ended_at is not None:
                 continue
-            entry = TrackedExecution(known, watch, known.polled_at, recorded=execution in recorded, asked_at=now)
+            entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in recorded, asked_at=now)
             self.enter(entry)
             self.put_back(entry, 0.0, now=now)
 
     def enter(self, entry: TrackedExecution) -> None:
-        """Watch an execution from now on; it is in the caller's hands."""
+        """Watch an execution from now on. The caller polls it or puts it back."""
         self.entries[entry.known.execution] = entry
         self._counts[open_label(entry.known)] += 1
         if (listing := self.listings.get(entry.known.pipeline)) is not None:
             listing.rows.enter(entry)
 
     def move(self, entry: TrackedExecution, known: ExecutionRecord) -> None:
-        """Note what is known of an entry from now on."""
+        """Replace the record of an entry by a newer one."""
         self._counts[open_label(entry.known)] -= 1
         self._counts[open_label(known)] += 1
         entry.known = known
 
     def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
-        """Take an entry back from whoever had it. The next poll comes `next_s` after its last request, `None`: never.
+        """Queue an entry again: `next_s` seconds after its last request, never if `next_s` is `None`.
 
-        Where a list says that it has ended it waits for a GET to confirm that: for `next_s` from now if one has failed.
+        An entry with a pending end waits for a GET, and for `next_s` from now if one has failed.
         """
         failure_count = 0 if entry.failures is None else entry.failures.count
-        if next_s is None or entry.unwatched:
+        if next_s is None or entry.is_unwatched:
             self.leave(entry)
         elif entry.pending is not None:
             if next_s:
                 entry.pending.retry_after(next_s, now=now)
             self._poll_queue.confirmations.add(entry)
         elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
-            # what a list shows, and is well, is not due at a time of its own, it grows stale
+            # Its list polls it, so it has no due time of its own: it grows stale.
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
 
     def leave(self, entry: TrackedExecution) -> None:
-        """Forget an entry that is nobody's: it ended, or is no longer watched."""
+        """Forget an entry that ended, or is no longer watched. It must not be in the queue or in flight."""
         del self.entries[entry.known.execution]
         if self.left is not None:
             self.left[entry.known.execution] = entry
@@ -121,9 +123,9 @@ class ExecutionRegistry:
 
     def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: Monotonic) -> None:
         for pipeline, listing in list(self.listings.items()):
-            listing.unwatched = pipeline not in whole
+            listing.is_unwatched = pipeline not in whole
             listing.watch = whole.get(pipeline, listing.watch)
-            if listing.unwatched:
+            if listing.is_unwatched:
                 self._poll_queue.take(listing)
                 del self.listings[pipeline]
         for listing in new:

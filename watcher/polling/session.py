@@ -1,7 +1,7 @@
-"""What every poll of one account shares: how the account is, what is written of it, and what a failure leads to.
+"""The state that all polls of one account share, and the handling of their errors.
 
-It makes the parts of an account and holds them together. That an account is degraded or has recovered is reported once,
-over restarts too.
+It builds the parts of an account and connects them. `account.degraded` and `account.recovered` are reported once, also
+over restarts.
 """
 
 import asyncio
@@ -23,22 +23,19 @@ from watcher.store.changes import SourceChange
 log = structlog.get_logger()
 
 WORTH_SAVING_S = 1.2
-"""A restart takes as long: a shorter pause is over by then."""
+"""The shortest pause that is written to the store: a restart takes as long."""
 
 STORE_RETRY_S = 2.0
 CRASH_RETRY_S = 60.0
 FLUSH_COUNT = 10_000
-"""How many `polled_at` are flushed at once: with 100,000 executions the stalest is then 50 s old."""
+"""The number of poll times that one flush writes: with 100,000 executions the oldest unwritten one is 50 s old."""
 
 
 class AccountSession:
-    """One account's polls together: who is polled and judged, what failures mean, and what is still to be written.
-
-    `reported` is the trouble that was reported last and has not ended, or `None`.
-    """
+    """The shared state of one account's polls. `reported` is the trouble that was reported last, `None` if it ended."""
 
     def __init__(self, deps: AccountDependencies) -> None:
-        """Watch nobody yet, and take what the breaker began with as written."""
+        """Start without executions. The state that the breaker began with is recorded already."""
         self.deps = deps
         confirmations = ConfirmationQueue(in_time_count=deps.rules.confirmed_at_most)
         self.poll_queue = PollQueue(confirmations, max_interval_s=deps.rules.max_interval_s)
@@ -55,21 +52,21 @@ class AccountSession:
         deps.metrics.up.set(self.reported is None)
         deps.metrics.last_success.set_function(self._last_success)
 
-    def failed(self, error: Exception) -> float:
-        """Take in what a poll raised: it must not end the others. Return the seconds until another try."""
+    def handle_error(self, error: Exception) -> float:
+        """Handle an exception of a poll, so that other polls go on. Return the seconds until the next attempt."""
         if isinstance(error, (OwnershipLostError, StoreUnusableError)):
             self.deps.fatal(error)
-        elif isinstance(error, StoreError):  # nothing was recorded, so what was to be recorded comes due again
+        elif isinstance(error, StoreError):  # nothing was recorded, so the poll is due again
             return STORE_RETRY_S
         else:
-            # not its text, which may hold what the API answered
+            # without its text, which may contain an answer of the API
             log.error("poll.crashed", account=self.deps.lease.name, error=type(error).__name__)
         return CRASH_RETRY_S
 
     async def report(self) -> None:
-        """Write what has changed in how the account is: trouble, its end, a pause.
+        """Record a change of the account: trouble, its end, or a pause.
 
-        Trouble with the store harms no poll: it is written next time.
+        If the store fails, the poll goes on and the change is written next time.
         """
         if self._breaker.trouble not in {None, self.reported}:
             for recorder in self.alert_rules.recorders.values():
@@ -109,7 +106,7 @@ class AccountSession:
             log.info("account.recovered", account=lease.name)
 
     async def _save_backoff(self) -> None:
-        """Write what has changed of pause and failures. Raises `StoreError`."""
+        """Write pause and failures if they have changed. Raises `StoreError`."""
         async with self._writing:
             backoff = self._breaker.backoff()
             state = self._breaker.pause.until, backoff.failing_for_s
@@ -118,27 +115,27 @@ class AccountSession:
                 self._saved = state
 
     def flush_later(self, entry: TrackedExecution) -> None:
-        """Have the next flush write when this execution was polled, if it is not to yet: nothing else has changed."""
-        entry.unflushed = True
+        """Let the next flush write the time of this poll: nothing else has changed."""
+        entry.is_unflushed = True
         self._unflushed.append(entry)
 
     async def flush(self) -> None:
-        """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`.
+        """Write the state of the account, and the times of polls without a change. Raises `StoreError`.
 
-        What cannot be written then is written once it was polled again.
+        A time that could not be written is written after the next poll.
         """
         await self._save_backoff()
         entries = [self._unflushed.popleft() for _ in range(min(FLUSH_COUNT, len(self._unflushed)))]
-        polled_at = {entry.known.execution: entry.polled_at for entry in entries if entry.unflushed}
+        polled_at = {entry.known.execution: entry.polled_at for entry in entries if entry.is_unflushed}
         for entry in entries:
-            entry.unflushed = False
+            entry.is_unflushed = False
         if polled_at:
             await self.deps.store.save_poll_times(polled_at)
 
     def _last_success(self) -> float:
-        """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks.
+        """Return the Unix time of the last success, 0 before the first.
 
-        It stands still while the store cannot be written: nobody is told of what polls see then.
+        It stands still while the store cannot be written, because results of polls are not reported then.
         """
         success_at, failing_since = self._breaker.success_at, self.deps.store.monitor.failing_since
         if success_at == EARLIEST:

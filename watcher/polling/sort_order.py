@@ -1,4 +1,4 @@
-"""In which order a list is, by its dates. Pure; knows no scan and no request."""
+"""The order of a list, judged by the dates of its rows. Pure; it knows no scan and no request."""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
@@ -11,33 +11,35 @@ from watcher.domain.execution import ExecutionSnapshot
 
 
 class Order(Enum):
-    """How the API sorts a list; the documentation does not say."""
+    """The order in which the API sorts a list. Its documentation does not name it."""
 
     NEWEST = "newest first"
     OLDEST = "oldest first"
 
 
 PAIRS_AT_LEAST = 20
+"""The least number of pairs in one order that shows it."""
+
 MAJORITY = 3
-"""So many pairs must be known, and so many times as many stand in one order as in the other, for that to be clear."""
+"""The least ratio of these pairs to those in the other order."""
 
 REMEMBERED_PAIRS = 100
-"""Of what a scan saw, so much counts, the latest: a list may turn over while it is read."""
+"""The number of a scan's latest pairs that count: the order may change while the list is read."""
 
 
 COMPARED_COUNT = 256
-"""Pages whose comparison is kept: those that idle lists show again and again."""
+"""Pages whose comparison is kept: idle lists show the same page again and again."""
 
 
 class _Pairs(NamedTuple):
-    """How many pairs of rows stand in either order."""
+    """The number of pairs of rows in either order."""
 
     newest: float = 0.0
     oldest: float = 0.0
 
     @property
     def clear(self) -> Order | None:
-        """The order these show, if they do."""
+        """The order that these pairs show, `None` if they show none."""
         few, many = sorted(self)
         if many < max(PAIRS_AT_LEAST, MAJORITY * few):
             return None
@@ -50,10 +52,10 @@ def _sum(pages: Iterable[_Pairs]) -> _Pairs:
 
 @lru_cache(COMPARED_COUNT)
 def _compare(dates: tuple[datetime | None, ...]) -> _Pairs:
-    """Compare each date on a page with each: it counts as many pairs as there are neighbours, in that proportion.
+    """Compare each date on a page with each other one. Count as many pairs as there are neighbours, in that proportion.
 
-    Executions that begin almost at once may start in another order than they were created, which upsets neighbours,
-    not a page.
+    Executions that begin almost at once may start in another order than they were created. Then neighbours are out of
+    order, but not the page.
     """
     newest = oldest = 0
     above: list[datetime] = []
@@ -69,11 +71,10 @@ def _compare(dates: tuple[datetime | None, ...]) -> _Pairs:
 
 
 class Ordering:
-    """The order of one list, by the dates on the pages that one scan reads of it; `order` is believed until then.
+    """The order of one list, judged by the pages of one scan. `order` stays until they show another one.
 
-    A list may be sorted by when its executions began, or ended: either will do. Rows of different pages are not
-    compared: these are read one after the other, and in a list that grows faster than it is read the later page is the
-    younger one whatever the order.
+    A list may be sorted by the begin or by the end of its executions: either is an order. Rows of different pages are
+    not compared. In a list that grows faster than it is read the later page is the younger one, whatever the order.
     """
 
     def __init__(self, order: Order | None = None) -> None:
@@ -81,12 +82,12 @@ class Ordering:
         self.begin()
 
     def begin(self) -> None:
-        """Begin another scan: the list may have been turned over since the last."""
+        """Begin another scan: the order may have changed since the last one."""
         self._read: tuple[list[_Pairs], list[_Pairs]] = ([], [])  # of each page, by starts and by ends
         self._pages: set[tuple[str, ...]] = set()
 
     def learn(self, rows: Sequence[ExecutionSnapshot]) -> None:
-        """Take in a page that was not read before."""
+        """Count the pairs of a page, unless this scan has read the same page before."""
         page = tuple([row.id for row in rows])
         if page in self._pages:
             return
@@ -100,12 +101,12 @@ class Ordering:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether they show dates enough, but no order."""
+        """Whether the pages show enough dates, but no order."""
         return self._clear is None and max(sum(_sum(pages)) for pages in self._read) >= PAIRS_AT_LEAST
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether they show no order, or, few as they are, another one than is believed."""
+        """Whether there is no order, or the pages, few as they are, show more pairs in the other one."""
         if self.order is None or self._clear is not None:
             return self.order is None
         newest, oldest = _sum(map(_sum, self._read))
@@ -114,5 +115,5 @@ class Ordering:
 
     @property
     def _clear(self) -> Order | None:
-        """The order that one page shows, or else those read last together."""
+        """The order that the last page shows, or else the latest pages together."""
         return next((order for pages in self._read if pages and (order := pages[-1].clear or _sum(pages).clear)), None)

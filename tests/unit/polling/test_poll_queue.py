@@ -81,7 +81,7 @@ def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
         poll_queue.put(entry, due_at=Monotonic(draw.random()))
     for _ in range(1000):
         entry = draw.choice(entries)
-        if entry.queued and draw.random() < 0.5:
+        if entry.is_queued and draw.random() < 0.5:
             poll_queue.take(entry)
         entry.asked_at = Monotonic(draw.random())
         poll_queue.put(entry, due_at=Monotonic(draw.random()))
@@ -140,7 +140,7 @@ def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_lo
         poll_queue, entry = a_poll_queue(), an_entry()
         poll_queue.put(entry, due_at=Monotonic(due_at), queue=queue)
         assert poll_queue.next(Monotonic(now)) == GetRequest(entry, late_s)
-        assert not entry.queued
+        assert not entry.is_queued
 
 
 def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:

@@ -284,7 +284,7 @@ async def test_a_hold_that_begins_while_one_before_is_released_goes_on(
         return True
 
     heard.takes = meanwhile
-    await recorder.scanned(clock.monotonic(), silent_until=None)
+    await recorder.note_scan(clock.monotonic(), silent_until=None)
     assert (await account.watcher._deps.store.load_rules(PIPELINE)).unjudged == []
     assert is_held(account)
 
