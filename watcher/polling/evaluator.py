@@ -76,16 +76,18 @@ class ReplyEvaluator:
         if name:
             self.pipeline_names[pipeline] = name
 
-    def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
-        """Evaluate an answer with the execution's state. It ends the failures that `entry` has counted.
+    def success(
+        self, entry: TrackedExecution, execution: ExecutionSnapshot | None, *, sent_at: Monotonic
+    ) -> Evaluation:
+        """Evaluate an answer with the execution's state, `None` if the answer equals the last one.
 
-        The request was sent at `sent_at` (monotonic seconds).
+        It ends the failures that `entry` has counted. The request was sent at `sent_at` (monotonic seconds).
         """
-        watch, before = entry.watch, entry.known
+        watch, before, seen_at = entry.watch, entry.known, self.clock.steady_us()
         entry.failures = None
-        if execution.pipeline_name:
-            self.pipeline_names[watch.pipeline] = execution.pipeline_name
-        seen_at = self.clock.steady_us()
+        if execution is None:
+            return Evaluation(entry, None, before, None, self.cadence((seen_at - before.since_at) / 1_000_000), seen_at)
+        self.learn_name(watch.pipeline, execution.pipeline_name)
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
@@ -94,13 +96,6 @@ class ReplyEvaluator:
         next_s = None if known.ended_at else self.cadence((seen_at - known.since_at) / 1_000_000)
         polled_at = None if result.dropped else seen_at
         return Evaluation(entry, execution, known, change, next_s, polled_at, result.contradicts)
-
-    def unchanged(self, entry: TrackedExecution) -> Evaluation:
-        """Evaluate an answer that equals the last one."""
-        entry.failures = None
-        seen_at = self.clock.steady_us()
-        next_s = self.cadence((seen_at - entry.known.since_at) / 1_000_000)
-        return Evaluation(entry, None, entry.known, None, next_s, seen_at)
 
     def is_overdue(self, entry: TrackedExecution) -> bool:
         """Return whether an execution is overdue if the next answer shows the same status."""

@@ -40,22 +40,15 @@ class ExecutionPoller:
         known_hash = None if entry.pending is not None or evaluator.is_overdue(entry) else entry.body_hash
         pipeline = entry.watch.pipeline
         reply = await deps.api.get(pipeline=pipeline, execution=entry.known.execution, known_hash=known_hash)
-        now, execution, is_ok = self._clock.monotonic(), reply.execution, reply.outcome is Outcome.OK
+        now, execution = self._clock.monotonic(), reply.execution
         deps.metrics.asked(reply.outcome, now - reply.sent_at)
-        if not is_ok:
-            evaluation = self._evaluate_failure(entry, reply, now=now)
-        else:
-            if execution is None:
-                evaluation = evaluator.unchanged(entry)
-            else:
-                evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
+        if reply.outcome is Outcome.OK:
             self._breaker.note(entry, reply, now=now)
-        if not is_ok or self._breaker.trouble is not self._session.reported:
-            await self._session.report()
-        if evaluation.change is not None:
-            await self.record([evaluation])
+            evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
         else:
-            self.note(evaluation)
+            evaluation = self._evaluate_failure(entry, reply, now=now)
+        await self._session.report()
+        await self.record([evaluation])
         if execution is not None and entry.pending is not None:
             entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
