@@ -36,7 +36,7 @@ SHORTEST_TICK_S = 0.002
 class AccountPoller:
     """Polls the open executions of one account until they are terminal."""
 
-    _asked_count = 0
+    _request_count = 0
     _in_flight_count = 0
     _next_tick_at = LATEST
     _draining = False
@@ -121,7 +121,7 @@ class AccountPoller:
     async def flush(self) -> None:
         """Write the state of the account, and the times of polls without a change. Raises `StoreError`."""
         await self._session.flush()
-        await self._snapshots.write(asked_count=self._asked_count)
+        await self._snapshots.write(request_count=self._request_count)
 
     async def drain(self) -> None:
         """Send no more requests, and wait for those in flight."""
@@ -219,7 +219,7 @@ class AccountPoller:
         request = self._poll_queue.probe(breaker.probe_target, now) if is_probe else self._poll_queue.next(now)
         if request is None:
             return None
-        self._asked_count += 1
+        self._request_count += 1
         self._in_flight_count += 1
         deps.pacer.spend(now)
         deps.metrics.lateness.observe(request.late_s)

@@ -38,37 +38,37 @@ class AccountSnapshots:
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
-        self._asked = deque([(deps.clock.monotonic(), 0)])  # times, each with the number of requests by then
+        self._request_counts = deque([(deps.clock.monotonic(), 0)])  # times, each with the number of requests by then
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Count the pipelines of these watches and no others, starting from the store. Raises `StoreError`."""
-        pipelines, recent, stood = self._deps.metrics.pipelines, self._recent_ends, self._deps.record.snapshot
+        pipelines, recent, recorded = self._deps.metrics.pipelines, self._recent_ends, self._deps.record.snapshot
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
             del pipelines[gone]
             recent.pop(gone, None)
         for pipeline, ends in (await self._deps.store.load_ends(self._names.keys() - recent.keys())).items():
-            before = (stood and stood.pipelines.get(pipeline)) or PipelineSnapshot()
+            before = (recorded and recorded.pipelines.get(pipeline)) or PipelineSnapshot()
             recent[pipeline] = RecentEnds(before, ends)
             pipelines.setdefault(pipeline, PipelineMetrics()).last_at = recent[pipeline].last_at
             self._deps.evaluator.learn_name(pipeline, before.name)
         for pipeline in self._names:
             pipelines[pipeline].name = self._name_of(pipeline)
 
-    async def write(self, *, asked_count: int) -> None:
-        """Count, and write the snapshot if it changed. `asked_count` requests were sent since the start.
+    async def write(self, *, request_count: int) -> None:
+        """Count, and write the snapshot if it changed. `request_count` requests were sent since the start.
 
         Raises `StoreError`.
         """
         deps, now = self._deps, self._deps.clock.monotonic()
         wanted_per_s, longest_gap_s = await self._count_open(now)
-        while len(self._asked) > 1 and self._asked[1][0] <= now - USED_OVER_S:
-            self._asked.popleft()
-        from_at, from_count = self._asked[0]
-        self._asked.append((now, asked_count))
+        while len(self._request_counts) > 1 and self._request_counts[1][0] <= now - USED_OVER_S:
+            self._request_counts.popleft()
+        from_at, from_count = self._request_counts[0]
+        self._request_counts.append((now, request_count))
         snapshot = AccountSnapshot(
             wanted_per_s=round(wanted_per_s, 2),
-            used_per_s=round((asked_count - from_count) / max(1.0, now - from_at), 2),
+            used_per_s=round((request_count - from_count) / max(1.0, now - from_at), 2),
             longest_gap_s=round(longest_gap_s, 1),
             pipelines={pipeline: self._snapshot_of(pipeline) for pipeline in self._recent_ends},
             known_at=self._known_at(now),

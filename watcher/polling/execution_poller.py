@@ -64,19 +64,19 @@ class ExecutionPoller:
         entry.pending = None
         return evaluation.next_s
 
-    async def record(self, several: Sequence[Evaluation]) -> None:
+    async def record(self, evaluations: Sequence[Evaluation]) -> None:
         """Write the evaluations of one pipeline together. Raises `StoreError`: then nothing has changed."""
         changes: list[ExecutionChange] = []
-        for evaluation in several:
+        for evaluation in evaluations:
             if evaluation.change is not None:
                 evaluation.entry.body_hash = evaluation.entry.row = None
                 changes.append(evaluation.change)
-        if changes and (recorder := self._alert_rules.recorders.get(several[0].entry.known.pipeline)) is not None:
-            await recorder.record(several)
+        if changes and (recorder := self._alert_rules.recorders.get(evaluations[0].entry.known.pipeline)) is not None:
+            await recorder.record(evaluations)
         elif changes:
             change = changes[0] if len(changes) == 1 else ChangeSet(self._deps.lease, tuple(changes))
             await self._deps.store.record(change)
-        for evaluation in several:
+        for evaluation in evaluations:
             if evaluation.change is None:
                 self.note(evaluation)
                 continue

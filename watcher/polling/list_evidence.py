@@ -141,8 +141,8 @@ class Evidence:
         self.total = self.total if reply.total is None else reply.total
         self.is_total_steady &= before == (self.total or 0)
         self.highest_total = max(self.highest_total, self.total or 0)
-        is_apart = len(self.seen_on) - seen_count == len(rows)
-        fell_count = max(0, before - (self.total or 0)) if is_apart else 0
+        is_disjoint = len(self.seen_on) - seen_count == len(rows)
+        fell_count = max(0, before - (self.total or 0)) if is_disjoint else 0
         return ScanPage(number, rows, len(rows) + reply.skipped, known_rows, len(unseen), fell_count)
 
     def mark_first(self) -> None:

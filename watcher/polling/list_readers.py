@@ -66,11 +66,11 @@ class UnorderedReader:
         page with rows is the last one only if the next page is empty.
         """
         length = self._memory.before(page.number) + page.row_count
-        promised_count = max(self._memory.length or 0, self._evidence.highest_total)
+        expected_count = max(self._memory.length or 0, self._evidence.highest_total)
         # New rows are added to the page that is not full: to this page, or to the page before an empty one.
         shown_on = page if page.row_count else self._previous
         shows_new = self._memory.page_rows is not None and shown_on is not None and not self._is_full(shown_on)
-        if length >= promised_count and (self._evidence.total == length or (promised_count and shows_new)):
+        if length >= expected_count and (self._evidence.total == length or (expected_count and shows_new)):
             return True
         if self._asks_again(page):
             return False
@@ -170,7 +170,7 @@ class OldestFirstReader(UnorderedReader):
                 self.length = self._memory.before(last.number) + last.row_count
                 self._go_to(last.number)
             return last
-        if not page.row_count:  # wrong: rows below it are known
+        if not page.row_count:  # wrong: the page after it has rows
             self.stalled_count += 1
             return None
         return None if not self._is_full(page) and self._asks_again(page) else page

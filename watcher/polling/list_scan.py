@@ -143,20 +143,22 @@ class Scan:
         page: the scan reads one more page for each. `may_read_whole` allows it to read a list with an order whole, if
         the total counts rows that no page showed.
         """
-        memory, believed = self.memory, self.order
+        memory, order_before = self.memory, self.order
         page = self._evidence.take(self.page, reply, known_rows=known_rows, unsettled=unsettled)
         memory.ordering.learn(page.rows)
-        if self.order is not believed:
+        if self.order is not order_before:
             memory.length = None
             return ScanResult(GapReason.UNORDERED, self.unread_count(), unconfirmed="another order")
-        placed = self._reader.place(page)
+        page_to_judge = self._reader.place(page)
         if self._reader.contradicts_memory:
             memory.length = None
             return ScanResult(unconfirmed="longer than known")
         if self._reader.stalled_count >= memory.pages_at_most:
             gap = GapReason.UNORDERED if self.order is None else GapReason.OUTRUN
             return ScanResult(gap, self.unread_count(), unconfirmed="outrun")
-        return None if placed is None else self._judge(placed, unlocated=unlocated, may_read_whole=may_read_whole)
+        if page_to_judge is None:
+            return None
+        return self._judge(page_to_judge, unlocated=unlocated, may_read_whole=may_read_whole)
 
     def _judge(self, page: ScanPage, *, unlocated: int, may_read_whole: bool) -> ScanResult | None:
         """Judge a page in its turn. Return the result of the scan, or choose the next page."""
@@ -230,9 +232,9 @@ class Scan:
         self.is_whole = True
         if self.memory.ordering.is_mixed:
             self.memory.ordering.order = None
-        before, evidence = self._cursor.complete_at, self._evidence
-        is_known = bool(before) and self._cursor.found
-        if is_known and not evidence.meets_known and (not evidence.dates or evidence.dates[0] >= before):
+        evidence, cursor = self._evidence, self._cursor
+        is_newer = not evidence.dates or evidence.dates[0] >= cursor.complete_at
+        if cursor.found and is_newer and not evidence.meets_known:
             return ScanResult(GapReason.DELETED, unconfirmed="deleted")
         return self._check_totals()
 
@@ -246,14 +248,14 @@ class Scan:
         unshown_count = evidence.unshown_count() if self.memory.total is None else self._missing_count
         if self.is_whole and unshown_count > 0:
             gap = GapReason.UNORDERED if evidence.is_total_steady else None
-            return ScanResult(gap, unshown_count, unconfirmed="fewer than said")
+            return ScanResult(gap, unshown_count, unconfirmed="total too high")
         shown_count = len(evidence.seen_on) + evidence.unreadable_count
         if self.is_whole and is_first and not shown_count:
-            return ScanResult(unconfirmed="perhaps not all")
+            return ScanResult(unconfirmed="empty")
         # Rows with equal dates may have changed places between two pages. A total that is too low does not show it.
-        is_unsaid = evidence.highest_total < shown_count and evidence.new_pages_count > 1
-        if is_unsaid and self.order is not None and evidence.new - self.memory.unconfirmed_new:
-            return ScanResult(unconfirmed="nothing says how many")
+        is_too_low = evidence.highest_total < shown_count and evidence.new_pages_count > 1
+        if is_too_low and self.order is not None and evidence.new - self.memory.unconfirmed_new:
+            return ScanResult(unconfirmed="total too low")
         return ScanResult()
 
     def _explains_emptiness(self) -> bool:

@@ -168,34 +168,34 @@ class PageProcessor:
         entry.pending = None
         self._put_back(entry, 0.0 if entry.is_recorded else None)
 
-    async def _record(self, several: Sequence[Evaluation]) -> None:
+    async def _record(self, evaluations: Sequence[Evaluation]) -> None:
         """Write the results of rows in one transaction, and put their entries back.
 
         If that fails, write each for itself, so that one bad row does not keep the others from the store.
         """
         try:
-            await self._poller.record(several)
+            await self._poller.record(evaluations)
         except BaseException as error:
             is_of_one = isinstance(error, StoreError) and not isinstance(error, _FATAL)
-            if is_of_one and self._deps.store.monitor.failing_since is None and len(several) > 1:
-                outcomes = await asyncio.gather(*(self._record([each]) for each in several), return_exceptions=True)
+            if is_of_one and self._deps.store.monitor.failing_since is None and len(evaluations) > 1:
+                outcomes = await asyncio.gather(*(self._record([each]) for each in evaluations), return_exceptions=True)
                 raised = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
                 fatal = (failure for failure in raised if isinstance(failure, _FATAL))
                 if raised:  # prefer an error that ends the daemon
                     raise next(fatal, raised[0]) from error
                 return
-            for each in several:
+            for each in evaluations:
                 self._undo(each.entry)
             raise
-        for each in several:
+        for each in evaluations:
             self._release(each)
 
     def _release(self, evaluation: Evaluation) -> None:
         """Put an entry back after its row was evaluated, and remember the row."""
         entry = evaluation.entry
         if entry.pending is None:
-            is_told = evaluation.polled_at is not None and not evaluation.contradicts
-            entry.row = evaluation.execution if is_told else None
+            is_valid = evaluation.polled_at is not None and not evaluation.contradicts
+            entry.row = evaluation.execution if is_valid else None
         self._put_back(entry, evaluation.next_s)
 
     def _put_back(self, entry: TrackedExecution, next_s: float | None) -> None:

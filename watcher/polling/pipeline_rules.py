@@ -35,7 +35,7 @@ log = structlog.get_logger()
 class _Batch:
     """Evaluations that are written in one transaction, and the error if that failed."""
 
-    several: list[Evaluation] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
     error: BaseException | None = None
 
 
@@ -125,47 +125,47 @@ class PipelineRecorder:
             has_seen_all = self._begun_at is not None and asked_at >= self._begun_at
             await self._write(silent_until=silent_until if has_seen_all else None)
 
-    async def record(self, several: Sequence[Evaluation]) -> None:
+    async def record(self, evaluations: Sequence[Evaluation]) -> None:
         """Write changes with the conclusions of the rules. Raises `StoreError`: then nothing was written.
 
         Evaluations that arrive during a write are written together in the next transaction.
         """
         batch = self._waiting
-        batch.several += several
+        batch.evaluations += evaluations
         async with self._stream.writing:
             if batch is self._waiting:
                 self._waiting = _Batch()
                 try:
-                    await self._write(batch.several)
+                    await self._write(batch.evaluations)
                 except BaseException as error:
                     batch.error = error
                     raise
             elif batch.error is not None:
                 raise batch.error
 
-    async def _write(self, several: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
+    async def _write(self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         """Write changes with the conclusions of the rules, in one transaction. Raises `StoreError`."""
         deps, stored, record = self._deps, self._record, self._record
-        changes: list[SingleChange] = [each.change for each in several if each.change is not None]
+        changes: list[SingleChange] = [each.change for each in evaluations if each.change is not None]
         if stored.state.in_api_time:
             if deps.api.ahead_us is None:  # before the first answer no start or end concerns the rules
                 if changes:
                     await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
                 return
             record = stored.moved(-deps.api.ahead_us, now=self._clock.steady_us())
-        hold, is_released, until = self._judged_until(several)
-        new = [end for each in several if (end := self._end_of(each)) is not None]
+        hold, is_released, until = self._judged_until(evaluations)
+        new = [end for each in evaluations if (end := self._end_of(each)) is not None]
         is_judging = self._rules.failing is not None
         ends = sorted([*record.unjudged, *new], key=lambda each: each.end.ended_at) if is_judging else []
         judged = [each for each in ends if each.end.ended_at <= until]
         held = ends[len(judged) :]
-        starts = [self._start_of(each) for each in several]
+        starts = [self._start_of(each) for each in evaluations]
         starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
         news = News(self._clock.steady_us(), judged, is_released, max(starts, default=NEVER), silent_until)
         counts = {kind: problem.failed_count for kind, problem in record.problems.items()}
         verdict = judge(self._rules, record.state, counts, news)
         problems = dict(record.problems)
-        entries, edges = await self._events_of(verdict, problems, several)
+        entries, edges = await self._events_of(verdict, problems, evaluations)
         before, sequence = self._stream.sequence, self._stream.sequence + len(entries)
         is_as_before = record is stored and len(held) == len(stored.unjudged) + len(new)
         unjudged, judges_all = tuple(new if is_as_before else held), not is_as_before and bool(stored.unjudged)
@@ -184,9 +184,10 @@ class PipelineRecorder:
             log_it(type_.value, account=deps.lease.name, pipeline=self.watch.pipeline)
             deps.metrics.events.labels(type_).inc()
 
-    def _judged_until(self, several: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
+    def _judged_until(self, evaluations: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
         """Return the current hold, whether these evaluations end it, and the time up to which ends are judged."""
-        unconfirmed, hold = self._unconfirmed() - {each.entry for each in several if each.known.ended_at}, self._hold
+        hold = self._hold
+        unconfirmed = self._unconfirmed() - {each.entry for each in evaluations if each.known.ended_at}
         if hold is not None:
             is_released = hold.unconfirmed is not None and unconfirmed.isdisjoint(hold.unconfirmed)
             return hold, is_released, inf if is_released else -inf
@@ -195,9 +196,8 @@ class PipelineRecorder:
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
         """Return the executions whose end a GET is still to confirm."""
-        self.pending = {
-            each for each in self.pending if each.pending and not (each.is_unwatched or each.known.ended_at)
-        }
+        pending = [entry for entry in self.pending if entry.pending and not entry.known.ended_at]
+        self.pending = {entry for entry in pending if not entry.is_unwatched}
         return frozenset(self.pending)
 
     def _end_of(self, evaluation: Evaluation) -> UnjudgedEnd | None:
@@ -222,7 +222,7 @@ class PipelineRecorder:
         return min(now, row.began_at or row.ended_at or now) if is_news and row is not None else NEVER
 
     async def _events_of(
-        self, verdict: Verdict, problems: dict[EventType, Problem], several: Sequence[Evaluation]
+        self, verdict: Verdict, problems: dict[EventType, Problem], evaluations: Sequence[Evaluation]
     ) -> tuple[Sequence[OutboxEntry], Sequence[ProblemChange]]:
         """Return the events of a verdict and the changes of its problems. Update `problems` to the open ones.
 
@@ -232,10 +232,10 @@ class PipelineRecorder:
         entries, changes = list[OutboxEntry](), list[ProblemChange]()
         failing, latest = EventType.PIPELINE_FAILING, dict[EventType, LatestFailure | None]()
         if failing in problems or failing in verdict.failed_counts:
-            latest[failing] = await self._latest(verdict, problems.get(failing), several)
+            latest[failing] = await self._latest(verdict, problems.get(failing), evaluations)
         for kind, opens, failed_count, execution in verdict.edges:
             problem = None if opens else replace(problems.pop(kind), failed_count=failed_count, latest=latest.get(kind))
-            block = None if execution is None else await self._block(several, execution)
+            block = None if execution is None else await self._block(evaluations, execution)
             entry, change = evaluator.events.pipeline(
                 kind if opens else CLOSED_BY[kind],
                 self.watch,
@@ -260,21 +260,21 @@ class PipelineRecorder:
         return entries, changes
 
     async def _latest(
-        self, verdict: Verdict, problem: Problem | None, several: Sequence[Evaluation]
+        self, verdict: Verdict, problem: Problem | None, evaluations: Sequence[Evaluation]
     ) -> LatestFailure | None:
         """Return the newest failure of a verdict: from the problem if it has it, else from the failure's event."""
         known, execution = None if problem is None else problem.latest, verdict.state.failed
         if execution is None or (known is not None and known.execution == execution):
             return known
-        block = await self._block(several, execution) or {}
+        block = await self._block(evaluations, execution) or {}
         node: Json = next(iter(block.get("failedNodes", ())), {})
         name = first_visible(node.get("name"), node.get("id"))
         error = first_visible(node.get("error"), block.get("error"))
         return LatestFailure(Micros(verdict.state.failed_at), execution, name or None, error or None)
 
-    async def _block(self, several: Sequence[Evaluation], execution: str) -> Json | None:
+    async def _block(self, evaluations: Sequence[Evaluation], execution: str) -> Json | None:
         """Return the execution block of an end's event: from these evaluations, else from the store."""
-        changes = (each.change for each in several if each.known.execution == execution)
+        changes = (each.change for each in evaluations if each.known.execution == execution)
         body = next((each.entries[-1].event.body for each in changes if each and each.entries), None)
         store = self._deps.store
         if body is None and (known := (await store.load_executions([execution])).get(execution)) is not None:
