@@ -148,7 +148,12 @@ class Scan:
         memory.ordering.learn(page.rows)
         if self.order is not order_before:
             memory.length = None
-            return ScanResult(GapReason.UNORDERED, self.unread_count(), unconfirmed="another order")
+            # A list that turned over is read whole: its first pages may be the oldest now.
+            reader = READERS[self.order] if order_before is None else UnorderedReader
+            if type(self._reader) is not reader:
+                self._reader = reader(memory, self._evidence)
+                if self.page != page.number:
+                    return None
         page_to_judge = self._reader.place(page)
         if self._reader.contradicts_memory:
             memory.length = None
@@ -180,7 +185,7 @@ class Scan:
 
     @property
     def _is_ordered(self) -> bool:
-        return not self.memory.ordering.is_uncertain
+        return self.head is not None and not self.memory.ordering.is_uncertain
 
     @property
     def _reads_whole(self) -> bool:
