@@ -19,6 +19,9 @@ class UnorderedReader:
     found.
     """
 
+    head: int | None = None
+    """The page that shows new rows first, `None` if it is unknown."""
+
     def __init__(self, memory: ListMemory, evidence: Evidence) -> None:
         self.page = 1
         self.stalled_count = 0
@@ -29,11 +32,6 @@ class UnorderedReader:
         self._previous: ScanPage | None = None  # the last page that had rows
         self._answers_count = 0  # unconfirmed answers for `page` in a row
         self._is_empty = False  # whether those answers had no rows
-
-    @property
-    def head(self) -> int | None:
-        """The page that shows new rows first, `None` if it is unknown."""
-        return None
 
     def place(self, page: ScanPage) -> ScanPage | None:
         """Return the page to judge now, `None` if another page must be read first.
@@ -50,6 +48,10 @@ class UnorderedReader:
             self._evidence.mark_first()
         self.length = self._memory.before(page.number) + page.row_count
         return page
+
+    def note_head(self, page: int, row_count: int) -> None:
+        """Record how many rows the head has."""
+        self.length = max(self.length, self._memory.before(page) + row_count)
 
     def is_proven_by(self, page: ScanPage) -> bool:
         """Return whether a page proves that all rows beyond it are known. Without an order no page does."""
@@ -119,12 +121,8 @@ class UnorderedReader:
 class NewestFirstReader(UnorderedReader):
     """The reader of a list with the newest rows first: it reads from page 1 until a page ends with a known row."""
 
+    head = 1
     _oldest_at: Micros | None = None  # the earliest date on the last page
-
-    @property
-    def head(self) -> int:
-        """The page that shows new rows first."""
-        return 1
 
     def is_proven_by(self, page: ScanPage) -> bool:
         """Return whether all rows below a page are known: the page ends with a known row."""
@@ -149,31 +147,29 @@ class OldestFirstReader(UnorderedReader):
     def __init__(self, memory: ListMemory, evidence: Evidence) -> None:
         super().__init__(memory, evidence)
         self.page = self._first = memory.page_of((memory.length or 0) - 1)
-        self._is_reading_back = False
         self._beyond = inf  # the first page known to be beyond the end
-
-    @property
-    def head(self) -> int | None:
-        """The last page, `None` until it is found."""
-        return self._memory.page_of(self.length) if self._is_reading_back else None
 
     def place(self, page: ScanPage) -> ScanPage | None:
         """Return the page to judge, `None` before the last page is found, or if this page must be read again."""
         is_after_end = self._memory.length is not None and page.number > self._first
         if is_after_end and page.unseen_count and len(page.known_rows) == page.row_count:
             self.contradicts_memory = True
-        if not self._is_reading_back:
+        if self.head is None:
             last = self._last_page(self._count_stalled(page))
             if last is not None:
-                self._is_reading_back = True
                 self._evidence.mark_first()  # a deletion moves no row past a page that is read back
-                self.length = self._memory.before(last.number) + last.row_count
+                self.note_head(last.number, last.row_count)
                 self._go_to(last.number)
             return last
         if not page.row_count:  # wrong: the page after it has rows
             self.stalled_count += 1
             return None
         return None if not self._is_full(page) and self._asks_again(page) else page
+
+    def note_head(self, page: int, row_count: int) -> None:
+        """Record how many rows the last page has. If it is full, the next page is the head."""
+        super().note_head(page, row_count)
+        self.head = self._memory.page_of(self.length)
 
     def is_proven_by(self, page: ScanPage) -> bool:
         """Return whether all rows above a page are known: the page begins with a known row."""
@@ -185,7 +181,7 @@ class OldestFirstReader(UnorderedReader):
 
     def is_end(self, page: ScanPage) -> bool:
         """Return whether the list ends with a page. While it reads back, page 1 is the end."""
-        return self._is_reading_back or super().is_end(page)
+        return self.head is not None or super().is_end(page)
 
     def go_on(self, page: ScanPage) -> None:
         """Choose the page before one that was judged."""

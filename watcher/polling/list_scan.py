@@ -114,13 +114,10 @@ class Scan:
     # One page
 
     def note_head(self, page: int, *, row_count: int, total: int | None) -> None:
-        """Record a page that was read out of turn.
-
-        With the oldest rows first, the page after a full one becomes the head.
-        """
+        """Record a page that was read out of turn, because it may be the head."""
         self._evidence.total = self._evidence.total if total is None else total
         if page == self.head:
-            self._reader.length = max(self._reader.length, self.memory.before(page) + row_count)
+            self._reader.note_head(page, row_count)
 
     def note(self, reply: Reply) -> None:
         """Record how many rows `page` has, and their dates, before the rows are evaluated."""
