@@ -28,7 +28,7 @@ from watcher.store.changes import PipelineRecord, SourceChange
 log = structlog.get_logger()
 
 CURSOR_EVERY_S = 60.0
-"""Interval at which the cursor of a pipeline is written in which nothing happens."""
+"""Interval at which the cursor of an idle pipeline is written."""
 
 EMITTED_ONCE = frozenset(
     {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
@@ -68,7 +68,7 @@ class ListPoller:
     async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
         """Return the list of a pipeline as recorded, ready for its first scan. Raises `StoreError`.
 
-        For a new list the begin of the watch is recorded before the first request.
+        For a new list the start of the watch is recorded before the first request.
         """
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)

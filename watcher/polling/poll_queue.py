@@ -120,8 +120,8 @@ class PollQueue:
     def put(self, item: PollItem, *, due_at: Monotonic, queue: QueueKind = QueueKind.DUE) -> None:
         """Queue an item, or move it if it is queued.
 
-        A `STALE` item waits until nothing is due, and at least until `due_at`. For a scan that has `BEGUN`, `due_at` is
-        when its last page was requested.
+        A `STALE` item takes turns with items that are due, but not before `due_at`. For a scan that has `BEGUN`,
+        `due_at` is when its last page was requested.
         """
         number = self._put_count = self._put_count + 1
         item.due_at, item.queue, item.number, item.is_queued = due_at, queue, number, True

@@ -73,7 +73,7 @@ def _compare(dates: tuple[datetime | None, ...]) -> _Pairs:
 class Ordering:
     """The order of one list, judged by the pages of one scan. `order` stays until they show another one.
 
-    A list may be sorted by the begin or by the end of its executions: either is an order. Rows of different pages are
+    A list may be sorted by the start or by the end of its executions: either is an order. Rows of different pages are
     not compared. In a list that grows faster than it is read the later page is the younger one, whatever the order.
     """
 
