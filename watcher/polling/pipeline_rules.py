@@ -82,6 +82,7 @@ class PipelineRecorder:
         self._begun_at = None
         async with self._stream.writing:
             self._record = await self._deps.store.load_rules(watch.pipeline)
+            self._stream.sequence = max(self._stream.sequence, self._record.sequence)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
             begun_at = self._clock.monotonic()
             if is_new_list:
@@ -320,11 +321,8 @@ class AccountRules:
         for watch in watches:
             if watch.rules is None:
                 continue
-            recorder = self.recorders.get(watch.pipeline)
-            if recorder is None:
-                record = await self._deps.store.load_rules(watch.pipeline)
-                stream = self.stream(watch.pipeline, sequence=record.sequence)
-                recorder = PipelineRecorder(self._deps, watch, stream)
+            stream = self.stream(watch.pipeline)
+            recorder = self.recorders.get(watch.pipeline) or PipelineRecorder(self._deps, watch, stream)
             is_same = (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole)
             if recorder.has_begun and is_same:
                 recorder.watch = watch
