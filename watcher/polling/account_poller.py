@@ -72,7 +72,7 @@ class AccountPoller:
                 found, new_lists = await self._load(watches)
                 await self._alert_rules.watch(watches)
                 await self._snapshots.watch(watches)
-                self._registry.apply(watches, found, new_lists, now=self._clock.monotonic())
+                self._registry.apply(watches, found, new_lists)
             finally:
                 self._registry.left = None
         self._breaker.last_probe_at = EARLIEST  # without waiting for its interval
@@ -206,7 +206,7 @@ class AccountPoller:
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
             next_s = self._session.handle_error(error)
         finally:
-            self._registry.put_back(entry, next_s, now=self._clock.monotonic())
+            self._registry.put_back(entry, next_s)
 
     def _take(self) -> Request | None:
         """Take the next request and its slot if one may go now. A degraded account sends only probes."""

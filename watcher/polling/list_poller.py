@@ -88,8 +88,7 @@ class ListPoller:
             requeue = self._rest(listing, self._session.handle_error(error))
         finally:
             for entry in request.left.values():
-                # The page said nothing about it, so it stays due when it was: one that fails keeps its backoff.
-                self._registry.put_back(entry, entry.due_at - entry.asked_at, now=entry.due_at)
+                self._registry.restore(entry)
             if request.scans and not listing.is_unwatched:
                 # Lists whose scan has begun take turns: the one with the oldest request goes first.
                 due_at = Monotonic(listing.asked_at + requeue.wait_s)

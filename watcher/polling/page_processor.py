@@ -204,7 +204,7 @@ class PageProcessor:
         The failure of a page does not end the daemon, but an entry outside the queue would never be polled again.
         """
         try:
-            self._registry.put_back(entry, next_s, now=self._clock.monotonic())
+            self._registry.put_back(entry, next_s)
         except Exception as error:
             self._deps.fatal(error)
             raise

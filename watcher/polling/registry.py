@@ -29,7 +29,7 @@ class ExecutionRegistry:
         self.listings = poll_queue.listings
         self.entries: dict[str, TrackedExecution] = {}
         self.left: dict[str, TrackedExecution] | None = None
-        self._poll_queue, self._min_interval_s = poll_queue, deps.rules.min_interval_s
+        self._poll_queue, self._min_interval_s, self._clock = poll_queue, deps.rules.min_interval_s, deps.clock
         self._counts = Counter[str]()  # by label of the metric
         for label, gauge in deps.metrics.open.items():
             gauge.set_function(partial(self._counts.__getitem__, label))
@@ -40,19 +40,15 @@ class ExecutionRegistry:
         return len(self.entries) - self._counts[LOST]
 
     def apply(
-        self,
-        watches: Sequence[Watch],
-        found: Mapping[str, ExecutionRecord],
-        new_lists: Iterable[PipelineListState],
-        *,
-        now: Monotonic,
+        self, watches: Sequence[Watch], found: Mapping[str, ExecutionRecord], new_lists: Iterable[PipelineListState]
     ) -> None:
         """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
         Some of those may be watched by now, have ended, or be in `left`. Ended ones are not watched. The others are due
-        at `now`, first those with the oldest poll. Executions of whole pipelines count as requested at `now`: one page
-        answers for many of them, and a GET for each would delay the lists.
+        now, first those with the oldest poll. Executions of whole pipelines count as requested now: one page answers
+        for many of them, and a GET for each would delay the lists.
         """
+        now = self._clock.monotonic()
         named = {execution: watch for watch in watches for execution in watch.executions}
         whole = {watch.pipeline: watch for watch in watches if watch.whole}
         for entry in list(self.entries.values()):
@@ -79,7 +75,7 @@ class ExecutionRegistry:
                 continue
             entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in recorded, asked_at=now)
             self.enter(entry)
-            self.put_back(entry, 0.0, now=now)
+            self.put_back(entry, 0.0)
 
     def enter(self, entry: TrackedExecution) -> None:
         """Watch an execution from now on. The caller polls it or puts it back."""
@@ -94,12 +90,12 @@ class ExecutionRegistry:
         self._counts[open_label(known)] += 1
         entry.known = known
 
-    def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
+    def put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
         """Queue an entry again: `next_s` seconds after its last request, never if `next_s` is `None`.
 
         An entry with a pending end waits for a GET, and for `next_s` from now if one has failed.
         """
-        failure_count = 0 if entry.failures is None else entry.failures.count
+        now, failure_count = self._clock.monotonic(), 0 if entry.failures is None else entry.failures.count
         if next_s is None or entry.is_unwatched:
             self.leave(entry)
         elif entry.pending is not None:
@@ -111,6 +107,13 @@ class ExecutionRegistry:
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
+
+    def restore(self, entry: TrackedExecution) -> None:
+        """Queue an entry as it was before it was taken, because its request said nothing about it."""
+        if entry.is_unwatched:
+            self.leave(entry)
+        else:
+            self._poll_queue.put(entry, due_at=entry.due_at, queue=entry.queue)
 
     def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that ended, or is no longer watched. It must not be in the queue or in flight."""
