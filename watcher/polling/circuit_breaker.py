@@ -106,7 +106,7 @@ class AccountCircuitBreaker:
     """
 
     def __init__(self, rules: PollRules, record: AccountRecord, *, clock: Clock, jitter: Jitter) -> None:
-        """Start with the recorded state. A wrong clock wrote a pause longer than the cap, so that is cut."""
+        """Start with the recorded state. A pause longer than the cap came from a wrong clock: it is cut."""
         trouble, pause_s, failing_for_s = record.trouble, record.backoff.pause_s, record.backoff.failing_for_s
         until = EARLIEST if pause_s is None else Monotonic(clock.monotonic() + min(pause_s, PAUSE_CAP_S))
         self.pause = Pause(until)
