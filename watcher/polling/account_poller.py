@@ -20,7 +20,7 @@ from watcher.polling.list_poller import ListPoller
 from watcher.polling.page_processor import PageProcessor
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import BY_ASKED_AT, BY_DUE_AT, GetRequest, ListRequest, Request
+from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, ListRequest, Request
 from watcher.polling.session import AccountSession
 
 IDLE_S = 10.0
@@ -235,10 +235,12 @@ class AccountPoller:
 
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Tell the budget how long the items of a request have waited. For a page the longest wait counts."""
-        entries = [request.entry] if isinstance(request, GetRequest) else request.left.values()
-        waits = [each for each in entries if each.known.lost is None]  # lost ones are polled every 10 minutes only
-        if waits:
-            first = min(waits, key=BY_ASKED_AT)
+        first: TrackedExecution | None = None
+        for entry in (request.entry,) if isinstance(request, GetRequest) else request.left.values():
+            # Lost executions are polled every 10 minutes only.
+            if entry.known.lost is None and (first is None or entry.asked_at < first.asked_at):
+                first = entry
+        if first is not None:
             self._breaker.budget.note(first, last_at=first.asked_at, now=now)
         # Scans count by their first page. First scans are long, and refused lists are read every 10 minutes only.
         if isinstance(request, ListRequest) and request.scans and not request.listing.scan.began_at:

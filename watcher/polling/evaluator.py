@@ -87,7 +87,8 @@ class ReplyEvaluator:
         entry.failures = None
         if execution is None:
             return Evaluation(entry, None, before, None, self.cadence((seen_at - before.since_at) / 1_000_000), seen_at)
-        self.learn_name(watch.pipeline, execution.pipeline_name)
+        if execution.pipeline_name:
+            self.pipeline_names[watch.pipeline] = execution.pipeline_name
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)

@@ -37,8 +37,9 @@ class ExecutionPoller:
         """
         deps, evaluator = self._deps, self._deps.evaluator
         # An overdue event needs the facts of the answer, so the answer is read even if it has not changed.
-        known_hash = None if entry.pending is not None or evaluator.is_overdue(entry) else entry.body_hash
-        pipeline = entry.watch.pipeline
+        known_hash, pipeline = entry.body_hash, entry.watch.pipeline
+        if entry.pending is not None or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
+            known_hash = None
         reply = await deps.api.get(pipeline=pipeline, execution=entry.known.execution, known_hash=known_hash)
         now, execution = self._clock.monotonic(), reply.execution
         deps.metrics.asked(reply.outcome, now - reply.sent_at)
@@ -47,8 +48,12 @@ class ExecutionPoller:
             evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
         else:
             evaluation = self._evaluate_failure(entry, reply, now=now)
-        await self._session.report()
-        await self.record([evaluation])
+        if reply.outcome is not Outcome.OK or self._breaker.trouble is not self._session.reported:
+            await self._session.report()
+        if evaluation.change is None:
+            self.note(evaluation)
+        else:
+            await self.record([evaluation])
         if execution is not None and entry.pending is not None:
             entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
@@ -90,7 +95,7 @@ class ExecutionPoller:
             # Executions that ended before the watch began, or were never seen, are not counted.
             is_news = known.sequence > 0 and known.status is not None and known.lost is None
             recent = self._session.recent_ends.get(known.pipeline) if is_news else None
-            if recent is not None:
+            if recent is not None and (starts or known.ended_at is not None):
                 recent.note(known, execution, starts=starts, now=self._clock.steady_us())
                 self._deps.metrics.pipelines[known.pipeline].count(known, execution, starts=starts)
             if is_news and known.ended_at is not None and ended_at is not None:

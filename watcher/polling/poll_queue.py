@@ -9,7 +9,7 @@ from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, QueueKind, TrackedExecution
 
-BY_DUE_AT, BY_ASKED_AT = attrgetter("due_at"), attrgetter("asked_at")
+BY_DUE_AT = attrgetter("due_at")
 
 
 class GetRequest(NamedTuple):
@@ -151,10 +151,18 @@ class PollQueue:
             if item.is_queued and item.number == number:
                 due = self._due.setdefault((item.queue, item.weight), [])
                 heapq.heappush(due, (item.asked_at, number, item))
-        heads = self.heads()
-        begun = next((head for head in heads if head.queue is QueueKind.BEGUN), None)
-        due_heads = [head for head in heads if head.queue is not QueueKind.BEGUN and head.due_at <= now]
-        first = max(due_heads, key=lambda head: self._rank(head, now), default=None)
+        first: PollItem | None = None
+        begun: PollItem | None = None
+        rank = (False, False, 0.0)
+        for head in self.heads():
+            if head.queue is QueueKind.BEGUN:
+                begun = head
+            elif head.due_at <= now:
+                asked_s = now - head.asked_at
+                is_late = asked_s >= self._max_interval_s
+                has_turn = not is_late and (head.queue is QueueKind.STALE) is not self._stale_went
+                if first is None or (is_late, has_turn, head.weight * asked_s) > rank:
+                    first, rank = head, (is_late, has_turn, head.weight * asked_s)
         if begun is not None and (first is None or not self._scan_went):
             first = begun
         confirmable = confirmations.first(now) if confirmations.waiting else None
@@ -163,13 +171,6 @@ class PollQueue:
             confirmations.take(confirmable)
             return GetRequest(confirmable)
         return None if first is None else self._request(first, now)
-
-    def _rank(self, item: PollItem, now: Monotonic) -> tuple[bool, bool, float]:
-        """Return the rank of an item: late ones are first, then the kind that has the turn, then the oldest request."""
-        asked_s = now - item.asked_at
-        is_late = asked_s >= self._max_interval_s
-        has_turn = not is_late and (item.queue is QueueKind.STALE) is not self._stale_went
-        return is_late, has_turn, item.weight * asked_s
 
     def probe(self, target: PollItem | None, now: Monotonic) -> Request | None:
         """Return the one request that a degraded account may send: for the item that last succeeded, else for any."""
