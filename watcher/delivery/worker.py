@@ -111,7 +111,7 @@ class DeliveryWorker:
                     is_held, request = now < self._state.held_until, None
                     if now >= self._problems.next_at and not is_held:
                         await self._problems.tick(now)
-                    settles = now >= self._settle_at()
+                    settles = bool(self._in_flight.unsettled) and now >= self._settle_at()
                     if not is_held:
                         frees_some = settles and self._in_flight.frees_some
                         request = self._intake.request(self._in_flight, frees_some=frees_some)
@@ -253,10 +253,10 @@ class DeliveryWorker:
         takes_writes = now >= self._store_retry_at and monitor.failing_since is None  # else they could not be settled
         if is_stopped or not (takes_writes and self._deps.is_trusted()):
             self._intake.give_back()
-        while self._intake.ready and now >= self._state.held_until and self._in_flight.free_count:
+        while self._intake.ready and now >= self._state.held_until and (count := self._in_flight.free_count):
             if self._pacer.ready_at > now:
                 return
-            if batch := self._next_batch(now):
+            if batch := self._next_batch(min(self._sink.batch_count, count), now):
                 trial = self._intake.trial if self._breaker.is_open else None
                 if trial is not None:
                     self._breaker.note_trial(trial, begins=True, now=now)
@@ -265,9 +265,9 @@ class DeliveryWorker:
                 task.add_done_callback(self._ended)
                 self._in_flight.sending[task] = batch
 
-    def _next_batch(self, now: Monotonic) -> Sequence[Delivery]:
-        """Return the deliveries of the next request, without those that are postponed or silenced."""
-        batch = self._intake.next_batch(min(self._sink.batch_count, self._in_flight.free_count))
+    def _next_batch(self, count: int, now: Monotonic) -> Sequence[Delivery]:
+        """Return the deliveries of the next request, at most `count`, without those that are postponed or silenced."""
+        batch = self._intake.next_batch(count)
         receiver = Receiver(self._sink.keeps_state, round(self._deps.rules.after_s * 1e6), self._owned_from)
         silences = self._silences() if self._deps.silences.all else ()
         to_send: list[Delivery] = []
@@ -350,13 +350,11 @@ class DeliveryWorker:
         return intake.due_at == inf and not (intake.ready or in_flight.sending or in_flight.unsettled)
 
     def _settle_at(self) -> Monotonic:
-        """Return when to settle the answers: together with later ones if a request is in flight or goes out soon.
+        """Return when to settle the unsettled answers: with later ones if a request is in flight or goes out soon.
 
         An answer that blocks another delivery is settled at once, unless enough deliveries are ready anyway.
         """
         in_flight, ready_count = self._in_flight, len(self._intake.ready)
-        if not in_flight.unsettled:
-            return LATEST
         if in_flight.unsettled_count >= SETTLE_COUNT or (in_flight.is_blocking and ready_count < CONCURRENCY):
             return EARLIEST
         until = Monotonic(in_flight.unsettled[0].at + SETTLE_AFTER_S)
@@ -372,7 +370,8 @@ class DeliveryWorker:
         """Return the seconds until the next tick is needed, unless the worker is woken before."""
         now, store = self._clock.monotonic(), self._deps.store
         is_well = now >= self._store_retry_at and store.monitor.failing_since is None
-        at = max(self._settle_at(), self._store_retry_at)
+        settle_at = self._settle_at() if self._in_flight.unsettled else LATEST
+        at = max(settle_at, self._store_retry_at)
         if is_well and not self._stopped:
             due_at = min(self._due_at(now), self._problems.next_at)
             at = min(at, self._reporter.report_dead_at, max(self._state.held_until, due_at))
