@@ -66,9 +66,9 @@ class WorkerRules:
     breaks: bool = True
     """Whether failures may open the circuit breaker."""
     group: GroupRules | None = None
-    """How deliveries are grouped; `None`: each goes alone."""
+    """The rules of grouping; `None`: each delivery goes alone."""
     incidents: IncidentRules | None = None
-    """How problems become incidents; `None`: they do not."""
+    """The rules by which problems become incidents; `None`: they do not."""
     after_s: float = 0.0
     """The wait of an opening. It goes only if its problem is still open then, and not acknowledged."""
     remind_every_s: float | None = None
