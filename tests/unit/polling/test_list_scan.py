@@ -1,6 +1,6 @@
 """Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages.
 
-What is history, and what is told: `test_virtual_list_baseline.py`.
+What is history, and what is told: `test_list_scan_baseline.py`.
 """
 
 import random

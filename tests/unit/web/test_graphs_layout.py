@@ -10,7 +10,7 @@ from history_rig import MINUTE_US, a_night, be_well, know_from, open_problem
 from playwright.async_api import Browser
 from sample_events import PIPELINE
 from stores import DAY_US, START_US
-from unit.web.test_layout import BROKEN, SMALL, a_person
+from unit.web.test_pages_layout import BROKEN, SMALL, a_person
 
 from watcher.domain.history import HOUR_US
 

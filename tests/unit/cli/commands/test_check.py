@@ -10,7 +10,7 @@ import pytest
 from e2e.programme import Board, begin
 from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
-from unit.cli.commands.conftest import OnTerminal
+from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.cli.commands.check import silence_lines

@@ -13,7 +13,7 @@ import pytest
 from copies import fill, nothing_is_left, opened, rows_of, run
 from e2e.programme import COMMAND, environment
 from postgres import EMPTY, WITH_PASSWORD, PostgresServer
-from unit.cli.commands.conftest import OnTerminal
+from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 OLD, NEW = "sqlite:///old.db", "sqlite:///new.db"

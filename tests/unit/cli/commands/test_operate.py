@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from fake_daemon import FakeDaemon
-from unit.cli.commands.conftest import OnTerminal
+from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.sinks.settings import SilenceMatch

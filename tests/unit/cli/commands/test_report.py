@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fake_daemon import FakeDaemon
 from sample_events import report_block
-from unit.cli.commands.conftest import OnTerminal
+from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.sinks.alert import report_title

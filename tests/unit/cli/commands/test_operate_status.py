@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fake_daemon import FakeDaemon, Raw
-from unit.cli.commands.conftest import OnTerminal
+from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.web.models import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView

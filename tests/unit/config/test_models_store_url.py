@@ -1,4 +1,4 @@
-"""The URL of a PostgreSQL store, judged where it stands; what is wrong with one is in `test_mistakes`."""
+"""The URL of a PostgreSQL store, judged where it stands; what is wrong with one is in `test_loader_mistakes`."""
 
 import sys
 

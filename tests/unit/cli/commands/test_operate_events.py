@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_daemon import Asked, FakeDaemon, Raw, Reply
 from sample_events import HOSTILE, PIPELINE, execution_id, failed
-from unit.cli.commands.conftest import OnTerminal
+from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.cli.commands import operate
