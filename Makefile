@@ -22,18 +22,16 @@ test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
-# Those that are untraced for the CPU they would take keep apart from those that hold the program to times.
-heavy = $(shell grep -rl --include='test_*.py' 'three times as long with coverage' tests)
 
 # Side by side: what holds the program to times mostly waits, and must not wait for the others, which keep processors busy.
 LAST := nice -n 19
 
 test-traced: .venv/dev
 	$(LAST) $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
-	$(LAST) $(BIN)/pytest $(heavy) -m "untraced and not long and not soak" -n 2 $(ARGS)
+	$(LAST) $(BIN)/pytest $(call marked,heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
 
 test-untraced: .venv/dev
-	$(BIN)/pytest $(filter-out $(heavy),$(call marked,untraced)) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(call marked,untraced) -m "untraced and not heavy and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
 types: .venv/dev
 	$(LAST) $(BIN)/mypy

@@ -60,14 +60,17 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Refuse a mark from elsewhere: the Makefile finds these tests by the text of their files.
+    """Mark heavy tests as untraced, and put the files that take longest first: nobody waits for them at the end.
 
-    Put the files that take longest first: at the end nobody waits for one that began late. The rest is as it comes.
+    Refuse a mark that does not stand in the file of its test: the Makefile finds these tests by the text of their files.
     """
-    for mark in ("untraced", "long"):
+    for mark in ("heavy", "untraced", "long"):
         files = {item.path for item in items if item.get_closest_marker(mark)}
         if missed := [str(file) for file in files if f"mark.{mark}" not in file.read_text(encoding="utf-8")]:
             raise pytest.UsageError(f"the mark {mark} must stand in the file of the test itself: {missed}")
+    for item in items:
+        if item.get_closest_marker("heavy"):
+            item.add_marker("untraced")
     yield
     items.sort(key=_place)
 

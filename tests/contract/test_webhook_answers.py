@@ -18,7 +18,7 @@ from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink
 from watcher.sinks.webhook import PRESETS, TemplateFile
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},

@@ -39,7 +39,7 @@ async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
     return process
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("entry", "command", "signals", "code"),
     [

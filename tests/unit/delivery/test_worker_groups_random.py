@@ -15,7 +15,7 @@ from watcher.domain.event import EventType
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult, WorkerRules
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 STREAMS = [f"s{number}-" for number in range(12)]
 STEPS = 60

@@ -23,7 +23,7 @@ from watcher.domain.problems import Problem
 from watcher.domain.routing import IncidentRules, Silence
 from watcher.sinks.protocol import SendResult, WorkerRules
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 STEPS = 120
 BYS = (("pipeline",), ("account",), ("labels.team",))

@@ -18,7 +18,7 @@ from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, Silence
 from watcher.sinks.protocol import SendResult
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 KINDS = {
     "account-": (EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED),

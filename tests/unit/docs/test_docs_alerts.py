@@ -16,7 +16,7 @@ from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, Unjud
 from watcher.domain.timestamps import Micros
 from watcher.sinks.alert import Alert
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 PAGE = (DOCS / "alerts.md").read_text(encoding="utf-8")
 RUN = "9a1b0000-0000-4000-8000-000000000001"

@@ -345,7 +345,7 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         await store.close()
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 async def test_what_is_lost_says_nothing_of_the_account(start: Start) -> None:
     account = await start(A, B, C)
     account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND

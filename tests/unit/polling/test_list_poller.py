@@ -413,7 +413,7 @@ async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(
         assert asked(account, name(2)) == 0
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(start, *open_rows, rate_per_s=1.0)
@@ -546,7 +546,7 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(start: Start) -> None:
     old = history(100)[::-1]
     account = await whole_account(start, *old)
@@ -609,7 +609,7 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     assert await gaps(account) == [("unreadable", 71)]
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 async def test_a_page_that_a_deletion_took_away_is_no_gap(start: Start) -> None:
     account = await whole_account(start, *history(101), rate_per_s=1.0)
     refuse(account, outcome=Outcome.NOT_FOUND)
@@ -742,7 +742,7 @@ async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_und
     assert len(await emitted(account)) >= 2 * page_rows
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
 async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_s: float, gaps: int) -> None:
     ends = [(3, age_s), (2, 9000.0), (1, 9000.0)]

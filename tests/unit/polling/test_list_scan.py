@@ -128,7 +128,7 @@ def gaps_of(lie: str) -> set[GapReason | None]:
     return {None, GapReason.UNORDERED} if lie in CONTRADICTED else {None}
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("seed", seeds(8))
@@ -148,7 +148,7 @@ def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap
         world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
 @pytest.mark.parametrize("page_rows", [9, 25, 49])
@@ -247,7 +247,7 @@ def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
     assert world.memory.ordering.order is Order.NEWEST
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("rate", [45, 60, 120, 400])
 def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, rate: int) -> None:
@@ -319,7 +319,7 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
     assert world.scan() == ScanResult(GapReason.UNORDERED, 1)
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
@@ -400,7 +400,7 @@ class Around(World):
         return super().page(number) or super().page(1)
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])

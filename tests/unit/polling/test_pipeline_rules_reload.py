@@ -8,7 +8,7 @@ from virtual import PIPELINE, Account, FakeClock, Start
 from watcher.domain.errors import StoreError
 from watcher.domain.rules import Rules
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 

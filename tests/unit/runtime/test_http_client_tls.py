@@ -42,7 +42,7 @@ async def what_a_process_sees(*urls: str, **environment: str) -> list[str]:
     return (await process.communicate())[0].decode().split()
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("by_proxy", [False, True])
 async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the_key(
     tmp_path: Path, *, by_proxy: bool

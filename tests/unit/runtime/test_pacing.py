@@ -46,7 +46,7 @@ def busiest_second(moments: list[float]) -> int:
     return max((bisect_left(moments, moment + 1) - index for index, moment in enumerate(moments)), default=0)
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("upto_s", [0.0, 0.001, 0.005, 0.015])
 @pytest.mark.parametrize("rate", RATES)
 def test_no_second_holds_more_than_the_rate_and_a_little(rate: float, upto_s: float) -> None:
@@ -54,7 +54,7 @@ def test_no_second_holds_more_than_the_rate_and_a_little(rate: float, upto_s: fl
     assert busiest_second(moments) <= rate * 1.05 + 2
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize("rate", RATES)
 def test_a_pacer_that_is_woken_in_time_uses_97_percent_of_the_rate(rate: float) -> None:
     moments = departures(rested(rate), begin=0, end=100 / min(rate, 5), lateness=punctual)

@@ -50,7 +50,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "work", ['run_detached(threading.Event().wait, name="work")', "loop.run_in_executor(None, threading.Event().wait)"]
 )

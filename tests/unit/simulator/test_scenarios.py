@@ -51,7 +51,7 @@ def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
     assert any(moment.status == Status.PAUSED for each in executions for moment in path(each, 25))
 
 
-@pytest.mark.untraced  # much longer with coverage, which others give
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "is_odd",
     [

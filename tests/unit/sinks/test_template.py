@@ -32,7 +32,7 @@ from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.sinks.webhook import PRESETS
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 Check = Callable[[bytes], Any]
 KEY = "k" * 32

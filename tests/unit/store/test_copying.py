@@ -38,7 +38,7 @@ from watcher.store.account_store import AccountStore
 from watcher.store.copying import CopyStoppedError
 from watcher.store.tables import metadata
 
-pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+pytestmark = pytest.mark.heavy
 
 FACTS = "SELECT key, value FROM meta"
 
