@@ -45,6 +45,17 @@ def test_a_link_within_the_project_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+def test_a_unit_test_is_named_after_a_module_of_its_package() -> None:
+    unit, lost = ROOT / "tests" / "unit", []
+    for file in sorted(unit.rglob("test_*.py")):
+        package = file.parent.relative_to(unit)
+        modules = {module.stem for module in (ROOT / "watcher" / package).glob("*.py")}
+        name = file.stem.removeprefix("test_")
+        if package.name not in {"deploy", "docs"} and not any(f"{name}_".startswith(f"{each}_") for each in modules):
+            lost.append(str(file.relative_to(ROOT)))
+    assert lost == [], "name it test_<module>.py or test_<module>_<topic>.py"
+
+
 def anchors(page: Path) -> set[str]:
     """Return what a link into a page may name: its headings, as GitHub writes them."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
