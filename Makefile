@@ -41,7 +41,7 @@ test-long: .venv/dev  ## what takes long because it must, also part of CI: about
 	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
-	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)
+	$(BIN)/pytest -m soak --randomly-dont-reorganize -s $(ARGS)
 soak: export TMPDIR ?= /var/tmp
 
 bench: .venv/dev  ## the figures, as ratios inside one run

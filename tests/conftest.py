@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 from unittest.mock import Mock
 
@@ -73,6 +74,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
             item.add_marker("untraced")
     yield
     items.sort(key=_place)
+
+
+@pytest.fixture
+def dice(request: pytest.FixtureRequest) -> Random:
+    """Random numbers that come again with the seed of the run, which a test that fails shows."""
+    return Random(f"{request.config.option.randomly_seed}/{request.node.nodeid}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show at a failure how to run the test with the same random numbers again: `random` itself has that seed, too."""
+    report = yield
+    if report.failed:
+        again = f"pytest --randomly-seed={item.config.option.randomly_seed} '{item.nodeid}'"
+        report.sections.append(("Again with the same random numbers", again))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 from tempfile import TemporaryDirectory
 
 from e2e.stage import Stage
@@ -28,5 +29,5 @@ def measure_storm(repetitions: Sequence[int]) -> Iterator[Figure]:
 async def _storm() -> Storm:
     with TemporaryDirectory(prefix="storm-") as folder:
         async with AsyncExitStack() as stack:
-            stage = Stage(Path(folder), stack)
+            stage = Stage(Path(folder), stack, dice=Random())
             return await storm(stage, count=COUNT, within_s=WITHIN_S, wait_s=10.0, most=500, rate=RATE_PER_S)

@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 from e2e.stage import Stage
@@ -8,9 +9,9 @@ from postgres import PostgresServer
 
 
 @pytest.fixture
-async def sqlite_stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def sqlite_stage(tmp_path: Path, dice: Random) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
-        yield Stage(tmp_path, stack)
+        yield Stage(tmp_path, stack, dice=dice)
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 
 
 @pytest.fixture
-async def postgres_stage(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Stage]:
+async def postgres_stage(tmp_path: Path, dice: Random, postgres: PostgresServer) -> AsyncIterator[Stage]:
     """Give a stage whose program keeps its state in PostgreSQL."""
     with postgres.database() as url:
         async with AsyncExitStack() as stack:
-            yield Stage(tmp_path, stack, store_url=url)
+            yield Stage(tmp_path, stack, dice=dice, store_url=url)

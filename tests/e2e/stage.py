@@ -49,8 +49,11 @@ Part = TypeVar("Part")
 class Stage:
     """Everything a test needs, cleared away at its end."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack, *, store_url: str = "sqlite:///watcher.db") -> None:
+    def __init__(
+        self, folder: Path, stack: AsyncExitStack, *, dice: Random, store_url: str = "sqlite:///watcher.db"
+    ) -> None:
         self.folder = folder
+        self.dice = dice
         self.store_url = store_url
         self.board = Board()
         self.lives: list[Life] = []

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from random import Random
 
 import pytest
 from e2e import checks
@@ -109,15 +108,13 @@ async def playing(
     faults: Faults = CALM,
 ) -> AsyncIterator[Play]:
     """Let three replicas watch so many accounts and executions over so many seconds; in a failure, say what befell."""
-    seed = Random().randrange(1_000_000)
     accounts_count, executions_count, span_s = size
-    dice = Random(seed)
-    world = world_of_accounts(accounts_count, executions_count, span_s=span_s, seed=seed)
+    world = world_of_accounts(accounts_count, executions_count, span_s=span_s, seed=stage.dice.randrange(1_000_000))
     simulator = await stage.simulator(world, faults=faults, api_keys=keys_of(accounts_count, PLACES))
-    receivers = {name: await stage.receiver(refusing_some(dice)) for name in ("ops", "audit")}
+    receivers = {name: await stage.receiver(refusing_some(stage.dice)) for name in ("ops", "audit")}
     document = document_of_accounts(simulator, receivers, rate=RATE)
     replicas = Replicas(stage, database, postgres, simulator.request_log, document, accounts_count, PLACES, environs)
-    troubles = Troubles(replicas, dice=dice)
+    troubles = Troubles(replicas, dice=stage.dice)
     await troubles.prepare()
     try:
         await replicas.start_all()
@@ -127,7 +124,7 @@ async def playing(
     except BaseException as error:
         kept = await asyncio.to_thread(_keep, stage, simulator)
         where = f"what all logged and what the API was asked is in {kept}"
-        error.add_note("\n".join([where, f"seed {seed}", *troubles.story, *_last_words(replicas)]))
+        error.add_note("\n".join([where, *troubles.story, *_last_words(replicas)]))
         raise
 
 

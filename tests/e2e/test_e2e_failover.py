@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from random import Random
 
 import pytest
 from e2e import checks
@@ -20,7 +19,7 @@ async def test_what_a_database_of_five_seconds_ago_lacks_is_told_once_the_replic
     postgres_stage: Stage, postgres: PostgresServer
 ) -> None:
     stage, url = postgres_stage, postgres_stage.store_url
-    world = world_of_accounts(ACCOUNTS, 80, span_s=20.0, seed=Random().randrange(1_000_000))
+    world = world_of_accounts(ACCOUNTS, 80, span_s=20.0, seed=stage.dice.randrange(1_000_000))
     simulator = await stage.simulator(world, api_keys=keys_of(ACCOUNTS, PLACES))
     is_lost = False  # what is recorded meanwhile
     receiver = await stage.receiver(lambda _: Answer.REFUSE if is_lost else Answer.TAKE)

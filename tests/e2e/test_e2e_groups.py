@@ -2,7 +2,6 @@
 
 import asyncio
 from itertools import pairwise
-from random import Random
 
 import pytest
 from e2e.endpoint import Answer, Attempt, take
@@ -53,13 +52,12 @@ def _check_rhythm(batches: list[Batch], *, wait_s: float, most: int) -> None:
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])
 async def test_a_kill_at_any_moment_loses_nothing_of_a_group(stage: Stage, rounds: int) -> None:
-    dice = Random()
     simulator = await stage.simulator(world_of(60, ends_after_s=1.0, ends_within_s=3.0 * rounds))
-    receiver = await stage.receiver(lambda _: Answer.REFUSE if dice.random() < 0.5 else Answer.TAKE)
+    receiver = await stage.receiver(lambda _: Answer.REFUSE if stage.dice.random() < 0.5 else Answer.TAKE)
     document = document_of({"default": simulator}, {"ops": grouped(receiver, wait_s=0.3, most=20)})
     for _ in range(rounds):
         life = await stage.start(document)
-        await asyncio.sleep(dice.uniform(0.5, 3.0))
+        await asyncio.sleep(stage.dice.uniform(0.5, 3.0))
         await life.kill()
     receiver.choose = take
     last = await stage.start(document)

@@ -2,7 +2,6 @@
 
 import asyncio
 from itertools import pairwise
-from random import Random
 from statistics import median
 from typing import Any
 
@@ -52,14 +51,13 @@ async def _survive(stage: Stage, *, rounds: int, count: int, postgres: PostgresS
 
     On PostgreSQL the next one does not wait until the leases of the one before have run out: else most did nothing.
     """
-    dice = Random()
     simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=rounds * LONGEST_LIFE_S))
-    receiver = await stage.receiver(refusing_some(dice, taken=4))
+    receiver = await stage.receiver(refusing_some(stage.dice, taken=4))
     document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit=f"{RATE}/s")
 
     for _ in range(rounds):
         life = await stage.start(document)
-        await asyncio.sleep(dice.uniform(0, LONGEST_LIFE_S))
+        await asyncio.sleep(stage.dice.uniform(0, LONGEST_LIFE_S))
         await life.kill()
         if postgres is not None:
             await asyncio.to_thread(postgres.run, "UPDATE lease SET until = 0", stage.store_url)

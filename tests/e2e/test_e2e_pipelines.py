@@ -91,15 +91,15 @@ async def test_every_execution_is_reported_once_over_kills(
     stage: Stage, size: tuple[int, int, float], faults: Faults, *, newest_first: bool
 ) -> None:
     count, pipelines_count, span_s = size
-    dice = Random()
     simulator = await stage.simulator(
-        world_with(count, pipelines_count, span_s, newest_first=newest_first, seed=dice.randrange(1000)), faults=faults
+        world_with(count, pipelines_count, span_s, newest_first=newest_first, seed=stage.dice.randrange(1000)),
+        faults=faults,
     )
     receiver = await stage.receiver()
     settings = document(simulator, {"ops": webhook(receiver)})
     for _ in range(3):
         life = await stage.start(settings)
-        await asyncio.sleep(span_s / 4 + dice.uniform(0, 1))
+        await asyncio.sleep(span_s / 4 + stage.dice.uniform(0, 1))
         await life.kill()
     last = await stage.start(settings)
     await last.until(

@@ -169,14 +169,13 @@ async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(st
     ],
 )
 async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, count: int, within_s: float) -> None:
-    dice = Random()
     simulator = await stage.simulator(world_of(150, ends_after_s=2.0, ends_within_s=within_s))
-    ops, extra = await stage.receiver(refusing_some(dice)), await stage.receiver()
+    ops, extra = await stage.receiver(refusing_some(stage.dice)), await stage.receiver()
     document = document_of({"default": simulator}, {"ops": webhook(ops)}, rate_limit=f"{RATE}/s")
     life = await stage.start(document)
     await life.started()
     for number in range(count):
-        stage.write(_changed(document, number=number, dice=dice, extra=webhook(extra)))
+        stage.write(_changed(document, number=number, dice=stage.dice, extra=webhook(extra)))
         life.send(signal.SIGHUP)
         await asyncio.sleep(within_s / count)
     stage.write(document)
