@@ -63,7 +63,7 @@ def _place(item: pytest.Item) -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Mark heavy tests as untraced, and put the files that take longest first: nobody waits for them at the end.
 
-    Refuse a mark that does not stand in the file of its test: the Makefile finds these tests by the text of their files.
+    Refuse a mark that does not stand in the file of its test: the Makefile finds tests by the text of their files.
     """
     for mark in ("heavy", "untraced", "long"):
         files = {item.path for item in items if item.get_closest_marker(mark)}
