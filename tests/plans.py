@@ -22,6 +22,9 @@ _LIST = re.compile(r"IN \([^()]*\)")
 _COST = re.compile(r"cost=\S+\.\.(\S+)")
 _PLANNED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 
+UNCHECKED = "SET session_replication_role = replica"
+"""Rows are written in a third of the time if no foreign key is checked."""
+
 _BYTES = "decode(md5(n::text), 'hex')"
 _FILL = f"""
 INSERT INTO source (id, kind, name) OVERRIDING SYSTEM VALUE
@@ -124,5 +127,6 @@ def full_database(server: PostgresServer) -> Iterator[str]:
     """Give the URL of a database with much in each table."""
     with server.database() as url:
         with psycopg.connect(url) as connection:
+            connection.execute(UNCHECKED)
             connection.execute(_FILL.encode())
         yield url

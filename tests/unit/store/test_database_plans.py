@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import psycopg
 import pytest
+from plans import UNCHECKED
 from postgres import PostgresServer
 from sqlalchemy import ClauseElement, Connection, Engine, create_engine, event, text
 from sqlalchemy.dialects.postgresql.asyncpg import dialect as numbering_dialect
@@ -223,6 +224,7 @@ def fill(url: str) -> None:
         "numbers": numbers,
     }
     with psycopg.connect(url) as connection:
+        connection.execute(UNCHECKED)
         for statement in FILL:
             connection.execute(statement.format(**values).encode())
         connection.execute("ANALYZE")
