@@ -25,7 +25,7 @@ STALE_S = 20.0
 def thinned(*axes: Sequence[Any]) -> list[Any]:
     """Return all combinations, marked by where they run.
 
-    `make test` runs one; `.ci/run` so many that each value of each axis is in one; `make soak` the rest.
+    `make test` runs one, `make test-long` as many that each value of each axis is in one, and `make soak` the rest.
     """
     combinations = list(product(*axes))
     positions = list(product(*(range(len(values)) for values in axes)))
@@ -174,21 +174,15 @@ class Emitted:
         return sum(each.id not in self.ended for each in several)
 
 
-async def model(
-    store: SqlStore,
-    clock: FakeClock,
-    api: ModelApi,
-    *,
-    rate_per_s: float = 5.0,
-    **rules: Any,
-) -> Account:
-    watched = replace(RULES, **({"pages_at_most": max(50, round(rate_per_s * 150))} | rules))
-    return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
+def assert_all(result: Emitted, since: Sequence[Life]) -> None:
+    """Assert that these ends were reported, each once, and nothing else."""
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, len(since), [])
+    assert set(result.ended.values()) <= {1}
 
 
-async def emitted(account: Account) -> Emitted:
+async def emitted(account: Account, *, after_s: float | None = None) -> Emitted:
     result = Emitted({}, [], [])
-    for event in await account.events():
+    for event in await account.events(after_s=after_s):
         if event["type"] in {"execution.failed", "execution.success"}:
             result.ended[event["subject"]] = result.ended.get(event["subject"], 0) + 1
         elif event["type"] == "pipeline.gap":
@@ -198,8 +192,25 @@ async def emitted(account: Account) -> Emitted:
     return result
 
 
-async def watched(store: SqlStore, clock: FakeClock, api: ModelApi, *, for_s: float, **how: Any) -> Emitted:
-    """Watch that list for so long; return what is reported meanwhile."""
-    account = await model(store, clock, api, **how)
-    await account.run_for(for_s)
-    return await emitted(account)
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """A store and a clock, for APIs that show lists and for what watches these."""
+
+    store: SqlStore
+    clock: FakeClock
+
+    def api(self, lives: list[Life], *, order: Order = newest, **how: Any) -> ModelApi:
+        """Return an API that shows these lives, in one order unless `orders` has several."""
+        return ModelApi(self.clock, lives=lives, **({"orders": ((0.0, order),)} | how))
+
+    async def watch(self, api: ModelApi, *, rate_per_s: float = 5.0, **rules: Any) -> Account:
+        """Begin to watch, or go on after a restart."""
+        rules = {"pages_at_most": max(50, round(rate_per_s * 150))} | rules
+        return await account_of(
+            self.store, self.clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=replace(RULES, **rules), api=api
+        )
+
+    async def watched(self, api: ModelApi, *, for_s: float, **how: Any) -> Emitted:
+        """Return what is reported in the first so many seconds."""
+        account = await self.watch(api, **how)
+        return await emitted(account, after_s=for_s)

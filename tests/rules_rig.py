@@ -46,6 +46,6 @@ async def whole(start: Start, rules: Rules | None = IN_A_ROW, **how: Any) -> Acc
     return account
 
 
-async def told(account: Account) -> list[str]:
+async def told(account: Account, *, after_s: float | None = None) -> list[str]:
     """Return the types of all that was reported since the last call, without `execution.`."""
-    return [event["type"].removeprefix("execution.") for event in await account.events()]
+    return [event["type"].removeprefix("execution.") for event in await account.events(after_s=after_s)]

@@ -196,8 +196,10 @@ class Account:
         while self.watcher._tasks and self.api.gate.is_set():
             await asyncio.wait(set(self.watcher._tasks))
 
-    async def events(self) -> list[dict[str, Any]]:
-        """Return all that was emitted so far, settling it."""
+    async def events(self, *, after_s: float | None = None) -> list[dict[str, Any]]:
+        """Return all that was emitted so far, settling it; run for `after_s` before."""
+        if after_s is not None:
+            await self.run_for(after_s)
         from_store: list[dict[str, Any]] = []
         while True:
             found = await due(self.sink, now=self.clock.steady_us() + 10**15, count=500)
@@ -206,7 +208,7 @@ class Account:
             from_store += [json.loads(delivery.body) for delivery in found]
             await settle(self.sink, *found)
 
-    async def emitted(self) -> list[tuple[str, str | None, str | None]]:
+    async def emitted(self, *, after_s: float | None = None) -> list[tuple[str, str | None, str | None]]:
         """Return type, status (or reason of the account's) and previous status of all reported since the last call."""
         return [
             (
@@ -214,7 +216,7 @@ class Account:
                 event["data"].get("execution", {}).get("status") or event["data"].get("reason"),
                 event["data"].get("execution", {}).get("previousStatus"),
             )
-            for event in await self.events()
+            for event in await self.events(after_s=after_s)
         ]
 
 

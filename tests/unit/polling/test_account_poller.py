@@ -82,13 +82,11 @@ async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Star
 
 async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account(start: Start) -> None:
     account = await start(A, B)
-    await account.run_for(10)
-    await account.emitted()
+    await account.emitted(after_s=10)
     account.api.default = Outcome.NOT_FOUND
     await account.run_for(300)
     account.api.default = None
-    await account.run_for(30)
-    assert await account.emitted() == [
+    assert await account.emitted(after_s=30) == [
         ("account.degraded", "invalid", None),
         ("account.recovered", "invalid", None),
     ]
@@ -97,15 +95,12 @@ async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account
 async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start: Start) -> None:
     account = await start(A)
     account.api.default = Outcome.UNAUTHORIZED
-    await account.run_for(1)
-    assert await account.emitted() == [("account.degraded", "unauthorized", None)]
+    assert await account.emitted(after_s=1) == [("account.degraded", "unauthorized", None)]
     again = await start(A)
     again.api.default = Outcome.UNAUTHORIZED
-    await again.run_for(200)
-    assert await again.emitted() == []
+    assert await again.emitted(after_s=200) == []
     again.api.default = None
-    await again.run_for(61)
-    assert ("account.recovered", "unauthorized", None) in await again.emitted()
+    assert ("account.recovered", "unauthorized", None) in await again.emitted(after_s=61)
 
 
 async def test_requests_keep_the_pace(start: Start) -> None:
@@ -143,14 +138,11 @@ async def test_an_execution_is_never_asked_for_twice_at_once(start: Start) -> No
 async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
     account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
-    await account.run_for(300)
-    assert all(type_ != "account.degraded" for type_, _, _ in await account.emitted())
-    await account.run_for(200)
-    assert ("account.degraded", "over_budget", None) in await account.emitted()
+    assert all(type_ != "account.degraded" for type_, _, _ in await account.emitted(after_s=300))
+    assert ("account.degraded", "over_budget", None) in await account.emitted(after_s=200)
     for name in names[5:]:
         account.api.script[name] = said(name, "success")
-    await account.run_for(300)
-    assert ("account.recovered", "over_budget", None) in await account.emitted()
+    assert ("account.recovered", "over_budget", None) in await account.emitted(after_s=300)
 
 
 async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start: Start) -> None:
@@ -158,11 +150,9 @@ async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start:
     account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
     await account.run_for(99)
     account.api.default = Outcome.TIMEOUT
-    await account.run_for(30)
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
+    assert [type_ for type_, _, _ in await account.emitted(after_s=30)] == ["execution.running"]
     account.api.default = None
-    await account.run_for(300)
-    events = await account.events()
+    events = await account.events(after_s=300)
     assert [event["type"] for event in events] == ["execution.overdue"]
     assert 0 < events[0]["data"]["overdueSeconds"] < 80
     assert events[0]["data"]["limitSeconds"] == 100
@@ -186,8 +176,7 @@ async def test_unchanged_polls_are_written_lazily_and_known_after_a_restart(star
     await account.watcher.flush()
     again = await start(A)
     again.api.script[A] = said(A, "success")
-    await again.run_for(1)
-    event = (await again.events())[-1]
+    event = (await again.events(after_s=1))[-1]
     assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
 
 
@@ -211,18 +200,15 @@ async def test_what_is_cancelled_comes_due_again(start: Start) -> None:
     await account.watcher.cancel()
     account.api.gate.set()
     again = await start(A)
-    await again.run_for(1)
-    assert await again.emitted() == [("execution.running", "running", None)]
+    assert await again.emitted(after_s=1) == [("execution.running", "running", None)]
 
 
 async def test_what_the_store_cannot_take_is_seen_again_once_it_can(start: Start, heard: HeardStore) -> None:
     account = await start(A)
     heard.takes = lambda _item: False
-    await account.run_for(60)
-    assert await account.emitted() == []
+    assert await account.emitted(after_s=60) == []
     heard.takes = lambda _item: True
-    await account.run_for(3)
-    assert await account.emitted() == [("execution.running", "running", None)]
+    assert await account.emitted(after_s=3) == [("execution.running", "running", None)]
     assert account.fatal == []
 
 
@@ -232,8 +218,7 @@ async def test_trouble_the_store_cannot_take_is_reported_once_it_can(start: Star
     heard.takes = lambda _item: False
     await account.run_for(5)
     heard.takes = lambda _item: True
-    await account.run_for(20)
-    assert await account.emitted() == [("account.degraded", "unauthorized", None)]
+    assert await account.emitted(after_s=20) == [("account.degraded", "unauthorized", None)]
 
 
 async def test_an_account_that_is_somebody_elses_ends_the_daemon(start: Start, store: SqlStore) -> None:
@@ -258,8 +243,7 @@ async def test_a_crash_in_one_poll_does_not_end_the_others(start: Start) -> None
     await account.run_for(30)
     assert len(account.api.times(B)) > 5
     account.api.script[A] = said(A, "success")
-    await account.run_for(61)
-    assert ("execution.success", "success", None) in await account.emitted()
+    assert ("execution.success", "success", None) in await account.emitted(after_s=61)
 
 
 class BrokenError(Exception):
@@ -308,8 +292,7 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
     account.api.default = Outcome.TIMEOUT
     await account.run_for(100)
     account.api.default = Outcome.NOT_FOUND
-    await account.run_for(400)
-    types = {type_ for type_, _, _ in await account.emitted()}
+    types = {type_ for type_, _, _ in await account.emitted(after_s=400)}
     assert types == {"account.degraded", "account.recovered", "execution.lost"}
 
 
@@ -340,8 +323,7 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock)
         account = await account_of(store, clock, A)
         account.api.script[A] = said(A, status)
-        await account.run_for(5)
-        assert [type_ for type_, *_ in await account.emitted()] == [f"execution.{status}"]
+        assert [type_ for type_, *_ in await account.emitted(after_s=5)] == [f"execution.{status}"]
         await store.close()
 
 
@@ -351,21 +333,17 @@ async def test_what_is_lost_says_nothing_of_the_account(start: Start) -> None:
     account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND
     await account.run_for(300)
     account.api.script[C] = said(C, "success")
-    await account.run_for(100)
-    await account.emitted()
+    await account.emitted(after_s=100)
     asked = len(account.api.asked)
-    await account.run_for(7200)
-    assert await account.emitted() == []
+    assert await account.emitted(after_s=7200) == []
     assert len(account.api.asked) - asked == 2 * 12
 
 
 async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(start: Start) -> None:
     account = await start(A, B, max_interval_s=300.0)
-    await account.run_for(7200)
-    await account.emitted()
+    await account.emitted(after_s=7200)
     account.api.script[A] = Outcome.NOT_FOUND
-    await account.run_for(7200)
-    assert await account.emitted() == [("execution.lost", "lost", "running")]
+    assert await account.emitted(after_s=7200) == [("execution.lost", "lost", "running")]
 
 
 @pytest.mark.parametrize(
@@ -445,10 +423,8 @@ async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(s
     clock.advance(5000)
     again = await start(A)
     again.api.default = Outcome.SERVER_ERROR
-    await again.run_for(19)
-    assert await again.emitted() == []
-    await again.run_for(2)
-    assert await again.emitted() == [("account.degraded", "unreachable", None)]
+    assert await again.emitted(after_s=19) == []
+    assert await again.emitted(after_s=2) == [("account.degraded", "unreachable", None)]
 
 
 async def test_a_success_after_a_restart_ends_what_failed_before(start: Start) -> None:
@@ -459,8 +435,7 @@ async def test_a_success_after_a_restart_ends_what_failed_before(start: Start) -
     again = await start(A)
     await again.run_for(1)
     again.api.default = Outcome.SERVER_ERROR
-    await again.run_for(55)
-    assert await again.emitted() == [("execution.running", "running", None)]
+    assert await again.emitted(after_s=55) == [("execution.running", "running", None)]
 
 
 async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(start: Start, clock: FakeClock) -> None:
@@ -471,8 +446,7 @@ async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(sta
     clock.stop_for(65.0)
     await account.watcher.flush()
     account.api.default = None
-    await account.run_for(20)
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"] * 2
+    assert [type_ for type_, _, _ in await account.emitted(after_s=20)] == ["execution.running"] * 2
     assert account.watcher._breaker.failing_since is None
 
 
@@ -484,8 +458,7 @@ async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_i
     await account.run_for(30)
     clock.stop_for(600.0)
     with capture_logs() as logs:
-        await account.run_for(25)
-        assert await account.emitted() == []
+        assert await account.emitted(after_s=25) == []
         await account.run_for(70)
     (event,) = await account.events()
     assert (event["data"]["reason"], event["data"]["cause"]) == ("unreachable", "refused")
@@ -515,13 +488,11 @@ async def test_an_outage_leaves_no_account_over_budget_that_was_not(start: Start
     account = await start(
         *(f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(200)), rate_per_s=0.5, max_interval_s=600.0
     )
-    await account.run_for(2000)
-    await account.emitted()
+    await account.emitted(after_s=2000)
     account.api.default = Outcome.TIMEOUT
     await account.run_for(1500)
     account.api.default = None
-    await account.run_for(1500)
-    changes = [each for each in await account.emitted() if each[0].startswith("account.")]
+    changes = [each for each in await account.emitted(after_s=1500) if each[0].startswith("account.")]
     assert [each[1] for each in changes] == ["unreachable", "unreachable"]
 
 
@@ -530,6 +501,5 @@ async def test_an_account_that_has_nothing_left_to_poll_is_not_over_budget(start
     account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
     await account.run_for(500)
     account.api.script |= {name: said(name, "success") for name in names}
-    await account.run_for(600)
-    changes = [each[:2] for each in await account.emitted() if each[0].startswith("account.")]
+    changes = [each[:2] for each in await account.emitted(after_s=600) if each[0].startswith("account.")]
     assert changes == [("account.degraded", "over_budget"), ("account.recovered", "over_budget")]

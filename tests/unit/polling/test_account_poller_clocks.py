@@ -5,28 +5,41 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, WHOLE, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
+from list_model import (
+    HOUR_S,
+    WHOLE,
+    Life,
+    Lists,
+    ModelApi,
+    Order,
+    assert_all,
+    by_id,
+    emitted,
+    lives,
+    newest,
+    oldest,
+    thinned,
+)
 from virtual import RULES, Account, FakeClock, Start
 
 from watcher.clerk.api import Reply
 from watcher.domain.rules import Rules
-from watcher.store.sql_store import SqlStore
 
-pytestmark = pytest.mark.untraced  # and by `thinned` most of one test `pytest.mark.long`
+pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
 
 DAY_S = 24 * HOUR_S
 SECOND_US = 1_000_000
 OFF_S = [0.0, -30.0, 30.0, -1200.0, 1200.0]
-API_IS_OFF = pytest.mark.parametrize("offset_s", OFF_S)
+API_IS_OFF = pytest.mark.parametrize("offset_s", thinned(OFF_S))
 
 
 def life(number: int, begins_s: float, ends_s: float) -> Life:
     return Life(str(UUID(int=number)), begins_s, ends_s, fails=True)
 
 
-async def told(account: Account) -> list[tuple[str, int | None]]:
+async def told(account: Account, *, after_s: float | None = None) -> list[tuple[str, int | None]]:
     """Return what was told since the last call: of which execution, by its number."""
-    events = await account.events()
+    events = await account.events(after_s=after_s)
     return [(event["type"], UUID(event["subject"]).int if "subject" in event else None) for event in events]
 
 
@@ -37,15 +50,12 @@ async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
     api = ModelApi(clock, lives=[life(1, 700.0, 9e9), life(2, 900.0, 9e9), life(3, 990.0, 1040.5)], offset_s=offset_s)
     watch = replace(WHOLE, overdue_after_s={"running": 200.0})
     account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
-    await account.run_for(30)
-    first = await account.events()
+    first = await account.events(after_s=30)
     assert [event["type"] for event in first].count("execution.overdue") == 1
     assert {event["data"].get("overdueSeconds", 100) for event in first} == {100.0}
-    await account.run_for(60)
-    assert await told(account) == [("execution.failed", 3)]
+    assert await told(account, after_s=60) == [("execution.failed", 3)]
     assert account.metrics.detection_delay._sum.get() == pytest.approx(0.5, abs=0.5)
-    await account.run_for(20)
-    assert await told(account) == [("execution.overdue", 2)]
+    assert await told(account, after_s=20) == [("execution.overdue", 2)]
 
 
 @API_IS_OFF
@@ -55,12 +65,9 @@ async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_s
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1250.0, 9e9)], offset_s=offset_s)
     watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
     account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
-    await account.run_for(198)
-    assert await told(account) == []
-    await account.run_for(6)
-    assert await told(account) == [("pipeline.silent", None)]
-    await account.run_for(50)
-    assert await told(account) == [("execution.running", 2), ("pipeline.active", None)]
+    assert await told(account, after_s=198) == []
+    assert await told(account, after_s=6) == [("pipeline.silent", None)]
+    assert await told(account, after_s=50) == [("execution.running", 2), ("pipeline.active", None)]
 
 
 @pytest.mark.parametrize("forward_s", [400.0, HOUR_S])
@@ -71,14 +78,11 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
     api.clock_set = lambda at: forward_s if at > 1130 else 0.0
     watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
     account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
-    await account.run_for(200)
-    assert await told(account) == [("execution.running", 2), ("execution.failed", 2)]
+    assert await told(account, after_s=200) == [("execution.running", 2), ("execution.failed", 2)]
     await account.watcher.cancel()
     account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
-    await account.run_for(215)
-    assert await told(account) == []
-    await account.run_for(10)
-    assert await told(account) == [("pipeline.silent", None)]
+    assert await told(account, after_s=215) == []
+    assert await told(account, after_s=10) == [("pipeline.silent", None)]
 
 
 async def test_a_pipeline_is_silent_though_answers_come_from_two_clocks(start: Start, clock: FakeClock) -> None:
@@ -86,8 +90,7 @@ async def test_a_pipeline_is_silent_though_answers_come_from_two_clocks(start: S
     api.clock_set = lambda at: 90.0 if int(at / 7) % 2 else 0.0
     watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
     account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
-    await account.run_for(300)
-    assert await told(account) == [("pipeline.silent", None)]
+    assert await told(account, after_s=300) == [("pipeline.silent", None)]
 
 
 class SetMeanwhile(ModelApi):
@@ -117,22 +120,21 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set_while_a_scan_i
     thinned(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
 )
 async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours_was_set_right_while_off(
-    store: SqlStore, clock: FakeClock, offset_s: float, ours_s: float, order: Order, *, is_complete: bool
+    lists: Lists, offset_s: float, ours_s: float, order: Order, *, is_complete: bool
 ) -> None:
     going = [life(number, 900.0 + number, 1003.0 + 10 * number) for number in range(8)]
     old, since = lives(300, from_s=-HOUR_S, until_s=998.0), lives(60, from_s=1030.0, until_s=1200.0)
-    api = ModelApi(clock, lives=old + going + since, orders=((0.0, order),), offset_s=offset_s)
-    clock.off_s = ours_s
-    account = await model(store, clock, api, rate_per_s=5.0 if is_complete else 1.0)
+    api = lists.api(old + going + since, order=order, offset_s=offset_s)
+    lists.clock.off_s = ours_s
+    account = await lists.watch(api, rate_per_s=5.0 if is_complete else 1.0)
     await account.run_for(25 if is_complete else 4)
     (listing,) = account.watcher._registry.listings.values()
     assert bool(listing.cursor.complete_at) is is_complete
     await account.watcher.cancel()
-    clock.off_s = 0.0
-    clock.advance(40)
-    account = await model(store, clock, api)
-    await account.run_for(180)
-    result = await emitted(account)
+    lists.clock.off_s = 0.0
+    lists.clock.advance(40)
+    account = await lists.watch(api)
+    result = await emitted(account, after_s=180)
     assert (result.missing(going + since), result.gaps, result.other) == (0, [], [])
     assert set(result.ended.values()) == {1}
     # Had the API's clock been set back instead, it would look the same: rather is history told than an end lost.
@@ -142,53 +144,44 @@ async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours
 
 @pytest.mark.parametrize("set_s", [1015.0, 1050.0])
 async def test_what_ended_while_off_is_told_though_the_apis_clock_was_set_back_before_or_meanwhile(
-    store: SqlStore, clock: FakeClock, set_s: float
+    lists: Lists, set_s: float
 ) -> None:
     old, since = lives(20, from_s=1000.0 - HOUR_S, until_s=990.0), lives(20, from_s=1060.0, until_s=1200.0)
-    api = ModelApi(clock, lives=old + since)
+    api = lists.api(old + since)
     api.clock_set = lambda at: -2 * HOUR_S if at > set_s else 0.0
-    account = await model(store, clock, api)
+    account = await lists.watch(api)
     await account.run_for(25)
     await account.watcher.cancel()
-    clock.advance(100)
-    account = await model(store, clock, api)
-    await account.run_for(120)
-    result = await emitted(account)
-    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
+    lists.clock.advance(100)
+    assert_all(await lists.watched(api, for_s=120), since)
 
 
 @API_IS_OFF
-async def test_what_ended_while_the_api_was_down_for_the_first_hour_is_told(
-    store: SqlStore, clock: FakeClock, offset_s: float
-) -> None:
+async def test_what_ended_while_the_api_was_down_for_the_first_hour_is_told(lists: Lists, offset_s: float) -> None:
     old, since = lives(120, from_s=-HOUR_S, until_s=998.0), lives(30, from_s=1030.0, until_s=4000.0)
-    api = ModelApi(clock, lives=old + since, offset_s=offset_s)
+    api = lists.api(old + since, offset_s=offset_s)
     api.refused = lambda _page: True
-    account = await model(store, clock, api)
+    account = await lists.watch(api)
     await account.run_for(1800)
     await account.watcher.cancel()
-    account = await model(store, clock, api)
+    account = await lists.watch(api)
     await account.run_for(1800)
     api.refused = lambda _page: False
-    await account.run_for(700)
-    result = await emitted(account)
+    result = await emitted(account, after_s=700)
     assert (result.missing(since), len(result.ended)) == (0, 30)
 
 
 @API_IS_OFF
-async def test_beyond_lookback_is_what_ended_before_it_and_a_gap_says_so(
-    store: SqlStore, clock: FakeClock, offset_s: float
-) -> None:
+async def test_beyond_lookback_is_what_ended_before_it_and_a_gap_says_so(lists: Lists, offset_s: float) -> None:
     old, since = lives(60, from_s=0.0, until_s=900.0), lives(400, from_s=1030.0, until_s=1030.0 + 1.5 * DAY_S)
-    api = ModelApi(clock, lives=old + since, offset_s=offset_s)
+    api = lists.api(old + since, offset_s=offset_s)
     rules = {"lookback_us": int(DAY_S * SECOND_US), "history_us": int(30 * DAY_S * SECOND_US)}
-    account = await model(store, clock, api, **rules)
+    account = await lists.watch(api, **rules)
     await account.run_for(25)
-    clock.advance(1.5 * DAY_S)
-    account = await model(store, clock, api, **rules)
-    await account.run_for(60)
-    result = await emitted(account)
-    covered = [each for each in since if each.ends_s > clock.monotonic() - DAY_S]
+    lists.clock.advance(1.5 * DAY_S)
+    account = await lists.watch(api, **rules)
+    result = await emitted(account, after_s=60)
+    covered = [each for each in since if each.ends_s > lists.clock.monotonic() - DAY_S]
     assert (result.missing(covered), result.gaps) == (0, ["lookback"])
     assert len(covered) <= len(result.ended) <= len(covered) + 1
 
@@ -196,68 +189,63 @@ async def test_beyond_lookback_is_what_ended_before_it_and_a_gap_says_so(
 @pytest.mark.parametrize("step_s", [-1200.0, -30.0, 30.0, 1200.0])
 @pytest.mark.parametrize("order", [newest, oldest])
 async def test_what_ends_during_the_first_scan_is_told_though_the_apis_clock_is_set_meanwhile(
-    store: SqlStore, clock: FakeClock, order: Order, step_s: float
+    lists: Lists, order: Order, step_s: float
 ) -> None:
     # None by whose date nobody could tell whether it ended before the watch began, or after the clock was set back.
     old = lives(400, from_s=1000.0 - 2 * HOUR_S, until_s=-300.0) + lives(100, from_s=-100.0, until_s=900.0)
     going = [life(number, 1000.0 - HOUR_S - number, 1000.5 + number) for number in range(1, 8)]
-    api = ModelApi(clock, lives=old + going, orders=((0.0, order),))
+    api = lists.api(old + going, order=order)
     api.clock_set = lambda at: step_s if at > 1002.0 else 0.0
-    account = await model(store, clock, api, rate_per_s=1.0)
-    await account.run_for(120)
-    result = await emitted(account)
+    account = await lists.watch(api, rate_per_s=1.0)
+    result = await emitted(account, after_s=120)
     assert (result.missing(going), result.missing(old), result.gaps) == (0, len(old), [])
 
 
 @pytest.mark.parametrize(("step_s", "late_by_s"), [(-1200.0, 0.0), (1200.0, 0.0), (0.0, 30.0), (-1200.0, 30.0)])
 async def test_rows_that_a_list_shows_late_are_told_whatever_its_dates_say(
-    store: SqlStore, clock: FakeClock, step_s: float, late_by_s: float
+    lists: Lists, step_s: float, late_by_s: float
 ) -> None:
     old = lives(300, from_s=1000.0 - HOUR_S, until_s=990.0)
     burst = [life(number, 1060.0 + number / 1000, 1065.0) for number in range(1, 71)]
     late = {each.id for each in burst[:3]}
-    api = ModelApi(clock, lives=old + burst, states_total=False)
+    api = lists.api(old + burst, states_total=False)
     api.clock_set = lambda at: step_s if at > 1030.0 else 0.0
-    api.hides = lambda row: row.id in late and clock.monotonic() < 1068.0
+    api.hides = lambda row: row.id in late and lists.clock.monotonic() < 1068.0
     dated_by = timedelta(seconds=late_by_s)  # so far are the dates of rows behind the `Date` of the answers
     api.amend = lambda row: replace(
         row,
         started_at=row.started_at and row.started_at - dated_by,
         finished_at=row.finished_at and row.finished_at - dated_by,
     )
-    account = await model(store, clock, api)
-    await account.run_for(120)
-    result = await emitted(account)
+    account = await lists.watch(api)
+    result = await emitted(account, after_s=120)
     assert (result.missing(burst), result.missing(old), result.gaps) == (0, len(old), [])
 
 
 async def test_what_ends_since_is_told_though_ours_was_hours_ahead_and_set_right_before_the_api_ever_answered(
-    store: SqlStore, clock: FakeClock
+    lists: Lists,
 ) -> None:
     old, since = lives(120, from_s=-HOUR_S, until_s=998.0), lives(60, from_s=1010.0, until_s=1090.0)
-    api = ModelApi(clock, lives=old + since)
+    api = lists.api(old + since)
     api.refused = lambda _page: True
-    clock.off_s = 3 * HOUR_S
-    account = await model(store, clock, api)
+    lists.clock.off_s = 3 * HOUR_S
+    account = await lists.watch(api)
     await account.run_for(5)
     await account.watcher.cancel()
-    clock.off_s, api.refused = 0.0, lambda _page: False
-    account = await model(store, clock, api)
-    await account.run_for(180)
-    result = await emitted(account)
+    lists.clock.off_s, api.refused = 0.0, lambda _page: False
+    account = await lists.watch(api)
+    result = await emitted(account, after_s=180)
     assert (result.missing(since), result.gaps) == (0, [])
 
 
-async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(lists: Lists) -> None:
     rows = lives(600, from_s=0.0, until_s=1000.0 + 600.0, length_s=0.5, fails=False)
-    api = ModelApi(clock, lives=rows)
-    account = await model(store, clock, api)
+    api = lists.api(rows)
+    account = await lists.watch(api)
     await account.run_for(60)
     await account.watcher.cancel()
-    clock.off_s = -HOUR_S
-    account = await model(store, clock, api)
+    lists.clock.off_s = -HOUR_S
+    account = await lists.watch(api)
     await account.run_for(30)  # by then all that was found before is settled
     api.asked.clear()
     await account.run_for(300)
@@ -268,19 +256,17 @@ async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(
 @pytest.mark.parametrize("is_off", [True, False])
 @pytest.mark.parametrize(("sign", "step_s"), [(-1, -2400.0), (1, -1500.0)])
 async def test_rows_far_down_for_the_apis_clock_was_set_back_are_found_by_the_total(
-    store: SqlStore, clock: FakeClock, sign: int, step_s: float, *, is_off: bool
+    lists: Lists, sign: int, step_s: float, *, is_off: bool
 ) -> None:
     old, recent = lives(120, from_s=1000.0 - 1.2 * HOUR_S, until_s=990.0), lives(60, from_s=1005.0, until_s=1025.0)
     back, after = lives(7, from_s=1061.0, until_s=1062.0), lives(9, from_s=1071.0, until_s=1072.0)
-    api = ModelApi(clock, lives=old + recent + back + after)
+    api = lists.api(old + recent + back + after)
     api.clock_set = lambda at: step_s if 1060.0 < at < 1070.0 else 0.0
     api.orders = ((0.0, lambda life: sign * (life.begins_s + api.clock_set(life.begins_s))),)  # as the API dates them
-    account = await model(store, clock, api)
+    account = await lists.watch(api)
     await account.run_for(55)
     if is_off:
         await account.watcher.cancel()
-        clock.advance(25)
-        account = await model(store, clock, api)
-    await account.run_for(120)
-    result = await emitted(account)
-    assert (result.missing(recent + back + after), result.missing(old), result.gaps) == (0, len(old), [])
+        lists.clock.advance(25)
+        account = await lists.watch(api)
+    assert_all(await emitted(account, after_s=120), recent + back + after)

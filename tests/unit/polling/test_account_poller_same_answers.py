@@ -17,8 +17,8 @@ A, B = ("9a1b0000-0000-4000-8000-00000000000a", "9a1b0000-0000-4000-8000-0000000
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 
 
-async def statuses(account: Account) -> list[str | None]:
-    return [status for _, status, _ in await account.emitted()]
+async def statuses(account: Account, *, after_s: float | None = None) -> list[str | None]:
+    return [status for _, status, _ in await account.emitted(after_s=after_s)]
 
 
 def row(execution: str, status: str, **facts: object) -> ExecutionSnapshot:
@@ -36,8 +36,7 @@ async def test_it_is_not_read_and_the_next_that_differs_is(start: Start) -> None
     await account.run_for(60)
     assert account.api.unread == len(account.api.asked) - 1 > 5
     account.api.script[A] = said(A, "success")
-    await account.run_for(60)
-    assert await statuses(account) == ["running", "success"]
+    assert await statuses(account, after_s=60) == ["running", "success"]
 
 
 async def test_it_ends_trouble_and_failures_as_any_success(start: Start) -> None:
@@ -46,8 +45,7 @@ async def test_it_ends_trouble_and_failures_as_any_success(start: Start) -> None
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(30)
     account.api.default = None
-    await account.run_for(90)
-    assert [type_ for type_, *_ in await account.emitted()][1:] == ["account.degraded", "account.recovered"]
+    assert [type_ for type_, *_ in await account.emitted(after_s=90)][1:] == ["account.degraded", "account.recovered"]
     assert account.api.unread > 3
 
 
@@ -68,10 +66,8 @@ async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(start: S
     account = await start(A, watches=[replace(watched, overdue_after_s={"running": 160.0})])
     account.api.script[A] = row(A, "running", ai_tokens_used=7)
     account.api.pages = pages_of(row(A, "running", ai_tokens_used=7))
-    await account.run_for(50)
-    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
-    await account.run_for(30)
-    (overdue,) = await account.events()
+    assert [type_ for type_, *_ in await account.emitted(after_s=50)] == ["execution.running"]
+    (overdue,) = await account.events(after_s=30)
     assert (overdue["type"], overdue["data"]["execution"]["aiTokensUsed"]) == ("execution.overdue", 7)
     unread = account.api.unread
     await account.run_for(60)
@@ -89,8 +85,7 @@ async def test_a_write_is_tried_again_though_the_answer_stays_the_same(
     account.api.script[A], account.api.pages = said(A, "paused"), pages_of(row(A, "paused"), row(B, "running"))
     await account.run_for(30)
     heard.takes = lambda _item: True
-    await account.run_for(10)
-    assert await statuses(account) == ["running", "running", "paused"]
+    assert await statuses(account, after_s=10) == ["running", "running", "paused"]
     assert account.api.unread > 3
 
 
@@ -100,8 +95,7 @@ async def test_what_was_lost_comes_back_with_the_answer_it_had_before(start: Sta
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(300)
     account.api.script[A] = said(A, "running")
-    await account.run_for(700)
-    assert [event for event in await account.emitted() if event[0] != "account.degraded"][2:] == [
+    assert [event for event in await account.emitted(after_s=700) if event[0] != "account.degraded"][2:] == [
         ("execution.lost", "lost", "running"),
         ("execution.running", "running", "lost"),
     ]
@@ -117,8 +111,7 @@ async def test_a_page_that_stays_the_same_does_not_hide_what_a_get_says_and_no_g
     await account.run_for(60)  # the GET lags behind: it denies what the page says, each time with the same answer
     assert await statuses(account) == ["running", "running"]
     account.api.script[A] = said(A, "failed", finished_at=EPOCH + timedelta(seconds=1030))
-    await account.run_for(30)
-    assert await statuses(account) == ["failed"]
+    assert await statuses(account, after_s=30) == ["failed"]
     assert account.api.unread > 10
 
 
@@ -129,17 +122,14 @@ async def test_a_reload_between_two_equal_answers_brings_what_it_asks_for(start:
 
     account = await start(A, B, watches=[watch({})], rules=replace(RULES, details=Details.NEVER))
     account.api.pages = pages_of(row(A, "running"), row(B, "running"))
-    await account.run_for(100)
-    await account.emitted()
+    await account.emitted(after_s=100)
     await account.watcher.watch([watch({"running": 30.0})])
-    await account.run_for(70)
-    assert [type_ for type_, *_ in await account.emitted()] == ["execution.overdue"] * 2
+    assert [type_ for type_, *_ in await account.emitted(after_s=70)] == ["execution.overdue"] * 2
     await account.watcher.watch([])
     await account.watcher.watch([watch({})])
     account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
     account.api.script[A] = said(A, "paused")
-    await account.run_for(70)
-    assert await statuses(account) == ["paused"]
+    assert await statuses(account, after_s=70) == ["paused"]
 
 
 async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_seen(
@@ -149,8 +139,7 @@ async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_see
     await account.run_for(300)
     at_us = clock.steady_us()
     account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
-    await account.run_for(60)
-    paused = (await account.events())[-1]["data"]["observed"]
+    paused = (await account.events(after_s=60))[-1]["data"]["observed"]
     seen_before = (at_us / 1e6) - EPOCH.timestamp() - 62
     not_before = paused["notBefore"]
     assert not_before > (EPOCH + timedelta(seconds=seen_before)).isoformat()

@@ -38,10 +38,8 @@ async def test_the_time_without_trust_is_nobody_s_failure(start: Start, clock: F
     trusted[0] = True
     if not fails_on:
         account.api.script[A] = said(A, "running")
-    await account.run_for(20)
-    assert "account.degraded" not in [event["type"] for event in await account.events()]
-    await account.run_for(40)
-    assert ("account.degraded" in [event["type"] for event in await account.events()]) is fails_on
+    assert "account.degraded" not in [event["type"] for event in await account.events(after_s=20)]
+    assert ("account.degraded" in [event["type"] for event in await account.events(after_s=40)]) is fails_on
 
 
 async def test_after_time_without_trust_an_account_fails_from_its_next_failure_on(
@@ -55,10 +53,8 @@ async def test_after_time_without_trust_an_account_fails_from_its_next_failure_o
     await account.watcher.tick()
     clock.advance(1)
     trusted[0] = True
-    await account.run_for(50)
-    assert await account.emitted() == []
-    await account.run_for(40)
-    assert await account.emitted() == [("account.degraded", "unreachable", None)]
+    assert await account.emitted(after_s=50) == []
+    assert await account.emitted(after_s=40) == [("account.degraded", "unreachable", None)]
 
 
 async def test_time_without_trust_is_no_budget_that_is_too_small(start: Start, clock: FakeClock) -> None:

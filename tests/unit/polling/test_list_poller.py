@@ -61,17 +61,15 @@ def asked(account: Account, what: str) -> int:
     return len(account.api.times(what))
 
 
-async def emitted(account: Account) -> list[tuple[str, str]]:
-    return [(event["type"], event.get("subject", "")) for event in await account.events()]
+async def emitted(account: Account, *, after_s: float | None = None) -> list[tuple[str, str]]:
+    return [(event["type"], event.get("subject", "")) for event in await account.events(after_s=after_s)]
 
 
 async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(start: Start) -> None:
     account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.running", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.running", name(2))]
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
     assert asked(account, name(2)) == asked(account, name(1)) == 0
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
 
@@ -83,8 +81,7 @@ async def test_what_a_list_says_against_an_end_is_logged_and_counted_once_and_no
     account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
-    await account.run_for(5)
-    await emitted(account)
+    await emitted(account, after_s=5)
     with capture_logs() as logs:
         show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
         await account.run_for(50)
@@ -100,27 +97,22 @@ async def test_what_a_list_says_against_an_end_is_logged_and_counted_once_and_no
 
 async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, heard: HeardStore) -> None:
     account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
-    await account.run_for(5)
-    await emitted(account)
+    await emitted(account, after_s=5)
     heard.heard.clear()
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
-    await account.run_for(5)
-    assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
     (written,) = [each for each in heard.heard if isinstance(each, ChangeSet)]
     assert len(written.changes) == 3
 
 
 async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(start: Start, heard: HeardStore) -> None:
     account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
-    await account.run_for(5)
-    await emitted(account)
+    await emitted(account, after_s=5)
     heard.takes = lambda item: name(2) not in repr(item)
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
-    await account.run_for(5)
-    assert sorted(await emitted(account)) == [("execution.paused", name(number)) for number in (1, 3)]
+    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name(number)) for number in (1, 3)]
     heard.takes = lambda _item: True
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.paused", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.paused", name(2))]
 
 
 async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> None:
@@ -139,26 +131,22 @@ async def test_of_a_row_that_comes_twice_the_end_counts(start: Start, statuses: 
     account = await whole_account(start, row(1, "success", age_s=90, ended_s=80))
     await account.run_for(5)
     show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
 
 
 async def test_with_notify_what_had_ended_is_reported_too(start: Start) -> None:
     rules = replace(RULES, first_sight=FirstSight.NOTIFY)
     account = await whole_account(start, row(1, "success", age_s=60, ended_s=50), rules=rules)
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.success", name(1))]
 
 
 async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(start: Start) -> None:
     account = await whole_account(start, row(1, "running"))
     await account.run_for(5)
     show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.running", name(1)), ("execution.success", name(2))]
+    assert await emitted(account, after_s=30) == [("execution.running", name(1)), ("execution.success", name(2))]
     again = await whole_account(start, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
-    await again.run_for(30)
-    assert await emitted(again) == []
+    assert await emitted(again, after_s=30) == []
 
 
 async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: Start) -> None:
@@ -167,8 +155,7 @@ async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: 
     node = FailedNode("n", "Greeting", "no")
     account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
     show(account, row(1, "failed", ended_s=-5))
-    await account.run_for(5)
-    _, failed = await account.events()
+    _, failed = await account.events(after_s=5)
     assert failed["data"]["execution"]["failedNodes"] == [{"id": "n", "name": "Greeting", "error": "no"}]
     assert asked(account, name(1)) == 1
 
@@ -187,8 +174,7 @@ async def test_details_say_which_ends_are_fetched(start: Start, details: Details
     await account.run_for(5)
     account.api.script[name(1)] = said(name(1), status)
     show(account, row(1, status, ended_s=-5))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
     assert asked(account, name(1)) == gets
 
 
@@ -197,12 +183,10 @@ async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
     await account.run_for(5)
     account.api.script[name(1)] = said(name(1), "running")
     show(account, row(1, "failed", ended_s=-5))
-    await account.run_for(60)
-    assert await emitted(account) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=60) == [("execution.running", name(1))]
     assert 4 <= asked(account, name(1)) <= 8  # once in ten seconds, not with each scan
     account.api.script[name(1)] = said(name(1), "failed")
-    await account.run_for(15)
-    assert await emitted(account) == [("execution.failed", name(1))]
+    assert await emitted(account, after_s=15) == [("execution.failed", name(1))]
 
 
 async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(start: Start) -> None:
@@ -210,10 +194,8 @@ async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thi
     await account.run_for(5)
     account.api.script[name(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.running", name(1))]
-    await account.run_for(3)
-    assert await emitted(account) == [("execution.failed", name(1))]
+    assert await emitted(account, after_s=30) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=3) == [("execution.failed", name(1))]
     assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
 
@@ -237,12 +219,10 @@ async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported
     await account.run_for(5)
     account.api.script[name(2)] = Outcome.SERVER_ERROR
     show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.running", name(1))]
     again = await whole_account(start, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
     again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
-    await again.run_for(5)
-    assert await emitted(again) == [("execution.failed", name(2))]
+    assert await emitted(again, after_s=5) == [("execution.failed", name(2))]
 
 
 @pytest.mark.parametrize(("count", "page_rows", "starts"), [(80, PAGE_ROWS, 2), (60, 10, 1)])
@@ -266,11 +246,9 @@ async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total
     await account.run_for(30)
     burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
     show(account, *burst, *old)
-    await account.run_for(5)
-    assert len(await emitted(account)) == len(burst)
+    assert len(await emitted(account, after_s=5)) == len(burst)
     show(account, *burst, row(300, "success", age_s=-30, ended_s=-31), *old)
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(300))]
+    assert await emitted(account, after_s=5) == [("execution.success", name(300))]
     asked_so_far = len(account.api.asked)
     await account.run_for(30)
     assert asked(account, "page 3") > 2
@@ -296,8 +274,7 @@ async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(start: 
     account.api.script[name(1)] = said(name(1), "success")
     await account.run_for(5)
     show(account, row(2, "running"))
-    await account.run_for(5)
-    assert sorted(await emitted(account)) == [
+    assert sorted(await emitted(account, after_s=5)) == [
         ("execution.running", name(1)),
         ("execution.running", name(2)),
         ("execution.success", name(1)),
@@ -309,19 +286,16 @@ async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itsel
     await account.run_for(5)
     again = await whole_account(start, row(2, "running"))
     again.api.script[name(1)] = said(name(1), "success")
-    await again.run_for(3)
-    assert ("execution.success", name(1)) in await emitted(again)
+    assert ("execution.success", name(1)) in await emitted(again, after_s=3)
 
 
 @pytest.mark.untraced
 async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(start: Start) -> None:
     account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
-    await account.events()
+    await account.events(after_s=5)
     account.api.script[name(1)] = said(name(1), "running")
     account.api.pages = {1: Outcome.FORBIDDEN}
-    await account.run_for(200)
-    gap, *others = await account.events()
+    gap, *others = await account.events(after_s=200)
     assert (gap["type"], gap["data"]["reason"], others) == ("pipeline.gap", "forbidden", [])
     assert gap["source"] == f"/accounts/default/pipelines/{PIPELINE}"
     assert gap["data"]["labels"] == {"team": "sales"}
@@ -331,11 +305,9 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
     again = await whole_account(start)
     again.api.pages = {1: Outcome.FORBIDDEN}
     again.api.script[name(1)] = said(name(1), "running")
-    await again.run_for(700)
-    assert (await emitted(again), asked(again, "page 1")) == ([], 2)
+    assert (await emitted(again, after_s=700), asked(again, "page 1")) == ([], 2)
     show(again, row(1, "running"))
-    await again.run_for(1200)
-    assert await emitted(again) == []
+    assert await emitted(again, after_s=1200) == []
 
 
 async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budget_that_is_too_small(
@@ -345,8 +317,7 @@ async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budg
     account = await start(name(1), watches=[WHOLE, other])
     account.api.pipelines.add(other.pipeline)
     account.api.pages = {1: Outcome.FORBIDDEN}
-    await account.run_for(7200)
-    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running", "pipeline.gap"]
+    assert [type_ for type_, *_ in await account.emitted(after_s=7200)] == ["execution.running", "pipeline.gap"]
 
 
 async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(start: Start, clock: FakeClock) -> None:
@@ -367,8 +338,7 @@ async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(start: Sta
 async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(start: Start) -> None:
     account = await whole_account(start)
     account.api.pages = {1: Outcome.NOT_FOUND}
-    await account.run_for(300)
-    assert await emitted(account) == [("pipeline.gap", "")]
+    assert await emitted(account, after_s=300) == [("pipeline.gap", "")]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
@@ -380,25 +350,20 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_oth
     account = await start(name(9), watches=[WHOLE, other])
     account.api.pipelines.add(other.pipeline)
     account.api.pages = {1: outcome}
-    await account.run_for(3500)
-    assert [event["type"] for event in await account.events()] == ["execution.running"]
-    await account.run_for(7200)
-    (gap,) = await account.events()
+    assert [event["type"] for event in await account.events(after_s=3500)] == ["execution.running"]
+    (gap,) = await account.events(after_s=7200)
     assert (gap["type"], gap["data"]["reason"]) == ("pipeline.gap", "unreadable")
     assert asked(account, "page 1") > 150
     show(account, row(1, "running"))
-    await account.run_for(70)
-    assert await emitted(account) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=70) == [("execution.running", name(1))]
     account.api.pages = {1: outcome}
-    await account.run_for(3700)
-    assert await emitted(account) == [("pipeline.gap", "")]
+    assert await emitted(account, after_s=3700) == [("pipeline.gap", "")]
 
 
 async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(start: Start) -> None:
     account = await whole_account(start)
     account.api.pages = {1: Outcome.SERVER_ERROR}
-    await account.run_for(7200)
-    assert [event["type"] for event in await account.events()] == ["account.degraded"]
+    assert [event["type"] for event in await account.events(after_s=7200)] == ["account.degraded"]
 
 
 async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(start: Start) -> None:
@@ -406,8 +371,7 @@ async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(
         account = await start(watches=[replace(WHOLE, name=None)])
         show(account, *rows)
         account.api.script[name(1)] = said(name(1), "running")
-        await account.run_for(10)
-        (event,) = await account.events()
+        (event,) = await account.events(after_s=10)
         assert event["data"]["pipeline"]["name"] == "Sales agent"
         assert asked(account, name(1)) == (len(rows) == 1)
         assert asked(account, name(2)) == 0
@@ -423,8 +387,7 @@ async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start)
     await account.run_for(20)
     recent = [what for at, what in account.api.asked if at > 1012]
     assert 0.4 <= sum(what == "page 1" for what in recent) / len(recent) <= 0.6
-    await account.run_for(40)
-    assert len({subject for type_, subject in await emitted(account) if type_ == "execution.failed"}) == 40
+    assert len({subject for type_, subject in await emitted(account, after_s=40) if type_ == "execution.failed"}) == 40
 
 
 DAY_S = 24 * 3600.0
@@ -442,8 +405,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         ended = row(number, "success", age_s=-hours * 3600.0, ended_s=-hours * 3600.0 - 1)
         show(account, ended, row(1, "success", age_s=10, ended_s=5))
         await account.watcher.watch([WHOLE])
-        await account.run_for(5)
-        assert len(await emitted(account)) == (1 if hours == 23 else 0)
+        assert len(await emitted(account, after_s=5)) == (1 if hours == 23 else 0)
         await account.watcher.watch([])
         await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
 
@@ -455,16 +417,14 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
     old = [row(number, "success", age_s=90 * DAY_S, ended_s=89 * DAY_S) for number in range(120, 0, -1)]
     for _ in range(2):
         account = await whole_account(start, *old)
-        await account.run_for(60)
-        assert await emitted(account) == []
+        assert await emitted(account, after_s=60) == []
         assert asked(account, "page 2") <= 1
     clock.advance(40 * DAY_S)
     tidied = await upkeep(store)
     async for _ in tidied.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: False):
         pass
     account = await whole_account(start, *old)
-    await account.run_for(60)
-    assert await emitted(account) == []
+    assert await emitted(account, after_s=60) == []
     assert asked(account, "page 2") <= 1
 
 
@@ -474,8 +434,7 @@ async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(start: Start) 
     show(account)
     await account.run_for(60)
     show(account, row(2, "success", age_s=-121, ended_s=-122))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
 
 
 @pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
@@ -486,8 +445,7 @@ async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_dat
     account = await whole_account(start, *old, row(1, "success", age_s=90, ended_s=ended_s))
     await account.run_for(60)
     show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8, 7)))
-    await account.run_for(70)
-    events = await account.events()
+    events = await account.events(after_s=70)
     assert sorted(event["type"] for event in events) == ["execution.success"] * 3 + ["pipeline.gap"]
     assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
 
@@ -497,8 +455,7 @@ async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(start: Start, 
     await account.run_for(60)
     clock.advance(2 * 3600)
     again = await whole_account(start)
-    await again.run_for(70)
-    assert await emitted(again) == [("pipeline.gap", "")]
+    assert await emitted(again, after_s=70) == [("pipeline.gap", "")]
 
 
 async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(start: Start) -> None:
@@ -509,13 +466,11 @@ async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_th
     show(account, *several, *old)
     account.api.pages |= dict.fromkeys((2, 3, 4), Outcome.REJECTED)
     account.api.total = 200
-    await account.run_for(90)
-    *ends, gap = await account.events()
+    *ends, gap = await account.events(after_s=90)
     assert len(ends) == PAGE_ROWS
     assert (gap["type"], gap["data"]["reason"], gap["data"]["atMost"]) == ("pipeline.gap", "rejected", 150)
     show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
-    await account.run_for(10)
-    assert await emitted(account) == [("execution.success", name(201))]
+    assert await emitted(account, after_s=10) == [("execution.success", name(201))]
     show(account, *(row(number, "success", age_s=-131, ended_s=-132) for number in range(300, 201, -1)), *several)
     refuse(account, 2, outcome=Outcome.REJECTED)
     await account.run_for(90)
@@ -556,8 +511,7 @@ async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refu
     refuse(account, 4, outcome=Outcome.REJECTED)
     await account.run_for(20)
     show(account, *old, *new)
-    await account.run_for(60)
-    assert len(await emitted(account)) == len(new)
+    assert len(await emitted(account, after_s=60)) == len(new)
 
 
 async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_them_is_empty(start: Start) -> None:
@@ -599,12 +553,10 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     account.api.pipelines.add(other.pipeline)
     show(account, *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
-    await account.run_for(300)
-    assert await emitted(account) == [("execution.running", name(9999))]
+    assert await emitted(account, after_s=300) == [("execution.running", name(9999))]
     show(account, row(1000, "success", age_s=-300, ended_s=-301), *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
-    await account.run_for(120)
-    assert await emitted(account) == [("execution.success", name(1000))]
+    assert await emitted(account, after_s=120) == [("execution.success", name(1000))]
     await account.run_for(3600)
     assert await gaps(account) == [("unreadable", 71)]
 
@@ -647,8 +599,7 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_repo
         clock.advance(0.1)
     await account.watcher.watch([])
     account.api.gate.set()
-    await account.run_for(30)
-    assert await emitted(account) == []
+    assert await emitted(account, after_s=30) == []
     assert asked(account, name(1)) == 1
 
 
@@ -658,8 +609,7 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
     account = await whole_account(start, *old, rate_per_s=1.0)
     await account.run_for(20)
     show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
-    await account.run_for(15)
-    assert await emitted(account) == [("execution.success", name(3001))]
+    assert await emitted(account, after_s=15) == [("execution.success", name(3001))]
     assert asked(account, "page 60") == 0
     await account.run_for(60)
     assert asked(account, "page 60") == 1
@@ -717,8 +667,7 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start
     await account.run_for(13)
     show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
     account.watcher.read_list(PIPELINE)
-    await account.run_for(1.1)
-    assert await emitted(account) == [("execution.success", name(3001))]
+    assert await emitted(account, after_s=1.1) == [("execution.success", name(3001))]
     await account.run_for(80)
     assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
 
@@ -750,8 +699,7 @@ async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_
     account = await whole_account(start, *rows)
     await account.run_for(60)
     show(account, row(4, "success", age_s=-60, ended_s=-61))
-    await account.run_for(70)
-    assert [type_ for type_, _ in await emitted(account)].count("pipeline.gap") == gaps
+    assert [type_ for type_, _ in await emitted(account, after_s=70)].count("pipeline.gap") == gaps
 
 
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
@@ -775,8 +723,7 @@ async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock
         account = await whole_account(start, *history(count)[::request], rules=rules)
         account.api.states_total = states_total
     show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::request])
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.success", name(1000))]
+    assert await emitted(account, after_s=30) == [("execution.success", name(1000))]
 
 
 @pytest.mark.parametrize(("found_after_s", "states_total"), [(2, True), (30, True), (30, False)])
@@ -788,8 +735,7 @@ async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_bef
     await account.run_for(found_after_s)
     old = row(3, "success", age_s=7300, ended_s=7200)  # it ended more than an hour before the watch
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50), old)
-    await account.run_for(30)
-    assert await emitted(account) == [("execution.success", name(2))]
+    assert await emitted(account, after_s=30) == [("execution.success", name(2))]
 
 
 @pytest.mark.parametrize("states_total", [True, False])
@@ -803,8 +749,7 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
     account.api.states_total = states_total
     await account.run_for(400)
     show(account, *old)
-    await account.run_for(60)
-    assert [type_ for type_, _ in await emitted(account) if type_ != "pipeline.gap"] == []
+    assert [type_ for type_, _ in await emitted(account, after_s=60) if type_ != "pipeline.gap"] == []
 
 
 @pytest.mark.parametrize("states_total", [True, False])
@@ -816,16 +761,14 @@ async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
     account.api.states_total = states_total
     await account.run_for(0.5)
     show(account, *history(100))
-    await account.run_for(60)
-    assert await emitted(account) == []
+    assert await emitted(account, after_s=60) == []
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, clock: FakeClock) -> None:
     await whole_account(start)
     clock.advance(100)
     account = await whole_account(start, row(1, "success", age_s=-40, ended_s=-50))
-    await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.success", name(1))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
@@ -833,26 +776,22 @@ async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, c
 async def test_a_page_beyond_the_end_may_be_refused(start: Start, outcome: Outcome) -> None:
     account = await whole_account(start, *(row(number, "running") for number in range(50, 0, -1)))
     account.api.pages[2] = outcome
-    await account.run_for(120)
-    assert {type_ for type_, _ in await emitted(account)} == {"execution.running"}
+    assert {type_ for type_, _ in await emitted(account, after_s=120)} == {"execution.running"}
 
 
 async def test_what_was_named_and_reported_before_is_not_reported_again(start: Start) -> None:
     named = [name(number) for number in range(1, 61)]
     account = await start(*named)
     account.api.script = {each: said(each, "success") for each in named}
-    await account.run_for(5)
-    assert len(await emitted(account)) == 60
+    assert len(await emitted(account, after_s=5)) == 60
     show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
     await account.watcher.watch([WHOLE])
     await account.run_for(20)  # by then what the first scan found is settled
     account.api.asked.clear()
-    await account.run_for(30)
-    assert await emitted(account) == []
+    assert await emitted(account, after_s=30) == []
     assert asked(account, "page 2") == 0
     await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
-    await account.run_for(30)
-    assert await emitted(account) == []
+    assert await emitted(account, after_s=30) == []
 
 
 async def test_named_and_whole_pipelines_share_an_account(start: Start) -> None:
@@ -890,8 +829,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     show(account)
     account.api.script = {name(number): said(name(number), "success") for number in (3, 2, 1)}
     await emitted(account)
-    await account.run_for(130)
-    assert sorted(await emitted(account)) == [("execution.success", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=130)) == [("execution.success", name(number)) for number in (1, 2, 3)]
 
 
 async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
@@ -906,8 +844,7 @@ async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reporte
     assert asked(account, name(1)) > 0
     show(account)
     account.api.script[name(1)] = Outcome.NOT_FOUND
-    await account.run_for(200)
-    assert [event for event in await emitted(account) if event[1] == name(1)] == [
+    assert [event for event in await emitted(account, after_s=200) if event[1] == name(1)] == [
         ("execution.running", name(1)),
         ("execution.failed", name(1)),
     ]

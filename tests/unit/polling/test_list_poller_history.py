@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 from copies import copy
-from list_model import HOUR_S, Fault, Life, ModelApi, lives, model
+from list_model import HOUR_S, Fault, Life, Lists, ModelApi, lives
 from postgres import PostgresServer
 from stores import claim, open_soon, pipeline_change, release
 from virtual import DAY_US, EPOCH, PIPELINE, FakeClock, Start, pages_of, said
@@ -51,8 +51,7 @@ async def test_the_history_that_a_first_scan_finds_counts_when_it_was_and_is_kno
         ended(name(3), "success", hours_ago=8 * 24),  # before `lookback`: others of that time are on no page
     ]
     account.api.pages = pages_of(*rows)
-    await account.run_for(5)
-    assert await account.events() == []
+    assert await account.events(after_s=5) == []
     found = await history_of(account.store)
     (at, old), (_, new) = sorted(found.hours.items())
     assert at == (to_us(BEGIN) - 30 * HOUR_US) // HOUR_US * HOUR_US
@@ -100,8 +99,7 @@ async def test_after_a_downtime_beyond_lookback_the_history_is_known_from_there_
     account.api.pages = pages_of(
         *(ended(name(number), "success", hours_ago=-24 * number) for number in range(8, 0, -1))
     )
-    await account.run_for(20)
-    (gap,) = [each for each in await account.events() if each["type"] == "pipeline.gap"]
+    (gap,) = [each for each in await account.events(after_s=20) if each["type"] == "pipeline.gap"]
     assert gap["data"]["reason"] == GapReason.LOOKBACK
     known_from = (await history_of(account.store)).known_from
     assert known_from == pytest.approx(clock.steady_us() - 7 * DAY_US, abs=60_000_000)
@@ -151,7 +149,7 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
                 copy(urls[0], urls[1])
             store = await open_soon(url, clock=clock)
             for _ in range(8):
-                account = await model(store, clock, api)  # it takes the account over from the one before
+                account = await Lists(store, clock).watch(api)  # it takes the account over from the one before
                 await account.run_for(random.uniform(60, 240))
                 api.default = random.choice([Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED])
                 await account.run_for(random.uniform(5, 60))
@@ -162,7 +160,7 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
                     task.cancel()
                 await asyncio.gather(*killed, return_exceptions=True)
             if url is urls[1]:
-                account = await model(store, clock, api)
+                account = await Lists(store, clock).watch(api)
                 await account.run_for(1000.0 + 1.2 * HOUR_S - clock.elapsed_s)
                 found = await history_of(store)
                 counted = {at: (each.started, each.success, each.failed) for at, each in found.hours.items()}

@@ -11,21 +11,19 @@ from list_model import (
     HOUR_S,
     Fault,
     Life,
-    ModelApi,
+    Lists,
     Order,
+    assert_all,
     by_id,
     emitted,
     lives,
-    model,
     newest,
     oldest,
     thinned,
-    watched,
 )
-from virtual import EPOCH, FakeClock
+from virtual import EPOCH
 
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
 
@@ -34,38 +32,34 @@ ORDERS = [newest, oldest, by_id]
 
 @pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [-1200.0, -8.0, 0.0]))
 async def test_an_end_deep_down_during_the_first_scan_is_reported_whatever_the_apis_clock_shows(
-    store: SqlStore, clock: FakeClock, order: Order, offset_s: float
+    lists: Lists, order: Order, offset_s: float
 ) -> None:
     old = lives(600, from_s=-2 * HOUR_S, until_s=-HOUR_S)
     deep = [Life(life.id, life.begins_s, 1002.0 + number, fails=True) for number, life in enumerate(old[150:450:60])]
     old = [life for life in old if life.id not in {each.id for each in deep}]
     since = lives(20, from_s=1030.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + deep + since, orders=((0.0, order),), offset_s=offset_s)
-    result = await watched(store, clock, api, for_s=200, rate_per_s=1.0)
-    assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
-    assert result.missing(deep) == 0
+    api = lists.api(old + deep + since, order=order, offset_s=offset_s)
+    assert_all(await lists.watched(api, for_s=200, rate_per_s=1.0), since + deep)
 
 
 @pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [0.0, -2.0, -5.0, -12.0, -1200.0]))
-async def test_an_end_in_the_first_seconds_is_reported_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, offset_s: float
-) -> None:
+async def test_an_end_in_the_first_seconds_is_reported_or_a_gap_is(lists: Lists, order: Order, offset_s: float) -> None:
     old, first = lives(60, from_s=-HOUR_S, until_s=0.0), lives(4, from_s=1002.5, until_s=1010.0)
     since = lives(20, from_s=1030.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + first + since, orders=((0.0, order),), offset_s=offset_s)
-    result = await watched(store, clock, api, for_s=150)
+    api = lists.api(old + first + since, order=order, offset_s=offset_s)
+    result = await lists.watched(api, for_s=150)
     assert (result.missing(since), result.missing(old)) == (0, len(old))
     assert result.gaps == (["unordered"] if result.missing(first) else [])
 
 
 @pytest.mark.parametrize(("order", "back_s", "states_total"), thinned(ORDERS, [20.0, HOUR_S], [True, False]))
 async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, states_total: bool
+    lists: Lists, order: Order, back_s: float, *, states_total: bool
 ) -> None:
     old, since = lives(130, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1022.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
+    api = lists.api(old + since, order=order, states_total=states_total)
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
-    result = await watched(store, clock, api, for_s=150)
+    result = await lists.watched(api, for_s=150)
     assert result.missing(old) == len(old)
     assert not states_total or not result.missing(since)
     assert set(result.gaps) == {"unordered"} or not result.missing(since)
@@ -73,30 +67,28 @@ async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
 
 @pytest.mark.parametrize(("order", "page_rows"), thinned(ORDERS, [10, 50]))
 async def test_a_first_scan_of_a_busy_list_by_a_right_clock_is_no_gap(
-    store: SqlStore, clock: FakeClock, order: Order, page_rows: int
+    lists: Lists, order: Order, page_rows: int
 ) -> None:
     old, since = lives(200, from_s=700.0, until_s=1000.0), lives(60, from_s=1000.0, until_s=1060.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), page_rows=page_rows)
-    result = await watched(store, clock, api, for_s=80)
-    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
+    api = lists.api(old + since, order=order, page_rows=page_rows)
+    assert_all(await lists.watched(api, for_s=80), since)
 
 
 @pytest.mark.parametrize("has_odd_dates", [False, True])
 @pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [-30 * HOUR_S, 30 * HOUR_S]))
 async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_than_lookback_and_dates_are_in_the_future(
-    store: SqlStore, clock: FakeClock, order: Order, offset_s: float, *, has_odd_dates: bool
+    lists: Lists, order: Order, offset_s: float, *, has_odd_dates: bool
 ) -> None:
     day_us = 86_400_000_000
     going = lives(3, from_s=-HOUR_S, until_s=-600.0, seed=2, length_s=5e3)
     old, since = lives(130, from_s=-HOUR_S, until_s=900.0), lives(200, from_s=1030.0, until_s=19_000.0)
-    api = ModelApi(clock, lives=old + going + since, orders=((0.0, order),), offset_s=offset_s)
+    api = lists.api(old + going + since, order=order, offset_s=offset_s)
     odd = {old[-1].id, since[-1].id} if has_odd_dates else set()
     api.amend = lambda row: ends_in_another_age(row) if row.id in odd else row
-    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
+    account = await lists.watch(api, lookback_us=day_us, history_us=2 * day_us)
     await account.run_for(40)
-    clock.advance(18_000)
-    result = await watched(store, clock, api, for_s=100, lookback_us=day_us, history_us=2 * day_us)
-    assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
+    lists.clock.advance(18_000)
+    assert_all(await lists.watched(api, for_s=100, lookback_us=day_us, history_us=2 * day_us), going + since)
 
 
 def planned(row: ExecutionSnapshot) -> ExecutionSnapshot:
@@ -114,8 +106,7 @@ def ends_in_another_age(row: ExecutionSnapshot) -> ExecutionSnapshot:
 @pytest.mark.parametrize(("order", "odd"), thinned(ORDERS, [planned, ends_in_an_hour, ends_in_another_age]))
 @pytest.mark.parametrize(("count", "states_total"), [(120, False), (120, True), (4, False)])
 async def test_one_date_in_the_future_hides_no_end(
-    store: SqlStore,
-    clock: FakeClock,
+    lists: Lists,
     odd: Callable[[ExecutionSnapshot], ExecutionSnapshot],
     order: Order,
     count: int,
@@ -123,21 +114,20 @@ async def test_one_date_in_the_future_hides_no_end(
     states_total: bool,
 ) -> None:
     old, since = lives(count, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1003.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
+    api = lists.api(old + since, order=order, states_total=states_total)
     api.amend = lambda row: odd(row) if row.id == old[-1].id else row
-    result = await watched(store, clock, api, for_s=150)
-    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
+    assert_all(await lists.watched(api, for_s=150), since)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("states_total", [True, False])
 async def test_where_the_only_date_is_in_the_future_later_ends_are_reported_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
+    lists: Lists, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(1, from_s=0.0, until_s=900.0), lives(60, from_s=1030.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), states_total=states_total)
+    api = lists.api(old + since, order=order, states_total=states_total)
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[0].id else row
-    result = await watched(store, clock, api, for_s=150)
+    result = await lists.watched(api, for_s=150)
     assert result.missing(old) == 1
     assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
     assert not states_total or not result.missing(since)
@@ -145,16 +135,16 @@ async def test_where_the_only_date_is_in_the_future_later_ends_are_reported_or_a
 
 @pytest.mark.parametrize(("order", "states_total", "back_s"), thinned(ORDERS, [True, False], [0.0, HOUR_S]))
 async def test_what_a_list_hid_now_and_then_is_not_reported_as_new_an_hour_later(
-    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, states_total: bool
+    lists: Lists, order: Order, back_s: float, *, states_total: bool
 ) -> None:
     ended = 990 - HOUR_S
     old, since = lives(200, from_s=ended - 9 * HOUR_S, until_s=ended), lives(20, from_s=1030.0, until_s=1100.0)
-    api, draw = ModelApi(clock, lives=old + since, orders=((0.0, order),)), Random(1)
+    api, draw = lists.api(old + since, order=order), Random(1)
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
     deep = {life.id for life in old[:150]}
     api.hides = lambda row: row.id in deep and draw.random() < 0.2
     api.states_total = states_total
-    result = await watched(store, clock, api, for_s=150)
+    result = await lists.watched(api, for_s=150)
     assert result.missing(old) == len(old)
     assert not result.missing(since) or result.gaps
 
@@ -163,12 +153,12 @@ async def test_what_a_list_hid_now_and_then_is_not_reported_as_new_an_hour_later
     ("order", "count", "offset_s", "begin_s"), thinned(ORDERS, [1, 2], [0.0, -1200.0], [1004.0, 1018.0])
 )
 async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_reported_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, count: int, offset_s: float, begin_s: float
+    lists: Lists, order: Order, count: int, offset_s: float, begin_s: float
 ) -> None:
     old, since = lives(count, from_s=0.0, until_s=900.0), lives(30, from_s=begin_s, until_s=1050.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s, states_total=False)
+    api = lists.api(old + since, order=order, offset_s=offset_s, states_total=False)
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[-1].id else row
-    result = await watched(store, clock, api, for_s=80)
+    result = await lists.watched(api, for_s=80)
     assert result.missing(old) == count
     assert result.missing(since) <= sum(life.begins_s < 1016 for life in since)
     assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
@@ -180,47 +170,41 @@ def as_the_api_dates(life: Life) -> float:
 
 @pytest.mark.parametrize(("pages_at_most", "gaps"), [(50, []), (25, ["unordered"])])
 async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, pages_at_most: int, gaps: list[str]
+    lists: Lists, pages_at_most: int, gaps: list[str]
 ) -> None:
     old, since = lives(1500, from_s=1000 - HOUR_S, until_s=990.0), lives(40, from_s=1030.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, as_the_api_dates),))
+    api = lists.api(old + since, order=as_the_api_dates)
     api.clock_set = lambda at: -2 * HOUR_S if at > 1020 else 0.0
-    result = await watched(store, clock, api, for_s=150, rate_per_s=20.0, pages_at_most=pages_at_most)
+    result = await lists.watched(api, for_s=150, rate_per_s=20.0, pages_at_most=pages_at_most)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 40 if gaps else 0, gaps)
 
 
 @pytest.mark.parametrize("order", ORDERS)
 async def test_history_without_dates_is_not_reported_where_answers_lack_half_of_their_rows_now_and_then(
-    store: SqlStore, clock: FakeClock, order: Order
+    lists: Lists, order: Order
 ) -> None:
     old, since = lives(200, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1040.0, until_s=1100.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), dates="none")
+    api = lists.api(old + since, order=order, dates="none")
     draw = Random(2)
     api.fault = lambda _count, _page: Fault.CUT if draw.random() < 0.3 else Fault.NONE
-    result = await watched(store, clock, api, for_s=150)
-    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
+    assert_all(await lists.watched(api, for_s=150), since)
 
 
-async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_before(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_before(lists: Lists) -> None:
     old, going = lives(100, from_s=-HOUR_S, until_s=-60.0), Life(str(UUID(int=1)), 990.0, 1e9, fails=True)
-    api = ModelApi(clock, lives=[*old, going], orders=((0.0, oldest),), offset_s=2 * 86_400.0)
+    api = lists.api([*old, going], order=oldest, offset_s=2 * 86_400.0)
     api.amend = lambda row: replace(row, status="new") if row.id == going.id else row
-    account = await model(store, clock, api)
-    await account.run_for(60)
-    assert (await emitted(account)).ended == {}
+    account = await lists.watch(api)
+    assert (await emitted(account, after_s=60)).ended == {}
 
 
 async def test_history_beyond_lookback_is_not_reported_though_as_many_rows_came_and_went_as_it_has(
-    store: SqlStore, clock: FakeClock
+    lists: Lists,
 ) -> None:
     old, since = lives(120, from_s=-5 * 24 * HOUR_S, until_s=900.0), lives(160, from_s=1030.0, until_s=1070.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, newest), (1100.0, oldest)))
-    account = await model(store, clock, api, lookback_us=86_400_000_000)
-    while clock.monotonic() < 1080:
+    api = lists.api(old + since, orders=((0.0, newest), (1100.0, oldest)))
+    account = await lists.watch(api, lookback_us=86_400_000_000)
+    while lists.clock.monotonic() < 1080:
         await account.run_for(2)
-        api.lives = [life for life in api.lives if life in old or life.ends_s > clock.monotonic() - 5]
-    await account.run_for(60)
-    result = await emitted(account)
-    assert (result.missing(old), result.missing(since), result.gaps) == (120, 0, [])
+        api.lives = [life for life in api.lives if life in old or life.ends_s > lists.clock.monotonic() - 5]
+    assert_all(await emitted(account, after_s=60), since)

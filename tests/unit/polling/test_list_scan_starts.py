@@ -6,11 +6,10 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Life, ModelApi, watched
+from list_model import HOUR_S, Life, Lists, ModelApi
 from virtual import FakeClock
 
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced
 
@@ -52,15 +51,15 @@ def is_null(life: Life, clock: FakeClock) -> bool:
 )
 @pytest.mark.parametrize(("nulls", "sign"), [("last", -1), ("first", -1), ("last", 1), ("first", 1)])
 async def test_what_never_started_is_reported_wherever_the_list_has_it(
-    store: SqlStore, clock: FakeClock, nulls: str, sign: int, seed: int
+    lists: Lists, nulls: str, sign: int, seed: int
 ) -> None:
     old = queued(300, from_s=-HOUR_S, until_s=950.0, seed=seed)
     since = queued(80, from_s=1017.0, until_s=1070.0, seed=seed)
-    api = ModelApi(clock, lives=old + since)
+    api = lists.api(old + since)
     position = 1 if nulls == "last" else -1
-    api.orders = ((0.0, lambda life: (position * is_null(life, clock), sign * life.begins_s)),)
+    api.orders = ((0.0, lambda life: (position * is_null(life, lists.clock), sign * life.begins_s)),)
     api.amend = never_started(api)
-    result = await watched(store, clock, api, for_s=240)
+    result = await lists.watched(api, for_s=240)
     assert result.missing(old) == len(old)
     assert result.missing(since) == 0 or result.gaps
     assert set(result.ended.values()) == {1}
@@ -69,7 +68,7 @@ async def test_what_never_started_is_reported_wherever_the_list_has_it(
 @pytest.mark.parametrize("count", [301, 351])
 @pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.long)])
 async def test_where_what_was_created_earlier_started_later_no_history_is_reported(
-    store: SqlStore, clock: FakeClock, count: int, seed: int
+    lists: Lists, count: int, seed: int
 ) -> None:
     draw = Random(seed)
     created = [1000.0 - 300.0 - 5.0 * number for number in range(count)][::-1]
@@ -81,7 +80,7 @@ async def test_where_what_was_created_earlier_started_later_no_history_is_report
     rank = {life.id: number for number, life in enumerate(old)}
     since = queued(20, from_s=1030.0, until_s=1100.0, seed=seed)
     rank |= {life.id: 1000 + number for number, life in enumerate(since)}
-    api = ModelApi(clock, lives=old + since, orders=((0.0, lambda life: rank[life.id]),))
-    result = await watched(store, clock, api, for_s=130)
+    api = lists.api(old + since, orders=((0.0, lambda life: rank[life.id]),))
+    result = await lists.watched(api, for_s=130)
     assert result.missing(old) == len(old)
     assert (result.missing(since), result.gaps) == (0, [])

@@ -125,15 +125,13 @@ async def test_a_rate_says_what_closes_its_problem(start: Start) -> None:
 async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Start, rules: Rules | None) -> None:
     account = await whole(start, rules)
     show(account, row(1), row(2), row(3), row(4, "success"))
-    await account.run_for(2)
-    emitted = [(event["type"], event.get("subject")) for event in await account.events()]
+    emitted = [(event["type"], event.get("subject")) for event in await account.events(after_s=2)]
     assert [subject for type_, subject in emitted if type_.startswith("execution.")] == list(map(name_of, (1, 2, 3, 4)))
     edges = [type_ for type_, _ in emitted if "pipeline" in type_]
     assert edges == (["pipeline.failing"] if rules else [])
     if rules:
         show(account, row(1), row(2), row(3), row(4, "success"), row(8, "success"))
-        await account.run_for(4)
-        assert await told(account) == ["success", "pipeline.recovered"]
+        assert await told(account, after_s=4) == ["success", "pipeline.recovered"]
 
 
 async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart(start: Start) -> None:
@@ -150,8 +148,7 @@ async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart
     await account.watcher.cancel()
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     show(account, *(row(number, at_s=1010.0 + number) for number in (1, 2, 3)))
-    await account.run_for(5)
-    recovered, opening = await account.events()
+    recovered, opening = await account.events(after_s=5)
     assert (recovered["type"], opening["type"]) == ("account.recovered", "pipeline.failing")
     assert opening["data"]["execution"]["id"] == name_of(3)
 
@@ -168,8 +165,7 @@ async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     words = {"F": "failed", "S": "success"}
     show(account, *(row(number, words[end], at_s=1100.0 + number) for number, end in enumerate(ends)))
-    await account.run_for(5)
-    events = await account.events()
+    events = await account.events(after_s=5)
     assert sum(event["type"].startswith("execution.") for event in events) == len(ends)
     problems = [event for event in events if "problem" in event["data"]]
     assert [event["type"] for event in problems] == ["pipeline.failing"] * len(counts)
@@ -191,8 +187,7 @@ async def test_after_a_downtime_an_older_end_that_shows_while_others_are_confirm
     show(account, *night, running)
     await account.run_for(2)
     show(account, *night, replace(running, status="failed", finished_at=EPOCH + timedelta(seconds=1099.5)))
-    await account.run_for(30)
-    assert sorted(await told(account)) == [*["failed"] * 4, "running", "success"]
+    assert sorted(await told(account, after_s=30)) == [*["failed"] * 4, "running", "success"]
 
 
 async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_up_no_other(start: Start) -> None:
@@ -201,8 +196,7 @@ async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_
     await account.run_for(60)
     show(account, row(50, "running"))
     account.api.script[name_of(1)] = Outcome.NOT_FOUND
-    await account.run_for(400)
-    assert "lost" in await told(account)
+    assert "lost" in await told(account, after_s=400)
     entry = account.watcher._registry.entries[name_of(1)]
     lost_at = Micros((entry.known.lost_at or 0) - 24 * HOUR_US)  # its day is over
     entry.known = replace(entry.known, lost_at=lost_at)
@@ -212,8 +206,7 @@ async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_
     others = [row(number, at_s=1500.0 + number) for number in (60, 61, 62)]
     account.api.script |= {each.id: each for each in others}
     account.api.pages = {1: (*others[::-1], ended, row(50, "running"))}
-    await account.run_for(600)
-    assert (await told(account))[-1] == "pipeline.failing"
+    assert (await told(account, after_s=600))[-1] == "pipeline.failing"
 
 
 async def pipeline_trouble(account: Account, trouble: str) -> None:
@@ -234,17 +227,14 @@ async def pipeline_trouble(account: Account, trouble: str) -> None:
 async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(start: Start, trouble: str) -> None:
     account = await whole(start)
     show(account, *(row(number, "running") for number in (1, 2, 3)))
-    await account.run_for(5)
-    await told(account)
+    await told(account, after_s=5)
     await pipeline_trouble(account, trouble)
     assert is_held(account)
     account.api.script = {name_of(number): row(number, at_s=1020.0 + number) for number in (1, 2, 3)}
     account.api.pages = {1: Outcome.FORBIDDEN}
-    await account.run_for(150)
-    assert "pipeline.failing" not in await told(account)
+    assert "pipeline.failing" not in await told(account, after_s=150)
     show(account, *(row(number, at_s=1020.0 + number) for number in (1, 2, 3)))
-    await account.run_for(700)
-    assert "pipeline.failing" in await told(account)
+    assert "pipeline.failing" in await told(account, after_s=700)
 
 
 def is_held(account: Account) -> bool:
@@ -259,8 +249,7 @@ async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start) ->
     await account.run_for(5)
     assert not is_held(account)
     show(account, row(6), row(7), row(8))
-    await account.run_for(5)
-    events = await account.events()
+    events = await account.events(after_s=5)
     assert [event["type"] for event in events[1:]] == [*["execution.failed"] * 3, "pipeline.failing"]
     assert (events[0]["type"], events[0]["sequence"], events[-1]["sequence"]) == (
         "pipeline.gap",
@@ -309,25 +298,21 @@ async def test_named_executions_are_judged_at_once(start: Start) -> None:
     names = [name_of(number) for number in (1, 2, 3)]
     account = await start(watches=[watch_of(IN_A_ROW, *names)])
     account.api.script = {each.id: each for each in (row(1), row(2), row(3))}
-    await account.run_for(1)
-    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
+    assert await told(account, after_s=1) == ["failed", "failed", "failed", "pipeline.failing"]
 
 
 async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     show(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)))
-    await account.run_for(30)
-    assert await told(account) == []
+    assert await told(account, after_s=30) == []
 
 
 @pytest.mark.untraced
 async def test_silence_counts_from_the_last_start_of_the_history(start: Start) -> None:
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     show(account, row(1, "success", at_s=-1800.0), row(2, "success", at_s=-2000.0))
-    await account.run_for(700)
-    assert await told(account) == []
-    await account.run_for(200)
-    assert await told(account) == ["pipeline.silent"]
+    assert await told(account, after_s=700) == []
+    assert await told(account, after_s=200) == ["pipeline.silent"]
 
 
 @pytest.mark.untraced
@@ -336,23 +321,18 @@ async def test_where_nothing_ever_started_silence_counts_from_the_first_complete
     await account.run_for(3000)
     await account.watcher.cancel()  # it is the first of all, not of this life
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
-    await account.run_for(500)
-    assert await told(account) == []
-    await account.run_for(300)
-    assert await told(account) == ["pipeline.silent"]
+    assert await told(account, after_s=500) == []
+    assert await told(account, after_s=300) == ["pipeline.silent"]
 
 
 @pytest.mark.untraced
 async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(start: Start) -> None:
     account = await whole(start, None)
     show(account, row(1, "success"))
-    await account.run_for(3000)
-    await told(account)
+    await told(account, after_s=3000)
     await account.watcher.watch([watch_of(SILENT)])
-    await account.run_for(500)
-    assert await told(account) == []
-    await account.run_for(200)
-    assert await told(account) == ["pipeline.silent"]
+    assert await told(account, after_s=500) == []
+    assert await told(account, after_s=200) == ["pipeline.silent"]
 
 
 @pytest.mark.untraced
@@ -361,11 +341,9 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, cl
     await account.run_for(4000)
     await account.watcher.cancel()
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
-    await account.run_for(4000)
-    (opening,) = await account.events()
+    (opening,) = await account.events(after_s=4000)
     show(account, row(1, "running", at_s=clock.monotonic()))
-    await account.run_for(61)
-    running, closing = await account.events()
+    running, closing = await account.events(after_s=61)
     assert (running["type"], closing["type"]) == ("execution.running", "pipeline.active")
     assert closing["data"]["problem"]["id"] == opening["data"]["problem"]["id"]
     assert closing["data"]["problem"]["durationSeconds"] > 4000
@@ -376,19 +354,16 @@ async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(
     account = await whole(start, SILENT)
     new = replace(row(1, "running"), status="new", started_at=None)
     show(account, new)
-    await account.run_for(4000)
-    assert await told(account) == ["new", "pipeline.silent"]
+    assert await told(account, after_s=4000) == ["new", "pipeline.silent"]
     show(account, row(1, "running", at_s=clock.monotonic()))
-    await account.run_for(61)
-    assert await told(account) == ["running", "pipeline.active"]
+    assert await told(account, after_s=61) == ["running", "pipeline.active"]
 
 
 @pytest.mark.untraced
 async def test_a_list_that_cannot_be_read_is_not_silent(start: Start) -> None:
     account = await whole(start, SILENT)
     account.api.pages = {1: Outcome.SERVER_ERROR}
-    await account.run_for(8000)
-    assert "pipeline.silent" not in await told(account)
+    assert "pipeline.silent" not in await told(account, after_s=8000)
 
 
 @pytest.mark.untraced
@@ -396,8 +371,7 @@ async def test_a_raised_limit_does_not_end_a_silence_by_itself(start: Start) -> 
     account = await whole(start, SILENT)
     await account.run_for(4000)
     await account.watcher.watch([watch_of(Rules(silent_us=24 * HOUR_US))])
-    await account.run_for(200)
-    assert await told(account) == ["pipeline.silent"]
+    assert await told(account, after_s=200) == ["pipeline.silent"]
 
 
 @pytest.mark.untraced
@@ -409,8 +383,7 @@ async def test_a_start_that_shows_too_late_ends_no_silence(start: Start, clock: 
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(5)
     show(account, row(1, "running", at_s=4000.0))
-    await account.run_for(100)
-    assert await told(account) == ["pipeline.silent", "running"]
+    assert await told(account, after_s=100) == ["pipeline.silent", "running"]
 
 
 @pytest.mark.parametrize(
@@ -423,16 +396,14 @@ async def test_an_end_is_told_at_once_but_judged_after_an_older_one_that_is_to_b
     rows = [row(1), row(2), row(3), row(4, error="why")]
     show(account, *rows)
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
-    await account.run_for(10)
-    assert await told(account) == ["failed"] * 3
+    assert await told(account, after_s=10) == ["failed"] * 3
     if answer == "a restart":  # what waits, and the list shows, is judged once
         await account.watcher.cancel()
         account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
         show(account, *rows)
     else:  # an error: not in time, so the row counts
         account.api.script[name_of(1)] = answer if isinstance(answer, Outcome) else row(1, answer)
-    await account.run_for(40)
-    end, opening = await account.events()
+    end, opening = await account.events(after_s=40)
     assert (end["subject"], end["type"]) == (name_of(1), f"execution.{'running' if answer == 'running' else 'failed'}")
     assert (opening["type"], opening["data"]["execution"]["id"]) == ("pipeline.failing", name_of(opened_by))
 
@@ -441,8 +412,7 @@ async def test_ends_dated_a_little_ahead_of_now_keep_their_order_though_one_is_c
     """The `Date` of an answer counts whole seconds: on our clock dates may lie up to a second ahead."""
     account = await whole(start, Rules(FailingRule(consecutive=2)), scan=RULES)
     show(account, row(1, at_s=1006.3), row(2, "success", at_s=1006.5), row(3, at_s=1006.7))
-    await account.run_for(10)
-    assert sorted(await told(account)) == ["failed", "failed", "success"]
+    assert sorted(await told(account, after_s=10)) == ["failed", "failed", "success"]
 
 
 async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Start) -> None:
@@ -453,11 +423,9 @@ async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Sta
     for rules in (both, SILENT, both):
         await account.watcher.watch([watch_of(rules)])
     show(account, row(1), row(2), row(7))
-    await account.run_for(5)
-    assert await told(account) == ["failed"] * 3
+    assert await told(account, after_s=5) == ["failed"] * 3
     show(account, row(1), row(2), row(7), row(12), row(13))
-    await account.run_for(5)
-    assert await told(account) == ["failed", "failed", "pipeline.failing"]
+    assert await told(account, after_s=5) == ["failed", "failed", "pipeline.failing"]
 
 
 async def test_where_there_are_no_rules_ends_are_recorded_without(start: Start, heard: Any) -> None:
@@ -475,8 +443,6 @@ async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(start: St
     await account.run_for(5)
     ahead = replace(row(1, "success"), finished_at=EPOCH + timedelta(seconds=9000))
     show(account, ahead)
-    await account.run_for(61)
-    assert await told(account) == ["running", "success"]
+    assert await told(account, after_s=61) == ["running", "success"]
     show(account, ahead, *(row(number, at_s=1060.0 + number) for number in (2, 3, 4)))
-    await account.run_for(61)
-    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
+    assert await told(account, after_s=61) == ["failed", "failed", "failed", "pipeline.failing"]

@@ -29,8 +29,7 @@ async def end(account: Account, *numbers: int, status: str = "failed") -> list[s
         at_s = account.clock.monotonic() + account.api.offset_s
         listed(account, row(number, status, at_s=at_s))
         await account.run_for(1.5)
-    await account.run_for(3)
-    return await told(account)
+    return await told(account, after_s=3)
 
 
 async def again(start: Start, account: Account, rules: Rules) -> Account:
@@ -76,13 +75,11 @@ async def test_a_silence_goes_on_though_old_rows_are_dated_later_after_the_apis_
 ) -> None:
     account = await whole(start, SILENT)
     listed(account, row(1, "success"), row(2, "running"), row(3, "running"))
-    await account.run_for(4200)
-    assert (await told(account))[-1] == "pipeline.silent"
+    assert (await told(account, after_s=4200))[-1] == "pipeline.silent"
     account.api.offset_s -= 1200.0
     account = await again(start, account, SILENT) if restarts else account
     listed(account, row(1, "success"), row(2, "success"), row(3, "paused"))
-    await account.run_for(100)
-    assert sorted(await told(account)) == ["paused", "success"]
+    assert sorted(await told(account, after_s=100)) == ["paused", "success"]
 
 
 @pytest.mark.untraced
@@ -95,10 +92,8 @@ async def test_nothing_is_silent_though_old_rows_are_dated_earlier_after_the_api
     await account.run_for(2700)
     account.api.offset_s += 1200.0
     account = await again(start, account, SILENT) if restarts else account
-    await account.run_for(700)
-    assert await told(account) == ["success"]
-    await account.run_for(300)
-    assert await told(account) == ["pipeline.silent"]
+    assert await told(account, after_s=700) == ["success"]
+    assert await told(account, after_s=300) == ["pipeline.silent"]
 
 
 # What version 1.0.0 stored
@@ -159,16 +154,14 @@ async def test_ends_of_the_first_version_that_wait_on_are_turned_with_the_first_
 ) -> None:
     account = await whole(start, IN_A_ROW)
     listed(account, row(1, "running"))
-    await account.run_for(5)
-    await told(account)
+    await told(account, after_s=5)
     now = clock.steady_us()
     waiting = UnjudgedEnd(name_of(9), End(now + 1_100_000_000, failed=True))
     await store_as_first_version(account, RuleState(), waiting)
     ended = row(1, at_s=clock.monotonic() + 1200.0)
     api = Unanswered(clock, {name_of(1): ended}, {1: Outcome.SERVER_ERROR}, offset_s=1200.0)
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED, api=api)
-    await account.run_for(20)
-    assert "failed" in await told(account)
+    assert "failed" in await told(account, after_s=20)
     record = await rules_of(account)
     assert record.unjudged[0] == UnjudgedEnd(name_of(9), End(now - 100_000_000, failed=True))
     assert (len(record.unjudged), record.state) == (2, RuleState())
@@ -203,6 +196,5 @@ async def test_an_execution_that_is_lost_before_any_answer_is_recorded_while_the
     await store_as_first_version(await start(watches=[watch]), old)
     api = Silent(clock, {name_of(1): Outcome.NOT_FOUND})
     account = await start(watches=[watch], api=api)
-    await account.run_for(200)
-    assert await told(account) == ["lost"]
+    assert await told(account, after_s=200) == ["lost"]
     assert (await rules_of(account)).state == replace(old, in_api_time=True)

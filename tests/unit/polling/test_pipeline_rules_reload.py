@@ -29,8 +29,7 @@ async def test_what_came_while_there_were_no_rules_breaks_a_row(start: Start, *,
     await account.run_for(5)
     await change(account, IN_A_ROW)
     show(account, row(1), row(2), row(7, "success"), row(12))
-    await account.run_for(5)
-    assert await told(account) == ["failed", "failed", "success", "failed"]
+    assert await told(account, after_s=5) == ["failed", "failed", "success", "failed"]
 
 
 async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(start: Start, heard: HeardStore) -> None:
@@ -44,8 +43,7 @@ async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(star
     for each in (SILENT, BOTH):
         await change(account, each)
     show(account, row(1), row(2), row(12))
-    await account.run_for(5)
-    assert await told(account) == ["failed"] * 3
+    assert await told(account, after_s=5) == ["failed"] * 3
 
 
 async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_old_rows_for_the_last_start(
@@ -57,10 +55,8 @@ async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_
     await account.run_for(1)
     assert [page for _, page in account.api.asked] == ["page 1"]
     await change(account, SILENT)
-    await account.run_for(60)
-    assert await told(account) == []
-    await account.run_for(4000)
-    assert await told(account) == ["pipeline.silent"]
+    assert await told(account, after_s=60) == []
+    assert await told(account, after_s=4000) == ["pipeline.silent"]
 
 
 async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(start: Start, clock: FakeClock) -> None:
@@ -68,8 +64,6 @@ async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(start: 
     await account.run_for(4000)
     await change(account, IN_A_ROW)
     show(account, row(1, "running", at_s=clock.monotonic()))
-    await account.run_for(61)
-    assert await told(account) == ["pipeline.silent", "running"]
+    assert await told(account, after_s=61) == ["pipeline.silent", "running"]
     await change(account, BOTH)
-    await account.run_for(61)
-    assert await told(account) == ["pipeline.active"]
+    assert await told(account, after_s=61) == ["pipeline.active"]
