@@ -82,7 +82,10 @@ class FakePagerDuty(Sink):
 
 
 class PagerRig(Rig):
-    """A rig whose sink is a pager: what happens to pipelines, executions and accounts, as their owners record it."""
+    """A rig whose sink is a pager: what happens to pipelines, executions and accounts, as their owners record it.
+
+    A method that makes something happen then lets `then_s` pass, if it is given.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -101,7 +104,7 @@ class PagerRig(Rig):
         await self.kill()
         await self.start(rules=rules)
 
-    async def opens(self, pipeline: str, *, team: str | None = None) -> Problem:
+    async def opens(self, pipeline: str, *, team: str | None = None, then_s: float | None = None) -> Problem:
         """Let a problem of a pipeline open."""
         self.clock.passed_s += 0.001
         watch = Watch("default", pipeline, (), name=pipeline, labels={"team": team} if team else {})
@@ -115,9 +118,9 @@ class PagerRig(Rig):
             after=self.recorded[pipeline] - 1,
             at=self.clock.now(),
         )
-        return await self._write(reported.entry, reported.problem)
+        return await self._write(reported.entry, reported.problem, then_s)
 
-    async def closes(self, pipeline: str, problem: Problem) -> None:
+    async def closes(self, pipeline: str, problem: Problem, *, then_s: float | None = None) -> None:
         """Let that problem close."""
         self.clock.passed_s += 0.001
         watch = Watch("default", pipeline, (), name=pipeline)
@@ -125,7 +128,7 @@ class PagerRig(Rig):
         reported = self.events.pipeline(
             CLOSED_BY[problem.kind], watch, {}, problem, after=self.recorded[pipeline] - 1, at=self.clock.now()
         )
-        await self._write(reported.entry, reported.problem)
+        await self._write(reported.entry, reported.problem, then_s)
 
     async def starts(self, execution: str, pipeline: str = "Agent") -> None:
         """Let an execution run, which the sink is told of."""
@@ -139,9 +142,9 @@ class PagerRig(Rig):
         )
         await self.write(OutboxEntry(entry.event, (self.name,)))
 
-    async def hangs(self, execution: str, pipeline: str = "Agent") -> Problem:
+    async def hangs(self, execution: str, pipeline: str = "Agent", *, then_s: float | None = None) -> Problem:
         """Let an execution be overdue."""
-        return await self._execution(execution, pipeline, EventType.EXECUTION_OVERDUE, None)
+        return await self._execution(execution, pipeline, EventType.EXECUTION_OVERDUE, None, then_s)
 
     async def ends_overdue(
         self,
@@ -150,11 +153,14 @@ class PagerRig(Rig):
         pipeline: str = "Agent",
         *,
         type_: EventType = EventType.EXECUTION_FAILED,
+        then_s: float | None = None,
     ) -> None:
         """Let an overdue execution end."""
-        await self._execution(execution, pipeline, type_, problem)
+        await self._execution(execution, pipeline, type_, problem, then_s)
 
-    async def _execution(self, execution: str, pipeline: str, type_: EventType, problem: Problem | None) -> Problem:
+    async def _execution(
+        self, execution: str, pipeline: str, type_: EventType, problem: Problem | None, then_s: float | None
+    ) -> Problem:
         self.clock.passed_s += 0.001
         self.recorded[execution] += 1
         at, sequence = self.clock.now(), self.recorded[execution]
@@ -173,11 +179,13 @@ class PagerRig(Rig):
             overdue_s=None if problem else 0.3,
             problem=change,
         )
-        return await self._write(entry, change)
+        return await self._write(entry, change, then_s)
 
-    async def _write(self, entry: OutboxEntry, change: ProblemChange | None) -> Problem:
+    async def _write(self, entry: OutboxEntry, change: ProblemChange | None, then_s: float | None) -> Problem:
         assert change is not None
         await self.write(entry, problems=[change])
+        if then_s is not None:
+            await self.later(then_s)
         return change.problem
 
     def answers_of(self, subject: str) -> list[tuple[str, str | None]]:
@@ -189,14 +197,10 @@ class PagerRig(Rig):
             )
             return list(connection.execute(query, (stream,)))
 
-    async def acknowledge(self, problem: Problem, *, until: datetime | None = None) -> None:
+    async def acknowledge(
+        self, problem: Problem, *, until: datetime | None = None, then_s: float | None = None
+    ) -> None:
         """Let somebody take a problem."""
         await operator_of(self.real_store).acknowledge(problem.id, by="ann", comment=None, until=until)
-
-    async def later(self, seconds: float = 0.0) -> None:
-        """Let so much time pass, and the worker do what it wants meanwhile."""
-        end = self.clock.passed_s + seconds
-        rest_s = await self.go()
-        while self.clock.passed_s + rest_s < end:
-            rest_s = await self.go(rest_s)
-        await self.go(max(0.0, end - self.clock.passed_s))
+        if then_s is not None:
+            await self.later(then_s)

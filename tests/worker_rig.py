@@ -304,14 +304,18 @@ class Rig:
         while under_way := in_flight(self.worker):
             await asyncio.wait(under_way)
 
-    async def go_for(self, seconds: float) -> list[str]:
-        """Call the worker whenever it asks for it, so long; return what goes out."""
+    async def later(self, seconds: float = 0.0) -> None:
+        """Let so much time pass, and call the worker whenever it asks for it meanwhile."""
         end = self.clock.passed_s + seconds
-        self.sink.take_sent()
         rest_s = await self.go()
         while self.clock.passed_s + rest_s < end:
             rest_s = await self.go(rest_s)
-        await self.go(end - self.clock.passed_s)
+        await self.go(max(0.0, end - self.clock.passed_s))
+
+    async def go_for(self, seconds: float) -> list[str]:
+        """Return what goes out while so much time passes."""
+        self.sink.take_sent()
+        await self.later(seconds)
         return self.sink.take_sent()
 
     async def sent_after(self, after_s: float = 0.0) -> list[str]:

@@ -42,8 +42,7 @@ async def test_forty_pipelines_that_fail_at_once_are_one_incident_by_account(pag
     assert page["payload"]["custom_details"]["open"] == {"pipeline.failing": 40}
     assert await backlog_of(pager.real_store) == {}
     for name, problem in problems:
-        await pager.closes(name, problem)
-        await pager.later(1)
+        await pager.closes(name, problem, then_s=1)
     assert pager.pager.state == {page["dedup_key"]: "resolved"}
 
 
@@ -66,8 +65,7 @@ async def test_hung_executions_of_a_pipeline_are_one_incident_though_half_of_the
 @pytest.mark.parametrize("cause", ["eleven minutes later", "after an acknowledgement", "after it was resolved"])
 async def test_a_second_cause_is_an_incident_of_its_own(pager: PagerRig, cause: str) -> None:
     await pager.start(rules=BY_ACCOUNT)
-    first = await pager.opens("one")
-    await pager.later(30)
+    first = await pager.opens("one", then_s=30)
     if cause == "eleven minutes later":
         await pager.later(660)
     elif cause == "after an acknowledgement":
@@ -75,8 +73,7 @@ async def test_a_second_cause_is_an_incident_of_its_own(pager: PagerRig, cause: 
     else:
         await pager.closes("one", first)
     await pager.later(1)
-    second = await pager.opens("two")
-    await pager.later(30)
+    second = await pager.opens("two", then_s=30)
     assert len(pager.pager.pages) == 2
     assert pager.pager.summaries()[1] == "two keeps failing, last at Greeting: error of two"
     await pager.closes("two", second)
@@ -88,11 +85,9 @@ async def test_a_second_cause_is_an_incident_of_its_own(pager: PagerRig, cause: 
 
 async def test_what_opens_within_ten_minutes_joins_and_pages_nobody_again(pager: PagerRig) -> None:
     await pager.start(rules=BY_ACCOUNT)
-    await pager.opens("one")
-    await pager.later(500)
+    await pager.opens("one", then_s=500)
     await pager.opens("two")
-    await pager.hangs("run")
-    await pager.later(30)
+    await pager.hangs("run", then_s=30)
     assert len(pager.pager.pages) == 1
     summary = "2 pipelines failing, 1 execution overdue in account default; newest: Agent"
     assert pager.pager.taken[-1]["payload"]["summary"] == summary
@@ -103,14 +98,11 @@ async def test_an_incident_is_acknowledged_once_all_of_its_open_problems_are(pag
     await pager.start(rules=BY_ACCOUNT)
     one, two = await pager.opens("one"), await pager.opens("two")
     await pager.later(20)
-    await pager.acknowledge(one)
-    await pager.later(5)
+    await pager.acknowledge(one, then_s=5)
     assert list(pager.pager.state.values()) == ["triggered"]
-    await pager.closes("two", two)
-    await pager.later(5)
+    await pager.closes("two", two, then_s=5)
     assert list(pager.pager.state.values()) == ["acknowledged"]
-    await pager.closes("one", one)
-    await pager.later(5)
+    await pager.closes("one", one, then_s=5)
     assert list(pager.pager.state.values()) == ["resolved"]
 
 
@@ -118,8 +110,7 @@ async def test_a_problem_without_the_field_is_an_incident_of_its_own(pager: Page
     await pager.start(rules=BY_TEAM)
     await pager.opens("one", team="sales")
     await pager.opens("two", team="sales")
-    other = await pager.opens("three")
-    await pager.later(20)
+    other = await pager.opens("three", then_s=20)
     assert len(pager.pager.pages) == 2
     assert str(other.id) in pager.pager.state
 
@@ -129,8 +120,7 @@ async def test_a_problem_stays_in_its_incident_when_group_by_changes(pager: Page
     one, two = await pager.opens("one"), await pager.opens("two")
     await pager.later(20)
     await pager.restart_with(BY_PIPELINE)
-    three = await pager.opens("three")
-    await pager.later(20)
+    three = await pager.opens("three", then_s=20)
     assert len(pager.pager.pages) == 2
     await pager.restart_with(BY_TEAM)
     for name, problem in (("two", two), ("three", three), ("one", one)):
@@ -143,18 +133,14 @@ async def test_a_trigger_that_fails_is_replaced_at_once_by_what_is_newer(pager: 
     """The next attempt of the first is an hour away."""
     await pager.start(rules=BY_ACCOUNT)
     pager.pager.answer = lambda event: BUSY_FOR_AN_HOUR if "error of one" in str(event) else DELIVERED
-    one = await pager.opens("one")
-    await pager.later(20)
+    one = await pager.opens("one", then_s=20)
     assert pager.pager.pages == []
-    two = await pager.opens("two")
-    await pager.later(11)
+    two = await pager.opens("two", then_s=11)
     assert pager.pager.summaries() == ["2 pipelines failing in account default; newest: two, Greeting: error of two"]
     assert await backlog_of(pager.real_store) == {}
-    await pager.closes("two", two)
-    await pager.later(1)
+    await pager.closes("two", two, then_s=1)
     assert [event["event_action"] for event in pager.pager.refused[-1:]] == ["trigger"]
-    await pager.closes("one", one)
-    await pager.later(1)
+    await pager.closes("one", one, then_s=1)
     assert pager.pager.open() == []
     assert await backlog_of(pager.real_store) == {}
 
@@ -164,11 +150,9 @@ async def test_of_an_event_that_is_refused_the_next_attempt_leaves_out_what_othe
 ) -> None:
     await pager.start(rules=BY_ACCOUNT)
     pager.pager.answer = lambda event: REFUSED if "error of one" in str(event) else DELIVERED
-    one = await pager.opens("one")
-    await pager.later(60)
+    one = await pager.opens("one", then_s=60)
     assert pager.pager.summaries() == ["1 pipeline failing in account default"]
-    await pager.closes("one", one)
-    await pager.later(5)
+    await pager.closes("one", one, then_s=5)
     assert pager.pager.open() == []
 
 
@@ -195,8 +179,7 @@ async def test_while_one_request_is_under_way_no_other_goes_for_the_same_inciden
         assert len(in_flight(pager.worker)) == 1
     answer.set_result(None)
     await pager.later(5)
-    await pager.closes("three", three)
-    await pager.later(5)
+    await pager.closes("three", three, then_s=5)
     assert pager.pager.open() == []
 
 
@@ -209,12 +192,10 @@ async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the
     assert len(pager.pager.pages) == 1
     await pager.kill()
     await pager.start(rules=BY_ACCOUNT)
-    two = await pager.opens("two")
-    await pager.later(20)
+    two = await pager.opens("two", then_s=20)
     assert len(pager.pager.pages) == 1
     await pager.closes("one", one)
-    await pager.closes("two", two)
-    await pager.later(5)
+    await pager.closes("two", two, then_s=5)
     assert pager.pager.open() == []
 
 
@@ -227,27 +208,22 @@ async def test_a_problem_that_closes_while_nobody_runs_is_resolved_after_a_kill(
     await pager.kill()
     pager.clock.passed_s += 900
     await pager.start(rules=BY_ACCOUNT)
-    await pager.closes("one", one)
-    await pager.later(5)
+    await pager.closes("one", one, then_s=5)
     assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
     assert pager.pager.open() == []
 
 
 async def test_a_silenced_opening_joins_when_it_is_released(pager: PagerRig) -> None:
     await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one")
-    await pager.later(20)
+    one = await pager.opens("one", then_s=20)
     now = pager.clock.now()
     pager.silences.all = [Silence(now, now + timedelta(minutes=5), sinks=("ops",))]
-    two = await pager.opens("two")
-    await pager.later(20)
-    await pager.closes("one", one)
-    await pager.later(20)
+    two = await pager.opens("two", then_s=20)
+    await pager.closes("one", one, then_s=20)
     assert (len(pager.pager.pages), pager.pager.open()) == (1, [])  # two is not in the incident of one
     await pager.later(600)
     assert pager.pager.summaries()[1:] == ["two keeps failing, last at Greeting: error of two"]
-    await pager.closes("two", two)
-    await pager.later(5)
+    await pager.closes("two", two, then_s=5)
     assert pager.pager.open() == []
 
 
@@ -264,8 +240,7 @@ async def test_an_incident_is_reminded_of_once(pager: PagerRig) -> None:
 
 async def test_a_reminder_of_a_single_problem_says_for_how_long(pager: PagerRig) -> None:
     await pager.start(rules=replace(BY_ACCOUNT, remind_every_s=3600.0))
-    await pager.opens("one")
-    await pager.later(3700)
+    await pager.opens("one", then_s=3700)
     assert pager.pager.taken[-1]["payload"]["summary"].startswith("Still open after 1 h")
 
 
@@ -276,27 +251,22 @@ async def test_a_dead_opening_that_is_replayed_says_how_its_incident_stands(page
     await pager.later(3600)
     pager.pager.answer = lambda _: DELIVERED
     await pager.acknowledge(one)
-    await pager.closes("two", two)
-    await pager.later(5)
+    await pager.closes("two", two, then_s=5)
     assert await operator_of(pager.real_store).replay("ops", None) == 2
     await pager.later(5)
     assert [event["event_action"] for event in pager.pager.taken[-2:]] == ["trigger", "acknowledge"]
     assert list(pager.pager.state.values()) == ["acknowledged"]
-    await pager.closes("one", one)
-    await pager.later(5)
+    await pager.closes("one", one, then_s=5)
     assert pager.pager.open() == []
 
 
 async def test_a_problem_that_an_earlier_version_sent_keeps_its_own_key(pager: PagerRig) -> None:
     await pager.start(rules=RULES)  # no incidents: deliveries are settled as a version before did it
-    one = await pager.opens("one")
-    await pager.later(1)
+    one = await pager.opens("one", then_s=1)
     await pager.restart_with(BY_ACCOUNT)
     pager.pager.taken.clear()
-    await pager.acknowledge(one)
-    await pager.later(1)
-    await pager.closes("one", one)
-    await pager.later(1)
+    await pager.acknowledge(one, then_s=1)
+    await pager.closes("one", one, then_s=1)
     said = [(event["event_action"], event["dedup_key"]) for event in pager.pager.taken]
     assert said == [("acknowledge", str(one.id)), ("resolve", str(one.id))]
 
@@ -304,11 +274,9 @@ async def test_a_problem_that_an_earlier_version_sent_keeps_its_own_key(pager: P
 async def test_members_of_an_incident_that_is_not_resolved_are_kept(pager: PagerRig) -> None:
     """Retention took a problem, and its closing, which still waited, would have resolved a key that nobody knows."""
     await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one")
-    await pager.later(20)
+    one = await pager.opens("one", then_s=20)
     pager.pager.answer = lambda _: FAILED
-    await pager.closes("one", one)
-    await pager.later(60)
+    await pager.closes("one", one, then_s=60)
     store = await upkeep(pager.real_store)
     async for _ in store.prune(ended_before=pager.clock.steady_us(), keep=lambda *_: False):
         pass
@@ -325,20 +293,16 @@ async def test_after_ten_minutes_only_what_is_still_open_pages(pager: PagerRig) 
     await pager.start(rules=deferred())
     short, long = await pager.opens("short"), await pager.opens("long")
     await pager.later(540)
-    await pager.closes("short", short)
-    await pager.later(61)
+    await pager.closes("short", short, then_s=61)
     assert pager.pager.summaries() == ["long keeps failing, last at Greeting: error of long"]
-    await pager.closes("long", long)
-    await pager.later(5)
+    await pager.closes("long", long, then_s=5)
     assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
 
 
 async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager: PagerRig) -> None:
     await pager.start(rules=deferred())
-    problem = await pager.hangs("run")
-    await pager.later(60)
-    await pager.ends_overdue("run", problem)
-    await pager.later(1)
+    problem = await pager.hangs("run", then_s=60)
+    await pager.ends_overdue("run", problem, then_s=1)
     assert await backlog_of(pager.real_store) == {}
     assert pager.answers_of("run") == [("silenced", "after"), ("silenced", "after")]
     pager.silences.all = [Silence(pager.clock.now(), pager.clock.now() + timedelta(seconds=9), sinks=("ops",))]
@@ -348,10 +312,8 @@ async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager:
 
 async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_is_over(pager: PagerRig) -> None:
     await pager.start(rules=deferred())
-    problem = await pager.opens("one")
-    await pager.later(300)
-    await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1))
-    await pager.later(3599)
+    problem = await pager.opens("one", then_s=300)
+    await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1), then_s=3599)
     assert pager.pager.taken == []
     await pager.later(2)
     assert [event["event_action"] for event in pager.pager.taken] == ["trigger"]
@@ -361,8 +323,7 @@ async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_
 async def test_an_acknowledgement_that_is_taken_back_lets_the_opening_go_within_a_minute(pager: PagerRig) -> None:
     await pager.start(rules=deferred())
     problem = await pager.opens("one")
-    await pager.acknowledge(problem)
-    await pager.later(7200)
+    await pager.acknowledge(problem, then_s=7200)
     assert pager.pager.taken == []
     assert await operator_of(pager.real_store).unacknowledge(problem.id)
     await pager.later(61)
@@ -371,12 +332,10 @@ async def test_an_acknowledgement_that_is_taken_back_lets_the_opening_go_within_
 
 async def test_an_opening_waits_over_a_restart_and_its_closing_then_goes_nowhere(pager: PagerRig) -> None:
     await pager.start(rules=deferred())
-    one = await pager.opens("one")
-    await pager.later(300)
+    one = await pager.opens("one", then_s=300)
     await pager.restart_with(deferred())
     await pager.later(200)
-    await pager.closes("one", one)
-    await pager.later(300)
+    await pager.closes("one", one, then_s=300)
     assert pager.pager.taken == []
 
 
@@ -389,10 +348,8 @@ async def test_an_opening_that_may_have_been_sent_before_a_kill_is_resolved(page
     assert len(pager.pager.pages) == 1
     await pager.kill()
     await pager.start(rules=deferred())
-    await pager.acknowledge(one)
-    await pager.later(100)
-    await pager.closes("one", one)
-    await pager.later(100)
+    await pager.acknowledge(one, then_s=100)
+    await pager.closes("one", one, then_s=100)
     assert pager.pager.open() == []
 
 
@@ -413,10 +370,8 @@ async def test_a_failure_that_ends_an_overdue_goes_at_once_where_it_was_asked_fo
     """The opening in front of it waits for another nine minutes, and is not sent at all."""
     pager.types = PROBLEM_KINDS | {EventType.EXECUTION_FAILED}
     await pager.start(rules=deferred(RULES))
-    problem = await pager.hangs("run")
-    await pager.later(60)
-    await pager.ends_overdue("run", problem)
-    await pager.later(1)
+    problem = await pager.hangs("run", then_s=60)
+    await pager.ends_overdue("run", problem, then_s=1)
     assert pager.answers_of("run") == [("silenced", "after"), ("delivered", "204")]
     (failure,) = pager.pager.taken
     assert (failure["event_action"], failure["payload"]["class"]) == ("trigger", "execution.failed")
@@ -440,13 +395,10 @@ async def test_an_acknowledged_opening_is_not_what_an_open_breaker_tries_again_a
 async def test_a_second_cause_pages_though_the_acknowledgement_of_the_first_was_taken_back(pager: PagerRig) -> None:
     """At the pager the incident stays acknowledged: a trigger there would wake nobody."""
     await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one")
-    await pager.later(20)
-    await pager.acknowledge(one)
-    await pager.later(5)
+    one = await pager.opens("one", then_s=20)
+    await pager.acknowledge(one, then_s=5)
     assert await operator_of(pager.real_store).unacknowledge(one.id)
-    await pager.opens("two")
-    await pager.later(20)
+    await pager.opens("two", then_s=20)
     assert len(pager.pager.pages) == 2
 
 
@@ -466,8 +418,7 @@ async def test_what_is_acknowledged_before_its_trigger_could_go_is_triggered_and
     pager.pager.answer = lambda _: DELIVERED
     await pager.later(120)
     assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "acknowledge"]
-    await pager.closes("one", one)
-    await pager.later(5)
+    await pager.closes("one", one, then_s=5)
     assert pager.pager.open() == []
 
 
@@ -484,8 +435,6 @@ async def test_a_text_that_is_never_taken_holds_up_no_page(pager: PagerRig) -> N
 async def test_a_resolve_does_not_wait_behind_the_breaker_that_its_own_trigger_keeps_open(pager: PagerRig) -> None:
     await pager.start(rules=replace(BY_ACCOUNT, schedule_s=(1.0, 2.0)))
     pager.pager.answer = lambda event: FAILED if event["event_action"] == "trigger" else DELIVERED
-    one = await pager.opens("one")
-    await pager.later(300)
-    await pager.closes("one", one)
-    await pager.later(2)
+    one = await pager.opens("one", then_s=300)
+    await pager.closes("one", one, then_s=2)
     assert [event["event_action"] for event in pager.pager.taken] == ["resolve"]
