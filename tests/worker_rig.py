@@ -276,6 +276,11 @@ class Rig:
         await self.record(*streams, **how)
         await self.go()
 
+    async def begin(self, *streams: str, **how: Any) -> None:
+        """Record the next event of each stream, and let the worker begin to send it."""
+        await self.record(*streams, **how)
+        await self.worker.tick()
+
     def hold(self) -> asyncio.Future[Answer]:
         """Have the sink answer from now on once this is done."""
         held: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -288,14 +293,19 @@ class Rig:
         change = SourceChange(self._account, before, self._changes_count, None, entries, tuple(problems))
         await self.real_store.record(change)
 
-    async def go(self, after_s: float = 0.0) -> float:
-        """Let time pass, then do as the daemon's clock would until nothing moves. Return when it is to go on."""
+    async def go(self, after_s: float = 0.0, *, flushes: bool = False) -> float:
+        """Let time pass, then do as the daemon's clock would until nothing moves. Return when it is to go on.
+
+        With `flushes` the worker also writes what it would write within its next seconds.
+        """
         self.clock.passed_s += after_s
         for _ in range(MOST_TICKS):
             self.woken = False
             rest_s = await self.worker.tick()
             await self.settle()
             if rest_s > 0 and not self.woken:
+                if flushes:
+                    await self.worker.flush()
                 return rest_s
         raise AssertionError("the worker never rests")
 

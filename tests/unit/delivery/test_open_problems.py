@@ -296,16 +296,14 @@ async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
     await finish_refresh(forgetful)
     monkeypatch.undo()
     forgetful.sink.answer = lambda _: GONE
-    await forgetful.record("b")
-    await forgetful.go()
+    await forgetful.send("b")
     assert await refreshed(forgetful, 120) == []
 
 
 async def test_a_receiver_that_asks_for_a_pause_is_left_alone_in_it(forgetful: Rig) -> None:
     await forgetful.go(30)
     forgetful.sink.answer = lambda _: BUSY
-    await forgetful.record("b")
-    await forgetful.go()
+    await forgetful.send("b")
     assert await refreshed(forgetful, 59) == []
     assert len(await refreshed(forgetful, 1)) == 1
 

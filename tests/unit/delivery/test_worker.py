@@ -87,14 +87,12 @@ async def test_a_delivery_waits_for_its_next_step_over_restarts_too_and_the_last
 async def test_a_sink_that_never_gives_up_keeps_trying_and_looks_for_nothing_to_give_up(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, give_up_after_s=None))
     await rig.send("a", answer=FAILED)
-    await rig.go(1e6)
-    await rig.worker.flush()
+    await rig.go(1e6, flushes=True)
     assert (rig.row("a1")["state"], rig.store.asked["give_up"]) == ("waiting", 0)
 
 
 async def test_what_waited_for_an_event_goes_after_it_though_a_flush_has_settled_that_one(rig: Rig) -> None:
-    await rig.record("a", "a")
-    await rig.worker.tick()
+    await rig.begin("a", "a")
     await rig.settle()
     await rig.worker.flush()
     assert await rig.sent_after() == ["a2"]
@@ -157,8 +155,7 @@ async def test_what_is_answered_as_it_would_be_given_up_is_no_dead_letter(rig: R
 
 async def test_what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id(rig: Rig) -> None:
     rig.hold()
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.sink.arrived.get()
     await rig.restart()
     rig.sink.answer = lambda _: DELIVERED
@@ -275,8 +272,7 @@ async def test_a_sink_that_is_well_is_enabled_for_nothing(rig: Rig) -> None:
 
 async def test_a_sink_that_is_enabled_before_its_410_was_recorded_has_both_recorded(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.settle()
     rig.sink.answer = lambda _: DELIVERED
     await rig.worker.enable()
@@ -287,8 +283,7 @@ async def test_a_sink_that_is_enabled_before_its_410_was_recorded_has_both_recor
 async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda delivery: GONE if name_of(delivery) == "a1" else held
-    await rig.record("a", "b")
-    await rig.worker.tick()
+    await rig.begin("a", "b")
     await rig.sink.arrived.get()
     await rig.sink.arrived.get()
     held.set_result(DELIVERED)
@@ -321,8 +316,7 @@ async def test_the_clock_of_giving_up_stands_still_while_the_daemon_is_off_or_th
         rig.clock.passed_s += 5000
         await rig.start(rules=HASTY)
     else:
-        await rig.go(5000)
-        await rig.worker.flush()
+        await rig.go(5000, flushes=True)
         await rig.restart(rules=HASTY, fingerprint="changed")
     await rig.go(30)
     assert rig.row("a1")["state"] == "waiting"
@@ -384,8 +378,7 @@ async def test_a_closed_output_ends_the_program_and_starts_nothing_more(rig: Rig
 
 async def test_draining_finishes_what_is_in_flight_and_starts_nothing_more(rig: Rig) -> None:
     held = rig.hold()
-    await rig.record(*streams(17))
-    await rig.worker.tick()
+    await rig.begin(*streams(17))
     draining = asyncio.create_task(rig.worker.drain())
     await rig.sink.arrived.get()
     assert not draining.done()

@@ -18,8 +18,7 @@ def streams(count: int) -> list[str]:
 
 
 async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled_at_once(rig: Rig) -> None:
-    await rig.record(*streams(40))
-    await rig.worker.tick()
+    await rig.begin(*streams(40))
     assert [await rig.sink.arrived.get() for _ in range(40)] == [f"{stream}1" for stream in streams(40)]
     assert rig.store.asked["settle"] == 0
     await rig.go()
@@ -27,8 +26,7 @@ async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled
 
 
 async def test_the_next_of_a_stream_waits_until_the_one_before_is_settled(rig: Rig) -> None:
-    await rig.record("a", "a", "b")
-    await rig.worker.tick()
+    await rig.begin("a", "a", "b")
     await rig.settle()
     assert rig.sink.take_sent() == ["a1", "b1"]
     assert await rig.sent_after() == ["a2"]
@@ -63,10 +61,8 @@ async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_ro
         return DELIVERED
 
     rig.sink.answer = lambda _: answer_later()
-    await rig.record(*streams(60))
-    await rig.worker.tick()
-    await rig.record("new")
-    await rig.worker.tick()
+    await rig.begin(*streams(60))
+    await rig.begin("new")
     go_on.set()
     rig.woken = False
     await rig.settle()

@@ -237,10 +237,8 @@ async def test_a_dead_sink_gives_up_what_waits_for_it_in_groups_or_not(rig: Rig)
     await rig.record("a", "b", data=of("p"))
     await rig.go(30)
     await rig.record("c", data=of("p"))
-    await rig.go(31)
-    await rig.worker.flush()
-    await rig.go(110)
-    await rig.worker.flush()
+    await rig.go(31, flushes=True)
+    await rig.go(110, flushes=True)
     assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["dead"] * 3
 
 

@@ -236,8 +236,7 @@ async def test_a_restart_after_a_success_begins_with_a_closed_breaker(rig: Rig) 
 async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -> None:
     slow = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
-    await rig.record(*"abcdefg")
-    await rig.worker.tick()
+    await rig.begin(*"abcdefg")
     while len(in_flight(rig.worker)) > 1:
         await asyncio.wait(in_flight(rig.worker), return_when=asyncio.FIRST_COMPLETED)
     slow.set_result(DELIVERED)
@@ -270,11 +269,9 @@ async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(r
     await rig.worker.flush()
     with capture_logs() as logs:
         for _ in range(19):
-            await rig.go(10)
-            await rig.worker.flush()
+            await rig.go(10, flushes=True)
         assert [rig.row(name)["state"] for name in ("a1", "b1", "b2")] == ["waiting"] * 3
-        await rig.go(20)
-        await rig.worker.flush()
+        await rig.go(20, flushes=True)
     assert [rig.row(name)["state"] for name in ("a1", "b1", "b2")] == ["dead", "dead", "waiting"]
     assert [rig.row(name)["answer"] for name in ("a1", "b1")] == ["429", "never_tried"]
     assert rig.counted("dead") == 2
@@ -292,8 +289,7 @@ async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(r
 async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
     held = rig.hold()
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.worker.flush()
     rig.clock.passed_s += 300
     await rig.worker.flush()
@@ -316,8 +312,7 @@ async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig
     await rig.send(*"abcde", answer=FAILED)
     await rig.worker.flush()
     for _ in range(20):
-        await rig.go(5)
-        await rig.worker.flush()
+        await rig.go(5, flushes=True)
     assert [rig.row(f"{name}1")["state"] for name in "abcde"] == ["dead"] * 5
     assert await rig.go(60) == 10
     back(rig)

@@ -72,8 +72,7 @@ async def test_of_a_long_row_each_answer_is_settled_within_100_ms_and_about_ten_
 
 async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the_first(rig: Rig) -> None:
     held = hang(rig, "b1")
-    await rig.record("a", "b")
-    await rig.worker.tick()
+    await rig.begin("a", "b")
     rig.woken = False
     await answered(rig, under_way=1)
     assert rig.woken
@@ -91,8 +90,7 @@ async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the
 
 async def test_64_answers_are_settled_at_once(rig: Rig) -> None:
     hang(rig, "z1")
-    await rig.record("z", *streams(SETTLE_COUNT))
-    await rig.worker.tick()
+    await rig.begin("z", *streams(SETTLE_COUNT))
     await answered(rig, under_way=1)
     assert len(rig.sink.sent) == SETTLE_COUNT + 1
     await rig.worker.tick()
@@ -101,8 +99,7 @@ async def test_64_answers_are_settled_at_once(rig: Rig) -> None:
 
 async def test_63_are_not(rig: Rig) -> None:
     hang(rig, "z1")
-    await rig.record("z", *streams(SETTLE_COUNT - 1))
-    await rig.worker.tick()
+    await rig.begin("z", *streams(SETTLE_COUNT - 1))
     await answered(rig, under_way=1)
     assert len(rig.sink.sent) == SETTLE_COUNT
     await rig.worker.tick()
@@ -112,11 +109,9 @@ async def test_63_are_not(rig: Rig) -> None:
 @pytest.mark.parametrize("recorded", ["with it", "while it is sent", "after its answer"])
 async def test_the_next_event_of_an_execution_waits_for_no_others_than_its_own(rig: Rig, recorded: str) -> None:
     held = hang(rig, "a1", "b1", "c1")
-    await rig.record("a", "b", *(["a"] if recorded == "with it" else []))
-    await rig.worker.tick()
+    await rig.begin("a", "b", *(["a"] if recorded == "with it" else []))
     if recorded == "while it is sent":
-        await rig.record("a", "c")
-        await rig.worker.tick()
+        await rig.begin("a", "c")
     held["a1"].set_result(DELIVERED)
     await answered(rig, under_way=len(in_flight(rig.worker)) - 1)
     if recorded == "after its answer":
@@ -152,8 +147,7 @@ async def test_what_failed_is_settled_as_late_and_tried_again_as_soon(rig: Rig) 
 
 async def test_at_a_drain_what_was_answered_is_settled_with_the_last_that_is_in_flight(rig: Rig) -> None:
     held = hang(rig, "b1")
-    await rig.record("a", "b")
-    await rig.worker.tick()
+    await rig.begin("a", "b")
     await answered(rig, under_way=1)
     draining = asyncio.create_task(rig.worker.drain())
     await asyncio.sleep(0)
@@ -165,8 +159,7 @@ async def test_at_a_drain_what_was_answered_is_settled_with_the_last_that_is_in_
 
 async def test_at_the_end_what_was_answered_is_settled_though_another_request_is_broken_off(rig: Rig) -> None:
     hang(rig, "b1")
-    await rig.record("a", "b")
-    await rig.worker.tick()
+    await rig.begin("a", "b")
     await answered(rig, under_way=1)
     await rig.restart()
     rig.sink.take_sent()
@@ -176,10 +169,8 @@ async def test_at_the_end_what_was_answered_is_settled_though_another_request_is
 
 async def test_what_is_on_its_way_holds_back_the_next_of_its_lane_alone(rig: Rig) -> None:
     held = hang(rig, "a1")
-    await rig.record("a")
-    await rig.worker.tick()
-    await rig.record("a", "b")
-    await rig.worker.tick()
+    await rig.begin("a")
+    await rig.begin("a", "b")
     await rig.sink.arrived.get()
     await rig.sink.arrived.get()
     assert rig.sink.take_sent() == ["a1", "b1"]

@@ -385,8 +385,7 @@ async def test_an_acknowledgement_comes_after_an_opening_that_a_silence_kept_bac
     """The pager was sent the acknowledgement first: nobody saw there that somebody had it."""
     answer = asyncio.get_running_loop().create_future() if acknowledged == "while the opening is in flight" else BUSY
     rig.sink.answer = lambda _: answer
-    await rig.record("z")
-    await rig.worker.tick()
+    await rig.begin("z")
     await open_problem(rig)
     await rig.worker.tick()
     if acknowledged != "in it":

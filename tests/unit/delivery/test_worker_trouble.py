@@ -76,8 +76,7 @@ IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", 3600.0)
 async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
     await rig.send("a", answer=IN_AN_HOUR)
     for _ in range(11):
-        await rig.go(25)
-        await rig.worker.flush()
+        await rig.go(25, flushes=True)
         await rig.go(4)
         await rig.kill()
         await rig.start()
@@ -107,24 +106,21 @@ async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_h
 async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(rig: Rig, result: SendResult) -> None:
     await rig.send("a", answer=result)
     for _ in range(10):
-        await rig.go(5)
-        await rig.worker.flush()
+        await rig.go(5, flushes=True)
     assert rig.store.asked["save"] == 0
 
 
 @pytest.mark.parametrize("answer", [FAILED, BUSY])
 async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig, answer: SendResult) -> None:
     await rig.send(*"abcdefgh", answer=answer)
-    await rig.go(1)
-    await rig.worker.flush()
+    await rig.go(1, flushes=True)
     await rig.worker.flush()
     assert rig.store.asked["save"] == 2
 
 
 async def test_an_attempt_that_never_ends_counts_as_trying(rig: Rig) -> None:
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.worker.tick()
     rig.clock.passed_s += 300
     await rig.worker.tick()
@@ -146,8 +142,7 @@ async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> 
 
 async def test_a_process_that_was_stopped_has_not_failed_to_deliver(rig: Rig) -> None:
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.worker.tick()
     rig.clock.passed_s += 310
     rig.clock.stopped_s += 310
@@ -200,11 +195,9 @@ async def test_a_store_that_does_anything_again_has_recovered(rig: Rig, broken: 
     await rig.send("a")
     rig.store.broken.add(broken)
     for _ in range(3):
-        await rig.go(20)
-        await rig.worker.flush()
+        await rig.go(20, flushes=True)
     rig.store.broken.clear()
-    await rig.go(60)
-    await rig.worker.flush()
+    await rig.go(60, flushes=True)
     await rig.go()
     rig.store.broken.add("take")
     await rig.record("b")
@@ -287,8 +280,7 @@ async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) ->
 
 async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_ends_the_program(rig: Rig) -> None:
     held = rig.hold()
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.sink.arrived.get()
     await claim(rig.real_store, "sink", "ops")
     held.set_result(DELIVERED)
@@ -300,8 +292,7 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
 
 async def test_a_state_from_another_sequence_of_its_own_sink_ends_the_owner(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
-    await rig.record("a")
-    await rig.worker.tick()
+    await rig.begin("a")
     await rig.sink.arrived.get()
     await rig.settle()
     rig.worker._reporter._sequence += 1
@@ -335,8 +326,7 @@ async def test_nothing_is_sent_while_the_lease_is_not_trusted_and_then_it_goes_o
 async def test_what_was_taken_before_the_trust_ran_out_is_not_sent_and_no_attempt_is_counted(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda delivery: held if delivery.lane.startswith(b"held") else DELIVERED
-    await rig.record(*(f"held{number:02}-" for number in range(16)), "a")
-    await rig.worker.tick()
+    await rig.begin(*(f"held{number:02}-" for number in range(16)), "a")
     await rig.sink.arrived.get()
     rig.is_trusted = False
     held.set_result(DELIVERED)

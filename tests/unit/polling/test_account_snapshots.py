@@ -364,14 +364,12 @@ async def test_what_has_not_changed_is_written_every_half_minute(start: Start, c
 async def test_a_sink_says_how_it_is_and_when_it_tries_again(path: Path) -> None:
     rig = Rig(path)
     await rig.start()
-    await rig.record("a")
-    await rig.go()
+    await rig.send("a")
     through_at = rig.clock.steady_us()
     await rig.worker.flush()
     assert written(path, "sink") == (through_at, SinkSnapshot("204", through_at))
     rig.sink.answer = lambda _: FAILED
-    await rig.record("a", "b", "c", "d", "e", "f")
-    await rig.go()
+    await rig.send("a", "b", "c", "d", "e", "f")
     await rig.worker.flush()
     _, snapshot = written(path, "sink")
     assert (snapshot.answer, snapshot.has_failed, snapshot.through_at) == ("500", True, through_at)
