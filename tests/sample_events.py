@@ -199,12 +199,7 @@ def closing_overdue(type_: EventType, number: int = 1) -> Delivery:
     return sample(type_, number=number, data=data_of(type_, number) | problem)
 
 
-LATEST = {
-    "at": timestamp(AT),
-    "execution": execution_id(28),
-    "node": "Lookup",
-    "error": "upstream returned 404",
-}
+LATEST = {"at": timestamp(AT), "execution": execution_id(28), "node": "Lookup", "error": "upstream returned 404"}
 """The newest failure of a problem, as a reminder has it."""
 
 OVERDUE_ENDS = [closing_overdue(EventType(f"execution.{word}")) for word in ("paused", "success", "failed", "lost")]

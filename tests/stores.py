@@ -281,12 +281,7 @@ def source_change(
 
 
 def pipeline_change(
-    lease: Lease,
-    *,
-    pipeline: str = PIPELINE,
-    before: int = 0,
-    cursor: Cursor,
-    sinks: tuple[str, ...] | None = None,
+    lease: Lease, *, pipeline: str = PIPELINE, before: int = 0, cursor: Cursor, sinks: tuple[str, ...] | None = None
 ) -> SourceChange:
     """Return how far a pipeline is read now, with one event for these sinks if there are any."""
     if sinks is None:

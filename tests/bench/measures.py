@@ -276,12 +276,7 @@ def _deliver(bench: Bench, *, template: str | None = None, group: Mapping[str, o
     waiting = MANY[:DELIVERIES_COUNT]
     with server(serve_load) as api, server(receive) as hook:
         wish = Wish(
-            base_url=api.url,
-            executions=FEW[:1],
-            rate_per_s=1,
-            sink_url=hook.url,
-            template=template,
-            group=group,
+            base_url=api.url, executions=FEW[:1], rate_per_s=1, sink_url=hook.url, template=template, group=group
         )
         with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))) as process:
             wait_until(lambda: hook.served_count >= DELIVERIES_COUNT // 10)

@@ -41,9 +41,7 @@ class Target:
 async def receiver(type_: str, url: str) -> AsyncIterator[Target]:
     async with Receiver(says(answer(200))) as receiver, sink_to(f"{url}:{receiver.port}", type=type_) as sink:
         yield Target(
-            sink,
-            lambda: setattr(receiver, "reply", hangs),
-            lambda: [request.body for request in receiver.requests],
+            sink, lambda: setattr(receiver, "reply", hangs), lambda: [request.body for request in receiver.requests]
         )
 
 
@@ -62,9 +60,7 @@ async def email() -> AsyncIterator[Target]:
     async with MailServer() as server:
         sink = EmailSettings.model_validate(server.block()).open(SinkContext(FakeClock()))
         yield Target(
-            sink,
-            lambda: setattr(server, "hangs", True),
-            lambda: [mail.body("plain").encode() for mail in server.mails],
+            sink, lambda: setattr(server, "hangs", True), lambda: [mail.body("plain").encode() for mail in server.mails]
         )
 
 

@@ -286,11 +286,7 @@ async def test_closing_finishes_what_was_handed_in(rig: StoreRig, url: str) -> N
 
 async def test_a_closed_store_refuses_and_may_be_closed_again(rig: StoreRig) -> None:
     await rig.store.close()
-    for use in (
-        partial(rig.store.record, change(rig.account)),
-        rig.owned.load_account,
-        partial(backlog_of, rig.store),
-    ):
+    for use in (partial(rig.store.record, change(rig.account)), rig.owned.load_account, partial(backlog_of, rig.store)):
         with pytest.raises(StoreError):
             await use()
     await rig.store.close()

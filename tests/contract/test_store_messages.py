@@ -6,19 +6,7 @@ from uuid import UUID
 
 import pytest
 import stores
-from stores import (
-    PIPELINE,
-    SECOND_US,
-    START_US,
-    StoreRig,
-    claim,
-    due,
-    event,
-    from_us,
-    sink_of,
-    stream_of,
-    upkeep,
-)
+from stores import PIPELINE, SECOND_US, START_US, StoreRig, claim, due, event, from_us, sink_of, stream_of, upkeep
 
 from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry

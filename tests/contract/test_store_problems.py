@@ -61,13 +61,7 @@ def problem_of(
     return Problem(UUID(int=number), kind, AT, EventKey(stream_of(subject), sequence))
 
 
-def rules_change(
-    lease: Lease,
-    *,
-    before: int = 0,
-    sinks: tuple[str, ...] | None = None,
-    **more: Any,
-) -> SourceChange:
+def rules_change(lease: Lease, *, before: int = 0, sinks: tuple[str, ...] | None = None, **more: Any) -> SourceChange:
     """Return the next change of a pipeline's rules, with one event for these sinks if there are any."""
     if sinks is None:
         return SourceChange(lease, before, before, pipeline=PIPELINE, rules=STATE, **more)

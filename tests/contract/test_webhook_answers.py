@@ -166,12 +166,7 @@ async def all_sent(receiver: Receiver, *, timeout: str) -> Mapping[str, SendResu
 
 @pytest.mark.parametrize(
     ("reply", "answered"),
-    [
-        (hangs, "timeout"),
-        (closes, "reset"),
-        (resets, "reset"),
-        (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "connection"),
-    ],
+    [(hangs, "timeout"), (closes, "reset"), (resets, "reset"), (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "connection")],
 )
 async def test_no_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, answered: str) -> None:
     receiver.reply = reply

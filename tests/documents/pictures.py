@@ -149,11 +149,7 @@ def mistakes_picture() -> str:
     return svg(["$ watcher check", *lines], title="watcher check", made_from=f"{MISTAKES.name}/watcher.yaml")
 
 
-PICTURES: Mapping[str, Callable[[], str]] = {
-    "demo.svg": demo_picture,
-    "mistakes.svg": mistakes_picture,
-    **MESSAGES,
-}
+PICTURES: Mapping[str, Callable[[], str]] = {"demo.svg": demo_picture, "mistakes.svg": mistakes_picture, **MESSAGES}
 """Each picture that is made, and what makes it."""
 
 if __name__ == "__main__":

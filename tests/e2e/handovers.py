@@ -68,12 +68,7 @@ def nobody_able(spells: Sequence[Spell], outages: Sequence[Outage], *, since: fl
 
 
 def delays(
-    log: RequestLog,
-    losses: Sequence[Loss],
-    *,
-    places_count: int,
-    outages: Sequence[Outage] = (),
-    until: float,
+    log: RequestLog, losses: Sequence[Loss], *, places_count: int, outages: Sequence[Outage] = (), until: float
 ) -> list[tuple[float, int, Loss]]:
     """Return for how many seconds at least each account was not asked for that lost its replica, and which that was.
 

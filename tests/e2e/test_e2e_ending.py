@@ -98,8 +98,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     flag.unlink()
     second = await stage.start(document_of({"default": simulator}))
     await second.until(
-        lambda: all_have_ended([*life.events(), *second.events()], simulator.world),
-        what="all was reported",
+        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), what="all was reported"
     )
     assert checks.of_sequences([*life.emitted, *second.emitted]) == []
 
@@ -145,7 +144,6 @@ async def _start_hanging(stage: Stage) -> Life:
     life = await stage.start(document)
     life.stdout.stop_reading()
     await life.until(
-        lambda: len(receiver.attempts) == 16 and requests_of(simulator.request_log, hanging),
-        what="everything hung",
+        lambda: len(receiver.attempts) == 16 and requests_of(simulator.request_log, hanging), what="everything hung"
     )
     return life

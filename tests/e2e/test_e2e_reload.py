@@ -162,11 +162,7 @@ async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(st
 
 @pytest.mark.parametrize(
     ("count", "within_s"),
-    [
-        (3, 3.0),
-        pytest.param(8, 10.0, marks=pytest.mark.long),
-        pytest.param(50, 60.0, marks=pytest.mark.soak),
-    ],
+    [(3, 3.0), pytest.param(8, 10.0, marks=pytest.mark.long), pytest.param(50, 60.0, marks=pytest.mark.soak)],
 )
 async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, count: int, within_s: float) -> None:
     simulator = await stage.simulator(world_of(150, ends_after_s=2.0, ends_within_s=within_s))

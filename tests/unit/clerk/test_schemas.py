@@ -70,11 +70,7 @@ ALLOWED = ExecutionSnapshot(
     triggered_by="message_received",
     triggered_by_entity_id="e-1",
     conversation_id="c-1",
-    failed_nodes=(
-        FailedNode("n-2", "Call", None),
-        FailedNode("n-3", "Ask", "no answer"),
-        FailedNode("n-4", None, ""),
-    ),
+    failed_nodes=(FailedNode("n-2", "Call", None), FailedNode("n-3", "Ask", "no answer"), FailedNode("n-4", None, "")),
     goals=("Booked appointment",),
 )
 
@@ -240,8 +236,7 @@ WRONG_TOTALS: list[object] = [None, -1, "7", 1.5, True, [], {}, 2**60, 1e300]
 
 
 @pytest.mark.parametrize(
-    ("total", "read"),
-    [(0, 0), (51, 51), (2**53, 2**53), *((wrong, None) for wrong in WRONG_TOTALS)],
+    ("total", "read"), [(0, 0), (51, 51), (2**53, 2**53), *((wrong, None) for wrong in WRONG_TOTALS)]
 )
 def test_a_total_of_another_type_is_absent(total: object, read: int | None) -> None:
     assert page_of(total=total) == ParsedPage((), 0, read)

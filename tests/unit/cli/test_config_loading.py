@@ -82,11 +82,7 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
             "^^^^",
         ),
         ("accounts: {a: {api_key: '${CLERK_KEY}'}}", "accounts: {a: {api_key: '${CLERK_KEY}'}}", "^" * 14),
-        (
-            "accounts: {a: {api_key: '${K:-hunter2}', timeout: 10}}",
-            "accounts: {a: {api_key: …, timeout: 10}}",
-            "^^",
-        ),
+        ("accounts: {a: {api_key: '${K:-hunter2}', timeout: 10}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
         ("sinks: {ops: {}}", "sinks: {ops: {}}", "^^^"),
         ("polling: {cadence:\tnever}", "polling: {cadence: never}", "^^^^^"),
     ],

@@ -24,11 +24,7 @@ def test_where_there_are_no_signs_letters_stand_for_them() -> None:
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
-def test_colours_are_as_the_environment_asks(
-    variable: str,
-    coloured: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_colours_are_as_the_environment_asks(variable: str, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "NO_COLOR", "TERM"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, "1")

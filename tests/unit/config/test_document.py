@@ -27,10 +27,7 @@ BAD = [
     ("log: {level: info\n", f"1:6: {CLOSE}"),
     ("log: [\n  'info'\n  'debug'\n]\n", f"3:3: {CLOSE}"),
     ("log: {level: ${LEVEL}}\n", '1:15: a variable without quotes inside { } or [ ]; write "${NAME}"'),
-    (
-        "log:\n  level: info\n format: json\n",
-        f"3:2: {UNALIGNED}",
-    ),
+    ("log:\n  level: info\n format: json\n", f"3:2: {UNALIGNED}"),
     (
         "watch:\n  - a\n  b: c\n",
         "3:3: does not line up with the list above; indent keys of one item alike, and each - alike",
@@ -71,11 +68,7 @@ ODD = "holds a character no text has; save the file as UTF-8 text"
 
 @pytest.mark.parametrize(
     ("text", "problem"),
-    [
-        ("log:\n  level: in\x00fo\n", ODD),
-        ("log:\n  level: \x1b[31minfo\n", ODD),
-        ("log: &log\n  level: *log\n", DEEP),
-    ],
+    [("log:\n  level: in\x00fo\n", ODD), ("log:\n  level: \x1b[31minfo\n", ODD), ("log: &log\n  level: *log\n", DEEP)],
 )
 def test_what_has_no_place_names_the_file(text: str, problem: str, mistakes: Mistakes) -> None:
     assert mistakes(text) == [f"watcher.yaml: {problem}", "1 problem in watcher.yaml"]

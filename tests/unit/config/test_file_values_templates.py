@@ -54,10 +54,7 @@ def test_a_template_is_read_from_a_file_beside_the_configuration(name: str, load
             "absent.j2",
             f"absent.j2:2: for account.degraded: UndefinedError: 'dict object' has no attribute 'execution'; {ABSENT}",
         ),
-        (
-            "quotes.j2",
-            f"quotes.j2: for execution.failed: renders no JSON: {COMMA}; {JSON}",
-        ),
+        ("quotes.j2", f"quotes.j2: for execution.failed: renders no JSON: {COMMA}; {JSON}"),
         ("{path: good.j2, source: x}", "is a block of keys, not a single value; write one value behind the key"),
     ],
 )

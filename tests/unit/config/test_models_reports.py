@@ -38,10 +38,7 @@ KNOWN = "hese are: mail, stdout"
 NO_ZONE = "is no time zone that this system knows; write one such as Europe/Berlin, and see that tzdata is installed"
 DAYS = 'did you mean "mon"? Allowed: mon, tue, wed, thu, fri, sat, sun'
 MISTAKES = [
-    (
-        "at: 08:00, sinks: [mial]",
-        f'32: reports.morning.sinks[0]: "mial" {NO_REPORT}; did you mean "mail"? T{KNOWN}',
-    ),
+    ("at: 08:00, sinks: [mial]", f'32: reports.morning.sinks[0]: "mial" {NO_REPORT}; did you mean "mail"? T{KNOWN}'),
     ("at: 08:00, sinks: [x]", f'32: reports.morning.sinks[0]: "x" {NO_REPORT}; t{KNOWN}'),
     ("at: 08:00, sinks: [mail, pager]", f'38: reports.morning.sinks[1]: "pager" {NO_REPORT}; t{KNOWN}'),
     ("at: 08:00, sinks: [alerts]", f'32: reports.morning.sinks[0]: "alerts" {NO_REPORT}; t{KNOWN}'),

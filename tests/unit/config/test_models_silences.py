@@ -88,10 +88,7 @@ MISTAKES = [
     ((MATCH, FROM), f"5: silences[0].until: needs until; {BOTH}"),
     ((MATCH, "from: 2026-12-24", UNTIL), f'42: silences[0].from: "2026-12-24" has no zone; {WRITE}'),
     ((MATCH, "from: 2026-13-24T00:00:00Z", UNTIL), f'42: silences[0].from: "2026-13-24T00:00:00Z" {NO_DATE}'),
-    (
-        (MATCH, "from: 0001-01-01T00:00:00+23:00", UNTIL),
-        f'42: silences[0].from: "0001-01-01T00:00:00+23:00" {NO_DATE}',
-    ),
+    ((MATCH, "from: 0001-01-01T00:00:00+23:00", UNTIL), f'42: silences[0].from: "0001-01-01T00:00:00+23:00" {NO_DATE}'),
     ((MATCH, "from: [a]", UNTIL), "42: silences[0].from: is not a single value; write one value"),
     (
         (MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"),
@@ -102,10 +99,7 @@ MISTAKES = [
         '93: silences[0].for: unknown key "for"; write until: with the moment it ends, such as 2026-12-24T00:00:00Z',
     ),
     # each week
-    (
-        (MATCH, FROM, WEEKLY),
-        "72: silences[0].weekly: is given beside from or until; keep from and until, or weekly",
-    ),
+    ((MATCH, FROM, WEEKLY), "72: silences[0].weekly: is given beside from or until; keep from and until, or weekly"),
     (
         (MATCH, weekly(days="[saturday]")),
         '52: silences[0].weekly.days[0]: "saturday" is not known; allowed: mon, tue, wed, thu, fri, sat, sun',

@@ -29,11 +29,7 @@ class Replica:
         self.metrics = Metrics()
         self.fatal: list[BaseException] = []
         self.leases = Ownership(
-            self.store.as_of_postgresql(),
-            replica=name,
-            clock=self.clock,
-            metrics=self.metrics,
-            fatal=self.fatal.append,
+            self.store.as_of_postgresql(), replica=name, clock=self.clock, metrics=self.metrics, fatal=self.fatal.append
         )
         self.changed: list[LeaseKey] = []
         self.leases.changed = self.changed.extend

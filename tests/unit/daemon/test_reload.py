@@ -78,12 +78,7 @@ async def following(
     source = ConfigSource(file, environ={})
     metrics, failures = NotedMetrics(), list[BaseException]()
     follower = ConfigFollower(
-        source,
-        source.load(),
-        metrics=metrics,
-        clock=Clock(),
-        fatal=fatal or failures.append,
-        check_every_s=0.01,
+        source, source.load(), metrics=metrics, clock=Clock(), fatal=fatal or failures.append, check_every_s=0.01
     )
     if applied is not None:
         follower.apply = applied
@@ -136,9 +131,7 @@ def raise_it(error: BaseException) -> NoReturn:
     raise error
 
 
-async def test_each_reason_for_which_it_could_not_be_applied_is_said_once_though_they_come_by_turns(
-    file: Path,
-) -> None:
+async def test_each_reason_for_which_it_could_not_be_applied_is_said_once_though_they_come_by_turns(file: Path) -> None:
     tries = iter(["away", "locked", "away", "locked"])
 
     async def apply(_: Settings) -> None:

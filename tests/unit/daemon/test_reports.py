@@ -101,12 +101,7 @@ async def test_a_report_that_is_new_says_nothing_of_a_moment_before_and_is_sent_
             "02:30",
             ["2026-10-24T00:30", "2026-10-25T00:30", "2026-10-26T01:30"],
         ),
-        (
-            "2026-10-23T12:00:00Z",
-            "Asia/Kolkata",
-            "08:00",
-            ["2026-10-24T02:30", "2026-10-25T02:30", "2026-10-26T02:30"],
-        ),
+        ("2026-10-23T12:00:00Z", "Asia/Kolkata", "08:00", ["2026-10-24T02:30", "2026-10-25T02:30", "2026-10-26T02:30"]),
     ],
 )
 async def test_each_day_has_one_report_whatever_its_clock_does(

@@ -167,10 +167,7 @@ async def test_while_the_breaker_is_open_what_was_never_tried_goes_first_one_a_s
     await rig.go(1)
     await rig.record("f", "g")
     sent = [await rig.sent_after(after_s) for after_s in (0.5, 0.5, 0.5, 0.5)]
-    assert [names for names in sent if names] == [
-        ["f1", "a1"],
-        ["g1"],
-    ]
+    assert [names for names in sent if names] == [["f1", "a1"], ["g1"]]
     assert rig.row("f1")["attempts"] == 1
 
 

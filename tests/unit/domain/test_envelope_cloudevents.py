@@ -176,10 +176,7 @@ def test_another_type_word_or_count_is_another_id_and_another_execution_another_
     ],
 )
 def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
-    status_change: StatusChange,
-    facts: ExecutionSnapshot | None,
-    was_paused: bool,
-    time: datetime,
+    status_change: StatusChange, facts: ExecutionSnapshot | None, was_paused: bool, time: datetime
 ) -> None:
     params = partial(
         PARAMS, change=status_change, facts=facts, known=replace(PARAMS.keywords["known"], was_paused=was_paused)

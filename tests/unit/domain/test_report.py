@@ -9,14 +9,7 @@ from watcher.domain.envelope import LINE_BYTES
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.history import Totals
-from watcher.domain.report import (
-    PIPELINES_COUNT,
-    PipelineResult,
-    ReportSchedule,
-    error_of,
-    report_of,
-    shorten_report,
-)
+from watcher.domain.report import PIPELINES_COUNT, PipelineResult, ReportSchedule, error_of, report_of, shorten_report
 from watcher.domain.routing import Router
 
 EVERY_DAY = frozenset(range(7))
@@ -190,7 +183,7 @@ def test_the_worst_come_first_by_open_problems_then_rate_then_how_many_failed() 
         result("well", totals(99)),
     )
     assert names(made, needs_look=True) == [
-        *("failing", "overdue", "half of many failed", "half failed", "fell", "unknown"),
+        *("failing", "overdue", "half of many failed", "half failed", "fell", "unknown")
     ]
     assert names(made, needs_look=False) == ["well, one failed", "well"]
 

@@ -256,12 +256,7 @@ def test_a_loss_reports_what_it_was_before_and_keeps_the_last_word() -> None:
     known = result.known
     assert emitted(result) == "lost<running"
     assert result.status_changes[0].status == "lost"
-    assert (known.status, known.lost, known.lost_at, known.polled_at) == (
-        "running",
-        LostReason.FORBIDDEN,
-        NOW,
-        NOW - 5,
-    )
+    assert (known.status, known.lost, known.lost_at, known.polled_at) == ("running", LostReason.FORBIDDEN, NOW, NOW - 5)
     assert known.ended_at is None
     assert emitted(lose(after(), LostReason.NOT_FOUND, at=NOW, polled_at=Micros(0))) == "lost"
 

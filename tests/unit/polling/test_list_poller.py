@@ -705,11 +705,7 @@ async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
 @pytest.mark.parametrize(
     ("count", "order", "states_total", "restarts"),
-    [
-        (0, Order.NEWEST, True, False),
-        (1, Order.NEWEST, True, True),
-        (70, Order.OLDEST, False, True),
-    ],
+    [(0, Order.NEWEST, True, False), (1, Order.NEWEST, True, True), (70, Order.OLDEST, False, True)],
 )
 @pytest.mark.untraced
 async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(

@@ -7,20 +7,7 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import (
-    HOUR_S,
-    Fault,
-    Life,
-    Lists,
-    Order,
-    assert_all,
-    by_id,
-    emitted,
-    lives,
-    newest,
-    oldest,
-    thinned,
-)
+from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest, thinned
 from virtual import EPOCH
 
 from watcher.domain.execution import ExecutionSnapshot
@@ -106,12 +93,7 @@ def ends_in_another_age(row: ExecutionSnapshot) -> ExecutionSnapshot:
 @pytest.mark.parametrize(("order", "odd"), thinned(ORDERS, [planned, ends_in_an_hour, ends_in_another_age]))
 @pytest.mark.parametrize(("count", "states_total"), [(120, False), (120, True), (4, False)])
 async def test_one_date_in_the_future_hides_no_end(
-    lists: Lists,
-    odd: Callable[[ExecutionSnapshot], ExecutionSnapshot],
-    order: Order,
-    count: int,
-    *,
-    states_total: bool,
+    lists: Lists, odd: Callable[[ExecutionSnapshot], ExecutionSnapshot], order: Order, count: int, *, states_total: bool
 ) -> None:
     old, since = lives(count, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1003.0, until_s=1100.0)
     api = lists.api(old + since, order=order, states_total=states_total)

@@ -5,20 +5,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from list_model import (
-    HOUR_S,
-    Fault,
-    Life,
-    Lists,
-    Order,
-    assert_all,
-    by_id,
-    emitted,
-    lives,
-    newest,
-    oldest,
-    thinned,
-)
+from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest, thinned
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
 

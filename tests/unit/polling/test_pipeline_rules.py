@@ -80,10 +80,7 @@ async def test_an_open_problem_has_its_newest_failure_and_a_late_one_only_counts
     assert await latest_of(account) == (5, lookup)
     show(account, *first, newest, late, row(15, error="out of credit"))
     await account.run_for(5)
-    assert await latest_of(account) == (
-        6,
-        LatestFailure(Micros(at + 15_000_000), name_of(15), None, "out of credit"),
-    )
+    assert await latest_of(account) == (6, LatestFailure(Micros(at + 15_000_000), name_of(15), None, "out of credit"))
 
 
 async def test_failures_that_were_held_back_during_a_start_are_taken_in_order(start: Start, clock: FakeClock) -> None:

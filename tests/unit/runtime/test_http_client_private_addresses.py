@@ -40,10 +40,7 @@ def test_a_socket_is_made_for_a_public_address(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "host",
-    [
-        *("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%25eth0", "localhost", "LOCALHOST."),
-    ],
+    "host", [*("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%25eth0", "localhost", "LOCALHOST.")]
 )
 def test_a_host_that_is_private_whoever_resolves_it_is_known_without_asking(host: str) -> None:
     assert is_private_host(host)

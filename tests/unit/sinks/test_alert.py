@@ -23,15 +23,7 @@ from watcher.domain.envelope import timestamp
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.domain.execution import LostReason
 from watcher.domain.problems import TROUBLED_ENDS, Severity
-from watcher.sinks.alert import (
-    HEADLINE_LENGTH,
-    Alert,
-    cut,
-    in_words,
-    length,
-    shorten,
-    usable_link,
-)
+from watcher.sinks.alert import HEADLINE_LENGTH, Alert, cut, in_words, length, shorten, usable_link
 from watcher.sinks.chat import Notice, notice_of_batch
 
 HEADLINES = {
@@ -103,10 +95,7 @@ def test_news_is_bad_or_good() -> None:
     ],
 )
 def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
-    type_: EventType,
-    headline: str,
-    is_trouble: bool,
-    severity: Severity,
+    type_: EventType, headline: str, is_trouble: bool, severity: Severity
 ) -> None:
     alert = read(closing_overdue(type_))
     assert (alert.headline, alert.is_trouble, alert.severity) == (headline, is_trouble, severity)

@@ -156,10 +156,7 @@ def test_a_group_says_when_its_events_happened_in_that_order_and_whether_they_we
     assert lines[0] == f"✕ 2 failed in Sales agent ({span})"
     assert lines[-1].startswith(f"2 events, {span}. ")
     times = [line for line in lines if " · " in line]
-    assert times == [
-        f"2026-11-24 11:59:01 UTC · {execution_id(2)}",
-        f"2026-11-24 12:00:01 UTC · {execution_id(1)}",
-    ]
+    assert times == [f"2026-11-24 11:59:01 UTC · {execution_id(2)}", f"2026-11-24 12:00:01 UTC · {execution_id(1)}"]
 
 
 @pytest.mark.parametrize(("delay_s", "late"), [(60.0, []), (125.0, ["2 m 5 s later"])])

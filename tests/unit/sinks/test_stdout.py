@@ -79,9 +79,7 @@ EVENT = (
     [("auto", True, True), ("auto", False, False), ("json", True, False), ("text", False, True)],
 )
 async def test_people_on_a_terminal_read_a_line_and_programs_the_event(
-    format_: str,
-    on_terminal: bool,
-    readable: bool,
+    format_: str, on_terminal: bool, readable: bool
 ) -> None:
     ours, theirs = pty.openpty() if on_terminal else os.pipe()
     await StdoutSink(StdoutOutput(theirs), format_=format_).send([delivery(EVENT)])
@@ -187,11 +185,7 @@ async def print_to(fd: int, *bodies: bytes) -> None:
 @pytest.mark.parametrize("mode", [os.O_WRONLY, os.O_RDWR])
 @pytest.mark.parametrize(
     ("found", "left"),
-    [
-        (b'{"a":1}\n{"b"', b'{"a":1}\n{"b"\n{"c":3}\n'),
-        (b'{"a":1}\n', b'{"a":1}\n{"c":3}\n'),
-        (b"", b'{"c":3}\n'),
-    ],
+    [(b'{"a":1}\n{"b"', b'{"a":1}\n{"b"\n{"c":3}\n'), (b'{"a":1}\n', b'{"a":1}\n{"c":3}\n'), (b"", b'{"c":3}\n')],
 )
 async def test_a_line_that_was_left_half_written_is_ended_first(
     tmp_path: Path, found: bytes, left: bytes, mode: int

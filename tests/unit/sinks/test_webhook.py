@@ -164,8 +164,7 @@ async def drips_its_head(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "result"),
-    [(hangs, failure("timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))],
+    ("reply", "result"), [(hangs, failure("timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))]
 )
 async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, result: SendResult) -> None:
     receiver.reply = reply

@@ -11,19 +11,7 @@ from uuid import UUID
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection, text
-from stores import (
-    START_US,
-    SetClock,
-    claim,
-    closed,
-    due,
-    opened,
-    settle,
-    silence,
-    sink_of,
-    source_change,
-    stream_of,
-)
+from stores import START_US, SetClock, claim, closed, due, opened, settle, silence, sink_of, source_change, stream_of
 
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem

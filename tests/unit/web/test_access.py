@@ -61,11 +61,7 @@ class Site:
                 cookie_jar=CookieJar(unsafe=True), connector=TCPConnector(local_addr=(address, 0))
             ) as session,
             session.request(
-                method,
-                f"http://127.0.0.1:{self.port}{path}",
-                headers=headers,
-                data=body,
-                allow_redirects=False,
+                method, f"http://127.0.0.1:{self.port}{path}", headers=headers, data=body, allow_redirects=False
             ) as response,
         ):
             return Got(response.status, response.headers, await response.text())

@@ -56,10 +56,7 @@ def test_the_plan_says_what_is_silent_and_what_will_be(command: Command) -> None
     settings = load_config(Path("watcher.yaml"), environ={})
     now = "silent now until 2026-12-01 12:30 UTC: execution.*, phone (moving)"
     friday, sunday = (datetime(2026, 11, day, 1, tzinfo=UTC) for day in (27, 29))
-    assert silence_lines(settings, at=friday) == [
-        now,
-        "silent from 2026-11-28 19:00 until 2026-11-29 07:00 UTC: phone",
-    ]
+    assert silence_lines(settings, at=friday) == [now, "silent from 2026-11-28 19:00 until 2026-11-29 07:00 UTC: phone"]
     assert silence_lines(settings, at=sunday) == [now, "silent now until 2026-11-29 07:00 UTC: phone"]
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)
@@ -192,9 +189,7 @@ def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(
     assert err.startswith(f"warning: watcher.yaml:{warning}")
 
 
-def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(
-    on_terminal: OnTerminal,
-) -> None:
+def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(on_terminal: OnTerminal) -> None:
     write(GOOD + NO_SECRET.replace("https://hooks.example.com", "http://127.0.0.1:1"))
     title, head, row, *_, first, line, mark, trial, hint, sink, _ = on_terminal(
         "check", "--online", columns=120

@@ -110,8 +110,7 @@ def test_the_schema_is_printed_as_json_and_says_what_it_is(command: Command) -> 
 
 
 @pytest.mark.parametrize(
-    ("block", "key"),
-    [("PollingSettings", "concurrency"), ("PollingSettings", "cadence"), ("LogSettings", "format")],
+    ("block", "key"), [("PollingSettings", "concurrency"), ("PollingSettings", "cadence"), ("LogSettings", "format")]
 )
 def test_a_variable_may_stand_for_a_number_or_a_word(block: str, key: str) -> None:
     schema = BLOCKS[block]["properties"][key]
