@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 import structlog
 from plans import PlanCheck
 from postgres import PostgresServer, postgres_server
+from receiver import Receiver
 
 MEMORY = Path("/dev/shm")  # noqa: S108 (pytest makes a folder of its own there)
 ROOM_BYTES = 2 << 30
@@ -110,6 +111,13 @@ def _own_logs() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Run a receiver of HTTP requests."""
+    async with Receiver() as receiver:
+        yield receiver
 
 
 @pytest.fixture(scope="session")

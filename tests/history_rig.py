@@ -3,6 +3,7 @@
 from console_rig import Desk
 from sample_events import PIPELINE
 from sqlalchemy import insert, update
+from stores import DAY_US, START_US
 
 from watcher.domain.event import EventType
 from watcher.domain.history import HOUR_US, EndedExecution, error_kind_of
@@ -12,12 +13,22 @@ from watcher.store.sources import Source
 from watcher.store.tables import problem, scan, snapshot, source
 
 MINUTE_US = 60_000_000
+PATH = f"/pipelines/default/{PIPELINE}"
+NOW = START_US + 9 * HOUR_US + 25 * MINUTE_US
 TIMEOUT, NO_ANSWER = "timeout after 30 s", "the model returned no answer"
 
 
 async def know_from(desk: Desk, at: int | None) -> None:
     """Let the history be known from that moment on."""
     await desk.store.write(lambda connection: connection.execute(update(scan).values(known_from=at)))
+
+
+async def with_history(desk: Desk) -> Desk:
+    """Let it be `NOW` on a desk, all be well, and the history be known for 29 days."""
+    desk.clock.us = NOW
+    await be_well(desk)
+    await know_from(desk, NOW - 29 * DAY_US)
+    return desk
 
 
 async def be_well(desk: Desk) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from itertools import product
@@ -85,12 +85,6 @@ def sink_of(url: str, kind: str, **more: Any) -> AbstractAsyncContextManager[Sin
 async def sent(receiver: Receiver, kind: str, **more: object) -> SendResult:
     async with sink_of(receiver.url, kind, **more) as sink:
         return await sink.send([failed()])
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.mark.parametrize("kind", KINDS)

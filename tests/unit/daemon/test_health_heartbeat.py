@@ -34,12 +34,6 @@ class Health:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
-
-
-@pytest.fixture
 def health() -> Health:
     return Health()
 

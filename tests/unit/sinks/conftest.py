@@ -1,13 +1,4 @@
-from collections.abc import AsyncIterator
-
 import pytest
-from receiver import Receiver
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
 
 
 @pytest.fixture

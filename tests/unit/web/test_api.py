@@ -1,7 +1,6 @@
 """The API as whoever asks it sees it, over a real socket and a real store."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from stores import START_US, claim, from_us
 from watcher.store.tables import delivery, problem, source
 from watcher.web.api import enable
 from watcher.web.models import Need
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with a_desk(tmp_path) as desk:
-        yield desk
 
 
 async def numbers(desk: Desk, query: str) -> list[int]:

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from browser import a_browser, installed
+from browser import installed
 from console_rig import Desk, a_desk
 from history_rig import MINUTE_US, a_night, be_well, know_from, open_problem
 from playwright.async_api import Browser
@@ -30,12 +30,6 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
             opened_at = desk.clock.us - (number + 1) * 50 * MINUTE_US
             await open_problem(desk, number, opened_at=opened_at, closed_at=opened_at + 30 * MINUTE_US)
         yield desk
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as browser:
-        yield browser
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])

@@ -1,29 +1,21 @@
 """The history of a pipeline, as the API answers it."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from console_rig import NAMED, Desk, a_desk
-from history_rig import MINUTE_US, be_well, count, ended, know_from, open_problem
+from history_rig import MINUTE_US, NOW, PATH, be_well, count, ended, know_from, open_problem, with_history
 from sample_events import PIPELINE
 from stores import DAY_US, START_US
 
 from watcher.domain.history import HOUR_US
 
-PATH = f"/pipelines/default/{PIPELINE}"
-NOW = START_US + 9 * HOUR_US + 25 * MINUTE_US
-
 
 @pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with a_desk(tmp_path) as desk:
-        desk.clock.us = NOW
-        await be_well(desk)
-        await know_from(desk, NOW - 29 * DAY_US)
-        yield desk
+async def desk(desk: Desk) -> Desk:
+    return await with_history(desk)
 
 
 async def history(desk: Desk, span: str = "") -> Any:

@@ -4,7 +4,7 @@ import gzip
 import html
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -87,12 +87,6 @@ async def shown(desk: Desk, path: str) -> Page:
     got = await get(desk, path)
     assert got.status == 200, got.page.says()
     return got.page
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with a_desk(tmp_path) as desk:
-        yield desk
 
 
 async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Visit, a_browser, installed, visit
+from browser import Visit, installed, visit
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, executed
 from playwright.async_api import Browser
 from sample_events import PIPELINE, data_of, execution_id
@@ -118,12 +118,6 @@ def _to(change: ExecutionChange, sinks: tuple[str, ...]) -> ExecutionChange:
 async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
     async with a_busy_desk(tmp_path) as desk:
         yield desk
-
-
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with a_browser() as browser:
-        yield browser
 
 
 async def a_person(desk: Desk, browser: Browser, width: int = 1280, **how: Any) -> Visit:

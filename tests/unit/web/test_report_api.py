@@ -1,6 +1,5 @@
 """Reports as whoever asks the API for one gets them."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +10,6 @@ from stores import START_US, change, claim
 
 from watcher.domain.history import HOUR_US, EndedExecution, ErrorKind
 from watcher.domain.timestamps import Micros
-
-
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with a_desk(tmp_path) as desk:
-        yield desk
 
 
 async def end(desk: Desk, *failed: bool, hours_ago: float = 0.0, first: int = 100) -> None:

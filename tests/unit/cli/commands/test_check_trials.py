@@ -34,12 +34,6 @@ PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 RUN = "9a1b0000-0000-4000-8000-000000000001"
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
-
-
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[CheckResult]:
     settings, clock = Settings.model_validate({"http": {"listen": "127.0.0.1:0"}, **document}), Clock()
     return [*await try_everything(settings, clock=clock, send=send)]
