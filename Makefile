@@ -21,24 +21,25 @@ test: export SKIPPED = .skipped
 test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
-marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
+marked = $(shell grep -rlE --include='test_*.py' '$(1)' tests)
 
-# Side by side: what holds the program to times mostly waits, and must not wait for the others, which keep processors busy.
+# Side by side: what holds the program to times mostly waits, so three at once, and must not wait for the others, which keep
+# processors busy.
 LAST := nice -n 19
 
 test-traced: .venv/dev
 	$(LAST) $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
-	$(LAST) $(BIN)/pytest $(call marked,heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
+	$(LAST) $(BIN)/pytest $(call marked,mark\.heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
 
 test-untraced: .venv/dev
-	$(BIN)/pytest $(call marked,untraced) -m "untraced and not heavy and not long and not soak" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(call marked,mark\.untraced) -m "untraced and not heavy and not long and not soak" -n 3 --dist loadfile $(ARGS)
 
 types: .venv/dev
 	$(LAST) $(BIN)/mypy
 	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
-	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/pytest $(call marked,mark\.long|thinned) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
 	$(BIN)/pytest -m soak --randomly-dont-reorganize -s $(ARGS)

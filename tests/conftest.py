@@ -3,6 +3,7 @@
 import codecs
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -60,15 +61,19 @@ def _place(item: pytest.Item) -> int:
     return LONGEST.index(name) if item.get_closest_marker("long") and name in LONGEST else len(LONGEST)
 
 
+STANDS_AS = {"heavy": r"mark\.heavy", "untraced": r"mark\.untraced", "long": r"mark\.long|thinned"}
+"""What the Makefile looks for in the file of a test that has the mark. `thinned` of `list_model` marks combinations."""
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """Mark heavy tests as untraced, and put the files that take longest first: nobody waits for them at the end.
 
     Refuse a mark that does not stand in the file of its test: the Makefile finds tests by the text of their files.
     """
-    for mark in ("heavy", "untraced", "long"):
+    for mark, text in STANDS_AS.items():
         files = {item.path for item in items if item.get_closest_marker(mark)}
-        if missed := [str(file) for file in files if f"mark.{mark}" not in file.read_text(encoding="utf-8")]:
+        if missed := [str(file) for file in files if not re.search(text, file.read_text(encoding="utf-8"))]:
             raise pytest.UsageError(f"the mark {mark} must stand in the file of the test itself: {missed}")
     for item in items:
         if item.get_closest_marker("heavy"):

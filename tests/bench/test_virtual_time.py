@@ -10,7 +10,7 @@ from watcher.clerk.api import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
 from watcher.simulator.responses import encode, listing
 
-pytestmark = pytest.mark.untraced
+pytestmark = pytest.mark.heavy
 
 CROWD = Crowd(open_count=100, pipelines_count=2)
 

@@ -76,7 +76,7 @@ UNAVAILABLE = SendResult(SendOutcome.RETRY, "503")
 IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600.0)
 
 
-@pytest.mark.untraced
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("away_s", "every_s", "poisoned", "schedule", "answer"),
     [
@@ -104,7 +104,7 @@ async def test_after_an_outage_everything_arrives_within_ninety_seconds(
     assert (rig.counted("dead"), rig.ends) == (0, [])
 
 
-@pytest.mark.untraced
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("every_s", "poisoned", "schedule"),
     [

@@ -67,7 +67,7 @@ async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execut
     assert await account.emitted() == [("execution.running", "running", None)]
 
 
-@pytest.mark.untraced
+@pytest.mark.heavy
 async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Start) -> None:
     account = await start(A, B)
     account.api.script[A] = Outcome.NOT_FOUND
@@ -134,7 +134,7 @@ async def test_an_execution_is_never_asked_for_twice_at_once(start: Start) -> No
     await account.settle()
 
 
-@pytest.mark.untraced
+@pytest.mark.heavy
 async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
     account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)

@@ -25,7 +25,7 @@ from virtual import RULES, Account, FakeClock, Start
 from watcher.clerk.api import Reply
 from watcher.domain.rules import Rules
 
-pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
+pytestmark = pytest.mark.heavy
 
 DAY_S = 24 * HOUR_S
 SECOND_US = 1_000_000

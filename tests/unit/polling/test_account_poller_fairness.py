@@ -16,7 +16,7 @@ from watcher.domain.watch import Watch
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import SimExecution, SimPipeline, make_lifecycle
 
-pytestmark = pytest.mark.untraced
+pytestmark = pytest.mark.heavy
 
 BUSY, QUIET, NAMED = (pipeline_named(name, seed=1) for name in ("Busy", "Quiet", "Named"))
 LASTING_S = 1e6

@@ -12,7 +12,7 @@ from virtual import EPOCH
 
 from watcher.domain.execution import ExecutionSnapshot
 
-pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
+pytestmark = pytest.mark.heavy
 
 ORDERS = [newest, oldest, by_id]
 

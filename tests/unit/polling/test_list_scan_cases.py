@@ -7,7 +7,7 @@ from random import Random
 import pytest
 from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest, thinned
 
-pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
+pytestmark = pytest.mark.heavy
 
 DAY_S = 24 * HOUR_S
 DAY_US = 86_400_000_000

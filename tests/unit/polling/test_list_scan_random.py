@@ -34,7 +34,7 @@ from watcher.store.changes import SourceChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
-pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
+pytestmark = pytest.mark.heavy
 
 FLIPS = [(newest, oldest), (oldest, newest)]
 

@@ -11,7 +11,7 @@ from virtual import FakeClock
 
 from watcher.domain.execution import ExecutionSnapshot
 
-pytestmark = pytest.mark.untraced
+pytestmark = pytest.mark.heavy
 
 QUEUED_S = 0.6
 

@@ -13,7 +13,7 @@ from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
 
-pytestmark = pytest.mark.untraced
+pytestmark = pytest.mark.heavy
 
 SEEDS = range(int(os.environ.get("RULES_SEEDS", "40")))
 

@@ -71,7 +71,7 @@ def test_unused_time_is_lost_so_no_burst_follows_it(rate: float, idle_s: float) 
     assert busiest_second(before + after) <= rate * 1.05 + 2
 
 
-@pytest.mark.untraced
+@pytest.mark.heavy
 @pytest.mark.parametrize("life_s", [0.25, 1.5, 7.0])
 @pytest.mark.parametrize("rate", RATES)
 def test_one_start_after_another_stays_within_the_rate(rate: float, life_s: float) -> None:
