@@ -25,6 +25,7 @@ class Ended(NamedTuple):
 
 
 Command = Callable[..., Ended]
+RunMain = Callable[..., int]
 
 
 def ignore(_sinks: Collection[str]) -> None:
@@ -69,19 +70,29 @@ def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def command(alone: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Run a command with its output into pipes; return how it ended."""
+def run_main(alone: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunMain]:
+    """Run a command in this process, on its standard streams; return the exit code."""
 
-    def command(*words: str, **environ: str) -> Ended:
+    def run_main(*words: str, **environ: str) -> int:
         monkeypatch.setattr(sys, "argv", ["watcher", *words])
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
+        return int(ended.value.code or 0)
 
     handlers = {signum: signal.getsignal(signum) for signum in ENDING}
-    yield command
+    yield run_main
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
+
+
+@pytest.fixture
+def command(run_main: RunMain, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run a command with its output into pipes; return how it ended."""
+
+    def command(*words: str, **environ: str) -> Ended:
+        code = run_main(*words, **environ)
+        return Ended(code, *capsys.readouterr())
+
+    return command
