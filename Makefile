@@ -23,8 +23,7 @@ test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rlE --include='test_*.py' '$(1)' tests)
 
-# Side by side: what holds the program to times mostly waits, so three at once, and must not wait for the others, which keep
-# processors busy.
+# Side by side: what holds the program to times mostly waits, and must not wait for the others, which keep processors busy.
 LAST := nice -n 19
 
 test-traced: .venv/dev
@@ -32,7 +31,7 @@ test-traced: .venv/dev
 	$(LAST) $(BIN)/pytest $(call marked,mark\.heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
 
 test-untraced: .venv/dev
-	$(BIN)/pytest $(call marked,mark\.untraced) -m "untraced and not heavy and not long and not soak" -n 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(call marked,mark\.untraced) -m "untraced and not heavy and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
 types: .venv/dev
 	$(LAST) $(BIN)/mypy

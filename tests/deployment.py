@@ -1,11 +1,10 @@
 """What the tests of deploy/ share: the image, what it sets, and the configurations that are mounted into it."""
 
-import asyncio
-import os
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from unit.conftest import Command
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -44,17 +43,11 @@ def with_secrets(config: Path, folder: Path) -> Path:
     return copy
 
 
-async def check(config: Path, folder: Path, environ: Mapping[str, str]) -> None:
+def check(config: Path, folder: Path, environ: Mapping[str, str], command: Command) -> None:
     """Have the program check what is mounted, with the image's variables: it warns of the ids of an example alone."""
     settings = {name: value for name, value in image_variables().items() if name.startswith("WATCHER_")}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "watcher", "check", "--config", str(with_secrets(config, folder))),
-        env={"PATH": os.environ["PATH"], **settings, **environ},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, said = await process.communicate()
-    lines = said.decode().splitlines()
-    assert process.returncode == 0, lines
+    ended = command("check", "--config", str(with_secrets(config, folder)), **{**settings, **environ})
+    lines = ended.err.splitlines()
+    assert ended.code == 0, lines
     expected = ("looks like the id of an example", "there is no folder /var/lib/watcher")  # in the image there is
     assert [line for line in lines if not any(each in line for each in expected)] == []

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIABLE, check
 from postgres import PROGRAMS
+from unit.conftest import Command
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
@@ -66,8 +67,8 @@ def test_the_secrets_that_are_mounted_are_those_the_configuration_reads(file: st
 
 
 @each
-async def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_path: Path) -> None:
-    await check(config_of(file), tmp_path, watcher_of(file)["environment"] | {TOKEN_VARIABLE: "t" * 32})
+def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_path: Path, command: Command) -> None:
+    check(config_of(file), tmp_path, watcher_of(file)["environment"] | {TOKEN_VARIABLE: "t" * 32}, command)
 
 
 @each

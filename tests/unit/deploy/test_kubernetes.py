@@ -14,6 +14,7 @@ import yaml
 from aiohttp import web
 from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables
 from prometheus_client import CollectorRegistry
+from unit.conftest import Command
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
@@ -197,7 +198,7 @@ def variables_of(deployment: Manifest) -> dict[str, Manifest]:
 
 
 @by_overlay
-async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path) -> None:
+def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path, command: Command) -> None:
     variables = variables_of(read(FOLDER / "postgres/deployment.yaml") if overlay == "postgres" else DEPLOYMENT)
     assert variables.keys() <= DEFAULTS.keys()
     config = CONFIG if overlay == "sqlite" else FOLDER / overlay / "watcher.yaml"
@@ -205,7 +206,7 @@ async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: st
     with_url.write_text(config.read_text(encoding="utf-8").replace("# public_url:", "public_url:"), encoding="utf-8")
     assert "public_url" in read(with_url)["http"]
     for each in (config, with_url):
-        await check(each, tmp_path, {name: variable["value"] for name, variable in variables.items()})
+        check(each, tmp_path, {name: variable["value"] for name, variable in variables.items()}, command)
 
 
 @needs_kustomize
