@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
 @pytest.fixture
 def dice(request: pytest.FixtureRequest) -> Random:
     """Random numbers that come again with the seed of the run, which a test that fails shows."""
-    return Random(f"{request.config.option.randomly_seed}/{request.node.nodeid}")
+    return Random(f"{request.config.getoption('randomly_seed', 0)}/{request.node.nodeid}")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -93,7 +93,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show at a failure how to run the test with the same random numbers again: `random` itself has that seed, too."""
     report = yield
     if report.failed:
-        again = f"pytest --randomly-seed={item.config.option.randomly_seed} '{item.nodeid}'"
+        again = f"pytest --randomly-seed={item.config.getoption('randomly_seed', 0)} '{item.nodeid}'"
         report.sections.append(("Again with the same random numbers", again))
     return report
 

@@ -1,4 +1,4 @@
-"""What every store promises (`ports.store.SqlStore`), run over each kind of database."""
+"""The promises of every store, over each kind of database."""
 
 import asyncio
 from dataclasses import replace
