@@ -62,7 +62,7 @@ def _place(item: pytest.Item) -> int:
 
 
 STANDS_AS = {"heavy": r"mark\.heavy", "untraced": r"mark\.untraced", "long": r"mark\.long|thinned"}
-"""What the Makefile looks for in the file of a test that has the mark. `thinned` of `list_model` marks combinations."""
+"""What the Makefile looks for in the file of a test that has the mark. `thinning.py` marks parameters."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -4,12 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
-from itertools import product
 from random import Random
 from typing import Any
 from uuid import UUID
 
-import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.api import PAGE_ROWS, Reply
@@ -20,26 +18,6 @@ from watcher.store.sql_store import SqlStore
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 HOUR_S = 3600.0
 STALE_S = 20.0
-
-
-def thinned(*axes: Sequence[Any]) -> list[Any]:
-    """Return all combinations, marked by where they run.
-
-    `make test` runs one, `make test-long` as many that each value of each axis is in one, and `make soak` the rest.
-    """
-    combinations = list(product(*axes))
-    positions = list(product(*(range(len(values)) for values in axes)))
-    left, kept = {part for each in positions for part in enumerate(each)}, list[int]()
-    order = Random(1).sample(range(len(positions)), len(positions))
-    for at_least in range(len(axes), 0, -1):
-        for index in order:
-            covered = set(enumerate(positions[index])) & left
-            if len(covered) >= at_least:
-                left -= covered
-                kept.append(index)
-    marks: dict[int, tuple[pytest.MarkDecorator, ...]] = dict.fromkeys(range(len(combinations)), (pytest.mark.soak,))
-    marks |= dict.fromkeys(kept, (pytest.mark.long,)) | {kept[0]: ()}
-    return [pytest.param(*each, marks=marks[index]) for index, each in enumerate(combinations)]
 
 
 class Fault(Enum):

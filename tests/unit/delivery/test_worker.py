@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 
 from watcher.domain.delivery import Delivery
@@ -113,7 +114,7 @@ async def _tick_when_woken(rig: Rig) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", thinned_seeds(20, quick=5))
 async def test_whatever_comes_between_its_turns_all_is_sent(rig: Rig, seed: int) -> None:
     dice = Random(seed)
     rig.sink.answer = lambda _: _answer_soon(dice)

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 from stores import backlog_of
+from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
@@ -59,7 +60,7 @@ def rules(dice: Random) -> WorkerRules:
 
 
 @pytest.mark.parametrize("poison", [REFUSED, FAILED], ids=["refused", "failing"])
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 60))])
+@pytest.mark.parametrize("seed", thinned_seeds(60, quick=4))
 async def test_nothing_is_lost_or_out_of_order(tmp_path: Path, seed: int, poison: SendResult) -> None:
     dice, rig = Random(seed), Rig(tmp_path / "watcher.db")
     receiver = Receiver(rig, dice, poison=poison)

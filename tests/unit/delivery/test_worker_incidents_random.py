@@ -15,6 +15,7 @@ from random import Random
 import pytest
 from pager_rig import FakePagerDuty, PagerEvent, PagerRig
 from stores import backlog_of, operator_of
+from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES
 
 from watcher.domain.delivery import Delivery
@@ -66,7 +67,7 @@ def members(path: Path) -> dict[bytes, tuple[str, int]]:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 60.0])
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 60))])
+@pytest.mark.parametrize("seed", thinned_seeds(60, quick=4))
 async def test_each_incident_opens_and_ends_and_what_stays_open_is_at_the_pager(
     tmp_path: Path, seed: int, after_s: float
 ) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import pytest
 from stores import backlog_of
+from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery, Part
@@ -82,7 +83,7 @@ def _waits(rig: Rig, problem: Problem) -> bool:
 
 
 @pytest.mark.parametrize("is_grouped", [False, True])
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(4, 60))])
+@pytest.mark.parametrize("seed", thinned_seeds(60, quick=4))
 async def test_each_problem_is_opened_once_and_closed_once_if_it_was_opened(
     tmp_path: Path, seed: int, is_grouped: bool
 ) -> None:

@@ -18,8 +18,8 @@ from list_model import (
     lives,
     newest,
     oldest,
-    thinned,
 )
+from thinning import thinned
 from virtual import RULES, Account, FakeClock, Start
 
 from watcher.clerk.api import Reply

@@ -6,10 +6,10 @@ What is history, and what is told: `test_list_scan_baseline.py`.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pytest
 from stores import from_us
+from thinning import thinned_seeds
 from virtual import RULES, on_our_clock
 
 from watcher.clerk.api import Reply
@@ -113,11 +113,6 @@ def answer(rows: Sequence[ExecutionSnapshot], *, total: int | None, skipped: int
     return Reply(Outcome.OK, Monotonic(0.0), None, 200, rows=tuple(rows), skipped=skipped, total=total)
 
 
-def seeds(count: int) -> list[Any]:
-    """Return seeds: two of them for `make test`, the rest for `make soak`."""
-    return [pytest.param(seed, marks=pytest.mark.soak if seed > 1 else ()) for seed in range(count)]
-
-
 LIES = ["true", "null", "zero", "constant", "huge", "off"]
 CONTRADICTED = {"constant", "huge", "off"}
 """Totals that name more rows than the list shows: a gap says so."""
@@ -131,7 +126,7 @@ def gaps_of(lie: str) -> set[GapReason | None]:
 @pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("seed", seeds(8))
+@pytest.mark.parametrize("seed", thinned_seeds(8, quick=2))
 def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap(
     order: Order, lie: str, seed: int
 ) -> None:
@@ -152,7 +147,7 @@ def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
 @pytest.mark.parametrize("page_rows", [9, 25, 49])
-@pytest.mark.parametrize("seed", seeds(4))
+@pytest.mark.parametrize("seed", thinned_seeds(4, quick=2))
 def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
     order: Order, lie: str, page_rows: int, seed: int
 ) -> None:
@@ -170,7 +165,7 @@ def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_fo
 
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("seed", seeds(8))
+@pytest.mark.parametrize("seed", thinned_seeds(8, quick=2))
 def test_what_the_api_forgot_unseen_is_a_gap(order: Order, lie: str, seed: int) -> None:
     draw = random.Random(seed)
     world = World(order, lie, draw)

@@ -7,7 +7,8 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest, thinned
+from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest
+from thinning import thinned
 from virtual import EPOCH
 
 from watcher.domain.execution import ExecutionSnapshot

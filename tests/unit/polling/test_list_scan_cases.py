@@ -5,7 +5,8 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest, thinned
+from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest
+from thinning import thinned
 
 pytestmark = pytest.mark.heavy
 

@@ -24,9 +24,9 @@ from list_model import (
     lives,
     newest,
     oldest,
-    thinned,
 )
 from stores import HeardStore, held
+from thinning import thinned, thinned_seeds
 
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Micros
@@ -291,14 +291,7 @@ async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_sto
     assert await emitted(account) == Emitted({missed.id: 1}, [], [])
 
 
-SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
-
-
-def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.soak,) if seed > 6 else (pytest.mark.long,) if seed > 1 else ()
-
-
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
+@pytest.mark.parametrize("seed", thinned_seeds(int(os.environ.get("LIST_SEEDS", "60")), quick=2, long=5))
 async def test_whatever_a_list_is_like_all_is_reported_and_no_history_within_the_budget(
     lists: Lists, path: Path, seed: int
 ) -> None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 from list_model import HOUR_S, Life, Lists, ModelApi
+from thinning import thinned_seeds
 from virtual import FakeClock
 
 from watcher.domain.execution import ExecutionSnapshot
@@ -45,10 +46,7 @@ def is_null(life: Life, clock: FakeClock) -> bool:
     return never_starts(life) or clock.monotonic() < life.begins_s + min(QUEUED_S, (life.ends_s - life.begins_s) / 3)
 
 
-@pytest.mark.parametrize(
-    "seed",
-    [0, pytest.param(1, marks=pytest.mark.long), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 8))],
-)
+@pytest.mark.parametrize("seed", thinned_seeds(8, quick=1, long=1))
 @pytest.mark.parametrize(("nulls", "sign"), [("last", -1), ("first", -1), ("last", 1), ("first", 1)])
 async def test_what_never_started_is_reported_wherever_the_list_has_it(
     lists: Lists, nulls: str, sign: int, seed: int

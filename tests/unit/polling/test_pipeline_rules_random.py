@@ -9,20 +9,17 @@ from list_model import ModelApi, newest
 from postgres import PostgresServer
 from rules_model import Pipeline, expected, expected_silence, jumps_of, lives_of, read, rule_of
 from stores import open_soon
+from thinning import thinned_seeds
 from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.heavy
 
-SEEDS = range(int(os.environ.get("RULES_SEEDS", "40")))
+BY_SEED = pytest.mark.parametrize("seed", thinned_seeds(int(os.environ.get("RULES_SEEDS", "40")), quick=2, long=4))
 
 
-def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.soak,) if seed > 5 else (pytest.mark.long,) if seed > 1 else ()
-
-
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
+@BY_SEED
 async def test_whatever_happens_problems_open_and_close_as_stdout_says_each_once(
     store: SqlStore, clock: FakeClock, seed: int
 ) -> None:
@@ -37,7 +34,7 @@ async def postgres_store(postgres: PostgresServer, clock: FakeClock) -> AsyncIte
         await store.close()
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
+@BY_SEED
 async def test_problems_open_and_close_as_stdout_says_on_postgresql(
     postgres_store: SqlStore, clock: FakeClock, seed: int
 ) -> None:
