@@ -92,10 +92,10 @@ class StandInOperator(OperatorStore):
         taken = update(problem).where(problem.c.id == id_.bytes, problem.c.closed_at.is_(None)).values(**values)
         return bool(await self._store.write(lambda connection: connection.execute(taken).rowcount))
 
-    async def ask(self, kind: ActionKind, name: str) -> None:
+    async def request_action(self, kind: ActionKind, name: str) -> None:
         self.actions.append((kind, name))
 
-    async def asked(self) -> Sequence[tuple[ActionKind, str]]:
+    async def load_actions(self) -> Sequence[tuple[ActionKind, str]]:
         return self.actions if self.is_slow else ()
 
 

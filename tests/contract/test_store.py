@@ -39,7 +39,7 @@ from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnap
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import Backlog, BackoffState, Lease, Turn
-from watcher.store.maintenance_store import Keep
+from watcher.store.maintenance_store import KeepsId
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import snapshot
@@ -351,7 +351,7 @@ async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *
     await settle_all(ops, state=end)
 
 
-async def prune(store: SqlStore, *, ended_before: int, keep: Keep) -> int:
+async def prune(store: SqlStore, *, ended_before: int, keep: KeepsId) -> int:
     """Return how many executions' events went."""
     tidied = await upkeep(store)
     return sum([count async for count in tidied.prune(ended_before=Micros(ended_before), keep=keep)])

@@ -215,13 +215,13 @@ async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for
 ) -> None:
     operator = operator_of(store)
     made = await operator.add_silence("{}", starts_at=START, ends_at=START + timedelta(days=9), by=None, comment=None)
-    await operator.ask("enable", "ops")
+    await operator.request_action("enable", "ops")
     clock.us += DAY_US
     await prune(store, before=clock.steady_us())
-    assert (await operator.silences(), await operator.asked()) == ([made], [("enable", "ops")])
+    assert (await operator.silences(), await operator.load_actions()) == ([made], [("enable", "ops")])
     clock.us += 1
     await prune(store, before=clock.steady_us())
-    assert await operator.asked() == []
+    assert await operator.load_actions() == []
     clock.us += 9 * DAY_US
     await prune(store, before=clock.steady_us())
     clock.us -= 9 * DAY_US
@@ -233,11 +233,11 @@ async def test_owners_are_asked_once_however_often_it_is_asked_until_it_is_done(
 ) -> None:
     operator = operator_of(store)
     for _ in range(2):
-        await operator.ask("scan", "default/a")
-        await operator.ask("enable", "ops")
-    assert await operator.asked() == [("enable", "ops"), ("scan", "default/a")]
-    await operator.done("scan", "default/a")
-    assert await operator.asked() == [("enable", "ops")]
+        await operator.request_action("scan", "default/a")
+        await operator.request_action("enable", "ops")
+    assert await operator.load_actions() == [("enable", "ops"), ("scan", "default/a")]
+    await operator.finish_action("scan", "default/a")
+    assert await operator.load_actions() == [("enable", "ops")]
 
 
 async def test_a_disabled_sink_that_is_enabled_is_failing_until_something_gets_through(
@@ -247,6 +247,6 @@ async def test_a_disabled_sink_that_is_enabled_is_failing_until_something_gets_t
     for state, then in (("disabled", "failing"), (None, None)):
         sequence = (await ops.load(fingerprint="a")).sequence
         await ops.record(SourceChange(ops.lease, sequence, sequence, state, ()))
-        await operator.ask("enable", "ops")
+        await operator.request_action("enable", "ops")
         await ops.enable()
-        assert ((await ops.load(fingerprint="a")).state, await operator.asked()) == (then, [])
+        assert ((await ops.load(fingerprint="a")).state, await operator.load_actions()) == (then, [])

@@ -37,7 +37,7 @@ async def another_replica(stage: Stage) -> AsyncIterator[OperatorStore]:
 async def all_done(operator: OperatorStore, *, within_s: float) -> None:
     """Return once all is done that owners are asked for."""
     deadline = time.monotonic() + within_s
-    while asked := await operator.asked():
+    while asked := await operator.load_actions():
         assert time.monotonic() < deadline, asked
 
 
@@ -106,13 +106,13 @@ async def test_owners_elsewhere_read_a_list_and_serve_a_sink_again_and_dead_lett
         deadline = time.monotonic() + 20
         while not life.events("execution.failed"):
             assert time.monotonic() < deadline
-            await operator.ask("scan", f"default/{FAILING.id}")
+            await operator.request_action("scan", f"default/{FAILING.id}")
             await all_done(operator, within_s=5)
         await life.until(lambda: life.logged("delivery.dead"), what="it was refused for good")
         receiver.choose = lambda _: Answer.TAKE
         assert await operator.replay("ops", None) >= 1
         await life.until(receiver.events, what="it was sent again")
-        await operator.ask("enable", "ops")
+        await operator.request_action("enable", "ops")
         await all_done(operator, within_s=5)
     assert life.logged("sink.enabled")
     assert await life.stop() == 0

@@ -128,7 +128,7 @@ async def run(
             stack.push_async_callback(_close_store, store)
             metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
             store.monitor.on_failure = metrics.store_failures.inc
-            clock.advance(store.ahead_us)  # all replicas agree on what is due now
+            clock.advance(store.server_ahead_us)  # all replicas agree on what is due now
             shared = OwnerDependencies(
                 clock=clock,
                 metrics=metrics,

@@ -66,7 +66,7 @@ class Operations:
             await self.read_silences()
         self._log_silences()
         with suppress(StoreError):
-            for kind, name in await self._operator.asked():
+            for kind, name in await self._operator.load_actions():
                 with suppress(OwnershipLostError):  # the new owner carries it out
                     await self._do(kind, name)
 
@@ -120,7 +120,7 @@ class Operations:
         account, _, pipeline = name.rpartition("/")
         for poller in self._supervisor.accounts():
             if poller.account == account:
-                await self._operator.done(kind, name)  # first: a request from now on is one for another scan
+                await self._operator.finish_action(kind, name)  # first: a request from now on is one for another scan
                 poller.read_list(pipeline)
 
     def _log_silences(self) -> None:

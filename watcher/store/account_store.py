@@ -1,4 +1,4 @@
-"""The store as the owner of an account uses it: each method is what it asks, under its lease."""
+"""The store for the owner of an account: reads and writes under its lease."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -37,17 +37,17 @@ from watcher.store.sql_store import LeasedStore
 from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
 
 LOADED_COUNT = 5_000
-"""Executions asked for in one statement; SQLite binds at most 32,766 values."""
+"""Executions that are loaded by one statement; SQLite binds at most 32,766 values."""
 
 POLL_TIMES_COUNT = 1_000
-"""How many poll times are written at once: each is its own, and changes need not wait for all of them."""
+"""Most poll times that are written in one transaction. Each takes a statement, and changes must not wait long."""
 
 _RECORD_COLUMNS = tuple(column for column in execution.c if column.name not in {"account_id", "stream"})
 _RECORDS = select(*_RECORD_COLUMNS).where(
     execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
 )
 _OPEN = select(*_RECORD_COLUMNS).where(
-    execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
+    execution.c.pipeline_id == bindparam("of_pipeline"),  # a pipeline has one account
     execution.c.ended_at.is_(None),
 )
 _ENDS = text(
@@ -55,7 +55,7 @@ _ENDS = text(
     " AND pipeline_id = (SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
     " ORDER BY finished_at DESC, ended_at DESC LIMIT :limit"
 )
-_IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all of the rows are in memory at once
+_IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all rows are in memory at once
 _OPEN_PROBLEMS = text(OPEN_PROBLEMS.format("pipeline_id = :of_pipeline AND execution IS NULL"))
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
     scan.c.account_id == bindparam("account_id"), scan.c.pipeline_id == bindparam("pipeline_id")
@@ -69,10 +69,10 @@ _SNAPSHOT = TypeAdapter(AccountSnapshot)
 
 
 class AccountStore(LeasedStore):
-    """What is recorded of the leased account, its pipelines and executions."""
+    """The stored state of the leased account, its pipelines and its executions."""
 
     async def load_account(self) -> AccountRecord:
-        """Return what is recorded of the account itself, its pause as of now."""
+        """Return the stored state of the account itself. Its pause is what is left of it now."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> AccountRecord:
@@ -81,14 +81,14 @@ class AccountStore(LeasedStore):
             last = connection.execute(select(snapshot).where(snapshot.c.source_id == account_id)).one_or_none()
             stood, stood_at = None, None if last is None else Micros(last.written_at)
             if last is not None:
-                with suppress(ValidationError):  # of another version: what it knew is counted anew
+                with suppress(ValidationError):  # written by another version: its counts start again
                     stood = _SNAPSHOT.validate_json(last.body)
             return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), opened, stood, stood_at)
 
         return await self._read(load)
 
     async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return what is recorded of these executions, by id: their times no later than now."""
+        """Return the stored states of these executions, by id. Their times are at most the present."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> dict[str, ExecutionRecord]:
@@ -96,7 +96,7 @@ class AccountStore(LeasedStore):
             found: dict[str, ExecutionRecord] = {}
             wanted = iter(sorted(executions))
             while part := tuple(islice(wanted, LOADED_COUNT)):
-                names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
+                names = {execution_key(name): name for name in part}  # the caller's strings: 100,000 ids take 9 MB
                 for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
                     name = names[row.execution]
                     found[name] = _record_of(row, name=name, pipelines=pipelines, now=now)
@@ -105,7 +105,7 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines that have not ended. Times as above."""
+        """Return the executions of these pipelines that have not ended. Their times are at most the present."""
         numbers = sorted([await self._number_of(each) for each in pipelines])
         now = self._store.clock.steady_us()
 
@@ -120,7 +120,7 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_ends(self, pipelines: Collection[str]) -> Mapping[str, Sequence[tuple[Micros, str]]]:
-        """Return the last reported ends of each pipeline, oldest end first: when, and the status. Times as above."""
+        """Return the last reported ends of each pipeline, oldest first: time (at most the present) and status."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, _account_id: int) -> dict[str, list[tuple[Micros, str]]]:
@@ -134,9 +134,9 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_pipeline(self, pipeline: str) -> PipelineRecord:
-        """Return what is recorded of a pipeline, which is watched whole (again).
+        """Return the stored state of a pipeline that is watched whole, and mark the pipeline as present.
 
-        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        Its cursor is deleted if it was absent for more than 24 h. The sequence of its events goes on.
         """
         number, now = await self._number_of(pipeline), self._store.clock.steady_us()
 
@@ -155,7 +155,7 @@ class AccountStore(LeasedStore):
         return await self._write(load)
 
     async def load_rules(self, pipeline: str) -> RulesRecord:
-        """Return what is recorded of the rules of a pipeline."""
+        """Return the stored state of a pipeline's rules."""
         number = await self._number_of(pipeline)
 
         def load(connection: Connection, account_id: int) -> RulesRecord:
@@ -166,7 +166,7 @@ class AccountStore(LeasedStore):
             state = RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules)
             record = RulesRecord(
                 row.sequence,
-                replace(state, in_api_time='"newest_at"' in (row.rules or "")),  # which only version 1.0.0 writes
+                replace(state, in_api_time='"newest_at"' in (row.rules or "")),  # only version 1.0.0 writes it
                 {each.kind: each for each in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )
@@ -176,11 +176,11 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
-        """Return the bodies of these events, as far as they are there still."""
+        """Return the bodies of these events, except those that retention has deleted."""
         return await self._store.read(partial(load_events, keys=keys))
 
     async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
-        """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
+        """Save when unchanged executions were last polled (microseconds UTC, steady), by execution."""
         account_id = await self._number()
         times = sorted((execution_key(name), at) for name, at in polled_at.items())
         rows = [{"of_account": account_id, "of_execution": key, "at": at} for key, at in times]
@@ -189,7 +189,7 @@ class AccountStore(LeasedStore):
             await self._keep(partial(Connection.execute, statement=_SAVE_POLL_TIMES, parameters=part))
 
     async def save_backoff(self, backoff: BackoffState) -> None:
-        """Keep what the account is going through."""
+        """Save the pause and the failure of the account."""
         account_id, now = await self._number(), self._store.clock.steady_us()
         await self._keep(lambda connection: write_backoff(connection, account_id, backoff, now=now))
 
@@ -198,7 +198,10 @@ class AccountStore(LeasedStore):
 
 
 def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micros) -> ExecutionRecord:
-    """Take what lies ahead of `now` as now, or every poll until then would be older than the last one."""
+    """Return the execution of a row. Times after `now` become `now`.
+
+    Otherwise all polls until then would seem older than the last one.
+    """
     return ExecutionRecord(
         execution=name,
         pipeline=intern(pipeline_id(pipelines[row.pipeline_id])),
@@ -213,5 +216,5 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
 
 @lru_cache(maxsize=4096)
 def counts_of(text: str) -> Counts:
-    """Return the counts of that text. Equal histories share one tuple."""
+    """Return the counts of a stored text. Executions with equal counts share one tuple."""
     return tuple((intern(kind), count) for kind, count in json.loads(text).items())

@@ -1,4 +1,4 @@
-"""What is written to the store, under which lease, and what is read from it."""
+"""The values that the store is given to write, and those that it returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,55 +19,57 @@ from watcher.domain.watch import Cursor
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Ownership of an account or a sink: `kind` is `account` or `sink`, `epoch` is random per taking.
+    """The ownership of an account or a sink. Each write names its lease.
 
-    Every write names its lease; a write whose epoch is no longer the stored one changes nothing.
+    The store refuses a write whose epoch is no longer the stored one.
     """
 
     kind: str
+    """`account`, `sink` or `maintenance`."""
     name: str
     epoch: int
+    """A random number, drawn each time the lease is taken."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionChange:
-    """A new state of one execution with its events, written in one transaction or not at all.
-
-    `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet. With `ended`
-    it counts in the history of its pipeline.
-    """
+    """A new state of one execution with its events, written in one transaction or not at all."""
 
     lease: Lease
     before: int | None
+    """The sequence that the owner expects in the store; `None` if it expects no row of the execution."""
     known: ExecutionRecord
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
     ended: EndedExecution | None = None
+    """The end of the execution, to be counted in the history of its pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceChange:
-    """A new state of the leased account or sink itself, or of a `pipeline` of the account, with its own events.
-
-    `before` is the sequence of these believed recorded, `sequence` the new one. `state` is the account's trouble, or a
-    sink's `failing` or `disabled`; `None` is well. `reminders` are the problems that the sink was reminded of, and for
-    which moment (microseconds UTC, steady). Of a pipeline, `cursor` is how far it is read and `rules` what its rules go
-    by, where they are given; the ends of `unjudged` are to be judged later, with `judges_all` those that waited have
-    been.
-    """
+    """A new state of an account, a sink or a pipeline, with events that belong to no execution."""
 
     lease: Lease
+    """The lease of the account or the sink. A pipeline is written under the lease of its account."""
     before: int
+    """The sequence that the owner expects in the store."""
     sequence: int
     state: str | None = None
+    """The trouble of an account, or `failing` or `disabled` for a sink; `None` if all is well."""
     entries: tuple[OutboxEntry, ...] = ()
     problems: tuple[ProblemChange, ...] = ()
     reminders: Mapping[UUID, Micros] = field(default_factory=dict)
+    """The times (microseconds UTC, steady) for which the sink was reminded of these problems."""
     pipeline: str | None = None
+    """The id of the pipeline that changed; `None` if the account or the sink itself changed."""
     cursor: Cursor | None = None
+    """The position up to which the pipeline's lists are read; `None` leaves the stored cursor as it is."""
     rules: RuleState | None = None
+    """The state of the pipeline's rules; `None` leaves the stored state as it is."""
     unjudged: tuple[UnjudgedEnd, ...] = ()
+    """Ends that the rules are to judge later."""
     judges_all: bool = False
+    """Whether the stored unjudged ends are judged now, so that they can be deleted."""
 
 
 SingleChange = ExecutionChange | SourceChange
@@ -89,91 +91,91 @@ class ChangeSet:
 Change = SingleChange | ChangeSet
 
 About = dict[str, Any]
-"""What a change is about, by column: `source_id`, `pipeline_id` and `execution`."""
+"""The columns `source_id`, `pipeline_id` and `execution` that say what a change or an event is about."""
 
 Emitted = tuple[OutboxEntry, About]
-"""An event on its way, and what it is about."""
+"""An event to be written, and what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackoffState:
-    """What an account or a sink is going through now, which a restart must not forget.
-
-    `pause_s` is how long nothing may be sent to it; `failing_for_s` is for how long nothing got through, counted only
-    while the daemon ran. `None` is no pause, no failure.
-    """
+    """The pause and the failure of an account or a sink, kept so that a restart does not forget them."""
 
     pause_s: float | None = None
+    """Seconds until the next request may be sent; `None` without a pause."""
     failing_for_s: float | None = None
+    """Seconds without a success, counted only while the daemon runs; `None` without a failure."""
 
 
 Trial = Literal["never_tried", "tried_longest_ago"]
-"""Which delivery is to show whether a sink works again."""
+"""The choice of the one delivery that is sent while the circuit breaker of a sink is open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """What the owner of a sink asks for: what is due at `now`, in at most `count` requests.
-
-    Lanes in `skip` are on their way. At most `group_count` go together. While the breaker is open one delivery goes as
-    a `trial`: one that was never tried, or the one that was tried longest ago, due or not. Where problems are
-    `incidents`, all that waits of an incident goes together; `skip` has the keys of those that are on their way. A sink
-    that `defers_openings` gets none of them before it is due.
-    """
+    """A request of a sink's owner for deliveries that are due."""
 
     now: Micros
     count: int
+    """The most batches to return. Each batch is sent in one request."""
     skip: frozenset[bytes]
+    """Ordering keys of deliveries in flight, and keys of incidents in flight: nothing of them is returned."""
     group_count: int = 1
+    """The most deliveries of one group in one batch."""
     trial: Trial | None = None
+    """Set while the circuit breaker is open. `tried_longest_ago` returns a delivery even before it is due."""
     with_messages: bool = False
+    """Whether the sink keeps messages of problems, which are returned with the deliveries."""
     incidents: IncidentRules | None = None
+    """Set if the sink shows problems as incidents: all pending deliveries of an incident form one batch."""
     defers_openings: bool = False
+    """Whether openings are returned only when they are due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What the owner of a sink has to write, and what it would send next: one transaction, in this order.
+    """The results that a sink's owner writes, and its request for more: one transaction, in this order.
 
-    No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
-    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept where they are
-    given. `messages` are where messages of problems are now; a later one of the same problem replaces an earlier one.
-    `calls_forward` has all that was tried come due within a minute. What was blocked in a group is due
-    `group_wait_s` after its recording.
+    No attempt can be refused alone: its keys only find rows, and it writes only bounded numbers and known words.
     """
 
     lease: Lease
     attempts: tuple[AttemptRecord, ...] = ()
     messages: tuple[ProblemMessage, ...] = ()
+    """The places of problems' messages. A later place of the same problem replaces an earlier one."""
     backoff: BackoffState | None = None
+    """The sink's pause and failure; `None` leaves the stored ones as they are."""
     clock_s: float | None = None
+    """The sink's own clock, written together with `backoff`."""
     calls_forward: bool = False
+    """Whether all deliveries that were tried become due within a minute."""
     group_wait_s: float = 0.0
+    """Seconds from its recording after which an unblocked delivery of a group is due at the earliest."""
     take: Take | None = None
     entries: ClassVar[Sequence[OutboxEntry]] = ()
 
 
-# What is read
+# Records that the store returns
 
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded.
-
-    `snapshot` is how it stood when its owner last said so, at `snapshot_at`.
-    """
+    """An account as the store knows it."""
 
     sequence: int = 0
+    """The sequence of the account's own events."""
     trouble: str | None = None
+    """Why the account is degraded; `None` if it is not."""
     backoff: BackoffState = BackoffState()
     problem: Problem | None = None
     snapshot: AccountSnapshot | None = None
+    """The last snapshot that an owner wrote, at `snapshot_at`."""
     snapshot_at: Micros | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineRecord:
-    """What the store knows of a pipeline itself: its own events' sequence, and how far its lists were read, if ever."""
+    """A pipeline as the store knows it: the sequence of its own events, and how far its lists were read."""
 
     sequence: int
     cursor: Cursor | None
@@ -181,76 +183,76 @@ class PipelineRecord:
 
 @dataclass(frozen=True, slots=True)
 class RulesRecord:
-    """What the store knows of a pipeline's rules: what they go by, open problems, the ends that wait to be judged.
-
-    `sequence` is that of the pipeline's own events.
-    """
+    """The state of a pipeline's rules, with its open problems and the ends that are to be judged later."""
 
     sequence: int
+    """The sequence of the pipeline's own events."""
     state: RuleState
     problems: Mapping[EventType, Problem]
     unjudged: Sequence[UnjudgedEnd]
 
     def moved(self, by_us: int, *, now: int) -> "RulesRecord":
-        """Return this on our clock, which shows `now`: each time moved by that, and none of them after `now`."""
+        """Return a copy on our clock, which shows `now`: each time is moved by `by_us`, to `now` at most."""
         unjudged = [UnjudgedEnd(execution, end.moved(by_us, now=now)) for execution, end in self.unjudged]
         return replace(self, state=self.state.moved(by_us, now=now), unjudged=unjudged)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenProblem:
-    """An open problem and what it is about: an account or a sink (`kind`), and of an account perhaps a pipeline.
-
-    Of an execution also its status, as long as this problem says that it is overdue, and whether it has ended. The
-    problem's own source has had `told_count` events.
-    """
+    """An open problem, and what it is about."""
 
     problem: Problem
     kind: str
+    """The kind of the source: `account` or `sink`."""
     name: str
+    """The name of the account or the sink."""
     pipeline: str | None = None
     execution: str | None = None
     status: str | None = None
+    """The status of the overdue execution, as long as this problem is the one that reports it."""
     has_ended: bool = field(default=False, kw_only=True)
+    """Whether the execution has ended."""
     told_count: int = field(default=0, kw_only=True)
+    """The number of events in the problem's own stream, such as acknowledgements."""
 
 
 @dataclass(frozen=True, slots=True)
 class SinkRecord:
-    """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock.
-
-    `failures_count` are the attempts so far at what waits. `delivery.dead` is yet to report the dead letters since
-    `dead_from` (microseconds UTC, steady).
-    """
+    """A sink as the store knows it."""
 
     sequence: int
+    """The sequence of the sink's own events."""
     state: str | None
+    """`failing`, `disabled` or `None`."""
     clock_s: float
+    """The sink's own clock: the seconds during which it was served."""
     backoff: BackoffState
     problem: Problem | None = None
     failures_count: int = 0
+    """The number of failed attempts at pending deliveries."""
     dead_from: Micros = NEVER
+    """The time (microseconds UTC, steady) since which dead letters are yet to be reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What may be sent now, each batch in one request, at most one delivery of a lane outside a batch.
-
-    First what was never tried, then the others, in the order they came due. `next_due_at` is when more is due (`None`:
-    nothing waits). `blocking` are the ordering keys, of these and of those that were skipped, for which others wait.
-    """
+    """The deliveries that may be sent now."""
 
     batches: Sequence[Sequence[Delivery]]
+    """Deliveries by request: first those never tried, then the others, each in the order they came due.
+
+    Outside a batch no two deliveries have the same ordering key.
+    """
     next_due_at: Micros | None
+    """The time at which more deliveries are due; `None` if nothing more is pending."""
     blocking: frozenset[bytes] = frozenset()
+    """Ordering keys, of returned and skipped deliveries, that block pending deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """What waits for one sink: how many, and since when the oldest was due (microseconds UTC, steady).
-
-    That may be later than now: an event may wait for others, and an opening for `after`.
-    """
+    """The pending deliveries of one sink: their number, and when the oldest is due."""
 
     pending_count: int
     oldest_at: Micros | None
+    """Microseconds UTC, steady. It may lie ahead: an opening waits for `after`, an event for its group."""

@@ -1,4 +1,4 @@
-"""The store as pages and API read it: lists page by page, one thing with what was told of it, and the overview."""
+"""The store for pages and the API: lists page by page, single executions and problems, and the overview."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,53 +22,54 @@ from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem
 
 SETTLED_AFTER_US = 10_000_000
-"""A transaction is over by then: numbers of events that are missing longer stay missing."""
+"""Time after which a transaction is over. A missing number of an event stays missing from then on."""
 
 DETAIL_COUNT = 200
-"""Events of one execution, or of one problem, that are shown with it."""
+"""Most events that are shown with one execution, or with one problem."""
 
 NEEDS_COUNT = 100
-"""Open problems of other kinds than `execution.overdue`, and gaps, that the overview shows."""
+"""Most gaps, and most open problems other than `execution.overdue`, that the overview shows."""
 
 DEAD_COUNT = 10_000
-"""Dead letters of one sink that the overview counts, at most."""
+"""Most dead letters of one sink that the overview counts."""
 
-Told = tuple[Sequence[bytes], Sequence[AnyRow]]
+EventsAndDeliveries = tuple[Sequence[bytes], Sequence[AnyRow]]
 """The bodies of events, in order, and their deliveries."""
 
 
 class EventFilter(NamedTuple):
-    """Which events are asked for. Each of `labels` is key, value, and whether events have it."""
+    """The events that are asked for."""
 
     types: Collection[EventType] | None = None
     pipelines: Collection[str] = ()
     labels: Iterable[tuple[str, str, bool]] = ()
+    """Key and value of each label, and whether events must have it or must not."""
     execution: str | None = None
     since: Micros = NEVER
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the first view needs of the store.
-
-    `sources` are all accounts and sinks with their snapshots; `overdue` the open problems of overdue executions, and
-    `others` all other open problems, without the bodies of their events. `dead` counts dead letters by sink, of all
-    and of late.
-    """
+    """The content of the overview."""
 
     sources: Sequence[AnyRow]
+    """All accounts and sinks, with their snapshots."""
     others: Sequence[AnyRow]
+    """The open problems that are not in `overdue`, without the bodies of their events."""
     overdue: Sequence[AnyRow]
+    """The open problems of overdue executions, without the bodies of their events."""
     gaps: Sequence[AnyRow]
     dead: Mapping[str, AnyRow]
+    """The number of dead letters of each sink: all, and those since the time that was asked for."""
     backlog: Mapping[str, Backlog]
 
 
 class ConsoleStore(HistoryStore):
-    """What people ask of what is recorded. Nothing here writes; each method raises `StoreError`.
+    """The store for people's questions. It writes nothing; each method raises `StoreError`.
 
-    Rows have the columns of their table and the names of what they are of: `account`, `sink`, `pipeline_name` (account
-    and id), `title` (what the API calls the pipeline), `body` (of an execution's last event, a problem's first).
+    Rows have the columns of their table and the names of what they refer to: `account`, `sink`, `pipeline_name`
+    (account and id), `title` (the API's name of the pipeline), `body` (of an execution's last event, or a problem's
+    first).
     """
 
     async def executions(
@@ -81,10 +82,11 @@ class ConsoleStore(HistoryStore):
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return open executions, newest first, then ended ones, the latest end first; `lost` counts as a status.
+        """Return a page of executions: open ones, newest first, then ended ones, the latest end first.
 
-        An end that is seen late takes its place by when it was: whoever is past that place does not get it.
-        Of pipelines by their names (account/id). With an `id_beginning` (hexadecimal digits) in the order of ids.
+        `lost` counts as a status. An end that is seen late is placed by its time: a reader who is past that place
+        misses it. `is_of_pipeline` is called with names of pipelines (account/id). With an `id_beginning` (hexadecimal
+        digits) executions are in the order of their ids.
         """
         only = statuses or ("",)
         has_open, has_ended = not TERMINAL_STATUSES.issuperset(only), not OPEN_STATUSES.issuperset(only)
@@ -123,7 +125,7 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def failed(self, pipeline: str, *, until: Micros, limit: int) -> Sequence[AnyRow]:
-        """Return the executions of a pipeline (account/id) that failed by then, the latest end first."""
+        """Return the executions of a pipeline (account/id) that failed until then, the latest end first."""
 
         def read(connection: Connection) -> Sequence[AnyRow]:
             found = connection.execute(_FAILED, {"name": pipeline, "until": until, "limit": limit}).all()
@@ -132,26 +134,28 @@ class ConsoleStore(HistoryStore):
 
         return await self._store.read(read)
 
-    async def execution(self, pipeline: str, name: str) -> tuple[AnyRow, Told] | None:
-        """Return an execution of a pipeline (account/id) with what was told of it. `ValueError`: its name is no id."""
+    async def execution(self, pipeline: str, name: str) -> tuple[AnyRow, EventsAndDeliveries] | None:
+        """Return an execution of a pipeline (account/id) with its events and their deliveries.
+
+        Raises `ValueError` if `name` is no id.
+        """
         key = execution_key(name)
 
-        def read(connection: Connection) -> tuple[AnyRow, Told] | None:
+        def read(connection: Connection) -> tuple[AnyRow, EventsAndDeliveries] | None:
             keys = {"accounts": list(names_of(connection, "account")), "executions": [key]}
             for row in connection.execute(_EXECUTIONS, keys).all():
                 if row.pipeline_name == pipeline:
                     of_it = _EVENTS.where(event.c.stream == row.stream).order_by(event.c.sequence.desc())
-                    return row, _told(connection, connection.execute(of_it.limit(DETAIL_COUNT)))
+                    return row, _events_and_deliveries(connection, connection.execute(of_it.limit(DETAIL_COUNT)))
             return None
 
         return await self._store.read(read)
 
     async def events(self, asked: EventFilter, *, after: int | None = None, limit: int) -> tuple[Sequence[bytes], int]:
-        """Return the bodies of events in the order of recording, and the number to go on behind.
+        """Return the bodies of events in the order of recording, and the number after which the next page begins.
 
-        Whoever goes on with the number misses none. Other processes may have transactions under way, whose events have
-        lower numbers: so a page ends before a number that is missing, unless the event behind it is older than those
-        last.
+        A reader who continues after that number misses no event. Other processes may be writing events with lower
+        numbers. So a page ends before a missing number, unless the event after it is older than any transaction.
         """
         wanted, since = _wanted_events(asked), asked.since
         settled_at = TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
@@ -162,7 +166,7 @@ class ConsoleStore(HistoryStore):
             if start is None:
                 start = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
             rows = select(event.c.id, event.c.body).where(event.c.id > start, *wanted).limit(limit)
-            if asked.execution is not None:  # nothing of it is missing in between: its owner writes one after the other
+            if asked.execution is not None:  # no gap: the owner writes them one after the other
                 rows = rows.where(event.c.stream == bindparam("stream")).order_by(event.c.sequence)
                 streams = [{"stream": stream} for stream in _streams(connection, asked.execution)]
                 found = [row for stream in streams for row in connection.execute(rows, stream)]
@@ -178,19 +182,20 @@ class ConsoleStore(HistoryStore):
     async def newest_events(
         self, asked: EventFilter, *, after: int | None = None, limit: int
     ) -> tuple[Sequence[bytes], int | None]:
-        """Return the bodies of events, the last recorded first, and the number to go on behind, if there are more.
+        """Return the bodies of events, the last recorded first, and the number after which the next page begins.
 
-        This is not for followers: a transaction under way may add an event with a lower number than those of a page.
+        The number is `None` after the last page. A reader may miss events that are being written, whose numbers are
+        lower.
         """
         behind = None if after is None else Position("", after, after)
 
         def read(connection: Connection) -> tuple[Sequence[bytes], int | None]:
-            wanted, few = _wanted_events(asked), None
+            wanted, scopes = _wanted_events(asked), None
             if asked.execution is not None:
                 wanted.append(event.c.stream.in_(_streams(connection, asked.execution)))
-                few = [wanted]
+                scopes = [wanted]
             lowest = _number_before(connection, asked.since - SETTLED_AFTER_US) if asked.since else 0
-            found, position = read_page(connection, _EVENT, few, wanted, behind, limit, lowest)
+            found, position = read_page(connection, _EVENT, scopes, wanted, behind, limit, lowest)
             rows = connection.execute(_EVENTS.where(event.c.id.in_([row.key for row in found])))
             bodies = [row.body for row in sorted(rows, key=attrgetter("id"), reverse=True)]
             return bodies, None if position is None else position.at
@@ -206,17 +211,17 @@ class ConsoleStore(HistoryStore):
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return deliveries, those of the newest events first. `earlier` is there if one holds it back."""
+        """Return a page of deliveries, the newest events first. `earlier` is the event that blocks a delivery."""
 
         def read(connection: Connection) -> Rows:
             sinks = _numbers(connection, "sink", lambda name: sink in (None, name))
-            few = None
+            scopes = None
             if state in _INDEXED:
-                few = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
+                scopes = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
-            if types is not None:  # no subquery with EXISTS: PostgreSQL may carry that out by reading all events
+            if types is not None:  # not EXISTS: PostgreSQL may execute that by reading all events
                 wanted.append(select(event.c.type).where(event.c.id == delivery.c.number).scalar_subquery().in_(types))
-            found, position = read_page(connection, _DELIVERY, few, wanted, after, limit)
+            found, position = read_page(connection, _DELIVERY, scopes, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
             rows = _deliveries(connection, sorted({number for number, _ in keys}))
             return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
@@ -234,10 +239,13 @@ class ConsoleStore(HistoryStore):
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return problems, the last opened first; of some pipelines, by their names (account/id), if that is given."""
+        """Return a page of problems, the last opened first.
+
+        `is_of_pipeline` is called with names of pipelines (account/id).
+        """
 
         def read(connection: Connection) -> Rows:
-            # Without "+ 0" SQLite reads open problems by the index of all.
+            # Without "+ 0" SQLite finds open problems by the index of all problems.
             wanted: list[Any] = [problem.c.opened_at + 0 >= since]
             if is_open is not None:
                 wanted.append(problem.c.closed_at.is_(None) if is_open else problem.c.closed_at.is_not(None))
@@ -247,35 +255,35 @@ class ConsoleStore(HistoryStore):
                 wanted.append(problem.c.source_id.in_(_numbers(connection, "account", accounts.__contains__)))
             if is_of_pipeline is not None:
                 wanted.append(problem.c.pipeline_id.in_(_numbers(connection, "pipeline", is_of_pipeline)))
-            few = [wanted] if is_open else None
-            found, position = read_page(connection, _PROBLEM, few, wanted, after, limit, since)
+            scopes = [wanted] if is_open else None
+            found, position = read_page(connection, _PROBLEM, scopes, wanted, after, limit, since)
             return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
 
     async def problems_by_id(self, ids: Sequence[bytes]) -> Sequence[AnyRow]:
-        """Return these problems, as far as the store has them, in this order."""
+        """Return these problems in this order, without those that the store does not have."""
         return await self._store.read(lambda connection: _problems(connection, ids))
 
-    async def problem(self, id_: UUID) -> tuple[AnyRow, Told] | None:
-        """Return a problem with what was told of it."""
+    async def problem(self, id_: UUID) -> tuple[AnyRow, EventsAndDeliveries] | None:
+        """Return a problem with its events and their deliveries."""
 
-        def read(connection: Connection) -> tuple[AnyRow, Told] | None:
+        def read(connection: Connection) -> tuple[AnyRow, EventsAndDeliveries] | None:
             row = connection.execute(_PROBLEMS, {"ids": [id_.bytes]}).one_or_none()
             if row is None:
                 return None
             of_stream = _EVENTS.where(event.c.stream == row.stream, event.c.sequence >= row.sequence)
             of_stream = of_stream.where(event.c.problem_id == row.id).order_by(event.c.sequence).limit(DETAIL_COUNT)
             events = connection.execute(of_stream).all()
-            if events:  # reminders and the like have streams of their own, and no execution
+            if events:  # reminders and acknowledgements have streams of their own
                 key = {"since": events[0].recorded_at, "of_problem": row.id}
                 events = [*events, *connection.execute(_PROBLEM_EVENTS, key)]
-            return row, _told(connection, events)
+            return row, _events_and_deliveries(connection, events)
 
         return await self._store.read(read)
 
     async def overview(self, *, since: Micros) -> Overview:
-        """Return what the first view needs; gaps and late dead letters since that moment."""
+        """Return the overview, with gaps and late dead letters since that time."""
 
         def read(connection: Connection) -> Overview:
             late = {"since": since, "limit": DEAD_COUNT}
@@ -326,12 +334,12 @@ def _open(
     *,
     is_filtered: bool,
 ) -> Rows:
-    """Return a page of the open executions of all pipelines, or of these: a few are looked at one by one."""
+    """Return a page of the open executions of all pipelines, or of these. A few pipelines are read one by one."""
     scope = (execution.c.ended_at.is_(None),)
     if numbers is None:
         count = pagination.LOOKED_AT_COUNT if is_filtered else limit + 1
         return search(connection, _OPEN, scope, wanted, after, limit, count)
-    # A row costs more where each pipeline has a statement.
+    # A row costs more if each pipeline has a statement of its own.
     if len(numbers) * (limit + 1) > pagination.LOOKED_AT_COUNT // 2:
         return search(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
     found: list[AnyRow] = []
@@ -367,7 +375,7 @@ _WINDOW = text(
     " (SELECT id, recorded_at, lag(id, 1, :at) OVER (ORDER BY id) AS previous FROM event"
     " WHERE id > :at ORDER BY id LIMIT :limit) AS looked_at"
 )
-"""The last number of a window, and the one before the first gap in it that may still be filled."""
+"""The last number of a window, and the number before the first gap that may still be filled."""
 _LAST_NUMBER = text("SELECT max(id) FROM event")
 _NEXT = text("SELECT id, recorded_at FROM event WHERE id > :at ORDER BY id LIMIT 1")
 _EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
@@ -380,7 +388,7 @@ def _wanted_events(asked: EventFilter) -> list[Any]:
         wanted.append(event.c.type.in_(asked.types))
     if asked.pipelines:
         wanted.append(event.c.pipeline.in_(asked.pipelines))
-    for key, value, is_there in asked.labels:  # quotes within a label are escaped, so these four are its own
+    for key, value, is_there in asked.labels:  # JSON escapes quotes inside labels, so this finds only whole pairs
         of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
         wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
     return wanted
@@ -392,7 +400,7 @@ def _streams(connection: Connection, execution: str) -> Sequence[bytes]:
 
 
 def _number_before(connection: Connection, moment: int) -> int:
-    """Return the number behind which are the events that were recorded since then, as far as these are in order."""
+    """Return a number below those of the events recorded since then, if events are recorded in order."""
     low, high = 0, connection.scalar(_LAST_NUMBER) or 0
     while low < high:
         middle = (low + high) // 2
@@ -404,7 +412,7 @@ def _number_before(connection: Connection, moment: int) -> int:
     return low
 
 
-def _told(connection: Connection, events: Iterable[AnyRow]) -> Told:
+def _events_and_deliveries(connection: Connection, events: Iterable[AnyRow]) -> EventsAndDeliveries:
     bodies = dict(sorted((row.id, row.body) for row in events)[-DETAIL_COUNT:])
     return list(bodies.values()), _deliveries(connection, list(bodies))
 

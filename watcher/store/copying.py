@@ -1,6 +1,7 @@
 """Copies a store into another, empty one, SQLite or PostgreSQL: in one transaction of the target, or not at all.
 
-Meanwhile nobody else uses either: the daemon's lock of a file is held, and the tables of a database are locked.
+Meanwhile no other process uses either store: the daemon's lock on a file is held, and the tables of a database are
+locked.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,28 +21,31 @@ from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
 
 _TABLES = [table for table in metadata.sorted_tables if table.name not in {lease.name, meta.name}]
-"""In an order in which each row finds what it refers to. The others are of the database and of who uses it."""
+"""The tables that are copied, each after those that it refers to.
+
+`lease` and `meta` are not copied: they describe one database and the processes that use it.
+"""
 
 PAGE_ROWS = 2_000
-"""So few that memory stays small whatever the rows hold (an event has at most 16 KiB), and so many that it is fast."""
+"""Rows that are copied at a time: few enough to need little memory, as an event has up to 16 KiB."""
 
 _PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", "PRAGMA temp_store=MEMORY", "PRAGMA foreign_keys=ON")
 _BEGIN_POSTGRESQL = (
     "BEGIN ISOLATION LEVEL READ COMMITTED;"
-    " SET LOCAL application_name = 'clerk-watcher copy-store';"  # for who wonders what holds these locks
+    " SET LOCAL application_name = 'clerk-watcher copy-store';"  # for a person who looks for the holder of these locks
     " SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 2000;"
     " SET LOCAL jit = off;"
-    " SET LOCAL idle_in_transaction_session_timeout = 600000"  # a copy that was stopped lets go in the end
+    " SET LOCAL idle_in_transaction_session_timeout = 600000"  # a stopped copy releases its locks after 10 min
 )
 
 
 class CopyStoppedError(WatcherError):
-    """Somebody asked for an end of the copy before it was done."""
+    """The copy was interrupted before it was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreEnd:
-    """A store that is copied, or copied into. `password` is PostgreSQL's."""
+    """The source or the target of a copy. `password` is for PostgreSQL."""
 
     url: str
     password: str | None
@@ -49,12 +53,12 @@ class StoreEnd:
 
     @property
     def where(self) -> str:
-        """Return what names it in messages; never a secret."""
+        """Return the name of the store for messages; never a secret."""
         return self.url.partition("?")[0] if is_postgresql(self.url) else str(path_of(self.url))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Give a transaction in which nobody else writes. What raises inside leaves the store as it was."""
+        """Begin a transaction during which nobody else writes. An error inside leaves the store as it was."""
         with self.errors(), ExitStack() as stack:
             if is_postgresql(self.url):
                 from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
@@ -73,7 +77,7 @@ class StoreEnd:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Raise what an error of this database means to the user."""
+        """Raise an error of this database as one that says what the user can do."""
         try:
             yield
         except SQLAlchemyError as error:
@@ -85,7 +89,7 @@ class StoreEnd:
                 meaning = explain_error(error, where=self.where).error()
         else:
             return
-        raise meaning  # outside the clause, so that the text of the database's error does not come along
+        raise meaning  # outside the clause, so that the database's own text is not chained to it
 
     def _lock(self, connection: Connection) -> None:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
@@ -111,10 +115,10 @@ def copy_all(
     copied: Callable[[str, int, int], None],
     stopped: Callable[[], bool],
 ) -> Mapping[str, int]:
-    """Copy everything; return how many rows of which table. The source stays as it is.
+    """Copy all rows; return the number of rows of each table. The source stays as it is.
 
-    `copied` hears the name of a table, how many rows are written of all, and how many there are. Raises `StoreError`,
-    and `CopyStoppedError` once `stopped` says so: then nothing is written.
+    `copied` is called with the name of a table, the number of rows written so far, and the number of all rows. Raises
+    `StoreError`, and `CopyStoppedError` once `stopped` returns true: then nothing is written.
     """
     if source.where == target.where:
         raise StoreUnusableError(f"{source.where} and {target.where} are the same store; name two")
@@ -134,7 +138,7 @@ def copy_all(
                     done += len(page)
                     copied(table.name, done, total)
             if is_postgresql(target.url):
-                _number_on(writing)
+                _continue_numbering(writing)
     return counts
 
 
@@ -155,19 +159,19 @@ def _make_ready(connection: Connection, *, where: str) -> None:
     full = [table.name for table in _TABLES if _count(connection, table)]
     if full:
         raise StoreUnusableError(
-            f"{where} is not empty, it has rows of {', '.join(full)}; name an empty one (a copy adds to nothing)"
+            f"{where} is not empty, it has rows of {', '.join(full)}; name an empty one (a copy never merges)"
         )
 
 
 def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[Sequence[AnyRow]]:
-    # By key, which is how they lie on disk in SQLite: then each page goes behind the last one.
+    # In the order of the key, as SQLite stores rows: so each page is appended after the last one.
     statement = select(table).order_by(*table.primary_key.columns)
     with source.errors():
         yield from connection.execution_options(yield_per=PAGE_ROWS).execute(statement).partitions()
 
 
-def _number_on(connection: Connection) -> None:
-    """Have PostgreSQL number what comes next behind what was copied, as SQLite does by itself."""
+def _continue_numbering(connection: Connection) -> None:
+    """Let PostgreSQL number new rows after the copied ones, as SQLite does by itself."""
     for table in _TABLES:
         if (column := table.autoincrement_column) is not None:
             sequence = func.pg_get_serial_sequence(table.name, column.name)

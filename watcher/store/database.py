@@ -1,4 +1,4 @@
-"""What the store needs of a database, its schema, and what its errors mean, whose text may hold parameters."""
+"""The base of both databases: their threads, the schema, and the meaning of errors, whose text may hold parameters."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -21,50 +21,49 @@ from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, m
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-READERS_COUNT = 2  # so that what is due for a sink is found while an account reads a hundred thousand executions
+READERS_COUNT = 2  # so that a sink finds its due deliveries while an account loads 100,000 executions
 
 T = TypeVar("T")
 
 OnRecorded = Callable[[Collection[str]], None]
-"""Hears, in the event loop, the names of the sinks that have something new to send. It must not raise."""
+"""Is called, in the event loop, with the names of sinks that have new deliveries. It must not raise."""
 Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
+"""Runs work on the database, notes whether it succeeds, and raises its errors as `StoreError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFault:
-    """What kind of error it is, in words fit to be shown, and whether it stands in the way of every write.
-
-    `is_away` says that the database could not be reached: once it can, there is room for all that was refused.
-    """
+    """The meaning of a database's error: its kind, and a text that may be shown."""
 
     kind: type[StoreError]
     text: str
     concerns_all: bool = False
+    """Whether every write would fail like this."""
     is_away: bool = False
+    """Whether the database could not be reached. Once it can be, all refused writes will succeed."""
 
     def error(self) -> StoreError:
-        """Return it anew for each who must hear it: what is raised twice carries two tracebacks."""
+        """Return a new exception. One that is raised twice would carry two tracebacks."""
         return self.kind(self.text)
 
 
 Meanings = Mapping[str, tuple[type[StoreError], str]]
-"""What stands in the way of every write, by how the database's name of the error begins."""
+"""Errors that would stop every write, by the beginning of the database's name for them."""
 
 
 def explain(
     error: Exception, *, where: str, name_of: Callable[[Any], str | None], meanings: Meanings, taken: Collection[str]
 ) -> DatabaseFault:
-    """Say what an error while reading or writing means, at the database `where`, by `name_of` an error of the driver.
+    """Return the meaning of an error at the database `where`. `name_of` returns the name of a driver's error.
 
-    `taken` are the names that say that a row is there already.
+    `taken` are the names of errors for a row that exists already.
     """
     if isinstance(error, StoreError):
         return DatabaseFault(type(error), str(error))
     cause = cause_of(error)
     name = name_of(cause) or _line_of(error, cause)
     if name in taken:
-        text = f"{where} already holds what its owner believes new ({name}), who begins anew"
+        text = f"{where} already holds a row that its owner expected to be new ({name}); the owner reloads"
         return DatabaseFault(SequenceConflictError, text)
     for prefix, (kind, text) in meanings.items():
         if name.startswith(prefix):
@@ -73,7 +72,7 @@ def explain(
 
 
 def cause_of(error: BaseException) -> BaseException:
-    """Return the driver's error in an error of SQLAlchemy; any other as it is."""
+    """Return the driver's error inside an error of SQLAlchemy; any other error as it is."""
     return (error.orig or error) if isinstance(error, DBAPIError) else error
 
 
@@ -85,38 +84,38 @@ def _line_of(error: Exception, cause: BaseException) -> str:
 
 
 class Database(ABC):
-    """A database. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
+    """A database. Its threads do each piece of work to its end, in the order in which it was handed in."""
 
     exclusive = True
-    """Whether this process alone uses it, for as long as it runs."""
+    """Whether only this process can use the database, for as long as it runs."""
 
-    ahead_us = 0
-    """By how much its clock was ahead of this process's steady one when it was prepared; 0 where that is the same."""
+    server_ahead_us = 0
+    """By how much the server's clock was ahead of ours (steady) at the start; 0 without a server."""
 
     check_file: Callable[[], None] = staticmethod(lambda: None)
-    """Raises `StoreUnusableError` if what is written now will not be found by the next start."""
+    """Raises `StoreUnusableError` if the next start would not find what is written now."""
 
     use_password: Callable[[str | None], None] = staticmethod(lambda _password: None)
-    """Logs in with it from the next connection on, where there is a login."""
+    """Sets the password for later connections, if the database has a login."""
 
     def __init__(
         self, where: str, *, writer: Engine, reader: Engine, explain_error: Callable[..., DatabaseFault]
     ) -> None:
-        """Open no connection yet. `where` names it in errors: never a secret."""
+        """Open no connection yet. `where` names the database in errors; it holds no secret."""
         self.where = where
         self.explain: Callable[[Exception], DatabaseFault] = partial(explain_error, where=where)
-        """Says what an error means that came out of a piece of work, or of an attempt to connect."""
+        """Returns the meaning of an error of a piece of work, or of an attempt to connect."""
         self._writing = ConnectionThreads(writer, "store-writer")
         self._reading = ConnectionThreads(reader, "store-reader", count=READERS_COUNT)
         self.write = self._writing.transact
-        """Does work in a transaction; its result can be awaited. If the work raises, nothing is written."""
+        """Does work in a transaction, and returns an awaitable. If the work raises, nothing is written."""
         self.read = self._reading.transact
-        """Does work that only reads; its result can be awaited. Each statement may see a later state."""
+        """Does work that only reads, and returns an awaitable. Each statement may see a later state."""
 
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty.
 
-        Raises `StoreUnusableError` for what a person must correct, `StoreError` for what may pass.
+        Raises `StoreUnusableError` if a person must correct something, `StoreError` if the trouble may pass.
         """
         try:
             return await self._prepare()
@@ -124,24 +123,26 @@ class Database(ABC):
             meaning = self._opening_error(error)
         raise meaning
 
-    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
-        """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well.
+    def share_notifications(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return the function to call after a commit, which notifies other processes, too.
 
-        `on_recorded` is then also called with what they recorded. Neither is called before the schema is prepared.
+        `on_recorded` is called for deliveries that this or another process recorded. Neither is called before the
+        schema is prepared.
         """
         return on_recorded
 
     def leases(self, watched: Watched, *, on_lost: Callable[[], object]) -> LocalLeases | PostgresLeases:
-        """Return how the processes that use it share what there is to own; what is asked for that `watched` asks.
+        """Return the leases of this process. `watched` runs their transactions.
 
         `on_lost` is called, in any thread, when all leases of this process are lost at once.
         """
         return LocalLeases()
 
     async def close(self) -> None:
-        """Finish what was asked for, then close the connections."""
+        """Finish the work that was handed in, then close the connections."""
         await self._reading.finish()
-        await self._writing.finish()  # in its thread: the last one to close empties SQLite's log
+        # Last, and in its own thread: closing the last connection empties SQLite's write-ahead log.
+        await self._writing.finish()
 
     @abstractmethod
     def _prepare(self) -> Awaitable[bool]: ...
@@ -153,18 +154,18 @@ class Database(ABC):
 class ConnectionThreads(WorkerThreads):
     """Threads that do transactions, each on a connection of its own.
 
-    It is opened for the first transaction of its thread, and stays open: to take one from a pool and to give it back
-    costs as much as a small transaction. One that breaks is opened anew for the next transaction.
+    A thread opens its connection for its first transaction and keeps it: taking a connection from a pool and giving it
+    back costs as much as a small transaction. A connection that breaks is opened again for the next transaction.
     """
 
     def __init__(self, engine: Engine, name: str, *, count: int = 1) -> None:
-        """Start the threads, and open no connection yet."""
+        """Start the threads. Open no connection yet."""
         self._engine = engine
         self._own = local()
         super().__init__(name, count=count)
 
     def transact(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        """Begin the work, in a transaction if the engine begins one; return what will hold its outcome."""
+        """Do the work, in a transaction if the engine begins one; return an awaitable of its result."""
         return self.run(partial(self._transact, work))
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
@@ -177,10 +178,10 @@ class ConnectionThreads(WorkerThreads):
                 return work(connection)
         except DBAPIError as error:
             if not connection.invalidated:
-                connection.connection.rollback()  # a COMMIT that failed leaves its transaction open
+                connection.connection.rollback()  # a failed COMMIT leaves its transaction open
             if begun or not error.connection_invalidated:
                 raise
-        with connection.begin():  # it broke while it lay idle, so nothing is done yet
+        with connection.begin():  # the connection broke while it was idle, so nothing is done yet
             return work(connection)
 
     def _work_off(self) -> None:
@@ -190,10 +191,10 @@ class ConnectionThreads(WorkerThreads):
 
 
 def prepare_schema(connection: Connection, *, where: str) -> bool:
-    """Bring the schema up to date inside the transaction the connection has begun; return whether it was empty.
+    """Bring the schema up to date inside the connection's transaction; return whether the database was empty.
 
-    A new database is made as `tables` says, and counts as migrated. `where` names the database in errors. Raises
-    `StoreUnusableError` as `found_version`.
+    A new database is created from `tables` and counts as migrated. `where` names the database in errors. Raises
+    `StoreUnusableError` like `found_version`.
     """
     found = found_version(connection, where=where)
     if not found:
@@ -202,9 +203,9 @@ def prepare_schema(connection: Connection, *, where: str) -> bool:
         versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
         connection.execute(delete(meta).where(meta.c.key.in_(versions)))
         connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
-        # Loaded only when there is work: it costs 12 MB and 0.1 s.
+        # Imported only when there is work: that costs 12 MB and 0.1 s.
         config = import_module("alembic.config").Config()
-        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # "%" interpolates there
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # there "%" begins a variable
         config.attributes["connection"] = connection
         command = import_module("alembic.command")
         (command.upgrade if found else command.stamp)(config, "head")
@@ -212,9 +213,9 @@ def prepare_schema(connection: Connection, *, where: str) -> bool:
 
 
 def found_version(connection: Connection, *, where: str) -> int:
-    """Return the version of the schema that is there, 0 if the database is empty.
+    """Return the version of the stored schema, 0 for an empty database.
 
-    Raises `StoreUnusableError` for somebody else's database, and for one that is too old or too new.
+    Raises `StoreUnusableError` for the database of another program, and for a store that is too old or too new.
     """
     database = inspect(connection)
     tables = database.get_table_names()
@@ -240,9 +241,9 @@ def found_version(connection: Connection, *, where: str) -> int:
 
 
 class HotStatement:
-    """A statement compiled once for each kind of database: SQLAlchemy's way at each call costs several times as much.
+    """A statement compiled once for each kind of database. SQLAlchemy's own way costs several times as much per call.
 
-    It has several values, all bound by name, and plain enough for a driver: no list, no JSON.
+    Its values are bound by name, at least two of them, and plain enough for a driver: no list, no JSON.
     """
 
     def __init__(self, statement: str) -> None:
@@ -250,7 +251,7 @@ class HotStatement:
         self._compiled: dict[str, tuple[str, itemgetter[Any]]] = {}
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> CursorResult[Any]:
-        """Carry it out with the values of each of these, of which there is at least one."""
+        """Execute the statement with the values of each row. There is at least one row."""
         sql, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
         values = list(map(values_of, rows))
         return connection.exec_driver_sql(sql, values if len(values) > 1 else values[0])

@@ -1,7 +1,7 @@
-"""The deliveries of a sink: how attempts are written down, and what may be sent next.
+"""The deliveries of a sink: writes the results of attempts, and takes the deliveries that may be sent next.
 
-Only heads are sent: no earlier one of their lane waits for the same sink. Their followers are due no earlier, so what
-is due is found at the front of the index, however much is held back.
+Only heads are sent: a head is the earliest pending delivery of its ordering key at its sink. The deliveries that it
+blocks are due no earlier, so due heads are at the front of the index, however many others are blocked.
 """
 
 import json
@@ -26,47 +26,51 @@ from watcher.store.sources import SourceNumbers, sink
 from watcher.store.tables import OPENS, AnyRow
 
 CALLED_WITHIN_US = 45_000_000
-"""With the longest wait of an open breaker, 30 s, everything is called within 75 s of a receiver's return."""
+"""Time over which pending deliveries are spread when they are called forward.
+
+An open circuit breaker waits at most 30 s, so all of them are due within 75 s of a receiver's return.
+"""
 
 TOGETHER_AT_MOST = 1_000
 """Most deliveries about one incident in one batch."""
 
 _SPREAD = 7919
-"""A prime: what waits is called forward evenly over that time, whatever the numbers of its events."""
+"""A prime, so that deliveries are spread evenly, whatever the numbers of their events."""
 
-_OF_ATTEMPT = (
+_ATTEMPT_COLUMNS = (
     *("state", "attempts", "due_at", "rejections", "tried", "tried_at", "first_due_us", "settled_at", "answer"),
     "group_key",
 )
-# The empty text keeps a database from finding it in an index of all that waits, which may be a million.
+# `+ 0` and `|| ''` keep a database from searching the index `delivery_due`, which holds all pending deliveries of a
+# sink, perhaps a million. Instead it uses the primary key, or the index of ordering keys or of groups: test_plans.py.
 _WRITE_ATTEMPT = HotStatement(
-    f"UPDATE delivery SET {', '.join(f'{name} = :new_{name}' for name in _OF_ATTEMPT)}"
+    f"UPDATE delivery SET {', '.join(f'{name} = :new_{name}' for name in _ATTEMPT_COLUMNS)}"
     " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"
 )
-_HOLD_BACK = HotStatement(
+_POSTPONE_BLOCKED = HotStatement(
     "UPDATE delivery SET due_at = :new_due_at WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
     " AND lane = :of_lane AND number > :of_number AND due_at + 0 < :new_due_at"
 )
-LET_GO = HotStatement(
+UNBLOCK = HotStatement(
     "UPDATE delivery SET due_at = CASE WHEN group_key IS NOT NULL AND :now < recorded_at + :group_wait_us"
     " THEN recorded_at + :group_wait_us ELSE :now END WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
     " AND lane = :of_lane AND number > :of_number AND due_at + 0 > :now"
 )
 _CALLED_AT = (
-    "(:now + CASE WHEN group_key IS NOT NULL THEN 0"  # what is grouped comes due at once, so that it goes together
+    "(:now + CASE WHEN group_key IS NOT NULL THEN 0"  # deliveries of a group are due at once, so that they go together
     f" ELSE (number * {_SPREAD} % {CALLED_WITHIN_US // 1_000}) * 1000 END)"
 )
 CALL_FORWARD = text(
     f"UPDATE delivery SET due_at = {_CALLED_AT}"
     f" WHERE sink_id = :of_sink AND state = 'waiting' AND tried = true AND due_at > {_CALLED_AT}"
 )
-"""Has all that was tried and waits come due within a minute, evenly spread."""
+"""Makes all pending deliveries that were tried due within a minute, evenly spread."""
 
-EARLIER = (  # found by the lane
+EARLIER = (
     "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
     " AND earlier.lane = delivery.lane AND earlier.number < delivery.number AND earlier.state = 'waiting')"
 )
-# Not IS NULL: PostgreSQL estimates that one row in 200 has it, and expects to read very many rows to find a few.
+# `<= 0` instead of IS NULL, which PostgreSQL would expect of one row in 200: it would choose a plan for many rows.
 IS_HEAD = f"delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND coalesce({EARLIER}, 0) <= 0"
 _OF_EVENT = ("event_id", "type", "account", "pipeline", "labels", "problem_id", "closes", "body")
 _IS_FOLLOWED = (
@@ -80,7 +84,10 @@ _NEVER_TRIED = text(_IN_TURN % "false")
 HEADS = HotStatement(
     f"SELECT * FROM ({_IN_TURN % 'false'}) AS never_tried UNION ALL SELECT * FROM ({_IN_TURN % 'true'}) AS tried"
 )
-"""The heads of a sink, never tried and tried, each in the order they come due. It walks the index and sorts nothing."""
+"""The heads of a sink, never tried and tried, each in the order they become due.
+
+It reads along the index, without a sort.
+"""
 _TRIED_LONGEST_AGO = text(f"{_HEADS} AND delivery.tried = true ORDER BY delivery.tried_at LIMIT :limit")
 _KINDS = ", ".join(f"'{kind}'" for kind in sorted(PROBLEM_KINDS))
 _OF_INCIDENTS = (
@@ -118,7 +125,7 @@ _OPENING = text(
 
 
 def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
-    """Write how attempts ended; a delivery that is settled already (by a write tried before, say) is left as it is."""
+    """Write the results of attempts. A delivery that is already settled, perhaps by an earlier try, stays as it is."""
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     freed: list[dict[str, Any]] = []
@@ -128,48 +135,48 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
         for attempt in turn.attempts:
             if attempt.delivery.incident is not None:
                 of_incidents.append(attempt)
-            is_waiting, stands = attempt.state is DeliveryState.WAITING, attempt.delivery
-            first_due_at_s = stands.first_due_at_s
+            is_waiting, delivery = attempt.state is DeliveryState.WAITING, attempt.delivery
+            first_due_at_s = delivery.first_due_at_s
             row = {
                 "of_sink": sink_id,
-                "of_number": stands.number,
-                "of_lane": stands.lane,
+                "of_number": delivery.number,
+                "of_lane": delivery.lane,
                 "new_state": attempt.state,
-                "new_attempts": stands.attempts,
-                "new_due_at": stands.due_at,
-                "new_rejections": stands.rejections,
-                "new_tried": attempt.tried and not (is_waiting and stands.attempts == 0),  # an opening that waits on
-                "new_tried_at": stands.tried_at,
+                "new_attempts": delivery.attempts,
+                "new_due_at": delivery.due_at,
+                "new_rejections": delivery.rejections,
+                "new_tried": attempt.tried and not (is_waiting and delivery.attempts == 0),  # an opening waits
+                "new_tried_at": delivery.tried_at,
                 "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
                 "new_settled_at": None if is_waiting else now,
                 "new_answer": attempt.answer,
-                "new_group_key": stands.group_key,
+                "new_group_key": delivery.group_key,
                 "now": now,
                 "group_wait_us": round(turn.group_wait_s * 1e6),
             }
             rows.append(row)
             if is_waiting:
                 failed.append(row)
-            elif stands.attempts > (attempt.state is not DeliveryState.SILENCED):
-                freed.append(row)  # it was tried before; one that got through at once has held nothing back
+            elif delivery.attempts > (attempt.state is not DeliveryState.SILENCED):
+                freed.append(row)  # tried before; a delivery that succeeds at once has blocked nothing
         if of_incidents:
             note_settled(connection, sink_id, of_incidents)
     if rows:
         rows.sort(key=itemgetter("of_number", "of_sink"))
         _WRITE_ATTEMPT.run(connection, *rows)
     if failed:
-        _HOLD_BACK.run(connection, *failed)
+        _POSTPONE_BLOCKED.run(connection, *failed)
     if freed:
-        LET_GO.run(connection, *freed)
+        UNBLOCK.run(connection, *freed)
 
 
 def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> Taken:
-    """Return what a sink may be sent: heads that are due, each with what is grouped with it."""
+    """Return the deliveries that a sink may send: heads that are due, each with others of its group."""
     batches: list[list[Delivery]] = []
     taken: set[int] = set()
-    groups: set[bytes] = set()  # of which a batch is taken: the rest of it goes with the next
+    groups: set[bytes] = set()  # with a batch taken; the rest of the group goes with the next request
     next_due_at: Micros | None = None
-    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a lane has one head
+    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # one head per ordering key
     if request.trial is None:
         heads = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
     else:
@@ -184,7 +191,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     for row in heads:
         if row.lane in request.skip or row.number in taken:
             continue
-        if not _may_go(row, request) or row.group_key in groups or len(batches) >= request.count:
+        if not _may_be_sent(row, request) or row.group_key in groups or len(batches) >= request.count:
             next_due_at = row.due_at if next_due_at is None else min(next_due_at, row.due_at)
             continue
         members = [row]
@@ -193,14 +200,14 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
             groups.add(row.group_key)
             blocking.update(member.lane for member in members if member.is_followed)
             taken.update(member.number for member in members)
-        batches.append([_completed(connection, sink_id, member, name=name, request=request) for member in members])
-    if next_due_at is None and len(heads) == of_sink["limit"]:  # groups took all that was looked at: there may be more
+        batches.append([_with_problem(connection, sink_id, member, name=name, request=request) for member in members])
+    if next_due_at is None and len(heads) == of_sink["limit"]:  # groups took all heads; there may be more
         next_due_at = heads[-1].due_at
     return Taken(batches, next_due_at, frozenset(blocking))
 
 
-def _may_go(row: AnyRow, request: Take) -> bool:
-    # What waits for no others was due when it was recorded, whatever clock said so.
+def _may_be_sent(row: AnyRow, request: Take) -> bool:
+    # A delivery that waits for nothing was due when it was recorded, whatever the clock says now.
     waits = row.tried or row.group_key or (row.type in PROBLEM_KINDS and (request.incidents or request.defers_openings))
     return row.due_at <= request.now or not waits or request.trial == "tried_longest_ago"
 
@@ -208,10 +215,10 @@ def _may_go(row: AnyRow, request: Take) -> bool:
 def _take_incidents(
     connection: Connection, sink_id: int, heads: Iterable[AnyRow], *, name: str, request: Take, blocking: set[bytes]
 ) -> tuple[list[list[Delivery]], list[AnyRow]]:
-    """Return a batch for each incident of which something may go, with all that waits of it; and the other heads.
+    """Return a batch for each incident with deliveries to send, and the other heads.
 
-    What is new of an incident goes at once, also where an earlier delivery of it is yet to be tried again. An incident
-    that is skipped although something of it may go is `blocking`.
+    A batch has all pending deliveries of its incident. New ones are sent at once, even if an earlier delivery of the
+    incident is to be retried later. The key of a skipped incident with deliveries to send is added to `blocking`.
     """
     rules, key = request.incidents, {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
     assert rules is not None
@@ -229,13 +236,13 @@ def _take_incidents(
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []
     for row in heads:
-        if row.problem_id is None or row.lane in request.skip or not _may_go(row, request):
+        if row.problem_id is None or row.lane in request.skip or not _may_be_sent(row, request):
             others.append(row)
             continue
         incident_key = key_of(connection, sink_id, row.problem_id)
         if incident_key is None and row.type in PROBLEM_KINDS and not row.tried:
             incident_key = join(connection, sink_id, row, waiting(), group_of=group_of, now=request.now)
-        elif incident_key is None:  # an earlier version sent its opening, if anybody did
+        elif incident_key is None:  # if its opening was sent, a version without incidents sent it
             about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
             if about.is_opening_sent and about.is_problem_open:
                 incident_key = begin_own(connection, sink_id, row.problem_id, now=request.now)
@@ -261,7 +268,7 @@ def _take_incidents(
             if row.earlier is None or row.earlier in rows:
                 rows[row.number] = row
         incident = load_incident(connection, sink_id, incident_key)
-        batch = [_completed(connection, sink_id, row, name=name, request=request) for _, row in sorted(rows.items())]
+        batch = [_with_problem(connection, sink_id, row, name=name, request=request) for _, row in sorted(rows.items())]
         blocking.update(row.lane for row in rows.values() if row.is_followed)
         if batch:
             batches.append([replace(each, incident=incident) for each in batch])
@@ -269,7 +276,10 @@ def _take_incidents(
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
-    """Return what goes with one of a group. A bad one would keep the breaker open for all that it takes along."""
+    """Return a head with the deliveries of its group that may go in the same request.
+
+    In a trial a delivery that has failed several times goes alone: a bad one would keep the circuit breaker open.
+    """
     if request.trial is not None and first.attempts >= TOGETHER_COUNT:
         return [first]
     limit = request.group_count + len(request.skip)
@@ -307,24 +317,24 @@ def _delivery(row: AnyRow, name: str) -> Delivery:
 
 @lru_cache(maxsize=1024)
 def labels_text(labels: tuple[tuple[str, str], ...]) -> str | None:
-    """Return labels as they are kept."""
+    """Return labels as the text that is stored."""
     return json.dumps(dict(labels)) if labels else None
 
 
 @lru_cache(maxsize=1024)
 def labels_of(text: str | None) -> dict[str, str]:
-    """Return the labels of that text."""
+    """Return the labels of a stored text."""
     return {} if text is None else json.loads(text)
 
 
-def _completed(connection: Connection, sink_id: int, row: AnyRow, *, name: str, request: Take) -> Delivery:
-    """Return a delivery with what is known of its problem and of the sink's messages."""
+def _with_problem(connection: Connection, sink_id: int, row: AnyRow, *, name: str, request: Take) -> Delivery:
+    """Return a delivery with the state of its problem, if the sink goes by that, and with the sink's messages."""
     sent = _delivery(row, name)
     if sent.problem is None and not request.with_messages:
         return sent
-    is_told_after = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
+    follows_opening = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
     is_deferred = request.defers_openings and sent.opens
-    if sent.problem is not None and (is_told_after or is_deferred or sent.replayed):
+    if sent.problem is not None and (follows_opening or is_deferred or sent.replayed):
         sent = _with_opening(connection, sink_id, sent.problem, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}
     if request.with_messages and sent.problem is not None:
@@ -343,15 +353,15 @@ def _message(connection: Connection, statement: TextClause, key: dict[str, Any])
 
 def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: Delivery) -> Delivery:
     rows = connection.execute(_OPENING, {"of_problem": problem_id.bytes, "of_sink": sink_id}).all()
-    if not rows:  # retention took it, which it does long after it was closed
+    if not rows:  # retention deletes a problem long after it was closed
         return replace(sent, is_problem_open=False)
-    # An opening that is silenced may have been sent by a previous owner. Its closing goes all the same; an
-    # acknowledgement waits until the opening is released, for it has to come after that.
-    told = [
+    # A silenced opening may have been sent by a previous owner. So its closing is sent; an acknowledgement waits until
+    # the opening is released, because it must come later.
+    was_sent = [
         row.state != DeliveryState.SILENCED or bool(row.tried and sent.closes) for row in rows if row.state is not None
     ]
-    # What only closes went where the opening had gone, which retention may have taken since.
-    is_sent = any(told) if told else sent.type in CLOSINGS
+    # A closing is recorded for the sinks of its opening, which retention may have deleted since.
+    is_sent = any(was_sent) if was_sent else sent.type in CLOSINGS
     is_open = rows[0].closed_at is None
     silenced_as = None if is_sent else rows[-1].answer
     return replace(
@@ -371,5 +381,5 @@ _BACKLOG = text(
 
 
 def backlog(connection: Connection) -> dict[str, Backlog]:
-    """Return what waits, by sink; reads the index alone."""
+    """Return the pending deliveries of each sink, by its name. The query reads only the index."""
     return {row.name: Backlog(row.pending, row.oldest) for row in connection.execute(_BACKLOG)}

@@ -1,4 +1,4 @@
-"""The history of pipelines, as it is counted: with the ends that it counts, in their transaction."""
+"""Counts ended executions for the history of pipelines, in the transaction that records the ends."""
 
 import json
 from collections import Counter, defaultdict
@@ -29,9 +29,10 @@ _COUNT_ERROR = HotStatement(
 
 
 def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution]]) -> None:
-    """Count executions, each with the number of its pipeline, in the transaction that writes that they have ended.
+    """Add ended executions, each with the number of its pipeline, to the hours and the kinds of errors.
 
-    So each is counted once. Nobody else writes the hours of a pipeline: its account has one owner.
+    Called in the transaction that writes the ends, so each end is counted once. The hours of a pipeline have one
+    writer: the owner of its account.
     """
     by_pipeline = defaultdict[int, list[EndedExecution]](list)
     errors: list[dict[str, Any]] = []
@@ -41,7 +42,7 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
             day = {"pipeline_id": pipeline_id, "from_at": each.ended_at - each.ended_at % DAY_US, "at": each.ended_at}
             errors.append(day | each.error._asdict())
     rows: list[dict[str, Any]] = []
-    # Sorted by key, so that two writers never wait for each other.
+    # Sorted by key, so that two writers cannot deadlock.
     for pipeline_id in sorted(by_pipeline):
         for from_at, totals in sorted(totals_of(by_pipeline[pipeline_id]).items(), key=itemgetter(0)):
             key = {"pipeline_id": pipeline_id, "from_at": from_at}
@@ -55,6 +56,6 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
 
 
 def totals_in(row: AnyRow) -> Totals:
-    """Return the counts of an hour."""
+    """Return the counts in a row of `pipeline_hour`."""
     durations = Counter({int(bucket): count for bucket, count in json.loads(row.durations).items()})
     return Totals(row.started, row.success, row.failed, row.unrecognized, row.tokens, durations)

@@ -1,4 +1,4 @@
-"""The history of pipelines, as pages, reports and API read it."""
+"""Reads the history of pipelines for pages, reports and the API."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.tables import AnyRow, pipeline_hour, source
 
 ERROR_ROWS_COUNT = 20_000
-"""Rows of `error_kind` that are looked at, the newest days first."""
+"""Most rows of `error_kind` that are read for one answer, the newest days first."""
 
 FREQUENT_COUNT = 5
 """Kinds of errors that are returned with the history of a pipeline."""
@@ -26,7 +26,10 @@ PROBLEMS_COUNT = 100
 """Problems that are returned with the history of a pipeline, the last opened first."""
 
 WEEK_BAR_US = 6 * HOUR_US
-"""The length of a bar on a pipeline's page of 7 d. The overview counts the same bars, so both show the same rate."""
+"""The length of a bar in the graph of 7 d on a pipeline's page.
+
+The overview counts the same bars, so that both show the same rate.
+"""
 
 _OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
 _HOURS = text(f"SELECT * FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE} AND from_at >= :since")
@@ -57,7 +60,7 @@ _PROBLEMS_SINCE = text(
     f"SELECT id, kind, opened_at, closed_at FROM problem WHERE pipeline_id = {_OF_PIPELINE} AND execution IS NULL"
     f" AND (closed_at IS NULL OR closed_at >= :since) ORDER BY opened_at DESC LIMIT {PROBLEMS_COUNT}"
 )
-# One row for each pipeline, with the durations of all hours as a list: a row for each hour would take twice as long.
+# One row per pipeline, with the durations of all its hours as a list: one row per hour would take twice as long.
 _TOTALS = (
     select(
         source.c.name,
@@ -83,34 +86,38 @@ _RATES = text(
 
 
 class PipelineHistory(NamedTuple):
-    """What is known of a pipeline since some moment. Times are microseconds UTC, those of problems the wall clock's.
-
-    `hours` has each hour in which something happened, by when it begins; `first_at` is when the first hour begins of
-    all that are kept. If the pipeline is watched whole, nothing is known of the time before `known_from`, nor of any
-    while that is `None`. `errors` are the most frequent kinds that were seen since then, counted by the day, each with
-    when its text was first seen, in whatever node: lists do not name it. `problems` are those of the pipeline itself
-    that were open.
-    """
+    """The history of a pipeline since some time. Times are microseconds UTC, those of problems the wall clock's."""
 
     hours: Mapping[Micros, Totals]
+    """The counts of each hour in which something happened, by the start of the hour."""
     first_at: Micros | None
+    """The start of the first hour that is kept of the pipeline."""
     known_from: Micros | None
+    """The time before which nothing is known, if the pipeline is watched whole.
+
+    `None` as long as nothing is known of any time.
+    """
     errors: Sequence[tuple[AnyRow, Micros]]
+    """The most frequent kinds of errors, counted by the day, each with the first time its text was seen.
+
+    That time is the first in any node, because lists do not name the node.
+    """
     problems: Sequence[AnyRow]
+    """The pipeline's own problems, not those of its executions, that were open in this time."""
 
 
 class HistoryStore:
     """The history of pipelines. Pipelines are named account/id; each method raises `StoreError`.
 
-    Rows of kinds of errors have `pipeline_name`, `fingerprint`, `node`, `failed_count`, the newest `text`, when the
-    kind was `last_at` seen, and when it was `first_at`, within retention.
+    A row of a kind of error has `pipeline_name`, `fingerprint`, `node`, `failed_count`, the newest `text`, `last_at`
+    and `first_at`: the last and the first time it was seen, within retention.
     """
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
-        """Return what is known of a pipeline from the hour on that holds `since`."""
+        """Return the history of a pipeline from the hour on that contains `since`."""
         of_it = {"name": pipeline, "since": period_start(since, HOUR_US)}
         days = {"name": pipeline, "since": period_start(since, DAY_US), "until": 2**62}
 
@@ -130,14 +137,14 @@ class HistoryStore:
         return await self._store.read(read)
 
     async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
-        """Return the most frequent kinds of errors of all pipelines, of the days (UTC) that hold this time."""
+        """Return the most frequent kinds of errors of all pipelines, by whole days (UTC) from that of `since`."""
         days = {"since": period_start(since, DAY_US), "until": until}
         return await self._store.read(
             lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit)
         )
 
     async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
-        """Return what happened in each pipeline in the hours that begin from `since` until `until`."""
+        """Return the totals of each pipeline over the hours that begin from `since` until `until`."""
         span = {"since": since, "until": until}
         ended, running = await self._store.read(
             lambda connection: [connection.execute(each, span).all() for each in (_TOTALS, _OPEN_TOTALS)]
@@ -154,7 +161,7 @@ class HistoryStore:
                 found[row.name].started += row.started
             return found
 
-        return await asyncio.to_thread(add_up)  # up to a second, in which no transaction is to wait
+        return await asyncio.to_thread(add_up)  # takes up to a second, during which no transaction may stay open
 
     async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
         """Return how many executions of these pipelines ended, and succeeded, within 24 hours and within 7 days."""

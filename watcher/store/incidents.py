@@ -1,6 +1,7 @@
-"""Incidents: which problems a pager shows as one, and how these stand when deliveries about them are taken.
+"""Incidents: problems that a pager shows as one.
 
-A problem joins an incident in the transaction that takes its opening, before anything of it is sent, and stays in it.
+A problem joins an incident in the transaction that takes its opening, before anything of it is sent. It never moves to
+another incident.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,10 +18,13 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 
 JOINABLE_FOR_US = 600_000_000
-"""Time from its first trigger in which an incident takes problems. A later trigger under its key would page nobody."""
+"""Time after its first trigger in which an incident accepts problems.
+
+A later trigger under the same key would page nobody.
+"""
 
 GroupOf = Callable[[AnyRow], bytes | None]
-"""Returns the group whose incidents an opening joins, by its row; `None` if its problem is an incident of its own."""
+"""Returns the group of an opening, by its row; `None` if its problem becomes an incident of its own."""
 
 _OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
 _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
@@ -45,7 +49,7 @@ _RESOLVED = text("UPDATE incident SET resolved = true WHERE sink_id = :of_sink A
 
 
 def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | None:
-    """Return the key of the incident that a problem is in at a sink."""
+    """Return the key of the incident that holds a problem at a sink; `None` if there is none."""
     key: bytes | None = connection.scalar(_MEMBER, {"of_problem": problem_id, "of_sink": sink_id})
     return key
 
@@ -53,10 +57,10 @@ def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | N
 def join(
     connection: Connection, sink_id: int, first: AnyRow, others: Iterable[AnyRow], *, group_of: GroupOf, now: Micros
 ) -> bytes:
-    """Let the problem of an opening join the newest incident of its group, or begin the next; return its key.
+    """Add the problem of an opening to the newest incident of its group, or begin the next one; return its key.
 
-    The problems of `others`, openings that wait for their group, join with it. No incident takes a problem more than
-    ten minutes after its first trigger, after one of its problems was acknowledged, or once all of them are closed.
+    `others` are openings that wait for their group: those of the same group join, too. An incident accepts problems for
+    ten minutes from its first trigger, until one of its problems is acknowledged or all of them are closed.
     """
     group = group_of(first)
     if group is None:
@@ -73,14 +77,14 @@ def join(
 
 
 def begin_own(connection: Connection, sink_id: int, problem_id: bytes, *, now: Micros) -> bytes:
-    """Let a problem be an incident of its own, whose key is the problem's id; return that."""
+    """Make a problem an incident of its own, whose key is the problem's id; return that key."""
     own = {"key": problem_id, "group_key": None, "nth": 1, "begun_at": now}
     connection.execute(_JOIN, own | {"of_problem": problem_id, "of_sink": sink_id})
     return problem_id
 
 
 def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
-    """Return how an incident stands."""
+    """Return an incident with its open problems as they are now."""
     rows = sorted(connection.execute(_OPEN, {"of_sink": sink_id, "of_key": key}), key=attrgetter("opened_at", "id"))
     problems = [IncidentProblem(problem_of(row), row.account, row.pipeline) for row in rows]
     acked = [until for row in rows if (until := acked_until(row)) is not None]
@@ -89,10 +93,10 @@ def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
 
 
 def note_settled(connection: Connection, sink_id: int, attempts: Iterable[AttemptRecord]) -> None:
-    """Write what settled deliveries of incidents mean for these.
+    """Update incidents after deliveries about them were settled.
 
-    A problem whose opening is not sent after all leaves its incident. An incident without open problems is resolved
-    once its receiver took that.
+    A problem leaves its incident if its opening was settled without being sent. An incident is resolved once its
+    receiver took a delivery while none of its problems was open.
     """
     left, resolved = set[bytes](), set[bytes]()
     for delivery, state, tried in map(attrgetter("delivery", "state", "tried"), attempts):

@@ -1,9 +1,10 @@
-"""Leases as their holders have them, and the rules by which replicas share them: who may take and keep what.
+"""Leases: what their holders know of them, and the rules by which replicas share accounts and sinks.
 
-In PostgreSQL each replica renews, gives up and takes in one transaction, by the server's clock. Renewals take turns.
-They lock no key, and writers lock nothing else (FOR KEY SHARE), so neither waits for the other. Who takes a lease locks
-all of its rows and passes over what is locked: nothing is taken while its owner is writing. An account's owner holds
-two rows as one: the account's name says who writes, the hash of its API key who spends, so no key has two owners.
+In PostgreSQL each replica renews, releases and takes its leases in one transaction, by the server's clock, one replica
+at a time. A renewal locks no key, and a write locks only the key (FOR KEY SHARE), so neither blocks the other. Taking a
+lease locks all of its rows and skips rows that are locked, so no lease is taken while its owner writes. The lease of an
+account has two rows: the account's name says who writes, and the hash of its API key says who spends. Both are taken
+together or not at all, so no API key has two owners.
 """
 
 import secrets
@@ -30,65 +31,71 @@ FOR_EVER = BootTime(LATEST)
 LONG_AGO = BootTime(float("-inf"))
 
 LEASE_S = 9.0
-"""A lease that nobody renews for so long, by the store's clock, is free."""
+"""Time after its last renewal, by the store's clock, at which a lease is free."""
 
 LEASE_US = round(LEASE_S * 1_000_000)
 
 ORPHANED_US = 2_000_000
-"""What is free for so long goes to whoever knows it, beyond its share: others may be dead, or not know it."""
+"""Time after which a replica takes a free lease beyond its share.
+
+The other replicas may be dead, or their configuration may lack the account or the sink.
+"""
 
 REPLICA = "replica"
 """The kind of the row by which a replica shows that it is alive."""
 
 API_KEY = "api_key"
-"""The kind of the row of a key's hash."""
+"""The kind of the row for the hash of an API key."""
 
 NOBODY = ""
-"""The owner of what was given up; what ran out keeps its last one."""
+"""The owner of a released lease. A lease that ran out keeps its last owner."""
 
 CHANNEL = "clerk_watcher_leases"
 
 FORGOTTEN_US = 3_600_000_000
-"""The rows of replicas that ended so long ago go, and those of what nobody has owned since."""
+"""Time after which the rows of dead replicas and of leases without an owner are deleted."""
 
 _RENEWING = 7_141_983_064_512_391
-"""The number of the advisory lock under which a replica renews, so that no two go by the same state."""
+"""The number of the advisory lock that each renewal takes, so that no two go by the same rows."""
 
 _NOW = select(cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
 
 
 class LeaseKey(NamedTuple):
-    """Names what can be owned: an account, a sink, or the maintenance of the store."""
+    """The name of what can be owned: an account, a sink, or the maintenance of the store."""
 
     kind: str
     name: str
 
 
 MAINTENANCE = LeaseKey("maintenance", "store")
-"""Its holder tidies the store."""
+"""The lease on tidying the store."""
 
 
 class HeldLease:
-    """A lease that is trusted until a moment of this machine's boot time, which each renewal puts off.
+    """A lease of this process, trusted until a time that each renewal moves on.
 
-    Its holder asks before each request: whatever is written under it the store checks itself, but it cannot call
-    a request back. `spends` is the hash of the API key that it was taken with, if any.
+    The store checks the lease of each write itself. A request cannot be called back, so an owner checks its lease
+    before it sends one.
     """
 
     def __init__(self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER, spends: str = "") -> None:
-        """Trust it until then: for ever where nobody else can own anything."""
+        """Trust the lease until that time: for ever where no other process can own anything.
+
+        `spends` is the hash of the account's API key, "" for all else.
+        """
         self.lease = lease
         self.trusted_until = trusted_until
         self.spends = spends
-        self.is_used = False  # whether an owner has had it
+        self.is_used = False  # whether it was given to an owner
         self._clock = clock
 
     def is_trusted(self) -> bool:
-        """Return whether nobody else can own this yet."""
+        """Return whether no other process can own the same yet."""
         return self.trusted_until == FOR_EVER or self._clock.boot_time() < self.trusted_until
 
     def check(self) -> None:
-        """Raise `LeaseExpiredError` if somebody else may own this by now."""
+        """Raise `LeaseExpiredError` if another process may own the same by now."""
         if not self.is_trusted():
             name = f"{self.lease.kind} {self.lease.name}"
             raise LeaseExpiredError(f"the lease on {name} was not renewed in time; another process may own it by now")
@@ -96,21 +103,21 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True)
 class RenewRequest:
-    """What a replica holds, has given up since it asked last, and would own.
-
-    `held` and `wanted` say with each account the hash of its API key, "" with all else. `fingerprint` stands for the
-    replica's configuration; one that takes part no more has none, and wants nothing.
-    """
+    """The leases that a replica holds, wants and releases."""
 
     replica: str
     fingerprint: str | None
+    """Identifies the replica's configuration; `None` once the replica stops, and then it wants nothing."""
     held: Mapping[Lease, str]
+    """The held leases, each with the hash of the account's API key, "" for all else."""
     wanted: Mapping[LeaseKey, str]
+    """Everything that the configuration names, with the same hashes."""
     released: Collection[Lease] = ()
+    """The leases released since the last request."""
 
 
 class LeaseRow(NamedTuple):
-    """A row of the store: of a lease, of an API key, or of a replica, whose `fingerprint` is its configuration's."""
+    """A row of the store: of a lease, of an API key, or of a replica with its configuration's `fingerprint`."""
 
     owner: str
     epoch: int
@@ -120,34 +127,38 @@ class LeaseRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """What a replica keeps, may take, and is to give up, one at a time (`surplus`), and what it has taken of that.
-
-    `may_take` has for each lease the rows that belong to it; what of it is not `taken` its last owner is still writing.
-    `taken` says of each lease whether it was taken over from a replica that never gave it up: it died, or lost touch.
-    In `next_free_us` something may be free that is wanted. `differs` says whether the configurations of the
-    `replica_count` replicas that are alive do. What was taken `is_for_ever` where no other process may use the store.
-    """
+    """The answer to a renewal: what a replica keeps, has taken and is to release."""
 
     kept: Collection[Lease]
     may_take: Mapping[LeaseKey, Collection[LeaseKey]]
+    """The free leases that the replica may take, each with the rows that belong to it.
+
+    Those missing in `taken` were locked: their last owner was still writing.
+    """
     surplus: LeaseKey | None
+    """A lease that the replica is to release, one at a time."""
     next_free_us: int
+    """Microseconds until a wanted lease may be free."""
     replica_count: int
+    """The number of replicas that are alive."""
     differs: bool
+    """Whether these replicas have different configurations."""
     taken: Mapping[Lease, bool] = field(default_factory=dict)
+    """The new leases, each with whether its last owner died or lost touch instead of releasing it."""
     is_for_ever: bool = False
+    """Whether the taken leases never run out, because no other process may use the store."""
 
 
 class LocalLeases:
-    """The leases of a store that this process alone uses: it takes what it wants, for ever."""
+    """The leases of a store that only this process uses. Each is taken when it is wanted, and never runs out."""
 
     def __init__(self) -> None:
-        """Have nothing taken yet. Nobody else releases anything, so `renew_now` is called by nobody."""
+        """Start without any lease. Nobody calls `renew_now`, because no other process releases anything."""
         self.renew_now: Callable[[], None] = lambda: None
         self._epochs: dict[tuple[str, str], int] = {}
 
     def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership, whoever had it. The epoch is random, not a count: a count repeats after a lost commit."""
+        """Take a lease, whoever had it. The epoch is random: a count would repeat itself after a lost commit."""
         lease = Lease(kind, name, secrets.randbits(62))
         self._epochs[kind, name] = lease.epoch
         return lease
@@ -166,10 +177,10 @@ class LocalLeases:
 
 
 def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:
-    """Return what a replica may have of these rows, among which there is one for each lease and key that it wants.
+    """Return what a replica may have, by the rows of the store: one for each lease and API key that it wants.
 
-    Of each kind it takes what is free up to its share, rounded up. What the store says is its own, though it does not
-    hold it, is free to it: the answer to a renewal was lost.
+    Of each kind it takes free leases up to its share, rounded up. A lease that the store says is its own, though the
+    replica does not hold it, counts as free: the answer to an earlier renewal was lost.
     """
     kept = {
         lease
@@ -199,24 +210,24 @@ def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micr
         count = max(orphans_count, share_count - len(mine))
         may_take += free[:count]
         free_later += [since[key] + ORPHANED_US for key in free[count:]] + [at for at in since.values() if at > now]
-        if surplus is None and len(mine) > share_count and not differs:  # else whoever lacks some may not know the rest
+        if surplus is None and len(mine) > share_count and not differs:  # otherwise the other replicas may not know it
             surplus = mine[-1]
     rows_to_take = {key: rows_of(key, request.wanted[key]) for key in may_take}
     return Sharing(kept, rows_to_take, surplus, min(free_later) - now, len(alive), differs)
 
 
 def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:
-    """Return the rows that belong to a lease."""
+    """Return the keys of the rows that belong to a lease."""
     return [key, LeaseKey(API_KEY, spends)] if spends else [key]
 
 
 def lost(lease: Lease) -> OwnershipLostError:
-    """Return the error of a write under a lease that is not valid any more."""
+    """Return the error of a write under a lease that is no longer valid."""
     return OwnershipLostError(f"the lease on {lease.kind} {lease.name} is lost")
 
 
 def key_of(lease: Lease) -> LeaseKey:
-    """Return what a lease is on."""
+    """Return the key of a lease."""
     return LeaseKey(lease.kind, lease.name)
 
 
@@ -229,20 +240,20 @@ class PostgresLeases:
         *,
         on_lost: Callable[[], object],
     ) -> None:
-        """Do each transaction by `write`. `on_lost` hears, in any thread, that all leases taken so far are lost.
+        """Run each transaction by `write`. `on_lost` is called, in any thread, when all leases taken so far are lost.
 
-        `renew_now` is called, in the event loop, after that, and when another replica has released something.
+        `renew_now` is called after that, and when another replica has released something, in the event loop.
         """
         self.renew_now: Callable[[], None] = lambda: None
         self._write = write
         self._on_lost = on_lost
-        self._valid: set[int] = set()  # the epochs of the leases taken since a connection that writes broke
+        self._valid: set[int] = set()  # epochs of the leases taken since a writing connection last broke
 
     async def renew(self, request: RenewRequest) -> Sharing:
-        """Renew what is held, let go of what is released, and take what is free of what is wanted, up to the share.
+        """Renew the held leases, release the released ones, and take free ones up to the replica's share.
 
-        Raises `StoreError`: then nothing can be believed renewed, taken or released. It waits for no other write, nor
-        they for it. What `lose_all` has lost is taken under another epoch.
+        Raises `StoreError`: then it is unknown what was renewed, taken or released. A renewal blocks no other write,
+        and no write blocks it. Leases that `lose_all` has lost are taken under other epochs.
         """
         sharing: Sharing = await self._write(partial(self._renew, request))
         return sharing
@@ -250,9 +261,10 @@ class PostgresLeases:
     def lose_all(self) -> None:
         """Lose all leases taken so far, because a connection that writes broke. Called in the connection's thread.
 
-        Whether its last COMMIT was done is not known, and another server may be the primary by now that lacks the last
-        commits. So nothing that the owners believe is written: they reload from the store. What a broken connection was
-        still writing is over by then, for a lease cannot be taken meanwhile.
+        Two things are unknown then: whether its last COMMIT was done, and whether another server, which lacks the last
+        commits, is the primary by now. So no owner may write by what it remembers: all owners reload from the store. A
+        lease cannot be taken while a transaction under it is open, so the writes of the broken connection are over
+        before a reload.
         """
         if self._valid:
             log.warning("store.connection_lost", note="accounts and sinks reload from the store")
@@ -260,8 +272,8 @@ class PostgresLeases:
         self._on_lost()
 
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
-        """Raise `OwnershipLostError` unless each lease is valid and the stored one, until the transaction ends."""
-        # Sorted, so that two writers never wait for each other.
+        """Raise `OwnershipLostError` unless each lease is valid and stored, and stays so until the transaction ends."""
+        # Sorted, so that two writers cannot deadlock.
         for lease in sorted(set(held), key=attrgetter("kind", "name")):
             key = {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}
             if lease.epoch not in self._valid or connection.execute(_HELD, key).first() is None:
@@ -271,9 +283,9 @@ class PostgresLeases:
         connection.execute(select(func.pg_advisory_xact_lock(_RENEWING)))
         now, valid = server_time(connection), self._valid
         request = replace(request, held={each: key for each, key in request.held.items() if each.epoch in valid})
-        _let_go(connection, request, now=now)
-        _show(connection, request, now=now)
-        rows = _read(connection, request.wanted, now=now)
+        _release(connection, request, now=now)
+        _show_alive(connection, request, now=now)
+        rows = _load_rows(connection, request.wanted, now=now)
         sharing = share(rows, request, now=now)
         if sharing.kept:
             mine = table.c.epoch.in_([lease.epoch for lease in sharing.kept])
@@ -287,20 +299,20 @@ class PostgresLeases:
 
 
 def server_time(connection: Connection) -> Micros:
-    """Return the server's time of this moment: not that of the transaction, which may have waited since."""
+    """Return the server's time now. The transaction's own time would be that of its start."""
     return Micros(connection.scalars(_NOW).one())
 
 
-def _let_go(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
+def _release(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
     if not request.released:
         return
-    of_it = table.c.epoch.in_([lease.epoch for lease in request.released])
-    letting_go = update(table).where(table.c.owner == request.replica, of_it)
-    connection.execute(letting_go.values(owner=NOBODY, epoch=0, until=now))
+    of_released = table.c.epoch.in_([lease.epoch for lease in request.released])
+    releasing = update(table).where(table.c.owner == request.replica, of_released)
+    connection.execute(releasing.values(owner=NOBODY, epoch=0, until=now))
     connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
-def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
+def _show_alive(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
     is_row = (table.c.kind == REPLICA, table.c.name == request.replica)
     connection.execute(delete(table).where(table.c.until < now - FORGOTTEN_US))
     if request.fingerprint is None:
@@ -312,7 +324,7 @@ def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None
     connection.execute(inserting.on_conflict_do_update(index_elements=list(key), set_=values))
 
 
-def _read(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: Micros) -> dict[LeaseKey, LeaseRow]:
+def _load_rows(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: Micros) -> dict[LeaseKey, LeaseRow]:
     rows = {
         LeaseKey(row.kind, row.name): LeaseRow(row.owner, row.epoch, row.until or 0, row.fingerprint)
         for row in connection.execute(select(table))
@@ -330,7 +342,7 @@ def _read(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: Micros
 def _take(
     connection: Connection, may_take: Mapping[LeaseKey, Collection[LeaseKey]], *, owner: str, now: Micros
 ) -> dict[LeaseKey, int]:
-    """Take these, but for what somebody is writing under; return the epoch of each that was taken."""
+    """Take these leases, except those under which somebody writes; return the epoch of each taken one."""
     epochs: dict[LeaseKey, int] = {}
     for key, rows in may_take.items():
         is_row = tuple_(table.c.kind, table.c.name).in_(rows)
@@ -343,4 +355,7 @@ def _take(
 
 
 _HELD = text("SELECT epoch FROM lease WHERE kind = :kind AND name = :name AND epoch = :epoch FOR KEY SHARE")
-"""Nobody takes it meanwhile, but it may be renewed. One at a time: a list is expanded anew, at twice the cost."""
+"""Nobody can take the lease meanwhile, but it may be renewed.
+
+One statement per lease: SQLAlchemy would expand a list on each call, at twice the cost.
+"""

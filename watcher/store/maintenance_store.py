@@ -1,7 +1,7 @@
-"""The store as its upkeep uses it: what goes in the end, and when, and what is closed that nobody watches any more.
+"""The store for its maintenance: deletes old rows, and closes problems that nobody watches any more.
 
-Each function that prunes writes one short page in its caller's transaction, and returns how many executions' events
-went, and where the next page begins (`None` after the last).
+Each function `prune_…` deletes a page of rows in its caller's transaction. It returns how many executions lost all
+their events, and where the next page begins (`None` after the last page).
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
@@ -16,27 +16,30 @@ from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import About, Emitted, Lease
 from watcher.store.problems import WRITE_PROBLEM, parameters_of
-from watcher.store.recording import FORGET_SCAN, JUDGED, MARK_SOURCE, is_forgotten
+from watcher.store.recording import DELETE_UNJUDGED, FORGET_SCAN, MARK_SOURCE, is_forgotten
 from watcher.store.sources import Source, execution_id, pipeline, pipeline_id, sink
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import OPENS, AnyRow, action, incident, problem, problem_message, reminder, silence
 
 EXECUTIONS_COUNT = 250
-"""Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
+"""Executions of one page: about four events each, with two deliveries each, are a few thousand rows."""
 
 ROWS_COUNT = 1_000
 """Events or deliveries of one page."""
 
 T = TypeVar("T")
 
-Keep = Callable[[str, str, str, Micros], bool]
-"""Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
+KeepsId = Callable[[str, str, str, Micros], bool]
+"""Returns whether the id of an ended execution must stay.
 
-Position = Mapping[str, Any]
-Pruned = tuple[int, Position | None]
+It is called with the account, the pipeline, the execution and the time of its end (microseconds).
+"""
 
-FIRST: Position = {"ended_at": -1, "account_id": -1, "execution": b"", "recorded_at": -1, "id": -1}
-"""Where the first page begins: before every moment."""
+PageStart = Mapping[str, Any]
+Pruned = tuple[int, PageStart | None]
+
+FIRST_PAGE: PageStart = {"ended_at": -1, "account_id": -1, "execution": b"", "recorded_at": -1, "id": -1}
+"""The start of the first page, before every row."""
 
 _ENDED = text(
     "SELECT execution.ended_at, execution.account_id, execution.execution, execution.stream, account.name AS account,"
@@ -45,9 +48,9 @@ _ENDED = text(
     " AND (execution.ended_at, execution.account_id, execution.execution) > (:ended_at, :account_id, :execution)"
     " ORDER BY execution.ended_at, execution.account_id, execution.execution LIMIT :limit"
 )
-# What opened a problem stays while that is open, and says where its closing goes.
+# The opening of an open problem stays: its closing goes to the sinks of the opening.
 _OPENS_NOTHING = f"NOT EXISTS (SELECT 1 FROM problem WHERE {OPENS} AND problem.closed_at IS NULL)"
-# A dead letter can be replayed, so it stays as long again, from its death.
+# A dead letter can be replayed, so it stays until it has been dead for the whole retention.
 _DELETE_DELIVERIES = (
     f"DELETE FROM delivery WHERE number IN (SELECT id FROM event WHERE %s AND {_OPENS_NOTHING})"
     " AND state <> 'waiting' AND (state <> 'dead' OR settled_at < :before)"
@@ -69,10 +72,11 @@ _DELETE_EMPTY = text(
 )
 
 
-def prune_executions(connection: Connection, *, before: int, after: Position, keep: Keep) -> Pruned:
-    """Delete what may go of a page of executions that ended before that moment; count those whose events all went.
+def prune_executions(connection: Connection, *, before: int, after: PageStart, keep: KeepsId) -> Pruned:
+    """Delete the old rows of a page of executions that ended before that time.
 
-    A row whose events are not all gone stays: another first sight of it would emit sequence 1 again.
+    The row of an execution stays as long as any of its events: otherwise the next sight of the execution would emit
+    sequence 1 again.
     """
     rows = connection.execute(_ENDED, {**after, "before": before, "limit": EXECUTIONS_COUNT}).all()
     by_key = sorted(rows, key=attrgetter("account_id", "execution"))
@@ -99,8 +103,8 @@ _OLD_EVENTS = text(
 )
 
 
-def prune_source_events(connection: Connection, *, before: int, after: Position) -> Pruned:
-    """Delete what may go of a page of events of accounts and sinks reported before that moment."""
+def prune_source_events(connection: Connection, *, before: int, after: PageStart) -> Pruned:
+    """Delete the old rows of a page of events without an execution that were recorded before that time."""
     rows = connection.execute(_OLD_EVENTS, {**after, "before": before, "limit": ROWS_COUNT}).all()
     if rows:
         keys = [{"of_event": number, "before": before} for number in sorted(row.id for row in rows)]
@@ -109,7 +113,7 @@ def prune_source_events(connection: Connection, *, before: int, after: Position)
     return 0, rows[-1]._asdict() if len(rows) == ROWS_COUNT else None
 
 
-# A pager that is configured still has to learn that an incident is over: until then its problems stay.
+# The problems of an incident stay until its pager, if that is still configured, took that the incident is over.
 _CLOSED = text(
     "SELECT problem.id FROM problem WHERE closed_at < :before AND NOT EXISTS (SELECT 1 FROM incident"
     " JOIN source ON source.id = incident.sink_id WHERE incident.problem_id = problem.id AND incident.resolved = false"
@@ -117,8 +121,8 @@ _CLOSED = text(
 )
 
 
-def prune_problems(connection: Connection, *, before: int, after: Position) -> Pruned:
-    """Delete a page of the problems that were closed before that moment; the next page begins where this one did."""
+def prune_problems(connection: Connection, *, before: int, after: PageStart) -> Pruned:
+    """Delete a page of the problems that were closed before that time. The next page begins at the same place."""
     ids = connection.execute(_CLOSED, {"before": before, "limit": ROWS_COUNT}).scalars().all()
     if ids:
         for key in (reminder.c.problem_id, problem_message.c.problem_id, incident.c.problem_id, problem.c.id):
@@ -134,8 +138,8 @@ _PRUNE_HOURS = text(_PRUNE.format("pipeline_hour", "from_at"))
 _PRUNE_ERRORS = text(_PRUNE.format("error_kind", "from_at, fingerprint"))
 
 
-def prune_history(connection: Connection, *, before: int, after: Position) -> Pruned:
-    """Delete a page of the hours, and of the days of kinds of errors, that began before that moment."""
+def prune_history(connection: Connection, *, before: int, after: PageStart) -> Pruned:
+    """Delete a page of the hours, and of the days of error kinds, that began before that time."""
     deleted = [connection.execute(each, {"before": before}).rowcount for each in (_PRUNE_HOURS, _PRUNE_ERRORS)]
     return 0, after if ROWS_COUNT in deleted else None
 
@@ -152,10 +156,11 @@ _WITH_RULES = text("SELECT id, name FROM source WHERE kind = 'pipeline' AND rule
 _FORGET_RULES = text("UPDATE source SET rules = NULL WHERE id = :of_source")
 
 
-def prune_operations(connection: Connection, *, before: int, after: Position, now: Micros) -> Pruned:
-    """Delete the silences that ended before that moment, and what owners were asked in vain. There are few."""
-    connection.execute(delete(silence).where(silence.c.id > 0, silence.c.ends_at < before))  # by its key, as all
-    long_ago = now - 24 * 3600 * 1_000_000  # nobody waits any more
+def prune_operations(connection: Connection, *, before: int, after: PageStart, now: Micros) -> Pruned:
+    """Delete the silences that ended before that time, and actions that no owner did within a day."""
+    # `id > 0` and `kind > ""` make the database use the primary key.
+    connection.execute(delete(silence).where(silence.c.id > 0, silence.c.ends_at < before))
+    long_ago = now - 24 * 3600 * 1_000_000  # no request still waits for them
     connection.execute(delete(action).where(action.c.kind > "", action.c.asked_at < long_ago))
     return 0, None
 
@@ -183,19 +188,22 @@ _FORGET_REPORT = text("DELETE FROM report WHERE source_id = :of_source")
 
 
 class MaintenanceStore:
-    """What whoever holds the lease of the upkeep does. Nothing is done once another process holds it."""
+    """The store for the holder of the maintenance lease. Each write fails once another process holds the lease."""
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         self._store = store
         self._lease = lease
 
     async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
-        """Note which sinks are not configured; return how many deliveries died of those absent for `dead_after_us`."""
+        """Mark the sinks that are not configured; return how many of their deliveries were made dead letters.
+
+        That happens to the pending deliveries of sinks that are absent for `dead_after_us`.
+        """
 
         def mark(connection: Connection) -> dict[int, int]:
             sinks = connection.execute(_SINKS).all()
             absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
-            if sinks:  # sorted, so that two writers never wait for each other
+            if sinks:  # sorted, so that two writers cannot deadlock
                 marks = [{"of_source": row.id, "since": absent.get(row.id)} for row in sinks]
                 connection.execute(MARK_SOURCE, sorted(marks, key=itemgetter("of_source")))
             return absent
@@ -210,14 +218,14 @@ class MaintenanceStore:
         return died_count
 
     async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
-        """Close problems whose owner does so no more, each with its event; return how many were open still."""
+        """Close problems without an owner, each with its event; return how many of them were still open."""
         by_id = sorted(closings, key=lambda closing: closing[1].problem.id.bytes)
 
         def close(connection: Connection) -> tuple[int, set[str]]:
             keys = [{"of_problem": change.problem.id.bytes} for _, change in by_id]
             abouts = [connection.execute(_ABOUT, key).one()._asdict() for key in keys]
-            # Written as their owners do it, so that none waits in a circle: executions, then accounts and sinks, each
-            # in order, then their problems.
+            # In the order in which owners write, so that two writers cannot deadlock: executions, then accounts and
+            # sinks, each sorted, then their problems.
             overdue = [each for each in abouts if each["of_execution"] is not None]
             of_sources = [each for each in abouts if each["of_execution"] is None and each["pipeline_id"] is None]
             for about in sorted(overdue, key=itemgetter("of_source", "of_execution")):
@@ -228,7 +236,7 @@ class MaintenanceStore:
             for about, (entry, change) in zip(abouts, by_id, strict=True):
                 if connection.execute(WRITE_PROBLEM, parameters_of(change)).rowcount:
                     columns = {"source_id": about["of_source"], "pipeline_id": about["pipeline_id"], "execution": None}
-                    emitted.append((entry, columns))  # of no execution: it goes by its own age
+                    emitted.append((entry, columns))  # without an execution, so it is pruned by its own age
             return len(emitted), self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
         count, names = await self._write(close)
@@ -236,28 +244,28 @@ class MaintenanceStore:
         return count
 
     async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
-        """Forget what rules went by of all pipelines but these, as (account, pipeline): nobody keeps it up."""
+        """Delete the rule states of all pipelines but these, given as (account, pipeline): they are out of date."""
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
         def forget(connection: Connection) -> None:
             ids = sorted(row.id for row in connection.execute(_WITH_RULES) if row.name not in names)
             gone = [{"of_source": each} for each in ids]
             if gone:  # in the order of `_write_sources`
-                connection.execute(JUDGED, gone)
+                connection.execute(DELETE_UNJUDGED, gone)
                 connection.execute(_FORGET_RULES, gone)
 
         await self._write(forget)
 
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
-        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline).
+        """Mark the pipelines that are no longer watched whole. `present` are those that are, as (account, pipeline).
 
-        How far those were read that have been absent for long is forgotten, also of one that is back: whether its
-        account or this comes first must make no difference.
+        Deletes the cursor of each pipeline that was absent for long, even if it is present again: the result must not
+        depend on whether its account or the maintenance runs first.
         """
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
         def mark(connection: Connection) -> None:
-            # The same order as in `_write_sources`, so that two writers never wait for each other.
+            # In the order of `_write_sources`, so that two writers cannot deadlock.
             rows = sorted(connection.execute(_SCANNED), key=attrgetter("pipeline_id"))
             forgotten = [row._asdict() for row in rows if is_forgotten(row, now=now)]
             marks = [
@@ -271,16 +279,16 @@ class MaintenanceStore:
 
         await self._write(mark)
 
-    async def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
-        """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
+    async def prune(self, *, ended_before: Micros, keep: KeepsId) -> AsyncIterator[int]:
+        """Delete executions that ended before that time, settled deliveries, and events without pending ones.
 
-        `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
-        executions whose events went with it.
+        `keep` says whose id must stay. Each step is a short transaction, and yields the number of executions that lost
+        all their events in it.
         """
         operations = partial(prune_operations, now=self._store.clock.steady_us())
         executions = partial(prune_executions, keep=keep)
         for prune in (prune_source_events, executions, prune_problems, prune_history, operations):
-            after: Position | None = FIRST
+            after: PageStart | None = FIRST_PAGE
             while after is not None:
                 gone_count, after = await self._write(partial(prune, before=ended_before, after=after))
                 yield gone_count
@@ -291,21 +299,20 @@ class MaintenanceStore:
         return {row.name: row for row in rows}
 
     async def add_report(self, name: str, moment: Micros) -> None:
-        """Note when a report that is new would have been due last."""
+        """Add a new report, with the time at which it would have been due last."""
         row = {"of_source": await self._store.number_of(Source("report", name)), "moment": moment}
         await self._write(lambda connection: connection.execute(_ADD_REPORT, row))
 
     async def record_report(self, known: AnyRow, moment: Micros, entry: OutboxEntry) -> bool:
-        """Record the event of a report that is due at that moment; return whether nobody else has done so."""
+        """Record the event of a report that is due at `moment`; return `False` if another process has done so."""
         for name in entry.sinks:
             await self._store.number_of(sink(name))
         key = {"of_source": known.id, "before": known.moment_at, "moment": moment}
-
         itself = {"stream": entry.event.stream, "event_id": entry.event.id.bytes}
 
         def record(connection: Connection) -> set[str] | None:
             is_moved = connection.execute(_MOVE_REPORT, key).rowcount
-            # If the clock was set back, this moment may have been reported already.
+            # If the clock was set back, this report may have been recorded already.
             if not is_moved or connection.scalar(_HAS_EVENT, itself):
                 return None
             connection.execute(_COUNT_REPORT, key)
@@ -317,7 +324,7 @@ class MaintenanceStore:
         return names is not None
 
     async def forget_reports(self, gone: Iterable[AnyRow]) -> None:
-        """Forget when these reports were due: should they return, they are new."""
+        """Delete the due times of these reports. A report that returns is new."""
         if keys := [{"of_source": row.id} for row in gone]:
             await self._write(lambda connection: connection.execute(_FORGET_REPORT, keys))
 

@@ -1,4 +1,4 @@
-"""The store as people change it: acknowledgements, silences, replays, and what owners are asked to do."""
+"""The store for people: acknowledgements, silences, replays, and actions that owners are asked to do."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -19,15 +19,15 @@ from watcher.store.tables import AnyRow, action, problem, silence
 ActionKind = Literal["scan", "enable"]
 
 SOURCE_KINDS: dict[ActionKind, str] = {"scan": "pipeline", "enable": "sink"}
-"""What is asked for of what."""
+"""The kind of source whose owner does each kind of action."""
 
 REPLAYED_COUNT = 1_000
-"""Dead letters of one transaction, where all are sent again."""
+"""Dead letters that are replayed in one transaction if all of a sink are replayed."""
 
-_ASK = text(
+_ADD_ACTION = text(
     "INSERT INTO action (kind, source_id, asked_at) VALUES (:kind, :source_id, :asked_at) ON CONFLICT DO NOTHING"
 )
-_ASKED = text(
+_ACTIONS = text(
     "SELECT action.kind, source.name FROM action JOIN source ON source.id = action.source_id"
     " ORDER BY action.kind, source.name"
 )
@@ -35,8 +35,9 @@ _DEAD = text(
     "SELECT number FROM delivery WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND settled_at <= :by ORDER BY settled_at LIMIT :limit"
 )
-# A replayed delivery has a lane of its own: it waits for nothing, and holds nothing back. A delivery of an open problem
-# keeps its lane: otherwise the closing would overtake it, and a receiver that keeps state would show it for ever.
+# A replayed delivery gets an ordering key of its own: it waits for nothing and blocks nothing. A delivery of an open
+# problem keeps its ordering key: otherwise the closing would overtake it, and a receiver that keeps state would show
+# the problem for ever.
 _REPLAY = text(
     "UPDATE delivery SET state = 'waiting', lane = (SELECT CASE WHEN problem.id IS NULL THEN event_id ELSE lane END"
     " FROM event LEFT JOIN problem ON problem.id = event.problem_id AND problem.closed_at IS NULL"
@@ -47,12 +48,15 @@ _REPLAY = text(
 )
 
 
-def _open(id_: UUID) -> Sequence[ColumnElement[bool]]:
+def _is_open(id_: UUID) -> Sequence[ColumnElement[bool]]:
     return problem.c.id == id_.bytes, problem.c.closed_at.is_(None)
 
 
 class OperatorStore:
-    """What people do, each in one transaction. All raise `StoreError`. `on_acknowledged` hears how many were."""
+    """Writes what people do. All methods raise `StoreError`.
+
+    `on_acknowledged` is called with the number of problems that were acknowledged.
+    """
 
     def __init__(self, store: SqlStore, events: EventFactory) -> None:
         self._store = store
@@ -62,7 +66,7 @@ class OperatorStore:
     async def acknowledge(
         self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None
     ) -> Sequence[UUID]:
-        """Acknowledge problems, with an event each, in one transaction; return which of them were open."""
+        """Acknowledge problems in one transaction, with an event for each; return those that were open."""
         at = self._store.clock.now()
         values = {
             "told_count": problem.c.told_count + 1,
@@ -74,8 +78,8 @@ class OperatorStore:
 
         def acknowledge(connection: Connection) -> tuple[Sequence[UUID], set[str]]:
             acknowledged, emitted = [], []
-            for id_ in sorted(set(ids)):  # as everywhere: replicas that lock problems in another order would deadlock
-                this = _open(id_)
+            for id_ in sorted(set(ids)):  # the same order as everywhere, so that two writers cannot deadlock
+                this = _is_open(id_)
                 if not connection.execute(update(problem).where(*this).values(values)).rowcount:
                     continue
                 row = connection.execute(select(problem).where(*this)).one()
@@ -100,9 +104,12 @@ class OperatorStore:
         return acknowledged
 
     async def unacknowledge(self, id_: UUID) -> bool:
-        """Have reminders go on; return `False` if it is not open, or nobody had taken it."""
+        """Withdraw an acknowledgement, so that reminders continue.
+
+        Returns `False` if the problem is not open, or not acknowledged.
+        """
         nobody = dict.fromkeys(("acked_at", "acked_until", "acked_by", "acked_comment"))
-        given_back = update(problem).where(*_open(id_), problem.c.acked_at.is_not(None)).values(nobody)
+        given_back = update(problem).where(*_is_open(id_), problem.c.acked_at.is_not(None)).values(nobody)
         return await self._store.write(lambda connection: connection.execute(given_back).rowcount > 0)
 
     async def silences(self) -> Sequence[AnyRow]:
@@ -124,13 +131,13 @@ class OperatorStore:
         return await self._store.write(add)
 
     async def end_silence(self, number: int) -> bool:
-        """End a silence now; return `False` if there is none of that number."""
+        """End a silence now; return `False` if there is no silence of that number."""
         now = to_us(self._store.clock.now())
         end = update(silence).where(silence.c.id == number, silence.c.ends_at > now).values(ends_at=now)
         return await self._store.write(lambda connection: connection.execute(end).rowcount > 0)
 
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
-        """Have dead letters of a sink wait again, by their events' numbers or all; return how many."""
+        """Make dead letters of a sink pending again, all or those of these events; return their number."""
         count, now = 0, self._store.clock.steady_us()
         key = {"name": sink, "by": now, "limit": REPLAYED_COUNT}
 
@@ -146,19 +153,19 @@ class OperatorStore:
                 break
         return count
 
-    async def ask(self, kind: ActionKind, name: str) -> None:
+    async def request_action(self, kind: ActionKind, name: str) -> None:
         """Ask the owner of a sink (`name`), or of a pipeline (`account/pipeline`), to do something."""
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         row = {"kind": kind, "source_id": number, "asked_at": self._store.clock.steady_us()}
-        await self._store.write(lambda connection: connection.execute(_ASK, row))
+        await self._store.write(lambda connection: connection.execute(_ADD_ACTION, row))
 
-    async def asked(self) -> Sequence[tuple[ActionKind, str]]:
-        """Return what is still to be done, of all owners."""
-        rows = await self._store.read(lambda connection: connection.execute(_ASKED).all())
+    async def load_actions(self) -> Sequence[tuple[ActionKind, str]]:
+        """Return the actions that are still to be done, by all owners."""
+        rows = await self._store.read(lambda connection: connection.execute(_ACTIONS).all())
         return [(row.kind, row.name) for row in rows]
 
-    async def done(self, kind: ActionKind, name: str) -> None:
-        """Note that it is done; what is written for it goes into the same transaction where it has one."""
+    async def finish_action(self, kind: ActionKind, name: str) -> None:
+        """Delete an action that is done. If the action writes anything, that transaction deletes it instead."""
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         done = delete(action).where(action.c.kind == kind, action.c.source_id == number)
         await self._store.write(lambda connection: connection.execute(done))

@@ -1,8 +1,8 @@
-"""PostgreSQL as the store uses it: one connection that writes, two that read, and what each transaction begins with.
+"""PostgreSQL for the store: one connection that writes, two that read, and how each transaction begins.
 
-Needs psycopg, of the extra `postgres`. Works through a pooler that gives each transaction another connection: it keeps
-nothing in a session, prepares no statement, and says its time limits in the same breath as BEGIN. What is said by
-LISTEN and NOTIFY, which a pooler may lose, only makes things sooner.
+Needs psycopg, of the extra `postgres`. A pooler may give each transaction another connection, so nothing is kept in a
+session, no statement is prepared, and the time limits are sent together with BEGIN. A pooler may lose notifications
+(LISTEN and NOTIFY): they only make things happen sooner.
 """
 
 import asyncio
@@ -44,23 +44,26 @@ from watcher.store.tables import SCHEMA_VERSION, metadata
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
-    # A client that is frozen inside a transaction holds what it locked until then.
+    # A client that is frozen inside a transaction keeps its locks until then.
     " SET LOCAL idle_in_transaction_session_timeout = 3000;"
-    # A server with LLVM compiles what it believes to be costly: that takes 0.1 s, and no statement runs as long.
+    # A server with LLVM compiles plans that it estimates as costly. That takes 0.1 s, longer than any statement runs.
     " SET LOCAL jit = off"
 )
 _BY_INDEX = "; ".join(
     f"SET LOCAL enable_{each} = off" for each in ("seqscan", "bitmapscan", "sort", "hashjoin", "mergejoin")
 )
-"""Every statement walks an index: by old figures the search among 200,000 that wait takes seconds, not 30 ms."""
+"""Makes each statement use an index.
+
+With outdated statistics a search among 200,000 pending deliveries would take seconds instead of 30 ms.
+"""
 _OPEN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}"
 _WRITE = f"{_OPEN}; {_BY_INDEX}"
 _RENEW = f"{_OPEN}; SET LOCAL lock_timeout = 4000"
-"""Replicas renew in turns: who waits for one that is frozen in its own has its turn when that is broken off."""
+"""Replicas renew one at a time. This limit outlasts `idle_in_transaction_session_timeout` of a frozen one."""
 READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
 ANSWER_S = 10.0
-"""What the server neither answers nor breaks off in this time will have no answer: it, or a pooler, is frozen."""
+"""Time after which the server, or a pooler, counts as frozen. The server's own limits are shorter."""
 
 MIGRATION_LOCK = 7_141_983_064_512_390
 """The number of the advisory lock under which one process brings the schema up to date."""
@@ -79,28 +82,28 @@ _NO_SCHEMA = "3F000"
 LACKS_SCHEMA = "has no schema of its search_path; create the schema, or correct its URL"
 _READ_ONLY = "25006"
 _MEANINGS: Meanings = {
-    **dict.fromkeys(_AWAY, (StoreError, "cannot be used now, the connection broke; see whether its server runs")),
+    **dict.fromkeys(_AWAY, (StoreError, "cannot be used now, the connection broke; check that its server runs")),
     _READ_ONLY: (StoreError, "is read-only; name the primary in its URL, or add target_session_attrs=read-write"),
     "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
-    "3D000": (StoreError, "is not there; create it, or correct its URL"),
+    "3D000": (StoreError, "does not exist; create it, or correct its URL"),
     _NO_RIGHT: (StoreError, REFUSES_USER),
     _NO_SCHEMA: (StoreError, LACKS_SCHEMA),
-    "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
+    "42P01": (StoreError, "has lost a table; restore a backup, or empty the database to start again"),
     "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
     "53": (StoreError, "is out of resources; see the server's log"),
     "55P03": (StoreError, "is locked by another program, perhaps watcher copy-store; see pg_stat_activity"),
     "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
     "58": (StoreError, "reports an error of its disk; see the server's log"),
-    **dict.fromkeys(("XX001", "XX002"), (StoreUnusableError, "is damaged; put back a copy")),
+    **dict.fromkeys(("XX001", "XX002"), (StoreUnusableError, "is damaged; restore a backup")),
 }
-"""By SQLSTATE (PostgreSQL's documentation, appendix A)."""
+"""The meanings by SQLSTATE (PostgreSQL's documentation, appendix A)."""
 
-_TO_BE_CORRECTED = re.compile(
+_NEEDS_CORRECTION = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
     r"|certificate verify failed|does not match host name|server does not support SSL|invalid \w+ value"
     r"|unrecognized configuration parameter|invalid value for parameter|invalid port number|could not match \d+ port"
 )
-"""What libpq and the server say (in the language it is set to) when no waiting helps."""
+"""Messages of libpq and the server (in the server's language) about trouble that does not pass by itself."""
 
 T = TypeVar("T")
 
@@ -108,31 +111,34 @@ log = structlog.get_logger()
 
 _CONNECTION: dict[str, Any] = {
     "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,  # or a thread waits for minutes on a network that swallows packets
+    "tcp_user_timeout": 10_000,  # otherwise a thread waits for minutes on a network that drops packets
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "fallback_application_name": "clerk-watcher",
 }
-"""What libpq is told unless the URL says otherwise."""
+"""Parameters for libpq. The URL may change them."""
 
 RECONNECT_AFTER_S = 0.5
-"""After a failure nobody tries again for so long, however many ask for a connection."""
+"""Time after a failed connection in which no thread tries to connect."""
 
 
 class CannotConnectError(psycopg.OperationalError):
-    """No connection could be made. Its text is libpq's, in one line, and holds no password."""
+    """No connection could be made. The text is libpq's, in one line, and holds no password."""
 
 
 class ServerConnection(psycopg.Connection[Any]):
-    """A connection that is closed when the server says nothing for too long: it may be frozen, and its machine not."""
+    """A connection that is closed if the server does not answer in time: the server may be frozen.
+
+    Keepalives do not show that, because they are answered by the server's operating system.
+    """
 
     answers_within_s: float | None = None
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """Return what comes of one exchange with the server. Raises `psycopg.OperationalError` if nothing does.
+        """Return the result of one exchange with the server. Raises `psycopg.OperationalError` without an answer.
 
-        Within its own `timeout`, if there is one, the server need not say anything.
+        If a `timeout` is given, no answer is expected within it: the time limit of the connection does not apply.
         """
         try:
             return super().wait(gen, interval, self.answers_within_s if timeout is None else timeout)
@@ -144,20 +150,20 @@ class ServerConnection(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Makes connections. After a failure it makes no attempt for a while: many ask for one."""
+    """Makes connections. After a failure it makes none for a while, because several threads ask for one."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Read the URL, which libpq can: `check_store_url` has seen to that."""
+        """Parse the URL, which `check_store_url` has checked."""
         self.password = password
         given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
-        # In any other encoding names could not be written that the API has.
+        # Another encoding could not hold every name of the API.
         self._parameters = _CONNECTION | given | {"client_encoding": "utf8"}
         self._clock = clock
         self._last_failure = ""
         self._not_before = EARLIEST
 
     def connect(self, *, answers_within_s: float | None = None) -> ServerConnection:
-        """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
+        """Return a connection that begins no transaction by itself. Raises `CannotConnectError`."""
         if self._clock.monotonic() < self._not_before:
             raise CannotConnectError(self._last_failure)
         secret = {} if self.password is None else {"password": self.password}
@@ -174,7 +180,7 @@ class Connector:
 
 
 class PostgresDatabase(Database):
-    """A database on a server, which others use too."""
+    """A database on a server, shared with other processes."""
 
     exclusive = False
     _leases: PostgresLeases
@@ -193,20 +199,20 @@ class PostgresDatabase(Database):
         self._notifications: Notifications | None = None
 
     def use_password(self, password: str | None) -> None:
-        """Log in with it from the next connection on."""
+        """Log in with this password from the next connection on."""
         self._connector.password = password
 
-    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
-        """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
+    def share_notifications(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return the function to call after a commit: it calls `on_recorded` and notifies other processes."""
         self._notifications = Notifications(
             self._connector,
             on_recorded=on_recorded,
-            on_released=lambda: self._leases.renew_now(),  # noqa: PLW0108 (it is followed later)
+            on_released=lambda: self._leases.renew_now(),  # noqa: PLW0108 (both are set later)
         )
-        return self._notifications.recorded
+        return self._notifications.notify
 
     def leases(self, watched: Watched, *, on_lost: Callable[[], object]) -> PostgresLeases:
-        """Return the leases that replicas share. No other work holds them up, nor they any other."""
+        """Return the leases that replicas share. They have a connection of their own, so no other work delays them."""
 
         async def write(work: Callable[[Connection], Any]) -> Any:
             return await watched(partial(self._keeping.transact, work))
@@ -215,7 +221,7 @@ class PostgresDatabase(Database):
         return self._leases
 
     async def close(self) -> None:
-        """Finish what was asked for, then close the connections."""
+        """Finish the work that was handed in, then close the connections."""
         if self._notifications is not None:
             await self._notifications.close()
         await super().close()
@@ -231,12 +237,12 @@ class PostgresDatabase(Database):
     def _prepare_schema(self, connection: Connection) -> bool:
         require_utf8(connection, where=self.where)
         if found_version(connection, where=self.where) < SCHEMA_VERSION:
-            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))  # no longer than for any lock
+            connection.execute(select(func.pg_advisory_xact_lock(MIGRATION_LOCK)))  # waits for `lock_timeout` at most
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-        created = prepare_schema(connection, where=self.where)  # looks again, now that nobody else is at it
+        created = prepare_schema(connection, where=self.where)  # reads the version again, now under the lock
         require_rights(connection, where=self.where)
-        connection.exec_driver_sql("LOCK TABLE meta IN ROW EXCLUSIVE MODE")  # not while the store is being copied
-        self.ahead_us = server_time(connection) - self._clock.steady_us()
+        connection.exec_driver_sql("LOCK TABLE meta IN ROW EXCLUSIVE MODE")  # fails while the store is being copied
+        self.server_ahead_us = server_time(connection) - self._clock.steady_us()
         return created
 
     def _opening_error(self, error: SQLAlchemyError) -> StoreError:
@@ -244,20 +250,20 @@ class PostgresDatabase(Database):
 
 
 def opening_error(error: Exception, *, where: str) -> StoreError:
-    """Return what an error means to whoever opens a database: what a person must correct, or what may pass."""
+    """Return an error of opening a database as one that a person must correct, or as one that may pass."""
     fault, cause = explain_error(error, where=where), cause_of(error)
-    must_be_corrected = isinstance(cause, CannotConnectError) and _TO_BE_CORRECTED.search(str(cause))
+    must_be_corrected = isinstance(cause, CannotConnectError) and _NEEDS_CORRECTION.search(str(cause))
     if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) in {_NO_RIGHT, _NO_SCHEMA}:
         return StoreUnusableError(fault.text)
     return StoreNotReadyError(fault.text)
 
 
 def require_utf8(connection: Connection, *, where: str) -> None:
-    """Raise `StoreUnusableError` for a database that cannot keep every name there is."""
+    """Raise `StoreUnusableError` if the database's encoding cannot hold every name."""
     encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
     if encoding != "UTF8":
-        remedy = "create it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
-        raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
+        remedy = "create it again: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+        raise StoreUnusableError(f"{where} has the encoding {encoding}, which cannot hold every text; {remedy}")
 
 
 _MISSING_RIGHTS = f"""
@@ -272,7 +278,7 @@ ORDER BY of_table, wanted
 
 
 def require_rights(connection: Connection, *, where: str) -> None:
-    """Raise `StoreUnusableError` where the user may not do all that is done with the tables, sooner or later."""
+    """Raise `StoreUnusableError` if the user lacks a right on a table that the store needs, now or later."""
     missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
     if missing:
         raise StoreUnusableError(
@@ -282,7 +288,7 @@ def require_rights(connection: Connection, *, where: str) -> None:
 
 
 def explain_error(error: Exception, *, where: str) -> DatabaseFault:
-    """Return what an error means. `where` names the database."""
+    """Return the meaning of an error. `where` names the database."""
     cause = cause_of(error)
     if isinstance(cause, CannotConnectError):
         text = f"{where} cannot be connected to: {cause}; see its URL, store.password_file and the server"
@@ -292,17 +298,20 @@ def explain_error(error: Exception, *, where: str) -> DatabaseFault:
 
 
 def make_engine(connector: Connector, *, begin: str, is_limited: bool = False) -> Engine:
-    """Return an engine whose transactions begin with these statements; if `is_limited` each may take `ANSWER_S`."""
+    """Return an engine whose transactions begin with these statements.
+
+    If it `is_limited`, the server must answer within `ANSWER_S`.
+    """
     engine = create_engine("postgresql+psycopg://", poolclass=NullPool, hide_parameters=True, use_native_hstore=False)
     event.listen(engine, "do_connect", lambda *_: connector.connect(answers_within_s=ANSWER_S if is_limited else None))
-    all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
+    all_at_once = {"no_parameters": True}  # otherwise the driver sends only one statement at a time
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin, execution_options=all_at_once))
     event.listen(engine, "handle_error", _leave_read_only)
     return engine
 
 
 def _leave_read_only(context: ExceptionContext) -> None:
-    # It is connected to anew: another server may be the primary by now, behind the same address.
+    # Connect again: another server may be the primary by now, behind the same address.
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
 
@@ -310,19 +319,19 @@ def _leave_read_only(context: ExceptionContext) -> None:
 RECORDED_CHANNEL = "clerk_watcher"
 
 SEND_EVERY_S = 0.05
-"""NOTIFY holds a lock that every other one waits for: at most one in this time, whatever was recorded meanwhile."""
+"""Shortest time between two NOTIFY. Each holds a lock that blocks all other NOTIFY."""
 
 NAMES_COUNT = 100
-"""More names of sinks may not fit into one."""
+"""Most names of sinks in one NOTIFY, whose size is limited."""
 
 
 class Notifications:
-    """One thread, which listens, and sends now and then. A connection that breaks is made anew, as long as it takes."""
+    """A thread that listens for notifications and sends them. It reconnects for as long as that takes."""
 
     def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
-        """Call `on_recorded`, in this event loop, with the names of sinks that others have recorded something for.
+        """Call `on_recorded`, in this event loop, with the sinks for which another process recorded deliveries.
 
-        And `on_released` when they have released leases.
+        Call `on_released` when another process has released leases.
         """
         self._connector = connector
         self._on_recorded = on_recorded
@@ -333,14 +342,14 @@ class Notifications:
         self._closed = Event()
         self._thread = begin(self._run, name="store-notifications")
 
-    def recorded(self, names: Collection[str]) -> None:
-        """Pass it on here, and tell the others soon."""
+    def notify(self, names: Collection[str]) -> None:
+        """Call `on_recorded` with these names of sinks, and soon notify the other processes."""
         self._on_recorded(names)
         with self._lock:
             self._names.update(names)
 
     async def close(self) -> None:
-        """Send what is left, and hear nothing more."""
+        """Send the remaining notifications, and stop listening."""
         self._closed.set()
         await asyncio.wrap_future(self._thread)
 
@@ -352,12 +361,12 @@ class Notifications:
                 while not self._closed.is_set():
                     for notify in connection.notifies(timeout=SEND_EVERY_S):
                         if notify.pid != connection.info.backend_pid:
-                            self._hear(notify)
+                            self._handle(notify)
                     self._send(connection)
             self._closed.wait(RECONNECT_AFTER_S)
 
-    def _hear(self, notify: psycopg.Notify) -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody is left to hear
+    def _handle(self, notify: psycopg.Notify) -> None:
+        with suppress(RuntimeError):  # the event loop is closed already
             if notify.channel == RECORDED_CHANNEL:
                 self._loop.call_soon_threadsafe(self._on_recorded, notify.payload.split(","))
             else:

@@ -1,4 +1,4 @@
-"""Problems: written with the change that opens or closes them, read by their owners, and how each stands at a sink."""
+"""Problems: writes them with the change that opens or closes them, and reads them for their owners and for sinks."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -29,13 +29,16 @@ LAST_ENDED_AT = (
     " AND execution.pipeline_id = problem.pipeline_id"
     " AND finished_at IS NOT NULL AND execution.sequence > 0 AND lost IS NULL)"
 )
-"""A column of statements on `problem`. SQLite uses a partial index only for conditions without parameters."""
+"""A column for statements on `problem`: when an execution of the pipeline last ended.
+
+Its conditions have no parameters, because SQLite would not use the partial index for those.
+"""
 OPEN_PROBLEMS = "SELECT * FROM problem WHERE source_id = :of_source AND closed_at IS NULL AND {} ORDER BY opened_at"
 _OF_SOURCE = text(OPEN_PROBLEMS.format("pipeline_id IS NULL"))
 
 
 def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, About]]) -> None:
-    """Write what becomes of problems, each with what it is about; nothing of one that is closed by now."""
+    """Write changes of problems, each with what it is about. A problem that is already closed stays as it is."""
     opened: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for change, about in changes:
@@ -48,7 +51,7 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
             changed.append(parameters_of(change))
     if opened:
         connection.execute(_INSERT, sorted(opened, key=lambda row: row["id"]))
-    if changed:  # stable, so that of one problem's changes the last stays
+    if changed:  # a stable sort, so that the last change of a problem is written last
         connection.execute(WRITE_PROBLEM, sorted(changed, key=lambda row: row["of_problem"]))
 
 
@@ -67,7 +70,7 @@ def _json(latest: LatestFailure | None) -> str | None:
 
 
 def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None:
-    """Return the open problem of an account or a sink itself, which has one at a time."""
+    """Return the open problem of an account or a sink itself, which has at most one at a time."""
     rows = connection.execute(_OF_SOURCE, {"of_source": source_id}).all()
     return problem_of(rows[0]) if rows else None
 
@@ -84,12 +87,12 @@ _PAGE = text(
 
 
 def count_open_problems(connection: Connection) -> Mapping[EventType, int]:
-    """Return how many problems are open, by kind, of kinds that have any."""
+    """Return the number of open problems of each kind that has any."""
     return {EventType(row.kind): row.open_count for row in connection.execute(_COUNTS)}
 
 
 def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenProblem]:
-    """Return a page of the open problems."""
+    """Return a page of the open problems, after the one with this id."""
     rows = connection.execute(_PAGE, {"after": b"" if after is None else after.bytes, "limit": PAGE_COUNT})
     return [
         OpenProblem(
@@ -107,7 +110,7 @@ def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenPro
 
 
 def problem_of(row: AnyRow) -> Problem:
-    """Return a row of a problem."""
+    """Return the problem of a row."""
     return Problem(
         id=UUID(bytes=row.id),
         kind=EventType(row.kind),
@@ -119,24 +122,27 @@ def problem_of(row: AnyRow) -> Problem:
 
 
 AS_LONG_AS_OPEN = datetime.max.replace(tzinfo=UTC)
-"""Until when nobody is reminded of a problem that somebody took without saying for how long."""
+"""The end of an acknowledgement that has no end of its own."""
 
 
 def acked_until(row: AnyRow) -> datetime | None:
-    """Return until when nobody is to be reminded of a problem, of a row with those two columns (wall clock)."""
+    """Return the end (wall clock) of a problem's acknowledgement; `None` if it is not acknowledged.
+
+    The row has the columns `acked_at` and `acked_until`.
+    """
     if row.acked_at is None:
         return None
     return AS_LONG_AS_OPEN if row.acked_until is None else from_us(row.acked_until)
 
 
 _ITS_MESSAGE = "problem_message.problem_id = :of_problem AND problem_message.sink_id = :of_sink"
-# A problem that retention has taken by now has no message: the write must not fail for it.
-_KEEP = text(
+# The problem may have been deleted by retention: then nothing is written, and nothing fails.
+_SAVE_MESSAGE = text(
     "INSERT INTO problem_message (problem_id, sink_id, channel, number)"
     " SELECT id, :of_sink, :channel, :number FROM problem WHERE id = :of_problem"
     " ON CONFLICT (problem_id, sink_id) DO UPDATE SET channel = excluded.channel, number = excluded.number"
 )
-_FORGET = text(f"DELETE FROM problem_message WHERE {_ITS_MESSAGE}")
+_DELETE_MESSAGE = text(f"DELETE FROM problem_message WHERE {_ITS_MESSAGE}")
 _MESSAGES = (
     "SELECT problem_message.problem_id, channel, number, body FROM problem_message"
     " JOIN problem ON problem.id = problem_message.problem_id"
@@ -151,10 +157,10 @@ MESSAGE_OF_FAILING = text(
 
 
 def write_messages(connection: Connection, sink_id: int, messages: Iterable[ProblemMessage]) -> None:
-    """Write where messages of a sink are by now, in this order."""
+    """Write the places of a sink's messages, in this order."""
     for message in messages:
         key = {"of_problem": message.problem.bytes, "of_sink": sink_id}
         if message.place is None:
-            connection.execute(_FORGET, key)
+            connection.execute(_DELETE_MESSAGE, key)
         else:
-            connection.execute(_KEEP, key | {"channel": message.place.channel, "number": message.place.number})
+            connection.execute(_SAVE_MESSAGE, key | {"channel": message.place.channel, "number": message.place.number})

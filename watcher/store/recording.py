@@ -1,4 +1,4 @@
-"""What is written together, in one transaction: changes with their events and deliveries, attempts, and the rest."""
+"""Writes a group of items in one transaction: changes with their events and deliveries, attempts, and small writes."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -51,7 +51,7 @@ AS_KNOWN = (
     *("sequence", "overdue_sequence", "overdue_at", "lost_at"),
     *("ended_at", "was_paused", "found_at", "finished_at", "started_at"),
 )
-"""Columns of an execution that hold what the field of that name does."""
+"""Columns of `execution` that hold the field of the same name of `ExecutionRecord`."""
 as_known = attrgetter(*AS_KNOWN)
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -64,7 +64,10 @@ _WRITE_EXECUTION = HotStatement(
 
 
 def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionChange, About]]) -> None:
-    """Write executions; a new one that has a row by now fails on its key, which means the same as a wrong `before`."""
+    """Write the states of executions. Raises if a stored sequence is not the expected one.
+
+    A new execution that has a row by now fails on its key, which means the same.
+    """
     added: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for change, about in changes:
@@ -83,7 +86,7 @@ def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionC
             **dict(zip(AS_KNOWN, as_known(known), strict=True)),
         }
         (added if change.before is None else changed).append(row)
-    # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
+    # Sorted by key, so that two writers cannot deadlock. The sort is stable: changes of one execution keep their order.
     key = itemgetter("account_id", "execution")
     if added:
         _ADD_EXECUTION.run(connection, *sorted(added, key=key))
@@ -92,13 +95,13 @@ def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionC
 
 
 def _conflict() -> SequenceConflictError:
-    return SequenceConflictError("the store holds another sequence than its owner believes, who begins anew")
+    return SequenceConflictError("the store holds another sequence than its owner expected; the owner reloads")
 
 
 # Accounts, sinks and pipelines
 
 RULE_STATE = TypeAdapter(RuleState)
-CURSOR_FIELDS = tuple(field.name for field in fields(Cursor))  # each has a column of its name
+CURSOR_FIELDS = tuple(field.name for field in fields(Cursor))  # each is also a column
 _WRITE_SOURCE = text(
     "UPDATE source SET sequence = :new_sequence, state = :new_state, rules = coalesce(:new_rules, rules)"
     " WHERE id = :of_source AND sequence = :before"
@@ -107,14 +110,14 @@ FORGET_SCAN = text("DELETE FROM scan WHERE account_id = :account_id AND pipeline
 _WRITE_SCAN = insert(scan)
 MARK_SOURCE = text("UPDATE source SET absent_since = :since WHERE id = :of_source")
 FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
-"""A pipeline absent for longer is read anew when it returns: by then it is another beginning, no interruption."""
+"""Time after which a pipeline that was not watched starts again: its lists are read as for a new watch."""
 
-_WAIT = insert(unjudged_end)
-JUDGED = text("DELETE FROM unjudged_end WHERE pipeline_id = :of_source")
+_ADD_UNJUDGED = insert(unjudged_end)
+DELETE_UNJUDGED = text("DELETE FROM unjudged_end WHERE pipeline_id = :of_source")
 
 
 def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange, About]]) -> None:
-    """Of how far the lists of a pipeline are read the last stays."""
+    """Write the states of accounts, sinks and pipelines. Only the last of a pipeline's cursors is written."""
     rows: list[dict[str, Any]] = []
     scans: dict[int, dict[str, Any]] = {}
     for change, about in changes:
@@ -128,14 +131,14 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
         }
         rows.append(row)
         if change.judges_all:
-            connection.execute(JUDGED, row)
+            connection.execute(DELETE_UNJUDGED, row)
         if change.unjudged:
             ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
             names = ("pipeline_id", "execution", "ended_at", "failed")
-            connection.execute(_WAIT, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
+            connection.execute(_ADD_UNJUDGED, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
         if change.cursor is not None:
             scans[pipeline_id] = {"account_id": source_id, "pipeline_id": pipeline_id, **asdict(change.cursor)}
-    # Sorted, so that two writers never wait for each other; stable, so the changes of each keep their order.
+    # Sorted, so that two writers cannot deadlock. The sort is stable: changes of one source keep their order.
     rows.sort(key=itemgetter("of_source"))
     if connection.execute(_WRITE_SOURCE, rows).rowcount != len(rows):
         raise _conflict()
@@ -146,7 +149,7 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
 
 
 def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
-    """Return whether a pipeline with that `absent_since` has been absent for so long that it begins anew."""
+    """Return whether the pipeline of this row has been absent for so long that its lists are read as new."""
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
 
 
@@ -159,7 +162,7 @@ _WRITE_BACKOFF = HotStatement(
 def write_backoff(
     connection: Connection, source_id: int, backoff: BackoffState, *, clock_s: float | None = None, now: Micros
 ) -> None:
-    """Keep what an account or a sink is going through; of a sink also its own clock, if that is given."""
+    """Write the pause and the failure of an account or a sink, and the sink's own clock if it is given."""
     row = {
         "of_source": source_id,
         "new_paused_until": None if backoff.pause_s is None else now + round(backoff.pause_s * 1e6),
@@ -170,7 +173,7 @@ def write_backoff(
 
 
 def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
-    """Return what an account or a sink was going through, its pause as of `now`: time went on meanwhile."""
+    """Return the stored pause and failure of an account or a sink. The pause is what is left of it at `now`."""
     pause_s = None if row.paused_until is None else (row.paused_until - now) / 1e6
     return BackoffState(pause_s, row.failing_for_s)
 
@@ -179,8 +182,9 @@ def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
 
 _EVENT = HotStatement(_insert_into("event", [column.name for column in events.c if column is not events.c.id]))
 
-# A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
-# due would pass over all that is held back. With "+ 0" a database does not go by the index of all that is due.
+# A delivery that is blocked by one with a later retry becomes due at that retry: otherwise each search for due
+# deliveries would pass over all blocked ones. With `+ 0` a database uses the index of ordering keys, not that of all
+# pending deliveries of the sink.
 _DELIVERY = HotStatement(
     "INSERT INTO delivery (number, sink_id, lane, group_key, only_closes, state, recorded_at, due_at) VALUES"
     " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :lane, :group_key,"
@@ -188,7 +192,7 @@ _DELIVERY = HotStatement(
     " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
 )
 
-# A sink whose opening is silenced is among them: the worker silences what follows, until the opening is released.
+# Sinks whose opening is silenced are included: their worker silences later events until the opening is released.
 _SINKS_OF = text(
     "SELECT delivery.sink_id, source.name, delivery.state = 'waiting' AND delivery.due_at > :now AS waits"
     f" FROM problem JOIN event ON {OPENS} JOIN delivery ON number = event.id"
@@ -198,23 +202,24 @@ _SINKS_OF = text(
 _BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequence")
 
 
-# What keeps an opening waiting is over: neither it nor its closing is to wait for longer.
-_CALL_OPENING = text(
+# The problem of a deferred opening is over, so neither the opening nor its closing has to wait longer. With `+ 0` a
+# database uses the index of ordering keys.
+_CALL_OPENING_FORWARD = text(
     "UPDATE delivery SET due_at = :now WHERE lane = :lane AND state = 'waiting' AND tried = false"
     f" AND group_key IS NULL AND due_at + 0 > :now AND coalesce({EARLIER}, 0) <= 0"
 )
 
 
 class Outbox:
-    """Writes events, each recorded a little later than the one before, so that they have an order, and deliveries."""
+    """Writes events and their deliveries. Each event is recorded later than the one before, so events have an order."""
 
     def __init__(self, numbers: SourceNumbers) -> None:
-        """Write nothing yet. `numbers` are those of sinks."""
+        """Start without any event. `numbers` holds the numbers of sinks."""
         self.numbers = numbers
         self._next_at: Micros = NEVER
 
     def write(self, connection: Connection, emitted: Sequence[Emitted], *, now: Micros) -> set[str]:
-        """Write them, recorded in this order, `now` or later; return the names of the sinks that got some."""
+        """Write events, recorded in this order at `now` or later; return the names of the sinks with new deliveries."""
         if not emitted:
             return set()
         rows: list[dict[str, Any]] = []
@@ -240,16 +245,16 @@ class Outbox:
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
-            others: dict[str, int] = {}  # sinks that get it only because they got the opening
+            others: dict[str, int] = {}  # sinks that get the event only because they got the opening
             if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
-                if deliveries:  # its opening may be of this transaction
+                if deliveries:  # its opening may be written by this transaction
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
                 key = {"of_problem": row["problem_id"], "now": now}
-                found = connection.execute(_SINKS_OF, key).all()  # a sink has been told of some problems twice
+                found = connection.execute(_SINKS_OF, key).all()  # a sink may have two openings of one problem
                 others = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
                 if entry.event.closes and any(each.waits for each in found):
-                    connection.execute(_CALL_OPENING, {"lane": entry.event.lane, "now": now})
+                    connection.execute(_CALL_OPENING_FORWARD, {"lane": entry.event.lane, "now": now})
             names.update(entry.sinks, others)
             for name in entry.sinks:
                 group = entry.groups.get(name)
@@ -278,7 +283,7 @@ def _delivery_row(
 
 
 def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
-    """Return the bodies of these events, as far as they are there still."""
+    """Return the bodies of these events, except those that retention has deleted."""
     bodies = {key: connection.scalar(_BODY, key._asdict()) for key in keys}
     return {key: body for key, body in bodies.items() if body is not None}
 
@@ -289,11 +294,11 @@ _REMIND = text(
 )
 
 
-# A group
+# A group of writes
 
 
 class Writing(IntEnum):
-    """How much is written: where a small write passes, changes need not."""
+    """The size of a write. Where a small write succeeds, one of changes may still be refused."""
 
     NOTHING = 0
     A_LITTLE = 1
@@ -302,7 +307,7 @@ class Writing(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class SmallWrite:
-    """Something small under a lease, which is written with what comes together with it."""
+    """A small piece of work under a lease, written in one transaction with other items."""
 
     lease: Lease
     write: Callable[[Connection], object]
@@ -313,10 +318,10 @@ Item = Change | Turn | SmallWrite
 
 
 class GroupWork:
-    """What is written together, sorted once: with its leases, its sources and how much it is."""
+    """The items of a group sorted by kind, with their leases, their sources and the size of the write."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with whose it is, and of which pipeline
+        self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # each with its owner and its pipeline
         self.small_writes: list[SmallWrite] = []
         self.turns: list[Turn] = []
         self.leases: set[Lease] = set()
@@ -359,10 +364,11 @@ def write_group(
     leases: LocalLeases | PostgresLeases | None,
     now: Micros,
 ) -> tuple[set[str], dict[int, Taken]]:
-    """Write all of it; return the sinks for which new deliveries wait that no turn took, and what turns take, by `id`.
+    """Write a group; return the sinks with new deliveries that no turn took, and the taken ones by `id` of the turn.
 
-    Without `leases` nothing is written, so no lease has to be valid. Raises `OwnershipLostError` when one is not, and
-    `SequenceConflictError` when a sequence is not the stored one: then none of it is to be kept.
+    `leases` is `None` for a group that writes nothing: then no lease has to be valid. Raises `OwnershipLostError` if a
+    lease is not valid, and `SequenceConflictError` if a stored sequence is not the expected one: then nothing may be
+    committed.
     """
     if leases is not None:
         leases.check(connection, work.leases)
@@ -387,7 +393,7 @@ def write_group(
             sources.append((change, about))
         emitted += zip(change.entries, repeat(about))
         problems += zip(change.problems, repeat(about))
-    # In this order rows are locked, so that two writers never wait for each other.
+    # Rows are locked in this order, so that two writers cannot deadlock.
     if executions:
         _write_executions(connection, executions)
     if sources:

@@ -1,4 +1,4 @@
-"""The store as the owner of a sink uses it: each method is what it asks, under its lease."""
+"""The store for the owner of a sink: reads and writes under its lease."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -11,7 +11,7 @@ from watcher.domain.envelope import problem_source, sink_source, stream_of
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import SinkRecord
-from watcher.store.deliveries import IS_HEAD, LET_GO
+from watcher.store.deliveries import IS_HEAD, UNBLOCK
 from watcher.store.problems import LAST_ENDED_AT, acked_until, open_problem_of, problem_of
 from watcher.store.recording import backoff_of
 from watcher.store.sql_store import LeasedStore
@@ -24,11 +24,11 @@ _NOTE_FIRST_DUE = text(
     f"UPDATE delivery SET first_due_us = :clock_us WHERE {IS_HEAD} AND due_at <= :now AND first_due_us IS NULL"
 )
 _TOO_OLD = text(f"SELECT number, lane FROM delivery WHERE {IS_HEAD} AND first_due_us <= :due_before_us")
-_GIVE_UP = text(
+_MAKE_DEAD = text(
     "UPDATE delivery SET state = 'dead', settled_at = :now, answer = coalesce(answer, 'never_tried')"
-    " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # as `_THIS` of deliveries
+    " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # so by the primary key
 )
-_KEPT_BACK = text(
+_SILENCED_OPENINGS = text(
     "SELECT number, problem.id, acked_at, acked_until FROM delivery JOIN event ON event.id = number"
     f" JOIN problem ON {OPENS} WHERE sink_id = :of_sink AND state = 'silenced' AND closed_at IS NULL"
     " AND NOT EXISTS (SELECT 1 FROM event AS later WHERE later.stream = problem.stream"
@@ -36,7 +36,7 @@ _KEPT_BACK = text(
 )
 _RELEASE = (
     "UPDATE delivery SET state = 'waiting', due_at = :now, tried = false, first_due_us = NULL, settled_at = NULL,"
-    " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # until now nobody sent it
+    " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # no attempt was made before now
     " WHERE sink_id = :of_sink AND state = 'silenced' AND number "
 )
 _RELEASE_OPENING = text(_RELEASE + "= :of_number")
@@ -53,25 +53,28 @@ _SENT_OPEN, _OPEN_OR_LATE = text(_SENT.format("")), text(_SENT.format(" OR close
 _LAST_REPORT_OF_DEAD = text(
     "SELECT recorded_at FROM event WHERE stream = :of_stream AND type = 'delivery.dead' ORDER BY sequence DESC LIMIT 1"
 )
-# Without those of `delivery.dead`: else two sinks that refuse everything would report to each other for ever.
+# Dead letters of `delivery.dead` do not count: otherwise two sinks that refuse everything would report to each other
+# for ever.
 _DEAD_SINCE = text(
     "SELECT count(*) OVER () AS dead_count, type, event_id, answer FROM delivery JOIN event ON event.id = number"
     " WHERE sink_id = :of_sink AND state = 'dead' AND settled_at > :since AND answer <> 'sink_removed'"
     " AND event.type <> 'delivery.dead' ORDER BY settled_at DESC, number DESC LIMIT 1"
 )
 DEAD_FOR_US = 3_600_000_000
-"""Older dead letters of a sink that never reported any are not reported: a version before may have made them."""
+"""Age up to which dead letters of a sink that never reported any are reported.
+
+An earlier version, which reported none, may have made the older ones.
+"""
 
 
 class SinkStore(LeasedStore):
-    """The deliveries of the leased sink, and how it is. What a `Turn` that is recorded takes can be awaited."""
+    """The deliveries and the state of the leased sink. `record` of a `Turn` returns a future of what it takes."""
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the sink, which is present again.
+        """Return the stored state of the sink, and mark the sink as present.
 
-        `fingerprint` stands for its block in the configuration. Another block may name another receiver, which has not
-        asked to be left alone; that something gets through to it is still to be seen, so a disabled sink is a failing
-        one from then on.
+        `fingerprint` identifies the sink's block in the configuration. A changed block may name another receiver, which
+        has not refused anything. So a disabled sink counts as failing from then on, until a delivery succeeds.
         """
         same_block = source.c.fingerprint == fingerprint
         state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
@@ -86,13 +89,13 @@ class SinkStore(LeasedStore):
             backoff = backoff_of(row, now=now)
             of_stream = {"of_stream": stream_of(sink_source(row.name))}
             reported_at = connection.scalar(_LAST_REPORT_OF_DEAD, of_stream) or now - DEAD_FOR_US
-            dead_from = Micros(min(now, reported_at))  # a clock that was ahead may have written it
+            dead_from = Micros(min(now, reported_at))  # the clock may have been ahead when that was written
             return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count, dead_from)
 
         return await self._write(load)
 
     async def enable(self) -> None:
-        """Take a sink that is disabled for a failing one, and what was asked for done: a success is to show more."""
+        """Make a disabled sink a failing one, and delete the request to enable it. A success closes its problem."""
 
         def enable(connection: Connection, sink_id: int) -> None:
             of_sink = (source.c.id == sink_id, source.c.state == "disabled")
@@ -102,10 +105,11 @@ class SinkStore(LeasedStore):
         await self._write(enable)
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes], group_wait_s: float) -> int:
-        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
+        """Make dead letters of deliveries first due `after_s` ago on the sink's clock; return their number.
 
-        Lanes in `skip` are left alone. What a dead letter held back goes, but not before the `wait` of its group.
-        Returns how many died.
+        Deliveries that are due for the first time are marked with the clock's reading. Ordering keys in `skip` are left
+        alone. Deliveries that a dead letter blocked become due, those of a group not before `group_wait_s` from their
+        recording.
         """
         now, clock_us = self._store.clock.steady_us(), round(clock_s * 1e6)
 
@@ -118,16 +122,16 @@ class SinkStore(LeasedStore):
             if old:
                 key["group_wait_us"] = round(group_wait_s * 1e6)
                 rows = [key | {"of_number": number, "of_lane": lane} for number, lane in old]
-                connection.execute(_GIVE_UP, rows)
-                LET_GO.run(connection, *rows)
+                connection.execute(_MAKE_DEAD, rows)
+                UNBLOCK.run(connection, *rows)
             return len(old)
 
         return await self._write(give_up)
 
     async def dead_since(self, since: Micros) -> AnyRow | None:
-        """Return `dead_count` since that moment, and of the newest dead letter `type`, `event_id` and `answer`.
+        """Return `dead_count` since that time, and `type`, `event_id` and `answer` of the newest dead letter.
 
-        Those of a removed sink and of `delivery.dead` itself do not count. `None`: there are none.
+        Dead letters of a removed sink and of `delivery.dead` itself do not count. Returns `None` if there are none.
         """
         key = {"since": since}
         return await self._read(
@@ -135,18 +139,18 @@ class SinkStore(LeasedStore):
         )
 
     async def release(self) -> None:
-        """Make the silenced openings of open problems due again, as if new, with their acknowledgements.
+        """Make silenced openings of open problems due again, as if new, together with their acknowledgements.
 
-        An acknowledgement that was taken back, or whose time is over, stays silenced: the opening has to alarm again.
+        An acknowledgement that was withdrawn or has run out stays silenced, because the opening has to alarm again.
         """
         now, at = self._store.clock.steady_us(), self._store.clock.now()
 
         def release(connection: Connection, sink_id: int) -> None:
             key = {"of_sink": sink_id, "now": now}
-            kept_back = sorted(connection.execute(_KEPT_BACK, key), key=attrgetter("number"))
-            if kept_back:
-                connection.execute(_RELEASE_OPENING, [key | {"of_number": row.number} for row in kept_back])
-            acked = [UUID(bytes=row.id) for row in kept_back if (until := acked_until(row)) is not None and at < until]
+            silenced = sorted(connection.execute(_SILENCED_OPENINGS, key), key=attrgetter("number"))
+            if silenced:
+                connection.execute(_RELEASE_OPENING, [key | {"of_number": row.number} for row in silenced])
+            acked = [UUID(bytes=row.id) for row in silenced if (until := acked_until(row)) is not None and at < until]
             if acked:
                 rows = [key | {"of_stream": stream_of(problem_source(id_))} for id_ in acked]
                 connection.execute(_RELEASE_ACKNOWLEDGEMENTS, rows)
@@ -154,7 +158,7 @@ class SinkStore(LeasedStore):
         await self._write(release)
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
-        """Return the open problems whose opening the sink took, and those closed since that moment, if given."""
+        """Return the open problems whose opening the sink took, and those closed since `closed_from`, if given."""
         since = None if closed_from is None else to_us(closed_from)
         statement = _SENT_OPEN if closed_from is None else _OPEN_OR_LATE
 
@@ -172,7 +176,7 @@ class SinkStore(LeasedStore):
                     acked_until=acked_until(row),
                     incident=row.incident,
                 )
-                for row in {row.id: row for row in rows}.values()  # the last opening of each
+                for row in {row.id: row for row in rows}.values()  # the last opening of each problem
             ]
 
         return await self._read(read)

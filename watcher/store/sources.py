@@ -1,4 +1,4 @@
-"""How what is recorded is named: an execution by its 16 bytes, an account, a pipeline or a sink by its number."""
+"""The keys of the store: an execution has 16 bytes, an account, a pipeline, a sink or a report a number."""
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -10,31 +10,34 @@ from watcher.store.tables import source
 
 
 class Source(NamedTuple):
-    """What has events of its own, or deliveries: an account, a sink, or a pipeline (named `account/pipeline`)."""
+    """An account, a pipeline (named `account/pipeline`), a sink or a report. Each has events or deliveries."""
 
     kind: str
     name: str
 
 
-@lru_cache(maxsize=1024)  # asked for with each event
+@lru_cache(maxsize=1024)  # called for each event
 def sink(name: str) -> Source:
-    """Return a sink as a source."""
+    """Return the source of a sink."""
     return Source("sink", name)
 
 
 @lru_cache(maxsize=1024)
 def pipeline(account: str, pipeline_id: str) -> Source:
-    """Return a pipeline of an account as a source. Its id is what stands behind the last slash."""
+    """Return the source of a pipeline. The text after the last slash of its name is the pipeline's id."""
     return Source("pipeline", f"{account}/{pipeline_id}")
 
 
 def pipeline_id(name: str) -> str:
-    """Return the pipeline's id in a pipeline source's name."""
+    """Return the pipeline's id in the name of its source."""
     return name.rpartition("/")[2]
 
 
 def execution_key(execution: str) -> bytes:
-    """Return an execution's id as its 16 bytes; twice as fast as by `UUID`. Raises `ValueError` if it is none."""
+    """Return the 16 bytes of an execution's id. Raises `ValueError` if the id is malformed.
+
+    This takes half as long as `UUID`.
+    """
     key = bytes.fromhex(execution.replace("-", ""))
     if len(key) != 16:
         raise ValueError("an id has 32 hexadecimal digits")
@@ -42,13 +45,13 @@ def execution_key(execution: str) -> bytes:
 
 
 def execution_id(key: bytes) -> str:
-    """Return the id those 16 bytes stand for; several times faster than by `UUID`."""
+    """Return the execution's id for its 16 bytes, several times faster than `UUID`."""
     text = key.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def names_of(connection: Connection, kind: str) -> dict[int, str]:
-    """Return the names of all accounts, pipelines or sinks, by their numbers."""
+    """Return the names of all sources of a kind, by their numbers."""
     rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == kind))
     return {row.id: row.name for row in rows}
 
@@ -56,19 +59,22 @@ def names_of(connection: Connection, kind: str) -> dict[int, str]:
 _Numbers = dict[Source, int]
 
 _NUMBER = text("INSERT INTO source (kind, name) VALUES (:kind, :name) ON CONFLICT DO NOTHING")
-"""Another process may number the same in this moment."""
+"""Does nothing for a source that another process has numbered meanwhile."""
 
 
 class SourceNumbers(dict[Source, int]):
-    """Numbers sources and remembers their numbers."""
+    """The numbers of sources. It assigns them and remembers them."""
 
     def __init__(self, write: Callable[[Callable[[Connection], _Numbers]], Awaitable[_Numbers]]) -> None:
-        """Start knowing none. `write` does a piece of work in a transaction of its own."""
+        """Start without any number. `write` runs a piece of work in a transaction of its own."""
         super().__init__()
         self._write = write
 
     async def provide(self, wanted: set[Source]) -> None:
-        """Give a number to each that has none, in a transaction of its own: what is remembered is never rolled back."""
+        """Assign a number to each source that has none.
+
+        This takes a transaction of its own, so that no remembered number is ever rolled back.
+        """
 
         def number(connection: Connection) -> _Numbers:
             connection.execute(_NUMBER, [each._asdict() for each in sorted(wanted)])

@@ -1,8 +1,9 @@
-"""SQLite as the store uses it: one connection that writes, a few that read, and the settings of each.
+"""SQLite for the store: one connection that writes, a few that read, and the settings of each.
 
-The writer says BEGIN IMMEDIATE itself: the driver would begin at the first row that is written, too late for what was
-read before (a reader that turns writer fails at once, whatever the timeout), and not at all for a CREATE TABLE. Readers
-never begin: each statement is its own short read, so none keeps the write-ahead log from being emptied.
+The writer sends BEGIN IMMEDIATE itself. The driver would begin a transaction only before the first row is written: too
+late for what was read before (a reader that turns writer fails at once, whatever the timeout), and not at all before a
+CREATE TABLE. Readers begin no transaction: each statement is a short read of its own, so none keeps the write-ahead log
+from being emptied.
 """
 
 import errno
@@ -24,25 +25,25 @@ from watcher.store.database import Database, Meanings, explain, prepare_schema
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
-    "PRAGMA synchronous=FULL",  # NORMAL forgets commits at a power loss, after the webhook went out
+    "PRAGMA synchronous=FULL",  # NORMAL may lose a commit at a power loss, after the webhook was sent
     "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA cache_size=-8192",  # as fast as 64 MB with 150,000 executions at random, and memory is promised
+    "PRAGMA cache_size=-8192",  # as fast as 64 MB for 150,000 executions in random order, within the memory we promise
     "PRAGMA temp_store=MEMORY",
     "PRAGMA foreign_keys=ON",
 )
 BEGIN = "BEGIN IMMEDIATE"
-"""What a transaction that writes begins with."""
+"""The statement that begins a transaction that writes."""
 
 _READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store=MEMORY")
 
 _MEANINGS: Meanings = {
-    "SQLITE_BUSY": (StoreError, "is locked by another program; close what else has it open"),
+    "SQLITE_BUSY": (StoreError, "is locked by another program; close the other program"),
     "SQLITE_FULL": (StoreError, "cannot grow, the disk is full; make room"),
     "SQLITE_IOERR": (StoreError, "cannot be read or written, the disk reports an error; check its room and health"),
     "SQLITE_READONLY": (StoreError, "is read-only; allow this user to write it and its directory"),
     "SQLITE_CANTOPEN": (StoreError, "cannot be opened; check that it and its directory exist and may be written"),
-    "SQLITE_CORRUPT": (StoreUnusableError, "is damaged; put back a copy, or move it away to start anew"),
+    "SQLITE_CORRUPT": (StoreUnusableError, "is damaged; restore a backup, or move the file away to start empty"),
     "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; name another file"),
 }
 
@@ -52,7 +53,7 @@ explain_error = partial(
     meanings=_MEANINGS,
     taken=("SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"),
 )
-"""Returns what an error means. `where` names the database."""
+"""Returns the meaning of an error. `where` names the database."""
 
 
 class SqliteDatabase(Database):
@@ -70,13 +71,13 @@ class SqliteDatabase(Database):
 
 
 def make_engine(path: Path, *, busy_timeout_s: float, pragmas: tuple[str, ...], begin: str | None = None) -> Engine:
-    """Return an engine whose connections, each set up by these pragmas, begin a transaction like that, if at all."""
+    """Return an engine: `pragmas` set up each of its connections, and `begin`, if given, begins each transaction."""
     engine = create_engine(
-        # rw: a connection that is opened later makes no new file in place of one that was deleted meanwhile.
+        # rw: a later connection must not create a new file in place of a deleted one.
         URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
         poolclass=NullPool,
         hide_parameters=True,
-        # isolation_level=None: the driver begins nothing by itself. A thread may close what another one opened.
+        # isolation_level=None: the driver begins nothing by itself. One thread may close another one's connection.
         connect_args={"isolation_level": None, "timeout": busy_timeout_s, "check_same_thread": False},
     )
 
@@ -92,25 +93,24 @@ def make_engine(path: Path, *, busy_timeout_s: float, pragmas: tuple[str, ...], 
     return engine
 
 
-_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
-"""Why a file cannot be opened now and may be later. Of the rest (no such folder, no permission) a person must correct
-something."""
+_TEMPORARY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+"""Errors of opening a file that may pass. For all others (no such folder, no permission) a person must act."""
 
 
 class DatabaseFile:
-    """The path of a database, and which file was opened there."""
+    """The path of a database, and the file that was opened there."""
 
     def __init__(self, path: Path, *, opened: os.stat_result) -> None:
         self.path = path
         self._opened = opened
 
     def check(self) -> None:
-        """Raise `StoreUnusableError` if the file is no longer there, or is another."""
+        """Raise `StoreUnusableError` if the file is no longer there, or is another one."""
         try:
             found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             raise self._error("was deleted or moved") from None
-        except OSError:  # a directory that was closed to us, say: the file itself goes on
+        except OSError:  # for example, this user may no longer read the directory: the open file still works
             return
         if not os.path.samestat(found, self._opened):
             raise self._error("was replaced by another file")
@@ -118,21 +118,22 @@ class DatabaseFile:
     def _error(self, what: str) -> StoreUnusableError:
         name = self.path.name
         return StoreUnusableError(
-            f"{self.path} {what} while it was in use, so nothing can be kept; put the file back, or remove {name}-wal"
-            f" and {name}-shm and restore a copy, then start again (else everything is reported again), and change it"
+            f"{self.path} {what} while it was in use, so nothing can be saved; put the file back, or remove {name}-wal"
+            f" and {name}-shm and restore a backup, then start again (else everything is reported again), and change it"
             " only while the daemon is stopped"
         )
 
 
 @contextmanager
 def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
-    """Hold the lock of the file, which is made if it is not there. Raises `StoreError`, of a held one saying by whom.
+    """Hold the lock of the file, and create the file if it does not exist.
 
-    The lock file stays: deleting it would let two daemons lock two files of the same name.
+    Raises `StoreHeldError`, which names the holder, if another process has the lock, and `StoreError` for other
+    trouble. The lock file stays: deleting it would let two daemons lock two files of the same name.
     """
     with ExitStack() as stack:
         try:
-            if path.exists() and not path.is_file() and not path.is_dir():  # a device stays open to everybody
+            if path.exists() and not path.is_file() and not path.is_dir():  # everybody can read a device
                 raise StoreUnusableError(f"{path} is not a file; write sqlite:///watcher.db")
             lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             stack.callback(os.close, lock)
@@ -140,18 +141,18 @@ def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
             holder = f"pid {os.getpid()} on {socket.gethostname()} since {clock.now().isoformat(timespec='seconds')}\n"
             os.ftruncate(lock, 0)
             os.pwrite(lock, holder.encode(), 0)
-            # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
+            # Created here and not by SQLite, so that nobody else may read it. Its -wal and -shm get the same mode.
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             opened = os.fstat(fd)
-            if not opened.st_size:  # as good as new, whoever made it
+            if not opened.st_size:  # an empty file, whoever created it
                 os.fchmod(fd, 0o600)
-            os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
+            os.close(fd)  # before SQLite opens it: closing any descriptor of a file releases all locks on it
         except BlockingIOError:
             holder = os.pread(lock, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
             remedy = "one daemon per file: stop that one, or set store.url to another file"
             raise StoreHeldError(f"{path} is in use by {holder}; {remedy}") from None
         except OSError as error:
-            kind = StoreError if error.errno in _PASSING else StoreUnusableError
+            kind = StoreError if error.errno in _TEMPORARY else StoreUnusableError
             raise kind(
                 f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
             ) from None

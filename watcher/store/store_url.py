@@ -1,6 +1,6 @@
-"""The URL of a store: judged before anything is opened, by the file's check, `run` and `copy-store` alike.
+"""The URL of a store, checked before anything is opened: by the check of the file, `run` and `copy-store`.
 
-No message shows a part of a URL but the names of its parameters: a password may stand anywhere in it.
+Of a URL, messages show only the names of its parameters: a password may stand anywhere else.
 """
 
 import re
@@ -19,12 +19,12 @@ def is_postgresql(url: str) -> bool:
 
 
 def path_of(url: str) -> Path:
-    """Return the file of a valid URL, links resolved, so that one file has one lock whatever it is called."""
+    """Return the file of a valid URL with all links resolved, so that a file has one lock under all its names."""
     return Path(url.removeprefix("sqlite:///")).resolve()
 
 
 def check_store_url(url: str) -> str:
-    """Return the URL of a store. Raises `InvalidValueError` for one that cannot be used, whatever server there is."""
+    """Return the URL of a store. Raises `InvalidValueError` for one that no server could make usable."""
     if is_postgresql(url):
         _check_postgresql(url)
     elif not _SQLITE.fullmatch(url):
@@ -34,7 +34,7 @@ def check_store_url(url: str) -> str:
 
 
 def _check_postgresql(url: str) -> None:
-    """Have libpq itself judge the URL, before anything connects."""
+    """Let libpq itself parse the URL, before anything connects."""
     try:
         psycopg, conninfo = import_module("psycopg"), import_module("psycopg.conninfo")
     except ImportError:
@@ -42,7 +42,7 @@ def _check_postgresql(url: str) -> None:
         raise InvalidValueError("postgresql needs the extra", remedy=remedy) from None
     if re.search(r"\s", url):
         raise InvalidValueError("is not a URL", remedy=_RIGHT)
-    if "#" in url:  # most readers of URLs end there, libpq does not
+    if "#" in url:  # most parsers of URLs end there, libpq does not
         raise InvalidValueError("holds a #", remedy="write %23 for it")
     try:
         given = conninfo.conninfo_to_dict(url)
@@ -52,5 +52,6 @@ def _check_postgresql(url: str) -> None:
         raise InvalidValueError(problem, remedy=_RIGHT) from None
     if given.get("password") or given.get("sslpassword"):
         raise InvalidValueError("holds a password", remedy="write it into a file, and name that in store.password_file")
-    if not re.fullmatch(r"[\d,]*", given.get("port") or "", re.ASCII):  # libpq would show it, perhaps a password's end
+    # Otherwise libpq would show the port in its error, and the port may be the end of a password.
+    if not re.fullmatch(r"[\d,]*", given.get("port") or "", re.ASCII):
         raise InvalidValueError("has a port that is no number", remedy=_RIGHT)

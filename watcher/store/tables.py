@@ -1,7 +1,8 @@
-"""The tables, in shapes that serve SQLite and PostgreSQL alike. Knows no query and no rule.
+"""The tables of the store, the same for SQLite and PostgreSQL.
 
-Times are microseconds UTC on the steady clock; ids are 16 bytes. What is written often (execution, delivery) is narrow
-and apart from what is wide (event). A new database is made from what stands here, an older one migrated to it.
+Times are microseconds UTC on the steady clock; ids are 16 bytes. Tables that are written often (execution, delivery)
+have short rows; long texts are in others (event). A new database is created from these tables, an older one is migrated
+to them.
 """
 
 from functools import partial
@@ -28,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.schema import SchemaItem
 
 FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 14, 14
-"""The oldest schema that is brought up to date, the one that is written, the oldest program that can read that."""
+"""The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
 metadata = MetaData()
 
@@ -41,7 +42,7 @@ def _only_where(condition: str) -> dict[str, Any]:
 
 
 _OFTEN_WRITTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
-"""PostgreSQL clears old rows away once they are a hundredth of a table, not a fifth, and does it at once."""
+"""Makes PostgreSQL remove old rows when they are a hundredth of a table, not a fifth, and without pauses."""
 
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
@@ -51,7 +52,7 @@ def _table(name: str, *parts: SchemaItem, **options: Any) -> Table:
 
 
 _table_by_key = partial(_table, sqlite_with_rowid=False)
-"""Makes a table that lies in the order of its key in SQLite, too."""
+"""Makes a table whose rows are stored in the order of the key in SQLite, too."""
 
 meta = _table("meta", Column("key", String, primary_key=True), Column("value", String, nullable=False))
 
@@ -66,8 +67,8 @@ source = _table(
     Column("clock_us", BigInteger, nullable=False, server_default="0"),
     Column("absent_since", BigInteger),
     Column("paused_until", BigInteger),
-    Column("failing_for_s", Float),  # when it was written; the time the daemon is off does not count
-    Column("rules", String),  # what the rules of a pipeline go by: JSON of domain/rules
+    Column("failing_for_s", Float),  # when it was written; time without a running daemon does not count
+    Column("rules", String),  # the state of a pipeline's rules: JSON of domain/rules
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )
 
@@ -77,8 +78,8 @@ lease = _table(
     Column("name", String, primary_key=True),
     Column("owner", String, nullable=False),
     Column("epoch", BigInteger, nullable=False),
-    Column("until", BigInteger),  # by PostgreSQL's clock; under the file lock of SQLite there are no rows
-    # Of a replica, which shows by its lease that it is alive, its configuration's; of an account its API key's.
+    Column("until", BigInteger),  # by PostgreSQL's clock; SQLite's file lock needs no rows
+    # For a replica, whose row shows that it is alive: its configuration. For an account: its API key.
     Column("fingerprint", String),
 )
 
@@ -97,14 +98,14 @@ execution = _table_by_key(
     Column("lost_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("was_paused", Boolean, nullable=False),
-    Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
+    Column("stream", LargeBinary),  # of its events; NULL without events
     Column("found_at", BigInteger, nullable=False, server_default="0"),
-    Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
-    Column("finished_at", BigInteger),  # when it ended by the API's date, else when that was seen
-    Column("started_at", BigInteger),  # when it started by the API's date, else when it was first seen
+    Column("overdue_at", BigInteger),  # when the event `overdue_sequence` was emitted (wall clock)
+    Column("finished_at", BigInteger),  # the API's date, or when the end was seen
+    Column("started_at", BigInteger),  # the API's date, or when it was first seen
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
     Index("execution_finished", "finished_at", **_only_where("finished_at IS NOT NULL")),
-    # Those that a strip shows: not what had ended before the watch began, and not what was lost.
+    # The ends that a strip shows: without those before the watch began, and without lost executions.
     Index(
         "execution_strip",
         "pipeline_id",
@@ -118,7 +119,7 @@ execution = _table_by_key(
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# How far the lists of a pipeline that is watched whole were read.
+# The cursor of each pipeline that is watched whole: how far its lists were read.
 scan = _table(
     "scan",
     Column("account_id", ForeignKey("source.id"), primary_key=True),
@@ -128,10 +129,10 @@ scan = _table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
-    Column("total", BigInteger),  # the rows of the list, by what it said when the last complete scan began
-    Column("ahead_us", BigInteger),  # the API's clock, at the pipeline's first answer
-    Column("known_from", BigInteger),  # since when the history of the pipeline is known
-    # Version 1.0.0 wrote it, with times by the API's clock. It may still run on another replica: so the name stays.
+    Column("total", BigInteger),  # rows of the list as the API counted them when the last complete scan began
+    Column("ahead_us", BigInteger),  # the API's clock minus ours, at the first answer
+    Column("known_from", BigInteger),  # the start of the pipeline's known history
+    # Only version 1.0.0 sets it: its times are by the API's clock. Another replica may still run that version.
     Column("dated", Boolean, nullable=False),
 )
 
@@ -142,14 +143,14 @@ event = _table(
     Column("stream", LargeBinary, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("type", String, nullable=False),
-    Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink it is of
+    Column("source_id", ForeignKey("source.id"), nullable=False),  # its account or sink
     Column("pipeline_id", ForeignKey("source.id")),
     Column("execution", LargeBinary),
     Column("recorded_at", BigInteger, nullable=False),
-    Column("account", String),  # with the next two: what silences match on
+    Column("account", String),  # silences match on this and the next two
     Column("pipeline", String),
     Column("labels", String),  # JSON
-    Column("problem_id", LargeBinary),  # which it opens, reminds of or closes
+    Column("problem_id", LargeBinary),  # the problem that it opens, reminds of or closes
     Column("closes", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
@@ -157,13 +158,13 @@ event = _table(
     sqlite_autoincrement=True,
 )
 
-# `number` is that of its event, and the order in a lane.
+# `number` is the id of the event, and the order of deliveries with the same ordering key.
 delivery = _table_by_key(
     "delivery",
     Column("number", ForeignKey("event.id"), primary_key=True, autoincrement=False),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
-    Column("lane", LargeBinary, nullable=False),  # of what waits in one only the first is sent
-    Column("group_key", LargeBinary),  # what is alike goes together
+    Column("lane", LargeBinary, nullable=False),  # ordering key: only the first pending delivery is sent
+    Column("group_key", LargeBinary),  # deliveries with the same one are sent together
     Column("state", String, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
@@ -173,9 +174,9 @@ delivery = _table_by_key(
     Column("settled_at", BigInteger),
     Column("answer", String),
     Column("tried_at", BigInteger, nullable=False, server_default="0"),
-    Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, or may have been
+    Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, or may have been, sent
     Column("replayed", Boolean, nullable=False, server_default="0"),
-    Column("only_closes", Boolean, nullable=False, server_default="0"),  # the sink gets it only as what ends a problem
+    Column("only_closes", Boolean, nullable=False, server_default="0"),  # the sink gets only the closing of a problem
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
     Index("delivery_lane", "lane", "number", "sink_id", **_only_where("state = 'waiting'")),
     Index("delivery_group", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")),
@@ -183,22 +184,22 @@ delivery = _table_by_key(
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# What is open, and what was until retention takes it. Times of day are the wall clock's.
+# Problems: open ones, and closed ones until retention deletes them. Times are the wall clock's.
 problem = _table_by_key(
     "problem",
     Column("id", LargeBinary, primary_key=True),
     Column("kind", String, nullable=False),  # the type of the event that opened it
-    Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink it is of
+    Column("source_id", ForeignKey("source.id"), nullable=False),  # its account or sink
     Column("pipeline_id", ForeignKey("source.id")),
     Column("execution", LargeBinary),
     Column("opened_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
-    Column("failed_count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
-    Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
+    Column("failed_count", Integer, nullable=False, server_default="0"),  # failed ends, those that opened it included
+    Column("stream", LargeBinary, nullable=False),  # with `sequence`: its opening
     Column("sequence", BigInteger, nullable=False),
-    Column("told_count", Integer, nullable=False, server_default="0"),  # events of its own, such as that it was taken
-    Column("acked_at", BigInteger),  # somebody took it; with the next three
-    Column("acked_until", BigInteger),  # no reminder until then; NULL: as long as it is open
+    Column("told_count", Integer, nullable=False, server_default="0"),  # events in its own stream
+    Column("acked_at", BigInteger),  # this and the next three: its acknowledgement
+    Column("acked_until", BigInteger),  # its end; NULL: as long as the problem is open
     Column("acked_by", String),
     Column("acked_comment", String),
     Column("latest", String),  # the newest failure (`pipeline.failing` only): JSON of domain/problems
@@ -214,16 +215,16 @@ incident = _table_by_key(
     Column("problem_id", LargeBinary, primary_key=True),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("key", LargeBinary, nullable=False),
-    Column("group_key", LargeBinary),  # NULL: an incident of its own, which nothing joins
-    Column("nth", Integer, nullable=False),  # of its group at this sink
-    Column("begun_at", BigInteger, nullable=False),  # when its first opening was taken to be sent
-    Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver knows that all is over
+    Column("group_key", LargeBinary),  # NULL: an incident of its own, which no other problem joins
+    Column("nth", Integer, nullable=False),  # the nth incident of its group at this sink
+    Column("begun_at", BigInteger, nullable=False),  # when its first opening was taken
+    Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver took that all problems are over
     Index("incident_key", "sink_id", "key"),
     Index("incident_unresolved", "sink_id", **_only_where("NOT resolved")),
     Index("incident_group", "sink_id", "group_key", "nth"),
 )
 
-# When a sink was last reminded of a problem (steady clock).
+# The last reminder of a problem at a sink (steady clock).
 reminder = _table_by_key(
     "reminder",
     Column("problem_id", ForeignKey("problem.id"), primary_key=True),
@@ -231,8 +232,8 @@ reminder = _table_by_key(
     Column("reminded_at", BigInteger, nullable=False),
 )
 
-# Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: retention may
-# delete it in the moment in which an attempt is written down.
+# The place of a problem's message at a sink, which updates and answers that message. `problem_id` is no foreign key:
+# retention may delete the problem while the result of an attempt is being written.
 problem_message = _table_by_key(
     "problem_message",
     Column("problem_id", LargeBinary, primary_key=True),
@@ -241,29 +242,29 @@ problem_message = _table_by_key(
     Column("number", String, nullable=False),
 )
 
-# Ends that the rules of their pipeline are yet to judge: they wait for a complete scan.
+# Ends that the rules of their pipeline will judge after the next complete scan.
 unjudged_end = _table_by_key(
     "unjudged_end",
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("execution", LargeBinary, primary_key=True),
-    Column("ended_at", BigInteger, nullable=False),  # by the API's date, else when it was seen
+    Column("ended_at", BigInteger, nullable=False),  # the API's date, or when it was seen
     Column("failed", Boolean, nullable=False),
 )
 
-# What happened in a pipeline, by the hour. `from_at` is when the hour begins (UTC).
+# The counts of a pipeline by the hour. `from_at` is the start of the hour (UTC).
 pipeline_hour = _table_by_key(
     "pipeline_hour",
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("from_at", BigInteger, primary_key=True),
-    Column("started", Integer, nullable=False),  # of executions that have ended, whenever that was
+    Column("started", Integer, nullable=False),  # executions that started in this hour and have ended since
     *(Column(status, Integer, nullable=False) for status in ("success", "failed", "unrecognized")),  # ends
     Column("tokens", BigInteger, nullable=False),
-    Column("durations", String, nullable=False),  # how many successes took how long: JSON of domain/history
+    Column("durations", String, nullable=False),  # number of successes by duration: JSON of domain/history
     Index("pipeline_hour_from", "from_at"),
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# The failed executions of a pipeline, by the day and the kind of their error. `from_at` is when the day begins (UTC).
+# The failed executions of a pipeline by the day and the kind of error. `from_at` is the start of the day (UTC).
 error_kind = _table_by_key(
     "error_kind",
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
@@ -271,14 +272,14 @@ error_kind = _table_by_key(
     Column("fingerprint", LargeBinary, primary_key=True),
     Column("failed_count", Integer, nullable=False),
     Column("node", String),
-    Column("text", String, nullable=False),  # of the newest, cut
+    Column("text", String, nullable=False),  # of the newest error, cut
     Column("first_at", BigInteger, nullable=False),
     Column("last_at", BigInteger, nullable=False),
     Index("error_kind_from", "from_at"),
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# Silences that people made while the daemon ran, beside those of the file. Times are the wall clock's.
+# Silences that people add while the daemon runs; others are in the file. Times are the wall clock's.
 silence = _table(
     "silence",
     Column("id", _ROWID, primary_key=True),
@@ -290,7 +291,7 @@ silence = _table(
     sqlite_autoincrement=True,
 )
 
-# What only the owner of an account or a sink knows, from its memory: JSON of domain/snapshots.
+# The last state of an account or a sink, written from its owner's memory: JSON of domain/snapshots.
 snapshot = _table_by_key(
     "snapshot",
     Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
@@ -299,7 +300,7 @@ snapshot = _table_by_key(
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# What the owner of an account or a sink is asked to do, once however often it is asked; the row goes when it is done.
+# Actions that people ask owners to do. An action is in the table once, and is deleted when it is done.
 action = _table_by_key(
     "action",
     Column("kind", String, primary_key=True),  # scan (of a pipeline), enable (of a sink)
@@ -307,7 +308,7 @@ action = _table_by_key(
     Column("asked_at", BigInteger, nullable=False),
 )
 
-# When a report was last due (wall clock). One that is new to this table is sent from its next moment on.
+# The time at which a report was last due (wall clock). A report without a row is new: its next one is sent.
 report = _table_by_key(
     "report",
     Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
@@ -316,10 +317,13 @@ report = _table_by_key(
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")
 DEAD: ColumnElement[str] = literal_column("'dead'")
-"""Spelled out in each statement: a bound value would keep an index that holds only these from being used."""
+"""Written out in each statement: with a bound value the partial indexes could not be used."""
 
 OPENS = (
     "event.stream = problem.stream AND event.sequence >= problem.sequence AND event.problem_id = problem.id"
     " AND event.closes = false"
 )
-"""Condition that an event opened a problem, or told of it again under its id, as a 410 of a sink that fails."""
+"""Condition that an event is an opening of a problem.
+
+A problem has a second opening with the same id if a failing sink answers 410.
+"""

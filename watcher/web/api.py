@@ -254,10 +254,10 @@ async def enable(console: Console, name: str, within_s: float = 20.0) -> models.
     sink = next((each for each in (await console.status.get()).sinks if each.name == name), None)
     if sink is None or sink.state != "disabled":
         raise RefusedError(HTTPStatus.CONFLICT, f"sink {name} is not disabled: only a receiver's 410 does that")
-    await console.operator.ask("enable", name)
+    await console.operator.request_action("enable", name)
     console.changed()
     until = console.clock.monotonic() + within_s
-    while ("enable", name) in await console.operator.asked():
+    while ("enable", name) in await console.operator.load_actions():
         if console.clock.monotonic() >= until:
             return models.Done(done=False)
         await asyncio.sleep(0.2)
@@ -278,7 +278,7 @@ async def scan(console: Console, account: str, id_: str) -> models.Done:
         raise _unknown("there is no such pipeline in the configuration")
     if watch.executions:
         raise RefusedError(HTTPStatus.CONFLICT, "only some executions of this pipeline are watched: no list is read")
-    await console.operator.ask("scan", name)
+    await console.operator.request_action("scan", name)
     return models.Done(done=False)
 
 

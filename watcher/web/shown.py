@@ -26,7 +26,7 @@ from watcher.runtime.terminal import first_visible
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
-from watcher.store.console_store import NEEDS_COUNT, ConsoleStore, Overview, Told
+from watcher.store.console_store import NEEDS_COUNT, ConsoleStore, EventsAndDeliveries, Overview
 from watcher.store.operator_store import OperatorStore
 from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
@@ -65,7 +65,7 @@ class Console:
         self.status = Recent(partial(find_status, self), fresh_s=1.0, clock=self.clock)
 
 
-def events_and_deliveries(console: Console, found: Told) -> dict[str, Sequence[Any]]:
+def events_and_deliveries(console: Console, found: EventsAndDeliveries) -> dict[str, Sequence[Any]]:
     """Return the `events` of an execution or a problem, and their `deliveries`."""
     bodies, rows = found
     return {"events": list(map(models.EventView.model_validate_json, bodies)), "deliveries": deliveries(console, rows)}

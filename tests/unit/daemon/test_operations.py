@@ -102,7 +102,7 @@ async def test_silences_are_known_before_anything_is_sent_and_stay_while_the_sto
         raise StoreError("broken by the test")
 
     with monkeypatch.context() as patch:
-        for name in ("silences", "asked"):
+        for name in ("silences", "load_actions"):
             patch.setattr(OperatorStore, name, broken)
         await rig.operations.tick()
     assert rig.silenced("ops") == [True]
@@ -144,13 +144,13 @@ async def test_a_list_is_read_once_for_all_who_asked(rig: Rig) -> None:
     rig.setup.watcher()._draining = False
     for is_asked in (False, True):
         if is_asked:
-            await rig.operator.ask("scan", f"a/{PIPELINE}")
+            await rig.operator.request_action("scan", f"a/{PIPELINE}")
         await rig.operations.tick()
         rig.setup.clock.advance(0.3)
         await rig.setup.watcher().tick()
         assert bool(rig.setup.watcher()._in_flight_count) == is_asked
     assert "page=1" in await rig.setup.api.asked()
-    assert await rig.operator.asked() == []
+    assert await rig.operator.load_actions() == []
 
 
 async def test_a_disabled_sink_is_enabled_where_it_is_owned(rig: Rig) -> None:
@@ -162,9 +162,9 @@ async def test_a_disabled_sink_is_enabled_where_it_is_owned(rig: Rig) -> None:
     while rig.setup.metrics.total("watcher_sink_up", sink="ops"):
         await rig.setup.worker().tick()
         await asyncio.sleep(0)  # the answer is read in between
-    await rig.operator.ask("enable", "ops")
+    await rig.operator.request_action("enable", "ops")
     await rig.operations.tick()
-    assert await rig.operator.asked() == []
+    assert await rig.operator.load_actions() == []
     assert await rig.setup.deliver() == sent
 
 
@@ -172,10 +172,10 @@ async def test_what_another_replica_owns_is_left_to_it(rig: Rig) -> None:
     await rig.run(sinks={"ops": rig.setup.webhook()})
     asked = [("enable", "ops"), ("scan", f"a/{PIPELINE}")]
     for kind, name in asked:
-        await rig.operator.ask(kind, name)  # type: ignore[arg-type] # as it is
+        await rig.operator.request_action(kind, name)  # type: ignore[arg-type] # as it is
     rig.setup.supervisor.parts = list  # type: ignore[method-assign]
     await rig.operations.tick()
-    assert await rig.operator.asked() == asked
+    assert await rig.operator.load_actions() == asked
 
 
 @pytest.mark.parametrize(("status", "delivered"), [(204, True), (404, False)])

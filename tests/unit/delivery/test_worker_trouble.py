@@ -296,7 +296,7 @@ async def test_a_state_from_another_sequence_of_its_own_sink_ends_the_owner(rig:
     await rig.sink.arrived.get()
     await rig.settle()
     rig.worker._reporter._sequence += 1
-    with pytest.raises(SequenceConflictError, match="another sequence than its owner believes, who begins anew"):
+    with pytest.raises(SequenceConflictError, match="another sequence than its owner expected; the owner reloads"):
         await rig.go()
     assert rig.sink_state() is None
 

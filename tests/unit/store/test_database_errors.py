@@ -102,7 +102,7 @@ async def test_a_disk_that_refuses_writes_loses_nothing_and_may_recover(
 async def test_a_strangers_lock_passes(store: SqlStore, account: Lease, path: Path) -> None:
     stranger = sqlite3.connect(path, isolation_level=None)
     stranger.execute("BEGIN EXCLUSIVE")
-    refused = await fill(store, account, until="locked by another program; close what else has it open (SQLITE_BUSY)")
+    refused = await fill(store, account, until="locked by another program; close the other program (SQLITE_BUSY)")
     stranger.close()
     await assert_recovered(store, account, refused=refused)
 

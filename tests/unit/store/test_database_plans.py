@@ -36,19 +36,19 @@ Statement = ClauseElement | HotStatement
 
 OF_DELIVERIES: list[Statement] = [
     deliveries._WRITE_ATTEMPT,
-    deliveries._HOLD_BACK,
-    deliveries.LET_GO,
+    deliveries._POSTPONE_BLOCKED,
+    deliveries.UNBLOCK,
     deliveries.CALL_FORWARD,
     deliveries.HEADS,
     deliveries._NEVER_TRIED,
     deliveries._OPENING,
     deliveries._WAITING_OPENINGS,
-    recording._CALL_OPENING,
+    recording._CALL_OPENING_FORWARD,
     recording._DELIVERY,
     recording._SINKS_OF,
     sink_store._NOTE_FIRST_DUE,
     sink_store._TOO_OLD,
-    sink_store._GIVE_UP,
+    sink_store._MAKE_DEAD,
     sink_store._RELEASE_OPENING,
     sink_store._RELEASE_ACKNOWLEDGEMENTS,
     operator_store._REPLAY,
@@ -242,13 +242,13 @@ async def postgres_plan(database: PostgresDatabase, statement: Statement) -> lis
 BY_LANE: list[Statement] = [
     deliveries.HEADS,
     deliveries._MEMBERS,
-    deliveries._HOLD_BACK,
-    deliveries.LET_GO,
+    deliveries._POSTPONE_BLOCKED,
+    deliveries.UNBLOCK,
     recording._DELIVERY,
 ]
 BY_NUMBER: list[Statement] = [
     deliveries._WRITE_ATTEMPT,
-    sink_store._GIVE_UP,
+    sink_store._MAKE_DEAD,
     sink_store._RELEASE_OPENING,
     sink_store._RELEASE_ACKNOWLEDGEMENTS,
 ]

@@ -72,7 +72,7 @@ async def test_it_says_how_far_the_servers_clock_is_ahead(url: str) -> None:
     clock = Clock()
     clock.advance(-3_600_000_000)
     store = await opened(url, clock=clock)
-    assert store.ahead_us == pytest.approx(3_600_000_000, abs=2_000_000)
+    assert store.server_ahead_us == pytest.approx(3_600_000_000, abs=2_000_000)
     await store.close()
 
 
@@ -140,7 +140,7 @@ async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_t
     postgres: PostgresServer, encoding: str
 ) -> None:
     with postgres.database(f"{EMPTY} ENCODING '{encoding}'") as url:
-        assert f"has the encoding {encoding}, in which not every text can be kept; create it" in await refusal(url)
+        assert f"has the encoding {encoding}, which cannot hold every text; create it" in await refusal(url)
         assert postgres.run("SELECT 1 FROM pg_tables WHERE schemaname = 'public'", url) == []
 
 

@@ -75,7 +75,7 @@ async def test_whoever_meets_trouble_it_is_logged_once_and_so_is_its_end(
         for use in (*CHANGES, *SMALL_WRITES):
             await use(store, *leases)
     assert [line["event"] for line in logs] == EDGES
-    assert "locked by another program; close what else has it open" in logs[0]["problem"]
+    assert "locked by another program; close the other program" in logs[0]["problem"]
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_a_small_write_shows_that_a_server_is_back_and_not_that_it_has_room(
     error: psycopg.Error, *, is_over: bool
 ) -> None:
     monitor = StoreMonitor(explain=partial(explain_postgresql, where="db"), clock=FakeClock())
-    monitor.failed(error, Writing.CHANGES)
+    monitor.note_failure(error, Writing.CHANGES)
     with capture_logs() as logs:
-        monitor.wrote(Writing.A_LITTLE)
+        monitor.note_write(Writing.A_LITTLE)
     assert [each["event"] for each in logs] == ["store.recovered"] * is_over
 
 
@@ -162,11 +162,11 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
     cause.sqlite_errorname = "SQLITE_IOERR_READ"
     monitor = StoreMonitor(explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
-        monitor.failed(cause, Writing.NOTHING)
+        monitor.note_failure(cause, Writing.NOTHING)
         assert monitor.failing_since is None
         for after_s, edges in ((29.9, 1), (0.1, 2)):
             clock.advance(after_s)
-            monitor.wrote(Writing.CHANGES)
+            monitor.note_write(Writing.CHANGES)
             assert [line["event"] for line in logs] == EDGES[:edges]
     assert "secret" not in str(logs)
 
@@ -177,10 +177,10 @@ def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_o
     full.sqlite_errorname, away.sqlite_errorname = "SQLITE_FULL", "SQLITE_CANTOPEN"
     with capture_logs() as logs:
         for cause in (full, full, away, ValueError(), full, away):
-            monitor.failed(cause, Writing.CHANGES)
+            monitor.note_failure(cause, Writing.CHANGES)
         assert (monitor.failing_since is not None, "CANTOPEN" in monitor.problem) == (True, True)
-        monitor.wrote(Writing.CHANGES)
-        monitor.failed(full, Writing.CHANGES)
+        monitor.note_write(Writing.CHANGES)
+        monitor.note_failure(full, Writing.CHANGES)
     assert [line["event"] for line in logs] == ["store.failed", *EDGES, "store.failed"]
     assert [name in line["problem"] for line, name in zip(logs[:2], ("FULL", "CANTOPEN"), strict=True)] == [True, True]
 

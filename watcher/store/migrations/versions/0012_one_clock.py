@@ -1,6 +1,6 @@
-"""Keep no time of the API's clock. The owner of an account turns what version 1.0.0 kept once the API has answered.
+"""Stores no time of the API's clock. Owners convert the times that version 1.0.0 stored once the API answers.
 
-Only the order of `found_at` matters, so this revision sets it: settled rows were found long ago, all others now.
+Only the order of `found_at` matters, so this revision sets it: for settled rows to long ago, for all others to now.
 """
 
 from time import time_ns
@@ -16,7 +16,7 @@ OPEN = {
     "execution_open": ["pipeline_id", "since_at", "execution", "status"],
     "execution_since": ["since_at", "execution", "pipeline_id", "status"],
 }
-"""The indexes of open executions: of one pipeline, and of all. With the status, so that pages need no other row."""
+"""The indexes of open executions, of one pipeline and of all. They hold the status, so that pages read no rows."""
 
 
 def upgrade() -> None:

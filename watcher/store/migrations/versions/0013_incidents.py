@@ -1,4 +1,4 @@
-"""Keep which problems a pager shows as one incident, and the newest failure of each problem."""
+"""Adds the incidents of pagers, and the newest failure of each problem."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _ROWID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Add what versions before 1.1.0 do not know: those can no longer use the store."""
+    """Add the table and the column. Versions before 1.1.0 can no longer use the store."""
     op.add_column("problem", sa.Column("latest", sa.String))
     op.create_table(
         "incident",

@@ -1,4 +1,4 @@
-"""Keep what happened in each pipeline by the hour, the kinds of its errors by the day, and when reports were due."""
+"""Adds the counts of each pipeline by the hour, its kinds of errors by the day, and the due times of reports."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ _ROWID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Add what versions before 1.1.0 do not know. The history begins with the upgrade."""
+    """Add the tables and columns. The history begins with the upgrade."""
     op.add_column("execution", sa.Column("started_at", sa.BigInteger))
     op.add_column("scan", sa.Column("known_from", sa.BigInteger))
     where = sa.text("ended_at IS NULL")
@@ -48,4 +48,4 @@ def upgrade() -> None:
         sa.Column("moment_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.execute("DELETE FROM meta WHERE key LIKE 'commit:%'")  # of processes of versions before
+    op.execute("DELETE FROM meta WHERE key LIKE 'commit:%'")  # rows of processes of earlier versions
