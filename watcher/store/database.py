@@ -40,7 +40,7 @@ class DatabaseFault:
     concerns_all: bool = False
     """Whether every write would fail like this."""
     is_away: bool = False
-    """Whether the database could not be reached. Once it can be, all refused writes will succeed."""
+    """Whether the database could not be reached. Once a small write succeeds again, large ones will, too."""
 
     def error(self) -> StoreError:
         """Return a new exception. One that is raised twice would carry two tracebacks."""

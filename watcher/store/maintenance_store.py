@@ -113,7 +113,7 @@ def prune_source_events(connection: Connection, *, before: int, after: PageStart
     return 0, rows[-1]._asdict() if len(rows) == ROWS_COUNT else None
 
 
-# The problems of an incident stay until its pager, if that is still configured, took that the incident is over.
+# The problems of an incident stay until its pager, if that is still configured, accepted the end of the incident.
 _CLOSED = text(
     "SELECT problem.id FROM problem WHERE closed_at < :before AND NOT EXISTS (SELECT 1 FROM incident"
     " JOIN source ON source.id = incident.sink_id WHERE incident.problem_id = problem.id AND incident.resolved = false"

@@ -218,7 +218,7 @@ incident = _table_by_key(
     Column("group_key", LargeBinary),  # NULL: an incident of its own, which no other problem joins
     Column("nth", Integer, nullable=False),  # the nth incident of its group at this sink
     Column("begun_at", BigInteger, nullable=False),  # when its first opening was taken
-    Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver took that all problems are over
+    Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver accepted the end of the incident
     Index("incident_key", "sink_id", "key"),
     Index("incident_unresolved", "sink_id", **_only_where("NOT resolved")),
     Index("incident_group", "sink_id", "group_key", "nth"),
