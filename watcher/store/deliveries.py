@@ -175,7 +175,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     batches: list[list[Delivery]] = []
     taken: set[int] = set()
     groups: set[bytes] = set()  # with a batch taken; the rest of the group goes with the next request
-    next_due_at: Micros | None = None
+    later_due: list[Micros] = []
     of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # one head per ordering key
     if request.trial is None:
         heads = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
@@ -192,7 +192,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         if row.lane in request.skip or row.number in taken:
             continue
         if not _may_be_sent(row, request) or row.group_key in groups or len(batches) >= request.count:
-            next_due_at = row.due_at if next_due_at is None else min(next_due_at, row.due_at)
+            later_due.append(row.due_at)
             continue
         members = [row]
         if row.group_key is not None:
@@ -201,9 +201,9 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
             blocking.update(member.lane for member in members if member.is_followed)
             taken.update(member.number for member in members)
         batches.append([_with_problem(connection, sink_id, member, name=name, request=request) for member in members])
-    if next_due_at is None and len(heads) == of_sink["limit"]:  # groups took all heads; there may be more
-        next_due_at = heads[-1].due_at
-    return Taken(batches, next_due_at, frozenset(blocking))
+    if not later_due and len(heads) == of_sink["limit"]:  # groups took all heads; there may be more
+        later_due.append(heads[-1].due_at)
+    return Taken(batches, min(later_due, default=None), frozenset(blocking))
 
 
 def _may_be_sent(row: AnyRow, request: Take) -> bool:
@@ -284,14 +284,12 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
         return [first]
     limit = request.group_count + len(request.skip)
     key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
-    members = [first]
-    numbers = {first.number}
+    members = {first.number: first}
     for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
-        is_free = row.earlier is None or row.earlier in numbers
-        if row.number not in numbers and is_free and row.lane not in request.skip:
-            members.append(row)
-            numbers.add(row.number)
-    return sorted(members, key=attrgetter("number"))[: request.group_count]
+        is_free = row.earlier is None or row.earlier in members
+        if is_free and row.lane not in request.skip:
+            members.setdefault(row.number, row)
+    return [row for _, row in sorted(members.items())][: request.group_count]
 
 
 _AS_READ = (

@@ -155,18 +155,18 @@ class LocalLeases:
     def __init__(self) -> None:
         """Start without any lease. Nobody calls `renew_now`, because no other process releases anything."""
         self.renew_now: Callable[[], None] = lambda: None
-        self._epochs: dict[tuple[str, str], int] = {}
+        self._epochs: dict[LeaseKey, int] = {}
 
     def claim(self, kind: str, name: str) -> Lease:
         """Take a lease, whoever had it. The epoch is random: a count would repeat itself after a lost commit."""
         lease = Lease(kind, name, secrets.randbits(62))
-        self._epochs[kind, name] = lease.epoch
+        self._epochs[key_of(lease)] = lease.epoch
         return lease
 
     def check(self, _connection: object, held: Iterable[Lease]) -> None:
         """Raise `OwnershipLostError` unless each lease is the last one that was taken."""
         for lease in held:
-            if self._epochs.get((lease.kind, lease.name)) != lease.epoch:
+            if self._epochs.get(key_of(lease)) != lease.epoch:
                 raise lost(lease)
 
     async def renew(self, request: RenewRequest) -> Sharing:
