@@ -1,4 +1,4 @@
-"""Deliveries: an event on its way to a sink. Frozen values."""
+"""Deliveries: each is one event on its way to one sink. Frozen values."""
 
 import json
 from collections.abc import Mapping
@@ -15,25 +15,25 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery stands. Everything but `waiting` is settled."""
+    """The state of a delivery. Every state but `waiting` is settled."""
 
     WAITING = "waiting"
     DELIVERED = "delivered"
     ACCEPTED = "accepted"
-    """The receiver took it and has yet to show it (202)."""
+    """The receiver accepted the event, but has not processed it yet (202)."""
     SILENCED = "silenced"
     DEAD = "dead"
 
 
 TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
-"""The states of what a receiver took."""
+"""The states of a delivery that its receiver took."""
 
 TOGETHER_COUNT = 3
-"""An event that failed so often with its group may go alone."""
+"""Failed attempts after which the events of a group may be sent one by one."""
 
 
 class MessagePlace(NamedTuple):
-    """Where a message is that a receiver took: in which channel, and its number there, in the receiver's words."""
+    """The place of a message at its receiver: the channel and the number there, both as the receiver names them."""
 
     channel: str
     number: str
@@ -41,47 +41,34 @@ class MessagePlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ProblemMessage:
-    """The message of a problem in a sink, which is updated and answered: `place` is `None` once it is gone.
-
-    `opening` is the body of the event that opened the problem, as far as that is there still.
-    """
+    """The message that shows a problem at a sink. The sink updates the message and replies in its thread."""
 
     problem: UUID
     place: MessagePlace | None
+    """`None` once the message is deleted."""
     opening: bytes | None = None
+    """The body of the event that opened the problem; `None` if the store no longer has it."""
 
 
 class Part(StrEnum):
-    """What of an event is for its receiver."""
+    """The part of an event that its receiver is sent."""
 
     WHOLE = "whole"
     CLOSING = "closing"
-    """Only that a problem is over: a silence keeps the rest back, or a receiver that keeps state did not ask for it."""
+    """Only the end of its problem: the event is silenced, or the sink keeps state and did not ask for this type."""
     NEWS = "news"
-    """All but that a problem is over: the receiver was not sent its opening."""
+    """All but the end of its problem: the receiver was not sent the opening."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event on its way to one sink.
-
-    `number` is that of its event in the order of recording; of one `lane` only the first that waits is sent.
-    `recorded_at`, `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the
-    steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
-    when it was first due, as far as that was noted. `rejections` counts the answers in a row that said the body itself
-    is unacceptable. What has a `group_key` goes with others of that. `replayed` marks what was a dead letter and is
-    sent again. `part` is what of it is to be sent. `account`, `pipeline` and `labels` are the event's. Of the `problem`
-    that it `closes` (`only_closes` it, where the sink asked for no such event) or reminds of it is known whether the
-    opening was sent to this sink, or may have been, whether it is open still, and until when nobody is to be reminded
-    of it (`acked_until`, wall clock), if somebody took it. If the opening was not sent, `silenced_as` is the answer
-    that it was settled with. At a pager `incident` is the one that shows the problem. Of a sink that keeps messages,
-    `message` is that of the event's own problem, `thread` that of the problem that its pipeline keeps failing, in whose
-    thread a single failure belongs.
-    """
+    """One event on its way to one sink. Times are on the steady clock; exceptions stand at the field."""
 
     sink: str
     number: int
+    """The number of the event in the order of recording."""
     lane: bytes
+    """The ordering key. One delivery of each ordering key is sent at a time, in the order of recording."""
     event_id: UUID
     type: str
     body: bytes
@@ -89,53 +76,66 @@ class Delivery:
     due_at: Micros
     attempts: int = 0
     rejections: int = 0
+    """Answers in a row that refused the body itself."""
     tried_at: Micros = NEVER
+    """The end of the last attempt."""
     first_due_at_s: float | None = None
+    """The first due time, on the sink's own clock of the seconds in which the sink was served."""
     group_key: bytes | None = None
+    """Deliveries with the same group key are sent together."""
     replayed: bool = False
+    """Whether this is a dead letter that is sent again."""
     part: Part = Part.WHOLE
     account: str | None = None
     pipeline: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     problem: UUID | None = None
+    """The problem that the event opens, closes or reminds of."""
     closes: bool = False
+    """Whether the event closes its problem."""
     only_closes: bool = False
+    """Whether the sink gets the event only because it closes a problem: the sink did not ask for this type."""
     is_opening_sent: bool = True
+    """Whether the opening of the problem was sent to this sink, or may have been."""
     is_problem_open: bool = True
     acked_until: datetime | None = None
+    """The end of the problem's acknowledgement (wall clock). No reminder is sent before it."""
     silenced_as: str | None = None
+    """The answer that the problem's opening was settled with, if the opening was silenced."""
     incident: Incident | None = None
+    """The incident that shows the problem, at a pager."""
     message: ProblemMessage | None = None
+    """The message of the event's own problem, at a sink that keeps messages."""
     thread: ProblemMessage | None = None
+    """The message of the problem that the pipeline is failing. A single failure is posted in its thread."""
 
     @property
     def ordering_keys(self) -> tuple[bytes, ...]:
-        """The keys of which only one delivery is sent at a time: its lane, and at a pager its incident."""
+        """Return the keys that allow one delivery at a time: the ordering key, and at a pager that of the incident."""
         return (self.lane,) if self.incident is None else (self.lane, self.incident.key.bytes)
 
     @property
     def opens(self) -> bool:
-        """Return whether it opens its problem, or says again that it is open."""
+        """Return whether the event opens its problem, or counts a further occurrence of the open problem."""
         return self.type in PROBLEM_KINDS
 
     def is_acknowledged(self, at: datetime) -> bool:
-        """Return whether its problem is acknowledged at that time (wall clock)."""
+        """Return whether the problem is acknowledged at that time (wall clock)."""
         return self.acked_until is not None and at < self.acked_until
 
     @cached_property
     def content(self) -> Json:
-        """The event, read from its body once for all who look into it: they change nothing of it."""
+        """Return the event, parsed from the body once. Callers must not change it."""
         return json.loads(self.body)  # type: ignore[no-any-return] # an event is an object
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """How one delivery stands after an attempt, or after a silence kept it back.
-
-    `answer` is a word or code. With `tried` the receiver may have got it.
-    """
+    """The state of a delivery after an attempt, or after it was silenced or postponed."""
 
     delivery: Delivery
     state: DeliveryState
     answer: str | None = None
+    """A word of ours, or the receiver's status code."""
     tried: bool = True
+    """Whether the receiver may have got the event."""

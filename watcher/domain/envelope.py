@@ -1,4 +1,4 @@
-"""The CloudEvents envelope around the data of an event: its source, its ids, and how one line of it is kept short."""
+"""Builds the CloudEvents envelope around the data of an event, and keeps its line of JSON within 16 KiB."""
 
 import json
 import re
@@ -13,13 +13,13 @@ from watcher.domain.problems import CLOSED_BY, Problem
 from watcher.domain.watch import Watch
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
-"""The namespace of all our UUIDv5. Changing it would give every event a second id."""
+"""The namespace of all our UUIDv5. A change would give every event a second id."""
 
 
 def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, sequence: int, at: datetime) -> Problem:
-    """Return the problem that an event of this kind, source, subject and sequence opens, which is seen at `at`.
+    """Return the problem that an event of this kind, source, subject and sequence opens at `at`.
 
-    Its id is the same for ever: it is made of what it is about and the how-manieth of its kind that is.
+    The problem is the nth of its kind, source and subject. Its id is made of these four values, so it never changes.
     """
     id_ = uuid.uuid5(NAMESPACE, f"problem/{kind}{source}#{subject}/{nth}")
     return Problem(id_, kind, at, EventKey(stream_of(source, subject), sequence))
@@ -31,10 +31,10 @@ def stream_of(source: str, subject: str = "") -> bytes:
 
 
 def lane_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes:
-    """Return the key of the lane of an event: what a sink gets one after the other.
+    """Return the ordering key of an event. A sink is sent the events with one ordering key one after the other.
 
-    What happens to an execution is one lane, and so is what opens and closes each kind of problem of a pipeline, an
-    account or a sink. What opens and closes nothing waits for nothing.
+    All events of an execution share a key. All events that open or close one kind of problem of a pipeline, an account
+    or a sink share a key, too. An event that neither opens nor closes a problem has a key of its own.
     """
     if type_.startswith("execution."):
         return stream
@@ -49,26 +49,26 @@ _OPENED_BY: Mapping[EventType, EventType] = {
         (EventType.SINK_FAILING, EventType.SINK_DISABLED, EventType.SINK_RECOVERED), EventType.SINK_FAILING
     ),
 }
-"""What the lane of an event is named by; a sink has one problem at a time."""
+"""The opening type that an ordering key is made of. A sink has one problem at a time, so its types share one key."""
 
 
 def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
-    """Return the id of a group of events that are sent together, the same on every attempt."""
+    """Return the id of a group of events that are sent together: the same id on every attempt."""
     return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
 
 
 def pipeline_source(watch: Watch) -> str:
-    """Return the source of a pipeline's events, and those of its executions."""
+    """Return the source of the events of a pipeline and its executions."""
     return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
 
 
 def sink_source(sink: str) -> str:
-    """Return the source of a sink's own events."""
+    """Return the source of the events about a sink."""
     return f"/sinks/{sink}"
 
 
 def problem_source(problem: uuid.UUID) -> str:
-    """Return the source of a problem's own events."""
+    """Return the source of `problem.acknowledged` and `problem.closed`."""
     return f"/problems/{problem}"
 
 
@@ -80,14 +80,14 @@ Json = dict[str, Any]
 
 
 def cut(text: str | None, *, limit: int = TEXT_BYTES) -> str | None:
-    """Cut a text to so many bytes of UTF-8, between characters. `None` stands for an empty one."""
+    """Cut a text between characters to at most `limit` bytes of UTF-8. Return `None` for an empty text."""
     if not text:
         return None
     raw = text.encode("utf-8", "replace")
     return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
 
 
-# What JSON allows raw but a line reader or a terminal would obey: DEL, the C1 controls, the Unicode line ends.
+# JSON allows these unescaped, but a line reader or a terminal would obey them: DEL, the C1 controls, Unicode line ends.
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
@@ -100,10 +100,10 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 
 def truncate(envelope: Json) -> bytes:
-    """Encode an event's envelope whose line is too long: its `data` loses what is needed to make it short enough.
+    """Encode an envelope whose line is too long: shorten its `data` until the line is short enough.
 
-    First go the ends of what failed nodes and goals say, then most of these with the ends of all texts; then the link,
-    the runbook, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look like ids.
+    First the texts of failed nodes and goals are cut, then all texts and the number of nodes and goals. If the line is
+    still too long, the link, the runbook and at last the labels are left out. Statuses, times and numbers always stay.
     """
     data = envelope["data"]
     for limits in _LIMITS:
@@ -118,9 +118,9 @@ def truncate(envelope: Json) -> bytes:
 
 
 _LIMITS = ((TEXT_BYTES, 256, LIST_LENGTH), (128, 64, 3))
-"""Bytes of each text, of each in a node or goal, and how many of these there are, in the order tried.
+"""The limits, in the order in which they are tried: bytes of a text, bytes of a text in a list, entries of a list.
 
-With the last, and without link, runbook and labels, any line is short enough.
+With the last limits, and without link, runbook and labels, every line is short enough.
 """
 
 _WHOLE = frozenset({"status", "previousStatus"})
@@ -147,9 +147,9 @@ def event_of(
     id_: uuid.UUID | None = None,
     lane: bytes | None = None,
 ) -> Event:
-    """Build the envelope. What has no id that stays the same for ever gets one of its time.
+    """Build an event with its envelope. Without `id_` the event gets a UUIDv7 of its time.
 
-    `subject` is an execution. `lane` is given where it is not that of the event's own source and type.
+    `subject` is the id of an execution. A given ordering key replaces the one made of source, subject and type.
     """
     id_ = id_ or uuid7(int(time.timestamp() * 1000))
     envelope = {
@@ -183,7 +183,7 @@ def event_of(
 
 
 def present(value: Json) -> Json:
-    """Leave out what is absent: `None` and empty containers, at every depth."""
+    """Return an object without its `None`, empty lists and empty objects, at every depth of objects."""
     kept: Json = {}
     for key, item in value.items():
         kept_item = present(item) if isinstance(item, dict) else item

@@ -1,10 +1,10 @@
-"""The error tree and the exit codes: what each failure means to whoever started the program."""
+"""The errors that reach the user, and the exit codes of the program."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every command."""
+    """The exit codes of all commands."""
 
     DONE = 0
     FAILED = 1
@@ -15,9 +15,9 @@ class Exit(IntEnum):
 
 
 class WatcherError(Exception):
-    """A failure with a message fit for the user: what is wrong, where, and what would be right. Never a secret.
+    """A failure with a message for the user: what is wrong, where, and what would be right. It holds no secret.
 
-    On the command line it stands behind `label`.
+    On the command line the message follows `label`.
     """
 
     exit_code = Exit.FAILED
@@ -25,19 +25,19 @@ class WatcherError(Exception):
 
 
 class ConfigError(WatcherError):
-    """The configuration cannot be used; the message holds one line per problem."""
+    """A configuration that cannot be used. The message has one line per mistake."""
 
     exit_code = Exit.USAGE
 
 
 class UsageError(WatcherError):
-    """What was asked for on the command line cannot be done."""
+    """A command line that asks for something impossible."""
 
     exit_code = Exit.USAGE
 
 
 class WaitEndedError(WatcherError):
-    """A wait is over without an end of its execution."""
+    """The end of `watcher wait` before its execution has ended."""
 
     def __init__(self, message: str, exit_code: Exit) -> None:
         super().__init__(message)
@@ -45,67 +45,68 @@ class WaitEndedError(WatcherError):
 
 
 class StoreError(WatcherError):
-    """The store could not be read or written. The same work may be tried again.
+    """A failed read or write of the store. The same work may be tried again.
 
-    Nothing was recorded, unless the connection broke at the commit: then an owner that tries again has lost its lease.
+    Nothing was recorded, unless the connection broke at the commit. In that case an owner that tries again loses its
+    lease.
     """
 
 
 class StoreNotReadyError(StoreError):
-    """The store's server cannot be used yet: it may be starting, or another process brings the tables up to date."""
+    """A store whose server cannot be used yet: it may be starting, or another process may be migrating the tables."""
 
 
 class StoreUnusableError(StoreError):
-    """The store cannot be used at all, now or by trying again: corrupt, of a newer version, or not to be written."""
+    """A store that no new attempt makes usable: it is corrupt, of a newer version, or read-only."""
 
     exit_code = Exit.USAGE
 
 
 class StoreHeldError(StoreUnusableError):
-    """Another daemon holds the store. It may end: whoever starts this one again may find it free."""
+    """A store that another daemon holds. A later start may find the store free."""
 
     exit_code = Exit.FAILED
 
 
 class ListenError(WatcherError):
-    """The address to listen on cannot be had now: another program may have it, or the network is not up yet."""
+    """An address that cannot be listened on now: another program may use it, or the network is not up yet."""
 
 
 class ListenDeniedError(ListenError):
-    """A user without the right to listen on that address has it no sooner by trying again."""
+    """An address that this user may not listen on. A new attempt does not help."""
 
     exit_code = Exit.USAGE
 
 
 class OwnershipLostError(StoreError):
-    """The store holds something else than an owner believes, and what it was to write is not written.
+    """A refused write: the store does not hold the state that the owner has in memory.
 
-    Somebody else owns this account or sink by now, which is ordinary, or a connection to the database broke.
-    Whoever owns it next begins anew from the store.
+    Another process owns this account or sink by now, which is ordinary, or a connection to the database broke.
+    The next owner reloads from the store.
     """
 
 
 class SequenceConflictError(OwnershipLostError):
-    """An owner wrote from a sequence that is not the recorded one, under a lease that is its own."""
+    """A write by the present owner from a sequence that is not the recorded one."""
 
 
 class LeaseExpiredError(StoreError):
-    """A lease was not renewed in time, so somebody else may own this by now. Nothing was sent; it comes due again."""
+    """A lease that was not renewed in time, so another process may be the owner. Nothing was sent."""
 
 
 class OutputClosedError(WatcherError):
-    """Events can no longer be written to stdout: its reader closed it, or its file takes no more."""
+    """A stdout that takes no more events: its reader closed it, or its file cannot grow."""
 
 
 class TransportFailedError(Exception):
-    """A request got no usable answer.
+    """A request that got no usable answer.
 
-    `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `private`, of a proxy `proxy` and
-    `proxy_auth`, else `connection`. `remedy` says what a person has to do, where that is known.
+    `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `private`, `proxy`, `proxy_auth` or
+    `connection`. `remedy` is an instruction for the user; it is empty if none is known.
     """
 
     def __init__(self, kind: str, *, remedy: str = "") -> None:
-        """Keep no other text: those of network errors carry addresses and paths, and paths are secrets."""
+        """Keep no other text: the texts of network errors hold addresses and paths, and paths are secrets."""
         super().__init__(kind)
         self.kind = kind
         self.remedy = remedy

@@ -1,4 +1,4 @@
-"""Events: their types, the reasons they give, and where they go. Frozen values."""
+"""Events: their types, the reasons they give, and the sinks they go to. Frozen values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class EventType(StrEnum):
-    """Every event type of this version: docs/events.md."""
+    """The event types of this version. docs/events.md describes each."""
 
     EXECUTION_NEW = "execution.new"
     EXECUTION_RUNNING = "execution.running"
@@ -37,35 +37,35 @@ class EventType(StrEnum):
 
 
 class GapReason(StrEnum):
-    """Why a scan of a whole pipeline could not prove that it saw everything."""
+    """The reason why a scan could not prove that it saw every execution of a pipeline."""
 
     NOT_FOUND = "not_found"
     """The list itself answers 404."""
     REJECTED = "rejected"
     FORBIDDEN = "forbidden"
     UNREADABLE = "unreadable"
-    """The list could not be read for an hour, while other things of the account could."""
+    """The list could not be read for an hour, while other requests of the account succeeded."""
     LOOKBACK = "lookback"
-    """What is older than `polling.lookback` was not read."""
+    """Rows older than `polling.lookback` were not read."""
     DELETED = "deleted"
-    """The list ended before anything known: the API forgot what was in between."""
+    """The list ended before any known row: the API has deleted the rows in between."""
     OUTRUN = "outrun"
-    """More came than could be read."""
+    """New rows came faster than they could be read."""
     UNORDERED = "unordered"
-    """The list has no order that would show where new rows are, and is too long to be read as a whole."""
+    """The list has no order that shows the place of new rows, and is too long to be read as a whole."""
 
 
 class ClosedReason(StrEnum):
-    """Why a problem is closed by `problem.closed`."""
+    """The reason of `problem.closed`."""
 
     REMOVED = "removed"
-    """What watched for it is gone from the configuration."""
+    """Its rule, watch, account or sink was removed from the configuration."""
     ENDED = "ended"
     """An overdue execution ended without an event."""
 
 
 class AccountTrouble(StrEnum):
-    """Why an account is reported as degraded."""
+    """The reason of `account.degraded`."""
 
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
@@ -75,7 +75,7 @@ class AccountTrouble(StrEnum):
 
 
 class EventKey(NamedTuple):
-    """Names an event: its stream, and its sequence in that."""
+    """The key of an event: its stream, and its sequence in this stream."""
 
     stream: bytes
     sequence: int
@@ -83,20 +83,20 @@ class EventKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
-
-    `stream` is the key of (source, subject), within which `sequence` counts from 1. A sink gets the events of one
-    `lane` in the order in which they were recorded. `problem` is the one it opens, reminds of or `closes`. With
-    `account`, `pipeline` and `labels` it is what silences and groups go by.
-    """
+    """One event, ready to be recorded and delivered. Silences and groups go by type, account, pipeline and labels."""
 
     id: UUID
     type: EventType
     stream: bytes
+    """The key of the source and the subject."""
     sequence: int
+    """The number of the event in its stream, from 1 on."""
     body: bytes
+    """The CloudEvents JSON. Sinks sign exactly these bytes."""
     lane: bytes
+    """The ordering key. A sink gets the events with one ordering key in the order of recording."""
     problem: UUID | None = None
+    """The problem that the event opens, closes or reminds of."""
     closes: bool = False
     account: str | None = None
     pipeline: str | None = None
@@ -104,7 +104,7 @@ class Event:
 
 
 class Group(NamedTuple):
-    """What an event waits for at one sink: others of that `key`, if any, for so many seconds from its recording."""
+    """The wait of an event at one sink, from its recording. An event with a `key` is sent with others of that key."""
 
     key: bytes | None
     wait_s: float
@@ -112,11 +112,9 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event and the sinks it goes to; what tells more of a problem goes also to those that were sent its opening.
-
-    `groups` has those of the sinks that it is to go to with others.
-    """
+    """An event and the sinks it goes to. A later event of a problem also goes to each sink that got the opening."""
 
     event: Event
     sinks: tuple[str, ...]
     groups: Mapping[str, Group] = field(default_factory=dict)
+    """The wait at each of these sinks that does not send the event at once."""

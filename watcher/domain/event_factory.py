@@ -1,7 +1,7 @@
-"""Makes, numbers and routes every event that is recorded, for polling and delivery alike, as docs/events.md has it.
+"""Makes every event that is recorded: its data, its number and its sinks. docs/events.md describes the events.
 
-It knows neither how something came about nor how it is recorded or sent. Of what the API said it lets out only what is
-named here.
+The module knows neither the cause of an event nor how it is recorded and delivered. An event has only those fields of
+an API answer that are named here.
 """
 
 import json
@@ -35,16 +35,16 @@ from watcher.domain.watch import Watch
 
 
 class Reported(NamedTuple):
-    """An event on its way, and what it does to a problem, if anything."""
+    """An event to be recorded, and the change of its problem, if it has one."""
 
     entry: OutboxEntry
     problem: ProblemChange | None
 
 
 class EventFactory:
-    """The events of one process. `after` is the last sequence of the same stream, `at` when it was seen (wall clock).
+    """The factory of all events of one process. The routes of `router` may change; they count when an event is made.
 
-    Routes may change as it runs: an event goes to whom `router` knows when it is made.
+    In every method `after` is the last sequence of the event's stream, and `at` the time of the event (wall clock).
     """
 
     def __init__(self, router: Router) -> None:
@@ -66,13 +66,13 @@ class EventFactory:
         limit_s: float | None = None,
         problem: ProblemChange | None = None,
     ) -> OutboxEntry:
-        """Return an event of an execution. Its id is the same for ever, from whatever store it comes.
+        """Return an event of an execution. Its id is made of the change alone, so it is the same with every store.
 
-        `observed_at` is when the change was seen (wall clock), `seen_at` the same on the steady clock, `not_before`
-        the last poll that still saw the old status, if any did. `facts` are absent where the API had nothing to say.
+        `observed_at` and `seen_at` are the moment of the poll that saw the change, on the wall clock and on the steady
+        clock. `not_before` is the last poll that saw the old status. `facts` is the API's answer, if it gave one.
         """
         name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
-        reported_at, happened_at = None, None  # what the API dates not is dated when it was seen
+        reported_at, happened_at = None, None  # without a date of the API, the time is that of the poll
         if facts and change.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
             reported_at, happened_at = facts.finished_at, facts.ended_at
         elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
@@ -118,9 +118,9 @@ class EventFactory:
         after: int,
         at: datetime,
     ) -> Reported:
-        """Return an event of a pipeline that says `more`; otherwise as `of_source`.
+        """Return an event of a pipeline with the additional data `more`, as `of_source` does.
 
-        A link leads to the `execution` that it says more of; without one, a link that wants its id is left out.
+        A link with `{executionId}` leads to the execution in `more`. If `more` has none, the link is left out.
         """
         if link and "{executionId}" in link:
             execution = more.get("execution")
@@ -142,10 +142,11 @@ class EventFactory:
         but: str | None = None,
         failed_count: int = 0,
     ) -> Reported:
-        """Return an event of a pipeline, an account or a sink, and what it does to the problem it is about.
+        """Return an event of a pipeline, an account or a sink, and the change of its problem.
 
-        It opens a problem, for so many failures, or changes or closes that `problem`. What closes one goes where its
-        opening went, whatever the routes say by now; the sink `but` is sent nothing of itself.
+        Without `problem` an opening opens a new problem with `failed_count` failures; with `problem` an opening goes on
+        with it, and any other event closes it. A closing has no sinks of its own: it goes where the opening went. The
+        sink `but` gets no event about itself.
         """
         sequence, edge = after + 1, None
         if type_ not in PROBLEM_KINDS:
@@ -172,7 +173,7 @@ class EventFactory:
         after: int,
         at: datetime,
     ) -> OutboxEntry:
-        """Return `problem.acknowledged`: somebody took a problem whose opening was that, as far as it is there."""
+        """Return `problem.acknowledged`. `opening` is the body of the problem's opening, if the store still has it."""
         taken = {"by": by, "comment": comment, "until": until and timestamp(until)}
         return self._of_problem(
             EventType.PROBLEM_ACKNOWLEDGED, ProblemChange(problem), opening, {"acknowledgement": taken}, after, at
@@ -181,7 +182,7 @@ class EventFactory:
     def closed(
         self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, after: int, at: datetime
     ) -> Reported:
-        """Return `problem.closed`, which closes a problem whose opening was that, as far as it is there."""
+        """Return `problem.closed`. `opening` is the body of the problem's opening, if the store still has it."""
         edge = ProblemChange(problem, closed_at=at)
         return Reported(self._of_problem(EventType.PROBLEM_CLOSED, edge, opening, {"reason": reason}, after, at), edge)
 
@@ -196,17 +197,17 @@ class EventFactory:
         after: int,
         at: datetime,
     ) -> Reported:
-        """Return `account.degraded` for this trouble, which opens a problem; without one `account.recovered`.
+        """Return `account.degraded`, which opens a problem; without `trouble` return `account.recovered`.
 
-        That closes the `problem` of the trouble `before`. `cause` is a word of ours, or a status code, for what went
-        wrong last.
+        `account.recovered` closes the `problem`, whose reason is the trouble `before`. `cause` is the last error: a
+        word of ours or a status code.
         """
         type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
         data = {"account": account, "reason": trouble or before, "cause": cause}
         return self.of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
 
     def reminder(self, sent: SentOpening, *, sink: str, after: int, at: datetime) -> OutboxEntry:
-        """Return `problem.reminder` for that sink alone, from the event that opened the problem and how it is now."""
+        """Return `problem.reminder` for this sink alone: the data of the opening, and the problem as it is now."""
         data = with_latest(json.loads(sent.body)["data"], ProblemChange(sent.problem))
         data["lastEndedAt"] = sent.last_ended_at and timestamp(from_us(sent.last_ended_at))
         lane, source = _lane_of(sent.problem), sink_source(sink)
@@ -216,7 +217,7 @@ class EventFactory:
     def report(
         self, name: str, report: Json, *, sinks: Iterable[str], moment: datetime, after: int, at: datetime
     ) -> OutboxEntry:
-        """Return `watcher.report`, which was due at that `moment`, for these sinks alone."""
+        """Return `watcher.report`, due at `moment`, for these sinks alone."""
         id_ = uuid.uuid5(NAMESPACE, f"report/{name}/{to_us(moment)}")
         data = {"report": report, "observed": {"at": timestamp(at)}}
         source = f"/reports/{name}"
@@ -226,7 +227,7 @@ class EventFactory:
     def _of_problem(
         self, type_: EventType, edge: ProblemChange, opening: bytes | None, more: Json, after: int, at: datetime
     ) -> OutboxEntry:
-        """Return an event of a problem itself, with what its opening said. It goes where that went."""
+        """Return an event about a problem: the data of its opening, and `more`. It goes where the opening went."""
         data: Json = {} if opening is None else json.loads(opening)["data"]
         data = with_latest(data, edge) | {**more, "observed": {"at": timestamp(at)}}
         source, lane = problem_source(edge.problem.id), _lane_of(edge.problem)
@@ -234,12 +235,12 @@ class EventFactory:
 
 
 def _lane_of(problem: Problem) -> bytes:
-    """Return the lane of the event that opened it: what else is told of it comes after that."""
+    """Return the ordering key of the opening. Later events of the problem are sent after the opening."""
     return lane_of(problem.kind, problem.opening.stream, id_=problem.id)
 
 
 def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
-    """Return what every event of a pipeline says of it; `link` may ask for its id, `name` is what the API calls it."""
+    """Return the data that all events of a pipeline have. `name` is the API's name; the configured name comes first."""
     return {
         "account": watch.account,
         "labels": dict(watch.labels),
@@ -259,7 +260,7 @@ def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSna
     said = head | {
         "startedAt": facts.started_at and timestamp(facts.started_at),
         "finishedAt": facts.finished_at and timestamp(facts.finished_at),
-        # below 0 it is by two clocks of the API, of which one is wrong
+        # below 0 only if the API has two clocks and one of them is wrong
         "durationSeconds": None if duration_s is None or duration_s < 0 else duration_s,
         "error": cut(facts.error),
         "aiTokensUsed": facts.ai_tokens_used,
@@ -279,14 +280,14 @@ def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSna
 
 
 def with_latest(opening: Json, change: ProblemChange) -> Json:
-    """Return the data of the event that opened a problem, with the problem as it is now and its newest failure."""
+    """Return the data of an opening, with the problem as it is now and its newest failure."""
     latest = change.problem.latest
     newest = latest and {**latest._asdict(), "at": timestamp(from_us(latest.at))}
     return present({**opening, "problem": problem_data(change), "latest": newest})
 
 
 def problem_data(change: ProblemChange) -> Json:
-    """Return the block of an event that opens, closes or reminds of a problem."""
+    """Return the `problem` block of an event."""
     problem, closed_at = change.problem, change.closed_at
     duration = None if closed_at is None else max(timedelta(), closed_at - problem.opened_at)
     return {
@@ -301,11 +302,11 @@ def problem_data(change: ProblemChange) -> Json:
 
 
 def trial_event(*, sink: str, at: datetime) -> Event:
-    """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
+    """Build `watcher.test` for one sink. It is never recorded, so its sequence is always 1."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}
     return event_of(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
 
 
 def execution_block(body: bytes) -> Json:
-    """Return what an event of an execution says of it."""
-    return json.loads(body)["data"]["execution"]  # type: ignore[no-any-return] # as it was made here
+    """Return the `execution` block from the body of an event."""
+    return json.loads(body)["data"]["execution"]  # type: ignore[no-any-return] # made by `_execution`

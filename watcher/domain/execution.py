@@ -1,4 +1,4 @@
-"""Executions: their statuses, what an answer of the API says of one, and what is recorded of it. Frozen values."""
+"""Executions: their statuses, the API's answer about one, and its row in the store. Frozen values."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,7 +8,7 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class Status(StrEnum):
-    """The statuses the API documents. Anything else is an unrecognized word, kept raw."""
+    """The statuses that the API documents. Any other word is an unrecognized status and is kept as it is."""
 
     NEW = "new"
     RUNNING = "running"
@@ -20,11 +20,11 @@ class Status(StrEnum):
 OPEN_STATUSES = frozenset({Status.NEW, Status.RUNNING, Status.PAUSED})
 TERMINAL_STATUSES = frozenset({Status.SUCCESS, Status.FAILED})
 LOST = "lost"
-"""Stands where a status stands, in `previousStatus` and in the store, for an execution the API no longer knows."""
+"""The word in place of a status for a lost execution, in `previousStatus` and in the store."""
 
 
 class LostReason(StrEnum):
-    """Why an execution is reported as lost."""
+    """The reason of `execution.lost`."""
 
     NOT_FOUND = "not_found"
     REJECTED = "rejected"
@@ -33,7 +33,7 @@ class LostReason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of one request to the API; also the values of the metrics' `outcome` label."""
+    """The outcome of one request to the API. The metrics' label `outcome` has the same values."""
 
     OK = "ok"
     NOT_FOUND = "not_found"
@@ -50,7 +50,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """A node of an execution that failed. The API's texts, cut."""
+    """A failed node of an execution, with the API's texts. Events cut them."""
 
     id: str | None
     name: str | None
@@ -59,11 +59,10 @@ class FailedNode:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSnapshot:
-    """What one answer of the API said of an execution: the allowed fields and no others.
+    """The API's answer about an execution: the allowed fields and no others. Texts are not cut; events cut them.
 
-    `status` is the raw word. `started_at` and `finished_at` are as the API dates them, aware UTC: they are passed on.
-    `began_at` and `ended_at` are the same moments on our steady clock: they are compared and kept. They are `None`
-    where the API gives no date, or one that lies in its future. Texts are as the API gave them; events cut them.
+    `started_at` and `finished_at` are the API's own dates, for events. `began_at` and `ended_at` are the same moments
+    on our steady clock, for decisions and the store: `None` without a date, or with a date in the API's future.
     """
 
     id: str
@@ -87,34 +86,36 @@ class ExecutionSnapshot:
 
 
 Counts = tuple[tuple[str, int], ...]
-"""How many events of each kind an execution had: (`running`, 2), (`unrecognized:odd`, 1), …"""
+"""The number of events of each kind that an execution had: (`running`, 2), (`unrecognized:odd`, 1), …"""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRecord:
-    """What is recorded of one execution: one row of the store. Times are microseconds UTC on the steady clock.
-
-    `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is reported as lost;
-    `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the `execution.overdue` whose
-    problem is open, `overdue_at` when that was seen (microseconds, wall clock). `found_at` is when a list first showed
-    it, 0 if none did; what was found is recorded even before its first status is reported.
-    `finished_at` is when it ended by the API's date, else when that was seen; `None` while it is open. `started_at` is
-    when it started by the API's date at first sight, else when it was first seen.
-    """
+    """The row of one execution in the store. Times are microseconds UTC on the steady clock."""
 
     execution: str
     pipeline: str
     status: str | None = None
+    """The last status as the API wrote it; `None` before the first successful poll."""
     since_at: Micros = NEVER
+    """The time at which the present status began."""
     polled_at: Micros = NEVER
     sequence: int = 0
+    """The sequence of the execution's last event."""
     counts: Counts = ()
     overdue_sequence: int | None = None
+    """The sequence of the `execution.overdue` whose problem is open."""
     overdue_at: Micros | None = None
+    """The time at which that problem opened, by the wall clock."""
     lost: LostReason | None = None
+    """The reason, while the execution is reported as lost."""
     lost_at: Micros | None = None
     ended_at: Micros | None = None
+    """The time at which the watcher saw that no more events will come."""
     was_paused: bool = False
     found_at: Micros = NEVER
+    """The first time at which a list showed the execution. It is recorded then, even before its first event."""
     finished_at: Micros | None = None
+    """The end by the API's date, else the time at which the end was seen; `None` while the execution is open."""
     started_at: Micros | None = None
+    """The start by the API's date at the first poll, else the time of that poll."""

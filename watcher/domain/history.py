@@ -1,6 +1,6 @@
-"""What happened in a pipeline over time: counts by the hour, and the kinds of its errors. Pure.
+"""The history of a pipeline: its counts by the hour (UTC), and the kinds of its errors. Pure functions.
 
-Hours are those of UTC. An execution counts in the hour in which it ended, its start in the hour in which it started.
+A start counts in the hour of the start, an end in the hour of the end.
 """
 
 import re
@@ -18,33 +18,33 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 
 BUCKET_RATIO = 1.1
-"""Each bucket of durations ends at 1.1 times its beginning: so a quantile is within 5 %."""
+"""The ratio of a duration bucket's end to its beginning. A quantile is therefore right within 5 %."""
 
 SHORTEST_S = 0.001
-"""Shorter durations count as this one: zero has no bucket."""
+"""The shortest duration that is counted. Shorter ones count as this one, because zero has no bucket."""
 
 MOST_TOKENS = 1_000_000_000
-"""At most so many tokens of one execution count, so that the sum of an hour always fits into its column."""
+"""The most tokens that are counted for one execution. The sum of an hour therefore fits into its column."""
 
 COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
-"""The fields of `Totals` that are numbers; columns of the store have the same names."""
+"""The number fields of `Totals`. The store's columns have the same names."""
 
 ERROR_LENGTH = 300
-"""Characters that are kept of the text of a kind of error."""
+"""Characters that are kept of an error's text."""
 
 _FINGERPRINT_VERSION = "1"
 _VARYING = re.compile(
     r"""\w+://\S+|[^\s@]+@[^\s@]+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b"""
     r"""|[^\s,;()\[\]{}]*\d[^\s,;()\[\]{}]*"""
 )
-"""Addresses, quoted words, hexadecimal numbers, and words with a digit, such as ids and dates."""
+"""The parts of an error text that differ each time: addresses, quoted words, and words with digits (ids, dates)."""
 
 _SIGNIFICANT_Z = 1.96
 """The deviation beyond which two proportions differ with p < 0.05."""
 
 
 class ErrorKind(NamedTuple):
-    """A kind of error: its fingerprint, the node that failed, and the newest text, cut."""
+    """A kind of error: its fingerprint, the failed node, and the newest text, cut."""
 
     fingerprint: bytes
     node: str | None
@@ -52,23 +52,22 @@ class ErrorKind(NamedTuple):
 
 
 class EndedExecution(NamedTuple):
-    """An execution that has ended, as it counts in the history. Times are microseconds UTC, steady.
-
-    `status` is `success`, `failed`, `unrecognized` or `lost`. Only a success has a `duration_s`, only a failure an
-    `error`.
-    """
+    """An ended execution, as the history counts it. Times are microseconds UTC on the steady clock."""
 
     started_at: Micros
     ended_at: Micros
     status: str
+    """`success`, `failed`, `unrecognized` or `lost`."""
     tokens: int = 0
     duration_s: float | None = None
+    """Only a success has a duration."""
     error: ErrorKind | None = None
+    """Only a failure has an error."""
 
 
 @dataclass(slots=True)
 class Totals:
-    """What happened in a pipeline within some time. `durations` has how many successes there were of which bucket."""
+    """The counts of a pipeline over some period."""
 
     started: int = 0
     success: int = 0
@@ -76,20 +75,21 @@ class Totals:
     unrecognized: int = 0
     tokens: int = 0
     durations: Counter[int] = field(default_factory=Counter)
+    """The number of successes in each duration bucket."""
 
     @property
     def ended(self) -> int:
-        """Return how many executions ended; a lost one is no end."""
+        """Return the number of ended executions. A lost execution has not ended."""
         return self.success + self.failed + self.unrecognized
 
     def add(self, other: "Totals") -> None:
-        """Count what happened within another time, too."""
+        """Add the counts of another period."""
         for name in COUNTS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.durations.update(other.durations)
 
     def quantile(self, share: float) -> float | None:
-        """Return the seconds that this share of the successes did not exceed, to three digits; `None` without any."""
+        """Return a quantile of the successes' durations in seconds, to three digits; `None` without successes."""
         rank, seen = share * sum(self.durations.values()), 0
         for bucket in sorted(self.durations):
             seen += self.durations[bucket]
@@ -99,7 +99,7 @@ class Totals:
 
 
 def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> EndedExecution:
-    """Return an execution that has ended as it counts in the history. `facts` is the answer that said so."""
+    """Return an ended execution as the history counts it. `facts` is the API's answer that showed the end."""
     ended_at = known.finished_at or known.ended_at or known.polled_at
     started_at = (facts and facts.began_at) or known.started_at or ended_at
     if facts is None or known.lost is not None:
@@ -116,7 +116,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
 
 
 def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
-    """Return what these executions add to each hour, by the start of the hour."""
+    """Return the counts that these executions add to each hour, by the start of the hour."""
     hours: dict[Micros, Totals] = {}
     for each in ended:
         hours.setdefault(Micros(each.started_at - each.started_at % HOUR_US), Totals()).started += 1
@@ -132,19 +132,19 @@ def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
 
 
 def period_start(at: Micros, length_us: int) -> Micros:
-    """Return the start of the hour, the day or another period (UTC) that contains a moment."""
+    """Return the start of the hour, day or other period (UTC) that contains a moment."""
     return Micros(at - at % length_us)
 
 
 def error_kind_of(node: str | None, text: str) -> ErrorKind:
-    """Return the kind of an error: errors of one node whose first two lines differ in ids and the like are the same."""
+    """Return the kind of an error: its node and its first two lines, without ids, dates and other varying parts."""
     head = "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH]
     digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", _VARYING.sub("#", head))).encode()).digest()
     return ErrorKind(digest[:16], node, head)
 
 
 def sum_up(hours: Mapping[Micros, Totals], since: Micros, until: Micros) -> Totals:
-    """Return what happened in the hours that begin from `since`, which is the start of one, until `until`."""
+    """Return the sum of the hours from `since`, the start of an hour, until `until`."""
     totals = Totals()
     for at in range(since, until, HOUR_US):
         if (hour := hours.get(Micros(at))) is not None:
@@ -153,7 +153,7 @@ def sum_up(hours: Mapping[Micros, Totals], since: Micros, until: Micros) -> Tota
 
 
 def has_changed(now: Totals, before: Totals) -> bool:
-    """Return whether the success rates of two times differ by more than chance explains (two proportions, p < 0.05)."""
+    """Return whether two periods' success rates differ by more than chance explains (two proportions, p < 0.05)."""
     if not now.ended or not before.ended:
         return False
     pooled = (now.success + before.success) / (now.ended + before.ended)

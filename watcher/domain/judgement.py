@@ -9,7 +9,7 @@ from watcher.domain.routing import Silence, is_over, part_to_send
 from watcher.domain.timestamps import Micros
 
 ACKNOWLEDGEMENT_CHECK_S = 60.0
-"""Interval of the check whether a problem is still acknowledged, while its opening waits for that to end."""
+"""Interval of the check whether a problem is still acknowledged. Its opening waits until it no longer is."""
 
 AFTER = "after"
 """The answer of an opening whose problem closed before `after` had passed, and of its closing."""
@@ -20,27 +20,27 @@ OVER = "over"
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """Whom deliveries are judged for: whether it `keeps_state`, and for how long an opening waits from its recording.
-
-    The sink has been owned by this process since `owned_from`.
-    """
+    """The properties of a sink that judgements depend on."""
 
     keeps_state: bool
+    """Whether the receiver shows a problem until its closing arrives, as a pager does."""
     after_us: int
+    """The wait of an opening, from its recording."""
     owned_from: Micros
+    """The time since which this process has been the sink's owner."""
 
 
 def judge(
     delivery: Delivery, receiver: Receiver, silences: Sequence[Silence], *, at: datetime, now: Micros
 ) -> Delivery | AttemptRecord:
-    """Return the delivery as it is to be sent; else the record that postpones or silences it.
+    """Return the delivery as it is to be sent, or the record that postpones or silences it.
 
-    It is `at` by the wall clock, `now` by the steady one.
+    `at` and `now` are the present moment on the wall clock and on the steady clock.
     """
     after_us, keeps_state = receiver.after_us, receiver.keeps_state
     is_deferred = after_us > 0 and delivery.opens and not (delivery.attempts or delivery.replayed)
-    # A previous owner may have sent it and was killed before it settled that; not if a silence had kept it back and
-    # this owner released it. A replayed delivery was a dead letter, so it was tried before.
+    # A previous owner may have sent the delivery and been killed before it settled it. It cannot have sent a silenced
+    # delivery that this owner released. A replayed delivery is a former dead letter, so it has been tried.
     could_go_at = max(delivery.recorded_at + (after_us if is_deferred else 0), delivery.tried_at)
     may_be_sent = delivery.replayed or delivery.attempts > 0 or could_go_at < receiver.owned_from
 
@@ -64,7 +64,7 @@ def judge(
 
 
 def _waits_until(opening: Delivery, *, after_us: int, at: datetime, now: Micros) -> Micros:
-    """Return until when an opening waits; an acknowledgement may be taken back, so a minute at most for that."""
+    """Return the end of an opening's wait. An acknowledgement may be withdrawn, so it is checked again each minute."""
     acked_s = 0.0 if opening.acked_until is None else (opening.acked_until - at).total_seconds()
     acked_until = Micros(now + round(min(ACKNOWLEDGEMENT_CHECK_S, acked_s) * 1e6))
     due_at = Micros(opening.recorded_at + after_us)

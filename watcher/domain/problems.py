@@ -1,4 +1,4 @@
-"""What begins and ends is a problem: what is known of an open one, and how severe events are. Pure values."""
+"""Problems: the events that open and close them, the state of an open one, and severities. Frozen values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class Severity(StrEnum):
-    """How bad it is, in the words of PagerDuty's Events API."""
+    """The severity of an event or problem, in the words of PagerDuty's Events API."""
 
     CRITICAL = "critical"
     ERROR = "error"
@@ -33,28 +33,28 @@ _TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
     EventType.EXECUTION_UNRECOGNIZED: (Severity.WARNING, None),
     EventType.PIPELINE_GAP: (Severity.WARNING, None),
 }
-"""How severe an event is, and what closes the problem it opens; any other is `info` and opens none."""
+"""The severity of an event type, and the closing of the problem that it opens. Any other type is `info`."""
 
 CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
-"""What closes a problem of which kind; that of an overdue execution its next event does, whatever that is."""
+"""The closing of each opening. It lacks `execution.overdue`, whose problem any next event of the execution closes."""
 
 PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
-"""The events that open a problem, which is of the kind they are called."""
+"""The event types that open a problem. A problem's kind is the type of its opening."""
 
 CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
-"""What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""
+"""The event types that only close a problem. A silence does not apply to them, because a pager waits for them."""
 
 TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED})
-"""What may close a problem, and is trouble itself."""
+"""The event types that may close a problem and are trouble themselves."""
 
 
 def severity_of(type_: EventType) -> Severity:
-    """Return how severe an event of that type, or a problem of that kind, is."""
+    """Return the severity of an event type, or of a kind of problem."""
     return _TROUBLE[type_][0] if type_ in _TROUBLE else Severity.INFO
 
 
 class LatestFailure(NamedTuple):
-    """The newest failure of a pipeline: when it ended (microseconds UTC, steady), which execution, node and error."""
+    """The newest failure of a pipeline: the time of its end (microseconds UTC, steady), execution, node and error."""
 
     at: Micros
     execution: str
@@ -64,23 +64,22 @@ class LatestFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem, open until it is closed. `opened_at` is the wall clock of `opening`, the event that opened it.
-
-    `kind` is that event's type. `failed_count` are the failures so far, those that opened it included, and `latest` is
-    the newest of them (both `pipeline.failing` only).
-    """
+    """One problem, open until it is closed. Only `pipeline.failing` has `failed_count` and `latest`."""
 
     id: UUID
     kind: EventType
+    """The type of the opening."""
     opened_at: datetime
+    """The time of the opening (wall clock)."""
     opening: EventKey
     failed_count: int = 0
+    """The failures so far, including those that opened the problem."""
     latest: LatestFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemChange:
-    """What becomes of a problem: it is opened (`is_new`), counted on, or closed at `closed_at` (wall clock)."""
+    """A change of a problem: it opens (`is_new`), gets a new count, or closes at `closed_at` (wall clock)."""
 
     problem: Problem
     closed_at: datetime | None = None
@@ -88,7 +87,7 @@ class ProblemChange:
 
 
 class IncidentProblem(NamedTuple):
-    """An open problem of an incident, and the account and the pipeline that it is of, where it is of one."""
+    """An open problem of an incident, and its account and pipeline, if it has one."""
 
     problem: Problem
     account: str | None = None
@@ -97,33 +96,32 @@ class IncidentProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """The problems that a pager shows as one, as they are when deliveries about them are taken.
-
-    `problems` are the open ones, in the order in which they opened; `newest` is the body of the event that opened the
-    last. All of them are acknowledged until `acked_until` (wall clock), if they are.
-    """
+    """The problems that a pager shows as one, as they are when a delivery about them is taken from the store."""
 
     key: UUID
     problems: Sequence[IncidentProblem] = ()
+    """The open problems, in the order in which they opened."""
     newest: bytes | None = None
+    """The body of the newest opening."""
     acked_until: datetime | None = None
+    """The time until which all open problems are acknowledged (wall clock); `None` if not all are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentOpening:
-    """A problem whose opening event, with this body, a sink took, and when it was reminded of it.
-
-    `incident` is the key of the one that shows the problem at a pager. At `last_ended_at` an execution of the pipeline
-    last ended (`pipeline.failing` only). Nobody is to be reminded of it before `acked_until`. That and `closed_at` are
-    the wall clock, the others microseconds UTC, steady.
-    """
+    """A problem whose opening a sink took. `closed_at` and `acked_until` are wall clock, the other times are steady."""
 
     problem: Problem
     body: bytes
+    """The body of the opening."""
     recorded_at: Micros = NEVER
     settled_at: Micros = NEVER
     reminded_at: Micros | None = None
+    """The time of the sink's last reminder."""
     last_ended_at: Micros | None = None
+    """The time at which an execution of the pipeline last ended (`pipeline.failing` only)."""
     closed_at: datetime | None = None
     acked_until: datetime | None = None
+    """The end of the acknowledgement. No reminder is sent before it."""
     incident: bytes | None = None
+    """The key of the incident that shows the problem, at a pager."""

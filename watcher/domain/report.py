@@ -1,4 +1,4 @@
-"""Reports of how the pipelines did: when one is due, and what it says. Pure."""
+"""Reports on all pipelines: their schedule and their contents. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,32 +10,32 @@ from watcher.domain.envelope import Json, cut, encode, present
 from watcher.domain.history import Totals, has_changed
 
 WELL_RATE = 0.9
-"""A pipeline of which a smaller share succeeded needs a look."""
+"""A pipeline with a smaller success rate needs attention."""
 
 PIPELINES_COUNT = 20
-"""Pipelines in the event of a report, at most."""
+"""The most pipelines in the event of a report."""
 
 ERRORS_COUNT = 3
-"""Kinds of error over all pipelines in a report, at most."""
+"""The most kinds of error in a report, over all pipelines."""
 
 TEXT_BYTES = 128
 REPORT_BYTES = 15 * 1024
-"""With the envelope around it the event stays below 16 KiB."""
+"""The largest report. With the envelope around it, the event stays below 16 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReportSchedule:
-    """The moments of a report: at `minute` (from midnight) of each of `days` (Monday is 0), by the clock of a zone."""
+    """The schedule of a report: `minute` minutes after midnight on each of `days` (Monday is 0), in a time zone."""
 
     days: frozenset[int]
     minute: int
     zone: ZoneInfo
 
     def last_two(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return the last two moments (UTC) that are not later than that time.
+        """Return the last two scheduled moments (UTC) until `at`.
 
-        There is one moment a day: the first one where the clock shows the time twice. Where it skips the time, the
-        moment is as much later as it skips.
+        A day has one moment, also when the clock changes. A local time that occurs twice counts the first time. A local
+        time that is skipped is moved by the time that the clock skips.
         """
         today = at.astimezone(self.zone).date()
         near = (today + timedelta(days=count) for count in range(-15, 1))  # two weeks back, for one day a week
@@ -46,23 +46,22 @@ class ReportSchedule:
 
 
 class PipelineResult(NamedTuple):
-    """The result of a pipeline: now, and in the time before, which was as long.
-
-    `state` is its worst open problem, `unknown` or `well`. `error` is its most frequent kind of error.
-    """
+    """The result of a pipeline in the period of a report (`now`), and in the period of the same length `before`."""
 
     account: str
     id: str
     name: str | None
     state: str
+    """The worst open problem, `unknown` or `well`."""
     open_problems_count: int
     now: Totals
     before: Totals
     error: Json | None = None
+    """The most frequent kind of error."""
 
     @property
     def needs_look(self) -> bool:
-        """Return whether a person should look at it: by its state, or by how many of its executions succeeded."""
+        """Return whether the pipeline needs attention, because of its state or its success rate."""
         if self.state != "well" or not self.now.ended:
             return self.state != "well"
         rate, before = success_rate(self.now) or 0.0, success_rate(self.before) or 0.0
@@ -70,12 +69,12 @@ class PipelineResult(NamedTuple):
 
 
 def error_of(node: str | None, text: str, count: int) -> Json:
-    """Return a kind of error as a report shows it: where, its newest text, and how many executions failed by it."""
+    """Return a kind of error as a report shows it: its node, newest text, and number of failed executions."""
     return present({"node": cut(node, limit=TEXT_BYTES), "text": cut(text, limit=TEXT_BYTES), "count": count})
 
 
 def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about: Json) -> Json:
-    """Return the data of a report with all pipelines, the worst first. `about` has its name, its time and its link."""
+    """Return the data of a report with all pipelines, the worst first. `about` has its name, time and link."""
     ranked = sorted(pipelines, key=_place)
     now, before = Totals(), Totals()
     for each in ranked:
@@ -94,7 +93,7 @@ def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about
 
 
 def shorten_report(report: Json) -> Json:
-    """Return a report with at most 20 pipelines, fewer if it would be larger than an event may be."""
+    """Return a report with at most 20 pipelines, and with fewer if its event would be too large."""
     for count in range(PIPELINES_COUNT, -1, -1):
         more_count = max(0, len(report["pipelines"]) - count)
         short = {**report, "pipelines": report["pipelines"][:count], "moreCount": more_count}
@@ -104,12 +103,12 @@ def shorten_report(report: Json) -> Json:
 
 
 def success_rate(totals: Totals) -> float | None:
-    """Return the share that succeeded, rounded down: it is 1 only if nothing failed. `None` if nothing ended."""
+    """Return the share of successes, rounded down: it is 1 only if nothing failed. `None` if nothing ended."""
     return totals.success * 10_000 // totals.ended / 10_000 if totals.ended else None
 
 
 def _place(each: PipelineResult) -> tuple[bool, bool, float, int, str]:
-    """Return the place of a pipeline among all: the worst comes first."""
+    """Return the sort key of a pipeline. The worst pipeline comes first."""
     rate = 1.0 if (known := success_rate(each.now)) is None else known
     return not each.needs_look, not each.open_problems_count, rate, -each.now.failed, each.name or each.id
 

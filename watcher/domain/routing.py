@@ -1,6 +1,6 @@
-"""Which sinks an event goes to, with which others, and what is kept back from them for a time. Pure.
+"""Routes, groups and silences: the sinks of an event, the events sent together, the silenced deliveries.
 
-Routes and silences match types by globs, labels, pipelines; docs/alerts.md has both.
+Pure functions. docs/alerts.md describes routes and silences.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,21 +22,21 @@ _LABEL = "labels."
 
 @dataclass(frozen=True, slots=True)
 class GroupRules:
-    """Which events go together: those alike in each of `by` (`pipeline`, `account`, `type`, `labels.NAME`).
-
-    Each waits `wait_s` from its recording; at most `max_count` go in one request. With `problems` what opens or closes
-    a problem of an execution goes with others, too.
-    """
+    """The rules by which a sink gets events together: those that are equal in each field of `by`."""
 
     by: tuple[str, ...]
+    """Any of `pipeline`, `account`, `type` and `labels.NAME`."""
     wait_s: float
+    """The wait of each event, from its recording."""
     max_count: int
+    """The most events in one request."""
     problems: bool = True
+    """Whether an event that opens or closes a problem of an execution is grouped, too."""
 
     def group_of(self, event: Event) -> Group | None:
-        """Return what an event goes with; `None` if it goes alone.
+        """Return the group of an event; `None` if it is sent alone.
 
-        What tells of a problem of a pipeline, an account or a sink goes alone, and so does what lacks a field.
+        Events about problems of a pipeline, an account or a sink are sent alone, and so are events that lack a field.
         """
         is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
         if not is_grouped or not (self.problems or event.problem is None):
@@ -48,13 +48,12 @@ class GroupRules:
 
 @dataclass(frozen=True, slots=True)
 class IncidentRules:
-    """Which problems a pager shows as one incident: those alike in each of `by` (`pipeline`, `account`, `labels.NAME`).
-
-    An opening waits `wait_s` from its recording for others.
-    """
+    """The rules by which a pager shows problems as one incident: those that are equal in each field of `by`."""
 
     by: tuple[str, ...]
+    """Any of `pipeline`, `account` and `labels.NAME`."""
     wait_s: float
+    """The wait of an opening for others, from its recording."""
 
     def group_of(
         self, sink: str, *, account: str | None, pipeline: str | None, labels: Mapping[str, str]
@@ -65,42 +64,40 @@ class IncidentRules:
 
 
 def _values(by: Sequence[str], fields: Mapping[str, str | None], labels: Mapping[str, str]) -> Sequence[str] | None:
-    """Return what to group by, from fields and labels; `None` if one of them is missing."""
+    """Return the values of the fields and labels in `by`; `None` if one of them is missing."""
     values = [fields[name] if name in fields else labels.get(name.removeprefix(_LABEL)) for name in by]
     return None if None in values else [str(value) for value in values]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What one sink wants: event types, and labels and pipelines that restrict events of a pipeline; how to group.
-
-    What opens a problem waits `opening_wait_s` from its recording, if that is more than 0.
-    """
+    """The events that one sink gets. `labels` and `pipelines` only restrict the events of pipelines."""
 
     types: frozenset[EventType]
     labels: Mapping[str, str]
     pipelines: frozenset[str]
     group: GroupRules | None = None
     opening_wait_s: float = 0.0
+    """The wait of an opening, from its recording."""
 
 
 def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
-    """Return the event types that any of the globs names."""
+    """Return the event types that match any of the globs."""
     return frozenset(type_ for type_ in EventType if any(fnmatchcase(type_, glob) for glob in globs))
 
 
 class Router:
-    """The routes of all sinks, by name. `routes` may be replaced at any time."""
+    """The routes of all sinks, by the sink's name. `routes` may be replaced at any time."""
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
         """Keep the routes in the order of the configuration."""
         self.routes = routes
 
     def entry_of(self, event: Event, *, watch: Watch | None = None, but: str | None = None) -> OutboxEntry:
-        """Return an event with the sinks it goes to, and in which of them with others.
+        """Return an event with its sinks and its group at each of them.
 
-        `watch` is absent for events without a pipeline, which pass by their type. The sink `but` is left out: it is not
-        sent its own trouble.
+        Without `watch` the event has no pipeline, so only its type is matched. The sink `but` gets no event about
+        itself.
         """
         sinks: list[str] = []
         groups: dict[str, Group] = {}
@@ -121,9 +118,9 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class WeeklyHours:
-    """From `from_minute` until `to_minute` of each of `days` (Monday is 0), by the clock of a time zone.
+    """The hours from `from_minute` until `to_minute` of each of `days` (Monday is 0), in a time zone.
 
-    Minutes count from midnight; those from 1440 on are of the next day.
+    Minutes count from midnight; minutes from 1440 on are of the next day.
     """
 
     days: frozenset[int]
@@ -132,9 +129,9 @@ class WeeklyHours:
     zone: ZoneInfo
 
     def window(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return begin and end (UTC) of the window that holds that time, else of the next.
+        """Return the start and end (UTC) of the window that contains `at`, else of the next window.
 
-        A time that the clock shows twice, or skips, makes a window longer rather than shorter.
+        A start or end that the clock shows twice, or skips, makes the window longer rather than shorter.
         """
         today = at.astimezone(self.zone).date()
         days = (today + timedelta(days=count) for count in range(-1, 8))
@@ -152,9 +149,9 @@ class WeeklyHours:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Keeps back, from `starts_at` until `ends_at` (wall clock), what matches all of what is given.
+    """A silence: from `starts_at` until `ends_at` (wall clock), deliveries that match all given fields are silenced.
 
-    A `weekly` one does so in each of its windows: `during` says of which these times are.
+    A `weekly` silence is active in each of its windows. `during` returns it with the times of one window.
     """
 
     starts_at: datetime
@@ -167,16 +164,16 @@ class Silence:
     weekly: WeeklyHours | None = None
 
     def during(self, at: datetime) -> "Silence":
-        """Return it with the times of the window that holds that time, else of the next."""
+        """Return this silence with the times of the window that contains `at`, else of the next window."""
         if self.weekly is None:
             return self
         starts_at, ends_at = self.weekly.window(at)
         return replace(self, starts_at=starts_at, ends_at=ends_at)
 
     def matches(self, delivery: Delivery) -> bool:
-        """Return whether it keeps this delivery back while it is on.
+        """Return whether this delivery is silenced while the silence is active.
 
-        What only says that a problem is over passes, and so does a report, which its own sinks asked for.
+        Events that only close a problem are never silenced, nor are reports, which name their own sinks.
         """
         return (
             delivery.type not in CLOSINGS
@@ -189,13 +186,13 @@ class Silence:
 
 
 class Silences:
-    """`all` silences there are, which may be replaced at any time. Times are the wall clock's."""
+    """All silences. `all` may be replaced at any time. Times are wall clock."""
 
     def __init__(self, silences: Sequence[Silence] = ()) -> None:
         self.all = silences
 
     def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
-        """Return those that may keep back deliveries of that sink at that time."""
+        """Return the silences that are active for this sink at that time."""
         return tuple(
             now
             for each in self.all
@@ -204,16 +201,16 @@ class Silences:
 
 
 def is_over(delivery: Delivery) -> bool:
-    """Return whether a dead letter that is replayed tells of a problem as open which has closed meanwhile."""
+    """Return whether a replayed dead letter reports a problem as open although it has closed meanwhile."""
     return delivery.replayed and not (delivery.closes or delivery.is_problem_open)
 
 
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
-    """Return what of a delivery is to be sent while these silences are on; `None` if nothing is.
+    """Return the part of a delivery that is to be sent while these silences are active; `None` if nothing is.
 
-    The end of a problem goes where its opening went, silenced or not, and so does an acknowledgement, while it is in
-    force `at` that time. A reminder of what is over, or acknowledged then, says nothing any more. A silence keeps back
-    what was never tried; what is replayed somebody asked for.
+    The end of a problem goes to each sink that got the opening, silenced or not. A current acknowledgement does, too. A
+    reminder is not sent once its problem has closed or is acknowledged. A silence stops no delivery that was tried, and
+    no replayed dead letter, because somebody asked for that one.
     """
     if delivery.type == EventType.PROBLEM_ACKNOWLEDGED:
         return Part.WHOLE if delivery.is_opening_sent and delivery.is_acknowledged(at) else None
@@ -226,7 +223,7 @@ def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetim
         part = Part.NEWS
     if delivery.replayed or not silences:
         return part
-    # What was tried before a silence began was not kept back by it, and goes on as it is.
+    # A delivery that was tried before the silence began is retried unchanged.
     begun_by = from_us(delivery.recorded_at) if delivery.attempts else None
     is_silenced = any(each.matches(delivery) for each in silences if begun_by is None or each.starts_at <= begun_by)
     if not is_silenced:

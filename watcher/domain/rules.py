@@ -1,8 +1,8 @@
-"""The rules of a pipeline, and the pure function that judges them. docs/alerts.md says what each rule means.
+"""The rules of a pipeline, and the pure function `judge` that applies them. docs/alerts.md describes the rules.
 
-`judge` takes in what is recorded now and returns which problems that opens and closes. It neither reads a clock nor
-writes: `watcher/polling/pipeline_rules.py` says when it is called, makes the events and records them. All times are
-microseconds on the steady clock.
+`judge` gets the ends and starts that are recorded now, and returns the problems that open and close.
+`watcher/polling/pipeline_rules.py` calls it, makes the events and records them. All times are microseconds on the
+steady clock.
 """
 
 from bisect import bisect_right, insort
@@ -16,38 +16,38 @@ from watcher.domain.event import EventType
 from watcher.domain.timestamps import NEVER, Micros
 
 ENDS_COUNT = 20
-"""At least this many ends are kept, so that a rule that is new, or asks for more, does not begin with nothing."""
+"""The fewest ends that are kept. A new or changed rule therefore has some ends to begin with."""
 
 TALLIES_COUNT = 20
-"""`quiet_for` is divided into this many parts; ends within one part are counted together.
+"""The number of parts of `quiet_for`. Ends within one part are counted together in a tally.
 
-So what is kept does not grow with the number of ends: at most two tallies a part.
+The state is therefore bounded: at most two tallies per part, however many ends there are.
 """
 
 FAILED_AT_MOST = 0.1
-"""The share of ends that may fail in a pipeline that has recovered."""
+"""The largest share of failed ends in a pipeline that has recovered."""
 
 
 class End(NamedTuple):
-    """An execution that succeeded or failed; when, by the API's date, else when that was seen."""
+    """The end of an execution that succeeded or failed: by the API's date, else the time at which it was seen."""
 
     ended_at: int
     failed: bool
 
     def moved(self, by_us: int, *, now: int) -> "End":
-        """Return this with its time moved by that, but not after `now`."""
+        """Return this end with its time moved by `by_us`, but to `now` at the latest."""
         return End(min(now, self.ended_at + by_us), self.failed)
 
 
 class UnjudgedEnd(NamedTuple):
-    """The end of an execution that rules are yet to judge."""
+    """The end of an execution, not yet judged by the rules."""
 
     execution: str
     end: End
 
 
 class Tally(NamedTuple):
-    """How many ends came, and how many of them failed, from `first_at` on for a twentieth of `quiet_for`."""
+    """The number of ends, and of failures among them, from `first_at` on for a twentieth of `quiet_for`."""
 
     first_at: int
     ended_count: int
@@ -56,13 +56,13 @@ class Tally(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class FailingRule:
-    """When a pipeline is failing: at so many failures in a row (`consecutive`), or at a `rate` of failures (0 to 1).
+    """The rule `failing`: it opens a problem at `consecutive` failures in a row, or at a failure `rate` (0 to 1).
 
-    With `consecutive` a problem closes once the last `recover_after` ends succeeded, `quiet_for_us` has passed since it
-    opened, and at most a tenth of the ends within `quiet_for_us` of the newest end failed.
+    With `consecutive` the problem closes once the last `recover_after` ends succeeded, `quiet_for_us` has passed since
+    it opened, and at most a tenth of the ends within `quiet_for_us` of the newest end failed.
 
-    The rate is that of the last `of_last` ends within `within_us`. A problem opens at `rate` once there are `at_least`
-    so many, and closes below half of it, however few there are.
+    With `rate` the last `of_last` ends within `within_us` count. The problem opens at `rate`, given at least `at_least`
+    ends. It closes below half of `rate`, given any number of ends.
     """
 
     consecutive: int | None = None
@@ -75,19 +75,19 @@ class FailingRule:
 
     @property
     def ends_count(self) -> int:
-        """Return how many of the last ends are to be kept."""
+        """Return the number of last ends to keep."""
         return max(ENDS_COUNT, self.consecutive or self.of_last, self.recover_after)
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of one watch. `silent_us` is for how long nothing may start before that is a problem."""
+    """The rules of one watch. A problem opens if nothing starts for longer than `silent_us`."""
 
     failing: FailingRule | None = None
     silent_us: int | None = None
 
     def watch_for(self, kind: EventType) -> bool:
-        """Return whether there is a rule whose problems are of this kind."""
+        """Return whether a rule opens problems of this kind."""
         return any(kind is opened and getattr(self, key) is not None for key, opened in KIND_OF_RULE.items())
 
 
@@ -95,30 +95,29 @@ KIND_OF_RULE: Mapping[str, EventType] = {
     "failing": EventType.PIPELINE_FAILING,
     "silent_us": EventType.PIPELINE_SILENT,
 }
-"""The kind of problem that each field of `Rules` leads to."""
+"""The kind of problem that each field of `Rules` opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class RuleState:
-    """What rules remember of a pipeline. 0 stands for a time that is not known.
-
-    `ends` are the last ones in the order of their times, those of equal times in the order in which they were recorded.
-    `started_at` is the last start known, once a scan is complete. While a rule with `consecutive` has a problem open,
-    `opened_at` is when that opened, and `tallies` count the ends since then, as far as they are within `quiet_for`.
-    The newest failure is that of the execution `failed`, at `failed_at`.
-    Version 1.0.0 wrote times of the API's clock: those are `in_api_time`.
-    """
+    """The state of a pipeline's rules between two judgements. An unknown time is 0."""
 
     ends: tuple[End, ...] = ()
+    """The last ends by time; ends of equal times stand in the order of recording."""
     started_at: int = NEVER
+    """The last known start, once a scan is complete."""
     opened_at: int = NEVER
+    """The opening of the open problem of a rule with `consecutive`."""
     tallies: tuple[Tally, ...] = ()
+    """The ends since `opened_at` within `quiet_for`."""
     in_api_time: bool = False
+    """Whether the times are on the API's clock, as version 1.0.0 wrote them."""
     failed: str | None = None
+    """The execution of the newest failure."""
     failed_at: int = NEVER
 
     def moved(self, by_us: int, *, now: int) -> "RuleState":
-        """Return this on our clock, which shows `now`: each time moved by that, but none to after `now`."""
+        """Return this state on our clock: each time moved by `by_us`, but to `now` at the latest."""
         times = (self.started_at, self.opened_at, self.failed_at)
         started_at, opened_at, failed_at = (at and min(now, at + by_us) for at in times)
         ends = tuple(end.moved(by_us, now=now) for end in self.ends)
@@ -128,22 +127,21 @@ class RuleState:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is recorded at `now`, and what is known by then.
-
-    `ends` are in the order in which they take their places. With `judges_once` only the last of them may open or close
-    a problem. The last start was at `started_at`, if any. If a scan is complete, it showed all that started before
-    `scanned_until`.
-    """
+    """The ends and starts that are recorded at `now`."""
 
     now: Micros
     ends: Sequence[UnjudgedEnd] = ()
+    """The new ends, in the order in which they are judged."""
     judges_once: bool = False
+    """Whether only the last of the new ends may open or close a problem."""
     started_at: int = NEVER
+    """The last known start."""
     scanned_until: Micros | None = None
+    """A complete scan showed all starts before this time; `None` if no scan is complete."""
 
 
 class Edge(NamedTuple):
-    """A problem that opens or closes, after so many failures. The end of `execution` opened it, if an end did."""
+    """The opening or closing of a problem with its failures so far. `execution` is the one whose end opened it."""
 
     kind: EventType
     opens: bool
@@ -152,7 +150,7 @@ class Edge(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What follows from news: the new state, how many failures each problem has that is open then, and the edges."""
+    """The result of a judgement: the new state, the failures of each open problem, and the edges."""
 
     state: RuleState
     failed_counts: Mapping[EventType, int]
@@ -160,9 +158,9 @@ class Verdict(NamedTuple):
 
 
 def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int], news: News) -> Verdict:
-    """Judge news by the rules. `failed_counts` has how many failures each problem has that is open.
+    """Judge news by the rules. `failed_counts` has the number of failures of each open problem.
 
-    The new state has nothing that no rule goes by: a rule that comes back later begins with nothing.
+    The new state holds nothing for a rule that was removed. If such a rule returns later, it begins with no ends.
     """
     counts, edges = dict(failed_counts), list[Edge]()
     new, started_at = RuleState(), 0
@@ -176,7 +174,7 @@ def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int]
 def _judge_ends(
     rule: FailingRule, state: RuleState, news: News, counts: dict[EventType, int], edges: list[Edge]
 ) -> RuleState:
-    """Let each end take its place. The newest may open or close the problem, a late one does not."""
+    """Insert each end by its time. The newest end may open or close the problem; a late end does neither."""
     kind, ends, tallies = EventType.PIPELINE_FAILING, list(state.ends), list(state.tallies)
     is_in_row = rule.consecutive is not None
     opened_at = (state.opened_at or news.now) if is_in_row and kind in counts else NEVER
@@ -206,7 +204,7 @@ def _judge_ends(
 
 
 def _failures_that_open(rule: FailingRule, ends: Sequence[End]) -> int:
-    """Return how many failures open a problem with the newest end, 0 if none opens."""
+    """Return the number of failures that open a problem with the newest end; 0 if it opens none."""
     if rule.consecutive is not None:
         in_row = sum(1 for _ in takewhile(attrgetter("failed"), reversed(ends)))
         return in_row if in_row >= rule.consecutive else 0
@@ -216,22 +214,22 @@ def _failures_that_open(rule: FailingRule, ends: Sequence[End]) -> int:
 
 
 def _has_recovered(rule: FailingRule, ends: Sequence[End]) -> bool:
-    """Return whether the last ends are as the rule wants them before its problem closes."""
+    """Return whether the last ends allow the problem to close."""
     if rule.consecutive is not None:
         last = ends[-rule.recover_after :]
         return len(last) == rule.recover_after and not any(end.failed for end in last)
     last = _last_ends(rule, ends)
-    # Half of the rate, or a pipeline that fails about as often as the rate would open and close at each end.
+    # At the rate itself, a pipeline whose failure rate varies around it would open and close with every end.
     return sum(end.failed for end in last) / len(last) < (rule.rate or 0.0) / 2
 
 
 def _last_ends(rule: FailingRule, ends: Sequence[End]) -> Sequence[End]:
-    """Return the ends that a rate is taken of: the newest one at least."""
+    """Return the ends that a rate counts, at least the newest one."""
     return [end for end in ends[-rule.of_last :] if end.ended_at >= ends[-1].ended_at - rule.within_us]
 
 
 def _count(tallies: list[Tally], end: End, *, within_us: int) -> None:
-    """Count an end with those that came less than `within_us` before it, else as the first of a new tally."""
+    """Count an end in the tally that began less than `within_us` before it, else in a new tally."""
     index = bisect_right(tallies, end.ended_at, key=attrgetter("first_at"))
     first_at, ended_count, failed_count = tallies[index - 1] if index else Tally(NEVER, 0, 0)
     if index and end.ended_at - first_at < within_us:
@@ -247,9 +245,9 @@ def _is_quiet(tallies: Sequence[Tally]) -> bool:
 
 
 def _judge_starts(silent_us: int, state: RuleState, news: News, counts: dict[EventType, int], edges: list[Edge]) -> int:
-    """Close a silence with a start that is recent, or open one after a complete scan. Return the last start.
+    """Close `pipeline.silent` with a recent start, or open it after a complete scan. Return the last start.
 
-    Before the first complete scan no start is known to be the last one.
+    Before the first complete scan the last start is unknown.
     """
     if not state.started_at and news.scanned_until is None:
         return NEVER
@@ -258,7 +256,7 @@ def _judge_starts(silent_us: int, state: RuleState, news: News, counts: dict[Eve
         edges.append(Edge(kind, False, counts.pop(kind)))
     if news.scanned_until is None:
         return started_at
-    started_at = started_at or news.scanned_until  # where nothing ever started, silence counts from the first scan
+    started_at = started_at or news.scanned_until  # without any start, the time counts from the first scan
     if kind not in counts and news.scanned_until - started_at > silent_us:
         counts[kind] = 0
         edges.append(Edge(kind, True))

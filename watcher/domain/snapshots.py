@@ -1,6 +1,6 @@
-"""What only the owner of an account or a sink knows, as it writes it down every few seconds for all pages.
+"""Snapshots: the state in an owner's memory, which the owner writes to the store every few seconds. `web` shows it.
 
-Times are microseconds UTC, steady, as all that is recorded. Pure values; `web` reads them back.
+Times are microseconds UTC on the steady clock. Frozen values.
 """
 
 from collections.abc import Mapping
@@ -9,52 +9,53 @@ from dataclasses import dataclass, field
 from watcher.domain.timestamps import Micros
 
 ENDS_COUNT = 60
-"""The last ends of a pipeline that are kept for its strip."""
+"""The most ends of a pipeline that a snapshot has. Pages show them as a strip."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineSnapshot:
-    """How a pipeline stands: its open executions by status, since when the oldest of each is in it, and the last ends.
-
-    `ends` has the first letter of each of the last ends, by end time, oldest first: `s`uccess, `f`ailed,
-    `u`nrecognized; `ends_from` is when the first of them ended. `name` is what the API calls it, as far as it has said.
-    `is_read` says whether its list was ever read as a whole, where it is watched whole.
-    """
+    """The state of a pipeline: its open executions and its last ends."""
 
     open: Mapping[str, int] = field(default_factory=dict)
+    """The number of open executions in each status."""
     oldest: Mapping[str, Micros] = field(default_factory=dict)
+    """The time since which the oldest of them has been in each status."""
     ends: str = ""
+    """The first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized."""
     ends_from: Micros | None = None
+    """The time of the first of these ends."""
     last_ended_at: Micros | None = None
     last_failed_at: Micros | None = None
     last_started_at: Micros | None = None
     name: str | None = None
+    """The API's name of the pipeline, if an answer had it."""
     is_read: bool = True
+    """Whether a scan of the pipeline was ever complete. Always true for a pipeline with named executions."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSnapshot:
-    """What an account spends: requests a second that it wants, and has used over the last minute; its pipelines by id.
-
-    `longest_gap_s` is for how long the execution or list that waits longest has not been looked at. While no request
-    succeeds, `known_at` is when the last one did, 0 for never; it is absent while requests succeed.
-    """
+    """The requests of an account, and its pipelines by id."""
 
     wanted_per_s: float
+    """Requests per second that the account needs."""
     used_per_s: float
+    """Requests per second over the last minute."""
     longest_gap_s: float
+    """The longest time since an execution or a list was last polled."""
     pipelines: Mapping[str, PipelineSnapshot] = field(default_factory=dict)
     known_at: Micros | None = None
+    """The time of the last success, 0 for never, while no request succeeds; `None` while requests succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SinkSnapshot:
-    """How a sink is, beside its state: its last answer, when anything last got through, the next try.
-
-    `has_failed` says that nothing got through since its last failure. The next try is only given while something waits.
-    """
+    """The last answer of a sink and its next attempt."""
 
     answer: str
     through_at: Micros | None = None
+    """The time of the last success."""
     next_try_at: Micros | None = None
+    """The time of the next attempt; `None` while no delivery is pending."""
     has_failed: bool = False
+    """Whether nothing succeeded since the last failure."""

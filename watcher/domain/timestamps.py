@@ -1,4 +1,4 @@
-"""Moments, each with its clock in its type, so that mypy finds a mix-up. Reads no clock.
+"""Moments in time. Each has its clock in its type, so mypy finds a comparison of two clocks. Reads no clock.
 
 A moment is `Micros` or `Monotonic`; a duration, such as the difference of two moments, is a plain number. A moment plus
 a duration is made a moment again: `Monotonic(now + wait_s)`.
@@ -13,19 +13,19 @@ Micros = NewType("Micros", int)
 """Microseconds UTC: on our steady clock, or as the API or the wall clock dates things."""
 
 NEVER: Final = Micros(0)
-"""When that was which has not happened, or of which nobody knows."""
+"""The time of something that has not happened or is not known."""
 
 Monotonic = NewType("Monotonic", float)
 """Seconds on the monotonic clock of this process."""
 
 BootTime = NewType("BootTime", float)
-"""Seconds on the clock of this machine that goes on while it sleeps."""
+"""Seconds on the machine's clock that also counts while the machine sleeps."""
 
 EARLIEST: Final = Monotonic(float("-inf"))
-"""Before every other moment: what waits until then does not wait."""
+"""The earliest moment. A wait until then is over at once."""
 
 LATEST: Final = Monotonic(float("inf"))
-"""After every other moment: what waits until then waits for ever."""
+"""The latest moment. A wait until then never ends."""
 
 
 def to_us(moment: datetime) -> Micros:

@@ -1,4 +1,4 @@
-"""What one answer means for one execution: each rule that needs no network. Pure, over `ExecutionRecord`."""
+"""The transitions of an execution: pure functions from a record and an API answer to a new record and its events."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ EXECUTION_REASONS = {
     Outcome.REJECTED: LostReason.REJECTED,
     Outcome.FORBIDDEN: LostReason.FORBIDDEN,
 }
-"""The outcomes that may be about the execution rather than the account, and what it is lost for."""
+"""The outcomes that may concern the execution rather than the account, each with its reason of `execution.lost`."""
 
 TYPES: Mapping[str, EventType] = {status: EventType(f"execution.{status}") for status in Status}
 
 RAW_STATUS_LENGTH = 64
-"""An unrecognized word longer than this is cut: it becomes part of ids and rows."""
+"""Characters kept of an unrecognized status. It becomes part of ids and rows."""
 
 
 class Observation(NamedTuple):
-    """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
+    """A successful poll: the answer, and the times of request and answer (microseconds, steady)."""
 
     execution: ExecutionSnapshot
     sent_at: Micros
@@ -40,14 +40,14 @@ class Observation(NamedTuple):
 
     @property
     def finished_at(self) -> Micros | None:
-        """When the execution ended by the API's date, else when that was seen; `None` while it is open."""
+        """Return the end by the API's date, else the time at which it was seen; `None` while the execution is open."""
         execution = self.execution
         return (execution.ended_at or self.seen_at) if is_terminal(execution) else None
 
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """Something to report of an execution. `nth` counts those of the same `kind`; `sequence` all of the execution."""
+    """A change of an execution, for one event. It is the nth of its `kind`; `sequence` counts all of the execution."""
 
     type: EventType
     kind: str
@@ -58,21 +58,21 @@ class StatusChange:
 
 
 class TransitionResult(NamedTuple):
-    """What a poll led to: the new state (`before` itself where nothing is to be recorded), and what is reported.
-
-    `dropped` marks a poll that is older than what is known, `contradicts` a terminal status denied later.
-    """
+    """The result of a poll: the new record of the execution, and its changes."""
 
     known: ExecutionRecord
+    """The record from before the poll, the same object, if there is nothing to record."""
     status_changes: tuple[StatusChange, ...] = ()
     dropped: bool = False
+    """Whether the poll is ignored, because the record is newer or the execution has ended."""
     contradicts: bool = False
+    """Whether the poll denies the terminal status of an ended execution."""
 
 
 def observe(
     before: ExecutionRecord, poll: Observation, *, polled_at: Micros, overdue_after_s: Mapping[str, float]
 ) -> TransitionResult:
-    """Evaluate a successful poll. `polled_at` is the end of the last one before it that was not dropped."""
+    """Evaluate a successful poll. `polled_at` is the end of the previous poll that was not dropped."""
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
     if before.ended_at is not None and before.lost is None:
         return TransitionResult(before, dropped=True, contradicts=status != before.status)
@@ -80,7 +80,7 @@ def observe(
         return TransitionResult(before, dropped=True)
     if status != before.status or before.lost is not None:
         seen = _move(before, poll, status=status, terminal=terminal)
-    else:  # the common case keeps `before` itself, which costs nothing
+    else:  # the common case: `before` itself is kept, so no object is made
         ended = replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at, finished_at=poll.finished_at)
         seen = TransitionResult(ended if terminal else before)
     at, limits_s = poll.seen_at, overdue_after_s
@@ -92,20 +92,20 @@ def observe(
 
 
 def lose(before: ExecutionRecord, reason: LostReason, *, at: Micros, polled_at: Micros) -> TransitionResult:
-    """Report an execution as lost. It is polled on, and its next event will say it was lost."""
+    """Report an execution as lost. Polling goes on, and the next event has `lost` as its previous status."""
     known = replace(before, lost=reason, lost_at=at, polled_at=polled_at, overdue_sequence=None, overdue_at=None)
     return _emit(known, EventType.EXECUTION_LOST, kind="lost", status=LOST, previous=before.status)
 
 
 def is_terminal(execution: ExecutionSnapshot) -> bool:
-    """Return whether nothing more is to come: an end, or an unrecognized word with `finishedAt` set."""
+    """Return whether the status is terminal: `success`, `failed`, or an unrecognized word with `finishedAt` set."""
     if execution.status in TYPES:
         return execution.status in TERMINAL_STATUSES
     return execution.finished_at is not None
 
 
 def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
-    """Note another status. A stay begins when it was seen; at first sight at `startedAt`, if given."""
+    """Change to another status. It began when the poll saw it; at the first poll it began at `startedAt`, if given."""
     began_at, since_at = poll.execution.began_at, poll.seen_at
     if before.status is None and before.lost is None and began_at is not None:
         since_at = min(since_at, began_at)
@@ -128,13 +128,13 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
     if type_ := TYPES.get(status):
         return _emit(known, type_, kind=status, status=status, previous=previous)
     kind = f"unrecognized:{status}"
-    if any(counted == kind for counted, _ in before.counts):  # what is overdue stays so until an event can end it
+    if any(counted == kind for counted, _ in before.counts):  # without an event, an overdue problem stays open
         return TransitionResult(replace(known, overdue_sequence=before.overdue_sequence, overdue_at=before.overdue_at))
     return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
 
 
 def exceeds_limit(known: ExecutionRecord, *, at: Micros, overdue_after_s: Mapping[str, float]) -> bool:
-    """Return whether an execution is longer in its status than it may be, and nobody was told yet."""
+    """Return whether an execution has exceeded the limit of its status, and no `execution.overdue` is open."""
     limit_s = overdue_after_s.get(known.status or "")
     return limit_s is not None and known.overdue_sequence is None and at - known.since_at > limit_s * 1_000_000
 
@@ -149,9 +149,9 @@ def _emit(
 
 @lru_cache(maxsize=4096)
 def _bump(counts: Counts, kind: str) -> tuple[Counts, int]:
-    """Count one more of `kind`, and return which number that one has.
+    """Add one to the count of `kind`, and return all counts and the new count.
 
-    Executions with the same history share the same tuple, so 100,000 cost nothing.
+    Executions with the same history share the same tuple, which saves the memory of 100,000 tuples.
     """
     counted = dict(counts)
     counted[kind] = counted.get(kind, 0) + 1

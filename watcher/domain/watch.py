@@ -1,4 +1,4 @@
-"""Watches: what the configuration asks of a pipeline, and how far its lists were read. Frozen values."""
+"""Watches: the configuration of a pipeline, and the progress of reading its list. Frozen values."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class Details(StrEnum):
-    """Which ends that a list showed are fetched as well, for what lists do not show (`polling.details`)."""
+    """The ends that are polled once more for fields that lists lack (`polling.details`)."""
 
     FAILED = "failed"
     ALWAYS = "always"
@@ -18,30 +18,29 @@ class Details(StrEnum):
 
 
 class FirstSight(StrEnum):
-    """What becomes of executions that had ended before a pipeline was first watched whole (`polling.first_sight`)."""
+    """The events of executions that had ended before their pipeline was watched whole (`polling.first_sight`)."""
 
     BASELINE = "baseline"
-    """Nothing."""
+    """None."""
     NOTIFY = "notify"
     """Their ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the configuration asks of one pipeline; without `executions` it is watched whole.
-
-    `overdue_after_s` maps a status to its dwell limit in seconds. `rules` are absent where there are none.
-    `runbook` is a URL that events show.
-    """
+    """The configuration of one pipeline."""
 
     account: str
     pipeline: str
     executions: tuple[str, ...]
+    """The watched executions; empty if the whole pipeline is watched."""
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     overdue_after_s: Mapping[str, float] = field(default_factory=dict)
+    """The limit of the time in a status, by status."""
     rules: Rules | None = None
     runbook: str | None = None
+    """A URL that events show."""
 
     @property
     def whole(self) -> bool:
@@ -50,29 +49,29 @@ class Watch:
 
 
 def limits_dwell(overdue_after_s: Collection[str], status: str) -> bool:
-    """Return whether there is a limit to the dwell in a status; to one that nobody knows the others' apply."""
+    """Return whether the time in a status is limited. A status that is not open is limited if any status is."""
     return status in overdue_after_s or (status not in OPEN_STATUSES and bool(overdue_after_s))
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
-
-    `since_at` is when it was first watched whole. `complete_at` is the begin of the last complete scan, 0 before the
-    first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
-    list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what the
-    API calls the pipeline, as far as it has said: no list does. The list had `total` rows when that scan began, by what
-    it said, `None` if it says nothing. The API's clock was ahead of ours by `ahead_us` when it first answered, `None`
-    before that. The history of the pipeline is known from `known_from` on. `dated` marks a cursor that version 1.0.0
-    recorded: both times are by the API's clock until it answers.
-    """
+    """The progress of reading the list of a pipeline that is watched whole. Times are microseconds UTC, steady."""
 
     since_at: Micros
+    """The time since which the pipeline has been watched whole."""
     complete_at: Micros = NEVER
+    """The start of the last complete scan."""
     refused: str | None = None
+    """The reported reason, while the API refuses the list."""
     found: bool = False
+    """Whether the list had any row at the last complete scan. Without one, the next scan meets no known row."""
     name: str | None = None
+    """The API's name of the pipeline, if an execution's answer had it. Lists lack it."""
     total: int | None = None
+    """The rows of the list at the start of the last complete scan, by the list's own `total`."""
     ahead_us: int | None = None
+    """The lead of the API's clock over ours at its first answer; `None` before that."""
     known_from: Micros | None = None
+    """The time from which the pipeline's history is known."""
     dated: bool = False
+    """Whether version 1.0.0 recorded this cursor. Its two times are then on the API's clock until the API answers."""

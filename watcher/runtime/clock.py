@@ -1,4 +1,4 @@
-"""Time, passed in everywhere. What the program decides by is monotonic; the wall clock is only written down."""
+"""The clocks of the program, given to every part. Decisions go by monotonic time; wall time is only written down."""
 
 import time
 from collections.abc import Callable
@@ -12,20 +12,20 @@ _BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux stops CLOCK_MONOTONIC while the machine sleeps; macOS does not, and has no other."""
 
 STOPPED_AFTER_S = 2.0
-"""A process that runs reads the clock more often: of a longer time between two readings no more counts as run."""
+"""The most running time between two readings. A running process reads the clock more often; a stopped one does not."""
 
 
 class Clock:
-    """The machine's clocks. Tests have others below it. `running` has to be read every second: the schedule does.
+    """The machine's clocks. The schedule reads `running` every second, because it counts in small steps.
 
-    `now` is the wall clock, aware UTC: for what is written and shown. `monotonic` never jumps: for every decision in
-    this process.
+    `now` is the wall clock (aware UTC), for texts and records. `monotonic` never jumps; it is for decisions in this
+    process.
     """
 
     def __init__(self, *, read: Callable[[], float] = time.monotonic) -> None:
-        """Anchor the steady clock to the wall clock of this moment. `read` is the machine's monotonic clock."""
+        """Set the steady clock by the wall clock of this moment. `read` is the machine's monotonic clock."""
         self._read = read
-        # The functions themselves, of which the second is the clock asyncio uses too: they are read for each change.
+        # Attributes, not methods, because they are read at every poll. asyncio uses the same monotonic clock.
         self.now: Callable[[], datetime] = partial(datetime.now, UTC)
         self.monotonic = cast("Callable[[], Monotonic]", time.monotonic)
         self._anchor_us = (time.time_ns() - time.clock_gettime_ns(_BOOT_TIME)) // 1000
@@ -34,10 +34,10 @@ class Clock:
         self._resumed_at = EARLIEST
 
     def running(self) -> float:
-        """Return seconds for which this process ran, from 0 on; they stand still while it is stopped.
+        """Return the running time in seconds: the time since the start, without stops of the process.
 
-        For how long something has failed: a stopped process (SIGSTOP, `docker pause`) tries nothing, so the time it
-        was stopped is nobody's failure. Between two readings at most `STOPPED_AFTER_S` pass.
+        It measures for how long something has failed. A stopped process (SIGSTOP, `docker pause`) tries nothing, so
+        the time of a stop does not count as failing. At most `STOPPED_AFTER_S` count between two readings.
         """
         now = self._read()
         passed_s, self._read_at = now - self._read_at, now
@@ -47,22 +47,22 @@ class Clock:
         return self._ran_s
 
     def resumed_at(self) -> Monotonic:
-        """Return when the process last went on after a stop: what was in flight by then may have broken by the stop."""
+        """Return the end of the last stop of the process. The stop may have broken the requests in flight."""
         self.running()
         return self._resumed_at
 
     def boot_time(self) -> BootTime:
-        """Return seconds that never jump, and go on while the machine sleeps: for what others do meanwhile."""
+        """Return seconds that never jump and also count while the machine sleeps, as other machines' time does."""
         return BootTime(time.clock_gettime(_BOOT_TIME))
 
     def advance(self, by_us: int) -> None:
-        """Set the steady clock forward, or back, before anything goes by it: to another machine's, say."""
+        """Set the steady clock forward or back, before anything uses it: to the clock of the database, for example."""
         self._anchor_us += by_us
 
     def steady_us(self) -> Micros:
-        """Return microseconds UTC as the wall clock would read had nobody set it since the process began.
+        """Return the steady clock: microseconds UTC, as the wall clock would show them if nobody had set it meanwhile.
 
-        For times that decide something after a restart, or on another replica (dwell times, due deliveries): a jump of
-        the wall clock while the program runs neither delays nor hastens them. They go on while the machine sleeps.
+        It is for times that are decided by after a restart or on another replica, such as due deliveries. A jump of the
+        wall clock neither delays nor hastens them. The steady clock also counts while the machine sleeps.
         """
         return Micros(self._anchor_us + time.clock_gettime_ns(_BOOT_TIME) // 1000)

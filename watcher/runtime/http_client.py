@@ -1,4 +1,4 @@
-"""The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
+"""The HTTP client: sends one request and returns one response, or raises `TransportFailedError`. It has no policy."""
 
 import asyncio
 import socket
@@ -26,22 +26,22 @@ _PRIVATE_V4 = tuple(
         *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
         *("192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24"),
         *("203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        "168.63.129.16/32",  # Azure's host, which hands out what a virtual machine is configured with
+        "168.63.129.16/32",  # Azure's host, which gives a virtual machine its configuration
     )
 )
-"""IANA's special addresses (RFC 6890): a list of our own, for `is_global` changes between versions of Python."""
+"""IANA's special addresses (RFC 6890). The list is our own, because `is_global` differs between Python versions."""
 _GLOBAL_V6, _NAT64 = ip_network("2000::/3"), ip_network("64:ff9b::/96")
 _PRIVATE_V6 = tuple(ip_network(each) for each in ("2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20"))
-"""Within `_GLOBAL_V6`: Teredo and other protocols, examples, and 6to4, which leads to any IPv4 address."""
+"""Private networks within `_GLOBAL_V6`: Teredo and other protocols, examples, and 6to4, which leads to IPv4."""
 
 
 class PrivateAddressError(OSError):
-    """A connection would have been opened to a private address, which nobody is to learn from this."""
+    """A refused connection to a private address. The error does not hold the address."""
 
 
 def is_private(address: str) -> bool:
-    """Return whether this address, as the system writes it, is no public one of a single machine."""
-    found = ip_address(address.partition("%")[0])  # behind it is the name of an interface
+    """Return whether an IP address is not the public address of one machine."""
+    found = ip_address(address.partition("%")[0])  # the name of an interface follows
     if isinstance(found, IPv6Address):
         within = IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else found.ipv4_mapped
         if within is None:
@@ -51,7 +51,7 @@ def is_private(address: str) -> bool:
 
 
 def is_private_host(host: str) -> bool:
-    """Return whether a URL's host is a private address, or this machine; of a name nothing is known."""
+    """Return whether a URL's host is a private address or `localhost`. Other names are not resolved."""
     try:
         return is_private(host)
     except ValueError:
@@ -59,7 +59,7 @@ def is_private_host(host: str) -> bool:
 
 
 def public_socket(addr_info: AddrInfoType) -> socket.socket:
-    """Return a socket for what a connector is about to connect to. Raises `PrivateAddressError`."""
+    """Return a socket for a connector's next connection. Raises `PrivateAddressError`."""
     family, type_, proto, _, address = addr_info
     if is_private(str(address[0])):
         raise PrivateAddressError
@@ -67,7 +67,7 @@ def public_socket(addr_info: AddrInfoType) -> socket.socket:
 
 
 PROXY_AUTH = 407
-"""The status code of a proxy that wants another login, or one at all."""
+"""The status code of a proxy that does not accept the login, or the lack of one."""
 
 REMEDIES = {
     "dns": "no such host is known here: correct the URL, or the DNS of this machine",
@@ -82,7 +82,7 @@ REMEDIES = {
     "tls": "SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust; tls.cert_file of a sink the certificate to "
     "show",
 }
-"""What a person has to do, by the kind of a `TransportFailedError`."""
+"""The instruction for the user, by the kind of a `TransportFailedError`."""
 
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (TimeoutError, "timeout"),
@@ -103,9 +103,9 @@ def failure(kind: str, remedies: Mapping[str, str] = REMEDIES) -> TransportFaile
 def failure_of(
     error: BaseException, *, by_proxy: bool = False, remedies: Mapping[str, str] = REMEDIES
 ) -> TransportFailedError:
-    """Return what an error of a request means, without its text, which may hold an address or a path.
+    """Return the `TransportFailedError` for an error, without its text, which may hold an address or a path.
 
-    Of TLS the remedy says what OpenSSL says. `by_proxy` says that every connection is one to a proxy.
+    For a TLS error the remedy begins with the message of OpenSSL. `by_proxy` says that all connections go to a proxy.
     """
     if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == PROXY_AUTH:
         return failure("proxy_auth")
@@ -125,19 +125,19 @@ def _kind_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return _kind_of(error.os_error)
     if isinstance(error, aiohttp.ClientOSError):
-        return _kind_of(OSError(error.errno, ""))  # by its code that becomes the class that is meant
+        return _kind_of(OSError(error.errno, ""))  # Python chooses the subclass by the code
     return "connection"
 
 
 BODY_BYTES = 8 * 1024 * 1024
-"""An answer larger than this is not read to its end."""
+"""The largest body that is read."""
 
 LARGE_BYTES = 256 * 1024
 LARGE_BODIES = 8
-"""Of bodies beyond so many bytes so many are read at a time, 64 MiB together: the others wait on the wire."""
+"""At most 8 bodies over 256 KiB are read at a time, 64 MiB together. Other large bodies wait on the wire."""
 
 limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_field_size=64 * 1024, max_headers=2000)
-"""An answer whose status line or header field is longer, or that has more headers, is not read."""
+"""A session with limits: an answer with a longer status line or header field, or with more headers, is refused."""
 
 USER_AGENT = f"clerk-watcher/{VERSION}"
 
@@ -146,9 +146,9 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True, slots=True)
 class Response(Generic[_Found]):
-    """An answer. `found` is what was read of a 200's body: of anything else the status and two headers say enough.
+    """An answer: its status and two headers. `found` is the parsed body of a 200, `None` for any other status.
 
-    The body holds what customers said, so nothing of it shows.
+    The `repr` hides `found`, because a body holds texts of customers.
     """
 
     status_code: int
@@ -159,7 +159,7 @@ class Response(Generic[_Found]):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """An HTTP proxy: its address without credentials (`None`: go directly), and the headers it wants."""
+    """An HTTP proxy: its address without credentials (`None` for no proxy), and the headers it needs."""
 
     url: URL | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -168,14 +168,14 @@ class Proxy:
 def proxy_for(target: URL) -> Proxy:
     """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for a target. Raises `ConfigError`.
 
-    Read once per target: aiohttp's `trust_env` reads it in threads, per request.
+    It is read once per target, because aiohttp's `trust_env` reads the environment in threads, at every request.
     """
     address = getproxies().get(target.scheme)
     if address is None or proxy_bypass(target.host or ""):
         return Proxy()
     try:
         url = URL(address if "://" in address else f"http://{address}")
-    except ValueError:  # a port that is none, say
+    except ValueError:  # a port that is no number, for example
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
         name = f"{target.scheme.upper()}_PROXY"
@@ -188,7 +188,7 @@ def proxy_for(target: URL) -> Proxy:
 
 
 class Client:
-    """One session with one server and one key. CA certificates come from the environment, as OpenSSL reads it."""
+    """A session with one server and one key. OpenSSL finds the CA certificates by the environment."""
 
     def __init__(
         self,
@@ -201,12 +201,12 @@ class Client:
     ) -> None:
         """Open no connection yet. Needs a running event loop.
 
-        `check` is called once the connection for a request is there, right before that goes out. What it raises comes
-        out of `get`, and nothing was sent.
+        `check` is called for each request once it has a connection, right before it is sent. If `check` raises, nothing
+        is sent, and `get` raises the same error.
         """
         self._proxy = proxy
         self._timeout_s = timeout_s
-        # Not one of the session's own headers: those also go to a proxy, in clear, with every CONNECT.
+        # Not among the session's headers, because those also go to a proxy, in clear, with every CONNECT.
         self._key = CIMultiDict({"apiKey": api_key})
         self._session = limited_session(
             headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
@@ -216,7 +216,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._large_bodies = asyncio.Semaphore(LARGE_BODIES)
-        # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
+        # aiohttp repeats a GET by itself if a kept connection is dead. That request would ignore the rate limit.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
     async def __aenter__(self) -> Self:
@@ -228,9 +228,10 @@ class Client:
         await self._session.close()
 
     async def get(self, url: URL, *, read: Callable[[bytes, str | None], Awaitable[_Found]]) -> Response[_Found]:
-        """Send one GET, following no redirect: the key would go to a stranger. `read` gets a 200's body and `Date`.
+        """Send one GET, and parse the body of a 200 with `read`, which gets the body and the `Date` header.
 
-        Raises `TransportFailedError`, and what `read` raises.
+        Redirects are not followed, because the key would go to another server. Raises `TransportFailedError`, and the
+        errors of `read`.
         """
         chunks: list[bytes] = []
         size, is_large = 0, False
@@ -252,11 +253,11 @@ class Client:
                                 is_large = await self._large_bodies.acquire()
                             chunks.append(await response.content.readany())
                             size += len(chunks[-1])
-                            if size > BODY_BYTES:  # it may be endless
+                            if size > BODY_BYTES:  # the body may be endless
                                 response.close()
                                 raise TransportFailedError("too_large")
                     finally:
-                        response.release()  # the connection is kept if all of the answer was read
+                        response.release()  # keeps the connection if the whole answer was read
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
                 raise failure_of(error, by_proxy=self._proxy.url is not None) from None
             headers, date = response.headers, response.headers.get("Date")
@@ -268,7 +269,7 @@ class Client:
 
 
 def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
-    """Return what aiohttp makes of each request: one that asks once it has its connection, right before it is sent."""
+    """Return a request class for aiohttp that calls `check` once a request has its connection, before it is sent."""
 
     class CheckedRequest(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
@@ -276,7 +277,7 @@ def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
                 check()
             except BaseException:
                 if conn.protocol is not None:
-                    conn.protocol.abort()  # nothing is under way: no farewell of TLS has to be waited for
+                    conn.protocol.abort()  # nothing was sent, so TLS needs no orderly shutdown
                 raise
             return await super().send(conn)
 

@@ -1,6 +1,7 @@
-"""structlog, to stderr: coloured on a terminal, JSON otherwise. Other libraries' loggers stay quiet below warning.
+"""Logs to stderr by structlog: coloured on a terminal, JSON otherwise.
 
-A call puts its line into a queue and returns; a thread writes it. So nothing waits for whoever reads stderr.
+A call puts its line into a queue and returns; a thread writes the line. The event loop therefore never waits for the
+reader of stderr.
 """
 
 import logging
@@ -24,7 +25,7 @@ LogFormat = Literal["auto", "json", "console"]
 log = structlog.get_logger()
 
 LINES_COUNT = 2_000
-"""So many lines may wait; what comes then is dropped and counted: a log is not worth standing still for."""
+"""The most lines in the queue. Further lines are dropped and counted, because the program must not wait for its log."""
 
 
 def configure_logs(
@@ -36,7 +37,7 @@ def configure_logs(
 ) -> None:
     """Send log lines to `stream`, by default stderr. `auto` is console on a terminal, JSON elsewhere.
 
-    What libraries log is dropped below warning at every level: at debug it holds SQL parameters and URLs.
+    Lines of libraries below warning are always dropped, because at debug they hold SQL parameters and URLs.
     """
     out = stream or sys.stderr
     lines = log_lines(out)
@@ -55,13 +56,13 @@ def configure_logs(
 
 
 def _local_time(_logger: object, _level: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add the time as a person at a terminal reads it, and as the lines of events there have it."""
+    """Add the local time, as the lines of events on a terminal have it."""
     entry["timestamp"] = datetime.now().astimezone().isoformat(timespec="seconds")
     return entry
 
 
 class LogLines:
-    """The lines of one stream, which a thread writes: structlog hands each rendered line to the name of its level."""
+    """The log lines of one stream, written by a thread. structlog calls the method with the name of a line's level."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -69,7 +70,7 @@ class LogLines:
         self._thread = WorkerThreads("log")
 
     def msg(self, line: str) -> None:
-        """Have a line written soon, after one that says how many before it were dropped; or drop it."""
+        """Queue a line, or drop it if the queue is full. After drops, log the number of dropped lines first."""
         if self._thread.waiting_count >= LINES_COUNT:
             self._dropped_count += 1
             return
@@ -81,29 +82,29 @@ class LogLines:
     debug = info = warning = error = critical = msg
 
     def flush_within(self, limit_s: float) -> bool:
-        """Return whether all that was queued is written, or given up, by then."""
+        """Wait until the queue is empty, at most `limit_s`. Return whether it is."""
         done = Event()
         self._thread.put(done.set)
         return done.wait(limit_s)
 
     def end(self) -> None:
-        """Let the thread end after what is queued; nobody waits for it."""
+        """Let the thread end after the queued lines. Do not wait for it."""
         self._thread.close()
 
 
 def _write(line: str, stream: TextIO) -> None:
-    # To the file itself: a thread stuck in a stream of Python would keep its lock, which aborts the program at its end.
-    with suppress(OSError, ValueError):  # the latter from a stream that was closed
+    # To the file descriptor: a thread that hangs in a Python stream keeps a lock, which aborts the program at its end.
+    with suppress(OSError, ValueError):  # ValueError: the stream is closed
         try:
             fd = stream.fileno()
-        except OSError:  # it is in memory
+        except OSError:  # a stream in memory
             stream.write(line)
             return
         rest = memoryview(line.encode(stream.encoding, errors="replace"))
         while rest:
             try:
                 rest = rest[os.write(fd, rest) :]
-            except BlockingIOError:  # another program that has this terminal or pipe, such as Node, made it so
+            except BlockingIOError:  # another program with this terminal or pipe made it non-blocking, as Node does
                 select.select([], [fd], [])
 
 
@@ -111,7 +112,7 @@ _latest: list[LogLines] = []
 
 
 def log_lines(stream: TextIO) -> LogLines:
-    """Return the lines of a stream, the same ones until another stream is asked for."""
+    """Return the `LogLines` of a stream: the same object until another stream is asked for."""
     if not _latest or _latest[0].stream is not stream:
         for lines in _latest:
             lines.end()
@@ -120,12 +121,12 @@ def log_lines(stream: TextIO) -> LogLines:
 
 
 def flush_logs(*, within_s: float = 0.5) -> bool:
-    """Return whether all that was logged is written, or given up, by then."""
+    """Wait until all log lines are written, at most `within_s`. Return whether they are."""
     return all(lines.flush_within(within_s) for lines in _latest)
 
 
 class _Forward(logging.Handler):
-    """Passes on who complained and how loudly, once a minute, not the text: library texts hold addresses and data."""
+    """Logs a library's name and level once a minute, without the text: library texts hold addresses and data."""
 
     def __init__(self, level: int, *, read: Callable[[], float]) -> None:
         super().__init__(level)
@@ -134,7 +135,7 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
-        if kind == "CancelledError":  # of what still hangs at the end, and is broken off: nothing went wrong
+        if kind == "CancelledError":  # a task that was cancelled at the end of the program: no error
             return
         complaint = (record.name, record.levelname, kind)
         now = self._read()

@@ -1,4 +1,4 @@
-"""Every metric, declared once. Label sets that are known start at 0; children are kept, for they are hot."""
+"""All metrics of the program. Known label sets start at 0, and frequently used children are kept as attributes."""
 
 from bisect import bisect_left
 from collections import Counter as Counts
@@ -36,19 +36,19 @@ _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 360
 _RUN_SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 28_800, 86_400)
 
 GOALS_COUNT = 50
-"""So many goals of a pipeline have a label of their own, the rest are `other`: each is a series for ever."""
+"""The most goals of a pipeline with a label of their own. Further goals are `other`, because each label lasts."""
 
 GOALS_OF_ONE = 20
-"""So many goals of one execution count, as many as its event has."""
+"""The most goals that are counted for one execution, as many as its event has."""
 
 LABEL_LENGTH = 100
 
 
 class FastHistogram(Histogram):
-    """A histogram. The event loop alone changes it, without the library's locks: three microseconds less a value."""
+    """A histogram without the library's locks, which cost 3 µs per value. Only the event loop may change it."""
 
     def observe(self, amount: float, _exemplar: object = None) -> None:
-        """Take in a value; a bound belongs to its bucket."""
+        """Count a value. A value equal to an upper bound belongs to that bucket."""
         self._sum._value += amount  # noqa: SLF001 (the number behind the lock)
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
 
@@ -57,10 +57,10 @@ M = TypeVar("M", bound=Counter | Gauge | Histogram)
 
 
 class Metrics:
-    """The registry of one daemon and the metrics that belong to no account or sink."""
+    """The registry of one daemon, with all metrics declared."""
 
     def __init__(self) -> None:
-        # Or every counter would show a second time, as a gauge named `_created`.
+        # Without this, every counter would have a second metric named `_created`.
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
@@ -69,22 +69,22 @@ class Metrics:
         self._declare_sinks()
         self._declare_rest()
         self.pipelines: dict[str, dict[str, PipelineMetrics]] = {}
-        """Of the accounts that this process owns, by their names, each watched pipeline by its id."""
+        """The watched pipelines by id, for each account that this process owns."""
         self.registry.register(PipelineCollector(self.pipelines))
 
     def reloaded(self, *, well: bool, at: datetime) -> None:
-        """Say whether the configuration as it was read at that time is in use."""
+        """Record whether the configuration that was read at `at` is in use."""
         self.reload_successful.set(well)
         if well:
             self.reload_success_at.set(at.timestamp())
 
     def total(self, name: str, **labels: str) -> int:
-        """Return the sum of the samples of that name that have these labels. It reads all metrics: seldom, then."""
+        """Return the sum of the samples of this name with these labels. It collects all metrics, so it is slow."""
         samples = (sample for family in self.registry.collect() for sample in family.samples)
         return round(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
 
     def forget(self, owner: str, name: str) -> None:
-        """Show nothing more of that account or sink."""
+        """Remove the metrics of an account or a sink."""
         if owner == "account":
             self.pipelines.pop(name, None)
         for metric in self._metrics_of.get(owner, ()):
@@ -106,9 +106,9 @@ class Metrics:
         self.api_request_duration = of(
             FastHistogram, "api_request_duration_seconds", text, "endpoint", buckets=_SECONDS
         )
-        text = "Polls of executions by their outcome; `contradicted` counts some of `ok` again."
+        text = "Polls of executions by outcome; `contradicted` counts again those of `ok` that deny an earlier end."
         self.polls = of(Counter, "polls_total", text, "outcome")
-        text = "Executions that are watched and have not ended, by their status."
+        text = "Watched executions that have not ended, by their status."
         self.open_executions = of(Gauge, "open_executions", text, "status")
         text = "Seconds from when a poll was due until its request was sent."
         self.poll_lateness = of(FastHistogram, "poll_lateness_seconds", text, buckets=_LONG_SECONDS)
@@ -119,19 +119,19 @@ class Metrics:
 
     def _declare_sinks(self) -> None:
         of = partial(self._of, "sink")
-        text = "Deliveries to the sink by their outcome: settled, or tried and to be retried."
+        text = "Deliveries to the sink, by their outcome; `retried` counts failed attempts that are repeated."
         self.deliveries = of(Counter, "deliveries_total", text, "outcome")
         text = "Seconds from when an event was recorded until the sink took it."
         self.delivery_delay = of(Histogram, "delivery_delay_seconds", text, buckets=_LONG_SECONDS)
-        text = "Events in one request that the sink took."
+        text = "Events in each request that the sink took."
         self.batched = of(FastHistogram, "deliveries_batched", text, buckets=_BATCH_SIZES)
-        self.outbox_pending = of(Gauge, "outbox_pending", "Deliveries that wait to be sent to the sink.")
-        text = "Since when the oldest waiting delivery could have been sent, in seconds since 1970."
+        self.outbox_pending = of(Gauge, "outbox_pending", "Deliveries that are pending at the sink.")
+        text = "Time from which the oldest pending delivery could have been sent, in seconds since 1970."
         self.outbox_oldest = of(Gauge, "outbox_oldest_timestamp_seconds", text)
         self.sink_up = of(Gauge, "sink_up", "1 while the sink works, 0 while it is failing or disabled.")
         text = "1 for a sink that is failing or disabled, by its last answer."
         self.sink_trouble = of(Gauge, "sink_trouble_info", text, "answer")
-        text = "Times that all open problems were posted to Alertmanager again, by the outcome."
+        text = "Refreshes, each of which posts all open problems to Alertmanager again, by their outcome."
         self.refreshes = of(Counter, "alertmanager_refreshes_total", text, "outcome")
 
     def _declare_rest(self) -> None:
@@ -144,26 +144,26 @@ class Metrics:
             self.problems_open.labels(kind)
         text = "Seconds from the end of an execution until the watcher saw it."
         self.detection_delay = add(Histogram, "detection_delay_seconds", text, buckets=_LONG_SECONDS)
-        text = "Leases that this process holds, by what they are for."
+        text = "Leases that this process holds, by kind: account, sink or maintenance."
         self.leases_held = add(Gauge, "leases_held", text, "kind")
-        text = "Leases taken from replicas that let them run out."
+        text = "Expired leases of other replicas that this process took over, by kind."
         self.lease_takeovers = add(Counter, "lease_takeovers_total", text, "kind")
-        self.store_up = add(Gauge, "store_up", "1 while the last write to the store went through.")
+        self.store_up = add(Gauge, "store_up", "1 if the last write to the store succeeded, else 0.")
         text = "Reads and writes of the store that failed."
         self.store_failures = add(Counter, "store_failures_total", text)
         self.loop_lag = add(Gauge, "loop_lag_seconds", "Seconds by which the event loop last woke too late.")
-        text = "1 if the configuration as it is on disk is in use, 0 if it was refused."
+        text = "1 if the configuration on disk is in use, 0 if it was refused."
         self.reload_successful = add(Gauge, "config_last_reload_successful", text)
         text = "1 while the configuration on disk has a change that needs a restart."
         self.restart_pending = add(Gauge, "config_restart_pending", text)
         text = "Time when the configuration was last applied, in seconds since 1970."
         self.reload_success_at = add(Gauge, "config_last_reload_success_timestamp_seconds", text)
-        build = add(Gauge, "build_info", "Always 1; the label says which version runs.", "version")
+        build = add(Gauge, "build_info", "Always 1; the label is the version of the program.", "version")
         build.labels(VERSION).set(1)
 
 
 class AccountMetrics:
-    """The children of one account. The attributes are hot and used directly."""
+    """The metrics of one account. Callers use the attributes directly."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         self.lists = {outcome: metrics.api_requests.labels(name, "list", outcome) for outcome in Outcome}
@@ -181,23 +181,22 @@ class AccountMetrics:
         self.pipelines = metrics.pipelines.setdefault(name, {})
 
     def asked(self, outcome: Outcome, duration_s: float) -> None:
-        """Count one poll and how long its answer took."""
+        """Count a poll, and the time until its answer."""
         self.requests[outcome].inc()
         self.polls[outcome].inc()
         self.request_duration.observe(duration_s)
 
     def listed(self, outcome: Outcome, duration_s: float) -> None:
-        """Count one page and how long its answer took."""
+        """Count a page, and the time until its answer."""
         self.lists[outcome].inc()
         self.list_duration.observe(duration_s)
 
 
 @dataclass(slots=True, eq=False)
 class PipelineMetrics:
-    """What is counted of one pipeline since its account was taken, in plain numbers: families are made when asked for.
+    """The counts of one pipeline since this process became the account's owner. They are numbers until a scrape.
 
-    `open` and `oldest` are as the account last looked through its executions, by their label. `last_at` is when one
-    last started, and ended by label: the account keeps it. Moments are microseconds UTC, steady.
+    Moments are microseconds UTC, steady.
     """
 
     name: str = ""
@@ -210,11 +209,14 @@ class PipelineMetrics:
     tokens_count: float = 0
     goals: Counts[str] = field(default_factory=Counts)
     open: Mapping[str, int] = field(default_factory=dict)
+    """The number of open executions by label, as of the last snapshot."""
     oldest: Mapping[str, Micros] = field(default_factory=dict)
+    """The time since which the oldest open execution has its label, as of the last snapshot."""
     last_at: Mapping[str, Micros] = field(default_factory=dict)
+    """The time of the last start, and of the last end by label. The account updates this mapping."""
 
     def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool) -> None:
-        """Take in that an execution starts, or ends, or both, as it is known now."""
+        """Count the start of an execution, its end, or both."""
         self.started_count += starts
         if known.ended_at is None:
             return
@@ -233,34 +235,34 @@ class PipelineMetrics:
 
 
 class PipelineCollector(Collector):
-    """Shows the numbers of pipelines to whoever asks for the metrics."""
+    """The collector that makes metrics of the pipelines' counts at each scrape."""
 
     def __init__(self, accounts: Mapping[str, Mapping[str, PipelineMetrics]]) -> None:
         self._accounts = accounts
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the families."""
+        """Yield the metrics of all pipelines."""
         counter, gauge = partial(self._family, CounterMetricFamily), partial(self._family, GaugeMetricFamily)
-        text = "Always 1; the label says what a pipeline is called."
+        text = "Always 1; the label `name` is the name of the pipeline."
         yield gauge("pipeline_info", text, lambda each: {label_of(each.name): 1}, "name")
         text = "Executions that were seen for the first time."
         yield counter("executions_started", text, lambda each: {"": each.started_count})
-        text = "Ends that were seen, by status."
+        text = "Executions whose end was seen, by status."
         yield counter("executions_ended", text, lambda each: _counted(each.ended, END_LABELS), "status")
         yield self._durations()
-        text = "Tokens of models that executions used by their end."
+        text = "AI tokens that ended executions have used."
         yield counter("execution_ai_tokens", text, lambda each: {"": each.tokens_count})
-        text = f"Executions that reached a goal; after {GOALS_COUNT} goals the others are `other`."
+        text = f"Executions that reached a goal, by goal; goals after the first {GOALS_COUNT} are `other`."
         yield counter("execution_goals", text, lambda each: each.goals, "goal")
         text = "Executions that have not ended, by their status."
         yield gauge("pipeline_open_executions", text, lambda each: _counted(each.open, OPEN_LABELS), "status")
-        text = "Since when the oldest open execution is in its status, in seconds since 1970."
+        text = "Time when the oldest open execution entered its status, in seconds since 1970."
         yield gauge(
             "pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest, OPEN_LABELS), "status"
         )
-        text = "When an execution last started, in seconds since 1970."
+        text = "Time when an execution last started, in seconds since 1970."
         yield gauge("pipeline_last_started_timestamp_seconds", text, lambda each: _in_seconds(each.last_at, (STARTED,)))
-        text = "When an execution last ended, by status, in seconds since 1970."
+        text = "Time when an execution last ended, by status, in seconds since 1970."
         yield gauge(
             "pipeline_last_ended_timestamp_seconds", text, lambda each: _in_seconds(each.last_at, END_LABELS), "status"
         )
@@ -273,7 +275,7 @@ class PipelineCollector(Collector):
         samples: Callable[[PipelineMetrics], Mapping[str, float]],
         *label: str,
     ) -> Metric:
-        """Return a metric with the samples of all pipelines, by `label`; without one each has one sample at most."""
+        """Return a metric with the samples of all pipelines, by `label`. Without one, a pipeline has one sample."""
         labels = ("account", "pipeline", *label)
         family = kind(f"watcher_{name}", text, labels=labels)
         for account, pipeline, each in self._pipelines():
@@ -307,12 +309,12 @@ def _in_seconds(moments: Mapping[str, Micros], labels: Collection[str]) -> Mappi
 
 
 def label_of(text: str) -> str:
-    """Return a text of the API or the file as a label: without what a terminal would obey, and cut."""
+    """Return a text of the API or the configuration as a label: cut, and without control characters."""
     return "".join(filter(str.isprintable, text[: 2 * LABEL_LENGTH]))[:LABEL_LENGTH]
 
 
 class SinkMetrics:
-    """The children of one sink: counted directly, but for what is counted twice."""
+    """The metrics of one sink. Callers use an attribute directly, or a method if one step changes two metrics."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         settled = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, DeliveryState.DEAD, DeliveryState.SILENCED)
@@ -328,12 +330,12 @@ class SinkMetrics:
         metrics.outbox_oldest.labels(name)
 
     def delivered(self, delay_s: float, *, state: DeliveryState = DeliveryState.DELIVERED) -> None:
-        """Count a delivery that got through so many seconds after its recording: below 0 by a clock that was ahead."""
+        """Count a delivery that the sink took. `delay_s` since its recording is below 0 if a clock was ahead."""
         self.outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
     def refreshes(self) -> None:
-        """Count refreshes of the open problems from 0: the sink is of those that ask for it."""
+        """Let the counts of refreshes start at 0, for a sink that needs refreshes."""
         for outcome in ("ok", "failed"):
             self._refreshes.labels(self._name, outcome)
 
@@ -342,7 +344,7 @@ class SinkMetrics:
         self._refreshes.labels(self._name, "ok" if well else "failed").inc()
 
     def reported(self, type_: EventType, *, well: bool, answer: str) -> None:
-        """Count the sink's own event, and how it stands since, by its last answer."""
+        """Count an event about the sink, and show whether the sink works, with its last answer if it does not."""
         self.events.labels(type_).inc()
         self.up.set(well)
         self._trouble.remove_by_labels({"sink": self._name})
@@ -351,7 +353,7 @@ class SinkMetrics:
 
 
 def open_label(known: ExecutionRecord) -> str:
-    """Return the label under which an open execution is counted."""
+    """Return the label that an open execution is counted by."""
     if known.lost is not None:
         return "lost"
     if known.status is None:
@@ -360,5 +362,5 @@ def open_label(known: ExecutionRecord) -> str:
 
 
 def end_label(status: str | None) -> str:
-    """Return the label under which an execution that has ended is counted."""
+    """Return the label that an ended execution is counted by."""
     return status if status in TERMINAL_STATUSES else "unrecognized"

@@ -1,4 +1,4 @@
-"""When something may go next: the pace of a rate limit, delays that double, `Retry-After`."""
+"""The times between requests: the pacer of a rate limit, doubling delays, and `Retry-After`."""
 
 import math
 from collections.abc import Callable
@@ -8,55 +8,54 @@ from email.utils import parsedate_to_datetime
 from watcher.domain.timestamps import Monotonic
 
 SHARE = 0.98
-"""The part of a rate that is used."""
+"""The share of a rate limit that is used."""
 
 LATENESS_S = 0.02
-"""How late a timer may wake and still have its slots: above this, unused time is lost.
+"""The delay of a timer that a pacer makes up for. Slots that are missed by more than this are lost.
 
-In any second at most 0.98 rate + 0.02 rate + 1 requests leave, which keeps rate x 1.05 + 2 even when the network
-bunches a few of them.
+At most 0.98 rate + 0.02 rate + 1 requests leave in any second. The promised rate x 1.05 + 2 therefore holds even if the
+network bunches some requests.
 """
 
 
 class Pacer:
-    """Spaces requests evenly at 98 % of a rate; time that goes unused is lost, so there is never a burst.
+    """The pacer of a rate limit: requests leave evenly at 98 % of the rate. Unused time is lost, so no burst follows.
 
-    `ready_at` is the monotonic moment from which the next request may go; in the past means now. `gap_s` is the time
-    between two.
+    The next request may leave at `ready_at`, and at once if that is in the past. `gap_s` is the time between requests.
     """
 
     def __init__(self, rate_per_s: float, *, now: Monotonic) -> None:
-        """Start with the first request one gap from `now`: an earlier life may have sent one a moment ago."""
+        """Allow the first request one gap after `now`, because an earlier process may have just sent one."""
         self.gap_s = 1 / (rate_per_s * SHARE)
         self.ready_at = Monotonic(now + self.gap_s)
 
     def spend(self, now: Monotonic) -> None:
-        """Take the slot of a request that goes out at `now` (monotonic seconds)."""
+        """Use the slot of a request that leaves at `now`."""
         self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self.gap_s)
 
 
 LONGEST_S = 1e9
-"""No wait is longer than this, some thirty years, whatever a server asks for."""
+"""The longest wait, some thirty years, whatever a server asks for."""
 
 Jitter = Callable[[], float]
 """A source of numbers in [0, 1), such as `random.random`."""
 
 
 def doubling(attempt: int, *, base_s: float, cap_s: float) -> float:
-    """Return the wait in seconds before try `attempt` + 1 (counted from 1): base, 2 base, 4 base, … up to the cap."""
+    """Return the seconds to wait after the nth attempt: base, 2 base, 4 base, … up to the cap."""
     exponent = min(attempt - 1, 62)
     return min(cap_s, base_s * math.ldexp(1.0, exponent))
 
 
 def spread(delay_s: float, *, share: float, jitter: Jitter) -> float:
-    """Return the delay moved by up to ± `share` of itself."""
+    """Return the delay changed at random by up to ± `share` of itself."""
     return delay_s * (1 + share * (2 * jitter() - 1))
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
     """Return a `Retry-After` header in seconds, from 0 to `LONGEST_S`; `None` if it is absent or unreadable.
 
-    RFC 9110, 10.2.3: a number of seconds, or an HTTP date. Fractions are not in the RFC but are sent by some.
+    RFC 9110, 10.2.3 allows a number of seconds or an HTTP date. Some servers send fractions, too.
     """
     text = (value or "").strip()
     try:
@@ -65,6 +64,6 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
         else:
             moment = parsedate_to_datetime(text)
             wait_s = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
-    except (ArithmeticError, LookupError, TypeError, ValueError):  # what the library raises for a stranger's text
+    except (ArithmeticError, LookupError, TypeError, ValueError):  # the errors of the library for an invalid text
         return None
     return min(max(0.0, wait_s), LONGEST_S)

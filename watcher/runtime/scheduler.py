@@ -1,7 +1,7 @@
-"""When what runs all the time runs next: owners on the monotonic clock, periodic work by APScheduler.
+"""The schedule of the daemon's jobs: owners' jobs on the monotonic clock, periodic jobs by APScheduler.
 
-That lives on the wall clock: set back an hour, it would wait for that hour, so a guard on the monotonic clock has what
-is periodic run at once then.
+APScheduler goes by the wall clock. If that is set back by an hour, periodic jobs would wait for an hour. A guard on the
+monotonic clock notices this and runs them at once.
 """
 
 import asyncio
@@ -15,28 +15,28 @@ from apscheduler.triggers.base import BaseTrigger
 from watcher.runtime.clock import Clock
 
 WakeIn = Callable[..., None]
-"""Asks a job to run in so many seconds at the latest; without any, now."""
+"""A function that wakes a job after some seconds, or at once if called without seconds."""
 
 Tick = Callable[[], Awaitable[float | None]]
-"""Does what is due and returns the seconds until it wants to run again, `None` for not before it is woken."""
+"""The work of a job. It returns the seconds until the next run, or `None` to run only when woken."""
 
 LONGEST_S = 2.0
-"""A wake that was lost costs an owner no more."""
+"""The longest wait of an owner's job. A lost wake-up therefore delays the job by at most this."""
 
 GUARD_EVERY_S = 0.5
 ALIVE_WITHIN_S = 30.0
 
 SET_BACK_S = 0.25
-"""A wall clock that is adjusted moves by less between two looks of the guard."""
+"""The smallest step back of the wall clock that the guard acts on. Time synchronisation makes smaller ones."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """What runs again and again, in a task of its own, so it never overlaps itself."""
+    """A job: work that is run again and again in one task, so two runs never overlap."""
 
     name: str
     run: Tick
-    woke_at: float  # by the clock of running time: a process that was stopped has not let its jobs sleep too long
+    woke_at: float  # running time, because a stop of the process is no fault of the job
     failed: Callable[[BaseException], None]
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_ending: bool = False
@@ -45,21 +45,21 @@ class _Job:
 
 
 class Every(BaseTrigger):  # type: ignore[misc]
-    """Fires so long after each time it fired; APScheduler's own goes through all that a wrong clock missed."""
+    """A trigger with a fixed interval. APScheduler's own computes every run that a wrong clock missed."""
 
     def __init__(self, every_s: float) -> None:
         self._every = timedelta(seconds=every_s)
 
     def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
-        """Return when it fires next."""
+        """Return the time of the next run."""
         return now + self._every
 
 
 class Schedule:
-    """Runs jobs on the event loop until stopped; one that raises runs no more."""
+    """The jobs on the event loop, run until stopped. A job that raises is not run again."""
 
     def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
-        """Start nothing yet. `lag` is given how late the event loop woke, in seconds."""
+        """Start nothing yet. `fatal` gets the error of a job, `lag` the seconds by which the event loop woke late."""
         self._clock = clock
         self._fatal = fatal
         self._lag = lag
@@ -73,26 +73,26 @@ class Schedule:
         )
 
     def add(self, name: str, run: Tick, *, failed: Callable[[BaseException], None] | None = None) -> None:
-        """Add a job that runs at once, and again when it is woken, and after the time it asks for, 2 s at the most.
+        """Add a job that runs at once, whenever it is woken, and after the time it returns, at most 2 s.
 
-        `failed` is given what it raises.
+        `failed` gets the error that the job raises, in place of `fatal`.
         """
         self._begin(_Job(name, run, self._ran_s, failed or self._fatal))
 
     def repeat(self, name: str, run: Tick, *, every_s: float) -> None:
-        """Add a job that runs at once, when it is woken, and every so often for as long as the schedule runs."""
+        """Add a job that runs at once, whenever it is woken, and every `every_s` seconds."""
         job = _Job(name, run, self._ran_s, self._fatal)
         self._scheduler.add_job(_wake, Every(every_s), args=(job,))
         self._begin(job)
 
     async def remove(self, name: str) -> None:
-        """Run the job of that name no more, if it is there; return once it is not under way."""
+        """Remove the job of this name, if there is one, and wait for its present run."""
         job = self._jobs.pop(name, None)
         if job is not None:
             await _end([job])
 
     def waker(self, name: str) -> WakeIn:
-        """Return what wakes the job of that name early, once it was added."""
+        """Return a function that wakes the job of this name. The job may be added later."""
 
         def wake(in_s: float = 0.0) -> None:
             job = self._jobs.get(name)
@@ -104,7 +104,7 @@ class Schedule:
         return wake
 
     def start(self) -> None:
-        """Let the jobs run."""
+        """Start the jobs and the guard."""
         self._is_started = True
         for job in self._jobs.values():
             self._begin(job)
@@ -112,7 +112,7 @@ class Schedule:
         self._stand_guard(self._clock.monotonic())
 
     async def stop(self) -> None:
-        """Start no more jobs and wait for those under way. What the jobs started is theirs to drain."""
+        """Start no more runs and wait for the present ones. Each job drains its own requests."""
         self._is_started = False
         if self._guard is not None:
             self._guard.cancel()
@@ -121,12 +121,12 @@ class Schedule:
         await _end(self._jobs.values())
 
     def stalled(self) -> list[str]:
-        """Return the jobs that have not woken within 30 s in which the process ran."""
+        """Return the jobs that have not woken for 30 s of running time."""
         now = self._clock.running()
         return [job.name for job in self._jobs.values() if now - job.woke_at > ALIVE_WITHIN_S]
 
     def not_yet_run(self) -> list[str]:
-        """Return the jobs that have not run once."""
+        """Return the jobs that have not finished a first run."""
         return [job.name for job in self._jobs.values() if not job.has_run]
 
     def _begin(self, job: _Job) -> None:
@@ -142,7 +142,7 @@ class Schedule:
                 job.woke_at = self._ran_s
                 delay_s = await job.run()
                 job.has_run = True
-                if job.woken.is_set():  # it may have come too late for this run to see; first it is others' turn
+                if job.woken.is_set():  # this run may have missed it; other tasks go first
                     await asyncio.sleep(0)
                 elif delay_s is None:
                     await job.woken.wait()
@@ -150,14 +150,14 @@ class Schedule:
                     timer = loop.call_later(min(LONGEST_S, delay_s), job.woken.set)
                     await job.woken.wait()
                     timer.cancel()
-        except Exception as error:  # noqa: BLE001 (nobody waits for the task: a dead job must end the daemon)
+        except Exception as error:  # noqa: BLE001 (nobody awaits the task, and a dead job must end the daemon)
             job.failed(error)
 
     def _stand_guard(self, expected_at: float) -> None:
-        """Measure how late this very call is, and have all run now that waits for a wall clock that was set back."""
+        """Measure the delay of this call, and run all periodic jobs at once if the wall clock was set back."""
         try:
             now = self._clock.monotonic()
-            self._ran_s = self._clock.running()  # it must be read this often
+            self._ran_s = self._clock.running()  # the running time must be read this often
             self._lag(max(0.0, now - expected_at))
             wall_ahead_s = self._clock.now().timestamp() - now
             if wall_ahead_s < self._wall_ahead_s - SET_BACK_S:
@@ -166,7 +166,7 @@ class Schedule:
             self._wall_ahead_s = wall_ahead_s
             loop = asyncio.get_running_loop()
             self._guard = loop.call_later(GUARD_EVERY_S, self._stand_guard, now + GUARD_EVERY_S)
-        except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
+        except Exception as error:  # noqa: BLE001 (the event loop would only log it, and the guard would be gone)
             self._fatal(error)
 
 

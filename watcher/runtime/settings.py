@@ -1,6 +1,6 @@
-"""What configuration models are made of: the strict base, and the kinds of values several blocks share.
+"""The base class of all configuration models, and the types of values that several models share.
 
-Whatever is wrong with a value is an `InvalidValueError`, whose texts never hold a secret.
+A validator raises `InvalidValueError`, whose texts never hold a secret.
 """
 
 import re
@@ -28,7 +28,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _KEY = re.compile(r"[!#-&(-~]+")
 _URL_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f\\]")
 TEXT_LIMIT = 256
-"""Characters of a label's key or value, and of a watch's name."""
+"""The most characters of a label's key, a label's value, and the name of a watch."""
 
 
 def key_of(model: type[BaseModel], *, name: str) -> str:
@@ -37,15 +37,16 @@ def key_of(model: type[BaseModel], *, name: str) -> str:
 
 
 def block_of(field: FieldInfo) -> type["Block"] | None:
-    """Return the block that a field holds, also one that may be absent; `None` if it holds something else."""
+    """Return the block class of a field, also of an optional one; `None` if the field holds no block."""
     kinds = get_args(field.annotation) or (field.annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)), None)
 
 
 def did_you_mean(word: str, known: Collection[str], *, rest: str = "", cutoff: float = 0.6) -> str:
-    """Return what a wrong word's message ends with: `rest`, behind `did you mean "…"?` if a known word is near.
+    """Return the end of an error message about a wrong word: `did you mean "…"?` if a known word is near, and `rest`.
 
-    `cutoff` is how near, from 0 to 1. A known word is near, too, if it is a part of the word: `url` in `webhook_url`.
+    `cutoff` is the similarity of a near word, from 0 to 1. A known word that is a part of the wrong one is near, too:
+    `url` in `webhook_url`.
     """
     by_lower = {each.lower(): each for each in known}
     near = get_close_matches(word.lower(), by_lower, n=1, cutoff=cutoff)
@@ -54,25 +55,25 @@ def did_you_mean(word: str, known: Collection[str], *, rest: str = "", cutoff: f
 
 
 def file_twin(what: str, *, example: str) -> Any:
-    """Return the field for the path of a file that holds a secret."""
+    """Return the field of a twin: the path of a file that holds a secret."""
     return Field(default=None, description=f"The file that holds {what}.", examples=[example])
 
 
 def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the keys that have a twin ending in `_file`."""
+    """Return the keys that have a twin. The twin of `token` is `token_file`."""
     return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)
 
 
 def leave_out_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
-    """Let the JSON Schema do without a key that has a twin: which of them is there only the loader sees."""
+    """Remove keys with a twin from the required keys of a JSON Schema. The loader requires one of the two."""
     if "required" in schema:
         schema["required"] = [key for key in schema["required"] if key not in file_twins(model)]
 
 
 class Block(BaseModel):
-    """A block of the configuration: frozen, unknown keys are errors. A field is described by the text below it.
+    """A block of the configuration. It is frozen, and unknown keys are errors. The text below a field describes it.
 
-    It is read by its alias, else by its name without `_s`: that of a duration says that it is in seconds.
+    The key of a field is its alias, else its name without `_s`, the suffix of durations in seconds.
     """
 
     model_config = ConfigDict(
@@ -88,7 +89,7 @@ class Block(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_empty_keys(cls, value: object) -> object:
-        # A known key with nothing behind it is as good as absent: its block may be commented out.
+        # A known key without a value counts as absent, because its block may be commented out.
         if not isinstance(value, dict):
             return value
         known = {key_of(cls, name=name) for name in cls.model_fields}
@@ -111,20 +112,20 @@ def _long(seconds: float) -> float:
 _SINGLE = BeforeValidator(single, json_schema_input_type=StrictStr)
 
 DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _SINGLE]
-"""Seconds inside, `15m` outside."""
+"""Seconds in the program, `15m` in the file."""
 
 Duration = Annotated[DurationOrZero, AfterValidator(_long)]
-"""As `DurationOrZero`, but above 0."""
+"""A `DurationOrZero` above 0."""
 
 Rate = Annotated[float, BeforeValidator(parse_rate), _SINGLE]
-"""Per second inside, `300/m` outside."""
+"""A rate per second in the program, `300/m` in the file."""
 
 Share = Annotated[float, BeforeValidator(parse_share), _SINGLE]
-"""Above 0 and at most 1 inside, `20%` outside."""
+"""Above 0 and at most 1 in the program, `20%` in the file."""
 
 
 def as_written(text: str) -> float:
-    """Give a default in the words of the file: validation reads it like any other, and the JSON Schema shows it."""
+    """Return a default as the file would have it. Validation parses the default, and the JSON Schema shows it."""
     return cast("float", text)
 
 
@@ -136,7 +137,7 @@ def _key(value: SecretStr) -> SecretStr:
 
 
 ApiKey = Annotated[SecretStr, AfterValidator(_key)]
-"""A key that can stand in a header."""
+"""An API key that a header can hold."""
 
 
 def _name(value: str) -> str:
@@ -146,7 +147,7 @@ def _name(value: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-"""What an account or a sink is called."""
+"""The name of an account or a sink."""
 
 
 def _short(value: str) -> str:
@@ -162,14 +163,14 @@ def _label_key(value: str) -> str:
 
 
 ShortText = Annotated[str, AfterValidator(_short)]
-"""At most 256 characters."""
+"""A text of at most 256 characters."""
 
 Labels = Annotated[Mapping[Annotated[str, AfterValidator(_label_key)], ShortText], Field(max_length=32)]
-"""Words of the user's own, copied into events and matched by sinks."""
+"""The user's own labels. Events carry them, and sinks match them."""
 
 
 def shown_url(url: str) -> str:
-    """Return as much of a URL as may be shown: scheme and host, with the port where there is one."""
+    """Return the scheme, host and explicit port of a URL. The rest may hold a secret."""
     parts = URL(url)
     return str(URL.build(scheme=parts.scheme, host=parts.host or "", port=parts.explicit_port))
 
@@ -180,7 +181,7 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         usable_port = parts.port != 0
-        (URL(text).raw_host or "").encode("idna")  # as who asks for it will do, and these are stricter about hosts
+        (URL(text).raw_host or "").encode("idna")  # yarl and IDNA are stricter, and the later request uses them
     except ValueError:
         raise InvalidValueError("is not a URL", remedy=remedy) from None
     if parts.scheme not in {"http", "https"}:
@@ -191,7 +192,7 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
 
 
 def one_or_list(value: object) -> object:
-    """Read a single text as a list of one. Raises `InvalidValueError` for an empty list: leave the key out."""
+    """Return a single text as a list of one. Raises `InvalidValueError` for an empty list."""
     if isinstance(value, str | SecretStr):
         return (value,)
     if isinstance(value, list) and not value:

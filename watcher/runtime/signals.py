@@ -1,4 +1,4 @@
-"""What signals do while no event loop listens: SIGINT and SIGTERM end the program, at once and without a word."""
+"""Signals without an event loop: SIGINT and SIGTERM end the program at once, without any output."""
 
 import os
 import signal
@@ -7,18 +7,18 @@ from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 DRAINING = frozenset({"run", "demo"})
-"""Commands that a signal asks to come to an end: they exit 0. Any other was interrupted: 128 + signal."""
+"""The commands that exit 0 at a signal. All others exit with 128 + the signal's number."""
 
 
 def command_named(words: list[str]) -> str:
-    """Return the command among the words of a command line, or nothing."""
+    """Return the command in the words of a command line, or an empty text."""
     return next((word for word in words if not word.startswith("-")), "")
 
 
 def end_at_signals() -> None:
-    """Let a signal end the program from now on. Nothing is begun before there is an event loop, so nothing is lost.
+    """Let signals end the program from now on. Without an event loop no work has begun, so no work is lost.
 
-    SIGHUP asks `run` for nothing yet: whatever became of its file since it was read is seen once it runs.
+    `run` ignores SIGHUP until its event loop runs. It then notices all changes of the file since it was read.
     """
     for signum in ENDING:
         signal.signal(signum, _end)

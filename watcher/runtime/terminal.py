@@ -1,21 +1,21 @@
-"""What a terminal may be shown: nothing it would obey, and signs its encoding has. Knows no console."""
+"""Texts for a terminal: without control characters, and only with signs that its encoding has."""
 
 PLAIN_SIGNS = str.maketrans("✓✕○▶‖·…\N{MULTIPLICATION SIGN}◷█", "+xo>=-~x!#")
-"""What stands for a sign where the encoding has none."""
+"""The ASCII replacement of each sign, for encodings that lack the sign."""
 
 
 def printable(text: str, *, encoding: str) -> str:
-    """Return a text with signs this encoding has."""
+    """Return a text with the signs replaced that the encoding lacks."""
     return text if "utf" in encoding.lower() else text.translate(PLAIN_SIGNS)
 
 
 def first_visible(*texts: str | None) -> str:
-    """Return the first of these names or errors that is not blank, else an empty text."""
+    """Return the first text that is not blank, else an empty text."""
     return next((text for text in texts if text and text.strip()), "")
 
 
 def harmless(text: str) -> str:
-    """Return a text on one line with nothing a terminal would obey: control characters are shown by their codes."""
+    """Return a text on one line, with the codes of control characters, so that a terminal obeys none of them."""
     return "".join(each if each.isprintable() else _shown(each) for each in text)
 
 

@@ -1,6 +1,6 @@
-"""Work that may never end, in threads that nobody has to wait for: a file system, a reader or a resolver may hang.
+"""Daemon threads for work that may hang: in a file system, a reader or a name resolver.
 
-They do not keep the process from ending; those of `asyncio.to_thread` do: they are joined at the end.
+The process can end while such a thread hangs. The threads of `asyncio.to_thread` would be joined at the end.
 """
 
 import asyncio
@@ -17,58 +17,58 @@ P = ParamSpec("P")
 
 
 def begin(work: Callable[[], T], *, name: str) -> Future[T]:
-    """Begin the work in a daemon thread of that name, and return what will hold its outcome."""
+    """Begin the work in a daemon thread of this name, and return the future of its outcome."""
     outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # whoever waits may leave, but cannot call it off
+    outcome.set_running_or_notify_cancel()  # a caller may stop waiting, but cannot cancel the work
     threading.Thread(target=_run, args=(work, outcome), name=name, daemon=True).start()
     return outcome
 
 
 def raise_to(fatal: Callable[[BaseException], None], task: "asyncio.Task[Any]") -> None:
-    """Give `fatal` what a task raised that nobody waits for."""
+    """Give `fatal` the error of a task that nobody awaits."""
     if not task.cancelled() and (error := task.exception()):
         fatal(error)
 
 
 async def run_detached(work: Callable[[], T], *, name: str) -> T:
-    """Do the work in such a thread. Cancelled, it leaves the thread behind."""
+    """Do the work in a daemon thread. If the caller is cancelled, the thread goes on."""
     return await asyncio.wrap_future(begin(work, name=name))
 
 
 class WorkerThreads:
-    """Threads that do pieces of work in the order they are handed in, and each of them to its end.
+    """Threads that do pieces of work in the order of arrival.
 
-    Whatever becomes of who waits for it: a transaction that is left open half way would be in the way of all others.
+    Each piece is done to its end even if its caller stops waiting: a transaction left open would block all others.
     """
 
     def __init__(self, name: str, *, count: int = 1) -> None:
-        """Start them. What there is to do they share."""
+        """Start the threads, which share one queue."""
         self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._ends = [begin(self._work_off, name=name) for _ in range(count)]
 
     @property
     def waiting_count(self) -> int:
-        """Return how many pieces of work are not begun."""
+        """Return the number of pieces of work in the queue."""
         return self._work.qsize()
 
     def put(self, work: Callable[[], object]) -> None:
-        """Have a piece of work done. It must not raise: nobody would hear of it."""
+        """Queue a piece of work. It must not raise, because nobody would see the error."""
         self._work.put(work)
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Begin the work; return what will hold its outcome. Whoever waits for that may leave; the work goes on."""
+        """Queue a piece of work, and return the future of its outcome. Cancelling the future does not stop the work."""
         outcome: Future[T] = Future()
         outcome.set_running_or_notify_cancel()
         self._work.put(partial(_run, work, outcome))
         return asyncio.wrap_future(outcome)
 
     def close(self) -> None:
-        """Let the threads end after what was handed in."""
+        """Let the threads end after the queued work."""
         for _ in self._ends:
             self._work.put(None)
 
     async def finish(self) -> None:
-        """Return once all that was handed in is done, and the threads have ended."""
+        """Let the threads end after the queued work, and wait until they have ended."""
         self.close()
         await asyncio.gather(*map(asyncio.wrap_future, self._ends))
 
@@ -78,21 +78,21 @@ class WorkerThreads:
 
 
 class DetachedExecutor(ThreadPoolExecutor):
-    """As an event loop's default executor: its end waits for none of what libraries do there (they resolve names)."""
+    """An event loop's default executor with daemon threads. Libraries resolve names in it, which may hang."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Begin it in a thread of its own."""
+        """Begin the call in a daemon thread of its own."""
         return begin(partial(fn, *args, **kwargs), name="resolve")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Wait for nobody."""
+        """Do not wait for any thread."""
 
 
 def _run(work: Callable[[], T], outcome: Future[T]) -> None:
-    with suppress(RuntimeError):  # the event loop of whoever waits may be closed by then
+    with suppress(RuntimeError):  # the event loop of the caller may be closed by then
         try:
             result = work()
-        except BaseException as error:  # noqa: BLE001 (it is raised where the outcome is taken)
+        except BaseException as error:  # noqa: BLE001 (the future raises it at the caller)
             outcome.set_exception(error)
         else:
             outcome.set_result(result)

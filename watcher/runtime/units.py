@@ -1,4 +1,4 @@
-"""Durations, rates, shares and addresses as people write them: `500ms`, `2 m 14 s`; `300/m`; `20%`; `[::1]:8080`."""
+"""Parses and writes durations, rates, shares and addresses: `500ms`, `2 m 14 s`, `300/m`, `20%`, `[::1]:8080`."""
 
 import re
 from ipaddress import ip_address
@@ -8,19 +8,19 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
 _ODD_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|[smhd])(?:ec(?:ond)?|in(?:ute)?|our|r|ay)?s?", re.IGNORECASE)
-"""As other programs write it: `5 min`, `1d12h`."""
+"""Durations as other programs write them: `5 min`, `1d12h`. They are refused, with a hint."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 36_500 * _SECONDS["d"]
-"""A century: beyond it microseconds overflow the store's integers."""
+"""A century. Longer durations in microseconds overflow the store's integers."""
 _FASTEST_PER_S = 1_000_000.0
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/\[\]]*)):(?P<port>\d{1,5})", re.ASCII)
 
 
 class InvalidValueError(ValueError):
-    """A value that cannot be used: what is wrong with it, and what would be right.
+    """A value that cannot be used: `problem` says what is wrong, and `remedy` what would be right.
 
-    Neither holds the value, unless it is a duration. With `quote` the problem reads on after the quoted value ("is not
-    a rate"), without it stands alone. `at` is the key of a block that has the problem, if it is not all of the block.
+    Neither text holds the value, unless it is a duration. With `quote` the message shows the value before the problem:
+    `"5x" is not a rate`. `at` is the wrong key within a block, if only one key is wrong.
     """
 
     def __init__(self, problem: str, *, remedy: str, quote: bool = False, at: str = "") -> None:
@@ -32,7 +32,7 @@ class InvalidValueError(ValueError):
 
 
 class Address(NamedTuple):
-    """Where to listen. An empty host means every interface; port 0 means any free one."""
+    """An address to listen on. An empty host means every interface; port 0 means any free port."""
 
     host: str
     port: int
@@ -75,7 +75,7 @@ def parse_share(text: str) -> float:
 
 
 def parse_address(text: str) -> Address:
-    """Return where to listen, from `host:port`, `[::1]:8080` or `:8080`. Raises `InvalidValueError`."""
+    """Return the address to listen on, from `host:port`, `[::1]:8080` or `:8080`. Raises `InvalidValueError`."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None or int(match["port"]) > 65_535:
         raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080", quote=True)
@@ -83,7 +83,7 @@ def parse_address(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host; a name other than localhost may be any."""
+    """Return whether only this machine can reach a host. No name but `localhost` counts as such."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -91,14 +91,14 @@ def is_loopback(host: str) -> bool:
 
 
 def write_duration(seconds: float) -> str:
-    """Return a duration as people write it, in the largest unit that leaves it whole and above 1: `60s`, `10m`."""
+    """Return a duration as the file has it, in the largest unit that gives a whole number above 1: `60s`, `10m`."""
     whole = (unit for unit in ("d", "h", "m") if seconds % _SECONDS[unit] == 0 and seconds > _SECONDS[unit])
     unit = next(whole, "s" if seconds % 1 == 0 else "ms")
     return f"{round(seconds / _SECONDS[unit], 3):.10g}{unit}"
 
 
 def spell_duration(seconds: float) -> str:
-    """Return a duration for people, in its two largest units: `14 s`, `2 m 14 s`, `1 h 2 m`, `3 d`."""
+    """Return a duration for readers, in its two largest units: `14 s`, `2 m 14 s`, `1 h 2 m`, `3 d`."""
     whole = int(seconds)
     for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
         if whole >= unit_s:
@@ -108,5 +108,5 @@ def spell_duration(seconds: float) -> str:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return the percentage of a part of something; less than all of it is never 100."""
+    """Return a part as a percentage of the whole. It is 100 only if the part equals the whole."""
     return "100" if part == whole else f"{min(99.9, 100 * part / whole):.1f}"
