@@ -180,7 +180,7 @@ class Setup:
 
     def ticks(self) -> set[str]:
         """Return what the daemon's clock would call."""
-        return set(self.schedule.not_yet_run())
+        return set(self.schedule.jobs_not_run_yet())
 
     def named(self, label: str) -> set[str]:
         """Return whom the metrics name under that label."""

@@ -153,8 +153,8 @@ def _of_problem(events: Sequence[Event]) -> list[Event]:
     at += timedelta(hours=4)
     body, comment, until = json.dumps(opening).encode(), "looking into it", at + timedelta(hours=2)
     reminder = events_of.reminder(SentOpening(problem, body, last_ended_at=newest.at), sink="ops", after=3, at=at)
-    taken = events_of.acknowledged(problem, body, by="dana", comment=comment, until=until, after=0, at=at)
-    closed = events_of.closed(problem, body, reason=ClosedReason.REMOVED, after=1, at=at)
+    taken = events_of.acknowledgement(problem, body, by="dana", comment=comment, until=until, after=0, at=at)
+    closed = events_of.closing(problem, body, reason=ClosedReason.REMOVED, after=1, at=at)
     return [json.loads(entry.event.body) for entry in (reminder, taken, closed.entry)]
 
 

@@ -14,7 +14,7 @@ import typer
 from watcher.cli.shell import fill_gaps, put_all_out, put_error
 from watcher.domain.errors import Exit, WatcherError
 from watcher.runtime.logs import flush_logs
-from watcher.runtime.signals import command_named
+from watcher.runtime.signals import find_command
 from watcher.runtime.version import VERSION
 
 COMMANDS: Mapping[str, str] = {
@@ -68,7 +68,7 @@ def register(words: list[str]) -> None:
     Only the modules of that command are imported: all modules take half a second, too long for a health check.
     The examples at the end of a command's docstring become the end of its help.
     """
-    named = command_named(words)
+    named = find_command(words)
     for command in [named] if named in COMMANDS else COMMANDS:
         module = import_module(f"watcher.cli.commands.{COMMANDS[command]}")
         function = getattr(module, command.replace("-", "_"))

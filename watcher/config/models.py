@@ -38,7 +38,7 @@ from watcher.runtime.settings import (
     as_written,
     file_twin,
     key_of,
-    single,
+    scalar_text,
     split_http_url,
 )
 from watcher.runtime.units import InvalidValueError, parse_address
@@ -68,7 +68,7 @@ _WRITE_MOMENT = "write date, time and zone, such as 2026-12-24T00:00:00Z or 2026
 
 
 def _utc_moment(value: object) -> datetime:
-    text = single(value)
+    text = scalar_text(value)
     try:
         moment = datetime.fromisoformat(text.upper())
         in_utc = moment.astimezone(UTC)

@@ -104,7 +104,7 @@ async def run(
     the error that ended the daemon: `StoreError`, `ListenError` or `OutputClosedError`.
     """
     clock, metrics = Clock(), Metrics()
-    metrics.reloaded(well=True, at=clock.now())
+    metrics.record_reload(well=True, at=clock.now())
     waiting: int | None = None
     failures: list[BaseException] = []
 
@@ -183,7 +183,7 @@ async def _work(
         schedule.repeat("maintenance", maintenance.tick, every_s=FLUSH_EVERY_S)
         schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=FLUSH_EVERY_S)
         pages.console = console
-        pages.checks = Checks(schedule.stalled, readiness.problems, maintenance.refresh_gauges)
+        pages.checks = Checks(schedule.stalled_jobs, readiness.problems, maintenance.refresh_gauges)
         await pages.serve(settings.http.listen)  # after the store: a second daemon fails there, not at the port
         url = settings.store.url.partition("?")[0]
         if store.created:

@@ -15,7 +15,7 @@ from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.scheduler import Schedule
-from watcher.runtime.settings import shown_url
+from watcher.runtime.settings import redact_url
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.template import REDIRECTED
@@ -43,7 +43,7 @@ class Readiness:
 
     async def problems(self) -> list[str]:
         """Return a text for each part that is not ready."""
-        found = [f"{name} has not run yet" for name in self._shared.schedule.not_yet_run()]
+        found = [f"{name} has not run yet" for name in self._shared.schedule.jobs_not_run_yet()]
         return [*found, *filter(None, (await self.store_problem(), self._ownership.problem()))]
 
     async def store_problem(self) -> str | None:
@@ -88,13 +88,13 @@ class Heartbeat:
     async def _repeat(self, url: URL, every_s: float) -> None:
         has_failed = False
         while True:
-            stalled = ", ".join(f"{name} is stalled" for name in self._schedule.stalled())
+            stalled = ", ".join(f"{name} is stalled" for name in self._schedule.stalled_jobs())
             trouble = stalled or await self._readiness.store_problem()
             answer, remedy = (f"withheld: {trouble}", "") if trouble else await ping(url)
             if answer and not has_failed:
-                log.warning("heartbeat.failed", url=shown_url(str(url)), answer=answer, remedy=remedy)
+                log.warning("heartbeat.failed", url=redact_url(str(url)), answer=answer, remedy=remedy)
             elif has_failed and not answer:
-                log.info("heartbeat.recovered", url=shown_url(str(url)))
+                log.info("heartbeat.recovered", url=redact_url(str(url)))
             has_failed = bool(answer)
             await asyncio.sleep(every_s)
 

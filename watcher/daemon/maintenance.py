@@ -22,7 +22,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Watch, limits_dwell
+from watcher.domain.watch import Watch, has_limit
 from watcher.polling.account_poller import AccountPoller
 from watcher.store.changes import Backlog, OpenProblem
 from watcher.store.deliveries import backlog
@@ -168,7 +168,7 @@ class Maintenance:
             keys = [each.problem.opening for each in gone]
             openings = await self._shared.store.read(partial(load_events, keys=keys))
             closings = [
-                self._shared.events.closed(
+                self._shared.events.closing(
                     each.problem,
                     openings.get(each.problem.opening),
                     reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
@@ -192,8 +192,8 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], pr
         return False
     if problem.execution is not None:
         is_watched = watch.whole or problem.execution in watch.executions
-        return is_watched and problem.status is not None and limits_dwell(watch.overdue_after_s, problem.status)
-    return watch.rules is not None and watch.rules.watch_for(problem.problem.kind)
+        return is_watched and problem.status is not None and has_limit(watch.overdue_after_s, problem.status)
+    return watch.rules is not None and watch.rules.opens(problem.problem.kind)
 
 
 class ProgressLog:

@@ -121,7 +121,7 @@ class ConfigFollower:
 
     def _reject(self, problems: list[str]) -> None:
         self.problems, self.refused_at = problems, self.refused_at or self._clock.now()
-        self._metrics.reloaded(well=False, at=self._clock.now())
+        self._metrics.record_reload(well=False, at=self._clock.now())
         for problem in problems[:SHOWN_COUNT]:
             log.error("config.rejected", problem=problem, note="the old configuration stays in use")
 
@@ -130,7 +130,7 @@ class ConfigFollower:
         try:
             await apply(settings)
         except StoreError as error:
-            self._metrics.reloaded(well=False, at=self._clock.now())
+            self._metrics.record_reload(well=False, at=self._clock.now())
             if str(error) not in self._logged:
                 note = f"tried again every {self._check_every_s:g} s"
                 log.error("config.not_applied", problem=str(error), note=note)  # noqa: TRY400 (the text is enough)
@@ -139,7 +139,7 @@ class ConfigFollower:
         self._pending = None
         for key in _keys_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
-        self._metrics.reloaded(well=not self.problems, at=self._clock.now())  # problems of a newer file
+        self._metrics.record_reload(well=not self.problems, at=self._clock.now())  # problems of a newer file
         changes = changes_between(self.settings, settings)
         self.settings = settings
         log.info(

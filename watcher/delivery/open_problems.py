@@ -44,7 +44,7 @@ class OpenProblems:
         self._refreshing: asyncio.Task[None] | None = None
         self.next_at = min(self._check_at, self._refresh_at)
         if sink.refresh_every_s is not None:
-            deps.metrics.refreshes()
+            deps.metrics.start_refreshes()
 
     async def tick(self, now: Monotonic) -> None:
         """Refresh and remind, where that is due. Raises `StoreError`."""
@@ -105,8 +105,8 @@ class OpenProblems:
             return
         except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
             log.error("refresh.crashed", sink=self._deps.store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
-            self._deps.metrics.refreshed(well=False)
+            self._deps.metrics.count_refresh(well=False)
             return
-        self._deps.metrics.refreshed(well=result.outcome.is_taken)
+        self._deps.metrics.count_refresh(well=result.outcome.is_taken)
         if not result.outcome.is_taken:
             log.debug("refresh.failed", sink=self._deps.store.lease.name, answer=result.answer, count=len(openings))

@@ -148,7 +148,7 @@ class AttemptLog:
             self._deps.metrics.batched.observe(len(attempt.records))
             for each in attempt.records:
                 delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
-                self._deps.metrics.delivered(delay_s, state=each.state)
+                self._deps.metrics.count_delivery(delay_s, state=each.state)
         else:
             self._reporter.note_remedy(attempt.result)
             self._failed(attempt.result, attempt.records)

@@ -171,7 +171,7 @@ class SinkReporter:
         await self._deps.store.record(change)
         self.reported, self._sequence = state, change.sequence
         self._problem = problem.problem if problem is not None and state else None
-        self._deps.metrics.reported(type_, well=state is None, answer=answer)
+        self._deps.metrics.report_state(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=self._name, answer=answer)
 
     async def remind(self, openings: Sequence[SentOpening], *, due_at: Micros) -> None:
@@ -210,7 +210,7 @@ class SinkReporter:
         name, at = self._name, self._deps.clock.now()
         data = {"sink": name, **data}
         return self._deps.events.of_source(
-            type_, sink_source(name), data, problem, after=self._sequence, at=at, but=name
+            type_, sink_source(name), data, problem, after=self._sequence, at=at, without_sink=name
         )
 
     async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:

@@ -343,7 +343,7 @@ class DeliveryWorker:
             self._intake.due_at = NOW
 
     def _silences(self) -> tuple[Silence, ...]:
-        return self._deps.silences.on(self.sink, at=self._clock.now())
+        return self._deps.silences.active(self.sink, at=self._clock.now())
 
     def _is_at_rest(self) -> bool:
         in_flight, intake = self._in_flight, self._intake

@@ -123,13 +123,14 @@ _LIMITS = ((TEXT_BYTES, 256, LIST_LENGTH), (128, 64, 3))
 With the last limits, and without link, runbook and labels, every line is short enough.
 """
 
-_WHOLE = frozenset({"status", "previousStatus"})
+_NEVER_CUT = frozenset({"status", "previousStatus"})
 
 
 def _cut(value: Any, text_bytes: int, item_bytes: int, items: int) -> Any:
     if isinstance(value, dict):
         return {
-            name: item if name in _WHOLE else _cut(item, text_bytes, item_bytes, items) for name, item in value.items()
+            name: item if name in _NEVER_CUT else _cut(item, text_bytes, item_bytes, items)
+            for name, item in value.items()
         }
     if isinstance(value, list):
         return [_cut(each, item_bytes, item_bytes, items) for each in value[:items]]

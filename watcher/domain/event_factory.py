@@ -139,30 +139,30 @@ class EventFactory:
         after: int,
         at: datetime,
         watch: Watch | None = None,
-        but: str | None = None,
+        without_sink: str | None = None,
         failed_count: int = 0,
     ) -> Reported:
         """Return an event of a pipeline, an account or a sink, and the change of its problem.
 
         Without `problem` an opening opens a new problem with `failed_count` failures; with `problem` an opening goes on
-        with it, and any other event closes it. A closing has no sinks of its own: it goes where the opening went. The
-        sink `but` gets no event about itself.
+        with it, and any other event closes it. A closing has no sinks of its own: it goes where the opening went.
+        `without_sink` gets no event about itself.
         """
-        sequence, edge = after + 1, None
+        sequence, change = after + 1, None
         if type_ not in PROBLEM_KINDS:
-            edge = None if problem is None else ProblemChange(problem, closed_at=at)
+            change = None if problem is None else ProblemChange(problem, closed_at=at)
         elif problem is not None:
-            edge = ProblemChange(problem)
+            change = ProblemChange(problem)
         else:
             opened = new_problem(type_, source, nth=sequence, sequence=sequence, at=at)
-            edge = ProblemChange(replace(opened, failed_count=failed_count), is_new=True)
-        data = {**data, "problem": edge and problem_data(edge), "observed": {"at": timestamp(at)}}
+            change = ProblemChange(replace(opened, failed_count=failed_count), is_new=True)
+        data = {**data, "problem": change and problem_data(change), "observed": {"at": timestamp(at)}}
         event = event_of(type_, source, at, sequence=sequence, data=data)
-        if edge is not None and edge.closed_at is not None:
-            return Reported(OutboxEntry(event, ()), edge)
-        return Reported(self.router.entry_of(event, watch=watch, but=but), edge)
+        if change is not None and change.closed_at is not None:
+            return Reported(OutboxEntry(event, ()), change)
+        return Reported(self.router.entry_of(event, watch=watch, without_sink=without_sink), change)
 
-    def acknowledged(
+    def acknowledgement(
         self,
         problem: Problem,
         opening: bytes | None,
@@ -179,12 +179,13 @@ class EventFactory:
             EventType.PROBLEM_ACKNOWLEDGED, ProblemChange(problem), opening, {"acknowledgement": taken}, after, at
         )
 
-    def closed(
+    def closing(
         self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, after: int, at: datetime
     ) -> Reported:
         """Return `problem.closed`. `opening` is the body of the problem's opening, if the store still has it."""
-        edge = ProblemChange(problem, closed_at=at)
-        return Reported(self._of_problem(EventType.PROBLEM_CLOSED, edge, opening, {"reason": reason}, after, at), edge)
+        change = ProblemChange(problem, closed_at=at)
+        entry = self._of_problem(EventType.PROBLEM_CLOSED, change, opening, {"reason": reason}, after, at)
+        return Reported(entry, change)
 
     def account(
         self,
@@ -225,12 +226,12 @@ class EventFactory:
         return OutboxEntry(event, tuple(dict.fromkeys(sinks)))
 
     def _of_problem(
-        self, type_: EventType, edge: ProblemChange, opening: bytes | None, more: Json, after: int, at: datetime
+        self, type_: EventType, change: ProblemChange, opening: bytes | None, more: Json, after: int, at: datetime
     ) -> OutboxEntry:
         """Return an event about a problem: the data of its opening, and `more`. It goes where the opening went."""
         data: Json = {} if opening is None else json.loads(opening)["data"]
-        data = with_latest(data, edge) | {**more, "observed": {"at": timestamp(at)}}
-        source, lane = problem_source(edge.problem.id), _lane_of(edge.problem)
+        data = with_latest(data, change) | {**more, "observed": {"at": timestamp(at)}}
+        source, lane = problem_source(change.problem.id), _lane_of(change.problem)
         return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, lane=lane), ())
 
 

@@ -23,7 +23,7 @@ BUCKET_RATIO = 1.1
 SHORTEST_S = 0.001
 """The shortest duration that is counted. Shorter ones count as this one, because zero has no bucket."""
 
-MOST_TOKENS = 1_000_000_000
+MAX_TOKENS = 1_000_000_000
 """The most tokens that are counted for one execution. The sum of an hour therefore fits into its column."""
 
 COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
@@ -105,7 +105,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     if facts is None or known.lost is not None:
         return EndedExecution(started_at, ended_at, "lost")
     status = known.status if known.status in TERMINAL_STATUSES else "unrecognized"
-    tokens = min(MOST_TOKENS, max(0, round(facts.ai_tokens_used or 0)))
+    tokens = min(MAX_TOKENS, max(0, round(facts.ai_tokens_used or 0)))
     ended = EndedExecution(started_at, ended_at, status or "", tokens)
     if status == Status.FAILED:
         node = facts.failed_nodes[0] if facts.failed_nodes else FailedNode(None, None, None)

@@ -93,16 +93,15 @@ class Router:
         """Keep the routes in the order of the configuration."""
         self.routes = routes
 
-    def entry_of(self, event: Event, *, watch: Watch | None = None, but: str | None = None) -> OutboxEntry:
+    def entry_of(self, event: Event, *, watch: Watch | None = None, without_sink: str | None = None) -> OutboxEntry:
         """Return an event with its sinks and its group at each of them.
 
-        Without `watch` the event has no pipeline, so only its type is matched. The sink `but` gets no event about
-        itself.
+        Without `watch` the event has no pipeline, so only its type is matched. `without_sink` is left out.
         """
         sinks: list[str] = []
         groups: dict[str, Group] = {}
         for name, route in self.routes.items():
-            if name == but or event.type not in route.types:
+            if name == without_sink or event.type not in route.types:
                 continue
             if watch is not None:
                 in_pipeline = not route.pipelines or watch.pipeline in route.pipelines
@@ -191,7 +190,7 @@ class Silences:
     def __init__(self, silences: Sequence[Silence] = ()) -> None:
         self.all = silences
 
-    def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
+    def active(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
         """Return the silences that are active for this sink at that time."""
         return tuple(
             now

@@ -24,7 +24,7 @@ TALLIES_COUNT = 20
 The state is therefore bounded: at most two tallies per part, however many ends there are.
 """
 
-FAILED_AT_MOST = 0.1
+MAX_FAILED_SHARE = 0.1
 """The largest share of failed ends in a pipeline that has recovered."""
 
 
@@ -86,7 +86,7 @@ class Rules:
     failing: FailingRule | None = None
     silent_us: int | None = None
 
-    def watch_for(self, kind: EventType) -> bool:
+    def opens(self, kind: EventType) -> bool:
         """Return whether a rule opens problems of this kind."""
         return any(kind is opened and getattr(self, key) is not None for key, opened in KIND_OF_RULE.items())
 
@@ -241,7 +241,7 @@ def _count(tallies: list[Tally], end: End, *, within_us: int) -> None:
 def _is_quiet(tallies: Sequence[Tally]) -> bool:
     """Return whether at most a tenth of the ends failed."""
     failed_count, ended_count = sum(each.failed_count for each in tallies), sum(each.ended_count for each in tallies)
-    return failed_count <= FAILED_AT_MOST * ended_count
+    return failed_count <= MAX_FAILED_SHARE * ended_count
 
 
 def _judge_starts(silent_us: int, state: RuleState, news: News, counts: dict[EventType, int], edges: list[Edge]) -> int:

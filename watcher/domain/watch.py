@@ -48,7 +48,7 @@ class Watch:
         return not self.executions
 
 
-def limits_dwell(overdue_after_s: Collection[str], status: str) -> bool:
+def has_limit(overdue_after_s: Collection[str], status: str) -> bool:
     """Return whether the time in a status is limited. A status that is not open is limited if any status is."""
     return status in overdue_after_s or (status not in OPEN_STATUSES and bool(overdue_after_s))
 

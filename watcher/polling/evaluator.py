@@ -13,7 +13,7 @@ from watcher.domain.history import ended_execution
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
-from watcher.domain.watch import limits_dwell
+from watcher.domain.watch import has_limit
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.failures import LOST_EVERY_S
 from watcher.polling.poll_item import TrackedExecution
@@ -134,7 +134,7 @@ class ReplyEvaluator:
         limits_s = entry.watch.overdue_after_s
         limit_s = limits_s.get(known.status or "", 0.0)
         closed = before.overdue_sequence
-        if entry.is_unwatched or (closed is not None and not limits_dwell(limits_s, before.status or "")):
+        if entry.is_unwatched or (closed is not None and not has_limit(limits_s, before.status or "")):
             closed = None  # its limit is gone: that closes the problem
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []

@@ -42,7 +42,7 @@ class ExecutionPoller:
             known_hash = None
         reply = await deps.api.get(pipeline=pipeline, execution=entry.known.execution, known_hash=known_hash)
         now, execution = self._clock.monotonic(), reply.execution
-        deps.metrics.asked(reply.outcome, now - reply.sent_at)
+        deps.metrics.count_poll(reply.outcome, now - reply.sent_at)
         if reply.outcome is Outcome.OK:
             self._breaker.note(entry, reply, now=now)
             evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)

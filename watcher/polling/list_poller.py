@@ -111,7 +111,7 @@ class ListPoller:
             if len(self._pages) > PAGES_KEPT:
                 del self._pages[next(iter(self._pages))]
         now = self._clock.monotonic()
-        self._deps.metrics.listed(reply.outcome, now - reply.sent_at)
+        self._deps.metrics.count_page(reply.outcome, now - reply.sent_at)
         if reply.rows is None:
             is_beyond_the_end = request.page > 1 and reply.outcome in BEYOND_THE_END
             if is_beyond_the_end and not (request.scans and listing.scan.expects_page):
@@ -134,7 +134,7 @@ class ListPoller:
         listing.nameless = None
         reply = await self._deps.api.get(pipeline=listing.watch.pipeline, execution=execution)
         now = self._clock.monotonic()
-        self._deps.metrics.asked(reply.outcome, now - reply.sent_at)
+        self._deps.metrics.count_poll(reply.outcome, now - reply.sent_at)
         if reply.execution is not None:
             self._deps.breaker.note(listing, reply, now=now)
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)

@@ -52,7 +52,7 @@ def configure_logs(
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Forward(logging.WARNING, read=monotonic)], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_LibraryHandler(logging.WARNING, read=monotonic)], force=True)
 
 
 def _local_time(_logger: object, _level: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -125,7 +125,7 @@ def flush_logs(*, within_s: float = 0.5) -> bool:
     return all(lines.flush_within(within_s) for lines in _latest)
 
 
-class _Forward(logging.Handler):
+class _LibraryHandler(logging.Handler):
     """Logs a library's name and level once a minute, without the text: library texts hold addresses and data."""
 
     def __init__(self, level: int, *, read: Callable[[], float]) -> None:

@@ -72,7 +72,7 @@ class Metrics:
         """The watched pipelines by id, for each account that this process owns."""
         self.registry.register(PipelineCollector(self.pipelines))
 
-    def reloaded(self, *, well: bool, at: datetime) -> None:
+    def record_reload(self, *, well: bool, at: datetime) -> None:
         """Record whether the configuration that was read at `at` is in use."""
         self.reload_successful.set(well)
         if well:
@@ -90,7 +90,7 @@ class Metrics:
         for metric in self._metrics_of.get(owner, ()):
             metric.remove_by_labels({owner: name})
 
-    def _of(self, owner: str, kind: type[M], name: str, text: str, *labels: str, **more: Any) -> M:
+    def _add_owned(self, owner: str, kind: type[M], name: str, text: str, *labels: str, **more: Any) -> M:
         metric = self._add(kind, name, text, owner, *labels, **more)
         self._metrics_of[owner].append(metric)
         return metric
@@ -99,40 +99,40 @@ class Metrics:
         return kind(f"watcher_{name}", text, labels, registry=self.registry, **more)
 
     def _declare_accounts(self) -> None:
-        of = partial(self._of, "account")
+        add = partial(self._add_owned, "account")
         text = "Requests to the API, by their outcome."
-        self.api_requests = of(Counter, "api_requests_total", text, "endpoint", "outcome")
+        self.api_requests = add(Counter, "api_requests_total", text, "endpoint", "outcome")
         text = "Seconds from a request to the API until its answer."
-        self.api_request_duration = of(
+        self.api_request_duration = add(
             FastHistogram, "api_request_duration_seconds", text, "endpoint", buckets=_SECONDS
         )
         text = "Polls of executions by outcome; `contradicted` counts again those of `ok` that deny an earlier end."
-        self.polls = of(Counter, "polls_total", text, "outcome")
+        self.polls = add(Counter, "polls_total", text, "outcome")
         text = "Watched executions that have not ended, by their status."
-        self.open_executions = of(Gauge, "open_executions", text, "status")
+        self.open_executions = add(Gauge, "open_executions", text, "status")
         text = "Seconds from when a poll was due until its request was sent."
-        self.poll_lateness = of(FastHistogram, "poll_lateness_seconds", text, buckets=_LONG_SECONDS)
+        self.poll_lateness = add(FastHistogram, "poll_lateness_seconds", text, buckets=_LONG_SECONDS)
         text = "1 while the API can be used with this account's key, 0 while the account is degraded."
-        self.account_up = of(Gauge, "account_up", text)
+        self.account_up = add(Gauge, "account_up", text)
         text = "Time of the last successful poll, in seconds since 1970."
-        self.last_successful_poll = of(Gauge, "last_successful_poll_timestamp_seconds", text)
+        self.last_successful_poll = add(Gauge, "last_successful_poll_timestamp_seconds", text)
 
     def _declare_sinks(self) -> None:
-        of = partial(self._of, "sink")
+        add = partial(self._add_owned, "sink")
         text = "Deliveries to the sink, by their outcome; `retried` counts failed attempts that are repeated."
-        self.deliveries = of(Counter, "deliveries_total", text, "outcome")
+        self.deliveries = add(Counter, "deliveries_total", text, "outcome")
         text = "Seconds from when an event was recorded until the sink took it."
-        self.delivery_delay = of(Histogram, "delivery_delay_seconds", text, buckets=_LONG_SECONDS)
+        self.delivery_delay = add(Histogram, "delivery_delay_seconds", text, buckets=_LONG_SECONDS)
         text = "Events in each request that the sink took."
-        self.batched = of(FastHistogram, "deliveries_batched", text, buckets=_BATCH_SIZES)
-        self.outbox_pending = of(Gauge, "outbox_pending", "Deliveries that are pending at the sink.")
+        self.batched = add(FastHistogram, "deliveries_batched", text, buckets=_BATCH_SIZES)
+        self.outbox_pending = add(Gauge, "outbox_pending", "Deliveries that are pending at the sink.")
         text = "Time from which the oldest pending delivery could have been sent, in seconds since 1970."
-        self.outbox_oldest = of(Gauge, "outbox_oldest_timestamp_seconds", text)
-        self.sink_up = of(Gauge, "sink_up", "1 while the sink works, 0 while it is failing or disabled.")
+        self.outbox_oldest = add(Gauge, "outbox_oldest_timestamp_seconds", text)
+        self.sink_up = add(Gauge, "sink_up", "1 while the sink works, 0 while it is failing or disabled.")
         text = "1 for a sink that is failing or disabled, by its last answer."
-        self.sink_trouble = of(Gauge, "sink_trouble_info", text, "answer")
+        self.sink_trouble = add(Gauge, "sink_trouble_info", text, "answer")
         text = "Refreshes, each of which posts all open problems to Alertmanager again, by their outcome."
-        self.refreshes = of(Counter, "alertmanager_refreshes_total", text, "outcome")
+        self.refreshes = add(Counter, "alertmanager_refreshes_total", text, "outcome")
 
     def _declare_rest(self) -> None:
         add = self._add
@@ -180,13 +180,13 @@ class AccountMetrics:
         self.detection_delay = metrics.detection_delay
         self.pipelines = metrics.pipelines.setdefault(name, {})
 
-    def asked(self, outcome: Outcome, duration_s: float) -> None:
+    def count_poll(self, outcome: Outcome, duration_s: float) -> None:
         """Count a poll, and the time until its answer."""
         self.requests[outcome].inc()
         self.polls[outcome].inc()
         self.request_duration.observe(duration_s)
 
-    def listed(self, outcome: Outcome, duration_s: float) -> None:
+    def count_page(self, outcome: Outcome, duration_s: float) -> None:
         """Count a page, and the time until its answer."""
         self.lists[outcome].inc()
         self.list_duration.observe(duration_s)
@@ -329,21 +329,21 @@ class SinkMetrics:
         metrics.outbox_pending.labels(name)
         metrics.outbox_oldest.labels(name)
 
-    def delivered(self, delay_s: float, *, state: DeliveryState = DeliveryState.DELIVERED) -> None:
+    def count_delivery(self, delay_s: float, *, state: DeliveryState = DeliveryState.DELIVERED) -> None:
         """Count a delivery that the sink took. `delay_s` since its recording is below 0 if a clock was ahead."""
         self.outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
-    def refreshes(self) -> None:
+    def start_refreshes(self) -> None:
         """Let the counts of refreshes start at 0, for a sink that needs refreshes."""
         for outcome in ("ok", "failed"):
             self._refreshes.labels(self._name, outcome)
 
-    def refreshed(self, *, well: bool) -> None:
+    def count_refresh(self, *, well: bool) -> None:
         """Count a refresh of the open problems at the sink."""
         self._refreshes.labels(self._name, "ok" if well else "failed").inc()
 
-    def reported(self, type_: EventType, *, well: bool, answer: str) -> None:
+    def report_state(self, type_: EventType, *, well: bool, answer: str) -> None:
         """Count an event about the sink, and show whether the sink works, with its last answer if it does not."""
         self.events.labels(type_).inc()
         self.up.set(well)

@@ -109,7 +109,7 @@ class Schedule:
         for job in self._jobs.values():
             self._begin(job)
         self._scheduler.start()
-        self._stand_guard(self._clock.monotonic())
+        self._run_guard(self._clock.monotonic())
 
     async def stop(self) -> None:
         """Start no more runs and wait for the present ones. Each job drains its own requests."""
@@ -120,12 +120,12 @@ class Schedule:
             self._scheduler.shutdown(wait=False)
         await _end(self._jobs.values())
 
-    def stalled(self) -> list[str]:
+    def stalled_jobs(self) -> list[str]:
         """Return the jobs that have not woken for 30 s of running time."""
         now = self._clock.running()
         return [job.name for job in self._jobs.values() if now - job.woke_at > ALIVE_WITHIN_S]
 
-    def not_yet_run(self) -> list[str]:
+    def jobs_not_run_yet(self) -> list[str]:
         """Return the jobs that have not finished a first run."""
         return [job.name for job in self._jobs.values() if not job.has_run]
 
@@ -153,7 +153,7 @@ class Schedule:
         except Exception as error:  # noqa: BLE001 (nobody awaits the task, and a dead job must end the daemon)
             job.failed(error)
 
-    def _stand_guard(self, expected_at: float) -> None:
+    def _run_guard(self, expected_at: float) -> None:
         """Measure the delay of this call, and run all periodic jobs at once if the wall clock was set back."""
         try:
             now = self._clock.monotonic()
@@ -165,7 +165,7 @@ class Schedule:
                     scheduled.modify(next_run_time=datetime.now(UTC))
             self._wall_ahead_s = wall_ahead_s
             loop = asyncio.get_running_loop()
-            self._guard = loop.call_later(GUARD_EVERY_S, self._stand_guard, now + GUARD_EVERY_S)
+            self._guard = loop.call_later(GUARD_EVERY_S, self._run_guard, now + GUARD_EVERY_S)
         except Exception as error:  # noqa: BLE001 (the event loop would only log it, and the guard would be gone)
             self._fatal(error)
 

@@ -96,7 +96,7 @@ class Block(BaseModel):
         return {key: item for key, item in value.items() if item is not None or key not in known}
 
 
-def single(value: object) -> str:
+def scalar_text(value: object) -> str:
     """Return the text of a scalar. Raises `InvalidValueError` for anything else."""
     if isinstance(value, str | int | float):
         return str(value)
@@ -109,18 +109,18 @@ def _long(seconds: float) -> float:
     raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s", quote=True)
 
 
-_SINGLE = BeforeValidator(single, json_schema_input_type=StrictStr)
+_SCALAR = BeforeValidator(scalar_text, json_schema_input_type=StrictStr)
 
-DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _SINGLE]
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _SCALAR]
 """Seconds in the program, `15m` in the file."""
 
 Duration = Annotated[DurationOrZero, AfterValidator(_long)]
 """A `DurationOrZero` above 0."""
 
-Rate = Annotated[float, BeforeValidator(parse_rate), _SINGLE]
+Rate = Annotated[float, BeforeValidator(parse_rate), _SCALAR]
 """A rate per second in the program, `300/m` in the file."""
 
-Share = Annotated[float, BeforeValidator(parse_share), _SINGLE]
+Share = Annotated[float, BeforeValidator(parse_share), _SCALAR]
 """Above 0 and at most 1 in the program, `20%` in the file."""
 
 
@@ -169,7 +169,7 @@ Labels = Annotated[Mapping[Annotated[str, AfterValidator(_label_key)], ShortText
 """The user's own labels. Events carry them, and sinks match them."""
 
 
-def shown_url(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return the scheme, host and explicit port of a URL. The rest may hold a secret."""
     parts = URL(url)
     return str(URL.build(scheme=parts.scheme, host=parts.host or "", port=parts.explicit_port))

@@ -10,7 +10,7 @@ DRAINING = frozenset({"run", "demo"})
 """The commands that exit 0 at a signal. All others exit with 128 + the signal's number."""
 
 
-def command_named(words: list[str]) -> str:
+def find_command(words: list[str]) -> str:
     """Return the command in the words of a command line, or an empty text."""
     return next((word for word in words if not word.startswith("-")), "")
 
@@ -22,9 +22,9 @@ def end_at_signals() -> None:
     """
     for signum in ENDING:
         signal.signal(signum, _end)
-    if command_named(sys.argv[1:]) == "run":
+    if find_command(sys.argv[1:]) == "run":
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end(signum: int, _frame: FrameType | None) -> None:
-    os._exit(0 if command_named(sys.argv[1:]) in DRAINING else 128 + signum)
+    os._exit(0 if find_command(sys.argv[1:]) in DRAINING else 128 + signum)

@@ -31,7 +31,7 @@ from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import GroupRules
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, shown_url
+from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, redact_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
@@ -322,7 +322,7 @@ class HttpSinkSettings(RemoteSettings):
     @property
     def target(self) -> str:
         """Return scheme and host, and the port if it is given. The path may be a secret."""
-        return shown_url(self.address)
+        return redact_url(self.address)
 
     async def connect(self) -> str:
         """Connect to the host, also through a proxy, without a request. Return a text about it."""

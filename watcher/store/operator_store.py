@@ -84,7 +84,7 @@ class OperatorStore:
                     continue
                 row = connection.execute(select(problem).where(*this)).one()
                 opening = EventKey(row.stream, row.sequence)
-                entry = self._events.acknowledged(
+                entry = self._events.acknowledgement(
                     problem_of(row),
                     load_events(connection, [opening]).get(opening),
                     by=by,

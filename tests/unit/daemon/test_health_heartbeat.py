@@ -23,7 +23,7 @@ class Health:
         self.stalls: list[str] = []
         self.store: str | None = None
 
-    def stalled(self) -> list[str]:
+    def stalled_jobs(self) -> list[str]:
         return self.stalls
 
     async def store_problem(self) -> str | None:

@@ -59,11 +59,11 @@ async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeC
     progress = progress_of(store, clock, metrics=metrics)
     with capture_logs() as logs:
         for _ in range(2):
-            AccountMetrics(metrics, "default").asked(Outcome.OK, 0.1)
-            AccountMetrics(metrics, "default").listed(Outcome.TIMEOUT, 0.1)
+            AccountMetrics(metrics, "default").count_poll(Outcome.OK, 0.1)
+            AccountMetrics(metrics, "default").count_page(Outcome.TIMEOUT, 0.1)
             metrics.events.labels(EventType.EXECUTION_NEW).inc()
             SinkMetrics(metrics, "ops").outcomes["retried"].inc()
-            SinkMetrics(metrics, "ops").delivered(0.1)
+            SinkMetrics(metrics, "ops").count_delivery(0.1)
             clock.advance(3599)
             await progress.tick()
             clock.advance(1)

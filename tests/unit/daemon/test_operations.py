@@ -55,7 +55,7 @@ class Rig:
 
     def silenced(self, *sinks: str) -> list[bool]:
         silences = self.setup.shared.silences
-        return [bool(silences.on(sink, at=self.setup.clock.now())) for sink in sinks]
+        return [bool(silences.active(sink, at=self.setup.clock.now())) for sink in sinks]
 
     async def said(self) -> list[tuple[str, str | None]]:
         """Look once; return what the log says of silences then."""

@@ -45,8 +45,8 @@ class NotedMetrics(Metrics):
         super().__init__()
         self.went: asyncio.Queue[float | None] = asyncio.Queue()
 
-    def reloaded(self, *, well: bool, at: datetime) -> None:
-        super().reloaded(well=well, at=at)
+    def record_reload(self, *, well: bool, at: datetime) -> None:
+        super().record_reload(well=well, at=at)
         self.went.put_nowait(self.registry.get_sample_value("watcher_config_last_reload_successful"))
 
     async def next(self) -> float | None:

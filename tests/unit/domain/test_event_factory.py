@@ -64,7 +64,7 @@ def sink(events: EventFactory) -> OutboxEntry:
 
 def of_sink(events: EventFactory, type_: EventType, sink: str = "ops", **more: Any) -> Reported:
     given = {"problem": None, "after": 4, "at": AT} | more
-    return events.of_source(type_, f"/sinks/{sink}", {"sink": sink}, but=sink, **given)
+    return events.of_source(type_, f"/sinks/{sink}", {"sink": sink}, without_sink=sink, **given)
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
         return [
             opened.entry.event.lane,
             events.reminder(SentOpening(problem, body), sink="ops", after=0, at=AT).event.lane,
-            events.acknowledged(problem, body, by=None, comment=None, until=None, after=0, at=AT).event.lane,
-            events.closed(problem, body, reason=ClosedReason.REMOVED, after=0, at=AT).entry.event.lane,
+            events.acknowledgement(problem, body, by=None, comment=None, until=None, after=0, at=AT).event.lane,
+            events.closing(problem, body, reason=ClosedReason.REMOVED, after=0, at=AT).entry.event.lane,
             make(closing, problem=problem, after=1, at=AT, **more).entry.event.lane,
             make(opening, problem=None, after=2, at=AT, **more).entry.event.lane,
         ]
@@ -185,7 +185,7 @@ def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(eve
     opening = degraded(events)
     assert opening.problem is not None
     problem, later = opening.problem.problem, AT + timedelta(hours=1)
-    closing = events.closed(problem, opening.entry.event.body, reason=ClosedReason.REMOVED, after=2, at=later)
+    closing = events.closing(problem, opening.entry.event.body, reason=ClosedReason.REMOVED, after=2, at=later)
     envelope = json.loads(closing.entry.event.body)
     assert (closing.entry.sinks, closing.entry.event.closes) == ((), True)
     assert closing.problem == ProblemChange(problem, closed_at=later)
@@ -202,7 +202,7 @@ def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(eve
 
 def test_a_problem_ends_though_its_opening_is_gone(events: EventFactory) -> None:
     problem = new_problem(EventType.SINK_FAILING, "/sinks/ops", nth=1, sequence=1, at=AT)
-    body = events.closed(problem, None, reason=ClosedReason.ENDED, after=0, at=AT).entry.event.body
+    body = events.closing(problem, None, reason=ClosedReason.ENDED, after=0, at=AT).entry.event.body
     assert set(json.loads(body)["data"]) == {"reason", "problem", "observed"}
 
 
@@ -219,7 +219,7 @@ def test_that_somebody_took_a_problem_says_who_and_until_when_with_the_data_of_i
     opening = sink(events).event
     problem = new_problem(EventType.SINK_FAILING, "/sinks/ops", nth=1, sequence=1, at=AT)
     by, comment, until = given
-    entry = events.acknowledged(problem, opening.body, by=by, comment=comment, until=until, after=1, at=AT)
+    entry = events.acknowledgement(problem, opening.body, by=by, comment=comment, until=until, after=1, at=AT)
     body, event = json.loads(entry.event.body), entry.event
     assert (body["type"], body["source"], body["sequence"]) == (
         "problem.acknowledged",
@@ -247,8 +247,8 @@ def test_what_is_told_of_an_open_problem_has_its_newest_failure_beside_the_data_
 ) -> None:
     opening, problem = failing(events, node="Lookup", error="upstream returned 404")
     sent = SentOpening(problem, opening, last_ended_at=to_us(AT + timedelta(hours=2)))
-    acknowledged = events.acknowledged(problem, opening, by=None, comment=None, until=None, after=0, at=AT)
-    closed = events.closed(problem, opening, reason=ClosedReason.REMOVED, after=0, at=AT).entry
+    acknowledged = events.acknowledgement(problem, opening, by=None, comment=None, until=None, after=0, at=AT)
+    closed = events.closing(problem, opening, reason=ClosedReason.REMOVED, after=0, at=AT).entry
     for entry in (events.reminder(sent, sink="ops", after=0, at=AT), acknowledged, closed):
         opened, data = json.loads(opening)["data"], json.loads(entry.event.body)["data"]
         assert data["latest"] == {

@@ -20,5 +20,5 @@ def test_every_kind_of_problem_is_trouble_and_ends(kind: EventType) -> None:
 
 @pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
 def test_every_kind_of_problem_of_a_pipeline_has_its_rule_and_no_other_kind_has(kind: EventType) -> None:
-    assert EVERY_RULE.watch_for(kind) is kind.startswith("pipeline.")
-    assert not Rules().watch_for(kind)
+    assert EVERY_RULE.opens(kind) is kind.startswith("pipeline.")
+    assert not Rules().opens(kind)

@@ -87,7 +87,7 @@ def test_an_event_goes_to_every_sink_that_wants_it_in_the_order_of_the_file() ->
 
 def test_a_sink_is_not_sent_its_own_trouble() -> None:
     router = Router({"console": a_route(), "ops": a_route()})
-    assert router.entry_of(replace(FAILED, type=EventType.SINK_FAILING), but="ops").sinks == ("console",)
+    assert router.entry_of(replace(FAILED, type=EventType.SINK_FAILING), without_sink="ops").sinks == ("console",)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +130,8 @@ def test_what_happens_to_executions_is_grouped_and_a_gap_and_at_some_sinks_no_pr
 def test_an_event_is_grouped_where_a_sink_groups_it() -> None:
     rules = GroupRules(("pipeline",), wait_s=5.0, max_count=100)
     router = Router({"a": replace(a_route(), group=rules), "b": a_route(), "c": replace(a_route(), group=rules)})
-    groups = router.entry_of(FAILED, but="c").groups
+    groups = router.entry_of(FAILED, without_sink="c").groups
     assert {name: group.wait_s for name, group in groups.items()} == {"a": 5.0}
     assert isinstance(groups["a"], Group)
     router.routes = {"a": a_route()}
-    assert router.entry_of(FAILED, but="c").groups == {}
+    assert router.entry_of(FAILED, without_sink="c").groups == {}

@@ -57,11 +57,11 @@ def test_those_that_are_on_and_may_concern_a_sink_are_found_and_replaced() -> No
     there = silence(sinks=("ops",))
     silences = Silences([EVERYTHING, there])
     for at in (START, END - timedelta(microseconds=1)):
-        assert silences.on("ops", at=at) == (EVERYTHING, there)
-    assert silences.on("other", at=START) == (EVERYTHING,)
-    assert silences.on("ops", at=START - timedelta(microseconds=1)) == silences.on("ops", at=END) == ()
+        assert silences.active("ops", at=at) == (EVERYTHING, there)
+    assert silences.active("other", at=START) == (EVERYTHING,)
+    assert silences.active("ops", at=START - timedelta(microseconds=1)) == silences.active("ops", at=END) == ()
     silences.all = [there]
-    assert silences.on("other", at=START) == ()
+    assert silences.active("other", at=START) == ()
 
 
 BERLIN = ZoneInfo("Europe/Berlin")  # 2026: summer time from March 29 at 1:00 UTC until October 25 at 1:00 UTC
@@ -98,7 +98,7 @@ def test_a_weekly_silence_holds_by_the_clock_of_its_zone(
     moment, *window = (datetime.fromisoformat(f"2026-{text}Z") for text in (at, begin, end))
     assert list(weekly.window(moment)) == window
     silences = Silences([replace(silence(), weekly=weekly)])
-    held = silences.on("ops", at=moment)
+    held = silences.active("ops", at=moment)
     assert [(each.starts_at, each.ends_at) for each in held] == ([tuple(window)] if window[0] <= moment else [])
 
 

@@ -125,10 +125,10 @@ def test_what_is_known_starts_at_0(metrics: Metrics) -> None:
 
 def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
     sink = SinkMetrics(metrics, "ops")
-    sink.delivered(0.3)
-    sink.delivered(7)
-    sink.delivered(1, state=DeliveryState.ACCEPTED)
-    sink.delivered(-3600)  # it was recorded by a clock that was ahead
+    sink.count_delivery(0.3)
+    sink.count_delivery(7)
+    sink.count_delivery(1, state=DeliveryState.ACCEPTED)
+    sink.count_delivery(-3600)  # it was recorded by a clock that was ahead
     sink.outcomes["retried"].inc()
     sink.outcomes["retried"].inc(3)
     sink.outcomes["dead"].inc()
@@ -144,9 +144,9 @@ def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
 
 def test_refreshes_are_counted(metrics: Metrics) -> None:
     sink = SinkMetrics(metrics, "ops")
-    sink.refreshed(well=True)
-    sink.refreshed(well=False)
-    sink.refreshed(well=False)
+    sink.count_refresh(well=True)
+    sink.count_refresh(well=False)
+    sink.count_refresh(well=False)
     assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="ok") == 1
     assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="failed") == 2
     metrics.forget("sink", "ops")

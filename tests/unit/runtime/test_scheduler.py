@@ -91,10 +91,10 @@ async def test_a_wake_that_was_lost_costs_a_second_or_two(schedule: Schedule) ->
 async def test_periodic_work_runs_at_once_and_then_every_so_often(schedule: Schedule) -> None:
     ran = CountedTick()
     schedule.repeat("upkeep", ran, every_s=0.01)
-    assert schedule.not_yet_run() == ["upkeep"]
+    assert schedule.jobs_not_run_yet() == ["upkeep"]
     schedule.start()
     await ran.reached(5)
-    assert schedule.not_yet_run() == []
+    assert schedule.jobs_not_run_yet() == []
 
 
 @pytest.mark.parametrize(("set_by_s", "runs_again"), [(-3600.0, True), (0.0, False), (3600.0, False)])
@@ -134,7 +134,7 @@ async def test_a_job_that_raises_is_fatal(schedule: Schedule, failures: Failures
     schedule.start()
     await raised.wait()
     assert [type(error) for error in failures] == [RuntimeError]
-    assert schedule.not_yet_run() == ["account:a"]
+    assert schedule.jobs_not_run_yet() == ["account:a"]
 
 
 @pytest.mark.parametrize("ending", ["stop", "remove"])
@@ -161,16 +161,16 @@ async def test_a_job_is_stalled_that_has_not_woken_for_30_s_in_which_the_process
     schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: None)
     ran = CountedTick()
     schedule.add("account:a", ran)
-    assert schedule.not_yet_run() == ["account:a"]
+    assert schedule.jobs_not_run_yet() == ["account:a"]
     schedule.start()
     await ran.reached(1)
     await asyncio.sleep(0)
-    assert schedule.not_yet_run() == []
+    assert schedule.jobs_not_run_yet() == []
     clock.advance(29.0)
     clock.stop_for(3600.0)
-    assert schedule.stalled() == []
+    assert schedule.stalled_jobs() == []
     clock.advance(2.0)
-    assert schedule.stalled() == ["account:a"]
+    assert schedule.stalled_jobs() == ["account:a"]
     await schedule.stop()
 
 
@@ -207,4 +207,4 @@ async def test_a_job_that_is_removed_runs_no_more(schedule: Schedule, failures: 
     schedule.waker("account:a")()
     await other.reached(other.count + 5)
     assert ran.count == count
-    assert (schedule.not_yet_run(), schedule.stalled(), failures) == ([], [], [])
+    assert (schedule.jobs_not_run_yet(), schedule.stalled_jobs(), failures) == ([], [], [])

@@ -15,7 +15,7 @@ from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
-from watcher.runtime.settings import shown_url
+from watcher.runtime.settings import redact_url
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import REDIRECTED
 
@@ -299,4 +299,4 @@ async def test_the_proxy_itself_may_be_private(receiver: Receiver, no_proxy: pyt
     ],
 )
 def test_of_a_url_only_scheme_and_host_are_shown(url: str, shown: str) -> None:
-    assert shown_url(url) == shown
+    assert redact_url(url) == shown

@@ -38,7 +38,7 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.pacing import SHARE
-from watcher.runtime.settings import shown_url
+from watcher.runtime.settings import redact_url
 from watcher.runtime.threads import run_detached
 from watcher.runtime.units import Address, parse_address, write_duration
 from watcher.sinks.protocol import SendOutcome, SinkContext
@@ -264,7 +264,7 @@ async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Seq
         from watcher.daemon.health import ping  # noqa: PLC0415 (it imports most of the daemon)
 
         url = settings.heartbeat.url.get_secret_value()
-        others.append(timed("heartbeat.url", shown_url(url), _try_heartbeat(ping(URL(url)))))
+        others.append(timed("heartbeat.url", redact_url(url), _try_heartbeat(ping(URL(url)))))
     if (address := parse_address(settings.http.listen)).port:
         others.append(timed("http.listen", settings.http.listen, _try_listen(address)))
     of_accounts, of_others = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*others))
@@ -280,7 +280,7 @@ async def _timed(target: str, place: str | None, trying: Awaitable[TryOutcome], 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[CheckResult]:
     """Try a key with each of its watches; return the result of the key, then a result for each watch that fails."""
     account, key_path = settings.accounts[name], f"accounts.{name}"
-    place, took_ms = shown_url(account.base_url), 0.0
+    place, took_ms = redact_url(account.base_url), 0.0
 
     def result(words: str, code: Exit = Exit.DONE, hint: str = "", *, target: str = key_path) -> CheckResult:
         return CheckResult(target, place, code, words, took_ms, hint)
