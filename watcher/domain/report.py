@@ -18,7 +18,9 @@ PIPELINES_COUNT = 20
 ERRORS_COUNT = 3
 """The most kinds of error in a report, over all pipelines."""
 
-TEXT_BYTES = 128
+REPORT_TEXT_BYTES = 128
+"""The most bytes of a text in a report."""
+
 REPORT_BYTES = 15 * 1024
 """The largest report. With the envelope around it, the event stays below 16 KiB."""
 
@@ -70,7 +72,9 @@ class PipelineResult(NamedTuple):
 
 def error_of(node: str | None, text: str, count: int) -> Json:
     """Return a kind of error as a report shows it: its node, newest text, and number of failed executions."""
-    return present({"node": cut(node, limit=TEXT_BYTES), "text": cut(text, limit=TEXT_BYTES), "count": count})
+    return present(
+        {"node": cut(node, limit=REPORT_TEXT_BYTES), "text": cut(text, limit=REPORT_TEXT_BYTES), "count": count}
+    )
 
 
 def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about: Json) -> Json:
@@ -114,7 +118,7 @@ def _place(each: PipelineResult) -> tuple[bool, bool, float, int, str]:
 
 
 def _pipeline(each: PipelineResult) -> Json:
-    about: Json = {"account": each.account, "id": each.id, "name": cut(each.name, limit=TEXT_BYTES)}
+    about: Json = {"account": each.account, "id": each.id, "name": cut(each.name, limit=REPORT_TEXT_BYTES)}
     figures = _figures(each.now, each.before, each.open_problems_count)
     return present({**about, "state": each.state, "needsLook": each.needs_look, **figures, "error": each.error})
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import NEVER, Micros
 
-ENDS_COUNT = 20
+KEPT_ENDS_COUNT = 20
 """The fewest ends that are kept. A new or changed rule therefore has some ends to begin with."""
 
 TALLIES_COUNT = 20
@@ -76,7 +76,7 @@ class FailingRule:
     @property
     def ends_count(self) -> int:
         """Return the number of last ends to keep."""
-        return max(ENDS_COUNT, self.consecutive or self.of_last, self.recover_after)
+        return max(KEPT_ENDS_COUNT, self.consecutive or self.of_last, self.recover_after)
 
 
 @dataclass(frozen=True, slots=True)

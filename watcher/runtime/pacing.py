@@ -34,7 +34,7 @@ class Pacer:
         self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self.gap_s)
 
 
-LONGEST_S = 1e9
+LONGEST_WAIT_S = 1e9
 """The longest wait, some thirty years, whatever a server asks for."""
 
 Jitter = Callable[[], float]
@@ -53,7 +53,7 @@ def spread(delay_s: float, *, share: float, jitter: Jitter) -> float:
 
 
 def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
-    """Return a `Retry-After` header in seconds, from 0 to `LONGEST_S`; `None` if it is absent or unreadable.
+    """Return a `Retry-After` header in seconds, from 0 to `LONGEST_WAIT_S`; `None` if it is absent or unreadable.
 
     RFC 9110, 10.2.3 allows a number of seconds or an HTTP date. Some servers send fractions, too.
     """
@@ -66,4 +66,4 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
             wait_s = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
     except (ArithmeticError, LookupError, TypeError, ValueError):  # the errors of the library for an invalid text
         return None
-    return min(max(0.0, wait_s), LONGEST_S)
+    return min(max(0.0, wait_s), LONGEST_WAIT_S)

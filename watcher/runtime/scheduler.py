@@ -20,7 +20,7 @@ WakeIn = Callable[..., None]
 Tick = Callable[[], Awaitable[float | None]]
 """The work of a job. It returns the seconds until the next run, or `None` to run only when woken."""
 
-LONGEST_S = 2.0
+LONGEST_SLEEP_S = 2.0
 """The longest wait of an owner's job. A lost wake-up therefore delays the job by at most this."""
 
 GUARD_EVERY_S = 0.5
@@ -147,7 +147,7 @@ class Schedule:
                 elif delay_s is None:
                     await job.woken.wait()
                 else:
-                    timer = loop.call_later(min(LONGEST_S, delay_s), job.woken.set)
+                    timer = loop.call_later(min(LONGEST_SLEEP_S, delay_s), job.woken.set)
                     await job.woken.wait()
                     timer.cancel()
         except Exception as error:  # noqa: BLE001 (nobody awaits the task, and a dead job must end the daemon)
@@ -171,6 +171,7 @@ class Schedule:
 
 
 async def _wake(job: _Job) -> None:
+    # A coroutine, because APScheduler runs plain functions in a thread.
     job.woken.set()
 
 
