@@ -174,7 +174,7 @@ def event_of(
         stream,
         sequence,
         body,
-        lane or (stream if subject else lane_of(type_, stream, id_=id_)),
+        lane or lane_of(type_, stream, id_=id_),
         problem=problem and uuid.UUID(problem["id"]),
         closes=bool(problem and problem.get("closedAt")),
         account=data.get("account"),

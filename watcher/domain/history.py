@@ -119,10 +119,10 @@ def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
     """Return the counts that these executions add to each hour, by the start of the hour."""
     hours: dict[Micros, Totals] = {}
     for each in ended:
-        hours.setdefault(Micros(each.started_at - each.started_at % HOUR_US), Totals()).started += 1
+        hours.setdefault(period_start(each.started_at, HOUR_US), Totals()).started += 1
         if each.status == "lost":
             continue
-        hour = hours.setdefault(Micros(each.ended_at - each.ended_at % HOUR_US), Totals())
+        hour = hours.setdefault(period_start(each.ended_at, HOUR_US), Totals())
         setattr(hour, each.status, getattr(hour, each.status) + 1)
         hour.tokens += each.tokens
         if each.duration_s is not None:

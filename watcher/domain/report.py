@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from functools import partial
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -18,8 +19,8 @@ PIPELINES_COUNT = 20
 ERRORS_COUNT = 3
 """The most kinds of error in a report, over all pipelines."""
 
-REPORT_TEXT_BYTES = 128
-"""The most bytes of a text in a report."""
+shorten_text = partial(cut, limit=128)
+"""Cuts a text of a report to 128 bytes."""
 
 REPORT_BYTES = 15 * 1024
 """The largest report. With the envelope around it, the event stays below 16 KiB."""
@@ -64,17 +65,17 @@ class PipelineResult(NamedTuple):
     @property
     def needs_look(self) -> bool:
         """Return whether the pipeline needs attention, because of its state or its success rate."""
-        if self.state != "well" or not self.now.ended:
-            return self.state != "well"
+        if self.state != "well":
+            return True
+        if not self.now.ended:
+            return False
         rate, before = success_rate(self.now) or 0.0, success_rate(self.before) or 0.0
         return rate < WELL_RATE or (rate < before and has_changed(self.now, self.before))
 
 
 def error_of(node: str | None, text: str, count: int) -> Json:
     """Return a kind of error as a report shows it: its node, newest text, and number of failed executions."""
-    return present(
-        {"node": cut(node, limit=REPORT_TEXT_BYTES), "text": cut(text, limit=REPORT_TEXT_BYTES), "count": count}
-    )
+    return present({"node": shorten_text(node), "text": shorten_text(text), "count": count})
 
 
 def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about: Json) -> Json:
@@ -118,7 +119,7 @@ def _place(each: PipelineResult) -> tuple[bool, bool, float, int, str]:
 
 
 def _pipeline(each: PipelineResult) -> Json:
-    about: Json = {"account": each.account, "id": each.id, "name": cut(each.name, limit=REPORT_TEXT_BYTES)}
+    about: Json = {"account": each.account, "id": each.id, "name": shorten_text(each.name)}
     figures = _figures(each.now, each.before, each.open_problems_count)
     return present({**about, "state": each.state, "needsLook": each.needs_look, **figures, "error": each.error})
 

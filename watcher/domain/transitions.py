@@ -83,11 +83,10 @@ def observe(
     else:  # the common case: `before` itself is kept, so no object is made
         ended = replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at, finished_at=poll.finished_at)
         seen = TransitionResult(ended if terminal else before)
-    at, limits_s = poll.seen_at, overdue_after_s
-    if terminal or not limits_s or not exceeds_limit(seen.known, at=at, overdue_after_s=limits_s):
+    if terminal or not exceeds_limit(seen.known, at=poll.seen_at, overdue_after_s=overdue_after_s):
         return seen
     overdue = _emit(seen.known, EventType.EXECUTION_OVERDUE, kind="overdue", status=status, previous=None)
-    known = replace(overdue.known, polled_at=at, overdue_sequence=overdue.known.sequence)
+    known = replace(overdue.known, polled_at=poll.seen_at, overdue_sequence=overdue.known.sequence)
     return TransitionResult(known, (*seen.status_changes, *overdue.status_changes))
 
 

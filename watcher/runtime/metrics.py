@@ -38,9 +38,6 @@ _RUN_SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 28_800, 86_400)
 GOALS_COUNT = 50
 """The most goals of a pipeline with a label of their own. Further goals are `other`, because each label lasts."""
 
-GOALS_OF_ONE = 20
-"""The most goals that are counted for one execution, as many as its event has."""
-
 LABEL_LENGTH = 100
 
 
@@ -230,7 +227,7 @@ class PipelineMetrics:
             self.durations[label][bisect_left(_RUN_SECONDS, ran_s)] += 1
             self.durations_s[label] += ran_s  # type: ignore[assignment]
         self.tokens_count += max(0, facts.ai_tokens_used or 0)
-        for goal in {label_of(each) for each in facts.goals[:GOALS_OF_ONE]}:
+        for goal in {label_of(each) for each in facts.goals}:
             self.goals[goal if goal in self.goals or len(self.goals) < GOALS_COUNT else "other"] += 1
 
 
@@ -322,8 +319,7 @@ class SinkMetrics:
         self._delay = metrics.delivery_delay.labels(name)
         self.batched = metrics.batched.labels(name)
         self.up = metrics.sink_up.labels(name)
-        self._trouble = metrics.sink_trouble
-        self._refreshes = metrics.refreshes
+        self._metrics = metrics
         self._name = name
         self.events = metrics.events
         metrics.outbox_pending.labels(name)
@@ -337,19 +333,19 @@ class SinkMetrics:
     def start_refreshes(self) -> None:
         """Let the counts of refreshes start at 0, for a sink that needs refreshes."""
         for outcome in ("ok", "failed"):
-            self._refreshes.labels(self._name, outcome)
+            self._metrics.refreshes.labels(self._name, outcome)
 
     def count_refresh(self, *, well: bool) -> None:
         """Count a refresh of the open problems at the sink."""
-        self._refreshes.labels(self._name, "ok" if well else "failed").inc()
+        self._metrics.refreshes.labels(self._name, "ok" if well else "failed").inc()
 
     def report_state(self, type_: EventType, *, well: bool, answer: str) -> None:
         """Count an event about the sink, and show whether the sink works, with its last answer if it does not."""
         self.events.labels(type_).inc()
         self.up.set(well)
-        self._trouble.remove_by_labels({"sink": self._name})
+        self._metrics.sink_trouble.remove_by_labels({"sink": self._name})
         if not well:
-            self._trouble.labels(self._name, answer).set(1)
+            self._metrics.sink_trouble.labels(self._name, answer).set(1)
 
 
 def open_label(known: ExecutionRecord) -> str:

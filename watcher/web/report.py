@@ -5,9 +5,9 @@ from operator import itemgetter
 
 from pydantic import Field
 
-from watcher.domain.envelope import Json, cut, timestamp
+from watcher.domain.envelope import Json, timestamp
 from watcher.domain.history import HOUR_US, Totals, period_start
-from watcher.domain.report import REPORT_TEXT_BYTES, PipelineResult, error_of, report_of
+from watcher.domain.report import PipelineResult, error_of, report_of, shorten_text
 from watcher.domain.timestamps import Micros, from_us
 from watcher.web.history import PAST_SPAN, PastSpan
 from watcher.web.models import ApiModel, ApiRequest, Time
@@ -95,7 +95,7 @@ async def make_report(
         count = min(row.failed_count, now.get(row.pipeline_name, Totals()).failed)
         if count and (known := console.pipelines.get(row.pipeline_name)) is not None:
             error = error_of(row.node, row.text, count)
-            errors.append({"pipeline": cut(known.name or known.id, limit=REPORT_TEXT_BYTES), **error})
+            errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
     results = []
     for key, each in console.pipelines.items():
