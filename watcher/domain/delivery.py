@@ -55,9 +55,9 @@ class Part(StrEnum):
 
     WHOLE = "whole"
     CLOSING = "closing"
-    """Only the end of its problem: the event is silenced, or the sink keeps state and did not ask for this type."""
+    """Only the end of the problem: the event is silenced, or the sink keeps state and did not ask for this type."""
     NEWS = "news"
-    """All but the end of its problem: the receiver was not sent the opening."""
+    """All but the end of the problem: the receiver was not sent the opening."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Delivery:
     pipeline: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     problem: UUID | None = None
-    """The problem that the event opens, closes or reminds of."""
+    """The problem that the event is about."""
     closes: bool = False
     """Whether the event closes its problem."""
     only_closes: bool = False
@@ -107,7 +107,7 @@ class Delivery:
     message: ProblemMessage | None = None
     """The message of the event's own problem, at a sink that keeps messages."""
     thread: ProblemMessage | None = None
-    """The message of the problem that the pipeline is failing. A single failure is posted in its thread."""
+    """The message of the problem that the pipeline is failing. Single failures go into the thread of this message."""
 
     @property
     def ordering_keys(self) -> tuple[bytes, ...]:
@@ -116,7 +116,7 @@ class Delivery:
 
     @property
     def opens(self) -> bool:
-        """Return whether the event opens its problem, or counts a further occurrence of the open problem."""
+        """Return whether the event opens its problem, or reports the open problem once more."""
         return self.type in PROBLEM_KINDS
 
     def is_acknowledged(self, at: datetime) -> bool:

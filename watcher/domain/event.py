@@ -96,7 +96,7 @@ class Event:
     lane: bytes
     """The ordering key. A sink gets the events with one ordering key in the order of recording."""
     problem: UUID | None = None
-    """The problem that the event opens, closes or reminds of."""
+    """The problem that the event is about."""
     closes: bool = False
     account: str | None = None
     pipeline: str | None = None

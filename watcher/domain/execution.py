@@ -50,7 +50,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """A failed node of an execution, with the API's texts. Events cut them."""
+    """A failed node of an execution, with the API's texts. Events cut the texts."""
 
     id: str | None
     name: str | None
@@ -59,7 +59,7 @@ class FailedNode:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSnapshot:
-    """The API's answer about an execution: the allowed fields and no others. Texts are not cut; events cut them.
+    """The API's answer about an execution: the allowed fields and no others. Texts are whole; events cut the texts.
 
     `started_at` and `finished_at` are the API's own dates, for events. `began_at` and `ended_at` are the same moments
     on our steady clock, for decisions and the store: `None` without a date, or with a date in the API's future.
@@ -114,7 +114,7 @@ class ExecutionRecord:
     """The time at which the watcher saw that no more events will come."""
     was_paused: bool = False
     found_at: Micros = NEVER
-    """The first time at which a list showed the execution. It is recorded then, even before its first event."""
+    """The first time at which a list showed the execution. It is recorded then, even without an event."""
     finished_at: Micros | None = None
     """The end by the API's date, else the time at which the end was seen; `None` while the execution is open."""
     started_at: Micros | None = None

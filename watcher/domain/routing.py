@@ -185,7 +185,7 @@ class Silence:
 
 
 class Silences:
-    """All silences. `all` may be replaced at any time. Times are wall clock."""
+    """All silences. `all` may be replaced at any time. Times are of the wall clock."""
 
     def __init__(self, silences: Sequence[Silence] = ()) -> None:
         self.all = silences

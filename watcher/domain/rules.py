@@ -29,7 +29,7 @@ MAX_FAILED_SHARE = 0.1
 
 
 class End(NamedTuple):
-    """The end of an execution that succeeded or failed: by the API's date, else the time at which it was seen."""
+    """The end of an execution that succeeded or failed. Its time is the API's date, else the time of the poll."""
 
     ended_at: int
     failed: bool
@@ -160,7 +160,7 @@ class Verdict(NamedTuple):
 def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int], news: News) -> Verdict:
     """Judge news by the rules. `failed_counts` has the number of failures of each open problem.
 
-    The new state holds nothing for a rule that was removed. If such a rule returns later, it begins with no ends.
+    The new state holds nothing for a rule that was removed. If such a rule returns later, it begins without state.
     """
     counts, edges = dict(failed_counts), list[Edge]()
     new, started_at = RuleState(), 0

@@ -104,7 +104,7 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
 
 
 def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
-    """Change to another status. It began when the poll saw it; at the first poll it began at `startedAt`, if given."""
+    """Record another status. It began when the poll saw it; at the first poll it began at `startedAt`, if given."""
     began_at, since_at = poll.execution.began_at, poll.seen_at
     if before.status is None and before.lost is None and began_at is not None:
         since_at = min(since_at, began_at)

@@ -21,9 +21,9 @@ class FirstSight(StrEnum):
     """The events of executions that had ended before their pipeline was watched whole (`polling.first_sight`)."""
 
     BASELINE = "baseline"
-    """None."""
+    """No events."""
     NOTIFY = "notify"
-    """Their ends."""
+    """An event for each end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Watch:
 
 
 def has_limit(overdue_after_s: Collection[str], status: str) -> bool:
-    """Return whether the time in a status is limited. A status that is not open is limited if any status is."""
+    """Return whether the time in a status is limited. An unrecognized status is limited if any status is."""
     return status in overdue_after_s or (status not in OPEN_STATUSES and bool(overdue_after_s))
 
 
@@ -68,7 +68,7 @@ class Cursor:
     name: str | None = None
     """The API's name of the pipeline, if an execution's answer had it. Lists lack it."""
     total: int | None = None
-    """The rows of the list at the start of the last complete scan, by the list's own `total`."""
+    """The number of rows at the start of the last complete scan, by the list's own `total`."""
     ahead_us: int | None = None
     """The lead of the API's clock over ours at its first answer; `None` before that."""
     known_from: Micros | None = None

@@ -9,10 +9,10 @@ from typing import cast
 from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
 
 _BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux stops CLOCK_MONOTONIC while the machine sleeps; macOS does not, and has no other."""
+"""Linux stops CLOCK_MONOTONIC while the machine sleeps. macOS does not, and has no CLOCK_BOOTTIME."""
 
 STOPPED_AFTER_S = 2.0
-"""The most running time between two readings. A running process reads the clock more often; a stopped one does not."""
+"""The most time that counts as running between two readings. A process that is not stopped reads more often."""
 
 
 class Clock:

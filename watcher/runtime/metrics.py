@@ -191,7 +191,7 @@ class AccountMetrics:
 
 @dataclass(slots=True, eq=False)
 class PipelineMetrics:
-    """The counts of one pipeline since this process became the account's owner. They are numbers until a scrape.
+    """The counts of one pipeline since this process became the account's owner. A scrape makes metrics of them.
 
     Moments are microseconds UTC, steady.
     """
