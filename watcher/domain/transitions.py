@@ -38,12 +38,6 @@ class Observation(NamedTuple):
     sent_at: Micros
     seen_at: Micros
 
-    @property
-    def finished_at(self) -> Micros | None:
-        """Return the end by the API's date, else the time at which it was seen; `None` while the execution is open."""
-        execution = self.execution
-        return (execution.ended_at or self.seen_at) if is_terminal(execution) else None
-
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
@@ -78,12 +72,17 @@ def observe(
         return TransitionResult(before, dropped=True, contradicts=status != before.status)
     if poll.sent_at < polled_at and not terminal:
         return TransitionResult(before, dropped=True)
+    ended_at = poll.seen_at if terminal else None
+    finished_at = ended_at and (poll.execution.ended_at or ended_at)  # by the API's date, if it gives one
+    seen = TransitionResult(before)  # the common case: `before` itself is kept, so no object is made
     if status != before.status or before.lost is not None:
-        seen = _move(before, poll, status=status, terminal=terminal)
-    else:  # the common case: `before` itself is kept, so no object is made
-        ended = replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at, finished_at=poll.finished_at)
-        seen = TransitionResult(ended if terminal else before)
-    if terminal or not exceeds_limit(seen.known, at=poll.seen_at, overdue_after_s=overdue_after_s):
+        seen = _move(before, poll, status=status, ended_at=ended_at, finished_at=finished_at)
+    elif terminal:
+        ended = replace(before, polled_at=poll.seen_at, ended_at=ended_at, finished_at=finished_at)
+        seen = TransitionResult(ended)
+    if terminal or not overdue_after_s:
+        return seen
+    if not exceeds_limit(seen.known, at=poll.seen_at, overdue_after_s=overdue_after_s):
         return seen
     overdue = _emit(seen.known, EventType.EXECUTION_OVERDUE, kind="overdue", status=status, previous=None)
     known = replace(overdue.known, polled_at=poll.seen_at, overdue_sequence=overdue.known.sequence)
@@ -103,7 +102,9 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
     return execution.finished_at is not None
 
 
-def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
+def _move(
+    before: ExecutionRecord, poll: Observation, *, status: str, ended_at: Micros | None, finished_at: Micros | None
+) -> TransitionResult:
     """Record another status. It began when the poll saw it; at the first poll it began at `startedAt`, if given."""
     began_at, since_at = poll.execution.began_at, poll.seen_at
     if before.status is None and before.lost is None and began_at is not None:
@@ -118,8 +119,8 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
         overdue_at=None,
         lost=None,
         lost_at=None,
-        ended_at=poll.seen_at if terminal else None,
-        finished_at=poll.finished_at,
+        ended_at=ended_at,
+        finished_at=finished_at,
         started_at=started_at,
         was_paused=before.was_paused or status == Status.PAUSED,
     )

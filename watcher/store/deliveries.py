@@ -7,7 +7,7 @@ blocks are due no earlier, so due heads are at the front of the index, however m
 import json
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
@@ -194,13 +194,15 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         if not _may_be_sent(row, request) or row.group_key in groups or len(batches) >= request.count:
             later_due.append(row.due_at)
             continue
-        members = [row]
-        if row.group_key is not None:
-            members = _members(connection, sink_id, row, request)
-            groups.add(row.group_key)
-            blocking.update(member.lane for member in members if member.is_followed)
-            taken.update(member.number for member in members)
-        batches.append([_with_problem(connection, sink_id, member, name=name, request=request) for member in members])
+        complete = partial(_with_problem, connection, sink_id, name=name, request=request)
+        if row.group_key is None:
+            batches.append([complete(row)])
+            continue
+        members = _members(connection, sink_id, row, request)
+        groups.add(row.group_key)
+        blocking.update(member.lane for member in members if member.is_followed)
+        taken.update(member.number for member in members)
+        batches.append(list(map(complete, members)))
     if not later_due and len(heads) == of_sink["limit"]:  # groups took all heads; there may be more
         later_due.append(heads[-1].due_at)
     return Taken(batches, min(later_due, default=None), frozenset(blocking))
