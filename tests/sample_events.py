@@ -142,11 +142,11 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
         "data": data,
     }
     body = encode(envelope)
-    lane, problem = uuid5(NAMESPACE, f"{type_}{number}").bytes, data.get("problem", {})
+    ordering_key, problem = uuid5(NAMESPACE, f"{type_}{number}").bytes, data.get("problem", {})
     return Delivery(
         sink,
         number,
-        lane,
+        ordering_key,
         id_,
         type_,
         body if len(body) <= LINE_BYTES else truncate(envelope),

@@ -200,7 +200,7 @@ def stream_of(subject: str) -> bytes:
 
 def event(subject: str, *, sequence: int, type_: EventType = EventType.EXECUTION_RUNNING, **more: Any) -> Event:
     body = b'{"id":"%s-%d"}' % (subject.encode(), sequence)
-    more = {"lane": stream_of(subject)} | more
+    more = {"ordering_key": stream_of(subject)} | more
     return Event(uuid5(UUID(int=0), f"{subject}-{sequence}"), type_, stream_of(subject), sequence, body, **more)
 
 

@@ -18,7 +18,7 @@ from stores import claim, open_soon, operator_of
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import Json, lane_of, timestamp
+from watcher.domain.envelope import Json, ordering_key_of, timestamp
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -254,7 +254,7 @@ class Rig:
         """
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
-        lane = b""
+        ordering_key = b""
         for stream in streams:
             self.clock.passed_s += 0.001
             self.recorded[stream] += 1
@@ -263,8 +263,8 @@ class Rig:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
                 problems.append(ProblemChange(problem, closed_at, is_new=is_new and not closed))
-                lane = lane_of(problem.kind, problem.opening.stream, id_=problem.id)
-            event = _event(stream, self.recorded[stream], type_=type_, data=data, lane=lane)
+                ordering_key = ordering_key_of(problem.kind, problem.opening.stream, id_=problem.id)
+            event = _event(stream, self.recorded[stream], type_=type_, data=data, ordering_key=ordering_key)
             group = None if self.rules.group is None else self.rules.group.group_of(event)
             entries.append(OutboxEntry(event, self.sinks, groups={} if group is None else {self.name: group}))
         await self.write(*entries, problems=problems)
@@ -368,7 +368,9 @@ def in_flight(worker: DeliveryWorker) -> list[asyncio.Task[None]]:
     return list(worker._in_flight.sending)
 
 
-def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, Any] | None, lane: bytes = b"") -> Event:
+def _event(
+    stream: str, sequence: int, *, type_: EventType, data: Mapping[str, Any] | None, ordering_key: bytes = b""
+) -> Event:
     data = data or {}
     body = {"of": stream, "sequence": sequence, "data": data}
     problem = data.get("problem", {})
@@ -378,7 +380,7 @@ def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, A
         stream.encode(),
         sequence,
         json.dumps(body).encode(),
-        lane or stream.encode(),
+        ordering_key or stream.encode(),
         problem=UUID(problem["id"]) if problem else None,
         closes="closedAt" in problem,
         account=data.get("account"),

@@ -57,7 +57,7 @@ class SlackRig(Rig):
             STREAM,
             self.before,
             delivery.body,
-            lane=STREAM if "problem" in data else delivery.event_id.bytes,
+            ordering_key=STREAM if "problem" in data else delivery.event_id.bytes,
             problem=UUID(PROBLEM) if "problem" in data else None,
             closes=closes,
             account=data["account"],

@@ -192,7 +192,7 @@ async def test_a_delivery_carries_the_event_as_it_was_recorded(rig: StoreRig) ->
     (delivery,) = await due(rig.ops)
     emitted = recorded.entries[0].event
     assert (delivery.event_id, delivery.type, delivery.body) == (emitted.id, emitted.type, emitted.body)
-    assert (delivery.lane, delivery.group_key, delivery.sink) == (emitted.lane, None, "ops")
+    assert (delivery.ordering_key, delivery.group_key, delivery.sink) == (emitted.ordering_key, None, "ops")
     assert (delivery.recorded_at, delivery.due_at) == (rig.clock.us, rig.clock.us)
     assert (delivery.attempts, delivery.rejections, delivery.replayed) == (0, 0, False)
     assert (delivery.tried_at, delivery.first_due_at_s) == (0, None)

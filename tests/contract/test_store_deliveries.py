@@ -31,12 +31,12 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import open_store
 
 DELIVERED, DEAD, WAITING = DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.WAITING
-LANE = b"l" * 16
+ORDERING_KEY = b"l" * 16
 WAIT_S = 30.0
 FIRST, SECOND = Group(b"a" * 16, WAIT_S), Group(b"b" * 16, WAIT_S)
 
 
-def lane(number: int) -> bytes:
+def ordering_key(number: int) -> bytes:
     return stream_of(of(number).removesuffix("-1"))
 
 
@@ -57,7 +57,7 @@ async def test_deliveries_come_in_the_order_they_were_recorded_and_what_is_beyon
     found = await taken(rig.ops, count=2)
     assert [names(batch) for batch in found.batches] == [[of(3)], [of(1)]]
     assert found.next_due_at == START_US + 3 * SECOND_US
-    found = await taken(rig.ops, skip=[lane(3), lane(2)])
+    found = await taken(rig.ops, skip=[ordering_key(3), ordering_key(2)])
     assert ([names(batch) for batch in found.batches], found.next_due_at) == ([[of(1)]], None)
     found = await taken(rig.ops)
     assert (len(found.batches), found.next_due_at) == (3, None)
@@ -83,9 +83,9 @@ async def test_what_was_never_tried_comes_before_what_was(rig: StoreRig) -> None
 
 
 def of_problem(lease: Lease, sequence: int, type_: EventType, *, sinks: tuple[str, ...] = ("ops",)) -> SourceChange:
-    """Return a change of an account whose event is in the lane of its problems, of which another stream may be part."""
+    """Return a change of an account whose event has the ordering key of its problems, as another stream may have."""
     subject = "sinks/ops" if lease.kind == "sink" else "accounts/default"
-    emitted = event(subject, sequence=sequence, type_=type_, lane=LANE)
+    emitted = event(subject, sequence=sequence, type_=type_, ordering_key=ORDERING_KEY)
     return SourceChange(lease, sequence - 1, sequence, None, (OutboxEntry(emitted, sinks),))
 
 
@@ -99,7 +99,7 @@ async def test_of_a_lane_one_goes_after_the_other_whatever_streams_its_events_ar
     assert names(await due(log)) == ["accounts/default-2"]
     while found := await due(rig.ops):
         order.append(names(found))
-        assert await due(rig.ops, skip=[LANE]) == []
+        assert await due(rig.ops, skip=[ORDERING_KEY]) == []
         await fail(rig.ops, *order[-1])
         await settle(rig.ops, *await due(rig.ops))
     assert order == [["accounts/default-1"], ["sinks/ops-1"], ["accounts/default-2"], ["accounts/default-3"]]
@@ -117,10 +117,10 @@ async def test_a_failing_delivery_pushes_back_the_others_of_its_lane_and_lets_th
     await rig.record(2)
     found = await taken(rig.ops)
     assert ([names(batch) for batch in found.batches], found.next_due_at) == ([[of(2)]], again_at)
-    (first,) = await due(rig.ops, now=again_at, skip=[lane(2)])
+    (first,) = await due(rig.ops, now=again_at, skip=[ordering_key(2)])
     assert names([first]) == [of(1)]
     await settle(rig.ops, first, state=end)  # early, as a trial may
-    found = await taken(rig.ops, now=START_US, skip=[lane(2)])
+    found = await taken(rig.ops, now=START_US, skip=[ordering_key(2)])
     assert [names(batch) for batch in found.batches] == [[of(1, sequence=2)]]
     await fail(rig.ops, of(1, sequence=2), due_at=LATER - 1)
     assert names(await due(rig.ops, now=LATER - 2)) == [of(2)]
@@ -163,7 +163,7 @@ async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_t
     rig.clock.us = now
     await rig.record(5, group=FIRST)  # which itself is not due for long
     await rig.record(6, group=SECOND)
-    found = await taken(rig.ops, now=now + 2, group_count=9, skip=[lane(4)])
+    found = await taken(rig.ops, now=now + 2, group_count=9, skip=[ordering_key(4)])
     assert [names(batch) for batch in found.batches] == [[of(2), of(3), of(5)]]
     assert found.next_due_at == now + WAIT_S * SECOND_US + 1  # of the other group, a little later
     assert {each.group_key for batch in found.batches for each in batch} == {FIRST.key}
@@ -187,10 +187,10 @@ async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_t
     await rig.record(3, sequence=2, group=FIRST)
     found = await taken(rig.ops, group_count=9)
     assert [names(batch) for batch in found.batches] == [[of(3)], [of(1), of(2), of(1, sequence=2)]]
-    found = await taken(rig.ops, group_count=9, skip=[lane(1)])
+    found = await taken(rig.ops, group_count=9, skip=[ordering_key(1)])
     assert [names(batch) for batch in found.batches] == [[of(3)], [of(2)]]
     await fail(rig.ops, of(1), due_at=LATER + SECOND_US)
-    found = await taken(rig.ops, group_count=9, skip=[lane(3)])
+    found = await taken(rig.ops, group_count=9, skip=[ordering_key(3)])
     assert [names(batch) for batch in found.batches] == [[of(2)]]
     await settle(
         rig.ops, *(each for batch in (await taken(rig.ops)).batches for each in batch if names([each]) == [of(3)])
@@ -240,14 +240,16 @@ async def test_a_trial_is_what_was_never_tried_else_what_was_tried_longest_ago_d
     never = LATER + 10**12
     await fail(rig.ops, of(1), tried_at=START_US + 2, due_at=never)
     assert await trial("never_tried") == [[of(2)]]
-    assert await trial("never_tried", skip=[lane(2)]) == [[of(3)]]
-    assert await trial("never_tried", skip=[lane(2), lane(3)]) == []  # but for one that an earlier one holds back
+    assert await trial("never_tried", skip=[ordering_key(2)]) == [[of(3)]]
+    assert (
+        await trial("never_tried", skip=[ordering_key(2), ordering_key(3)]) == []
+    )  # but for one that an earlier one holds back
     await fail(rig.ops, of(2), tried_at=START_US + 1, due_at=never)
     assert await trial("tried_longest_ago") == [[of(2)]]
-    assert await trial("tried_longest_ago", skip=[lane(2)]) == [[of(1)]]
+    assert await trial("tried_longest_ago", skip=[ordering_key(2)]) == [[of(1)]]
     await rig.record(4, 5, group=FIRST)
-    assert await trial("never_tried", now=START_US, skip=[lane(3)]) == []
-    assert await trial("never_tried", skip=[lane(3)], group_count=9) == [[of(4), of(5)]]
+    assert await trial("never_tried", now=START_US, skip=[ordering_key(3)]) == []
+    assert await trial("never_tried", skip=[ordering_key(3)], group_count=9) == [[of(4), of(5)]]
 
 
 async def test_once_a_sink_works_again_all_that_was_tried_comes_due_within_a_minute_evenly(rig: StoreRig) -> None:
@@ -311,7 +313,7 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     await fail(rig.ops, of(1), first_due_at_s=10.0, due_at=LATER + 10**12)
     await rig.record(3)
     assert await rig.ops.give_up(clock_s=14.9, after_s=5.0, skip=(), group_wait_s=0.0) == 0
-    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=[lane(2)], group_wait_s=0.0) == 1
+    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=[ordering_key(2)], group_wait_s=0.0) == 1
     assert set(names(await due(rig.ops))) == {of(2), of(3), of(1, sequence=2)}
     assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_s=0.0) == 1
     assert await rig.ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_s=0.0) == 1

@@ -279,7 +279,7 @@ async def told_twice(store: SqlStore, hook: SinkStore, clock: SetClock, sinks: S
     """Have a sink fail, and then be disabled: one problem, of which each is told to these sinks."""
     problem = Problem(UUID(int=9), FAILING, clock.now(), EventKey(stream_of("sinks/hook"), 1))
     for sequence, (type_, names_) in enumerate(zip((FAILING, DISABLED), sinks, strict=True), 1):
-        emitted = event("sinks/hook", sequence=sequence, type_=type_, problem=problem.id, lane=b"hook")
+        emitted = event("sinks/hook", sequence=sequence, type_=type_, problem=problem.id, ordering_key=b"hook")
         edge = ProblemChange(problem, is_new=sequence == 1)
         entries = (OutboxEntry(emitted, names_),)
         await store.record(SourceChange(hook.lease, sequence - 1, sequence, "any", entries, (edge,)))

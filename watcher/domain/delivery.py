@@ -67,8 +67,8 @@ class Delivery:
     sink: str
     number: int
     """The number of the event in the order of recording."""
-    lane: bytes
-    """The ordering key. One delivery of each ordering key is sent at a time, in the order of recording."""
+    ordering_key: bytes
+    """One delivery of each ordering key is sent at a time, in the order of recording."""
     event_id: UUID
     type: str
     body: bytes
@@ -112,7 +112,7 @@ class Delivery:
     @property
     def ordering_keys(self) -> tuple[bytes, ...]:
         """Return the keys that allow one delivery at a time: the ordering key, and at a pager that of the incident."""
-        return (self.lane,) if self.incident is None else (self.lane, self.incident.key.bytes)
+        return (self.ordering_key,) if self.incident is None else (self.ordering_key, self.incident.key.bytes)
 
     @property
     def opens(self) -> bool:

@@ -30,7 +30,7 @@ def stream_of(source: str, subject: str = "") -> bytes:
     return uuid.uuid5(NAMESPACE, f"{source}#{subject}").bytes
 
 
-def lane_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes:
+def ordering_key_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes:
     """Return the ordering key of an event. A sink is sent the events with one ordering key one after the other.
 
     All events of an execution share a key. All events that open or close one kind of problem of a pipeline, an account
@@ -146,7 +146,7 @@ def event_of(
     data: Json,
     subject: str | None = None,
     id_: uuid.UUID | None = None,
-    lane: bytes | None = None,
+    ordering_key: bytes | None = None,
 ) -> Event:
     """Build an event with its envelope. Without `id_` the event gets a UUIDv7 of its time.
 
@@ -174,7 +174,7 @@ def event_of(
         stream,
         sequence,
         body,
-        lane or lane_of(type_, stream, id_=id_),
+        ordering_key or ordering_key_of(type_, stream, id_=id_),
         problem=problem and uuid.UUID(problem["id"]),
         closes=bool(problem and problem.get("closedAt")),
         account=data.get("account"),

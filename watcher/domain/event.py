@@ -93,7 +93,7 @@ class Event:
     """The number of the event in its stream, from 1 on."""
     body: bytes
     """The CloudEvents JSON. Sinks sign exactly these bytes."""
-    lane: bytes
+    ordering_key: bytes
     """The ordering key. A sink gets the events with one ordering key in the order of recording."""
     problem: UUID | None = None
     """The problem that the event is about."""

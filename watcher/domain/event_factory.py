@@ -17,8 +17,8 @@ from watcher.domain.envelope import (
     Json,
     cut,
     event_of,
-    lane_of,
     new_problem,
+    ordering_key_of,
     pipeline_source,
     present,
     problem_source,
@@ -211,8 +211,10 @@ class EventFactory:
         """Return `problem.reminder` for this sink alone: the data of the opening, and the problem as it is now."""
         data = with_latest(json.loads(sent.body)["data"], ProblemChange(sent.problem))
         data["lastEndedAt"] = sent.last_ended_at and timestamp(from_us(sent.last_ended_at))
-        lane, source = _lane_of(sent.problem), sink_source(sink)
-        event = event_of(EventType.PROBLEM_REMINDER, source, at, sequence=after + 1, data=data, lane=lane)
+        ordering_key, source = _ordering_key_of(sent.problem), sink_source(sink)
+        event = event_of(
+            EventType.PROBLEM_REMINDER, source, at, sequence=after + 1, data=data, ordering_key=ordering_key
+        )
         return OutboxEntry(event, (sink,))
 
     def report(
@@ -231,13 +233,13 @@ class EventFactory:
         """Return an event about a problem: the data of its opening, and `more`. It goes where the opening went."""
         data: Json = {} if opening is None else json.loads(opening)["data"]
         data = with_latest(data, change) | {**more, "observed": {"at": timestamp(at)}}
-        source, lane = problem_source(change.problem.id), _lane_of(change.problem)
-        return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, lane=lane), ())
+        source, ordering_key = problem_source(change.problem.id), _ordering_key_of(change.problem)
+        return OutboxEntry(event_of(type_, source, at, sequence=after + 1, data=data, ordering_key=ordering_key), ())
 
 
-def _lane_of(problem: Problem) -> bytes:
+def _ordering_key_of(problem: Problem) -> bytes:
     """Return the ordering key of the opening. Later events of the problem are sent after the opening."""
-    return lane_of(problem.kind, problem.opening.stream, id_=problem.id)
+    return ordering_key_of(problem.kind, problem.opening.stream, id_=problem.id)
 
 
 def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:

@@ -130,7 +130,7 @@ class SinkSettings(Block):
             event_id=event.id,
             type=event.type,
             number=0,
-            lane=event.lane,
+            ordering_key=event.ordering_key,
             body=event.body,
             recorded_at=NEVER,
             due_at=NEVER,

@@ -140,7 +140,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
             row = {
                 "of_sink": sink_id,
                 "of_number": delivery.number,
-                "of_lane": delivery.lane,
+                "of_lane": delivery.ordering_key,
                 "new_state": attempt.state,
                 "new_attempts": delivery.attempts,
                 "new_due_at": delivery.due_at,
@@ -295,7 +295,7 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
 
 
 _AS_READ = (
-    *("number", "lane", "type", "body", "recorded_at", "due_at", "attempts", "rejections", "tried_at", "group_key"),
+    *("number", "type", "body", "recorded_at", "due_at", "attempts", "rejections", "tried_at", "group_key"),
     *("account", "pipeline"),
 )
 _as_read = attrgetter(*_AS_READ)
@@ -304,6 +304,7 @@ _as_read = attrgetter(*_AS_READ)
 def _delivery(row: AnyRow, name: str) -> Delivery:
     return Delivery(
         sink=name,
+        ordering_key=row.lane,
         event_id=UUID(bytes=row.event_id),
         first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
         replayed=bool(row.replayed),

@@ -254,7 +254,7 @@ class Outbox:
                 found = connection.execute(_SINKS_OF, key).all()  # a sink may have two openings of one problem
                 others = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
                 if entry.event.closes and any(each.waits for each in found):
-                    connection.execute(_CALL_OPENING_FORWARD, {"lane": entry.event.lane, "now": now})
+                    connection.execute(_CALL_OPENING_FORWARD, {"lane": entry.event.ordering_key, "now": now})
             names.update(entry.sinks, others)
             for name in entry.sinks:
                 group = entry.groups.get(name)
@@ -274,7 +274,7 @@ def _delivery_row(
         "stream": entry.event.stream,
         "sequence": entry.event.sequence,
         "sink_id": sink_id,
-        "lane": entry.event.lane,
+        "lane": entry.event.ordering_key,
         "group_key": None if group is None else group.key,
         "only_closes": False,
         "recorded_at": recorded_at,

@@ -82,9 +82,15 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     pager = setup.webhook(template="pagerduty", routing_key="k" * 32, rate_limit="5/s")
     await setup.apply(sinks={"ops": pager})
     overdue = sample(EventType.EXECUTION_OVERDUE)
-    problem = Problem(UUID(PROBLEM), EventType.EXECUTION_OVERDUE, OPENED_AT, EventKey(overdue.lane, 1))
+    problem = Problem(UUID(PROBLEM), EventType.EXECUTION_OVERDUE, OPENED_AT, EventKey(overdue.ordering_key, 1))
     event = Event(
-        overdue.event_id, EventType.EXECUTION_OVERDUE, overdue.lane, 1, overdue.body, overdue.lane, problem=problem.id
+        overdue.event_id,
+        EventType.EXECUTION_OVERDUE,
+        overdue.ordering_key,
+        1,
+        overdue.body,
+        overdue.ordering_key,
+        problem=problem.id,
     )
     opened = (ProblemChange(problem, is_new=True),)
     lease = await claim(setup.store, "account", "teller")

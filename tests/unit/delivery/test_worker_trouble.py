@@ -325,7 +325,7 @@ async def test_nothing_is_sent_while_the_lease_is_not_trusted_and_then_it_goes_o
 
 async def test_what_was_taken_before_the_trust_ran_out_is_not_sent_and_no_attempt_is_counted(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
-    rig.sink.answer = lambda delivery: held if delivery.lane.startswith(b"held") else DELIVERED
+    rig.sink.answer = lambda delivery: held if delivery.ordering_key.startswith(b"held") else DELIVERED
     await rig.begin(*(f"held{number:02}-" for number in range(16)), "a")
     await rig.sink.arrived.get()
     rig.is_trusted = False

@@ -102,32 +102,34 @@ def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_an
         return reported
 
     def told(make: Callable[..., Reported], opening: EventType, closing: EventType, **more: Any) -> list[bytes]:
-        """Return the lanes of an opening, a reminder, of its being taken, both ways of closing and the next opening."""
+        """Return the keys of an opening, a reminder, of its being taken, both ways of closing and the next opening."""
         opened = make(opening, problem=None, after=0, at=AT, **more)
         assert opened.problem is not None
         body, problem = opened.entry.event.body, opened.problem.problem
         return [
-            opened.entry.event.lane,
-            events.reminder(SentOpening(problem, body), sink="ops", after=0, at=AT).event.lane,
-            events.acknowledgement(problem, body, by=None, comment=None, until=None, after=0, at=AT).event.lane,
-            events.closing(problem, body, reason=ClosedReason.REMOVED, after=0, at=AT).entry.event.lane,
-            make(closing, problem=problem, after=1, at=AT, **more).entry.event.lane,
-            make(opening, problem=None, after=2, at=AT, **more).entry.event.lane,
+            opened.entry.event.ordering_key,
+            events.reminder(SentOpening(problem, body), sink="ops", after=0, at=AT).event.ordering_key,
+            events.acknowledgement(problem, body, by=None, comment=None, until=None, after=0, at=AT).event.ordering_key,
+            events.closing(problem, body, reason=ClosedReason.REMOVED, after=0, at=AT).entry.event.ordering_key,
+            make(closing, problem=problem, after=1, at=AT, **more).entry.event.ordering_key,
+            make(opening, problem=None, after=2, at=AT, **more).entry.event.ordering_key,
         ]
 
-    lanes = [
+    keys = [
         told(events.pipeline, EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED, watch=WATCH, more={}),
         told(events.pipeline, EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE, watch=WATCH, more={}),
         told(of_account, EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED),
         told(partial(of_sink, events), EventType.SINK_FAILING, EventType.SINK_RECOVERED),
         told(partial(of_sink, events), EventType.SINK_DISABLED, EventType.SINK_RECOVERED, sink="hook"),
-        [execution(events).event.stream, execution(events).event.lane],
-        [gap(events).event.lane],
-        [gap(events).event.lane],
+        [execution(events).event.stream, execution(events).event.ordering_key],
+        [gap(events).event.ordering_key],
+        [gap(events).event.ordering_key],
     ]
-    assert [len(set(each)) for each in lanes] == [1] * 8
-    assert len({each for lane in lanes for each in lane}) == 8
-    assert of_sink(events, EventType.SINK_DISABLED).entry.event.lane == sink(events).event.lane  # its one problem
+    assert [len(set(each)) for each in keys] == [1] * 8
+    assert len({each for ordering_key in keys for each in ordering_key}) == 8
+    assert (
+        of_sink(events, EventType.SINK_DISABLED).entry.event.ordering_key == sink(events).event.ordering_key
+    )  # its one problem
 
 
 def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(events: EventFactory) -> None:
