@@ -28,9 +28,9 @@ class Reply(NamedTuple):
     for the log: why there is no execution.
 
     For a page, `rows` are set if and only if `outcome` is `ok`, in the API's order. If the body equals that of the
-    known page, they are its objects. `skipped` more rows could not be parsed. `total` is the API's number of rows in
-    the whole list, true or not. The API's clock was ahead of ours by `ahead_us`; the dates of this reply were turned by
-    it.
+    known page, `rows` is the same object as in the known reply. `skipped` more rows could not be parsed. `total` is the
+    number of rows that the API names for the whole list, true or not. The API's clock was ahead of ours by `ahead_us`,
+    by which `began_at` and `ended_at` in this reply were converted.
     """
 
     outcome: Outcome
@@ -68,9 +68,9 @@ SECOND_US = 1_000_000
 """The precision of a `Date` (microseconds): it has no fractions of a second."""
 
 TOLERANCE_US = 2_000_000
-"""The least contradiction (microseconds) by which an answer changes the known offset of the API's clock.
+"""The deviation (microseconds) of an answer's `Date` up to which the known offset of the API's clock is kept.
 
-Smaller ones change nothing, so that the ends on two pages keep their order.
+A new offset at each small deviation could change the order of the ends on two pages.
 """
 
 

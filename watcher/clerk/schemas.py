@@ -39,7 +39,7 @@ class _OrNone:
 
 
 def _aware(moment: datetime) -> datetime | None:
-    """Return a time in UTC, which is assumed without a zone; `None` for a year such as 1 or 9999."""
+    """Return a time in UTC. A time without a zone counts as UTC. `None` before 1970, and from 9999 on."""
     try:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:  # its zone moves it out of the valid years
@@ -130,7 +130,7 @@ _READ = frozenset(field.alias for model in _MODELS for field in model.model_fiel
 
 
 class UnreadableError(Exception):
-    """The body is not the requested one. The text is a word of ours for the flaw, without any text of the body."""
+    """The body is not a usable answer. The error's text is a fixed word for the flaw and quotes nothing of the body."""
 
 
 FUTURE_US = 15_000_000

@@ -80,7 +80,7 @@ class WaitResult:
 
 @dataclass(slots=True)
 class Progress:
-    """The state of a wait. Times are microseconds UTC of the steady clock."""
+    """The state of a wait. Times are in microseconds UTC, by the steady clock."""
 
     pipeline_id: str
     execution_id: str

@@ -150,7 +150,7 @@ def _check_silences(document: Document) -> None:
 
 
 def _check_reports(document: Document) -> None:
-    """Report sinks of a report that do not exist or are pagers: a pager shows only current problems."""
+    """Add a problem for each sink in `reports` that is absent, or a pager: a pager shows only current problems."""
     sinks = document.table(("sinks",))
     known = [str(name) for name in sinks if document.get(("sinks", name, "template")) not in _PAGERS]
     for report in document.table(("reports",)):

@@ -63,7 +63,7 @@ class Readiness:
 
 
 class Heartbeat:
-    """The pings of one process, while all loops make progress and the store takes writes."""
+    """Pings an outside service while all loops of this process make progress and the store takes writes."""
 
     def __init__(self, schedule: Schedule, readiness: Readiness) -> None:
         self._schedule = schedule

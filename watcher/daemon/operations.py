@@ -58,7 +58,7 @@ class Operations:
         )
 
     async def tick(self) -> None:
-        """Apply the stored silences, log begins and ends of silences, and carry out the actions for owners here.
+        """Apply the stored silences, log each silence that begins or ends, and carry out the actions for owners here.
 
         If the store fails, the actions stay in the store for the next tick, and the silences stay unchanged.
         """

@@ -56,7 +56,7 @@ class InFlight:
             self.frees_some |= self.is_blocking or record.state is DeliveryState.WAITING
 
     def settled(self, count: int, *, blocking: frozenset[bytes]) -> None:
-        """Remove the first attempts, which are settled. For these keys other deliveries wait now."""
+        """Remove the first `count` attempts: they are settled. `blocking` are the keys that block deliveries now."""
         left = self.unsettled[count:]
         self.unsettled, self.unsettled_count = [], 0
         self.blocking, self.is_blocking, self.frees_some = blocking, False, False

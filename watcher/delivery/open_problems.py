@@ -17,7 +17,7 @@ CHECK_EVERY_S = 30.0
 """Interval at which open problems are read from the store. No first reminder of a new problem is due sooner."""
 
 APART_S = 1.0
-"""The shortest such interval, for reminders that are due one after the other. They are late by at most this time."""
+"""The shortest interval of that read, for reminders that come due one by one. They are late by at most this time."""
 
 REMINDED_COUNT = 256
 """The most reminders in one tick: each is a transaction, and a tick that takes half a minute counts as stalled."""
@@ -66,7 +66,7 @@ class OpenProblems:
             await asyncio.wait([self._refreshing])
 
     async def _remind(self, now: Monotonic) -> None:
-        """Remind of each problem, or incident, that is open for another `remind_every`, while the sink is well."""
+        """Record a reminder of each open problem, or incident, every `remind_every`, while the sink is well."""
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
         if self._state.state is not None:

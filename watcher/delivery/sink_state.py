@@ -85,11 +85,6 @@ class SinkState:
         self._served_since = now = clock.running()
         self.trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether a delivery was tried without a success since."""
-        return self.trying_since is not None
-
     def clock_s(self) -> float:
         """Return the seconds for which this sink has been served, in all. They do not count while it is disabled."""
         return self._served_s if self.state == DISABLED else self._served_s + self._clock.running() - self._served_since

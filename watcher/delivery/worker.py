@@ -65,7 +65,8 @@ class DeliveryWorker:
         self._reporter = SinkReporter(self._state, record, deps)
         self._attempt_log = AttemptLog(self._reporter, deps)
         self._problems = OpenProblems(sink, self._state, self._reporter, deps)
-        failures_count = record.failures_count if self._state.is_failing else 0
+        is_trying = self._state.trying_since is not None
+        failures_count = record.failures_count if is_trying else 0
         self._breaker = CircuitBreaker(failures_count, opens=deps.rules.breaks, now=now)
         self._pacer = Pacer(deps.rules.rate_per_s, now=now)
         self._owned_from = deps.clock.steady_us()
@@ -76,7 +77,7 @@ class DeliveryWorker:
         self._store_failures_count = 0  # in a row
         self._store_retry_at = EARLIEST
         self._next_tick_at = now
-        self._saved_failing = self._state.is_failing
+        self._saved_trying = is_trying
         self._stopped = False
 
     def wake(self) -> None:
@@ -139,7 +140,8 @@ class DeliveryWorker:
         async with self._lock:
             try:
                 is_served = self._state.state != DISABLED and not self._is_at_rest()
-                if self._stopped or is_served or self._state.is_failing != self._saved_failing:
+                is_trying = self._state.trying_since is not None
+                if self._stopped or is_served or is_trying != self._saved_trying:
                     await self._turn(None, saves=True)
                     skip = self._in_flight.sending_keys(self._intake.ready) | self._in_flight.unsettled_keys()
                     if not self._stopped and await self._upkeep.give_up(skip=skip):
@@ -228,13 +230,13 @@ class DeliveryWorker:
         )
         if request or self._in_flight.frees_some:
             self._intake.due_at = inf if request else NOW
-        is_failing = state.trying_since is not None
+        is_trying = state.trying_since is not None
         try:
             taken = await self._deps.store.record(turn)
         except StoreError:
             self._intake.give_back()
             raise
-        self._saved_failing = is_failing if saves else self._saved_failing
+        self._saved_trying = is_trying if saves else self._saved_trying
         blocking = self._in_flight.blocking
         if request and taken:
             self._intake.take_in(taken, request)

@@ -41,7 +41,7 @@ class AccountSnapshots:
         self._request_counts = deque([(deps.clock.monotonic(), 0)])  # times, each with the number of requests by then
 
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Count the pipelines of these watches and no others, starting from the store. Raises `StoreError`."""
+        """Keep counts for the pipelines of these watches only. New ones start from the store. Raises `StoreError`."""
         pipelines, recent, recorded = self._deps.metrics.pipelines, self._recent_ends, self._deps.record.snapshot
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
@@ -88,9 +88,10 @@ class AccountSnapshots:
         )
 
     def _known_at(self, now: Monotonic) -> Micros | None:
-        """Return when a request last succeeded, as written first, perhaps by a previous owner; 0 for never.
+        """Return when a request last succeeded before the current outage; 0 for never.
 
-        It is `None` while requests succeed, or if nothing is watched.
+        Later snapshots keep the first written value, also a previous owner's. It is `None` while requests succeed, or
+        if nothing is watched.
         """
         breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
         fails = (breaker.failing_for_s() or 0.0) >= UNKNOWN_AFTER_S

@@ -148,7 +148,7 @@ class PageIndex:
             self._ended.popitem(last=False)
 
     def contradicts(self, row: ExecutionSnapshot, *, asked_at: Micros) -> bool:
-        """Return whether a row contradicts the end of an execution: once for each, and not while the list may lag."""
+        """Return whether a row contradicts an end: at most once per execution, an open row only after `LIST_LAG_US`."""
         ended = self._ended.get(row.id)
         if ended is None or ended.status in {None, row.status}:
             return False

@@ -52,7 +52,7 @@ class RequestLog:
         self.served_count += 1
 
     def close(self, entry: LoggedRequest) -> None:
-        """Count a request by its answer."""
+        """Count the request if it had a fault, or an answer from 300 on."""
         code = entry.code or 0
         if code >= 300:
             self._troubles["5xx" if code >= 500 else str(code)] += 1

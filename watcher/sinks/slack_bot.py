@@ -308,7 +308,7 @@ class SlackBotSink(Sink):
     async def _send(
         self, message: BotMessage, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
-        """Post one message, or update or answer its problem's. Set the place of the problem's message in `places`."""
+        """Post a message, or update or answer the message of its problem. Set the place of that message in `places`."""
         problem, named = message.problem, {"sink": batch[0].sink, "event_id": str(batch[0].event_id)}
         place = None if problem is None else places.get(problem)
         if place is None and message.role is MessageRole.NOTE:

@@ -110,7 +110,7 @@ class Template:
         return self.messages(batch) if len(batch) == 1 else await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
-        """Return the requests that repeat for each problem that it is open, or since when it is closed."""
+        """Return the requests that state again for each problem that it is open, or since when it is closed."""
         raise AssertionError("it never asks for this")
 
     def send_result(self, status: int, body: bytes) -> SendResult:

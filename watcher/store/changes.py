@@ -146,7 +146,7 @@ class Turn:
     backoff: BackoffState | None = None
     """The sink's pause and failure; `None` leaves the stored ones as they are."""
     clock_s: float | None = None
-    """The sink's own clock, written together with `backoff`."""
+    """Seconds for which the sink has been served in all, written together with `backoff`."""
     calls_forward: bool = False
     """Whether all deliveries that were tried become due within a minute."""
     group_wait_s: float = 0.0

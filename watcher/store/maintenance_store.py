@@ -197,7 +197,7 @@ class MaintenanceStore:
     async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
         """Mark the sinks that are not configured; return how many of their deliveries were made dead letters.
 
-        That happens to the pending deliveries of sinks that are absent for `dead_after_us`.
+        The pending deliveries of a sink become dead letters once the sink is absent for `dead_after_us`.
         """
 
         def mark(connection: Connection) -> dict[int, int]:
@@ -280,7 +280,7 @@ class MaintenanceStore:
         await self._write(mark)
 
     async def prune(self, *, ended_before: Micros, keep: KeepsId) -> AsyncIterator[int]:
-        """Delete executions that ended before that time, settled deliveries, and events without pending ones.
+        """Delete what ended before that time: executions, events, deliveries, problems, history, silences, actions.
 
         `keep` says whose id must stay. Each step is a short transaction, and yields the number of executions that lost
         all their events in it.

@@ -504,7 +504,7 @@ class StatusView(ApiModel):
     unknown: int = 0
     """Number of pipelines whose state is unknown."""
     unknown_since: Time | None = None
-    """Earliest time since a pipeline is unknown; absent if that is not known of all of them."""
+    """The earliest `unknownSince` of the unknown pipelines; absent if one of them has none."""
     pipelines: Sequence[PipelineStatus]
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]

@@ -250,7 +250,7 @@ _PIPELINE_FAILS = {
 
 
 async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[CheckResult]:
-    """Try all accounts, all sinks but stdout, the store, the heartbeat and the port, at the same time.
+    """Try all accounts, all sinks but stdout, PostgreSQL, the heartbeat and the port, at the same time.
 
     With `send` each sink gets a `watcher.test`, else it is only connected to.
     """
