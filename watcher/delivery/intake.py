@@ -42,6 +42,7 @@ class Intake:
         Some may be due if this turn `frees_some`, and always where other replicas record, too.
         """
         now = self._deps.clock.steady_us()
+        # A trial goes by no due time: a delivery that was never tried is not among those that the last one read.
         trial = None
         if self._breaker.is_open and not (self._breaker.is_trying or self.ready):
             trial = self._breaker.trial(self._deps.clock.monotonic())

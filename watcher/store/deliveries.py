@@ -182,6 +182,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     else:
         trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
         heads = list(connection.execute(trial, of_sink))
+    is_full = len(heads) >= of_sink["limit"]
     blocking: set[bytes] = set()
     for row in heads:
         if row.is_followed:
@@ -203,8 +204,8 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         blocking.update(member.lane for member in members if member.is_followed)
         taken.update(member.number for member in members)
         batches.append(list(map(complete, members)))
-    if not later_due and len(heads) == of_sink["limit"]:  # groups took all heads; there may be more
-        later_due.append(heads[-1].due_at)
+    if is_full and batches:  # more heads may be due; if no batch was taken, these are due first
+        later_due.append(request.now)
     return Taken(batches, min(later_due, default=None), frozenset(blocking))
 
 

@@ -424,5 +424,5 @@ def write_group(
             connection.execute(CALL_FORWARD, {"of_sink": sink_id, "now": now})
         if turn.take is not None:
             taken[id(turn)] = take(connection, sink_id, name=turn.lease.name, request=turn.take)
-            names.discard(turn.lease.name)
+            names.discard(turn.lease.name)  # its worker has just taken what was recorded for it
     return names, taken

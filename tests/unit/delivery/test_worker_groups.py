@@ -332,3 +332,19 @@ async def test_while_a_large_group_is_in_flight_the_worker_rests(rig: Rig) -> No
     assert min(rests_s[2:]) > 0
     held.set_result(DELIVERED)
     await rig.settle()
+
+
+async def test_another_group_goes_though_one_took_all_heads_and_another_head_was_tried(rig: Rig) -> None:
+    await rig.restart(rules=replace(by("pipeline", max_count=1000), rate_per_s=1.0))
+    # a1 of group p fails once, so it is the one head that was tried; it is due again after a second
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a", data=of("p"))
+    await rig.go(30.1)
+    rig.sink.answer = lambda _: DELIVERED
+    rig.sink.take_sent()
+    for number in range(20):
+        await rig.record(f"s{number}", data=of("p"))
+    await rig.record("z", data=of("q"))
+    rig.clock.passed_s += 31
+    await rig.later(3600)
+    assert "z1" in rig.sink.take_sent()
