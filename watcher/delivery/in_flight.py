@@ -11,7 +11,8 @@ CONCURRENCY = 16
 """The most requests in flight per sink."""
 
 UNSETTLED_COUNT = 512
-"""The most deliveries that are started and not settled. A kill repeats no more than these."""
+"""The number of deliveries, started and not settled, from which on no further request is started. It bounds how many
+deliveries a kill repeats."""
 
 SETTLE_AFTER_S = 0.1
 SETTLE_COUNT = 64

@@ -30,7 +30,7 @@ from watcher.domain.errors import (
 from watcher.domain.judgement import Receiver, judge
 from watcher.domain.routing import Silence
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
-from watcher.runtime.pacing import Pacer, doubling
+from watcher.runtime.pacing import Pacer
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 from watcher.store.changes import SinkRecord, Take, Trial, Turn
 
@@ -40,9 +40,8 @@ REST_S = 10.0
 SHARED_REST_S = 1.0
 """The same where other replicas write to the store, whose notifications may get lost, and while writes fail."""
 
-STORE_WAIT_S = 1.0
-STORE_WAIT_CAP_S = 30.0
-"""The wait after the first failure of the store. It doubles with each further failure, up to the cap."""
+STORE_RETRY_S = 1.0
+"""The wait after a failure of the store."""
 
 CLOSES_BREAKER = attrgetter("closes_breaker")
 
@@ -74,7 +73,6 @@ class DeliveryWorker:
         self._in_flight = InFlight()
         self._upkeep = Upkeep(self._state, self._reporter, deps)
         self._lock = asyncio.Lock()  # of what writes to the store
-        self._store_failures_count = 0  # in a row
         self._store_retry_at = EARLIEST
         self._next_tick_at = now
         self._saved_trying = is_trying
@@ -122,8 +120,6 @@ class DeliveryWorker:
                         await self._reporter.report_dead()
                 except StoreError as error:
                     self._store_failed(error)
-                else:
-                    self._store_failures_count = 0
         if self._intake.ready:
             self._start()
         rest_s = self._rest_s()
@@ -149,8 +145,6 @@ class DeliveryWorker:
                 await self._upkeep.save_snapshot(self._next_try_at())
             except StoreError as error:
                 self._store_failed(error)
-            else:
-                self._store_failures_count = 0
 
     async def enable(self) -> None:
         """Send again to a receiver that had answered 410, and record the action as done. Raises `StoreError`."""
@@ -197,9 +191,7 @@ class DeliveryWorker:
         """Leave the store alone for a while. Raise the error if it will not pass: another owner, an unusable store."""
         if isinstance(error, OwnershipLostError | StoreUnusableError):
             raise error
-        self._store_failures_count += 1
-        wait_s = doubling(self._store_failures_count, base_s=STORE_WAIT_S, cap_s=STORE_WAIT_CAP_S)
-        self._store_retry_at = Monotonic(self._clock.monotonic() + wait_s)
+        self._store_retry_at = Monotonic(self._clock.monotonic() + STORE_RETRY_S)
 
     def _stop(self) -> None:
         self._stopped, self._state.held_until = True, LATEST
@@ -253,9 +245,10 @@ class DeliveryWorker:
         now, monitor = self._clock.monotonic(), self._deps.store.monitor
         is_stopped = self._breaker.is_open and self._intake.trial is None  # the breaker opened after they were taken
         takes_writes = now >= self._store_retry_at and monitor.failing_since is None  # else they could not be settled
-        if is_stopped or not (takes_writes and self._deps.is_trusted()):
+        is_held = now < self._state.held_until  # a pause: what they are about may change meanwhile
+        if is_stopped or is_held or not (takes_writes and self._deps.is_trusted()):
             self._intake.give_back()
-        while self._intake.ready and now >= self._state.held_until and (count := self._in_flight.free_count):
+        while self._intake.ready and (count := self._in_flight.free_count):
             if self._pacer.ready_at > now:
                 return
             if batch := self._next_batch(min(self._sink.batch_count, count), now):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pager_rig import PagerRig
 from stores import backlog_of, operator_of, upkeep
-from worker_rig import DELIVERED, FAILED, REFUSED, RULES, in_flight
+from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, in_flight
 
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS
@@ -438,3 +438,41 @@ async def test_a_resolve_does_not_wait_behind_the_breaker_that_its_own_trigger_k
     one = await pager.opens("one", then_s=300)
     await pager.closes("one", one, then_s=2)
     assert [event["event_action"] for event in pager.pager.taken] == ["resolve"]
+
+
+async def test_another_incident_is_paged_though_one_took_all_heads_that_were_read(pager: PagerRig) -> None:
+    await pager.start(rules=BY_PIPELINE)
+    for number in range(25):  # one page of a list shows them overdue together
+        await pager.hangs(f"run {number}")
+    await pager.hangs("other run", "Other")
+    pager.clock.passed_s += 10.1  # all of them are due when the worker wakes
+    await pager.later(3600)
+    assert await backlog_of(pager.real_store) == {}
+    assert len(pager.pager.pages) == 2
+
+
+async def test_a_pager_that_asks_for_a_pause_is_not_paged_of_what_closes_meanwhile(pager: PagerRig) -> None:
+    await pager.start(rules=BY_PIPELINE)
+    one, two = await pager.opens("one"), await pager.opens("two")
+    pager.pager.answer = lambda _: BUSY
+    pager.clock.passed_s += 10.1
+    await pager.go()  # the first goes, and is answered 429 with a pause of 60 s; the second is ready
+    pager.pager.answer = lambda _: DELIVERED
+    await pager.closes("two", two, then_s=1)
+    await pager.closes("one", one, then_s=1)
+    await pager.later(120)
+    assert [event["event_action"] for event in pager.pager.taken if event["event_action"] == "trigger"] == []
+
+
+async def test_a_pager_that_is_enabled_again_is_not_paged_of_what_closed_while_it_was_disabled(pager: PagerRig) -> None:
+    await pager.start(rules=BY_PIPELINE)
+    await pager.opens("one")
+    two = await pager.opens("two")
+    pager.pager.answer = lambda _: GONE
+    pager.clock.passed_s += 10.1
+    await pager.go()  # the first goes, and is answered 410; the second is ready
+    pager.pager.answer = lambda _: DELIVERED
+    await pager.closes("two", two, then_s=86_400)
+    await pager.worker.enable()
+    await pager.later(120)
+    assert [event["payload"]["summary"][:3] for event in pager.pager.pages] == ["one"]
