@@ -1,4 +1,4 @@
-"""Deliveries: each is one event on its way to one sink. Frozen values."""
+"""Deliveries: a delivery is one event on its way to one sink. Frozen values."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class DeliveryState(StrEnum):
-    """The state of a delivery. Every state but `waiting` is settled."""
+    """The state of a delivery: `waiting` while it is pending, any other state once it is settled."""
 
     WAITING = "waiting"
     DELIVERED = "delivered"
@@ -29,11 +29,11 @@ TAKEN = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED)
 """The states of a delivery that its receiver took."""
 
 TOGETHER_COUNT = 3
-"""Failed attempts after which the events of a group may be sent one by one."""
+"""The number of failed attempts after which the events of a group may be sent one by one."""
 
 
 class MessagePlace(NamedTuple):
-    """The place of a message at its receiver: the channel and the number there, both as the receiver names them."""
+    """The place of a message at its receiver: the channel and the message number, both as the receiver names them."""
 
     channel: str
     number: str
@@ -55,20 +55,20 @@ class Part(StrEnum):
 
     WHOLE = "whole"
     CLOSING = "closing"
-    """Only the end of the problem: the event is silenced, or the sink keeps state and did not ask for this type."""
+    """Only the closing of the problem: the event is silenced, or the sink keeps state and did not ask for this type."""
     NEWS = "news"
-    """All but the end of the problem: the receiver was not sent the opening."""
+    """All but the closing of the problem: the receiver was not sent the opening."""
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One event on its way to one sink. Times are on the steady clock; exceptions stand at the field."""
+    """One event on its way to one sink. Times are microseconds UTC, steady, unless a field names another clock."""
 
     sink: str
     number: int
     """The number of the event in the order of recording."""
     ordering_key: bytes
-    """One delivery of each ordering key is sent at a time, in the order of recording."""
+    """Deliveries with the same ordering key are sent one at a time, in the order of recording."""
     event_id: UUID
     type: str
     body: bytes
@@ -76,21 +76,21 @@ class Delivery:
     due_at: Micros
     attempts: int = 0
     rejections: int = 0
-    """Answers in a row that refused the body itself."""
+    """The number of answers in a row that refused the body itself (400, 413, 422)."""
     tried_at: Micros = NEVER
     """The end of the last attempt."""
     first_due_at_s: float | None = None
-    """The first due time, on the sink's own clock of the seconds in which the sink was served."""
+    """The time from which the delivery could be sent: the seconds for which the sink had been served by then."""
     group_key: bytes | None = None
     """Deliveries with the same group key are sent together."""
     replayed: bool = False
-    """Whether this is a dead letter that is sent again."""
+    """Whether the delivery was a dead letter and is sent again."""
     part: Part = Part.WHOLE
     account: str | None = None
     pipeline: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     problem: UUID | None = None
-    """The problem that the event is about."""
+    """The id of the problem that the event is about."""
     closes: bool = False
     """Whether the event closes its problem."""
     only_closes: bool = False
@@ -99,24 +99,24 @@ class Delivery:
     """Whether the opening of the problem was sent to this sink, or may have been."""
     is_problem_open: bool = True
     acked_until: datetime | None = None
-    """The end of the problem's acknowledgement (wall clock). No reminder is sent before it."""
+    """The end of the problem's acknowledgement (wall clock). No reminder is sent before that time."""
     silenced_as: str | None = None
-    """The answer that the problem's opening was settled with, if the opening was silenced."""
+    """The answer of the problem's opening in the store, if the opening was silenced."""
     incident: Incident | None = None
     """The incident that shows the problem, at a pager."""
     message: ProblemMessage | None = None
     """The message of the event's own problem, at a sink that keeps messages."""
     thread: ProblemMessage | None = None
-    """The message of the problem that the pipeline is failing. Single failures go into the thread of this message."""
+    """The message of the pipeline's open `pipeline.failing`. Single failures go into the thread of this message."""
 
     @property
     def ordering_keys(self) -> tuple[bytes, ...]:
-        """Return the keys that allow one delivery at a time: the ordering key, and at a pager that of the incident."""
+        """Return the keys that block other deliveries: the ordering key, and at a pager the key of the incident."""
         return (self.ordering_key,) if self.incident is None else (self.ordering_key, self.incident.key.bytes)
 
     @property
     def opens(self) -> bool:
-        """Return whether the event opens its problem, or reports the open problem once more."""
+        """Return whether the event opens its problem, or reports a problem that is already open."""
         return self.type in PROBLEM_KINDS
 
     def is_acknowledged(self, at: datetime) -> bool:
@@ -125,17 +125,17 @@ class Delivery:
 
     @cached_property
     def content(self) -> Json:
-        """Return the event, parsed from the body once. Callers must not change it."""
+        """Return the event. It is parsed from the body once, so callers must not change it."""
         return json.loads(self.body)  # type: ignore[no-any-return] # an event is an object
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """The state of a delivery after an attempt, or after it was silenced or postponed."""
+    """The result of an attempt at a delivery, or of a judgement that silenced or postponed the delivery."""
 
     delivery: Delivery
     state: DeliveryState
     answer: str | None = None
-    """A word of ours, or the receiver's status code."""
+    """The receiver's status code, or a fixed word of the program."""
     tried: bool = True
     """Whether the receiver may have got the event."""

@@ -1,4 +1,4 @@
-"""Builds the CloudEvents envelope around the data of an event, and keeps its line of JSON within 16 KiB."""
+"""Builds events: their ids, ordering keys and CloudEvents envelopes. The JSON line of an event has at most 16 KiB."""
 
 import json
 import re
@@ -17,9 +17,9 @@ NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
 
 
 def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, sequence: int, at: datetime) -> Problem:
-    """Return the problem that an event of this kind, source, subject and sequence opens at `at`.
+    """Return the problem that an event of this kind, source, subject and sequence opens at `at` (wall clock).
 
-    The problem is the nth of its kind, source and subject. Its id is made of these four values, so it never changes.
+    The problem is the nth with its kind, source and subject. The id is made of these four values, so it never changes.
     """
     id_ = uuid.uuid5(NAMESPACE, f"problem/{kind}{source}#{subject}/{nth}")
     return Problem(id_, kind, at, EventKey(stream_of(source, subject), sequence))
@@ -31,10 +31,10 @@ def stream_of(source: str, subject: str = "") -> bytes:
 
 
 def ordering_key_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes:
-    """Return the ordering key of an event. A sink is sent the events with one ordering key one after the other.
+    """Return the ordering key of an event. A sink gets the events with the same ordering key one after the other.
 
-    All events of an execution share a key. All events that open or close one kind of problem of a pipeline, an account
-    or a sink share a key, too. An event that neither opens nor closes a problem has a key of its own.
+    All events of an execution share a key. The events of a pipeline, an account or a sink that open or close the same
+    kind of problem share a key, too. Any other event has a key of its own.
     """
     if type_.startswith("execution."):
         return stream
@@ -49,11 +49,14 @@ _OPENED_BY: Mapping[EventType, EventType] = {
         (EventType.SINK_FAILING, EventType.SINK_DISABLED, EventType.SINK_RECOVERED), EventType.SINK_FAILING
     ),
 }
-"""The opening type that an ordering key is made of. A sink has one problem at a time, so its types share one key."""
+"""The opening from which an ordering key is made, for each opening and each closing.
+
+A sink has only one problem at a time, so all types about a sink's problem share one opening.
+"""
 
 
 def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
-    """Return the id of a group of events that are sent together: the same id on every attempt."""
+    """Return the id of a group of events that are sent together. The same events always get the same id."""
     return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
 
 
@@ -148,9 +151,9 @@ def event_of(
     id_: uuid.UUID | None = None,
     ordering_key: bytes | None = None,
 ) -> Event:
-    """Build an event with its envelope. Without `id_` the event gets a UUIDv7 of its time.
+    """Build an event with its envelope. Without `id_` the event gets a UUIDv7 of `time` (wall clock).
 
-    `subject` is the id of an execution. A given ordering key replaces the one made of source, subject and type.
+    `subject` is the id of an execution. Without `ordering_key` the event gets the key of its type, source and subject.
     """
     id_ = id_ or uuid7(int(time.timestamp() * 1000))
     envelope = {
@@ -184,7 +187,7 @@ def event_of(
 
 
 def present(value: Json) -> Json:
-    """Return an object without its `None`, empty lists and empty objects, at every depth of objects."""
+    """Return a JSON object without the members that are `None` or empty, also within its nested objects."""
     kept: Json = {}
     for key, item in value.items():
         kept_item = present(item) if isinstance(item, dict) else item
@@ -194,12 +197,12 @@ def present(value: Json) -> Json:
 
 
 def timestamp(moment: datetime) -> str:
-    """Return RFC 3339 in UTC with milliseconds: `2026-11-24T10:00:01.000Z`."""
+    """Return a moment as RFC 3339 text in UTC with milliseconds: `2026-11-24T10:00:01.000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def uuid7(now_ms: int) -> uuid.UUID:
-    """Return a UUIDv7 of that Unix time in milliseconds (RFC 9562, 5.7)."""
+    """Return a UUIDv7 of this Unix time in milliseconds (RFC 9562, 5.7)."""
     value = (now_ms & (2**48 - 1)) << 80 | secrets.randbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62

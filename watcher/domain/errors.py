@@ -1,10 +1,10 @@
-"""The errors that reach the user, and the exit codes of the program."""
+"""The program's own errors, and the exit codes of its commands."""
 
 from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """The exit codes of all commands."""
+    """The exit codes of the commands."""
 
     DONE = 0
     FAILED = 1
@@ -15,9 +15,9 @@ class Exit(IntEnum):
 
 
 class WatcherError(Exception):
-    """A failure with a message for the user: what is wrong, where, and what would be right. It holds no secret.
+    """A failure with a message for the user: what is wrong, where, and what would be right.
 
-    On the command line the message follows `label`.
+    The message holds no secret. On the command line `label` stands before the message.
     """
 
     exit_code = Exit.FAILED
@@ -37,7 +37,7 @@ class UsageError(WatcherError):
 
 
 class WaitEndedError(WatcherError):
-    """The end of `watcher wait` before its execution has ended."""
+    """The end of `watcher wait` before the end of the execution."""
 
     def __init__(self, message: str, exit_code: Exit) -> None:
         super().__init__(message)
@@ -47,17 +47,17 @@ class WaitEndedError(WatcherError):
 class StoreError(WatcherError):
     """A failed read or write of the store. The same work may be tried again.
 
-    Nothing was recorded, unless the connection broke at the commit. In that case an owner that tries again loses its
-    lease.
+    Nothing was recorded, unless the connection broke at the commit. If events were recorded, writing them again raises
+    `SequenceConflictError`.
     """
 
 
 class StoreNotReadyError(StoreError):
-    """A store whose server cannot be used yet: it may be starting, or another process may be migrating the tables."""
+    """A store that cannot be used yet: its server may be starting, or another process may be migrating its tables."""
 
 
 class StoreUnusableError(StoreError):
-    """A store that no new attempt makes usable: it is corrupt, of a newer version, or read-only."""
+    """A store that a new attempt does not make usable: for example, it is corrupt, read-only or of a newer version."""
 
     exit_code = Exit.USAGE
 
@@ -79,19 +79,19 @@ class ListenDeniedError(ListenError):
 
 
 class OwnershipLostError(StoreError):
-    """A refused write: the store does not hold the state that the owner has in memory.
+    """An owner that has lost its lease, or whose state in memory differs from the store. Nothing was written.
 
-    Another process owns this account or sink by now, which is ordinary, or a connection to the database broke.
-    The next owner reloads from the store.
+    Usually another process has become the owner. A broken connection to the database is the other cause. The next owner
+    reloads from the store.
     """
 
 
 class SequenceConflictError(OwnershipLostError):
-    """A write by the present owner from a sequence that is not the recorded one."""
+    """A refused write of an owner with a valid lease: the store holds another sequence or row than it expected."""
 
 
 class LeaseExpiredError(StoreError):
-    """A lease that was not renewed in time, so another process may be the owner. Nothing was sent."""
+    """A lease that was not renewed in time, so another process may be the owner. The present request was not sent."""
 
 
 class OutputClosedError(WatcherError):
@@ -106,7 +106,7 @@ class TransportFailedError(Exception):
     """
 
     def __init__(self, kind: str, *, remedy: str = "") -> None:
-        """Keep no other text: the texts of network errors hold addresses and paths, and paths are secrets."""
+        """Keep no text of the network error: such texts hold addresses and paths, and paths are secrets."""
         super().__init__(kind)
         self.kind = kind
         self.remedy = remedy

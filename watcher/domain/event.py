@@ -1,4 +1,4 @@
-"""Events: their types, the reasons they give, and the sinks they go to. Frozen values."""
+"""Events: their types, their reasons and their sinks. Frozen values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ class GapReason(StrEnum):
     """The reason why a scan could not prove that it saw every execution of a pipeline."""
 
     NOT_FOUND = "not_found"
-    """The list itself answers 404."""
+    """The API answers 404 to the request for the list."""
     REJECTED = "rejected"
     FORBIDDEN = "forbidden"
     UNREADABLE = "unreadable"
@@ -59,9 +59,9 @@ class ClosedReason(StrEnum):
     """The reason of `problem.closed`."""
 
     REMOVED = "removed"
-    """Its rule, watch, account or sink was removed from the configuration."""
+    """The rule, watch, account or sink of the problem was removed from the configuration."""
     ENDED = "ended"
-    """An overdue execution ended without an event."""
+    """The overdue execution ended without an event."""
 
 
 class AccountTrouble(StrEnum):
@@ -88,15 +88,15 @@ class Event:
     id: UUID
     type: EventType
     stream: bytes
-    """The key of the source and the subject."""
+    """The key of the event's stream, made of its source and its subject."""
     sequence: int
     """The number of the event in its stream, from 1 on."""
     body: bytes
     """The CloudEvents JSON. Sinks sign exactly these bytes."""
     ordering_key: bytes
-    """The ordering key. A sink gets the events with one ordering key in the order of recording."""
+    """A sink gets the events with the same ordering key in the order of recording."""
     problem: UUID | None = None
-    """The problem that the event is about."""
+    """The id of the problem that the event is about."""
     closes: bool = False
     account: str | None = None
     pipeline: str | None = None
@@ -104,7 +104,10 @@ class Event:
 
 
 class Group(NamedTuple):
-    """The wait of an event at one sink, from its recording. An event with a `key` is sent with others of that key."""
+    """The wait of an event at one sink. The event is due `wait_s` seconds after its recording.
+
+    An event with a `key` is sent together with the events that have the same key and are due.
+    """
 
     key: bytes | None
     wait_s: float
@@ -112,9 +115,9 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event and the sinks it goes to. A later event of a problem also goes to each sink that got the opening."""
+    """An event and its sinks. For later events of a problem the store adds the sinks that got the opening."""
 
     event: Event
     sinks: tuple[str, ...]
     groups: Mapping[str, Group] = field(default_factory=dict)
-    """The wait at each of these sinks that does not send the event at once."""
+    """The wait of the event, by sink. A sink that sends the event at once is absent."""

@@ -1,7 +1,7 @@
-"""Makes every event that is recorded: its data, its number and its sinks. docs/events.md describes the events.
+"""Makes all events: their data, sequences and sinks. docs/events.md describes the events.
 
-The module knows neither the cause of an event nor how it is recorded and delivered. An event has only those fields of
-an API answer that are named here.
+Callers decide whether an event is due, and record the event. An event has only those fields of an API answer that are
+named here.
 """
 
 import json
@@ -42,9 +42,9 @@ class Reported(NamedTuple):
 
 
 class EventFactory:
-    """The factory of all events of one process. The routes of `router` may change; they count when an event is made.
+    """The factory of all events of one process. An event gets the sinks that `router` names when the event is made.
 
-    In every method `after` is the last sequence of the event's stream, and `at` the time of the event (wall clock).
+    The parameter `after` is the last sequence of the event's stream, and `at` is the present moment (wall clock).
     """
 
     def __init__(self, router: Router) -> None:
@@ -66,10 +66,11 @@ class EventFactory:
         limit_s: float | None = None,
         problem: ProblemChange | None = None,
     ) -> OutboxEntry:
-        """Return an event of an execution. Its id is made of the change alone, so it is the same with every store.
+        """Return an event of an execution. The id depends only on the execution and the change, never on the store.
 
         `observed_at` and `seen_at` are the moment of the poll that saw the change, on the wall clock and on the steady
-        clock. `not_before` is the last poll that saw the old status. `facts` is the API's answer, if it gave one.
+        clock. `not_before` is the time of the last poll that saw the old status (wall clock). `facts` is the API's
+        answer; a lost execution has none. An overdue execution exceeds `limit_s` by `overdue_s`.
         """
         name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
         reported_at, happened_at = None, None  # without a date of the API, the time is that of the poll
@@ -118,9 +119,10 @@ class EventFactory:
         after: int,
         at: datetime,
     ) -> Reported:
-        """Return an event of a pipeline with the additional data `more`, as `of_source` does.
+        """Return an event of a pipeline, with the data `more` in addition, and the change of its problem.
 
-        A link with `{executionId}` leads to the execution in `more`. If `more` has none, the link is left out.
+        `problem` is as for `of_source`. A link with `{executionId}` leads to the execution in `more`, and is left out
+        if `more` has no execution.
         """
         if link and "{executionId}" in link:
             execution = more.get("execution")
@@ -144,9 +146,9 @@ class EventFactory:
     ) -> Reported:
         """Return an event of a pipeline, an account or a sink, and the change of its problem.
 
-        Without `problem` an opening opens a new problem with `failed_count` failures; with `problem` an opening goes on
-        with it, and any other event closes it. A closing has no sinks of its own: it goes where the opening went.
-        `without_sink` gets no event about itself.
+        Without `problem` an opening opens a new problem with `failed_count` failures. With `problem` an opening reports
+        that problem again, and any other event closes the problem. A closing names no sinks, because it goes to those
+        of the opening. The sink `without_sink` does not get the event.
         """
         sequence, change = after + 1, None
         if type_ not in PROBLEM_KINDS:
@@ -200,15 +202,15 @@ class EventFactory:
     ) -> Reported:
         """Return `account.degraded`, which opens a problem; without `trouble` return `account.recovered`.
 
-        `account.recovered` closes the `problem`, whose reason is the trouble `before`. `cause` is the last error: a
-        word of ours or a status code.
+        `account.recovered` closes `problem`, and has the former trouble `before` as its reason. `cause` is the last
+        error: a status code, or a fixed word of the program.
         """
         type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
         data = {"account": account, "reason": trouble or before, "cause": cause}
         return self.of_source(type_, f"/accounts/{account}", data, problem, after=after, at=at)
 
     def reminder(self, sent: SentOpening, *, sink: str, after: int, at: datetime) -> OutboxEntry:
-        """Return `problem.reminder` for this sink alone: the data of the opening, and the problem as it is now."""
+        """Return `problem.reminder` for this sink alone, with the data of the opening and the problem as it is now."""
         data = with_latest(json.loads(sent.body)["data"], ProblemChange(sent.problem))
         data["lastEndedAt"] = sent.last_ended_at and timestamp(from_us(sent.last_ended_at))
         ordering_key, source = _ordering_key_of(sent.problem), sink_source(sink)
@@ -220,7 +222,7 @@ class EventFactory:
     def report(
         self, name: str, report: Json, *, sinks: Iterable[str], moment: datetime, after: int, at: datetime
     ) -> OutboxEntry:
-        """Return `watcher.report`, due at `moment`, for these sinks alone."""
+        """Return `watcher.report` for these sinks alone. The report is scheduled for `moment` (wall clock)."""
         id_ = uuid.uuid5(NAMESPACE, f"report/{name}/{to_us(moment)}")
         data = {"report": report, "observed": {"at": timestamp(at)}}
         source = f"/reports/{name}"
@@ -230,7 +232,7 @@ class EventFactory:
     def _of_problem(
         self, type_: EventType, change: ProblemChange, opening: bytes | None, more: Json, after: int, at: datetime
     ) -> OutboxEntry:
-        """Return an event about a problem: the data of its opening, and `more`. It goes where the opening went."""
+        """Return an event about a problem, with the data of the opening and `more`. The store adds the sinks."""
         data: Json = {} if opening is None else json.loads(opening)["data"]
         data = with_latest(data, change) | {**more, "observed": {"at": timestamp(at)}}
         source, ordering_key = problem_source(change.problem.id), _ordering_key_of(change.problem)
@@ -238,12 +240,12 @@ class EventFactory:
 
 
 def _ordering_key_of(problem: Problem) -> bytes:
-    """Return the ordering key of the opening. Later events of the problem are sent after the opening."""
+    """Return the ordering key of a problem's opening. Later events of the problem share it, so they are sent later."""
     return ordering_key_of(problem.kind, problem.opening.stream, id_=problem.id)
 
 
 def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
-    """Return the data that all events of a pipeline have. `name` is the API's name; the configured name comes first."""
+    """Return the data that all events of a pipeline have. The API's `name` is used if none is configured."""
     return {
         "account": watch.account,
         "labels": dict(watch.labels),
@@ -263,7 +265,7 @@ def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSna
     said = head | {
         "startedAt": facts.started_at and timestamp(facts.started_at),
         "finishedAt": facts.finished_at and timestamp(facts.finished_at),
-        # below 0 only if the API has two clocks and one of them is wrong
+        # left out below 0: the API has two clocks then, and one of them is wrong
         "durationSeconds": None if duration_s is None or duration_s < 0 else duration_s,
         "error": cut(facts.error),
         "aiTokensUsed": facts.ai_tokens_used,
@@ -283,7 +285,7 @@ def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSna
 
 
 def with_latest(opening: Json, change: ProblemChange) -> Json:
-    """Return the data of an opening, with the problem as it is now and its newest failure."""
+    """Return the data of an opening, with the problem after its `change` and with its newest failure."""
     latest = change.problem.latest
     newest = latest and {**latest._asdict(), "at": timestamp(from_us(latest.at))}
     return present({**opening, "problem": problem_data(change), "latest": newest})

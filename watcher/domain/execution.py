@@ -1,4 +1,4 @@
-"""Executions: their statuses, the API's answer about one, and its row in the store. Frozen values."""
+"""Executions: their statuses, the API's answer about an execution, and its row in the store. Frozen values."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -8,7 +8,7 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class Status(StrEnum):
-    """The statuses that the API documents. Any other word is an unrecognized status and is kept as it is."""
+    """The statuses that the API documents. Any other word is an unrecognized status, recorded as it is, but cut."""
 
     NEW = "new"
     RUNNING = "running"
@@ -50,7 +50,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FailedNode:
-    """A failed node of an execution, with the API's texts. Events cut the texts."""
+    """A failed node of an execution. The texts are the API's; events cut them."""
 
     id: str | None
     name: str | None
@@ -59,10 +59,10 @@ class FailedNode:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionSnapshot:
-    """The API's answer about an execution: the allowed fields and no others. Texts are whole; events cut the texts.
+    """The API's answer about an execution: only the fields that may leave the process. Events cut the texts.
 
     `started_at` and `finished_at` are the API's own dates, for events. `began_at` and `ended_at` are the same moments
-    on our steady clock, for decisions and the store: `None` without a date, or with a date in the API's future.
+    on our steady clock, for decisions and the store. They are `None` if the API gave no date, or one in its own future.
     """
 
     id: str
@@ -86,12 +86,12 @@ class ExecutionSnapshot:
 
 
 Counts = tuple[tuple[str, int], ...]
-"""The number of events of each kind that an execution had: (`running`, 2), (`unrecognized:odd`, 1), …"""
+"""The number of an execution's events, by kind: (`running`, 2), (`unrecognized:odd`, 1), …"""
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionRecord:
-    """The row of one execution in the store. Times are microseconds UTC on the steady clock."""
+    """The row of one execution in the store. Times but `overdue_at` are microseconds UTC on the steady clock."""
 
     execution: str
     pipeline: str
@@ -104,17 +104,17 @@ class ExecutionRecord:
     """The sequence of the execution's last event."""
     counts: Counts = ()
     overdue_sequence: int | None = None
-    """The sequence of the `execution.overdue` whose problem is open."""
+    """The sequence of the `execution.overdue` whose problem is open; `None` if none is open."""
     overdue_at: Micros | None = None
-    """The time at which that problem opened, by the wall clock."""
+    """The time at which that problem opened (wall clock)."""
     lost: LostReason | None = None
-    """The reason, while the execution is reported as lost."""
+    """The reason of `execution.lost`, from this event until the execution is found again."""
     lost_at: Micros | None = None
     ended_at: Micros | None = None
-    """The time at which the watcher saw that no more events will come."""
+    """The time at which the watcher saw the end, or stopped polling a lost execution; `None` before that."""
     was_paused: bool = False
     found_at: Micros = NEVER
-    """The first time at which a list showed the execution. It is recorded then, even without an event."""
+    """The time at which a list first showed the execution. Its row is recorded at that time, even without an event."""
     finished_at: Micros | None = None
     """The end by the API's date, else the time at which the end was seen; `None` while the execution is open."""
     started_at: Micros | None = None

@@ -18,33 +18,33 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 
 BUCKET_RATIO = 1.1
-"""The ratio of a duration bucket's end to its beginning. A quantile is therefore right within 5 %."""
+"""The upper bound of a duration bucket, divided by its lower bound. Quantiles are therefore right within 5 %."""
 
 SHORTEST_S = 0.001
-"""The shortest duration that is counted. Shorter ones count as this one, because zero has no bucket."""
+"""The shortest duration that is counted. Shorter ones count as this one, because the logarithm of 0 has no value."""
 
 MAX_TOKENS = 1_000_000_000
 """The most tokens that are counted for one execution. The sum of an hour therefore fits into its column."""
 
 COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
-"""The number fields of `Totals`. The store's columns have the same names."""
+"""The fields of `Totals` that are plain numbers. The store's columns have the same names."""
 
 ERROR_LENGTH = 300
-"""Characters that are kept of an error's text."""
+"""The most characters that are stored of an error's text."""
 
 _FINGERPRINT_VERSION = "1"
 _VARYING = re.compile(
     r"""\w+://\S+|[^\s@]+@[^\s@]+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b"""
     r"""|[^\s,;()\[\]{}]*\d[^\s,;()\[\]{}]*"""
 )
-"""The parts of an error text that differ each time: addresses, quoted words, and words with digits (ids, dates)."""
+"""The parts of an error text that may differ each time: addresses, quoted words, words with digits (ids, dates)."""
 
 _SIGNIFICANT_Z = 1.96
-"""The deviation beyond which two proportions differ with p < 0.05."""
+"""The standard deviations by which two rates must differ for p < 0.05."""
 
 
 class ErrorKind(NamedTuple):
-    """A kind of error: its fingerprint, the failed node, and the newest text, cut."""
+    """A kind of error: its fingerprint, the failed node, and the first lines of one such error's text."""
 
     fingerprint: bytes
     node: str | None
@@ -79,7 +79,7 @@ class Totals:
 
     @property
     def ended(self) -> int:
-        """Return the number of ended executions. A lost execution has not ended."""
+        """Return the number of ended executions. Lost executions are not counted."""
         return self.success + self.failed + self.unrecognized
 
     def add(self, other: "Totals") -> None:
@@ -89,7 +89,7 @@ class Totals:
         self.durations.update(other.durations)
 
     def quantile(self, share: float) -> float | None:
-        """Return a quantile of the successes' durations in seconds, to three digits; `None` without successes."""
+        """Return the `share` quantile (0.5: the median) of the successes' durations in seconds; `None` without any."""
         rank, seen = share * sum(self.durations.values()), 0
         for bucket in sorted(self.durations):
             seen += self.durations[bucket]
@@ -99,7 +99,7 @@ class Totals:
 
 
 def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> EndedExecution:
-    """Return an ended execution as the history counts it. `facts` is the API's answer that showed the end."""
+    """Return an ended execution as the history counts it. `facts` is the answer that showed the end; `None` if lost."""
     ended_at = known.finished_at or known.ended_at or known.polled_at
     started_at = (facts and facts.began_at) or known.started_at or ended_at
     if facts is None or known.lost is not None:
@@ -116,7 +116,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
 
 
 def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
-    """Return the counts that these executions add to each hour, by the start of the hour."""
+    """Return the counts that these executions add to the history, by the start of the hour."""
     hours: dict[Micros, Totals] = {}
     for each in ended:
         hours.setdefault(period_start(each.started_at, HOUR_US), Totals()).started += 1
@@ -137,14 +137,17 @@ def period_start(at: Micros, length_us: int) -> Micros:
 
 
 def error_kind_of(node: str | None, text: str) -> ErrorKind:
-    """Return the kind of an error: its node and its first two lines, without ids, dates and other varying parts."""
+    """Return the kind of an error.
+
+    Two errors of one node are of the same kind if their first two lines differ only in ids, dates and the like.
+    """
     head = "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH]
     digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", _VARYING.sub("#", head))).encode()).digest()
     return ErrorKind(digest[:16], node, head)
 
 
 def sum_up(hours: Mapping[Micros, Totals], since: Micros, until: Micros) -> Totals:
-    """Return the sum of the hours from `since`, the start of an hour, until `until`."""
+    """Return the counts of all hours from `since` to `until` together. `since` is the start of an hour."""
     totals = Totals()
     for at in range(since, until, HOUR_US):
         if (hour := hours.get(Micros(at))) is not None:
@@ -153,7 +156,7 @@ def sum_up(hours: Mapping[Micros, Totals], since: Micros, until: Micros) -> Tota
 
 
 def has_changed(now: Totals, before: Totals) -> bool:
-    """Return whether two periods' success rates differ by more than chance explains (two proportions, p < 0.05)."""
+    """Return whether the success rates of two periods differ by more than chance explains (p < 0.05)."""
     if not now.ended or not before.ended:
         return False
     pooled = (now.success + before.success) / (now.ended + before.ended)

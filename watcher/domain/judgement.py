@@ -9,25 +9,25 @@ from watcher.domain.routing import Silence, is_over, part_to_send
 from watcher.domain.timestamps import Micros
 
 ACKNOWLEDGEMENT_CHECK_S = 60.0
-"""Interval of the check whether a problem is still acknowledged. Its opening waits until it no longer is."""
+"""Interval of the check whether a problem is still acknowledged. An opening with `after` waits while it is."""
 
 AFTER = "after"
-"""The answer of an opening whose problem closed before `after` had passed, and of its closing."""
+"""The recorded answer of an opening whose problem closed before `after` had passed, and of the closing."""
 
 OVER = "over"
-"""The answer of a delivery that is not sent because its problem has closed."""
+"""The recorded answer of a replayed dead letter that is not sent, because its problem has closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """The properties of a sink that judgements depend on."""
+    """The properties of a sink on which judgements depend."""
 
     keeps_state: bool
     """Whether the receiver shows a problem until its closing arrives, as a pager does."""
     after_us: int
-    """The wait of an opening, from its recording."""
+    """The microseconds from the recording of an opening until it is due."""
     owned_from: Micros
-    """The time since which this process has been the sink's owner."""
+    """The time at which this process became the sink's owner (microseconds UTC, steady)."""
 
 
 def judge(
@@ -39,8 +39,9 @@ def judge(
     """
     after_us, keeps_state = receiver.after_us, receiver.keeps_state
     is_deferred = after_us > 0 and delivery.opens and not (delivery.attempts or delivery.replayed)
-    # A previous owner may have sent the delivery and been killed before it settled it. It cannot have sent a silenced
-    # delivery that this owner released. A replayed delivery is a former dead letter, so it has been tried.
+    # A previous owner may have sent the delivery, and been killed before settling it. A silenced delivery that this
+    # owner released cannot have been sent: its `tried_at` is the time of the release. A replayed delivery is a former
+    # dead letter, so it has been tried.
     could_go_at = max(delivery.recorded_at + (after_us if is_deferred else 0), delivery.tried_at)
     may_be_sent = delivery.replayed or delivery.attempts > 0 or could_go_at < receiver.owned_from
 

@@ -1,4 +1,4 @@
-"""Problems: the events that open and close them, the state of an open one, and severities. Frozen values."""
+"""Problems: the events that open and close them, the state of an open problem, and severities. Frozen values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +33,10 @@ _TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
     EventType.EXECUTION_UNRECOGNIZED: (Severity.WARNING, None),
     EventType.PIPELINE_GAP: (Severity.WARNING, None),
 }
-"""The severity of an event type, and the closing of the problem that it opens. Any other type is `info`."""
+"""The severity of an event type, and the type of the closing if the type opens a problem. Other types are `info`."""
 
 CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
-"""The closing of each opening. It lacks `execution.overdue`, whose problem any next event of the execution closes."""
+"""The closing of each opening but `execution.overdue`. Any next event of the execution closes that problem."""
 
 PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
 """The event types that open a problem. A problem's kind is the type of its opening."""
@@ -45,7 +45,7 @@ CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
 """The event types that only close a problem. A silence does not apply to them, because a pager waits for them."""
 
 TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED})
-"""The event types that may close a problem and are trouble themselves."""
+"""The event types that may close the problem of an overdue execution, and are trouble themselves."""
 
 
 def severity_of(type_: EventType) -> Severity:
@@ -54,7 +54,7 @@ def severity_of(type_: EventType) -> Severity:
 
 
 class LatestFailure(NamedTuple):
-    """The newest failure of a pipeline: the time of its end (microseconds UTC, steady), execution, node and error."""
+    """The newest failure of a pipeline: the time of the end (microseconds UTC, steady), execution, node and error."""
 
     at: Micros
     execution: str
@@ -64,7 +64,7 @@ class LatestFailure(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One problem, open until it is closed. Only `pipeline.failing` has `failed_count` and `latest`."""
+    """One problem. Only a problem of the kind `pipeline.failing` has `failed_count` and `latest`."""
 
     id: UUID
     kind: EventType
@@ -73,13 +73,13 @@ class Problem:
     """The time of the opening (wall clock)."""
     opening: EventKey
     failed_count: int = 0
-    """The failures so far, including those that opened the problem."""
+    """The number of failures so far, including those that opened the problem."""
     latest: LatestFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ProblemChange:
-    """A change of a problem: it opens (`is_new`), gets a new count, or closes at `closed_at` (wall clock)."""
+    """A change of a problem. The problem opens (`is_new`), closes at `closed_at` (wall clock), or has new failures."""
 
     problem: Problem
     closed_at: datetime | None = None
@@ -87,7 +87,7 @@ class ProblemChange:
 
 
 class IncidentProblem(NamedTuple):
-    """An open problem of an incident, and its account and pipeline, if it has one."""
+    """An open problem of an incident, and the account and pipeline of the problem, if any."""
 
     problem: Problem
     account: str | None = None
@@ -96,20 +96,20 @@ class IncidentProblem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """The problems that a pager shows as one, as they are when a delivery about them is taken from the store."""
+    """The problems that a pager shows as one. They are as the store had them when a delivery about them was taken."""
 
     key: UUID
     problems: Sequence[IncidentProblem] = ()
     """The open problems, in the order in which they opened."""
     newest: bytes | None = None
-    """The body of the newest opening."""
+    """The body of the opening of the newest open problem."""
     acked_until: datetime | None = None
     """The time until which all open problems are acknowledged (wall clock); `None` if not all are."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentOpening:
-    """A problem whose opening a sink took. `closed_at` and `acked_until` are wall clock, the other times are steady."""
+    """A problem whose opening a sink took. `closed_at` and `acked_until` are wall clock, other times are steady."""
 
     problem: Problem
     body: bytes
@@ -122,6 +122,6 @@ class SentOpening:
     """The time at which an execution of the pipeline last ended (`pipeline.failing` only)."""
     closed_at: datetime | None = None
     acked_until: datetime | None = None
-    """The end of the acknowledgement. No reminder is sent before it."""
+    """The end of the acknowledgement. No reminder is sent before that time."""
     incident: bytes | None = None
     """The key of the incident that shows the problem, at a pager."""

@@ -1,4 +1,4 @@
-"""Reports on all pipelines: their schedule and their contents. Pure functions."""
+"""Reports on all pipelines: when a report is due, and its contents. Pure functions."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from watcher.domain.envelope import Json, cut, encode, present
 from watcher.domain.history import Totals, has_changed
 
 WELL_RATE = 0.9
-"""A pipeline with a smaller success rate needs attention."""
+"""The success rate (0 to 1) below which a pipeline needs attention."""
 
 PIPELINES_COUNT = 20
 """The most pipelines in the event of a report."""
 
 ERRORS_COUNT = 3
-"""The most kinds of error in a report, over all pipelines."""
+"""The most kinds of error in a report, for all pipelines together."""
 
 shorten_text = partial(cut, limit=128)
 """Cuts a text of a report to 128 bytes."""
 
 REPORT_BYTES = 15 * 1024
-"""The largest report. With the envelope around it, the event stays below 16 KiB."""
+"""The most bytes of a report. Together with the envelope, its event stays below 16 KiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ class ReportSchedule:
     zone: ZoneInfo
 
     def last_two(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return the last two scheduled moments (UTC) until `at`.
+        """Return the last two scheduled moments (UTC) that are not after `at`.
 
-        A day has one moment, also when the clock changes. A local time that occurs twice counts the first time. A local
-        time that is skipped is moved by the time that the clock skips.
+        Each of `days` has one moment. If the local time occurs twice on a day, its first occurrence counts. If the
+        clock skips the local time, the moment is later by the time that was skipped.
         """
         today = at.astimezone(self.zone).date()
         near = (today + timedelta(days=count) for count in range(-15, 1))  # two weeks back, for one day a week
@@ -49,13 +49,13 @@ class ReportSchedule:
 
 
 class PipelineResult(NamedTuple):
-    """The result of a pipeline in the period of a report (`now`), and in the period of the same length `before`."""
+    """The results of one pipeline: `now` in the period of the report, `before` in the equally long period before it."""
 
     account: str
     id: str
     name: str | None
     state: str
-    """The worst open problem, `unknown` or `well`."""
+    """The kind of the worst open problem (`failing`, for example), else `unknown` or `well`."""
     open_problems_count: int
     now: Totals
     before: Totals
@@ -79,7 +79,7 @@ def error_of(node: str | None, text: str, count: int) -> Json:
 
 
 def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about: Json) -> Json:
-    """Return the data of a report with all pipelines, the worst first. `about` has its name, time and link."""
+    """Return the data of a report with all pipelines, the worst first. `about` is its name, period, time zone, link."""
     ranked = sorted(pipelines, key=_place)
     now, before = Totals(), Totals()
     for each in ranked:
@@ -98,7 +98,7 @@ def report_of(pipelines: Iterable[PipelineResult], errors: Sequence[Json], about
 
 
 def shorten_report(report: Json) -> Json:
-    """Return a report with at most 20 pipelines, and with fewer if its event would be too large."""
+    """Return the report with its first 20 pipelines, or with fewer if its event would otherwise be too large."""
     for count in range(PIPELINES_COUNT, -1, -1):
         more_count = max(0, len(report["pipelines"]) - count)
         short = {**report, "pipelines": report["pipelines"][:count], "moreCount": more_count}
@@ -108,7 +108,7 @@ def shorten_report(report: Json) -> Json:
 
 
 def success_rate(totals: Totals) -> float | None:
-    """Return the share of successes, rounded down: it is 1 only if nothing failed. `None` if nothing ended."""
+    """Return the share of ends that are successes, rounded down: 1 means all of them. `None` without ends."""
     return totals.success * 10_000 // totals.ended / 10_000 if totals.ended else None
 
 

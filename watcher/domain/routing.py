@@ -1,6 +1,7 @@
-"""Routes, groups and silences: the sinks of an event, the events sent together, the silenced deliveries.
+"""Routes, groups and silences. Pure functions.
 
-Pure functions. docs/alerts.md describes routes and silences.
+They decide which sinks get an event, which events are sent together, and which deliveries are silenced. docs/alerts.md
+describes routes and silences.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,12 +23,12 @@ _LABEL = "labels."
 
 @dataclass(frozen=True, slots=True)
 class GroupRules:
-    """The rules by which a sink gets events together: those that are equal in each field of `by`."""
+    """The rules of a sink for groups. Events that are equal in each field of `by` are sent together."""
 
     by: tuple[str, ...]
     """Any of `pipeline`, `account`, `type` and `labels.NAME`."""
     wait_s: float
-    """The wait of each event, from its recording."""
+    """The seconds from the recording of an event until it is due."""
     max_count: int
     """The most events in one request."""
     problems: bool = True
@@ -36,7 +37,7 @@ class GroupRules:
     def group_of(self, event: Event) -> Group | None:
         """Return the group of an event; `None` if it is sent alone.
 
-        Events about problems of a pipeline, an account or a sink are sent alone, and so are events that lack a field.
+        Only the events of executions and `pipeline.gap` have a group. An event that lacks a field of `by` has none.
         """
         is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
         if not is_grouped or not (self.problems or event.problem is None):
@@ -48,17 +49,20 @@ class GroupRules:
 
 @dataclass(frozen=True, slots=True)
 class IncidentRules:
-    """The rules by which a pager shows problems as one incident: those that are equal in each field of `by`."""
+    """The rules of a pager for incidents. Problems that are equal in each field of `by` are shown as one incident."""
 
     by: tuple[str, ...]
     """Any of `pipeline`, `account` and `labels.NAME`."""
     wait_s: float
-    """The wait of an opening for others, from its recording."""
+    """The seconds from the recording of an opening until it is due. Meanwhile other problems may join its incident."""
 
     def group_of(
         self, sink: str, *, account: str | None, pipeline: str | None, labels: Mapping[str, str]
     ) -> bytes | None:
-        """Return the group whose incidents a problem joins at a sink; `None` if the problem lacks a field."""
+        """Return the key of a problem's group at a sink. Only problems of one group share incidents.
+
+        The key is `None` if the problem lacks a field of `by`.
+        """
         values = _values(self.by, {"pipeline": pipeline and f"{account}/{pipeline}", "account": account}, labels)
         return None if values is None else uuid5(NAMESPACE, "\0".join(["incident", sink, *self.by, *values])).bytes
 
@@ -71,14 +75,14 @@ def _values(by: Sequence[str], fields: Mapping[str, str | None], labels: Mapping
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """The events that one sink gets. `labels` and `pipelines` only restrict the events of pipelines."""
+    """The events that one sink gets. `labels` and `pipelines` restrict only those events that have a pipeline."""
 
     types: frozenset[EventType]
     labels: Mapping[str, str]
     pipelines: frozenset[str]
     group: GroupRules | None = None
     opening_wait_s: float = 0.0
-    """The wait of an opening, from its recording."""
+    """The seconds from the recording of an opening until it is due."""
 
 
 def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
@@ -87,16 +91,16 @@ def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
 
 
 class Router:
-    """The routes of all sinks, by the sink's name. `routes` may be replaced at any time."""
+    """The routes of all sinks, by sink name. `routes` may be replaced at any time."""
 
     def __init__(self, routes: Mapping[str, Route]) -> None:
-        """Keep the routes in the order of the configuration."""
+        """Take the routes. An event names its sinks in the same order."""
         self.routes = routes
 
     def entry_of(self, event: Event, *, watch: Watch | None = None, without_sink: str | None = None) -> OutboxEntry:
-        """Return an event with its sinks and its group at each of them.
+        """Return an event with its sinks, and with its wait at each sink that does not send it at once.
 
-        Without `watch` the event has no pipeline, so only its type is matched. `without_sink` is left out.
+        Without `watch` the event has no pipeline, so only its type is matched. The sink `without_sink` is left out.
         """
         sinks: list[str] = []
         groups: dict[str, Group] = {}
@@ -117,9 +121,9 @@ class Router:
 
 @dataclass(frozen=True, slots=True)
 class WeeklyHours:
-    """The hours from `from_minute` until `to_minute` of each of `days` (Monday is 0), in a time zone.
+    """The hours from `from_minute` to `to_minute` on each of `days` (Monday is 0), in a time zone.
 
-    Minutes count from midnight; minutes from 1440 on are of the next day.
+    Minutes count from midnight. Minute 1440 is the midnight at the end of the day, and later minutes follow it.
     """
 
     days: frozenset[int]
@@ -130,7 +134,7 @@ class WeeklyHours:
     def window(self, at: datetime) -> tuple[datetime, datetime]:
         """Return the start and end (UTC) of the window that contains `at`, else of the next window.
 
-        A start or end that the clock shows twice, or skips, makes the window longer rather than shorter.
+        If the clock shows a start or an end twice, or skips it, the longest possible window counts.
         """
         today = at.astimezone(self.zone).date()
         days = (today + timedelta(days=count) for count in range(-1, 8))
@@ -150,7 +154,7 @@ class WeeklyHours:
 class Silence:
     """A silence: from `starts_at` until `ends_at` (wall clock), deliveries that match all given fields are silenced.
 
-    A `weekly` silence is active in each of its windows. `during` returns it with the times of one window.
+    With `weekly` the silence is active in each window of these hours; `during` sets its times to one window.
     """
 
     starts_at: datetime
@@ -163,14 +167,17 @@ class Silence:
     weekly: WeeklyHours | None = None
 
     def during(self, at: datetime) -> "Silence":
-        """Return this silence with the times of the window that contains `at`, else of the next window."""
+        """Return a weekly silence with the times of the window that contains `at`, else of the next window.
+
+        Any other silence is returned unchanged.
+        """
         if self.weekly is None:
             return self
         starts_at, ends_at = self.weekly.window(at)
         return replace(self, starts_at=starts_at, ends_at=ends_at)
 
     def matches(self, delivery: Delivery) -> bool:
-        """Return whether this delivery is silenced while the silence is active.
+        """Return whether the silence, while it is active, silences this delivery.
 
         Events that only close a problem are never silenced, nor are reports, which name their own sinks.
         """
@@ -185,13 +192,13 @@ class Silence:
 
 
 class Silences:
-    """All silences. `all` may be replaced at any time. Times are of the wall clock."""
+    """All silences. `all` may be replaced at any time. Times are on the wall clock."""
 
     def __init__(self, silences: Sequence[Silence] = ()) -> None:
         self.all = silences
 
     def active(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
-        """Return the silences that are active for this sink at that time."""
+        """Return the silences that are active for this sink at `at`. Weekly ones have the times of their window."""
         return tuple(
             now
             for each in self.all
@@ -200,16 +207,16 @@ class Silences:
 
 
 def is_over(delivery: Delivery) -> bool:
-    """Return whether a replayed dead letter reports a problem as open although it has closed meanwhile."""
+    """Return whether a delivery is a replayed dead letter that reports an open problem, but the problem has closed."""
     return delivery.replayed and not (delivery.closes or delivery.is_problem_open)
 
 
 def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetime) -> Part | None:
-    """Return the part of a delivery that is to be sent while these silences are active; `None` if nothing is.
+    """Return the part of a delivery that is to be sent while these silences are active; `None` if nothing is sent.
 
-    The end of a problem goes to each sink that got the opening, silenced or not. A current acknowledgement does, too. A
-    reminder is not sent once its problem has closed or is acknowledged. A silence stops no delivery that was tried, and
-    no replayed dead letter, because somebody asked for that one.
+    The closing of a problem is sent if the sink was sent the opening, even during a silence. `problem.acknowledged` is
+    sent on the same condition while the acknowledgement lasts. A reminder is not sent once its problem is closed or
+    acknowledged. A silence stops neither a delivery that was tried, nor a replayed dead letter: somebody asked for it.
     """
     if delivery.type == EventType.PROBLEM_ACKNOWLEDGED:
         return Part.WHOLE if delivery.is_opening_sent and delivery.is_acknowledged(at) else None
@@ -222,7 +229,7 @@ def part_to_send(delivery: Delivery, silences: Sequence[Silence], *, at: datetim
         part = Part.NEWS
     if delivery.replayed or not silences:
         return part
-    # A delivery that was tried before the silence began is retried unchanged.
+    # If a delivery was tried, it is retried unchanged during silences that began after its recording.
     begun_by = from_us(delivery.recorded_at) if delivery.attempts else None
     is_silenced = any(each.matches(delivery) for each in silences if begun_by is None or each.starts_at <= begun_by)
     if not is_silenced:

@@ -1,8 +1,8 @@
 """The rules of a pipeline, and the pure function `judge` that applies them. docs/alerts.md describes the rules.
 
 `judge` gets the ends and starts that are recorded now, and returns the problems that open and close.
-`watcher/polling/pipeline_rules.py` calls it, makes the events and records them. All times are microseconds on the
-steady clock.
+`watcher/polling/pipeline_rules.py` calls `judge`, makes the events and records them. All times are microseconds UTC on
+the steady clock.
 """
 
 from bisect import bisect_right, insort
@@ -16,16 +16,16 @@ from watcher.domain.event import EventType
 from watcher.domain.timestamps import NEVER, Micros
 
 KEPT_ENDS_COUNT = 20
-"""The fewest ends that are kept. A new or changed rule therefore has some ends to begin with."""
+"""The number of last ends that are always kept. A changed rule can therefore count ends from before the change."""
 
 TALLIES_COUNT = 20
-"""The number of parts of `quiet_for`. Ends within one part are counted together in a tally.
+"""The number of equal parts into which `quiet_for` is divided. The ends within one part are counted in one tally.
 
-The state is therefore bounded: at most two tallies per part, however many ends there are.
+The state is therefore bounded: at most two tallies per part, for any number of ends.
 """
 
 MAX_FAILED_SHARE = 0.1
-"""The largest share of failed ends in a pipeline that has recovered."""
+"""The largest share of failures among the ends within `quiet_for` at which a problem may close."""
 
 
 class End(NamedTuple):
@@ -35,7 +35,7 @@ class End(NamedTuple):
     failed: bool
 
     def moved(self, by_us: int, *, now: int) -> "End":
-        """Return this end with its time moved by `by_us`, but to `now` at the latest."""
+        """Return this end with its time moved by `by_us`, but not beyond `now`."""
         return End(min(now, self.ended_at + by_us), self.failed)
 
 
@@ -47,7 +47,7 @@ class UnjudgedEnd(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """The number of ends, and of failures among them, from `first_at` on for a twentieth of `quiet_for`."""
+    """The number of ends, and of failures among them, in a twentieth of `quiet_for` that begins at `first_at`."""
 
     first_at: int
     ended_count: int
@@ -58,11 +58,11 @@ class Tally(NamedTuple):
 class FailingRule:
     """The rule `failing`: it opens a problem at `consecutive` failures in a row, or at a failure `rate` (0 to 1).
 
-    With `consecutive` the problem closes once the last `recover_after` ends succeeded, `quiet_for_us` has passed since
-    it opened, and at most a tenth of the ends within `quiet_for_us` of the newest end failed.
+    With `consecutive` the problem closes at an end if the last `recover_after` ends succeeded, the problem opened at
+    least `quiet_for_us` earlier, and at most a tenth of the ends within the last `quiet_for_us` failed.
 
-    With `rate` the last `of_last` ends within `within_us` count. The problem opens at `rate`, given at least `at_least`
-    ends. It closes below half of `rate`, given any number of ends.
+    With `rate` the last `of_last` ends count, unless they are older than `within_us`. The problem opens if at least
+    `at_least` ends count and a share of `rate` or more failed. It closes if the share is below half of `rate`.
     """
 
     consecutive: int | None = None
@@ -81,7 +81,7 @@ class FailingRule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of one watch. A problem opens if nothing starts for longer than `silent_us`."""
+    """The rules of one watch. With `silent_us` a problem opens if no execution starts for longer than that."""
 
     failing: FailingRule | None = None
     silent_us: int | None = None
@@ -103,21 +103,21 @@ class RuleState:
     """The state of a pipeline's rules between two judgements. An unknown time is 0."""
 
     ends: tuple[End, ...] = ()
-    """The last ends by time; ends of equal times stand in the order of recording."""
+    """The last ends, in the order of their times. Ends with equal times are in the order of recording."""
     started_at: int = NEVER
-    """The last known start, once a scan is complete."""
+    """The time of the last known start. It is unknown until a scan is complete."""
     opened_at: int = NEVER
-    """The opening of the open problem of a rule with `consecutive`."""
+    """The time at which the open problem of a rule with `consecutive` opened."""
     tallies: tuple[Tally, ...] = ()
-    """The ends since `opened_at` within `quiet_for`."""
+    """The counts of ends since `opened_at`, but only within `quiet_for` of the newest end."""
     in_api_time: bool = False
     """Whether the times are on the API's clock, as version 1.0.0 wrote them."""
     failed: str | None = None
-    """The execution of the newest failure."""
+    """The id of the execution that failed last."""
     failed_at: int = NEVER
 
     def moved(self, by_us: int, *, now: int) -> "RuleState":
-        """Return this state on our clock: each time moved by `by_us`, but to `now` at the latest."""
+        """Return this state with each time moved by `by_us` to our steady clock, but not beyond `now`."""
         times = (self.started_at, self.opened_at, self.failed_at)
         started_at, opened_at, failed_at = (at and min(now, at + by_us) for at in times)
         ends = tuple(end.moved(by_us, now=now) for end in self.ends)
@@ -135,13 +135,16 @@ class News:
     judges_once: bool = False
     """Whether only the last of the new ends may open or close a problem."""
     started_at: int = NEVER
-    """The last known start."""
+    """The time of the last new start; 0 if there is none."""
     scanned_until: Micros | None = None
-    """A complete scan showed all starts before this time; `None` if no scan is complete."""
+    """The time before which a scan that is now complete showed all starts; `None` without such a scan."""
 
 
 class Edge(NamedTuple):
-    """The opening or closing of a problem with its failures so far. `execution` is the one whose end opened it."""
+    """The opening or closing of a problem. `failed_count` is its number of failures so far.
+
+    `execution` is the id of the execution whose end opened the problem.
+    """
 
     kind: EventType
     opens: bool
@@ -150,7 +153,7 @@ class Edge(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The result of a judgement: the new state, the failures of each open problem, and the edges."""
+    """The result of a judgement: the new state, the failures of each open problem, and what opened or closed."""
 
     state: RuleState
     failed_counts: Mapping[EventType, int]
@@ -160,7 +163,7 @@ class Verdict(NamedTuple):
 def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int], news: News) -> Verdict:
     """Judge news by the rules. `failed_counts` has the number of failures of each open problem.
 
-    The new state holds nothing for a rule that was removed. If such a rule returns later, it begins without state.
+    The new state holds nothing for a rule that was removed. If the rule returns later, it begins without any state.
     """
     counts, edges = dict(failed_counts), list[Edge]()
     new, started_at = RuleState(), 0
@@ -174,7 +177,10 @@ def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int]
 def _judge_ends(
     rule: FailingRule, state: RuleState, news: News, counts: dict[EventType, int], edges: list[Edge]
 ) -> RuleState:
-    """Insert each end by its time. The newest end may open or close the problem; a late end does neither."""
+    """Return the new state with the new ends. Update `counts`, and add openings and closings to `edges`.
+
+    An end may open or close the problem only if no end with a later time is known.
+    """
     kind, ends, tallies = EventType.PIPELINE_FAILING, list(state.ends), list(state.tallies)
     is_in_row = rule.consecutive is not None
     opened_at = (state.opened_at or news.now) if is_in_row and kind in counts else NEVER
@@ -204,7 +210,7 @@ def _judge_ends(
 
 
 def _failures_that_open(rule: FailingRule, ends: Sequence[End]) -> int:
-    """Return the number of failures that open a problem with the newest end; 0 if it opens none."""
+    """Return the number of failures with which the newest end opens a problem; 0 if the end opens none."""
     if rule.consecutive is not None:
         in_row = sum(1 for _ in takewhile(attrgetter("failed"), reversed(ends)))
         return in_row if in_row >= rule.consecutive else 0
@@ -219,12 +225,12 @@ def _has_recovered(rule: FailingRule, ends: Sequence[End]) -> bool:
         last = ends[-rule.recover_after :]
         return len(last) == rule.recover_after and not any(end.failed for end in last)
     last = _last_ends(rule, ends)
-    # At the rate itself, a pipeline whose failure rate varies around it would open and close with every end.
+    # Half of the rate: otherwise a pipeline that varies around the rate would open and close a problem at every end.
     return sum(end.failed for end in last) / len(last) < (rule.rate or 0.0) / 2
 
 
 def _last_ends(rule: FailingRule, ends: Sequence[End]) -> Sequence[End]:
-    """Return the ends that a rate counts, at least the newest one."""
+    """Return the ends that count for `rate`. The newest end is always among them."""
     return [end for end in ends[-rule.of_last :] if end.ended_at >= ends[-1].ended_at - rule.within_us]
 
 
@@ -239,15 +245,15 @@ def _count(tallies: list[Tally], end: End, *, within_us: int) -> None:
 
 
 def _is_quiet(tallies: Sequence[Tally]) -> bool:
-    """Return whether at most a tenth of the ends failed."""
+    """Return whether at most a tenth of the counted ends failed."""
     failed_count, ended_count = sum(each.failed_count for each in tallies), sum(each.ended_count for each in tallies)
     return failed_count <= MAX_FAILED_SHARE * ended_count
 
 
 def _judge_starts(silent_us: int, state: RuleState, news: News, counts: dict[EventType, int], edges: list[Edge]) -> int:
-    """Close `pipeline.silent` with a recent start, or open it after a complete scan. Return the last start.
+    """Close `pipeline.silent` at a recent start, or open it after a complete scan. Return the time of the last start.
 
-    Before the first complete scan the last start is unknown.
+    That time is unknown (0) before the first complete scan.
     """
     if not state.started_at and news.scanned_until is None:
         return NEVER

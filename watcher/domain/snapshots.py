@@ -1,4 +1,4 @@
-"""Snapshots: the state in an owner's memory, which the owner writes to the store every few seconds. `web` shows it.
+"""Snapshots: state in an owner's memory. The owner writes it to the store every few seconds, and `web` shows it.
 
 Times are microseconds UTC on the steady clock. Frozen values.
 """
@@ -19,33 +19,33 @@ class PipelineSnapshot:
     open: Mapping[str, int] = field(default_factory=dict)
     """The number of open executions in each status."""
     oldest: Mapping[str, Micros] = field(default_factory=dict)
-    """The time since which the oldest of them has been in each status."""
+    """The time at which the oldest open execution in each status entered the status."""
     ends: str = ""
-    """The first letter of each of the last ends, oldest first: `s`uccess, `f`ailed, `u`nrecognized."""
+    """The last ends as one letter each, oldest first: `s`uccess, `f`ailed, `u`nrecognized."""
     ends_from: Micros | None = None
-    """The time of the first of these ends."""
+    """The time of the oldest of these ends."""
     last_ended_at: Micros | None = None
     last_failed_at: Micros | None = None
     last_started_at: Micros | None = None
     name: str | None = None
     """The API's name of the pipeline, if an answer had it."""
     is_read: bool = True
-    """Whether a scan of the pipeline was ever complete. Always true for a pipeline with named executions."""
+    """Whether a scan of the pipeline was ever complete; true, too, if only single executions are watched."""
 
 
 @dataclass(frozen=True, slots=True)
 class AccountSnapshot:
-    """The requests of an account, and its pipelines by id."""
+    """The request rates of an account, and the snapshots of its pipelines by id."""
 
     wanted_per_s: float
     """Requests per second that the account needs."""
     used_per_s: float
     """Requests per second over the last minute."""
     longest_gap_s: float
-    """The longest time since an execution or a list was last polled."""
+    """The seconds since the last request about the execution or list that has waited longest."""
     pipelines: Mapping[str, PipelineSnapshot] = field(default_factory=dict)
     known_at: Micros | None = None
-    """The time of the last success, 0 for never, while no request succeeds; `None` while requests succeed."""
+    """The time of the last success (0: never) while requests fail; `None` while requests succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +58,4 @@ class SinkSnapshot:
     next_try_at: Micros | None = None
     """The time of the next attempt; `None` while no delivery is pending."""
     has_failed: bool = False
-    """Whether nothing succeeded since the last failure."""
+    """Whether an attempt has failed since the last success."""

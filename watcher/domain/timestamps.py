@@ -1,7 +1,7 @@
-"""Moments in time. Each has its clock in its type, so mypy finds a comparison of two clocks. Reads no clock.
+"""The types of moments: UTC, monotonic and boot time. mypy refuses one type where another is expected.
 
-A moment is `Micros` or `Monotonic`; a duration, such as the difference of two moments, is a plain number. A moment plus
-a duration is made a moment again: `Monotonic(now + wait_s)`.
+A duration, such as the difference of two moments, is a plain number. The sum of a moment and a duration is a plain
+number, too, and gets its type again: `Monotonic(now + wait_s)`.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from typing import Final, NewType
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Micros = NewType("Micros", int)
-"""Microseconds UTC: on our steady clock, or as the API or the wall clock dates things."""
+"""Microseconds UTC since 1970: on our steady clock, unless a field names the wall clock or the API's clock."""
 
 NEVER: Final = Micros(0)
 """The time of something that has not happened or is not known."""
@@ -19,7 +19,7 @@ Monotonic = NewType("Monotonic", float)
 """Seconds on the monotonic clock of this process."""
 
 BootTime = NewType("BootTime", float)
-"""Seconds on the machine's clock that also counts while the machine sleeps."""
+"""Seconds on the machine's boot clock, which goes on while the machine sleeps."""
 
 EARLIEST: Final = Monotonic(float("-inf"))
 """The earliest moment. A wait until then is over at once."""

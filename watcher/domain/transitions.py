@@ -1,4 +1,4 @@
-"""The transitions of an execution: pure functions from a record and an API answer to a new record and its events."""
+"""The transitions of an execution: pure functions that return its new record and the changes to report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ EXECUTION_REASONS = {
     Outcome.REJECTED: LostReason.REJECTED,
     Outcome.FORBIDDEN: LostReason.FORBIDDEN,
 }
-"""The outcomes that may concern the execution rather than the account, each with its reason of `execution.lost`."""
+"""The reason of `execution.lost`, for each outcome that may concern the execution rather than the account."""
 
 TYPES: Mapping[str, EventType] = {status: EventType(f"execution.{status}") for status in Status}
 
 RAW_STATUS_LENGTH = 64
-"""Characters kept of an unrecognized status. It becomes part of ids and rows."""
+"""The most characters of an unrecognized status. The status becomes part of ids and rows."""
 
 
 class Observation(NamedTuple):
-    """A successful poll: the answer, and the times of request and answer (microseconds, steady)."""
+    """A successful poll: the answer, and the times of request and answer (microseconds UTC, steady)."""
 
     execution: ExecutionSnapshot
     sent_at: Micros
@@ -41,7 +41,7 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """A change of an execution, for one event. It is the nth of its `kind`; `sequence` counts all of the execution."""
+    """A change of an execution, which becomes the nth event of this `kind` and the event with this `sequence`."""
 
     type: EventType
     kind: str
@@ -55,18 +55,18 @@ class TransitionResult(NamedTuple):
     """The result of a poll: the new record of the execution, and its changes."""
 
     known: ExecutionRecord
-    """The record from before the poll, the same object, if there is nothing to record."""
+    """The new record. If there is nothing to record, it is the same object as before the poll."""
     status_changes: tuple[StatusChange, ...] = ()
     dropped: bool = False
-    """Whether the poll is ignored, because the record is newer or the execution has ended."""
+    """Whether the poll is ignored: it was sent before the previous answer came, or the execution had ended before."""
     contradicts: bool = False
-    """Whether the poll denies the terminal status of an ended execution."""
+    """Whether the answer has another status than the one with which the execution ended."""
 
 
 def observe(
     before: ExecutionRecord, poll: Observation, *, polled_at: Micros, overdue_after_s: Mapping[str, float]
 ) -> TransitionResult:
-    """Evaluate a successful poll. `polled_at` is the end of the previous poll that was not dropped."""
+    """Evaluate a successful poll. `polled_at` is the time of the last answer that was not dropped."""
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
     if before.ended_at is not None and before.lost is None:
         return TransitionResult(before, dropped=True, contradicts=status != before.status)
@@ -90,7 +90,7 @@ def observe(
 
 
 def lose(before: ExecutionRecord, reason: LostReason, *, at: Micros, polled_at: Micros) -> TransitionResult:
-    """Report an execution as lost. Polling goes on, and the next event has `lost` as its previous status."""
+    """Report an execution as lost. It is still polled, and its next event has the previous status `lost`."""
     known = replace(before, lost=reason, lost_at=at, polled_at=polled_at, overdue_sequence=None, overdue_at=None)
     return _emit(known, EventType.EXECUTION_LOST, kind="lost", status=LOST, previous=before.status)
 
@@ -105,7 +105,7 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
 def _move(
     before: ExecutionRecord, poll: Observation, *, status: str, ended_at: Micros | None, finished_at: Micros | None
 ) -> TransitionResult:
-    """Record another status. It began when the poll saw it; at the first poll it began at `startedAt`, if given."""
+    """Record a new status from the time of the poll. The first status counts from `startedAt`, if the API gave it."""
     began_at, since_at = poll.execution.began_at, poll.seen_at
     if before.status is None and before.lost is None and began_at is not None:
         since_at = min(since_at, began_at)
@@ -134,7 +134,7 @@ def _move(
 
 
 def exceeds_limit(known: ExecutionRecord, *, at: Micros, overdue_after_s: Mapping[str, float]) -> bool:
-    """Return whether an execution has exceeded the limit of its status, and no `execution.overdue` is open."""
+    """Return whether an execution was in its status for longer than the limit, and no `execution.overdue` is open."""
     limit_s = overdue_after_s.get(known.status or "")
     return limit_s is not None and known.overdue_sequence is None and at - known.since_at > limit_s * 1_000_000
 
@@ -149,7 +149,7 @@ def _emit(
 
 @lru_cache(maxsize=4096)
 def _bump(counts: Counts, kind: str) -> tuple[Counts, int]:
-    """Add one to the count of `kind`, and return all counts and the new count.
+    """Return all counts with one more of `kind`, and the new count of `kind`.
 
     Executions with the same history share the same tuple, which saves the memory of 100,000 tuples.
     """

@@ -1,4 +1,4 @@
-"""Watches: the configuration of a pipeline, and the progress of reading its list. Frozen values."""
+"""Watches: the configuration of a pipeline, and the progress of scanning its list. Frozen values."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from watcher.domain.timestamps import NEVER, Micros
 
 
 class Details(StrEnum):
-    """The ends that are polled once more for fields that lists lack (`polling.details`)."""
+    """The ends in a list that cause one poll more, for the fields that lists lack (`polling.details`)."""
 
     FAILED = "failed"
     ALWAYS = "always"
@@ -33,45 +33,45 @@ class Watch:
     account: str
     pipeline: str
     executions: tuple[str, ...]
-    """The watched executions; empty if the whole pipeline is watched."""
+    """The ids of the watched executions; empty if the whole pipeline is watched."""
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     overdue_after_s: Mapping[str, float] = field(default_factory=dict)
-    """The limit of the time in a status, by status."""
+    """The seconds in a status after which an execution is overdue, by status."""
     rules: Rules | None = None
     runbook: str | None = None
-    """A URL that events show."""
+    """The URL of instructions for people. Events carry the URL."""
 
     @property
     def whole(self) -> bool:
-        """Whether every execution of the pipeline is watched."""
+        """Return whether every execution of the pipeline is watched."""
         return not self.executions
 
 
 def has_limit(overdue_after_s: Collection[str], status: str) -> bool:
-    """Return whether the time in a status is limited. An unrecognized status is limited if any status is."""
+    """Return whether a status has a limit. An unrecognized status counts as limited if any status has a limit."""
     return status in overdue_after_s or (status not in OPEN_STATUSES and bool(overdue_after_s))
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The progress of reading the list of a pipeline that is watched whole. Times are microseconds UTC, steady."""
+    """The progress of scanning the list of a pipeline that is watched whole. Times are microseconds UTC, steady."""
 
     since_at: Micros
     """The time since which the pipeline has been watched whole."""
     complete_at: Micros = NEVER
     """The start of the last complete scan."""
     refused: str | None = None
-    """The reported reason, while the API refuses the list."""
+    """The reason that `pipeline.gap` gave, while the API refuses the list."""
     found: bool = False
-    """Whether the list had any row at the last complete scan. Without one, the next scan meets no known row."""
+    """Whether the last complete scan found any row. If it found none, the next scan cannot meet a known row."""
     name: str | None = None
-    """The API's name of the pipeline, if an execution's answer had it. Lists lack it."""
+    """The API's name of the pipeline, once an answer about an execution had the name. Lists do not have it."""
     total: int | None = None
-    """The number of rows at the start of the last complete scan, by the list's own `total`."""
+    """The number of rows at the start of the last complete scan, as the list's `total` says."""
     ahead_us: int | None = None
-    """The lead of the API's clock over ours at its first answer; `None` before that."""
+    """The lead of the API's clock over our steady clock at the API's first answer; `None` before that answer."""
     known_from: Micros | None = None
     """The time from which the pipeline's history is known."""
     dated: bool = False
-    """Whether version 1.0.0 recorded this cursor. Its two times are then on the API's clock until the API answers."""
+    """Whether `since_at` and `complete_at` are still on the API's clock, as version 1.0.0 recorded them."""
