@@ -1,4 +1,4 @@
-"""The clocks of the program, given to every part. Decisions go by monotonic time; wall time is only written down."""
+"""The clocks of the program: wall, monotonic and steady clock, boot time and running time."""
 
 import time
 from collections.abc import Callable
@@ -9,21 +9,21 @@ from typing import cast
 from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
 
 _BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux stops CLOCK_MONOTONIC while the machine sleeps. macOS does not, and has no CLOCK_BOOTTIME."""
+"""The clock that goes on while the machine sleeps. On macOS CLOCK_MONOTONIC does so, on Linux only CLOCK_BOOTTIME."""
 
 STOPPED_AFTER_S = 2.0
-"""The most time that counts as running between two readings. A process that is not stopped reads more often."""
+"""The most seconds of running time between two readings. A longer time means that the process was stopped."""
 
 
 class Clock:
-    """The machine's clocks. The schedule reads `running` every second, because it counts in small steps.
+    """The clocks of one process. The schedule reads `running` twice a second: a long time between readings is a stop.
 
-    `now` is the wall clock (aware UTC), for texts and records. `monotonic` never jumps; it is for decisions in this
-    process.
+    `now` returns wall-clock time (aware, UTC), for texts, records and silences. `monotonic` never jumps, and is for
+    decisions within this process.
     """
 
     def __init__(self, *, read: Callable[[], float] = time.monotonic) -> None:
-        """Set the steady clock by the wall clock of this moment. `read` is the machine's monotonic clock."""
+        """Set the steady clock by the wall clock of this moment. `read` is the clock that measures running time."""
         self._read = read
         # Attributes, not methods, because they are read at every poll. asyncio uses the same monotonic clock.
         self.now: Callable[[], datetime] = partial(datetime.now, UTC)
@@ -36,8 +36,8 @@ class Clock:
     def running(self) -> float:
         """Return the running time in seconds: the time since the start, without stops of the process.
 
-        It measures for how long something has failed. A stopped process (SIGSTOP, `docker pause`) tries nothing, so
-        the time of a stop does not count as failing. At most `STOPPED_AFTER_S` count between two readings.
+        Running time measures for how long something has failed. A stopped process (SIGSTOP, `docker pause`) tries
+        nothing, so the time of a stop does not count. At most `STOPPED_AFTER_S` count between two readings.
         """
         now = self._read()
         passed_s, self._read_at = now - self._read_at, now
@@ -47,22 +47,22 @@ class Clock:
         return self._ran_s
 
     def resumed_at(self) -> Monotonic:
-        """Return the end of the last stop of the process. The stop may have broken the requests in flight."""
+        """Return when the last stop of the process ended (monotonic). The stop may have broken requests in flight."""
         self.running()
         return self._resumed_at
 
     def boot_time(self) -> BootTime:
-        """Return seconds that never jump and also count while the machine sleeps, as other machines' time does."""
+        """Return the boot time in seconds. It never jumps, and goes on while the machine sleeps, as leases do."""
         return BootTime(time.clock_gettime(_BOOT_TIME))
 
     def advance(self, by_us: int) -> None:
-        """Set the steady clock forward or back, before anything uses it: to the clock of the database, for example."""
+        """Move the steady clock by `by_us`, to the database's clock for example. Call this before the clock is used."""
         self._anchor_us += by_us
 
     def steady_us(self) -> Micros:
-        """Return the steady clock: microseconds UTC, as the wall clock would show them if nobody had set it meanwhile.
+        """Return steady time: microseconds UTC, as the wall clock would show if nobody had set it since the start.
 
-        It is for times that are decided by after a restart or on another replica, such as due deliveries. A jump of the
-        wall clock neither delays nor hastens them. The steady clock also counts while the machine sleeps.
+        Times that another process may go by are steady, such as those at which deliveries are due. A jump of the wall
+        clock neither delays nor hastens the deliveries. The steady clock goes on while the machine sleeps.
         """
         return Micros(self._anchor_us + time.clock_gettime_ns(_BOOT_TIME) // 1000)

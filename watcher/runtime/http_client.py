@@ -1,4 +1,4 @@
-"""The HTTP client: sends one request and returns one response, or raises `TransportFailedError`. It has no policy."""
+"""The HTTP client: sends one request and returns one response, or raises `TransportFailedError`. It never retries."""
 
 import asyncio
 import socket
@@ -40,8 +40,8 @@ class PrivateAddressError(OSError):
 
 
 def is_private(address: str) -> bool:
-    """Return whether an IP address is not the public address of one machine."""
-    found = ip_address(address.partition("%")[0])  # the name of an interface follows
+    """Return whether an IP address is anything but the public address of one machine."""
+    found = ip_address(address.partition("%")[0])  # the name of an interface may follow
     if isinstance(found, IPv6Address):
         within = IPv4Address(int(found) & 0xFFFFFFFF) if found in _NAT64 else found.ipv4_mapped
         if within is None:
@@ -59,7 +59,7 @@ def is_private_host(host: str) -> bool:
 
 
 def public_socket(addr_info: AddrInfoType) -> socket.socket:
-    """Return a socket for a connector's next connection. Raises `PrivateAddressError`."""
+    """Return a socket for a connection to this address. Raises `PrivateAddressError` if the address is private."""
     family, type_, proto, _, address = addr_info
     if is_private(str(address[0])):
         raise PrivateAddressError
@@ -96,16 +96,16 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
 
 
 def failure(kind: str, remedies: Mapping[str, str] = REMEDIES) -> TransportFailedError:
-    """Return the failure of this kind."""
+    """Return a `TransportFailedError` of this kind, with its remedy."""
     return TransportFailedError(kind, remedy=remedies.get(kind, ""))
 
 
 def failure_of(
     error: BaseException, *, by_proxy: bool = False, remedies: Mapping[str, str] = REMEDIES
 ) -> TransportFailedError:
-    """Return the `TransportFailedError` for an error, without its text, which may hold an address or a path.
+    """Return the `TransportFailedError` for an error, but without the error's text: it may hold an address or a path.
 
-    For a TLS error the remedy begins with the message of OpenSSL. `by_proxy` says that all connections go to a proxy.
+    For a TLS error the remedy begins with the message of OpenSSL. With `by_proxy` all connections go to a proxy.
     """
     if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == PROXY_AUTH:
         return failure("proxy_auth")
@@ -125,7 +125,7 @@ def _kind_of(error: BaseException) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return _kind_of(error.os_error)
     if isinstance(error, aiohttp.ClientOSError):
-        return _kind_of(OSError(error.errno, ""))  # Python chooses the subclass by the code
+        return _kind_of(OSError(error.errno, ""))  # Python chooses the subclass by `errno`
     return "connection"
 
 
@@ -134,7 +134,7 @@ BODY_BYTES = 8 * 1024 * 1024
 
 LARGE_BYTES = 256 * 1024
 LARGE_BODIES = 8
-"""At most 8 bodies over 256 KiB are read at a time, 64 MiB together. Other large bodies wait on the wire."""
+"""The most bodies over `LARGE_BYTES` that a client reads at a time: 64 MiB in all. Others wait on the wire."""
 
 limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_field_size=64 * 1024, max_headers=2000)
 """A session with limits: an answer with a longer status line or header field, or with more headers, is refused."""
@@ -168,7 +168,8 @@ class Proxy:
 def proxy_for(target: URL) -> Proxy:
     """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for a target. Raises `ConfigError`.
 
-    It is read once per target, because aiohttp's `trust_env` reads the environment in threads, at every request.
+    Callers use one proxy for all requests to a target. aiohttp's `trust_env` would read the environment in threads, at
+    every request.
     """
     address = getproxies().get(target.scheme)
     if address is None or proxy_bypass(target.host or ""):
@@ -188,7 +189,7 @@ def proxy_for(target: URL) -> Proxy:
 
 
 class Client:
-    """A session with one server and one key. OpenSSL finds the CA certificates by the environment."""
+    """A session with one server and one API key. OpenSSL finds the CA certificates, also by SSL_CERT_FILE."""
 
     def __init__(
         self,
@@ -216,7 +217,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
         self._large_bodies = asyncio.Semaphore(LARGE_BODIES)
-        # aiohttp repeats a GET by itself if a kept connection is dead. That request would ignore the rate limit.
+        # aiohttp repeats a GET by itself if a kept connection is dead. The second GET would ignore the rate limit.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
     async def __aenter__(self) -> Self:

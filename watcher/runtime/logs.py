@@ -56,13 +56,13 @@ def configure_logs(
 
 
 def _local_time(_logger: object, _level: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Add the local time, as the lines of events on a terminal have it."""
+    """Add the local time, in the same format as in the lines of events on a terminal."""
     entry["timestamp"] = datetime.now().astimezone().isoformat(timespec="seconds")
     return entry
 
 
 class LogLines:
-    """The log lines of one stream, written by a thread. structlog calls the method with the name of a line's level."""
+    """The log lines of one stream, written by a thread. structlog calls the method named like a line's level."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -82,7 +82,7 @@ class LogLines:
     debug = info = warning = error = critical = msg
 
     def flush_within(self, limit_s: float) -> bool:
-        """Wait until the queue is empty, at most `limit_s`. Return whether it is."""
+        """Wait until the lines that are queued now are written, at most `limit_s`. Return whether they are written."""
         done = Event()
         self._thread.put(done.set)
         return done.wait(limit_s)
@@ -93,7 +93,8 @@ class LogLines:
 
 
 def _write(line: str, stream: TextIO) -> None:
-    # To the file descriptor: a thread that hangs in a Python stream keeps a lock, which aborts the program at its end.
+    # To the file descriptor, because a thread that hangs in a Python stream keeps its lock. Python aborts at the end of
+    # the program if it cannot get this lock.
     with suppress(OSError, ValueError):  # ValueError: the stream is closed
         try:
             fd = stream.fileno()
@@ -112,7 +113,7 @@ _latest: list[LogLines] = []
 
 
 def log_lines(stream: TextIO) -> LogLines:
-    """Return the `LogLines` of a stream: the same object until another stream is asked for."""
+    """Return the `LogLines` of a stream. Those of any other stream end."""
     if not _latest or _latest[0].stream is not stream:
         for lines in _latest:
             lines.end()
@@ -121,12 +122,15 @@ def log_lines(stream: TextIO) -> LogLines:
 
 
 def flush_logs(*, within_s: float = 0.5) -> bool:
-    """Wait until all log lines are written, at most `within_s`. Return whether they are."""
+    """Wait until all log lines are written, at most `within_s`. Return whether they are written."""
     return all(lines.flush_within(within_s) for lines in _latest)
 
 
 class _LibraryHandler(logging.Handler):
-    """Logs a library's name and level once a minute, without the text: library texts hold addresses and data."""
+    """Logs the library, level and error class of a library's line, each combination once a minute.
+
+    The text of the line is left out, because it may hold addresses and data.
+    """
 
     def __init__(self, level: int, *, read: Callable[[], float]) -> None:
         super().__init__(level)

@@ -1,4 +1,4 @@
-"""All metrics of the program. Known label sets start at 0, and frequently used children are kept as attributes."""
+"""All metrics of the program. Known label sets start at 0; frequently used ones are kept as attributes."""
 
 from bisect import bisect_left
 from collections import Counter as Counts
@@ -36,7 +36,7 @@ _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 360
 _RUN_SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 28_800, 86_400)
 
 GOALS_COUNT = 50
-"""The most goals of a pipeline with a label of their own. Further goals are `other`, because each label lasts."""
+"""The most goals of a pipeline with a label of their own. Further goals are counted as `other`."""
 
 LABEL_LENGTH = 100
 
@@ -45,7 +45,7 @@ class FastHistogram(Histogram):
     """A histogram without the library's locks, which cost 3 µs per value. Only the event loop may change it."""
 
     def observe(self, amount: float, _exemplar: object = None) -> None:
-        """Count a value. A value equal to an upper bound belongs to that bucket."""
+        """Count a value. A value equal to the upper bound of a bucket belongs to this bucket."""
         self._sum._value += amount  # noqa: SLF001 (the number behind the lock)
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
 
@@ -70,13 +70,13 @@ class Metrics:
         self.registry.register(PipelineCollector(self.pipelines))
 
     def record_reload(self, *, well: bool, at: datetime) -> None:
-        """Record whether the configuration that was read at `at` is in use."""
+        """Record whether the configuration on disk is in use. It was read at `at` (wall clock)."""
         self.reload_successful.set(well)
         if well:
             self.reload_success_at.set(at.timestamp())
 
     def total(self, name: str, **labels: str) -> int:
-        """Return the sum of the samples of this name with these labels. It collects all metrics, so it is slow."""
+        """Return the sum of the samples of this name with these labels. The call is slow: it collects all metrics."""
         samples = (sample for family in self.registry.collect() for sample in family.samples)
         return round(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
 
@@ -191,9 +191,9 @@ class AccountMetrics:
 
 @dataclass(slots=True, eq=False)
 class PipelineMetrics:
-    """The counts of one pipeline since this process became the account's owner. A scrape makes metrics of them.
+    """The counts of one pipeline since this process became the account's owner. A scrape turns them into metrics.
 
-    Moments are microseconds UTC, steady.
+    Times are microseconds UTC, steady.
     """
 
     name: str = ""
@@ -206,11 +206,11 @@ class PipelineMetrics:
     tokens_count: float = 0
     goals: Counts[str] = field(default_factory=Counts)
     open: Mapping[str, int] = field(default_factory=dict)
-    """The number of open executions by label, as of the last snapshot."""
+    """The number of open executions by label, at the last snapshot."""
     oldest: Mapping[str, Micros] = field(default_factory=dict)
-    """The time since which the oldest open execution has its label, as of the last snapshot."""
+    """The time at which the oldest open execution with each label entered its status, at the last snapshot."""
     last_at: Mapping[str, Micros] = field(default_factory=dict)
-    """The time of the last start, and of the last end by label. The account updates this mapping."""
+    """The time of the last start (`started`), and of the last end by label. `RecentEnds` updates this mapping."""
 
     def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool) -> None:
         """Count the start of an execution, its end, or both."""
@@ -232,7 +232,7 @@ class PipelineMetrics:
 
 
 class PipelineCollector(Collector):
-    """The collector that makes metrics of the pipelines' counts at each scrape."""
+    """The collector that turns the pipelines' counts into metrics at each scrape."""
 
     def __init__(self, accounts: Mapping[str, Mapping[str, PipelineMetrics]]) -> None:
         self._accounts = accounts
@@ -272,7 +272,7 @@ class PipelineCollector(Collector):
         samples: Callable[[PipelineMetrics], Mapping[str, float]],
         *label: str,
     ) -> Metric:
-        """Return a metric with the samples of all pipelines, by `label`. Without one, a pipeline has one sample."""
+        """Return a metric with the samples of all pipelines, one for each value of `label`, or one without `label`."""
         labels = ("account", "pipeline", *label)
         family = kind(f"watcher_{name}", text, labels=labels)
         for account, pipeline, each in self._pipelines():
@@ -311,7 +311,7 @@ def label_of(text: str) -> str:
 
 
 class SinkMetrics:
-    """The metrics of one sink. Callers use an attribute directly, or a method if one step changes two metrics."""
+    """The metrics of one sink."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         settled = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, DeliveryState.DEAD, DeliveryState.SILENCED)
@@ -326,12 +326,12 @@ class SinkMetrics:
         metrics.outbox_oldest.labels(name)
 
     def count_delivery(self, delay_s: float, *, state: DeliveryState = DeliveryState.DELIVERED) -> None:
-        """Count a delivery that the sink took. `delay_s` since its recording is below 0 if a clock was ahead."""
+        """Count a delivery that the sink took `delay_s` after its recording. A delay below 0 counts as 0."""
         self.outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
     def start_refreshes(self) -> None:
-        """Let the counts of refreshes start at 0, for a sink that needs refreshes."""
+        """Create the counts of refreshes, which start at 0. Only a sink that needs refreshes has these counts."""
         for outcome in ("ok", "failed"):
             self._metrics.refreshes.labels(self._name, outcome)
 
@@ -340,7 +340,7 @@ class SinkMetrics:
         self._metrics.refreshes.labels(self._name, "ok" if well else "failed").inc()
 
     def report_state(self, type_: EventType, *, well: bool, answer: str) -> None:
-        """Count an event about the sink, and show whether the sink works, with its last answer if it does not."""
+        """Count an event about the sink, and set whether the sink works. If it does not, also set its last answer."""
         self.events.labels(type_).inc()
         self.up.set(well)
         self._metrics.sink_trouble.remove_by_labels({"sink": self._name})
@@ -349,7 +349,7 @@ class SinkMetrics:
 
 
 def open_label(known: ExecutionRecord) -> str:
-    """Return the label that an open execution is counted by."""
+    """Return the label under which an open execution is counted."""
     if known.lost is not None:
         return "lost"
     if known.status is None:
@@ -358,5 +358,5 @@ def open_label(known: ExecutionRecord) -> str:
 
 
 def end_label(status: str | None) -> str:
-    """Return the label that an ended execution is counted by."""
+    """Return the label under which an ended execution is counted."""
     return status if status in TERMINAL_STATUSES else "unrecognized"

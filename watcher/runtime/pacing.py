@@ -11,7 +11,7 @@ SHARE = 0.98
 """The share of a rate limit that is used."""
 
 LATENESS_S = 0.02
-"""The delay of a timer that a pacer makes up for. Slots that are missed by more than this are lost.
+"""The largest delay of a timer (seconds) that a pacer makes up for. Slots that are missed by more are lost.
 
 At most 0.98 rate + 0.02 rate + 1 requests leave in any second. The promised rate x 1.05 + 2 therefore holds even if the
 network bunches some requests.
@@ -21,7 +21,8 @@ network bunches some requests.
 class Pacer:
     """The pacer of a rate limit: requests leave evenly at 98 % of the rate. Unused time is lost, so no burst follows.
 
-    The next request may leave at `ready_at`, and at once if that is in the past. `gap_s` is the time between requests.
+    The next request may leave at `ready_at` (monotonic), or at once if that moment is past. `gap_s` is the time between
+    two requests.
     """
 
     def __init__(self, rate_per_s: float, *, now: Monotonic) -> None:
@@ -30,12 +31,12 @@ class Pacer:
         self.ready_at = Monotonic(now + self.gap_s)
 
     def spend(self, now: Monotonic) -> None:
-        """Use the slot of a request that leaves at `now`."""
+        """Take the slot of a request that leaves at `now`, and set `ready_at` for the next one."""
         self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self.gap_s)
 
 
 LONGEST_WAIT_S = 1e9
-"""The longest wait, some thirty years, whatever a server asks for."""
+"""The longest wait in seconds (some thirty years) that is accepted from a server."""
 
 Jitter = Callable[[], float]
 """A source of numbers in [0, 1), such as `random.random`."""

@@ -1,7 +1,7 @@
 """The schedule of the daemon's jobs: owners' jobs on the monotonic clock, periodic jobs by APScheduler.
 
-APScheduler goes by the wall clock. If that is set back by an hour, periodic jobs would wait for an hour. A guard on the
-monotonic clock notices this and runs them at once.
+APScheduler goes by the wall clock. If that clock is set back by an hour, periodic jobs would wait an hour longer. A
+guard on the monotonic clock notices the step and runs these jobs at once.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ GUARD_EVERY_S = 0.5
 ALIVE_WITHIN_S = 30.0
 
 SET_BACK_S = 0.25
-"""The smallest step back of the wall clock that the guard acts on. Time synchronisation makes smaller ones."""
+"""The smallest step back of the wall clock that the guard acts on. Time synchronisation makes smaller steps."""
 
 
 @dataclass(slots=True)
@@ -45,18 +45,18 @@ class _Job:
 
 
 class Every(BaseTrigger):  # type: ignore[misc]
-    """A trigger with a fixed interval. APScheduler's own computes every run that a wrong clock missed."""
+    """A trigger with a fixed interval. APScheduler's own trigger computes all runs missed while the clock was wrong."""
 
     def __init__(self, every_s: float) -> None:
         self._every = timedelta(seconds=every_s)
 
     def get_next_fire_time(self, _previous: datetime | None, now: datetime) -> datetime:
-        """Return the time of the next run."""
+        """Return the time of the next run: one interval after `now` (wall clock)."""
         return now + self._every
 
 
 class Schedule:
-    """The jobs on the event loop, run until stopped. A job that raises is not run again."""
+    """The jobs on the event loop. A job runs again and again until it raises, it is removed, or the schedule stops."""
 
     def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
         """Start nothing yet. `fatal` gets the error of a job, `lag` the seconds by which the event loop woke late."""
@@ -73,7 +73,7 @@ class Schedule:
         )
 
     def add(self, name: str, run: Tick, *, failed: Callable[[BaseException], None] | None = None) -> None:
-        """Add a job that runs at once, whenever it is woken, and after the time it returns, at most 2 s.
+        """Add a job that runs at once, whenever it is woken, and after the seconds that a run returns, at most 2.
 
         `failed` gets the error that the job raises, in place of `fatal`.
         """
@@ -112,7 +112,7 @@ class Schedule:
         self._run_guard(self._clock.monotonic())
 
     async def stop(self) -> None:
-        """Start no more runs and wait for the present ones. Each job drains its own requests."""
+        """Start no more runs, and wait for the present ones. Owners drain their requests in flight themselves."""
         self._is_started = False
         if self._guard is not None:
             self._guard.cancel()
@@ -121,12 +121,12 @@ class Schedule:
         await _end(self._jobs.values())
 
     def stalled_jobs(self) -> list[str]:
-        """Return the jobs that have not woken for 30 s of running time."""
+        """Return the names of the jobs that have not begun a run for 30 s of running time."""
         now = self._clock.running()
         return [job.name for job in self._jobs.values() if now - job.woke_at > ALIVE_WITHIN_S]
 
     def jobs_not_run_yet(self) -> list[str]:
-        """Return the jobs that have not finished a first run."""
+        """Return the names of the jobs that have not finished a first run."""
         return [job.name for job in self._jobs.values() if not job.has_run]
 
     def _begin(self, job: _Job) -> None:
@@ -142,7 +142,7 @@ class Schedule:
                 job.woke_at = self._ran_s
                 delay_s = await job.run()
                 job.has_run = True
-                if job.woken.is_set():  # this run may have missed it; other tasks go first
+                if job.woken.is_set():  # woken during the run: run again, after other tasks
                     await asyncio.sleep(0)
                 elif delay_s is None:
                     await job.woken.wait()
@@ -157,7 +157,7 @@ class Schedule:
         """Measure the delay of this call, and run all periodic jobs at once if the wall clock was set back."""
         try:
             now = self._clock.monotonic()
-            self._ran_s = self._clock.running()  # the running time must be read this often
+            self._ran_s = self._clock.running()  # also because the running time must be read often
             self._lag(max(0.0, now - expected_at))
             wall_ahead_s = self._clock.now().timestamp() - now
             if wall_ahead_s < self._wall_ahead_s - SET_BACK_S:

@@ -32,20 +32,20 @@ TEXT_LIMIT = 256
 
 
 def key_of(model: type[BaseModel], *, name: str) -> str:
-    """Return the YAML key of a field."""
+    """Return the YAML key of a model's field."""
     return model.model_fields[name].alias or name
 
 
 def block_of(field: FieldInfo) -> type["Block"] | None:
-    """Return the block class of a field, also of an optional one; `None` if the field holds no block."""
+    """Return the `Block` class that a field holds, optional or not; `None` if the field holds no block."""
     kinds = get_args(field.annotation) or (field.annotation,)
     return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)), None)
 
 
 def did_you_mean(word: str, known: Collection[str], *, rest: str = "", cutoff: float = 0.6) -> str:
-    """Return the end of an error message about a wrong word: `did you mean "…"?` if a known word is near, and `rest`.
+    """Return the end of an error message about a wrong word: `did you mean "…"?` for a similar known word, and `rest`.
 
-    `cutoff` is the similarity of a near word, from 0 to 1. A known word that is a part of the wrong one is near, too:
+    A known word is similar if its similarity is at least `cutoff` (0 to 1), or if it is a part of the wrong word:
     `url` in `webhook_url`.
     """
     by_lower = {each.lower(): each for each in known}
@@ -55,12 +55,12 @@ def did_you_mean(word: str, known: Collection[str], *, rest: str = "", cutoff: f
 
 
 def file_twin(what: str, *, example: str) -> Any:
-    """Return the field of a twin: the path of a file that holds a secret."""
+    """Return the field of a twin key, such as `token_file`: the path of a file that holds the secret."""
     return Field(default=None, description=f"The file that holds {what}.", examples=[example])
 
 
 def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
-    """Return the keys that have a twin. The twin of `token` is `token_file`."""
+    """Return the keys of a model that have a twin. The twin of `token` is `token_file`."""
     return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)
 
 
@@ -71,7 +71,7 @@ def leave_out_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
 
 
 class Block(BaseModel):
-    """A block of the configuration. It is frozen, and unknown keys are errors. The text below a field describes it.
+    """A block of the configuration. It is frozen, and unknown keys are errors. The docstring of a field describes it.
 
     The key of a field is its alias, else its name without `_s`, the suffix of durations in seconds.
     """
@@ -112,20 +112,20 @@ def _long(seconds: float) -> float:
 _SCALAR = BeforeValidator(scalar_text, json_schema_input_type=StrictStr)
 
 DurationOrZero = Annotated[float, BeforeValidator(parse_duration), _SCALAR]
-"""Seconds in the program, `15m` in the file."""
+"""A duration of 0 or more: seconds in the program, `15m` in the file."""
 
 Duration = Annotated[DurationOrZero, AfterValidator(_long)]
 """A `DurationOrZero` above 0."""
 
 Rate = Annotated[float, BeforeValidator(parse_rate), _SCALAR]
-"""A rate per second in the program, `300/m` in the file."""
+"""A rate above 0: per second in the program, `300/m` in the file."""
 
 Share = Annotated[float, BeforeValidator(parse_share), _SCALAR]
-"""Above 0 and at most 1 in the program, `20%` in the file."""
+"""A share of a whole: above 0 and at most 1 in the program, `20%` in the file."""
 
 
 def as_written(text: str) -> float:
-    """Return a default as the file would have it. Validation parses the default, and the JSON Schema shows it."""
+    """Return a default in the notation of the file. Validation parses the text, and the JSON Schema shows it."""
     return cast("float", text)
 
 
@@ -192,7 +192,7 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
 
 
 def one_or_list(value: object) -> object:
-    """Return a single text as a list of one. Raises `InvalidValueError` for an empty list."""
+    """Return a single text as a tuple, any other value as it is. Raises `InvalidValueError` for an empty list."""
     if isinstance(value, str | SecretStr):
         return (value,)
     if isinstance(value, list) and not value:

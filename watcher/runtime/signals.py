@@ -1,4 +1,4 @@
-"""Signals without an event loop: SIGINT and SIGTERM end the program at once, without any output."""
+"""Handles signals while no event loop runs: SIGINT and SIGTERM end the program at once, without any output."""
 
 import os
 import signal
@@ -7,18 +7,18 @@ from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 DRAINING = frozenset({"run", "demo"})
-"""The commands that exit 0 at a signal. All others exit with 128 + the signal's number."""
+"""The commands that exit with 0 at a signal. All others exit with 128 + the signal's number."""
 
 
 def find_command(words: list[str]) -> str:
-    """Return the command in the words of a command line, or an empty text."""
+    """Return the command in the words of a command line: the first word that is no option, or an empty text."""
     return next((word for word in words if not word.startswith("-")), "")
 
 
 def end_at_signals() -> None:
     """Let signals end the program from now on. Without an event loop no work has begun, so no work is lost.
 
-    `run` ignores SIGHUP until its event loop runs. It then notices all changes of the file since it was read.
+    `run` ignores SIGHUP until its event loop runs. Then it notices every change since the file was first read.
     """
     for signum in ENDING:
         signal.signal(signum, _end)

@@ -1,11 +1,11 @@
-"""Texts for a terminal: without control characters, and only with signs that its encoding has."""
+"""Prepares texts for a terminal: without control characters, and without signs that its encoding lacks."""
 
 PLAIN_SIGNS = str.maketrans("✓✕○▶‖·…\N{MULTIPLICATION SIGN}◷█", "+xo>=-~x!#")
 """The ASCII replacement of each sign, for encodings that lack the sign."""
 
 
 def printable(text: str, *, encoding: str) -> str:
-    """Return a text with the signs replaced that the encoding lacks."""
+    """Return a text with its signs replaced by ASCII, unless the encoding is a UTF."""
     return text if "utf" in encoding.lower() else text.translate(PLAIN_SIGNS)
 
 
@@ -15,7 +15,7 @@ def first_visible(*texts: str | None) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return a text on one line, with the codes of control characters, so that a terminal obeys none of them."""
+    """Return a text on one line, with escape codes in place of control characters, which a terminal would obey."""
     return "".join(each if each.isprintable() else _shown(each) for each in text)
 
 

@@ -1,6 +1,7 @@
 """Daemon threads for work that may hang: in a file system, a reader or a name resolver.
 
-The process can end while such a thread hangs. The threads of `asyncio.to_thread` would be joined at the end.
+The process can end while a daemon thread hangs. At its end it would wait for the threads of
+`asyncio.to_thread`.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ def begin(work: Callable[[], T], *, name: str) -> Future[T]:
 
 
 def raise_to(fatal: Callable[[BaseException], None], task: "asyncio.Task[Any]") -> None:
-    """Give `fatal` the error of a task that nobody awaits."""
+    """Call `fatal` with the error of a task that nobody awaits, if the task failed."""
     if not task.cancelled() and (error := task.exception()):
         fatal(error)
 
@@ -36,13 +37,13 @@ async def run_detached(work: Callable[[], T], *, name: str) -> T:
 
 
 class WorkerThreads:
-    """Threads that do pieces of work in the order of arrival.
+    """Threads that take pieces of work from one queue, in the order of arrival.
 
     Each piece is done to its end even if its caller stops waiting: a transaction left open would block all others.
     """
 
     def __init__(self, name: str, *, count: int = 1) -> None:
-        """Start the threads, which share one queue."""
+        """Start `count` threads."""
         self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._ends = [begin(self._work_off, name=name) for _ in range(count)]
 
@@ -52,7 +53,7 @@ class WorkerThreads:
         return self._work.qsize()
 
     def put(self, work: Callable[[], object]) -> None:
-        """Queue a piece of work. It must not raise, because nobody would see the error."""
+        """Queue a piece of work. The work must not raise, because nobody would see the error."""
         self._work.put(work)
 
     def run(self, work: Callable[[], T]) -> asyncio.Future[T]:
@@ -63,7 +64,7 @@ class WorkerThreads:
         return asyncio.wrap_future(outcome)
 
     def close(self) -> None:
-        """Let the threads end after the queued work."""
+        """Let the threads end after the queued work. Do not wait for them."""
         for _ in self._ends:
             self._work.put(None)
 
@@ -78,14 +79,14 @@ class WorkerThreads:
 
 
 class DetachedExecutor(ThreadPoolExecutor):
-    """An event loop's default executor with daemon threads. Libraries resolve names in it, which may hang."""
+    """The default executor of an event loop, with daemon threads. Libraries use it to resolve names, which may hang."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Begin the call in a daemon thread of its own."""
         return begin(partial(fn, *args, **kwargs), name="resolve")
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Do not wait for any thread."""
+        """Return at once: the threads may hang."""
 
 
 def _run(work: Callable[[], T], outcome: Future[T]) -> None:

@@ -8,7 +8,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
 _ODD_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(ms|[smhd])(?:ec(?:ond)?|in(?:ute)?|our|r|ay)?s?", re.IGNORECASE)
-"""Durations as other programs write them: `5 min`, `1d12h`. They are refused, with a hint."""
+"""Durations as other programs write them: `5 min`, `1d12h`. They are refused with a hint."""
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 36_500 * _SECONDS["d"]
 """A century. Longer durations in microseconds overflow the store's integers."""
@@ -83,7 +83,7 @@ def parse_address(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a host. No name but `localhost` counts as such."""
+    """Return whether a host is a loopback address or `localhost`. Only this machine can reach such a host."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -91,7 +91,7 @@ def is_loopback(host: str) -> bool:
 
 
 def write_duration(seconds: float) -> str:
-    """Return a duration as the file has it, in the largest unit that gives a whole number above 1: `60s`, `10m`."""
+    """Return a duration in the configuration's notation: the largest unit with a whole number above 1: `60s`, `10m`."""
     whole = (unit for unit in ("d", "h", "m") if seconds % _SECONDS[unit] == 0 and seconds > _SECONDS[unit])
     unit = next(whole, "s" if seconds % 1 == 0 else "ms")
     return f"{round(seconds / _SECONDS[unit], 3):.10g}{unit}"
