@@ -21,16 +21,18 @@ from watcher.runtime.pacing import parse_retry_after
 
 
 class Reply(NamedTuple):
-    """The result of one request. `execution` is set if `outcome` is `ok` and the body differs from the known one.
+    """The result of one request. For a poll, `execution` is set if `outcome` is `ok` and the body is not the known one.
 
     `body_hash` is the hash of a body that could be parsed. `sent_at` is when the request was sent (monotonic).
-    `retry_after_s` is the server's wish, uncut. Without an answer there is no `status_code`. `reason` is a word of ours
-    for the log: why there is no execution.
+    `retry_after_s` is the `Retry-After` of the answer in seconds. Without an answer there is no `status_code`. `reason`
+    is a fixed word for the log that names the failure.
 
     For a page, `rows` are set if and only if `outcome` is `ok`, in the API's order. If the body equals that of the
     known page, `rows` is the same object as in the known reply. `skipped` more rows could not be parsed. `total` is the
-    number of rows that the API names for the whole list, true or not. The API's clock was ahead of ours by `ahead_us`,
-    by which `began_at` and `ended_at` in this reply were converted.
+    number of rows that the API names for the whole list, true or not.
+
+    The API's clock was ahead of our steady clock by `ahead_us`. `began_at` and `ended_at` in this reply are converted
+    by this offset.
     """
 
     outcome: Outcome
@@ -47,7 +49,7 @@ class Reply(NamedTuple):
 
 
 PAGE_ROWS = 50
-"""The rows of a list per request: the API gives at most this many."""
+"""The number of rows in a page, and the most that the API returns."""
 
 
 _OUTCOMES = {
@@ -80,30 +82,30 @@ _Found = ExecutionSnapshot | ParsedPage
 class ClerkApi:
     """The Clerk Chat API with one key.
 
-    Its clock is ahead of our steady clock by `ahead_us` (negative: behind), `None` before the first answer. Only
-    answers that succeed show the offset by their `Date`: a gateway writes its own `Date` on errors.
+    `ahead_us` is the time (microseconds) by which the API's clock is ahead of our steady clock (negative: behind), and
+    `None` before the first success. Only the `Date` of a success counts: a gateway writes its own `Date` on errors.
     """
 
     def __init__(self, client: Client, *, base_url: str, clock: Clock) -> None:
-        """Take the base URL without a trailing slash."""
+        """Take the base URL, with or without a trailing slash."""
         self._client = client
         self._base_url = URL(base_url, encoded=True)
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
         self.ahead_us: int | None = None
-        self._date: str | None = None  # of the last answer that succeeded and had a `Date`
+        self._date: str | None = None  # the `Date` of the last success, if it had one
         # One thread, started when needed: answers that are slow to parse delay only those of this key.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
     def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Coroutine[Any, Any, Reply]:
-        """Fetch one execution by lower-case ids. Failures are replies, too. A body with the known hash is skipped."""
+        """Fetch one execution by lower-case ids. A failure is a reply, too. A body with `known_hash` is not parsed."""
         parse = partial(parse_execution, asked=execution)
         return self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash)
 
     def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Coroutine[Any, Any, Reply]:
         """Fetch one page of a pipeline's list; pages count from 1. Failures are replies, too.
 
-        A body that equals that of the known reply is not parsed.
+        A body that equals the body of the reply `known` is not parsed.
         """
         query = f"limit={PAGE_ROWS}&page={page}"
         known_hash = None if known is None else known.body_hash
@@ -122,9 +124,9 @@ class ClerkApi:
         sent_at = self._clock.monotonic()
 
         async def read(body: bytes, date: str | None) -> tuple[_Found | None, int, ApiDates]:
-            """Read a small body here, a large one in the thread, and not at all a body with the known hash.
+            """Parse a small body here, a large one in the thread, and a body with the known hash not at all.
 
-            Each process keys the hash with a secret of its own, so nobody can make two bodies that have the same.
+            Python keys the hash with a secret of the process, so nobody can make two bodies with the same hash.
             """
             body_hash, dates = hash(body), self._dates(date, sent_at=sent_at)
             if body_hash == known_hash:
@@ -149,7 +151,7 @@ class ClerkApi:
             if found is None and known is not None:
                 return known._replace(sent_at=sent_at)
             return Reply(Outcome.OK, sent_at, found, code, body_hash=body_hash, ahead_us=dates.ahead_us)
-        at = _moment(response.date)  # of this answer: Retry-After is by the same clock
+        at = _moment(response.date)  # of this answer, because its Retry-After is by the same clock
         at = Micros(self._clock.steady_us() + (self.ahead_us or 0)) if at is None else at
         retry_after_s = parse_retry_after(response.retry_after, now=from_us(at))
         outcome = _OUTCOMES.get(code) or _CLASSES.get(code // 100) or Outcome.INVALID
@@ -158,7 +160,7 @@ class ClerkApi:
     def _dates(self, date: str | None, *, sent_at: Monotonic) -> ApiDates:
         """Return the conversion of an answer's dates into our clock, by its `Date`.
 
-        The API wrote the `Date` after the request was sent, and before the answer arrived.
+        The offset must fit a `Date` that was written after the request was sent, and before the answer arrived.
         """
         now, ahead_us = self._clock.steady_us(), self.ahead_us
         if date != self._date and (at := _moment(date)) is not None:
@@ -170,7 +172,7 @@ class ClerkApi:
 
 
 def _moment(date: str | None) -> Micros | None:
-    """Return the time in a `Date` header, `None` if it has none."""
+    """Return the time in a `Date` header; `None` if the header is absent or malformed."""
     with suppress(ArithmeticError, LookupError, TypeError, ValueError):  # raised for malformed text
         return Micros(timegm(parsedate(date or "") or ()) * 1_000_000)
     return None

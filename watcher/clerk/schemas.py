@@ -1,6 +1,6 @@
 """The schemas of the Clerk Chat API's answers, with the fields that are read.
 
-Answers carry conversations, contacts and environments. The models name the allowed fields, and no other is kept.
+Answers carry conversations, contacts and environments. The models name the allowed fields; all others are dropped.
 """
 
 import json
@@ -18,17 +18,17 @@ from watcher.domain.execution import ExecutionSnapshot, FailedNode
 from watcher.domain.timestamps import Micros, to_us
 
 QUICK_BYTES = 32 * 1024
-"""The largest body that is parsed in the event loop: that takes at most some 10 ms."""
+"""The largest body that is parsed in the event loop. Parsing takes at most some 10 ms."""
 
 NUL = rb"\u0000"
 """The escaped NUL character. PostgreSQL stores no text that contains one."""
 
 TEXT_LENGTH = 16 * 1024
-"""The number of characters to which a text of a large answer is cut: six times the length in an event."""
+"""The number of characters to which texts are cut if the standard library parses them. Events cut them further."""
 
 ROWS_COUNT = 10_000
 LISTS_COUNT = 250_000
-"""The longest list, and the most lists, of an answer that is parsed: more would block the event loop."""
+"""The most entries of a list, and the most lists in an answer. Parsing more would block the event loop."""
 
 
 class _OrNone:
@@ -39,7 +39,7 @@ class _OrNone:
 
 
 def _aware(moment: datetime) -> datetime | None:
-    """Return a time in UTC. A time without a zone counts as UTC. `None` before 1970, and from 9999 on."""
+    """Return a time in UTC. A time without a zone counts as UTC. Return `None` before 1970 and from 9999 on."""
     try:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:  # its zone moves it out of the valid years
@@ -66,7 +66,7 @@ _Shape = TypeVar("_Shape", bound=_Wire)
 
 
 class WireNode(_Wire):
-    """`nodesExecuted[].node`."""
+    """The `node` of an entry of `nodesExecuted`."""
 
     id: Text = None
     name: Text = None
@@ -75,7 +75,7 @@ class WireNode(_Wire):
 
 
 class WireNodeExecution(_Wire):
-    """One of `nodesExecuted`, without its input and output."""
+    """One entry of `nodesExecuted`, without its input and output."""
 
     id: Text = None
     node_name: Text = None
@@ -85,9 +85,9 @@ class WireNodeExecution(_Wire):
 
 
 class _WireFacts(_Wire):
-    """The documented fields, except the id, that lists have as well and that may leave the process.
+    """The allowed fields, except the id, that both a row of a list and a single execution have.
 
-    Their names are those in an `ExecutionSnapshot`.
+    The attributes have the same names as in `ExecutionSnapshot`.
     """
 
     status: Word
@@ -113,7 +113,7 @@ class WireExecution(_WireFacts):
 
 
 class WireRow(_WireFacts):
-    """One row of a list. Its id must be a UUID as documented: requests and records use it."""
+    """One row of a list. Requests and records use its id, so the id must be a UUID, as documented."""
 
     id: Annotated[UUID, AfterValidator(str)]
 
@@ -130,14 +130,14 @@ _READ = frozenset(field.alias for model in _MODELS for field in model.model_fiel
 
 
 class UnreadableError(Exception):
-    """The body is not a usable answer. The error's text is a fixed word for the flaw and quotes nothing of the body."""
+    """A body that is no usable answer. The error's text is a fixed word for the flaw, without any text of the body."""
 
 
 FUTURE_US = 15_000_000
-"""The time (microseconds) ahead of the API's own clock from which on a date is wrong."""
+"""The most microseconds by which a date may be ahead of the API's own clock. A later date is wrong."""
 
 DATE_ERROR_US = 2_000_000
-"""The error (microseconds) of an offset measured by a `Date`, which counts whole seconds."""
+"""The largest error (microseconds) of a clock offset that was measured by a `Date`: it has whole seconds only."""
 
 
 class ApiDates(NamedTuple):
@@ -150,9 +150,9 @@ class ApiDates(NamedTuple):
     now: Micros
 
     def ours(self, at: datetime | None) -> Micros | None:
-        """Return a date on our clock, at most `now` plus the error of a `Date`; `None` for a wrong date.
+        """Return a date on our steady clock, at most `DATE_ERROR_US` after `now`; `None` for a wrong date.
 
-        Within that error the ends of two answers keep their order.
+        Without this margin the ends in two answers could lose their order.
         """
         moment = None if at is None else Micros(to_us(at) - self.ahead_us)
         if moment is None or moment > self.now + FUTURE_US:
@@ -161,7 +161,7 @@ class ApiDates(NamedTuple):
 
 
 class ParsedPage(NamedTuple):
-    """The readable part of one page of a list. At least `skipped` rows are unreadable; `total` is the API's."""
+    """The readable rows of one page, the number of unreadable rows (`skipped`), and the `total` that the API names."""
 
     rows: tuple[ExecutionSnapshot, ...]
     skipped: int
@@ -198,10 +198,10 @@ def parse_page(body: bytes, *, dates: ApiDates) -> ParsedPage:
 
 
 def _parse(model: type[_Shape], body: bytes, *, misshapen: str) -> _Shape:
-    """Parse a body as a model. Its flaw is `misshapen` if it is JSON at least.
+    """Parse a body as a model. Raises `UnreadableError`: its text is `misshapen` for JSON of another shape.
 
     The standard library accepts bodies that pydantic refuses: for example half a surrogate pair, which JavaScript sends
-    if it cuts a text within an emoji. It also lets other threads run, so it parses large bodies.
+    if it cuts a text within an emoji. It parses large bodies, too, because it lets other threads run meanwhile.
     """
     try:
         if len(body) <= QUICK_BYTES and NUL not in body:
@@ -221,7 +221,7 @@ def _parse(model: type[_Shape], body: bytes, *, misshapen: str) -> _Shape:
 
 
 def _allowed(members: Sequence[tuple[str, object]]) -> dict[str, object]:
-    """Return the members of an object that are read, with their texts cut, without NULs and halves of pairs."""
+    """Return the members of an object that the models read. Texts are cut, and lose NULs and half surrogate pairs."""
     return {
         name: value[:TEXT_LENGTH].replace("\0", "").encode("utf-8", "ignore").decode()
         if isinstance(value, str)
