@@ -1,4 +1,4 @@
-"""The store for the owner of an account: reads and writes under its lease."""
+"""The store for the owner of an account. It takes writes only while the owner holds the lease of the account."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence
@@ -37,17 +37,17 @@ from watcher.store.sql_store import LeasedStore
 from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
 
 LOADED_COUNT = 5_000
-"""Executions that are loaded by one statement; SQLite binds at most 32,766 values."""
+"""Most executions that one statement loads. SQLite binds at most 32,766 values."""
 
 POLL_TIMES_COUNT = 1_000
-"""Most poll times that are written in one transaction. Each takes a statement, and changes must not wait long."""
+"""Most poll times in one transaction. Each is a statement of its own, and changes of state wait for the transaction."""
 
 _RECORD_COLUMNS = tuple(column for column in execution.c if column.name not in {"account_id", "stream"})
 _RECORDS = select(*_RECORD_COLUMNS).where(
     execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
 )
 _OPEN = select(*_RECORD_COLUMNS).where(
-    execution.c.pipeline_id == bindparam("of_pipeline"),  # a pipeline has one account
+    execution.c.pipeline_id == bindparam("of_pipeline"),  # a pipeline belongs to one account
     execution.c.ended_at.is_(None),
 )
 _ENDS = text(
@@ -69,10 +69,10 @@ _SNAPSHOT = TypeAdapter(AccountSnapshot)
 
 
 class AccountStore(LeasedStore):
-    """The stored state of the leased account, its pipelines and its executions."""
+    """The stored state of one account, its pipelines and its executions."""
 
     async def load_account(self) -> AccountRecord:
-        """Return the stored state of the account itself. Its pause is what is left of it now."""
+        """Return the stored state of the account itself. The pause is the time that is left of it now."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> AccountRecord:
@@ -81,14 +81,14 @@ class AccountStore(LeasedStore):
             last = connection.execute(select(snapshot).where(snapshot.c.source_id == account_id)).one_or_none()
             stood, stood_at = None, None if last is None else Micros(last.written_at)
             if last is not None:
-                with suppress(ValidationError):  # written by another version: its counts start again
+                with suppress(ValidationError):  # another version wrote it: the counts start from 0 again
                     stood = _SNAPSHOT.validate_json(last.body)
             return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), opened, stood, stood_at)
 
         return await self._read(load)
 
     async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return the stored states of these executions, by id. Their times are at most the present."""
+        """Return the stored states of these executions, by id. Times in the future become the present."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> dict[str, ExecutionRecord]:
@@ -96,7 +96,7 @@ class AccountStore(LeasedStore):
             found: dict[str, ExecutionRecord] = {}
             wanted = iter(sorted(executions))
             while part := tuple(islice(wanted, LOADED_COUNT)):
-                names = {execution_key(name): name for name in part}  # the caller's strings: 100,000 ids take 9 MB
+                names = {execution_key(name): name for name in part}  # reuses the strings: 100,000 ids take 9 MB
                 for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
                     name = names[row.execution]
                     found[name] = _record_of(row, name=name, pipelines=pipelines, now=now)
@@ -105,7 +105,7 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines that have not ended. Their times are at most the present."""
+        """Return the executions of these pipelines that have not ended. Times in the future become the present."""
         numbers = sorted([await self._number_of(each) for each in pipelines])
         now = self._store.clock.steady_us()
 
@@ -120,7 +120,10 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_ends(self, pipelines: Collection[str]) -> Mapping[str, Sequence[tuple[Micros, str]]]:
-        """Return the last reported ends of each pipeline, oldest first: time (at most the present) and status."""
+        """Return the last `ENDS_COUNT` reported ends of each pipeline, oldest first: the time and the status of each.
+
+        Times in the future become the present.
+        """
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, _account_id: int) -> dict[str, list[tuple[Micros, str]]]:
@@ -136,7 +139,7 @@ class AccountStore(LeasedStore):
     async def load_pipeline(self, pipeline: str) -> PipelineRecord:
         """Return the stored state of a pipeline that is watched whole, and mark the pipeline as present.
 
-        Its cursor is deleted if it was absent for more than 24 h. The sequence of its events goes on.
+        If the pipeline was absent for more than 24 h, its cursor is deleted. The sequence of its events continues.
         """
         number, now = await self._number_of(pipeline), self._store.clock.steady_us()
 
@@ -148,7 +151,7 @@ class AccountStore(LeasedStore):
                 connection.execute(FORGET_SCAN, itself)
             row_of_scan = connection.execute(_CURSOR, itself).one_or_none()
             cursor = None if row_of_scan is None else Cursor(*row_of_scan)
-            if cursor is not None and not cursor.dated:  # the wall clock may have been set back since
+            if cursor is not None and not cursor.dated:  # the wall clock may have been set back
                 cursor = replace(cursor, complete_at=min(cursor.complete_at, now))
             return PipelineRecord(row.sequence, cursor)
 
@@ -166,11 +169,11 @@ class AccountStore(LeasedStore):
             state = RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules)
             record = RulesRecord(
                 row.sequence,
-                replace(state, in_api_time='"newest_at"' in (row.rules or "")),  # only version 1.0.0 writes it
+                replace(state, in_api_time='"newest_at"' in (row.rules or "")),  # only version 1.0.0 writes that
                 {each.kind: each for each in problems},
                 [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
             )
-            # The wall clock may have been set back since.
+            # No time may lie in the future, but the wall clock may have been set back since the state was stored.
             return record if record.state.in_api_time else record.moved(0, now=self._store.clock.steady_us())
 
         return await self._read(load)
@@ -180,7 +183,7 @@ class AccountStore(LeasedStore):
         return await self._store.read(partial(load_events, keys=keys))
 
     async def save_poll_times(self, polled_at: Mapping[str, Micros]) -> None:
-        """Save when unchanged executions were last polled (microseconds UTC, steady), by execution."""
+        """Save the times at which unchanged executions were last polled (microseconds UTC, steady clock), by id."""
         account_id = await self._number()
         times = sorted((execution_key(name), at) for name, at in polled_at.items())
         rows = [{"of_account": account_id, "of_execution": key, "at": at} for key, at in times]
@@ -189,7 +192,7 @@ class AccountStore(LeasedStore):
             await self._keep(partial(Connection.execute, statement=_SAVE_POLL_TIMES, parameters=part))
 
     async def save_backoff(self, backoff: BackoffState) -> None:
-        """Save the pause and the failure of the account."""
+        """Save how long the account still pauses, and for how long it has failed."""
         account_id, now = await self._number(), self._store.clock.steady_us()
         await self._keep(lambda connection: write_backoff(connection, account_id, backoff, now=now))
 
@@ -200,7 +203,7 @@ class AccountStore(LeasedStore):
 def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micros) -> ExecutionRecord:
     """Return the execution of a row. Times after `now` become `now`.
 
-    Otherwise all polls until then would seem older than the last one.
+    Otherwise new polls would seem older than the stored one.
     """
     return ExecutionRecord(
         execution=name,
@@ -216,5 +219,5 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
 
 @lru_cache(maxsize=4096)
 def counts_of(text: str) -> Counts:
-    """Return the counts of a stored text. Executions with equal counts share one tuple."""
+    """Return the counts that a stored text holds. Executions with equal counts share one tuple."""
     return tuple((intern(kind), count) for kind, count in json.loads(text).items())

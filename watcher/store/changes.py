@@ -1,4 +1,4 @@
-"""The values that the store is given to write, and those that it returns."""
+"""The changes that the store writes, and the records that it returns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,9 +19,9 @@ from watcher.domain.watch import Cursor
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The ownership of an account or a sink. Each write names its lease.
+    """The ownership of an account, a sink or the maintenance of the store. Each write of an owner names its lease.
 
-    The store refuses a write whose epoch is no longer the stored one.
+    The store refuses the write if the epoch of the lease is no longer the stored one.
     """
 
     kind: str
@@ -37,12 +37,12 @@ class ExecutionChange:
 
     lease: Lease
     before: int | None
-    """The sequence that the owner expects in the store; `None` if it expects no row of the execution."""
+    """The sequence that the owner expects in the store; `None` if the owner expects no row of the execution."""
     known: ExecutionRecord
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
     ended: EndedExecution | None = None
-    """The end of the execution, to be counted in the history of its pipeline."""
+    """Set if the execution ended: the store counts the end in the history of the pipeline."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +59,17 @@ class SourceChange:
     entries: tuple[OutboxEntry, ...] = ()
     problems: tuple[ProblemChange, ...] = ()
     reminders: Mapping[UUID, Micros] = field(default_factory=dict)
-    """The times (microseconds UTC, steady) for which the sink was reminded of these problems."""
+    """The problems in a reminder to the sink, each with the time at which the reminder was due (steady clock)."""
     pipeline: str | None = None
     """The id of the pipeline that changed; `None` if the account or the sink itself changed."""
     cursor: Cursor | None = None
-    """The position up to which the pipeline's lists are read; `None` leaves the stored cursor as it is."""
+    """The position up to which the pipeline's list was read; `None` leaves the stored cursor as it is."""
     rules: RuleState | None = None
     """The state of the pipeline's rules; `None` leaves the stored state as it is."""
     unjudged: tuple[UnjudgedEnd, ...] = ()
     """Ends that the rules are to judge later."""
     judges_all: bool = False
-    """Whether the stored unjudged ends are judged now, so that they can be deleted."""
+    """Whether the rules have judged all stored unjudged ends, so that the store deletes these ends."""
 
 
 SingleChange = ExecutionChange | SourceChange
@@ -77,7 +77,7 @@ SingleChange = ExecutionChange | SourceChange
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """Changes under one lease that are written in this order, together or not at all."""
+    """Changes under one lease. They are written in the order of `changes`, all or none."""
 
     lease: Lease
     changes: tuple[SingleChange, ...]
@@ -94,21 +94,21 @@ About = dict[str, Any]
 """The columns `source_id`, `pipeline_id` and `execution` that say what a change or an event is about."""
 
 Emitted = tuple[OutboxEntry, About]
-"""An event to be written, and what it is about."""
+"""An event to be written, with the columns that say what it is about."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackoffState:
-    """The pause and the failure of an account or a sink, kept so that a restart does not forget them."""
+    """The pause and the failing time of an account or a sink, stored so that both survive a restart."""
 
     pause_s: float | None = None
     """Seconds until the next request may be sent; `None` without a pause."""
     failing_for_s: float | None = None
-    """Seconds without a success, counted only while the daemon runs; `None` without a failure."""
+    """Seconds of running time without a success; `None` without a failure."""
 
 
 Trial = Literal["never_tried", "tried_longest_ago"]
-"""The choice of the one delivery that is sent while the circuit breaker of a sink is open."""
+"""The kind of delivery that is sent alone, as a trial, while the circuit breaker of a sink is open."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,38 +119,39 @@ class Take:
     count: int
     """The most batches to return. Each batch is sent in one request."""
     skip: frozenset[bytes]
-    """Ordering keys of deliveries in flight, and keys of incidents in flight: nothing of them is returned."""
+    """Ordering keys and incident keys of deliveries in flight. No delivery with such a key is returned."""
     group_count: int = 1
     """The most deliveries of one group in one batch."""
     trial: Trial | None = None
     """Set while the circuit breaker is open. `tried_longest_ago` returns a delivery even before it is due."""
     with_messages: bool = False
-    """Whether the sink keeps messages of problems, which are returned with the deliveries."""
+    """Whether the sink keeps one message per problem. The message is returned with each delivery about the problem."""
     incidents: IncidentRules | None = None
     """Set if the sink shows problems as incidents: all pending deliveries of an incident form one batch."""
     defers_openings: bool = False
-    """Whether openings are returned only when they are due."""
+    """Whether the sink delays openings (`after`), so that none is returned before it is due."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The results that a sink's owner writes, and its request for more: one transaction, in this order.
+    """The results that a sink's owner writes, then its request for more deliveries, all in one transaction.
 
-    No attempt can be refused alone: its keys only find rows, and it writes only bounded numbers and known words.
+    The database cannot refuse a single attempt: the keys only find rows, and the values are bounded numbers and known
+    words.
     """
 
     lease: Lease
     attempts: tuple[AttemptRecord, ...] = ()
     messages: tuple[ProblemMessage, ...] = ()
-    """The places of problems' messages. A later place of the same problem replaces an earlier one."""
+    """The messages that show problems. A later message of the same problem replaces an earlier one."""
     backoff: BackoffState | None = None
     """The sink's pause and failure; `None` leaves the stored ones as they are."""
     clock_s: float | None = None
-    """Seconds for which the sink has been served in all, written together with `backoff`."""
+    """The sink's own clock: the seconds for which the sink was served in all. Written only together with `backoff`."""
     calls_forward: bool = False
-    """Whether all deliveries that were tried become due within a minute."""
+    """Whether all pending deliveries that were tried before become due within 45 s."""
     group_wait_s: float = 0.0
-    """Seconds from its recording after which an unblocked delivery of a group is due at the earliest."""
+    """Seconds that a delivery of a group waits after its recording, even if it is unblocked earlier."""
     take: Take | None = None
     entries: ClassVar[Sequence[OutboxEntry]] = ()
 
@@ -169,13 +170,14 @@ class AccountRecord:
     backoff: BackoffState = BackoffState()
     problem: Problem | None = None
     snapshot: AccountSnapshot | None = None
-    """The last snapshot that an owner wrote, at `snapshot_at`."""
+    """The last snapshot that an owner wrote; `None` if there is none, or if this version cannot read it."""
     snapshot_at: Micros | None = None
+    """The time at which the last snapshot was written (microseconds UTC, steady clock)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineRecord:
-    """A pipeline as the store knows it: the sequence of its own events, and how far its lists were read."""
+    """A pipeline as the store knows it: the sequence of its own events, and how far its list was read."""
 
     sequence: int
     cursor: Cursor | None
@@ -192,7 +194,7 @@ class RulesRecord:
     unjudged: Sequence[UnjudgedEnd]
 
     def moved(self, by_us: int, *, now: int) -> "RulesRecord":
-        """Return a copy on our clock, which shows `now`: each time is moved by `by_us`, to `now` at most."""
+        """Return this record on our clock: each time moved by `by_us`, but to `now` at the latest."""
         unjudged = [UnjudgedEnd(execution, end.moved(by_us, now=now)) for execution, end in self.unjudged]
         return replace(self, state=self.state.moved(by_us, now=now), unjudged=unjudged)
 
@@ -209,7 +211,7 @@ class OpenProblem:
     pipeline: str | None = None
     execution: str | None = None
     status: str | None = None
-    """The status of the overdue execution, as long as this problem is the one that reports it."""
+    """The status in which the execution is overdue by this problem; `None` once the execution has another status."""
     has_ended: bool = field(default=False, kw_only=True)
     """Whether the execution has ended."""
     told_count: int = field(default=0, kw_only=True)
@@ -231,7 +233,7 @@ class SinkRecord:
     failures_count: int = 0
     """The number of failed attempts at pending deliveries."""
     dead_from: Micros = NEVER
-    """The time (microseconds UTC, steady) since which dead letters are yet to be reported."""
+    """The time (microseconds UTC, steady clock) from which on no dead letter has been reported by an event yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,20 +241,20 @@ class Taken:
     """The deliveries that may be sent now."""
 
     batches: Sequence[Sequence[Delivery]]
-    """Deliveries by request: first those never tried, then the others, each in the order they came due.
+    """The deliveries of each request: first incidents, then deliveries never tried, then the others, each by due time.
 
-    Outside a batch no two deliveries have the same ordering key.
+    Deliveries with the same ordering key are in the same batch.
     """
     next_due_at: Micros | None
-    """The time at which more deliveries are due; `None` if nothing more is pending."""
+    """The time (steady clock) at which more deliveries are due; `None` if nothing more is pending."""
     blocking: frozenset[bytes] = frozenset()
-    """Ordering keys, of returned and skipped deliveries, that block pending deliveries."""
+    """Keys of returned or skipped deliveries, or of skipped incidents, that block pending deliveries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The pending deliveries of one sink: their number, and when the oldest is due."""
+    """The number of pending deliveries of one sink, and the time since when the oldest could be sent."""
 
     pending_count: int
     oldest_at: Micros | None
-    """Microseconds UTC, steady. It may lie ahead: an opening waits for `after`, an event for its group."""
+    """Microseconds UTC, steady clock. It may lie ahead: an opening waits for `after`, an event for its group."""

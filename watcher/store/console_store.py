@@ -22,35 +22,35 @@ from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem
 
 SETTLED_AFTER_US = 10_000_000
-"""Time after which a transaction is over. A missing number of an event stays missing from then on."""
+"""Time after which every transaction is over. A number of an event that is missing then was rolled back."""
 
 DETAIL_COUNT = 200
 """Most events that are shown with one execution, or with one problem."""
 
 NEEDS_COUNT = 100
-"""Most gaps, and most open problems other than `execution.overdue`, that the overview shows."""
+"""Most gaps that the overview shows, and most open problems other than `execution.overdue`."""
 
 DEAD_COUNT = 10_000
 """Most dead letters of one sink that the overview counts."""
 
 EventsAndDeliveries = tuple[Sequence[bytes], Sequence[AnyRow]]
-"""The bodies of events, in order, and their deliveries."""
+"""The bodies of events in the order of recording, and the deliveries of these events."""
 
 
 class EventFilter(NamedTuple):
-    """The events that are asked for."""
+    """The conditions that the events of a list meet."""
 
     types: Collection[EventType] | None = None
     pipelines: Collection[str] = ()
     labels: Iterable[tuple[str, str, bool]] = ()
-    """Key and value of each label, and whether events must have it or must not."""
+    """The key and the value of each label, and whether events must have that label (`True`) or must not have it."""
     execution: str | None = None
     since: Micros = NEVER
 
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """The content of the overview."""
+    """The rows of the overview, which pages and `/status` show."""
 
     sources: Sequence[AnyRow]
     """All accounts and sinks, with their snapshots."""
@@ -60,16 +60,16 @@ class Overview:
     """The open problems of overdue executions, without the bodies of their events."""
     gaps: Sequence[AnyRow]
     dead: Mapping[str, AnyRow]
-    """The number of dead letters of each sink: all, and those since the time that was asked for."""
+    """By sink: the number of all dead letters, the number of those since the requested time, and the newest answer."""
     backlog: Mapping[str, Backlog]
 
 
 class ConsoleStore(HistoryStore):
-    """The store for people's questions. It writes nothing; each method raises `StoreError`.
+    """The store for pages and the API. It writes nothing; each method raises `StoreError`.
 
-    Rows have the columns of their table and the names of what they refer to: `account`, `sink`, `pipeline_name`
-    (account and id), `title` (the API's name of the pipeline), `body` (of an execution's last event, or a problem's
-    first).
+    Rows have the columns of their table, and columns of other tables: the names `account`, `sink` and `pipeline_name`
+    (account/id), `title` (the API's name of the pipeline), and `body` (of the last event of an execution, or of the
+    opening of a problem).
     """
 
     async def executions(
@@ -82,11 +82,11 @@ class ConsoleStore(HistoryStore):
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return a page of executions: open ones, newest first, then ended ones, the latest end first.
+        """Return a page of executions: first open ones, the last change first, then ended ones, the last end first.
 
-        `lost` counts as a status. An end that is seen late is placed by its time: a reader who is past that place
-        misses it. `is_of_pipeline` is called with names of pipelines (account/id). With an `id_beginning` (hexadecimal
-        digits) executions are in the order of their ids.
+        `lost` counts as a status. If an end is seen late, a reader whose page is already past the time of that end
+        misses the execution. `is_of_pipeline` is called with names of pipelines (account/id). With an `id_beginning`
+        (hexadecimal digits) executions are in the order of their ids.
         """
         only = statuses or ("",)
         has_open, has_ended = not TERMINAL_STATUSES.issuperset(only), not OPEN_STATUSES.issuperset(only)
@@ -125,7 +125,7 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def failed(self, pipeline: str, *, until: Micros, limit: int) -> Sequence[AnyRow]:
-        """Return the executions of a pipeline (account/id) that failed until then, the latest end first."""
+        """Return the executions of a pipeline (account/id) that failed at `until` or before, the latest end first."""
 
         def read(connection: Connection) -> Sequence[AnyRow]:
             found = connection.execute(_FAILED, {"name": pipeline, "until": until, "limit": limit}).all()
@@ -137,7 +137,7 @@ class ConsoleStore(HistoryStore):
     async def execution(self, pipeline: str, name: str) -> tuple[AnyRow, EventsAndDeliveries] | None:
         """Return an execution of a pipeline (account/id) with its events and their deliveries.
 
-        Raises `ValueError` if `name` is no id.
+        Raises `ValueError` if `name` is not an id.
         """
         key = execution_key(name)
 
@@ -154,8 +154,9 @@ class ConsoleStore(HistoryStore):
     async def events(self, asked: EventFilter, *, after: int | None = None, limit: int) -> tuple[Sequence[bytes], int]:
         """Return the bodies of events in the order of recording, and the number after which the next page begins.
 
-        A reader who continues after that number misses no event. Other processes may be writing events with lower
-        numbers. So a page ends before a missing number, unless the event after it is older than any transaction.
+        A reader who continues after that number misses no event. A missing number may belong to an event that another
+        process is still writing. The page ends before such a number, unless the event after it was recorded more than
+        10 s ago: then the number was rolled back.
         """
         wanted, since = _wanted_events(asked), asked.since
         settled_at = TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
@@ -166,7 +167,7 @@ class ConsoleStore(HistoryStore):
             if start is None:
                 start = _number_before(connection, since - SETTLED_AFTER_US) if since else 0
             rows = select(event.c.id, event.c.body).where(event.c.id > start, *wanted).limit(limit)
-            if asked.execution is not None:  # no gap: the owner writes them one after the other
+            if asked.execution is not None:  # no gap: one owner writes these events, one after the other
                 rows = rows.where(event.c.stream == bindparam("stream")).order_by(event.c.sequence)
                 streams = [{"stream": stream} for stream in _streams(connection, asked.execution)]
                 found = [row for stream in streams for row in connection.execute(rows, stream)]
@@ -184,8 +185,8 @@ class ConsoleStore(HistoryStore):
     ) -> tuple[Sequence[bytes], int | None]:
         """Return the bodies of events, the last recorded first, and the number after which the next page begins.
 
-        The number is `None` after the last page. A reader may miss events that are being written, whose numbers are
-        lower.
+        The number is `None` after the last page. A reader may miss an event that is still being written, because its
+        number is lower.
         """
         behind = None if after is None else Position("", after, after)
 
@@ -211,7 +212,7 @@ class ConsoleStore(HistoryStore):
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return a page of deliveries, the newest events first. `earlier` is the event that blocks a delivery."""
+        """Return a page of deliveries, the newest events first. `earlier` is the number of the event that blocks it."""
 
         def read(connection: Connection) -> Rows:
             sinks = _numbers(connection, "sink", lambda name: sink in (None, name))
@@ -219,7 +220,7 @@ class ConsoleStore(HistoryStore):
             if state in _INDEXED:
                 scopes = [(delivery.c.sink_id == number, delivery.c.state == _INDEXED[state]) for number in sinks]
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
-            if types is not None:  # not EXISTS: PostgreSQL may execute that by reading all events
+            if types is not None:  # not EXISTS, for which PostgreSQL may read all events
                 wanted.append(select(event.c.type).where(event.c.id == delivery.c.number).scalar_subquery().in_(types))
             found, position = read_page(connection, _DELIVERY, scopes, wanted, after, limit)
             keys = {(row.at, row.key) for row in found}
@@ -245,7 +246,7 @@ class ConsoleStore(HistoryStore):
         """
 
         def read(connection: Connection) -> Rows:
-            # Without "+ 0" SQLite finds open problems by the index of all problems.
+            # `+ 0` keeps SQLite from searching for open problems in the index of all problems.
             wanted: list[Any] = [problem.c.opened_at + 0 >= since]
             if is_open is not None:
                 wanted.append(problem.c.closed_at.is_(None) if is_open else problem.c.closed_at.is_not(None))
@@ -283,7 +284,7 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def overview(self, *, since: Micros) -> Overview:
-        """Return the overview, with gaps and late dead letters since that time."""
+        """Return the overview. It has the gaps since that time, and counts the dead letters since then apart."""
 
         def read(connection: Connection) -> Overview:
             late = {"since": since, "limit": DEAD_COUNT}
@@ -334,12 +335,15 @@ def _open(
     *,
     is_filtered: bool,
 ) -> Rows:
-    """Return a page of the open executions of all pipelines, or of these. A few pipelines are read one by one."""
+    """Return a page of the open executions of these pipelines, or of all if `numbers` is `None`.
+
+    If the pipelines are few, each is read by a statement of its own.
+    """
     scope = (execution.c.ended_at.is_(None),)
     if numbers is None:
         count = pagination.LOOKED_AT_COUNT if is_filtered else limit + 1
         return search(connection, _OPEN, scope, wanted, after, limit, count)
-    # A row costs more if each pipeline has a statement of its own.
+    # With many pipelines one statement for all costs less per row than a statement for each.
     if len(numbers) * (limit + 1) > pagination.LOOKED_AT_COUNT // 2:
         return search(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
     found: list[AnyRow] = []
@@ -375,7 +379,7 @@ _WINDOW = text(
     " (SELECT id, recorded_at, lag(id, 1, :at) OVER (ORDER BY id) AS previous FROM event"
     " WHERE id > :at ORDER BY id LIMIT :limit) AS looked_at"
 )
-"""The last number of a window, and the number before the first gap that may still be filled."""
+"""Selects the last event number of a window, and the number before the first gap that may still be filled."""
 _LAST_NUMBER = text("SELECT max(id) FROM event")
 _NEXT = text("SELECT id, recorded_at FROM event WHERE id > :at ORDER BY id LIMIT 1")
 _EVENTS = select(event.c.id, event.c.recorded_at, event.c.body)
@@ -400,7 +404,10 @@ def _streams(connection: Connection, execution: str) -> Sequence[bytes]:
 
 
 def _number_before(connection: Connection, moment: int) -> int:
-    """Return a number below those of the events recorded since then, if events are recorded in order."""
+    """Return a number below the numbers of all events recorded at `moment` or later.
+
+    This assumes that later events have higher numbers.
+    """
     low, high = 0, connection.scalar(_LAST_NUMBER) or 0
     while low < high:
         middle = (low + high) // 2

@@ -1,7 +1,7 @@
-"""Copies a store into another, empty one, SQLite or PostgreSQL: in one transaction of the target, or not at all.
+"""Copies a store into an empty one, of SQLite or PostgreSQL, in one transaction of the target.
 
-Meanwhile no other process uses either store: the daemon's lock on a file is held, and the tables of a database are
-locked.
+During the copy no other process writes to either store: a copy holds the lock that a daemon needs on a SQLite file, and
+locks the tables of a PostgreSQL database.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +21,13 @@ from watcher.store.store_url import is_postgresql, path_of
 from watcher.store.tables import SCHEMA_VERSION, AnyRow, lease, meta, metadata
 
 _TABLES = [table for table in metadata.sorted_tables if table.name not in {lease.name, meta.name}]
-"""The tables that are copied, each after those that it refers to.
+"""The tables that are copied, each after the tables that it refers to.
 
 `lease` and `meta` are not copied: they describe one database and the processes that use it.
 """
 
 PAGE_ROWS = 2_000
-"""Rows that are copied at a time: few enough to need little memory, as an event has up to 16 KiB."""
+"""Rows that are copied at a time. An event has up to 16 KiB, so they need at most 32 MiB of memory."""
 
 _PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", "PRAGMA temp_store=MEMORY", "PRAGMA foreign_keys=ON")
 _BEGIN_POSTGRESQL = (
@@ -45,7 +45,7 @@ class CopyStoppedError(WatcherError):
 
 @dataclass(frozen=True, slots=True)
 class StoreEnd:
-    """The source or the target of a copy. `password` is for PostgreSQL."""
+    """The store that is the source or the target of a copy. Only PostgreSQL uses `password`."""
 
     url: str
     password: str | None
@@ -53,12 +53,12 @@ class StoreEnd:
 
     @property
     def where(self) -> str:
-        """Return the name of the store for messages; never a secret."""
+        """Return the name of the store for messages. It holds no secret."""
         return self.url.partition("?")[0] if is_postgresql(self.url) else str(path_of(self.url))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Begin a transaction during which nobody else writes. An error inside leaves the store as it was."""
+        """Begin a transaction during which no other process writes. An error inside leaves the store as it was."""
         with self.errors(), ExitStack() as stack:
             if is_postgresql(self.url):
                 from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
@@ -77,7 +77,7 @@ class StoreEnd:
 
     @contextmanager
     def errors(self) -> Iterator[None]:
-        """Raise an error of this database as one that says what the user can do."""
+        """Replace an error of this database by a `StoreError` that says what the user can do."""
         try:
             yield
         except SQLAlchemyError as error:
@@ -89,7 +89,7 @@ class StoreEnd:
                 meaning = explain_error(error, where=self.where).error()
         else:
             return
-        raise meaning  # outside the clause, so that the database's own text is not chained to it
+        raise meaning  # outside the `except`, so that the database's own text is not chained to it
 
     def _lock(self, connection: Connection) -> None:
         from watcher.store import postgresql  # noqa: PLC0415 (of an extra)
@@ -118,7 +118,7 @@ def copy_all(
     """Copy all rows; return the number of rows of each table. The source stays as it is.
 
     `copied` is called with the name of a table, the number of rows written so far, and the number of all rows. Raises
-    `StoreError`, and `CopyStoppedError` once `stopped` returns true: then nothing is written.
+    `StoreError`, and `CopyStoppedError` once `stopped` returns true. After an error the target is as it was.
     """
     if source.where == target.where:
         raise StoreUnusableError(f"{source.where} and {target.where} are the same store; name two")
@@ -164,14 +164,14 @@ def _make_ready(connection: Connection, *, where: str) -> None:
 
 
 def _pages(source: StoreEnd, connection: Connection, table: Table) -> Iterator[Sequence[AnyRow]]:
-    # In the order of the key, as SQLite stores rows: so each page is appended after the last one.
+    # In the order of the key, in which SQLite stores rows: each page is appended after the one before.
     statement = select(table).order_by(*table.primary_key.columns)
     with source.errors():
         yield from connection.execution_options(yield_per=PAGE_ROWS).execute(statement).partitions()
 
 
 def _continue_numbering(connection: Connection) -> None:
-    """Let PostgreSQL number new rows after the copied ones, as SQLite does by itself."""
+    """Make PostgreSQL number new rows after the copied ones. SQLite does that by itself."""
     for table in _TABLES:
         if (column := table.autoincrement_column) is not None:
             sequence = func.pg_get_serial_sequence(table.name, column.name)

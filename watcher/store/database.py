@@ -1,4 +1,7 @@
-"""The base of both databases: their threads, the schema, and the meaning of errors, whose text may hold parameters."""
+"""The base of both databases: their threads, the schema, and the meaning of errors.
+
+A driver's own text of an error is never shown, because it may hold the values of a statement.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -21,14 +24,14 @@ from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, m
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
-READERS_COUNT = 2  # so that a sink finds its due deliveries while an account loads 100,000 executions
+READERS_COUNT = 2  # a sink can find its due deliveries while an account loads 100,000 executions
 
 T = TypeVar("T")
 
 OnRecorded = Callable[[Collection[str]], None]
-"""Is called, in the event loop, with the names of sinks that have new deliveries. It must not raise."""
+"""A function that is called in the event loop with the names of sinks with new deliveries. It must not raise."""
 Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
-"""Runs work on the database, notes whether it succeeds, and raises its errors as `StoreError`."""
+"""A function that runs work on the database, notes whether the work succeeds, and raises its errors as `StoreError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +43,23 @@ class DatabaseFault:
     concerns_all: bool = False
     """Whether every write would fail like this."""
     is_away: bool = False
-    """Whether the database could not be reached. Once a small write succeeds again, large ones will, too."""
+    """Whether the database could not be reached. Once a small write succeeds again, large writes will succeed, too."""
 
     def error(self) -> StoreError:
-        """Return a new exception. One that is raised twice would carry two tracebacks."""
+        """Return a new exception each time: an exception that is raised twice would carry two tracebacks."""
         return self.kind(self.text)
 
 
 Meanings = Mapping[str, tuple[type[StoreError], str]]
-"""Errors that would stop every write, by the beginning of the database's name for them."""
+"""Errors that make every write fail: the first characters of the error's name, its kind, and a text for people."""
 
 
 def explain(
     error: Exception, *, where: str, name_of: Callable[[Any], str | None], meanings: Meanings, taken: Collection[str]
 ) -> DatabaseFault:
-    """Return the meaning of an error at the database `where`. `name_of` returns the name of a driver's error.
+    """Return the meaning of an error at the database `where`.
 
-    `taken` are the names of errors for a row that exists already.
+    `name_of` returns the name of a driver's error. `taken` are the names of errors for a row that exists already.
     """
     if isinstance(error, StoreError):
         return DatabaseFault(type(error), str(error))
@@ -84,33 +87,33 @@ def _line_of(error: Exception, cause: BaseException) -> str:
 
 
 class Database(ABC):
-    """A database. Its threads do each piece of work to its end, in the order in which it was handed in."""
+    """A database. Its threads begin pieces of work in the order of arrival, and do each to its end."""
 
     exclusive = True
-    """Whether only this process can use the database, for as long as it runs."""
+    """Whether no other process can use the database while this process runs."""
 
     server_ahead_us = 0
-    """By how much the server's clock was ahead of ours (steady) at the start; 0 without a server."""
+    """The lead of the server's clock over our steady clock at the start, in microseconds; 0 without a server."""
 
     check_file: Callable[[], None] = staticmethod(lambda: None)
-    """Raises `StoreUnusableError` if the next start would not find what is written now."""
+    """Raises `StoreUnusableError` if the file was deleted or replaced. Does nothing for a server."""
 
     use_password: Callable[[str | None], None] = staticmethod(lambda _password: None)
-    """Sets the password for later connections, if the database has a login."""
+    """Sets the password for later connections to a server. Does nothing for a file."""
 
     def __init__(
         self, where: str, *, writer: Engine, reader: Engine, explain_error: Callable[..., DatabaseFault]
     ) -> None:
-        """Open no connection yet. `where` names the database in errors; it holds no secret."""
+        """Start the threads, without any connection yet. `where` names the database in errors, and holds no secret."""
         self.where = where
         self.explain: Callable[[Exception], DatabaseFault] = partial(explain_error, where=where)
         """Returns the meaning of an error of a piece of work, or of an attempt to connect."""
         self._writing = ConnectionThreads(writer, "store-writer")
         self._reading = ConnectionThreads(reader, "store-reader", count=READERS_COUNT)
         self.write = self._writing.transact
-        """Does work in a transaction, and returns an awaitable. If the work raises, nothing is written."""
+        """Does work in one transaction; returns an awaitable of its result. If the work raises, nothing is written."""
         self.read = self._reading.transact
-        """Does work that only reads, and returns an awaitable. Each statement may see a later state."""
+        """Does work that only reads; returns an awaitable of its result. Each statement may see a later state."""
 
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty.
@@ -124,10 +127,10 @@ class Database(ABC):
         raise meaning
 
     def share_notifications(self, on_recorded: OnRecorded) -> OnRecorded:
-        """Return the function to call after a commit, which notifies other processes, too.
+        """Return the function to call after a commit, with the sinks that have new deliveries.
 
-        `on_recorded` is called for deliveries that this or another process recorded. Neither is called before the
-        schema is prepared.
+        That function calls `on_recorded`, and lets every other process that uses the database call its own. Neither
+        function is called before the schema is prepared.
         """
         return on_recorded
 
@@ -141,7 +144,7 @@ class Database(ABC):
     async def close(self) -> None:
         """Finish the work that was handed in, then close the connections."""
         await self._reading.finish()
-        # Last, and in its own thread: closing the last connection empties SQLite's write-ahead log.
+        # The writer closes last, in its own thread: closing the last connection empties SQLite's write-ahead log.
         await self._writing.finish()
 
     @abstractmethod
@@ -152,10 +155,10 @@ class Database(ABC):
 
 
 class ConnectionThreads(WorkerThreads):
-    """Threads that do transactions, each on a connection of its own.
+    """Threads that do transactions. Each thread has a connection of its own.
 
     A thread opens its connection for its first transaction and keeps it: taking a connection from a pool and giving it
-    back costs as much as a small transaction. A connection that breaks is opened again for the next transaction.
+    back costs as much as a small transaction. If the connection breaks, the next transaction opens it again.
     """
 
     def __init__(self, engine: Engine, name: str, *, count: int = 1) -> None:
@@ -165,7 +168,7 @@ class ConnectionThreads(WorkerThreads):
         super().__init__(name, count=count)
 
     def transact(self, work: Callable[[Connection], T]) -> Awaitable[T]:
-        """Do the work, in a transaction if the engine begins one; return an awaitable of its result."""
+        """Do the work, in a transaction if the engine begins one; return an awaitable of the result."""
         return self.run(partial(self._transact, work))
 
     def _transact(self, work: Callable[[Connection], T]) -> T:
@@ -193,8 +196,8 @@ class ConnectionThreads(WorkerThreads):
 def prepare_schema(connection: Connection, *, where: str) -> bool:
     """Bring the schema up to date inside the connection's transaction; return whether the database was empty.
 
-    A new database is created from `tables` and counts as migrated. `where` names the database in errors. Raises
-    `StoreUnusableError` like `found_version`.
+    An empty database gets its tables from `tables`, and counts as migrated. `where` names the database in errors.
+    Raises `StoreUnusableError` like `found_version`.
     """
     found = found_version(connection, where=where)
     if not found:
@@ -203,9 +206,9 @@ def prepare_schema(connection: Connection, *, where: str) -> bool:
         versions = {"schema_version": SCHEMA_VERSION, "oldest_reader": OLDEST_READER}
         connection.execute(delete(meta).where(meta.c.key.in_(versions)))
         connection.execute(insert(meta), [{"key": key, "value": str(value)} for key, value in versions.items()])
-        # Imported only when there is work: that costs 12 MB and 0.1 s.
+        # Imported only when needed: the import costs 12 MB and 0.1 s.
         config = import_module("alembic.config").Config()
-        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # there "%" begins a variable
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))  # Alembic reads "%%" as "%"
         config.attributes["connection"] = connection
         command = import_module("alembic.command")
         (command.upgrade if found else command.stamp)(config, "head")
@@ -241,9 +244,9 @@ def found_version(connection: Connection, *, where: str) -> int:
 
 
 class HotStatement:
-    """A statement compiled once for each kind of database. SQLAlchemy's own way costs several times as much per call.
+    """A statement that is compiled once for each kind of database. SQLAlchemy's own way costs several times as much.
 
-    Its values are bound by name, at least two of them, and plain enough for a driver: no list, no JSON.
+    The statement binds two or more values by name. The driver gets them as they are: no list, no JSON.
     """
 
     def __init__(self, statement: str) -> None:
@@ -251,7 +254,7 @@ class HotStatement:
         self._compiled: dict[str, tuple[str, itemgetter[Any]]] = {}
 
     def run(self, connection: Connection, *rows: Mapping[str, Any]) -> CursorResult[Any]:
-        """Execute the statement with the values of each row. There is at least one row."""
+        """Execute the statement once for each row of values. At least one row is needed."""
         sql, values_of = self._compiled.get(connection.dialect.name) or self._compile(connection.dialect)
         values = list(map(values_of, rows))
         return connection.exec_driver_sql(sql, values if len(values) > 1 else values[0])

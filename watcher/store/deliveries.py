@@ -1,7 +1,8 @@
 """The deliveries of a sink: writes the results of attempts, and takes the deliveries that may be sent next.
 
-Only heads are sent: a head is the earliest pending delivery of its ordering key at its sink. The deliveries that it
-blocks are due no earlier, so due heads are at the front of the index, however many others are blocked.
+A head is the earliest pending delivery of its ordering key at its sink. It is sent before, or together with, the
+deliveries that it blocks. A blocked delivery is due no earlier than its head, so due heads come first in the index,
+however many deliveries are blocked.
 """
 
 import json
@@ -28,21 +29,21 @@ from watcher.store.tables import OPENS, AnyRow
 CALLED_WITHIN_US = 45_000_000
 """Time over which pending deliveries are spread when they are called forward.
 
-An open circuit breaker waits at most 30 s, so all of them are due within 75 s of a receiver's return.
+An open circuit breaker waits at most 30 s, so these deliveries are due within 75 s after the receiver works again.
 """
 
 TOGETHER_AT_MOST = 1_000
 """Most deliveries about one incident in one batch."""
 
 _SPREAD = 7919
-"""A prime, so that deliveries are spread evenly, whatever the numbers of their events."""
+"""A prime factor that spreads deliveries evenly over time, whatever the numbers of their events."""
 
 _ATTEMPT_COLUMNS = (
     *("state", "attempts", "due_at", "rejections", "tried", "tried_at", "first_due_us", "settled_at", "answer"),
     "group_key",
 )
 # `+ 0` and `|| ''` keep a database from searching the index `delivery_due`, which holds all pending deliveries of a
-# sink, perhaps a million. Instead it uses the primary key, or the index of ordering keys or of groups: test_plans.py.
+# sink, perhaps a million. It uses the primary key instead, or the index of ordering keys or groups (test_plans.py).
 _WRITE_ATTEMPT = HotStatement(
     f"UPDATE delivery SET {', '.join(f'{name} = :new_{name}' for name in _ATTEMPT_COLUMNS)}"
     " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"
@@ -64,13 +65,13 @@ CALL_FORWARD = text(
     f"UPDATE delivery SET due_at = {_CALLED_AT}"
     f" WHERE sink_id = :of_sink AND state = 'waiting' AND tried = true AND due_at > {_CALLED_AT}"
 )
-"""Makes all pending deliveries that were tried due within a minute, evenly spread."""
+"""Makes all pending deliveries that were tried before due within 45 s, evenly spread."""
 
 EARLIER = (
     "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
     " AND earlier.lane = delivery.lane AND earlier.number < delivery.number AND earlier.state = 'waiting')"
 )
-# `<= 0` instead of IS NULL, which PostgreSQL would expect of one row in 200: it would choose a plan for many rows.
+# `<= 0` instead of IS NULL: PostgreSQL assumes that one row in 200 is NULL, and would choose a plan for many rows.
 IS_HEAD = f"delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND coalesce({EARLIER}, 0) <= 0"
 _OF_EVENT = ("event_id", "type", "account", "pipeline", "labels", "problem_id", "closes", "body")
 _IS_FOLLOWED = (
@@ -84,9 +85,9 @@ _NEVER_TRIED = text(_IN_TURN % "false")
 HEADS = HotStatement(
     f"SELECT * FROM ({_IN_TURN % 'false'}) AS never_tried UNION ALL SELECT * FROM ({_IN_TURN % 'true'}) AS tried"
 )
-"""The heads of a sink, never tried and tried, each in the order they become due.
+"""Selects heads of a sink: some that were never tried and some that were tried, both by due time.
 
-It reads along the index, without a sort.
+The database reads along the index, without a sort.
 """
 _TRIED_LONGEST_AGO = text(f"{_HEADS} AND delivery.tried = true ORDER BY delivery.tried_at LIMIT :limit")
 _KINDS = ", ".join(f"'{kind}'" for kind in sorted(PROBLEM_KINDS))
@@ -125,7 +126,10 @@ _OPENING = text(
 
 
 def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
-    """Write the results of attempts. A delivery that is already settled, perhaps by an earlier try, stays as it is."""
+    """Write the results of attempts, and move the due times of the deliveries that these block or unblock.
+
+    A delivery that is already settled stays as it is: the same result may have been written before.
+    """
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     freed: list[dict[str, Any]] = []
@@ -145,7 +149,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
                 "new_attempts": delivery.attempts,
                 "new_due_at": delivery.due_at,
                 "new_rejections": delivery.rejections,
-                "new_tried": attempt.tried and not (is_waiting and delivery.attempts == 0),  # an opening waits
+                "new_tried": attempt.tried and not (is_waiting and delivery.attempts == 0),  # not a postponed opening
                 "new_tried_at": delivery.tried_at,
                 "new_first_due_us": None if first_due_at_s is None else round(first_due_at_s * 1e6),
                 "new_settled_at": None if is_waiting else now,
@@ -158,7 +162,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
             if is_waiting:
                 failed.append(row)
             elif delivery.attempts > (attempt.state is not DeliveryState.SILENCED):
-                freed.append(row)  # tried before; a delivery that succeeds at once has blocked nothing
+                freed.append(row)  # tried before: one that succeeds at once has postponed no other
         if of_incidents:
             note_settled(connection, sink_id, of_incidents)
     if rows:
@@ -171,12 +175,12 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
 
 
 def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> Taken:
-    """Return the deliveries that a sink may send: heads that are due, each with others of its group."""
+    """Return the deliveries that a sink may send: heads that are due, each with others of its group or incident."""
     batches: list[list[Delivery]] = []
     taken: set[int] = set()
-    groups: set[bytes] = set()  # with a batch taken; the rest of the group goes with the next request
+    groups: set[bytes] = set()  # those with a batch; the rest of such a group is left for the next `Take`
     later_due: list[Micros] = []
-    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # one head per ordering key
+    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a skipped key has one head
     if request.trial is None:
         heads = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
     else:
@@ -210,7 +214,8 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 
 
 def _may_be_sent(row: AnyRow, request: Take) -> bool:
-    # A delivery that waits for nothing was due when it was recorded, whatever the clock says now.
+    # A delivery that was never tried and has no group, unless it is an opening that may wait, was due when it was
+    # recorded. The clock is not asked: it may have been set back since.
     waits = row.tried or row.group_key or (row.type in PROBLEM_KINDS and (request.incidents or request.defers_openings))
     return row.due_at <= request.now or not waits or request.trial == "tried_longest_ago"
 
@@ -218,10 +223,11 @@ def _may_be_sent(row: AnyRow, request: Take) -> bool:
 def _take_incidents(
     connection: Connection, sink_id: int, heads: Iterable[AnyRow], *, name: str, request: Take, blocking: set[bytes]
 ) -> tuple[list[list[Delivery]], list[AnyRow]]:
-    """Return a batch for each incident with deliveries to send, and the other heads.
+    """Return a batch for each incident with deliveries to send, and the heads that are in no batch.
 
-    A batch has all pending deliveries of its incident. New ones are sent at once, even if an earlier delivery of the
-    incident is to be retried later. The key of a skipped incident with deliveries to send is added to `blocking`.
+    A batch has all pending deliveries of its incident. One new delivery makes the batch go at once, even if another
+    delivery of the incident is to be retried later. The key of a skipped incident with deliveries to send is added to
+    `blocking`.
     """
     rules, key = request.incidents, {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
     assert rules is not None
@@ -245,7 +251,7 @@ def _take_incidents(
         incident_key = key_of(connection, sink_id, row.problem_id)
         if incident_key is None and row.type in PROBLEM_KINDS and not row.tried:
             incident_key = join(connection, sink_id, row, waiting(), group_of=group_of, now=request.now)
-        elif incident_key is None:  # if its opening was sent, a version without incidents sent it
+        elif incident_key is None:  # a version without incidents may have sent the opening
             about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
             if about.is_opening_sent and about.is_problem_open:
                 incident_key = begin_own(connection, sink_id, row.problem_id, now=request.now)
@@ -281,7 +287,8 @@ def _take_incidents(
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:
     """Return a head with the deliveries of its group that may go in the same request.
 
-    In a trial a delivery that has failed several times goes alone: a bad one would keep the circuit breaker open.
+    In a trial a delivery that has failed `TOGETHER_COUNT` times goes alone, and never with others: a body that the
+    receiver cannot take would make the request fail and keep the circuit breaker open.
     """
     if request.trial is not None and first.attempts >= TOGETHER_COUNT:
         return [first]
@@ -319,18 +326,18 @@ def _delivery(row: AnyRow, name: str) -> Delivery:
 
 @lru_cache(maxsize=1024)
 def labels_text(labels: tuple[tuple[str, str], ...]) -> str | None:
-    """Return labels as the text that is stored."""
+    """Return the text that stores these labels; `None` without labels."""
     return json.dumps(dict(labels)) if labels else None
 
 
 @lru_cache(maxsize=1024)
 def labels_of(text: str | None) -> dict[str, str]:
-    """Return the labels of a stored text."""
+    """Return the labels that a stored text holds."""
     return {} if text is None else json.loads(text)
 
 
 def _with_problem(connection: Connection, sink_id: int, row: AnyRow, *, name: str, request: Take) -> Delivery:
-    """Return a delivery with the state of its problem, if the sink goes by that, and with the sink's messages."""
+    """Return the delivery of a row, with as much of its problem and of the sink's messages as sending needs."""
     sent = _delivery(row, name)
     if sent.problem is None and not request.with_messages:
         return sent
@@ -357,12 +364,13 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
     rows = connection.execute(_OPENING, {"of_problem": problem_id.bytes, "of_sink": sink_id}).all()
     if not rows:  # retention deletes a problem long after it was closed
         return replace(sent, is_problem_open=False)
-    # A silenced opening may have been sent by a previous owner. So its closing is sent; an acknowledgement waits until
-    # the opening is released, because it must come later.
+    # A previous owner may have sent an opening that was tried and is silenced now: its closing is sent. An
+    # acknowledgement is silenced until the opening is released, because it must come after the opening.
     was_sent = [
         row.state != DeliveryState.SILENCED or bool(row.tried and sent.closes) for row in rows if row.state is not None
     ]
-    # A closing is recorded for the sinks of its opening, which retention may have deleted since.
+    # Retention may have deleted the delivery of the opening. A closing shows that there was one, because it is recorded
+    # only for sinks that got a delivery of the opening.
     is_sent = any(was_sent) if was_sent else sent.type in CLOSINGS
     is_open = rows[0].closed_at is None
     silenced_as = None if is_sent else rows[-1].answer
@@ -383,5 +391,5 @@ _BACKLOG = text(
 
 
 def backlog(connection: Connection) -> dict[str, Backlog]:
-    """Return the pending deliveries of each sink, by its name. The query reads only the index."""
+    """Return the backlog of each sink with pending deliveries, by the name of the sink. Only the index is read."""
     return {row.name: Backlog(row.pending, row.oldest) for row in connection.execute(_BACKLOG)}

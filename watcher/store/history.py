@@ -29,9 +29,9 @@ _COUNT_ERROR = HotStatement(
 
 
 def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution]]) -> None:
-    """Add ended executions, each with the number of its pipeline, to the hours and the kinds of errors.
+    """Count ended executions, each given with the number of its pipeline, in the hours and the kinds of errors.
 
-    Called in the transaction that writes the ends, so each end is counted once. The hours of a pipeline have one
+    This is done in the transaction that writes the ends, so each end is counted once. The hours of a pipeline have one
     writer: the owner of its account.
     """
     by_pipeline = defaultdict[int, list[EndedExecution]](list)

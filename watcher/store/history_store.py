@@ -20,15 +20,15 @@ ERROR_ROWS_COUNT = 20_000
 """Most rows of `error_kind` that are read for one answer, the newest days first."""
 
 FREQUENT_COUNT = 5
-"""Kinds of errors that are returned with the history of a pipeline."""
+"""Most kinds of errors that are returned with the history of a pipeline, the most frequent first."""
 
 PROBLEMS_COUNT = 100
-"""Problems that are returned with the history of a pipeline, the last opened first."""
+"""Most problems that are returned with the history of a pipeline, the last opened first."""
 
 WEEK_BAR_US = 6 * HOUR_US
 """The length of a bar in the graph of 7 d on a pipeline's page.
 
-The overview counts the same bars, so that both show the same rate.
+The overview counts its rate of 7 d over the same bars, so that both pages show the same rate.
 """
 
 _OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
@@ -86,38 +86,38 @@ _RATES = text(
 
 
 class PipelineHistory(NamedTuple):
-    """The history of a pipeline since some time. Times are microseconds UTC, those of problems the wall clock's."""
+    """The history of a pipeline from some time on. Times are microseconds UTC, those of problems on the wall clock."""
 
     hours: Mapping[Micros, Totals]
     """The counts of each hour in which something happened, by the start of the hour."""
     first_at: Micros | None
-    """The start of the first hour that is kept of the pipeline."""
+    """The start of the first hour of the pipeline that the store still has."""
     known_from: Micros | None
-    """The time before which nothing is known, if the pipeline is watched whole.
+    """The time from which on the history is known, of a pipeline that is watched whole.
 
-    `None` as long as nothing is known of any time.
+    `None` before the first complete scan, and for a pipeline that is not watched whole.
     """
     errors: Sequence[tuple[AnyRow, Micros]]
-    """The most frequent kinds of errors, counted by the day, each with the first time its text was seen.
+    """The most frequent kinds of errors, counted over whole days, each with the time when its text was first seen.
 
-    That time is the first in any node, because lists do not name the node.
+    The text may have been seen first in another node, or without a node: lists do not name the node.
     """
     problems: Sequence[AnyRow]
-    """The pipeline's own problems, not those of its executions, that were open in this time."""
+    """The pipeline's own problems (not those of its executions) that were open at some time in this span."""
 
 
 class HistoryStore:
     """The history of pipelines. Pipelines are named account/id; each method raises `StoreError`.
 
-    A row of a kind of error has `pipeline_name`, `fingerprint`, `node`, `failed_count`, the newest `text`, `last_at`
-    and `first_at`: the last and the first time it was seen, within retention.
+    A row of a kind of error has `pipeline_name`, `fingerprint`, `node`, `failed_count`, the newest `text`, and the
+    times when the kind was last and first seen, within retention: `last_at` and `first_at`.
     """
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
 
     async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
-        """Return the history of a pipeline from the hour on that contains `since`."""
+        """Return the history of a pipeline from the start of the hour that contains `since`."""
         of_it = {"name": pipeline, "since": period_start(since, HOUR_US)}
         days = {"name": pipeline, "since": period_start(since, DAY_US), "until": 2**62}
 
@@ -137,14 +137,14 @@ class HistoryStore:
         return await self._store.read(read)
 
     async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
-        """Return the most frequent kinds of errors of all pipelines, by whole days (UTC) from that of `since`."""
+        """Return the most frequent kinds of errors of all pipelines, counted from the start of the day of `since`."""
         days = {"since": period_start(since, DAY_US), "until": until}
         return await self._store.read(
             lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit)
         )
 
     async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
-        """Return the totals of each pipeline over the hours that begin from `since` until `until`."""
+        """Return the totals of each pipeline over the hours that begin at `since` or later, and before `until`."""
         span = {"since": since, "until": until}
         ended, running = await self._store.read(
             lambda connection: [connection.execute(each, span).all() for each in (_TOTALS, _OPEN_TOTALS)]
@@ -164,7 +164,7 @@ class HistoryStore:
         return await asyncio.to_thread(add_up)  # takes up to a second, during which no transaction may stay open
 
     async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
-        """Return how many executions of these pipelines ended, and succeeded, within 24 hours and within 7 days."""
+        """Return how many executions of each pipeline ended, and how many succeeded, in the last 24 h and in 7 d."""
         now = self._store.clock.steady_us()
         day, week = period_start(now, HOUR_US) - 23 * HOUR_US, period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US
         asked = {"names": sorted(pipelines), "day": day, "week": week}

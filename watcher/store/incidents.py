@@ -1,7 +1,7 @@
-"""Incidents: problems that a pager shows as one.
+"""Incidents: each is one or more problems that a pager shows as one.
 
-A problem joins an incident in the transaction that takes its opening, before anything of it is sent. It never moves to
-another incident.
+A problem joins an incident in the transaction that takes its opening, before the opening is sent. The problem never
+moves to another incident.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,13 +18,13 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 
 JOINABLE_FOR_US = 600_000_000
-"""Time after its first trigger in which an incident accepts problems.
+"""Time, from its first trigger on, in which an incident accepts further problems.
 
-A later trigger under the same key would page nobody.
+A pager alerts nobody to a trigger of a key that it already shows, so later problems begin the group's next incident.
 """
 
 GroupOf = Callable[[AnyRow], bytes | None]
-"""Returns the group of an opening, by its row; `None` if its problem becomes an incident of its own."""
+"""A function that returns the group of an opening's row; `None` if the problem becomes an incident of its own."""
 
 _OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
 _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
@@ -59,8 +59,8 @@ def join(
 ) -> bytes:
     """Add the problem of an opening to the newest incident of its group, or begin the next one; return its key.
 
-    `others` are openings that wait for their group: those of the same group join, too. An incident accepts problems for
-    ten minutes from its first trigger, until one of its problems is acknowledged or all of them are closed.
+    `others` are openings that wait for their group. Those of the same group join the incident, too. An incident accepts
+    problems for ten minutes from its first trigger, until one of its problems is acknowledged or all are closed.
     """
     group = group_of(first)
     if group is None:
@@ -95,8 +95,8 @@ def load_incident(connection: Connection, sink_id: int, key: bytes) -> Incident:
 def note_settled(connection: Connection, sink_id: int, attempts: Iterable[AttemptRecord]) -> None:
     """Update incidents after deliveries about them were settled.
 
-    A problem leaves its incident if its opening was settled without being sent. An incident is resolved once its
-    receiver took a delivery while none of its problems was open.
+    A problem leaves its incident if its opening was settled without being sent. An incident is resolved once the
+    receiver took a delivery that was sent when no problem of the incident was open.
     """
     left, resolved = set[bytes](), set[bytes]()
     for delivery, state, tried in map(attrgetter("delivery", "state", "tried"), attempts):

@@ -1,10 +1,10 @@
-"""Leases: what their holders know of them, and the rules by which replicas share accounts and sinks.
+"""Leases on accounts and sinks: the holder's view of a lease, and the rules by which replicas share the leases.
 
 In PostgreSQL each replica renews, releases and takes its leases in one transaction, by the server's clock, one replica
-at a time. A renewal locks no key, and a write locks only the key (FOR KEY SHARE), so neither blocks the other. Taking a
-lease locks all of its rows and skips rows that are locked, so no lease is taken while its owner writes. The lease of an
-account has two rows: the account's name says who writes, and the hash of its API key says who spends. Both are taken
-together or not at all, so no API key has two owners.
+at a time. A renewal changes no key, and a write locks only the key of a row (FOR KEY SHARE), so neither blocks the
+other. Taking a lease locks all of its rows and skips rows that are locked, so no lease is taken while its owner writes.
+The lease of an account has two rows: the row of the account's name for the right to write, and the row of the hash of
+its API key for the right to send requests. Both are taken together or not at all, so no API key has two owners.
 """
 
 import secrets
@@ -31,12 +31,12 @@ FOR_EVER = BootTime(LATEST)
 LONG_AGO = BootTime(float("-inf"))
 
 LEASE_S = 9.0
-"""Time after its last renewal, by the store's clock, at which a lease is free."""
+"""The time for which a lease lasts after its last renewal, by the server's clock."""
 
 LEASE_US = round(LEASE_S * 1_000_000)
 
 ORPHANED_US = 2_000_000
-"""Time after which a replica takes a free lease beyond its share.
+"""Time for which a lease must have been free before a replica takes it beyond its share.
 
 The other replicas may be dead, or their configuration may lack the account or the sink.
 """
@@ -48,7 +48,7 @@ API_KEY = "api_key"
 """The kind of the row for the hash of an API key."""
 
 NOBODY = ""
-"""The owner of a released lease. A lease that ran out keeps its last owner."""
+"""The owner of a released lease. The row of a lease that ran out still names its last owner."""
 
 CHANNEL = "clerk_watcher_leases"
 
@@ -56,46 +56,46 @@ FORGOTTEN_US = 3_600_000_000
 """Time after which the rows of dead replicas and of leases without an owner are deleted."""
 
 _RENEWING = 7_141_983_064_512_391
-"""The number of the advisory lock that each renewal takes, so that no two go by the same rows."""
+"""The number of the advisory lock that each renewal takes, so that no two renewals decide by the same rows."""
 
 _NOW = select(cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
 
 
 class LeaseKey(NamedTuple):
-    """The name of what can be owned: an account, a sink, or the maintenance of the store."""
+    """The key of a row: of a lease (on an account, a sink or the maintenance), of an API key, or of a replica."""
 
     kind: str
     name: str
 
 
 MAINTENANCE = LeaseKey("maintenance", "store")
-"""The lease on tidying the store."""
+"""The key of the lease of the one process that does the maintenance of the store."""
 
 
 class HeldLease:
-    """A lease of this process, trusted until a time that each renewal moves on.
+    """A lease that this process holds. The process trusts the lease until a time that each renewal moves on.
 
     The store checks the lease of each write itself. A request cannot be called back, so an owner checks its lease
-    before it sends one.
+    before each request.
     """
 
     def __init__(self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER, spends: str = "") -> None:
-        """Trust the lease until that time: for ever where no other process can own anything.
+        """Trust the lease until `trusted_until`: for ever if no other process can use the store.
 
-        `spends` is the hash of the account's API key, "" for all else.
+        `spends` is the hash of the API key for the lease of an account, and "" for any other lease.
         """
         self.lease = lease
         self.trusted_until = trusted_until
         self.spends = spends
-        self.is_used = False  # whether it was given to an owner
+        self.is_used = False  # whether an owner was made for this lease
         self._clock = clock
 
     def is_trusted(self) -> bool:
-        """Return whether no other process can own the same yet."""
+        """Return whether no other process can hold this lease yet."""
         return self.trusted_until == FOR_EVER or self._clock.boot_time() < self.trusted_until
 
     def check(self) -> None:
-        """Raise `LeaseExpiredError` if another process may own the same by now."""
+        """Raise `LeaseExpiredError` if another process may hold this lease by now."""
         if not self.is_trusted():
             name = f"{self.lease.kind} {self.lease.name}"
             raise LeaseExpiredError(f"the lease on {name} was not renewed in time; another process may own it by now")
@@ -107,17 +107,17 @@ class RenewRequest:
 
     replica: str
     fingerprint: str | None
-    """Identifies the replica's configuration; `None` once the replica stops, and then it wants nothing."""
+    """The fingerprint of the replica's configuration; `None` for a replica that stops, and wants no lease."""
     held: Mapping[Lease, str]
-    """The held leases, each with the hash of the account's API key, "" for all else."""
+    """The held leases. The value is the hash of the API key for the lease of an account, and "" for any other lease."""
     wanted: Mapping[LeaseKey, str]
-    """Everything that the configuration names, with the same hashes."""
+    """The keys of the leases on all accounts and sinks of the configuration. Values as in `held`."""
     released: Collection[Lease] = ()
     """The leases released since the last request."""
 
 
 class LeaseRow(NamedTuple):
-    """A row of the store: of a lease, of an API key, or of a replica with its configuration's `fingerprint`."""
+    """A row of the store: of a lease, of an API key, or of a replica with the `fingerprint` of its configuration."""
 
     owner: str
     epoch: int
@@ -127,60 +127,60 @@ class LeaseRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sharing:
-    """The answer to a renewal: what a replica keeps, has taken and is to release."""
+    """The result of a renewal: the leases that a replica keeps, may take, has taken, and must release."""
 
     kept: Collection[Lease]
     may_take: Mapping[LeaseKey, Collection[LeaseKey]]
     """The free leases that the replica may take, each with the rows that belong to it.
 
-    Those missing in `taken` were locked: their last owner was still writing.
+    A lease that is missing in `taken` was locked: its last owner was still writing.
     """
     surplus: LeaseKey | None
-    """A lease that the replica is to release, one at a time."""
+    """A lease that the replica must release, because it holds more than its share; at most one per renewal."""
     next_free_us: int
-    """Microseconds until a wanted lease may be free."""
+    """Microseconds until the first of the other wanted leases may become free."""
     replica_count: int
     """The number of replicas that are alive."""
     differs: bool
-    """Whether these replicas have different configurations."""
+    """Whether the replicas that are alive have different configurations."""
     taken: Mapping[Lease, bool] = field(default_factory=dict)
-    """The new leases, each with whether its last owner died or lost touch instead of releasing it."""
+    """The new leases. The value is `True` if the last owner did not release the lease: it died, or lost the store."""
     is_for_ever: bool = False
-    """Whether the taken leases never run out, because no other process may use the store."""
+    """Whether the taken leases never run out, because no other process can use the store."""
 
 
 class LocalLeases:
-    """The leases of a store that only this process uses. Each is taken when it is wanted, and never runs out."""
+    """The leases of a store that only this process uses. A lease is taken once it is wanted, and never runs out."""
 
     def __init__(self) -> None:
-        """Start without any lease. Nobody calls `renew_now`, because no other process releases anything."""
+        """Start without any lease. Nobody calls `renew_now`, because no other process can release a lease."""
         self.renew_now: Callable[[], None] = lambda: None
         self._epochs: dict[LeaseKey, int] = {}
 
     def claim(self, kind: str, name: str) -> Lease:
-        """Take a lease, whoever had it. The epoch is random: a count would repeat itself after a lost commit."""
+        """Take a lease, even from another owner. Its epoch is random: a counter could repeat after a lost commit."""
         lease = Lease(kind, name, secrets.randbits(62))
         self._epochs[key_of(lease)] = lease.epoch
         return lease
 
     def check(self, _connection: object, held: Iterable[Lease]) -> None:
-        """Raise `OwnershipLostError` unless each lease is the last one that was taken."""
+        """Raise `OwnershipLostError` unless each lease is the last one that was taken of its account or sink."""
         for lease in held:
             if self._epochs.get(key_of(lease)) != lease.epoch:
                 raise lost(lease)
 
     async def renew(self, request: RenewRequest) -> Sharing:
-        """Take what is wanted and not held."""
+        """Take the leases that are wanted and not held."""
         held = {key_of(lease) for lease in request.held}
         taken = {self.claim(*key): False for key in request.wanted if key not in held}
         return Sharing(request.held.keys(), {}, None, 0, 1, differs=False, taken=taken, is_for_ever=True)
 
 
 def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:
-    """Return what a replica may have, by the rows of the store: one for each lease and API key that it wants.
+    """Return which leases a replica keeps, may take and must release. `rows` has all leases and API keys that it wants.
 
-    Of each kind it takes free leases up to its share, rounded up. A lease that the store says is its own, though the
-    replica does not hold it, counts as free: the answer to an earlier renewal was lost.
+    The replica may take free leases of each kind up to its share, rounded up. A lease also counts as free if the store
+    names this replica as the owner, but the replica does not hold it: the answer to an earlier renewal was lost.
     """
     kept = {
         lease
@@ -210,19 +210,19 @@ def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micr
         count = max(orphans_count, share_count - len(mine))
         may_take += free[:count]
         free_later += [since[key] + ORPHANED_US for key in free[count:]] + [at for at in since.values() if at > now]
-        if surplus is None and len(mine) > share_count and not differs:  # otherwise the other replicas may not know it
+        if surplus is None and len(mine) > share_count and not differs:  # otherwise the others may not want it
             surplus = mine[-1]
     rows_to_take = {key: rows_of(key, request.wanted[key]) for key in may_take}
     return Sharing(kept, rows_to_take, surplus, min(free_later) - now, len(alive), differs)
 
 
 def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:
-    """Return the keys of the rows that belong to a lease."""
+    """Return the keys of the rows of a lease. `spends` is the hash of its API key, or ""."""
     return [key, LeaseKey(API_KEY, spends)] if spends else [key]
 
 
 def lost(lease: Lease) -> OwnershipLostError:
-    """Return the error of a write under a lease that is no longer valid."""
+    """Return the error for a write under a lease that is no longer valid."""
     return OwnershipLostError(f"the lease on {lease.kind} {lease.name} is lost")
 
 
@@ -242,7 +242,7 @@ class PostgresLeases:
     ) -> None:
         """Run each transaction by `write`. `on_lost` is called, in any thread, when all leases taken so far are lost.
 
-        `renew_now` is called after that, and when another replica has released something, in the event loop.
+        `renew_now` is called in the event loop: after such a loss, and when another replica has released a lease.
         """
         self.renew_now: Callable[[], None] = lambda: None
         self._write = write
@@ -252,19 +252,19 @@ class PostgresLeases:
     async def renew(self, request: RenewRequest) -> Sharing:
         """Renew the held leases, release the released ones, and take free ones up to the replica's share.
 
-        Raises `StoreError`: then it is unknown what was renewed, taken or released. A renewal blocks no other write,
-        and no write blocks it. Leases that `lose_all` has lost are taken under other epochs.
+        After a `StoreError` it is unknown which leases were renewed, taken or released. A renewal blocks no other
+        write, and no write blocks a renewal. Leases that `lose_all` has made invalid are taken again with new epochs.
         """
         sharing: Sharing = await self._write(partial(self._renew, request))
         return sharing
 
     def lose_all(self) -> None:
-        """Lose all leases taken so far, because a connection that writes broke. Called in the connection's thread.
+        """Make all leases taken so far invalid, because a connection that writes broke. Called in that one's thread.
 
-        Two things are unknown then: whether its last COMMIT was done, and whether another server, which lacks the last
-        commits, is the primary by now. So no owner may write by what it remembers: all owners reload from the store. A
-        lease cannot be taken while a transaction under it is open, so the writes of the broken connection are over
-        before a reload.
+        Two things are unknown then: whether the last COMMIT was done, and whether another server, which lacks the last
+        commits, is the primary by now. No owner may write by what it remembers, so all owners reload from the store. A
+        lease cannot be taken while a transaction under it is open, so all writes of the broken connection are over
+        before an owner reloads.
         """
         if self._valid:
             log.warning("store.connection_lost", note="accounts and sinks reload from the store")
@@ -272,7 +272,7 @@ class PostgresLeases:
         self._on_lost()
 
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
-        """Raise `OwnershipLostError` unless each lease is valid and stored, and stays so until the transaction ends."""
+        """Raise `OwnershipLostError` unless each lease is valid and stored. No replica takes one before the commit."""
         # Sorted, so that two writers cannot deadlock.
         for lease in sorted(set(held), key=attrgetter("kind", "name")):
             key = {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}
@@ -299,7 +299,7 @@ class PostgresLeases:
 
 
 def server_time(connection: Connection) -> Micros:
-    """Return the server's time now. The transaction's own time would be that of its start."""
+    """Return the time now by the server's clock. SQL's `now()` would be the start of the transaction."""
     return Micros(connection.scalars(_NOW).one())
 
 
@@ -342,7 +342,7 @@ def _load_rows(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: M
 def _take(
     connection: Connection, may_take: Mapping[LeaseKey, Collection[LeaseKey]], *, owner: str, now: Micros
 ) -> dict[LeaseKey, int]:
-    """Take these leases, except those under which somebody writes; return the epoch of each taken one."""
+    """Take these leases, except those under which an owner is writing; return the epoch of each taken lease."""
     epochs: dict[LeaseKey, int] = {}
     for key, rows in may_take.items():
         is_row = tuple_(table.c.kind, table.c.name).in_(rows)
@@ -355,7 +355,7 @@ def _take(
 
 
 _HELD = text("SELECT epoch FROM lease WHERE kind = :kind AND name = :name AND epoch = :epoch FOR KEY SHARE")
-"""Nobody can take the lease meanwhile, but it may be renewed.
+"""Locks a lease until the transaction ends: no replica can take it, but its owner can renew it.
 
-One statement per lease: SQLAlchemy would expand a list on each call, at twice the cost.
+The statement runs once for each lease: SQLAlchemy would expand a list on each call, at twice the cost.
 """

@@ -1,4 +1,4 @@
-"""The store for its maintenance: deletes old rows, and closes problems that nobody watches any more.
+"""The store for the maintenance: deletes old rows, closes problems that have no owner any more, and records reports.
 
 Each function `prune_…` deletes a page of rows in its caller's transaction. It returns how many executions lost all
 their events, and where the next page begins (`None` after the last page).
@@ -22,17 +22,17 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.tables import OPENS, AnyRow, action, incident, problem, problem_message, reminder, silence
 
 EXECUTIONS_COUNT = 250
-"""Executions of one page: about four events each, with two deliveries each, are a few thousand rows."""
+"""Executions of one page. With about four events each, and two deliveries per event, they are a few thousand rows."""
 
 ROWS_COUNT = 1_000
-"""Events or deliveries of one page."""
+"""Most rows of any other page."""
 
 T = TypeVar("T")
 
 KeepsId = Callable[[str, str, str, Micros], bool]
-"""Returns whether the id of an ended execution must stay.
+"""A function that returns whether the id of an ended execution must stay.
 
-It is called with the account, the pipeline, the execution and the time of its end (microseconds).
+It is called with the account, the pipeline, the execution and the time of its end (microseconds UTC, steady clock).
 """
 
 PageStart = Mapping[str, Any]
@@ -48,7 +48,7 @@ _ENDED = text(
     " AND (execution.ended_at, execution.account_id, execution.execution) > (:ended_at, :account_id, :execution)"
     " ORDER BY execution.ended_at, execution.account_id, execution.execution LIMIT :limit"
 )
-# The opening of an open problem stays: its closing goes to the sinks of the opening.
+# The opening of an open problem stays, because the closing goes to the sinks that have a delivery of the opening.
 _OPENS_NOTHING = f"NOT EXISTS (SELECT 1 FROM problem WHERE {OPENS} AND problem.closed_at IS NULL)"
 # A dead letter can be replayed, so it stays until it has been dead for the whole retention.
 _DELETE_DELIVERIES = (
@@ -73,10 +73,10 @@ _DELETE_EMPTY = text(
 
 
 def prune_executions(connection: Connection, *, before: int, after: PageStart, keep: KeepsId) -> Pruned:
-    """Delete the old rows of a page of executions that ended before that time.
+    """Delete a page of executions that ended before `before`, with their events and settled deliveries.
 
-    The row of an execution stays as long as any of its events: otherwise the next sight of the execution would emit
-    sequence 1 again.
+    The row of an execution stays if `keep` says so, and as long as any of its events stays: otherwise the next sight of
+    the execution would emit sequence 1 again.
     """
     rows = connection.execute(_ENDED, {**after, "before": before, "limit": EXECUTIONS_COUNT}).all()
     by_key = sorted(rows, key=attrgetter("account_id", "execution"))
@@ -104,7 +104,7 @@ _OLD_EVENTS = text(
 
 
 def prune_source_events(connection: Connection, *, before: int, after: PageStart) -> Pruned:
-    """Delete the old rows of a page of events without an execution that were recorded before that time."""
+    """Delete a page of events without an execution that were recorded before `before`, with settled deliveries."""
     rows = connection.execute(_OLD_EVENTS, {**after, "before": before, "limit": ROWS_COUNT}).all()
     if rows:
         keys = [{"of_event": number, "before": before} for number in sorted(row.id for row in rows)]
@@ -113,7 +113,7 @@ def prune_source_events(connection: Connection, *, before: int, after: PageStart
     return 0, rows[-1]._asdict() if len(rows) == ROWS_COUNT else None
 
 
-# The problems of an incident stay until its pager, if that is still configured, accepted the end of the incident.
+# The problems of an incident stay until the pager accepted the end of the incident, or is no longer configured.
 _CLOSED = text(
     "SELECT problem.id FROM problem WHERE closed_at < :before AND NOT EXISTS (SELECT 1 FROM incident"
     " JOIN source ON source.id = incident.sink_id WHERE incident.problem_id = problem.id AND incident.resolved = false"
@@ -122,7 +122,7 @@ _CLOSED = text(
 
 
 def prune_problems(connection: Connection, *, before: int, after: PageStart) -> Pruned:
-    """Delete a page of the problems that were closed before that time. The next page begins at the same place."""
+    """Delete a page of the problems that were closed before `before`. The next page begins at the first one left."""
     ids = connection.execute(_CLOSED, {"before": before, "limit": ROWS_COUNT}).scalars().all()
     if ids:
         for key in (reminder.c.problem_id, problem_message.c.problem_id, incident.c.problem_id, problem.c.id):
@@ -139,7 +139,7 @@ _PRUNE_ERRORS = text(_PRUNE.format("error_kind", "from_at, fingerprint"))
 
 
 def prune_history(connection: Connection, *, before: int, after: PageStart) -> Pruned:
-    """Delete a page of the hours, and of the days of error kinds, that began before that time."""
+    """Delete a page of the hours, and of the days of error kinds, that began before `before`."""
     deleted = [connection.execute(each, {"before": before}).rowcount for each in (_PRUNE_HOURS, _PRUNE_ERRORS)]
     return 0, after if ROWS_COUNT in deleted else None
 
@@ -157,10 +157,10 @@ _FORGET_RULES = text("UPDATE source SET rules = NULL WHERE id = :of_source")
 
 
 def prune_operations(connection: Connection, *, before: int, after: PageStart, now: Micros) -> Pruned:
-    """Delete the silences that ended before that time, and actions that no owner did within a day."""
+    """Delete the silences that ended before `before`, and the actions that no owner did within 24 h."""
     # `id > 0` and `kind > ""` make the database use the primary key.
     connection.execute(delete(silence).where(silence.c.id > 0, silence.c.ends_at < before))
-    long_ago = now - 24 * 3600 * 1_000_000  # no request still waits for them
+    long_ago = now - 24 * 3600 * 1_000_000  # no HTTP request still waits for them
     connection.execute(delete(action).where(action.c.kind > "", action.c.asked_at < long_ago))
     return 0, None
 
@@ -195,7 +195,7 @@ class MaintenanceStore:
         self._lease = lease
 
     async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
-        """Mark the sinks that are not configured; return how many of their deliveries were made dead letters.
+        """Mark the sinks that are not in `present` as absent; return how many of their deliveries became dead letters.
 
         The pending deliveries of a sink become dead letters once the sink is absent for `dead_after_us`.
         """
@@ -225,7 +225,7 @@ class MaintenanceStore:
             keys = [{"of_problem": change.problem.id.bytes} for _, change in by_id]
             abouts = [connection.execute(_ABOUT, key).one()._asdict() for key in keys]
             # In the order in which owners write, so that two writers cannot deadlock: executions, then accounts and
-            # sinks, each sorted, then their problems.
+            # sinks, then problems, each sorted.
             overdue = [each for each in abouts if each["of_execution"] is not None]
             of_sources = [each for each in abouts if each["of_execution"] is None and each["pipeline_id"] is None]
             for about in sorted(overdue, key=itemgetter("of_source", "of_execution")):
@@ -236,7 +236,7 @@ class MaintenanceStore:
             for about, (entry, change) in zip(abouts, by_id, strict=True):
                 if connection.execute(WRITE_PROBLEM, parameters_of(change)).rowcount:
                     columns = {"source_id": about["of_source"], "pipeline_id": about["pipeline_id"], "execution": None}
-                    emitted.append((entry, columns))  # without an execution, so it is pruned by its own age
+                    emitted.append((entry, columns))  # no execution: the event is pruned by its own age
             return len(emitted), self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
         count, names = await self._write(close)
@@ -244,7 +244,7 @@ class MaintenanceStore:
         return count
 
     async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
-        """Delete the rule states of all pipelines but these, given as (account, pipeline): they are out of date."""
+        """Delete the stored states of rules, except for the pipelines in `present`, given as (account, pipeline)."""
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
         def forget(connection: Connection) -> None:
@@ -257,10 +257,10 @@ class MaintenanceStore:
         await self._write(forget)
 
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
-        """Mark the pipelines that are no longer watched whole. `present` are those that are, as (account, pipeline).
+        """Mark the pipelines that are no longer watched whole. `present` has those that are, as (account, pipeline).
 
-        Deletes the cursor of each pipeline that was absent for long, even if it is present again: the result must not
-        depend on whether its account or the maintenance runs first.
+        Deletes the cursor of each pipeline that was absent for more than 24 h, even if the pipeline is present again:
+        the result must not depend on which runs first, the maintenance or the owner of the account.
         """
         names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
 
@@ -280,10 +280,10 @@ class MaintenanceStore:
         await self._write(mark)
 
     async def prune(self, *, ended_before: Micros, keep: KeepsId) -> AsyncIterator[int]:
-        """Delete what ended before that time: executions, events, deliveries, problems, history, silences, actions.
+        """Delete rows older than `ended_before`: executions, events, deliveries, problems, history, silences, actions.
 
-        `keep` says whose id must stay. Each step is a short transaction, and yields the number of executions that lost
-        all their events in it.
+        `keep` returns whether the id of an execution must stay. Each step is a short transaction, and yields the number
+        of executions that lost all their events in it.
         """
         operations = partial(prune_operations, now=self._store.clock.steady_us())
         executions = partial(prune_executions, keep=keep)
@@ -294,12 +294,12 @@ class MaintenanceStore:
                 yield gone_count
 
     async def reports(self) -> Mapping[str, AnyRow]:
-        """Return the known reports by name: `id`, the `sequence` of their events, and when each was last due."""
+        """Return the known reports by name: `id`, `sequence` of the last event, and `moment_at`, the last due time."""
         rows = await self._store.read(lambda connection: connection.execute(_REPORTS).all())
         return {row.name: row for row in rows}
 
     async def add_report(self, name: str, moment: Micros) -> None:
-        """Add a new report, with the time at which it would have been due last."""
+        """Add a new report. `moment` is the last time (wall clock) at which it would have been due."""
         row = {"of_source": await self._store.number_of(Source("report", name)), "moment": moment}
         await self._write(lambda connection: connection.execute(_ADD_REPORT, row))
 
@@ -312,7 +312,7 @@ class MaintenanceStore:
 
         def record(connection: Connection) -> set[str] | None:
             is_moved = connection.execute(_MOVE_REPORT, key).rowcount
-            # If the clock was set back, this report may have been recorded already.
+            # If the wall clock was set back, this report may have been recorded already.
             if not is_moved or connection.scalar(_HAS_EVENT, itself):
                 return None
             connection.execute(_COUNT_REPORT, key)
@@ -324,7 +324,7 @@ class MaintenanceStore:
         return names is not None
 
     async def forget_reports(self, gone: Iterable[AnyRow]) -> None:
-        """Delete the due times of these reports. A report that returns is new."""
+        """Delete the due times of these reports. A report that is configured again counts as new."""
         if keys := [{"of_source": row.id} for row in gone]:
             await self._write(lambda connection: connection.execute(_FORGET_REPORT, keys))
 

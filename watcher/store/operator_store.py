@@ -19,10 +19,10 @@ from watcher.store.tables import AnyRow, action, problem, silence
 ActionKind = Literal["scan", "enable"]
 
 SOURCE_KINDS: dict[ActionKind, str] = {"scan": "pipeline", "enable": "sink"}
-"""The kind of source whose owner does each kind of action."""
+"""The kind of source that an action of each kind is about. The owner of the source does the action."""
 
 REPLAYED_COUNT = 1_000
-"""Dead letters that are replayed in one transaction if all of a sink are replayed."""
+"""Most dead letters that one transaction replays if all those of a sink are to be replayed."""
 
 _ADD_ACTION = text(
     "INSERT INTO action (kind, source_id, asked_at) VALUES (:kind, :source_id, :asked_at) ON CONFLICT DO NOTHING"
@@ -35,9 +35,9 @@ _DEAD = text(
     "SELECT number FROM delivery WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND settled_at <= :by ORDER BY settled_at LIMIT :limit"
 )
-# A replayed delivery gets an ordering key of its own: it waits for nothing and blocks nothing. A delivery of an open
-# problem keeps its ordering key: otherwise the closing would overtake it, and a receiver that keeps state would show
-# the problem for ever.
+# A replayed delivery gets an ordering key of its own: no delivery blocks it, and it blocks none. A delivery about an
+# open problem keeps its ordering key: otherwise the closing could be sent before the replayed delivery, and a
+# receiver that keeps state would show the problem for ever.
 _REPLAY = text(
     "UPDATE delivery SET state = 'waiting', lane = (SELECT CASE WHEN problem.id IS NULL THEN event_id ELSE lane END"
     " FROM event LEFT JOIN problem ON problem.id = event.problem_id AND problem.closed_at IS NULL"
@@ -53,7 +53,7 @@ def _is_open(id_: UUID) -> Sequence[ColumnElement[bool]]:
 
 
 class OperatorStore:
-    """Writes what people do. All methods raise `StoreError`.
+    """The store for the actions of people. All methods raise `StoreError`.
 
     `on_acknowledged` is called with the number of problems that were acknowledged.
     """
@@ -78,7 +78,7 @@ class OperatorStore:
 
         def acknowledge(connection: Connection) -> tuple[Sequence[UUID], set[str]]:
             acknowledged, emitted = [], []
-            for id_ in sorted(set(ids)):  # the same order as everywhere, so that two writers cannot deadlock
+            for id_ in sorted(set(ids)):  # in the order of all writers, so that two cannot deadlock
                 this = _is_open(id_)
                 if not connection.execute(update(problem).where(*this).values(values)).rowcount:
                     continue
@@ -131,13 +131,13 @@ class OperatorStore:
         return await self._store.write(add)
 
     async def end_silence(self, number: int) -> bool:
-        """End a silence now; return `False` if there is no silence of that number."""
+        """End a silence now; return `False` if there is no silence of that number, or if it has ended before."""
         now = to_us(self._store.clock.now())
         end = update(silence).where(silence.c.id == number, silence.c.ends_at > now).values(ends_at=now)
         return await self._store.write(lambda connection: connection.execute(end).rowcount > 0)
 
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
-        """Make dead letters of a sink pending again, all or those of these events; return their number."""
+        """Make dead letters of a sink pending again: those of the events `numbers`, or all; return how many."""
         count, now = 0, self._store.clock.steady_us()
         key = {"name": sink, "by": now, "limit": REPLAYED_COUNT}
 
@@ -165,7 +165,7 @@ class OperatorStore:
         return [(row.kind, row.name) for row in rows]
 
     async def finish_action(self, kind: ActionKind, name: str) -> None:
-        """Delete an action that is done. If the action writes anything, that transaction deletes it instead."""
+        """Delete an action that is done and wrote nothing. An action that writes is deleted by the same transaction."""
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         done = delete(action).where(action.c.kind == kind, action.c.source_id == number)
         await self._store.write(lambda connection: connection.execute(done))

@@ -1,7 +1,7 @@
 """Pages of a list in the store. The cursor of a page names the row after which the next page begins.
 
-A page reads a bounded number of rows along an index, its window. The other columns are read only for the rows of the
-page.
+The rows of a page are searched in its window: a bounded number of rows, read along an index. Columns outside the index
+are read only for the rows of the page.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,12 +13,12 @@ from watcher.domain.timestamps import NEVER
 from watcher.store.tables import AnyRow
 
 LOOKED_AT_COUNT = 5_000
-"""Most rows in the window of a page. A longer search ends early, with a cursor."""
+"""Most rows in the window of a page. A page that finds too few rows there ends early, with a cursor."""
 
 FEW_COUNT = 5_000
-"""Most rows that a page sorts itself: rows that are pending, dead or open, found by an index of their own.
+"""Most pending, dead or open rows that a page reads all and sorts in memory. An index holds only such rows.
 
-If there are more, the page reads its window instead.
+If there are more, the page searches its window instead.
 """
 
 TOP = 2**63 - 1
@@ -26,9 +26,9 @@ TOP = 2**63 - 1
 
 
 class Position(NamedTuple):
-    """The place where a list continues: after the row with this key and this time, or number, in `at`.
+    """The place where a list continues: after the row with this `key` and this `at` (a time or a number).
 
-    `part` names the part of the list.
+    `part` names the part of the list that the row belongs to.
     """
 
     part: str
@@ -37,11 +37,11 @@ class Position(NamedTuple):
 
 
 Rows = tuple[Sequence[AnyRow], Position | None]
-"""A page of a list, and the position of the next page, if there is one."""
+"""The rows of a page, and the position at which the next page begins; `None` after the last page."""
 
 
 class Listing(NamedTuple):
-    """A list in descending order of the columns `at` and `key`. Its rows have `columns`, too."""
+    """A list in descending order of the columns `at` and `key`. The rows also have `columns`."""
 
     at: Any
     key: Any
@@ -55,7 +55,7 @@ def position_of(row: AnyRow, part: str = "") -> Position:
 
 
 def cut_page(rows: Sequence[AnyRow], end: Position | None, limit: int, part: str = "") -> Rows:
-    """Return the first `limit` rows and the position of the next page: after the last of them, otherwise `end`."""
+    """Return the first `limit` rows and the next page's position: after these rows if more are left, else `end`."""
     return rows[:limit], position_of(rows[limit - 1], part) if len(rows) > limit else end
 
 
@@ -69,9 +69,9 @@ def search(
     count: int = LOOKED_AT_COUNT,
     lowest: int = NEVER,
 ) -> Rows:
-    """Return the wanted rows among the next `count` rows of a list, down to `lowest`.
+    """Return a page: at most `limit` wanted rows among the next `count` rows of a list, with `at` not below `lowest`.
 
-    `scope` are conditions that an index covers; `wanted` are conditions that each row of the window is checked for.
+    `scope` are conditions that an index covers. Each row of the window is checked for the conditions `wanted`.
     """
     at, key = list_.at, list_.key
     rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
@@ -81,7 +81,7 @@ def search(
     window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
     nth = func.row_number().over(order_by=(window.c.at.desc(), window.c.key.desc())).label("nth")
     looked_at = select(window, nth).subquery("looked_at")
-    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # the database keeps all other rows
+    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # the database returns no other rows
     found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
     end = position_of(found[-1], list_.part) if found and found[-1].nth == count else None
     return cut_page([row for row in found if row.is_wanted], end, limit, list_.part)
@@ -98,8 +98,9 @@ def read_page(
 ) -> Rows:
     """Return a page of a list.
 
-    If `scopes` are given, conditions that an index covers, the page is cut from all rows that meet any of them, unless
-    these are more than `FEW_COUNT`. Otherwise it is found in the window of the list, down to `lowest`.
+    `scopes` are conditions that an index covers. If they are given, the page is cut from all rows that meet one of
+    them, unless there are more than `FEW_COUNT` such rows. Otherwise the page is searched in the window of the list,
+    with `at` not below `lowest`.
     """
     is_wanted = and_(true(), *wanted).label("is_wanted")
     all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)

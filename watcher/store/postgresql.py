@@ -1,8 +1,8 @@
-"""PostgreSQL for the store: one connection that writes, two that read, and how each transaction begins.
+"""The store in a PostgreSQL database: the connections, the statements that begin a transaction, and notifications.
 
-Needs psycopg, of the extra `postgres`. A pooler may give each transaction another connection, so nothing is kept in a
-session, no statement is prepared, and the time limits are sent together with BEGIN. A pooler may lose notifications
-(LISTEN and NOTIFY): they only make things happen sooner.
+This needs psycopg, from the extra `postgres`. A pooler may give each transaction another connection, so no setting is
+kept in a session, no statement is prepared, and the time limits are sent together with BEGIN. A pooler may also lose
+notifications (LISTEN and NOTIFY): without them the same work is done, but later.
 """
 
 import asyncio
@@ -44,9 +44,9 @@ from watcher.store.tables import SCHEMA_VERSION, metadata
 
 _LIMITS = (
     "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
-    # A client that is frozen inside a transaction keeps its locks until then.
+    # A client that freezes inside a transaction loses its locks after this time.
     " SET LOCAL idle_in_transaction_session_timeout = 3000;"
-    # A server with LLVM compiles plans that it estimates as costly. That takes 0.1 s, longer than any statement runs.
+    # A server with LLVM compiles plans that seem costly to it. That takes 0.1 s, longer than any statement runs.
     " SET LOCAL jit = off"
 )
 _BY_INDEX = "; ".join(
@@ -59,11 +59,11 @@ With outdated statistics a search among 200,000 pending deliveries would take se
 _OPEN = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}"
 _WRITE = f"{_OPEN}; {_BY_INDEX}"
 _RENEW = f"{_OPEN}; SET LOCAL lock_timeout = 4000"
-"""Replicas renew one at a time. This limit outlasts `idle_in_transaction_session_timeout` of a frozen one."""
+"""Replicas renew one at a time. This `lock_timeout` is longer than a frozen replica can hold the lock."""
 READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
 ANSWER_S = 10.0
-"""Time after which the server, or a pooler, counts as frozen. The server's own limits are shorter."""
+"""Time without an answer after which the server, or a pooler, counts as frozen. The server's own limits are shorter."""
 
 MIGRATION_LOCK = 7_141_983_064_512_390
 """The number of the advisory lock under which one process brings the schema up to date."""
@@ -103,7 +103,7 @@ _NEEDS_CORRECTION = re.compile(
     r"|certificate verify failed|does not match host name|server does not support SSL|invalid \w+ value"
     r"|unrecognized configuration parameter|invalid value for parameter|invalid port number|could not match \d+ port"
 )
-"""Messages of libpq and the server (in the server's language) about trouble that does not pass by itself."""
+"""Messages of libpq and the server about trouble that a person must correct. Only English ones are recognized."""
 
 T = TypeVar("T")
 
@@ -120,7 +120,7 @@ _CONNECTION: dict[str, Any] = {
 """Parameters for libpq. The URL may change them."""
 
 RECONNECT_AFTER_S = 0.5
-"""Time after a failed connection in which no thread tries to connect."""
+"""Time after a failed attempt to connect in which no thread tries again."""
 
 
 class CannotConnectError(psycopg.OperationalError):
@@ -130,7 +130,7 @@ class CannotConnectError(psycopg.OperationalError):
 class ServerConnection(psycopg.Connection[Any]):
     """A connection that is closed if the server does not answer in time: the server may be frozen.
 
-    Keepalives do not show that, because they are answered by the server's operating system.
+    Keepalives do not show whether the server is frozen, because its operating system answers them.
     """
 
     answers_within_s: float | None = None
@@ -138,7 +138,8 @@ class ServerConnection(psycopg.Connection[Any]):
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
         """Return the result of one exchange with the server. Raises `psycopg.OperationalError` without an answer.
 
-        If a `timeout` is given, no answer is expected within it: the time limit of the connection does not apply.
+        A `timeout` is given only to wait for notifications, which may not come. Then the time limit of the connection
+        does not apply.
         """
         try:
             return super().wait(gen, interval, self.answers_within_s if timeout is None else timeout)
@@ -150,10 +151,10 @@ class ServerConnection(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Makes connections. After a failure it makes none for a while, because several threads ask for one."""
+    """Makes connections. After a failure all threads fail at once for 0.5 s, without another attempt to connect."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Parse the URL, which `check_store_url` has checked."""
+        """Parse the URL, which `check_store_url` must have checked before."""
         self.password = password
         given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
         # Another encoding could not hold every name of the API.
@@ -250,7 +251,7 @@ class PostgresDatabase(Database):
 
 
 def opening_error(error: Exception, *, where: str) -> StoreError:
-    """Return an error of opening a database as one that a person must correct, or as one that may pass."""
+    """Return a `StoreUnusableError` if a person must act, and a `StoreNotReadyError` if the trouble may pass."""
     fault, cause = explain_error(error, where=where), cause_of(error)
     must_be_corrected = isinstance(cause, CannotConnectError) and _NEEDS_CORRECTION.search(str(cause))
     if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) in {_NO_RIGHT, _NO_SCHEMA}:
@@ -278,7 +279,7 @@ ORDER BY of_table, wanted
 
 
 def require_rights(connection: Connection, *, where: str) -> None:
-    """Raise `StoreUnusableError` if the user lacks a right on a table that the store needs, now or later."""
+    """Raise `StoreUnusableError` if the user lacks a right that the store needs on its tables, now or later."""
     missing = [f"{right} on {table}" for table, right in connection.exec_driver_sql(_MISSING_RIGHTS)]
     if missing:
         raise StoreUnusableError(
@@ -311,7 +312,7 @@ def make_engine(connector: Connector, *, begin: str, is_limited: bool = False) -
 
 
 def _leave_read_only(context: ExceptionContext) -> None:
-    # Connect again: another server may be the primary by now, behind the same address.
+    # A new connection is made for the next transaction: by now another server may be the primary at the same address.
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
 
@@ -326,12 +327,12 @@ NAMES_COUNT = 100
 
 
 class Notifications:
-    """A thread that listens for notifications and sends them. It reconnects for as long as that takes."""
+    """A thread that listens for notifications and sends them. It connects again each time the connection breaks."""
 
     def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
-        """Call `on_recorded`, in this event loop, with the sinks for which another process recorded deliveries.
+        """Call `on_recorded`, in this event loop, with the names of sinks with deliveries of another process.
 
-        Call `on_released` when another process has released leases.
+        Call `on_released`, in this event loop, when another process has released leases.
         """
         self._connector = connector
         self._on_recorded = on_recorded

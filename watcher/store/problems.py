@@ -1,4 +1,4 @@
-"""Problems: writes them with the change that opens or closes them, and reads them for their owners and for sinks."""
+"""Writes problems with the changes that open or close them. Reads problems, and the messages that show them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from watcher.store.sources import execution_id, pipeline_id
 from watcher.store.tables import AnyRow, problem
 
 PAGE_COUNT = 1_000
-"""Problems of one page."""
+"""Most problems of one page."""
 
 _INSERT = insert(problem)
 WRITE_PROBLEM = text(
@@ -29,16 +29,16 @@ LAST_ENDED_AT = (
     " AND execution.pipeline_id = problem.pipeline_id"
     " AND finished_at IS NOT NULL AND execution.sequence > 0 AND lost IS NULL)"
 )
-"""A column for statements on `problem`: when an execution of the pipeline last ended.
+"""A column for statements on `problem`: when an execution of a failing pipeline last ended. NULL for other kinds.
 
-Its conditions have no parameters, because SQLite would not use the partial index for those.
+The conditions have no parameters, because with parameters SQLite would not use the partial index.
 """
 OPEN_PROBLEMS = "SELECT * FROM problem WHERE source_id = :of_source AND closed_at IS NULL AND {} ORDER BY opened_at"
 _OF_SOURCE = text(OPEN_PROBLEMS.format("pipeline_id IS NULL"))
 
 
 def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, About]]) -> None:
-    """Write changes of problems, each with what it is about. A problem that is already closed stays as it is."""
+    """Write changes of problems, each given with its columns of `About`. A problem that is closed stays as it is."""
     opened: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for change, about in changes:
@@ -56,7 +56,7 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
 
 
 def parameters_of(change: ProblemChange) -> dict[str, Any]:
-    """Return the parameters of `WRITE_PROBLEM`."""
+    """Return the parameters of `WRITE_PROBLEM` for a change."""
     return {
         "of_problem": change.problem.id.bytes,
         "new_failed_count": change.problem.failed_count,
@@ -70,7 +70,7 @@ def _json(latest: LatestFailure | None) -> str | None:
 
 
 def open_problem_of(connection: Connection, *, source_id: int) -> Problem | None:
-    """Return the open problem of an account or a sink itself, which has at most one at a time."""
+    """Return the open problem of an account or a sink itself. Each of these has at most one at a time."""
     rows = connection.execute(_OF_SOURCE, {"of_source": source_id}).all()
     return problem_of(rows[0]) if rows else None
 
@@ -92,7 +92,7 @@ def count_open_problems(connection: Connection) -> Mapping[EventType, int]:
 
 
 def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenProblem]:
-    """Return a page of the open problems, after the one with this id."""
+    """Return a page of the open problems in the order of ids: those after the id `after`."""
     rows = connection.execute(_PAGE, {"after": b"" if after is None else after.bytes, "limit": PAGE_COUNT})
     return [
         OpenProblem(
@@ -122,7 +122,7 @@ def problem_of(row: AnyRow) -> Problem:
 
 
 AS_LONG_AS_OPEN = datetime.max.replace(tzinfo=UTC)
-"""The end of an acknowledgement that has no end of its own."""
+"""The end of an acknowledgement that lasts as long as the problem is open."""
 
 
 def acked_until(row: AnyRow) -> datetime | None:
@@ -136,7 +136,7 @@ def acked_until(row: AnyRow) -> datetime | None:
 
 
 _ITS_MESSAGE = "problem_message.problem_id = :of_problem AND problem_message.sink_id = :of_sink"
-# The problem may have been deleted by retention: then nothing is written, and nothing fails.
+# Retention may have deleted the problem: then nothing is written, and nothing fails.
 _SAVE_MESSAGE = text(
     "INSERT INTO problem_message (problem_id, sink_id, channel, number)"
     " SELECT id, :of_sink, :channel, :number FROM problem WHERE id = :of_problem"
@@ -157,7 +157,7 @@ MESSAGE_OF_FAILING = text(
 
 
 def write_messages(connection: Connection, sink_id: int, messages: Iterable[ProblemMessage]) -> None:
-    """Write the places of a sink's messages, in this order."""
+    """Write the places of messages at a sink, in this order. Without a new place the stored one is deleted."""
     for message in messages:
         key = {"of_problem": message.problem.bytes, "of_sink": sink_id}
         if message.place is None:

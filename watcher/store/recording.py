@@ -1,4 +1,4 @@
-"""Writes a group of items in one transaction: changes with their events and deliveries, attempts, and small writes."""
+"""Writes a group of items in one transaction: changes with their events and deliveries, turns, and small writes."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -51,7 +51,7 @@ AS_KNOWN = (
     *("sequence", "overdue_sequence", "overdue_at", "lost_at"),
     *("ended_at", "was_paused", "found_at", "finished_at", "started_at"),
 )
-"""Columns of `execution` that hold the field of the same name of `ExecutionRecord`."""
+"""The columns of `execution` that have the same names as fields of `ExecutionRecord`."""
 as_known = attrgetter(*AS_KNOWN)
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
@@ -64,9 +64,10 @@ _WRITE_EXECUTION = HotStatement(
 
 
 def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionChange, About]]) -> None:
-    """Write the states of executions. Raises if a stored sequence is not the expected one.
+    """Write the states of executions. Raises `SequenceConflictError` if a stored sequence is not the expected one.
 
-    A new execution that has a row by now fails on its key, which means the same.
+    If an execution that is expected to be new has a row, the database refuses its key. That is explained as the same
+    error.
     """
     added: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
@@ -110,14 +111,14 @@ FORGET_SCAN = text("DELETE FROM scan WHERE account_id = :account_id AND pipeline
 _WRITE_SCAN = insert(scan)
 MARK_SOURCE = text("UPDATE source SET absent_since = :since WHERE id = :of_source")
 FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
-"""Time after which a pipeline that was not watched starts again: its lists are read as for a new watch."""
+"""Time without a watch after which a pipeline counts as new: its list is read as for a new watch."""
 
 _ADD_UNJUDGED = insert(unjudged_end)
 DELETE_UNJUDGED = text("DELETE FROM unjudged_end WHERE pipeline_id = :of_source")
 
 
 def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange, About]]) -> None:
-    """Write the states of accounts, sinks and pipelines. Only the last of a pipeline's cursors is written."""
+    """Write the states of accounts, sinks and pipelines. Only the last cursor of each pipeline is written."""
     rows: list[dict[str, Any]] = []
     scans: dict[int, dict[str, Any]] = {}
     for change, about in changes:
@@ -149,7 +150,7 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
 
 
 def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
-    """Return whether the pipeline of this row has been absent for so long that its lists are read as new."""
+    """Return whether the pipeline of this row was absent for more than 24 h, so that it counts as new."""
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US
 
 
@@ -162,7 +163,7 @@ _WRITE_BACKOFF = HotStatement(
 def write_backoff(
     connection: Connection, source_id: int, backoff: BackoffState, *, clock_s: float | None = None, now: Micros
 ) -> None:
-    """Write the pause and the failure of an account or a sink, and the sink's own clock if it is given."""
+    """Write the pause and the failing time of an account or a sink, and with `clock_s` also the sink's own clock."""
     row = {
         "of_source": source_id,
         "new_paused_until": None if backoff.pause_s is None else now + round(backoff.pause_s * 1e6),
@@ -173,7 +174,7 @@ def write_backoff(
 
 
 def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
-    """Return the stored pause and failure of an account or a sink. The pause is what is left of it at `now`."""
+    """Return the stored pause and failing time of an account or a sink. The pause is the time that is left at `now`."""
     pause_s = None if row.paused_until is None else (row.paused_until - now) / 1e6
     return BackoffState(pause_s, row.failing_for_s)
 
@@ -182,9 +183,9 @@ def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
 
 _EVENT = HotStatement(_insert_into("event", [column.name for column in events.c if column is not events.c.id]))
 
-# A delivery that is blocked by one with a later retry becomes due at that retry: otherwise each search for due
-# deliveries would pass over all blocked ones. With `+ 0` a database uses the index of ordering keys, not that of all
-# pending deliveries of the sink.
+# A new delivery that is blocked by one with a later retry is due at that retry: otherwise each search for due
+# deliveries would read all blocked ones. `+ 0` makes a database use the index of ordering keys instead of the index of
+# all pending deliveries of the sink.
 _DELIVERY = HotStatement(
     "INSERT INTO delivery (number, sink_id, lane, group_key, only_closes, state, recorded_at, due_at) VALUES"
     " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :lane, :group_key,"
@@ -192,7 +193,8 @@ _DELIVERY = HotStatement(
     " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
 )
 
-# Sinks whose opening is silenced are included: their worker silences later events until the opening is released.
+# Sinks at which the opening is silenced are included: their workers silence the later events of the problem until the
+# opening is released.
 _SINKS_OF = text(
     "SELECT delivery.sink_id, source.name, delivery.state = 'waiting' AND delivery.due_at > :now AS waits"
     f" FROM problem JOIN event ON {OPENS} JOIN delivery ON number = event.id"
@@ -202,8 +204,8 @@ _SINKS_OF = text(
 _BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequence")
 
 
-# The problem of a deferred opening is over, so neither the opening nor its closing has to wait longer. With `+ 0` a
-# database uses the index of ordering keys.
+# Makes a deferred opening due when its problem is closed, because neither the opening nor the closing has to wait any
+# longer. `+ 0` makes a database use the index of ordering keys.
 _CALL_OPENING_FORWARD = text(
     "UPDATE delivery SET due_at = :now WHERE lane = :lane AND state = 'waiting' AND tried = false"
     f" AND group_key IS NULL AND due_at + 0 > :now AND coalesce({EARLIER}, 0) <= 0"
@@ -211,15 +213,15 @@ _CALL_OPENING_FORWARD = text(
 
 
 class Outbox:
-    """Writes events and their deliveries. Each event is recorded later than the one before, so events have an order."""
+    """Writes events and their deliveries. Each event gets a later time than the one before: no two times are equal."""
 
     def __init__(self, numbers: SourceNumbers) -> None:
-        """Start without any event. `numbers` holds the numbers of sinks."""
+        """Start without any event. `numbers` has the numbers of accounts, pipelines and sinks."""
         self.numbers = numbers
         self._next_at: Micros = NEVER
 
     def write(self, connection: Connection, emitted: Sequence[Emitted], *, now: Micros) -> set[str]:
-        """Write events, recorded in this order at `now` or later; return the names of the sinks with new deliveries."""
+        """Write events in this order, recorded at `now` or later; return the names of the sinks with new deliveries."""
         if not emitted:
             return set()
         rows: list[dict[str, Any]] = []
@@ -245,9 +247,9 @@ class Outbox:
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
-            others: dict[str, int] = {}  # sinks that get the event only because they got the opening
+            others: dict[str, int] = {}  # sinks that get the event only because they have a delivery of the opening
             if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
-                if deliveries:  # its opening may be written by this transaction
+                if deliveries:  # the opening may be one of them
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
                 key = {"of_problem": row["problem_id"], "now": now}
@@ -298,7 +300,7 @@ _REMIND = text(
 
 
 class Writing(IntEnum):
-    """The size of a write. Where a small write succeeds, one of changes may still be refused."""
+    """The size of a write. A store that takes a small write may still refuse one of changes, such as on a full disk."""
 
     NOTHING = 0
     A_LITTLE = 1
@@ -318,10 +320,10 @@ Item = Change | Turn | SmallWrite
 
 
 class GroupWork:
-    """The items of a group sorted by kind, with their leases, their sources and the size of the write."""
+    """The items of a group, sorted by kind, with the leases, the sources and the size of the write."""
 
     def __init__(self, items: Iterable[Item]) -> None:
-        self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # each with its owner and its pipeline
+        self.changes: list[tuple[SingleChange, Source, Source | None]] = []  # with account or sink, and pipeline
         self.small_writes: list[SmallWrite] = []
         self.turns: list[Turn] = []
         self.leases: set[Lease] = set()
@@ -364,11 +366,11 @@ def write_group(
     leases: LocalLeases | PostgresLeases | None,
     now: Micros,
 ) -> tuple[set[str], dict[int, Taken]]:
-    """Write a group; return the sinks with new deliveries that no turn took, and the taken ones by `id` of the turn.
+    """Write a group; return the names of sinks to wake, and the deliveries that each turn took, by `id` of the turn.
 
-    `leases` is `None` for a group that writes nothing: then no lease has to be valid. Raises `OwnershipLostError` if a
-    lease is not valid, and `SequenceConflictError` if a stored sequence is not the expected one: then nothing may be
-    committed.
+    A sink is to be woken if it has new deliveries, and no turn in this group asked for deliveries of it. `leases` is
+    `None` for a group that only reads: then no lease is checked. Raises `OwnershipLostError` if a lease is not valid,
+    and `SequenceConflictError` if a stored sequence is not the expected one. After an error nothing may be committed.
     """
     if leases is not None:
         leases.check(connection, work.leases)

@@ -1,4 +1,4 @@
-"""The store for the owner of a sink: reads and writes under its lease."""
+"""The store for the owner of a sink. It takes writes only while the owner holds the lease of the sink."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ _NOTE_FIRST_DUE = text(
 _TOO_OLD = text(f"SELECT number, lane FROM delivery WHERE {IS_HEAD} AND first_due_us <= :due_before_us")
 _MAKE_DEAD = text(
     "UPDATE delivery SET state = 'dead', settled_at = :now, answer = coalesce(answer, 'never_tried')"
-    " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # so by the primary key
+    " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # `|| ''`: by the primary key
 )
 _SILENCED_OPENINGS = text(
     "SELECT number, problem.id, acked_at, acked_until FROM delivery JOIN event ON event.id = number"
@@ -36,7 +36,7 @@ _SILENCED_OPENINGS = text(
 )
 _RELEASE = (
     "UPDATE delivery SET state = 'waiting', due_at = :now, tried = false, first_due_us = NULL, settled_at = NULL,"
-    " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # no attempt was made before now
+    " tried_at = CASE WHEN tried THEN tried_at ELSE :now END"  # no previous owner sent it
     " WHERE sink_id = :of_sink AND state = 'silenced' AND number "
 )
 _RELEASE_OPENING = text(_RELEASE + "= :of_number")
@@ -61,20 +61,20 @@ _DEAD_SINCE = text(
     " AND event.type <> 'delivery.dead' ORDER BY settled_at DESC, number DESC LIMIT 1"
 )
 DEAD_FOR_US = 3_600_000_000
-"""Age up to which dead letters of a sink that never reported any are reported.
+"""Greatest age of the dead letters that are reported for a sink without any earlier report.
 
-An earlier version, which reported none, may have made the older ones.
+Older ones may come from an earlier version, which reported none.
 """
 
 
 class SinkStore(LeasedStore):
-    """The deliveries and the state of the leased sink. `record` of a `Turn` returns a future of what it takes."""
+    """The deliveries and the state of one sink. `record` of a `Turn` returns a future of what the turn takes."""
 
     async def load(self, *, fingerprint: str) -> SinkRecord:
         """Return the stored state of the sink, and mark the sink as present.
 
-        `fingerprint` identifies the sink's block in the configuration. A changed block may name another receiver, which
-        has not refused anything. So a disabled sink counts as failing from then on, until a delivery succeeds.
+        `fingerprint` identifies the sink's block in the configuration. If the block has changed, it may name another
+        receiver, which has never answered 410. A disabled sink then becomes a failing one, until a delivery succeeds.
         """
         same_block = source.c.fingerprint == fingerprint
         state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
@@ -89,13 +89,13 @@ class SinkStore(LeasedStore):
             backoff = backoff_of(row, now=now)
             of_stream = {"of_stream": stream_of(sink_source(row.name))}
             reported_at = connection.scalar(_LAST_REPORT_OF_DEAD, of_stream) or now - DEAD_FOR_US
-            dead_from = Micros(min(now, reported_at))  # the clock may have been ahead when that was written
+            dead_from = Micros(min(now, reported_at))  # the clock may have been ahead when the report was recorded
             return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, backoff, opened, failures_count, dead_from)
 
         return await self._write(load)
 
     async def enable(self) -> None:
-        """Make a disabled sink a failing one, and delete the request to enable it. A success closes its problem."""
+        """Make a disabled sink a failing one, and delete the action that asked for it. A success closes the problem."""
 
         def enable(connection: Connection, sink_id: int) -> None:
             of_sink = (source.c.id == sink_id, source.c.state == "disabled")
@@ -105,11 +105,12 @@ class SinkStore(LeasedStore):
         await self._write(enable)
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: Collection[bytes], group_wait_s: float) -> int:
-        """Make dead letters of deliveries first due `after_s` ago on the sink's clock; return their number.
+        """Make deliveries dead letters if they were first due `after_s` ago or earlier; return how many.
 
-        Deliveries that are due for the first time are marked with the clock's reading. Ordering keys in `skip` are left
-        alone. Deliveries that a dead letter blocked become due, those of a group not before `group_wait_s` from their
-        recording.
+        Times are on the sink's own clock, which shows `clock_s`: the seconds for which the sink was served. A delivery
+        that is due for the first time is marked with `clock_s`. Deliveries with ordering keys in `skip` stay as they
+        are. Deliveries that a dead letter blocked become due, those of a group `group_wait_s` after their recording at
+        the earliest.
         """
         now, clock_us = self._store.clock.steady_us(), round(clock_s * 1e6)
 
@@ -131,7 +132,8 @@ class SinkStore(LeasedStore):
     async def dead_since(self, since: Micros) -> AnyRow | None:
         """Return `dead_count` since that time, and `type`, `event_id` and `answer` of the newest dead letter.
 
-        Dead letters of a removed sink and of `delivery.dead` itself do not count. Returns `None` if there are none.
+        Two kinds do not count: dead letters made because the sink was removed, and those of `delivery.dead` events.
+        Returns `None` if there are no others.
         """
         key = {"since": since}
         return await self._read(
@@ -141,7 +143,7 @@ class SinkStore(LeasedStore):
     async def release(self) -> None:
         """Make silenced openings of open problems due again, as if new, together with their acknowledgements.
 
-        An acknowledgement that was withdrawn or has run out stays silenced, because the opening has to alarm again.
+        An acknowledgement that was withdrawn or has run out stays silenced, because people must be alerted again.
         """
         now, at = self._store.clock.steady_us(), self._store.clock.now()
 
@@ -158,7 +160,7 @@ class SinkStore(LeasedStore):
         await self._write(release)
 
     async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
-        """Return the open problems whose opening the sink took, and those closed since `closed_from`, if given."""
+        """Return the problems whose opening was delivered: open ones, and those closed since `closed_from`."""
         since = None if closed_from is None else to_us(closed_from)
         statement = _SENT_OPEN if closed_from is None else _OPEN_OR_LATE
 

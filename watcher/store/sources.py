@@ -1,4 +1,4 @@
-"""The keys of the store: an execution has 16 bytes, an account, a pipeline, a sink or a report a number."""
+"""The keys of the store: 16 bytes for an execution, and a number for an account, a pipeline, a sink or a report."""
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
@@ -18,25 +18,25 @@ class Source(NamedTuple):
 
 @lru_cache(maxsize=1024)  # called for each event
 def sink(name: str) -> Source:
-    """Return the source of a sink."""
+    """Return the source for the sink of this name."""
     return Source("sink", name)
 
 
 @lru_cache(maxsize=1024)
 def pipeline(account: str, pipeline_id: str) -> Source:
-    """Return the source of a pipeline. The text after the last slash of its name is the pipeline's id."""
+    """Return the source for a pipeline. In the name, the text after the last slash is the id of the pipeline."""
     return Source("pipeline", f"{account}/{pipeline_id}")
 
 
 def pipeline_id(name: str) -> str:
-    """Return the pipeline's id in the name of its source."""
+    """Return the id of a pipeline from the name of its source."""
     return name.rpartition("/")[2]
 
 
 def execution_key(execution: str) -> bytes:
     """Return the 16 bytes of an execution's id. Raises `ValueError` if the id is malformed.
 
-    This takes half as long as `UUID`.
+    The function is twice as fast as `UUID`.
     """
     key = bytes.fromhex(execution.replace("-", ""))
     if len(key) != 16:
@@ -45,7 +45,7 @@ def execution_key(execution: str) -> bytes:
 
 
 def execution_id(key: bytes) -> str:
-    """Return the execution's id for its 16 bytes, several times faster than `UUID`."""
+    """Return the id of an execution from its 16 bytes. The function is several times faster than `UUID`."""
     text = key.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
@@ -59,11 +59,11 @@ def names_of(connection: Connection, kind: str) -> dict[int, str]:
 _Numbers = dict[Source, int]
 
 _NUMBER = text("INSERT INTO source (kind, name) VALUES (:kind, :name) ON CONFLICT DO NOTHING")
-"""Does nothing for a source that another process has numbered meanwhile."""
+"""Assigns a number to a new source. Does nothing for a source that another process has numbered meanwhile."""
 
 
 class SourceNumbers(dict[Source, int]):
-    """The numbers of sources. It assigns them and remembers them."""
+    """The numbers of sources that this process has assigned or read so far."""
 
     def __init__(self, write: Callable[[Callable[[Connection], _Numbers]], Awaitable[_Numbers]]) -> None:
         """Start without any number. `write` runs a piece of work in a transaction of its own."""

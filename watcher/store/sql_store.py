@@ -1,7 +1,7 @@
 """The store in an SQL database: opening, reading, writing under a lease, and group commit.
 
-Items that are handed in while a group is being written form the next group, which is one transaction. An error of the
-database is raised as a `StoreError`, and the monitor notes it.
+Items that are handed in while a group is being written form the next group. Each group is one transaction. An error of
+the database is noted by the monitor and raised as a `StoreError`.
 """
 
 import asyncio
@@ -28,19 +28,19 @@ from watcher.store.sqlite import SqliteDatabase, hold_file
 from watcher.store.store_url import is_postgresql, path_of
 
 GROUP_COUNT = 256
-"""Most items in one transaction. A larger group would cost no less per item, and delay the others."""
+"""Most items in one transaction. A larger group would cost as much per item, and would delay the items after it."""
 
 QUIET_TURNS = 2
 """Turns of the event loop without a new item after which a group is written.
 
-A transaction costs as much as ten changes.
+Gathering items is worth the wait, because a transaction costs as much as ten changes.
 """
 
 MOST_TURNS = 40
-"""Most turns in which a group is gathered: in a busy event loop each takes about 10 ms."""
+"""Most turns of the event loop in which a group is gathered. In a busy loop a turn takes about 10 ms."""
 
 REMEMBERED_S = 30.0
-"""Time after which a failure is forgotten. A refused write is tried again sooner, if it is still needed."""
+"""Time after the last failure from which on any write ends the trouble. A refused write may be tried again sooner."""
 
 BUSY_TIMEOUT_S = 2.0
 """Time for which a write waits for another program's lock on a SQLite file.
@@ -77,7 +77,7 @@ class StoreMonitor:
         self._explain = explain
         self._clock = clock
         self._fault: DatabaseFault | None = None
-        self._logged: set[str] = set()  # since the trouble began: two causes may alternate many times a second
+        self._logged: set[str] = set()  # since the trouble began: two texts may alternate many times a second
         self._refused = Writing.NOTHING
         self._failed_at = EARLIEST
 
@@ -87,7 +87,7 @@ class StoreMonitor:
         return "" if self._fault is None else self._fault.text
 
     def note_failure(self, error: Exception, writing: Writing) -> DatabaseFault:
-        """Return the meaning of an error, and note it unless it is a bug or a lost lease."""
+        """Return the meaning of an error. Note it, unless it concerns only one owner (`OwnershipLostError`)."""
         fault = self._explain(error)
         if not fault.concerns_all and fault.kind is not StoreError:
             return fault
@@ -105,9 +105,9 @@ class StoreMonitor:
         return fault
 
     def note_write(self, amount: Writing) -> None:
-        """Note a write of this size.
+        """Note that a write of this size succeeded.
 
-        The trouble is over once a write of the refused size succeeds, or any write when nothing has failed for a while.
+        The trouble is over once a write of the refused size succeeds, or any write 30 s after the last failure.
         """
         if self._fault is None or not amount:
             return
@@ -118,10 +118,10 @@ class StoreMonitor:
 
 
 class SqlStore:
-    """State, events and deliveries in a database. Made by `open_store`."""
+    """The store: state, events and deliveries in a database. `open_store` makes it."""
 
     def __init__(self, *, database: Database, created: bool, clock: Clock, resources: AsyncExitStack) -> None:
-        """Start to take writes. `created` says that the store was empty; `resources` are released by `close`."""
+        """Start to take writes. `created` is whether the database was empty; `close` releases `resources`."""
         self.created = created
         self.exclusive = database.exclusive
         self.server_ahead_us = database.server_ahead_us
@@ -129,7 +129,7 @@ class SqlStore:
         self.outbox = Outbox(SourceNumbers(database.write))
         lost = partial(asyncio.get_running_loop().call_soon_threadsafe, self._leases_lost)
         self.leases = database.leases(self._watched, on_lost=lost)
-        self.wakes: dict[str, Callable[[], None]] = {}  # by sink: wakes its worker, whoever recorded deliveries
+        self.wakes: dict[str, Callable[[], None]] = {}  # by sink: wakes its worker after new deliveries
         self.on_recorded = database.share_notifications(self._wake)
         self.database = database
         self.monitor = StoreMonitor(explain=database.explain, clock=clock)
@@ -140,11 +140,11 @@ class SqlStore:
         self._closed = False
 
     def record(self, item: Item) -> "Future[Taken | None]":
-        """Write this item in one transaction with others that are handed in, in the order of their handing in.
+        """Write this item in one transaction with others, in the order in which they were handed in.
 
-        Returns a future of the deliveries that a `Turn` takes; it raises a `StoreError` if the item was not written. If
-        the caller is cancelled, the write goes on. The workers of the sinks are woken at once, so that they take the
-        deliveries in the same transaction.
+        Returns a future of the deliveries that a `Turn` takes. The future raises a `StoreError` if the item was not
+        written. If the caller is cancelled, the write goes on. The workers of the item's sinks are woken at once, so
+        that they take the new deliveries in the same transaction.
         """
         if self._closed:
             raise StoreError("the store is closed")
@@ -157,18 +157,18 @@ class SqlStore:
         return result
 
     async def number_of(self, source: Source) -> int:
-        """Return the number of an account, a pipeline, a sink or a report. It is assigned if there is none yet."""
+        """Return the number of an account, a pipeline, a sink or a report. Assign a number to a new one."""
         numbers = self.outbox.numbers
         if source not in numbers:
             await self._watched(partial(numbers.provide, {source}), Writing.A_LITTLE)
         return numbers[source]
 
     async def read(self, work: Work[T]) -> T:
-        """Return the result of `work`, which only reads. No lease is checked: only writes show that one is lost."""
+        """Return the result of `work`, which only reads. No lease is checked: only writes show a lost lease."""
         return await self._watched(partial(self.database.read, work))
 
     async def write(self, work: Work[T], *, lease: Lease | None = None) -> T:
-        """Return the result of `work` once it is committed. With a lease, raise if that is no longer valid."""
+        """Return the result of `work` after the commit. Raises `OwnershipLostError` if a given lease is not valid."""
 
         def write(connection: Connection) -> T:
             if lease is not None:
@@ -179,20 +179,20 @@ class SqlStore:
 
     async def probe_writable(self) -> None:
         """Write a value without meaning, as durably as any other. Raises `StoreError` if the store takes no writes."""
-        now = {"now": str(self.clock.steady_us())}  # a new value each time: SQLite does not write an equal one
+        now = {"now": str(self.clock.steady_us())}  # a new value each time: SQLite does not write an equal value
         await self.write(lambda connection: connection.execute(_PROBE, now))
         if self.monitor.failing_since is not None:  # a larger write was refused
             raise StoreError(self.monitor.problem)
 
     async def close(self) -> None:
-        """Write the items that were handed in, then release the files."""
+        """Write the items that were handed in, then close the database."""
         self._closed = True
         if self._writing is not None:
             await asyncio.wait([self._writing])
         await self._resources.aclose()
 
     def _leases_lost(self) -> None:
-        self.outbox.numbers.clear()  # another server may lack some of them
+        self.outbox.numbers.clear()  # another server may lack some numbers
         self.leases.renew_now()
 
     def _wake(self, sinks: Collection[str]) -> None:
@@ -214,9 +214,9 @@ class SqlStore:
             self._writing = None
 
     async def _write_group(self, group: "Sequence[tuple[Item, Future[Taken | None]]]") -> None:
-        """Write a group in one transaction. If one item spoils the group, write its halves.
+        """Write a group in one transaction. If one item makes the transaction fail, write each half of the group alone.
 
-        So one bad item costs the others a little time, and nothing else.
+        A bad item thus costs the other items a little time, and nothing else.
         """
         items, futures = zip(*group, strict=True)
         work = GroupWork(items)
@@ -232,7 +232,7 @@ class SqlStore:
         except Exception as error:  # noqa: BLE001 - each caller gets the error; otherwise all would wait for ever
             fault = self.monitor.note_failure(error, work.size)
         else:
-            if names:  # in a turn of its own, so that an error in it cannot end the writing
+            if names:  # in a later turn, so that an error in `on_recorded` cannot end the writing
                 self._loop.call_soon(self.on_recorded, names)
             for item, future in zip(items, futures, strict=True):
                 if not future.done():  # a cancelled caller has cancelled its future
@@ -257,7 +257,7 @@ class SqlStore:
         else:
             self.monitor.note_write(writing)
             return result
-        raise fault.error()  # outside the clause, so that the database's own text is not chained to it
+        raise fault.error()  # outside the `except`, so that the database's own text is not chained to it
 
 
 async def open_store(
@@ -265,8 +265,8 @@ async def open_store(
 ) -> SqlStore:
     """Open the store at `url`, a valid `store.url`. Create or migrate it if needed, and hold it until it is closed.
 
-    `password` is PostgreSQL's. `busy_timeout_s` is how long a write waits for another program's lock on a SQLite file.
-    Raises `StoreHeldError` if the file is in use, `StoreUnusableError` if a person must correct something (the store is
+    Only PostgreSQL uses `password`. A write waits `busy_timeout_s` for another program's lock on a SQLite file. Raises
+    `StoreHeldError` if the file is in use, `StoreUnusableError` if a person must correct something (the store is
     unwritable, damaged, newer, or another program's, or it refuses the login), `StoreNotReadyError` if a server is not
     ready yet, and `StoreError` for other trouble that may pass (locked, full).
     """
@@ -285,7 +285,7 @@ async def open_store(
 
 
 class LeasedStore:
-    """The store for the owner of an account or a sink. All its writes are under the owner's lease."""
+    """The store for the owner of an account or a sink. Each write is refused unless the owner's lease is valid."""
 
     def __init__(self, store: SqlStore, lease: Lease) -> None:
         self.lease = lease

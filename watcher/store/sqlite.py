@@ -1,9 +1,9 @@
-"""SQLite for the store: one connection that writes, a few that read, and the settings of each.
+"""The store in a SQLite file: one connection that writes, two that read, the settings of each, and the file's lock.
 
-The writer sends BEGIN IMMEDIATE itself. The driver would begin a transaction only before the first row is written: too
-late for what was read before (a reader that turns writer fails at once, whatever the timeout), and not at all before a
-CREATE TABLE. Readers begin no transaction: each statement is a short read of its own, so none keeps the write-ahead log
-from being emptied.
+The writer sends BEGIN IMMEDIATE itself. The driver would begin a transaction only before the first row is written. Then
+a transaction that reads first could fail at once when it writes, whatever the timeout, and a CREATE TABLE would be
+outside of any transaction. Readers begin no transaction: each statement is a short read of its own, so no reader keeps
+the write-ahead log from being emptied.
 """
 
 import errno
@@ -77,7 +77,7 @@ def make_engine(path: Path, *, busy_timeout_s: float, pragmas: tuple[str, ...], 
         URL.create("sqlite", database=f"file:{quote(str(path))}", query={"mode": "rw", "uri": "true"}),
         poolclass=NullPool,
         hide_parameters=True,
-        # isolation_level=None: the driver begins nothing by itself. One thread may close another one's connection.
+        # isolation_level=None: the driver begins nothing by itself. A thread may close the connection of another.
         connect_args={"isolation_level": None, "timeout": busy_timeout_s, "check_same_thread": False},
     )
 
@@ -94,7 +94,7 @@ def make_engine(path: Path, *, busy_timeout_s: float, pragmas: tuple[str, ...], 
 
 
 _TEMPORARY = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
-"""Errors of opening a file that may pass. For all others (no such folder, no permission) a person must act."""
+"""Errors of opening a file that may pass. After any other (no such folder, no permission) a person must act."""
 
 
 class DatabaseFile:
@@ -105,7 +105,7 @@ class DatabaseFile:
         self._opened = opened
 
     def check(self) -> None:
-        """Raise `StoreUnusableError` if the file is no longer there, or is another one."""
+        """Raise `StoreUnusableError` if the opened file is no longer at its path."""
         try:
             found = self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
@@ -133,7 +133,7 @@ def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
     """
     with ExitStack() as stack:
         try:
-            if path.exists() and not path.is_file() and not path.is_dir():  # everybody can read a device
+            if path.exists() and not path.is_file() and not path.is_dir():  # a device, perhaps readable by all
                 raise StoreUnusableError(f"{path} is not a file; write sqlite:///watcher.db")
             lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
             stack.callback(os.close, lock)
@@ -144,7 +144,7 @@ def hold_file(path: Path, *, clock: Clock) -> Iterator[DatabaseFile]:
             # Created here and not by SQLite, so that nobody else may read it. Its -wal and -shm get the same mode.
             fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             opened = os.fstat(fd)
-            if not opened.st_size:  # an empty file, whoever created it
+            if not opened.st_size:  # an empty file, perhaps of another program
                 os.fchmod(fd, 0o600)
             os.close(fd)  # before SQLite opens it: closing any descriptor of a file releases all locks on it
         except BlockingIOError:

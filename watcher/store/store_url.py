@@ -1,6 +1,6 @@
-"""The URL of a store, checked before anything is opened: by the check of the file, `run` and `copy-store`.
+"""Checks the URL of a store before the store is opened: for the configuration file and for `copy-store`.
 
-Of a URL, messages show only the names of its parameters: a password may stand anywhere else.
+Messages show only the names of the URL's parameters, because any other part may be a password.
 """
 
 import re
@@ -19,12 +19,12 @@ def is_postgresql(url: str) -> bool:
 
 
 def path_of(url: str) -> Path:
-    """Return the file of a valid URL with all links resolved, so that a file has one lock under all its names."""
+    """Return the file of a valid URL, with all links resolved: a file has one lock, whatever its other names."""
     return Path(url.removeprefix("sqlite:///")).resolve()
 
 
 def check_store_url(url: str) -> str:
-    """Return the URL of a store. Raises `InvalidValueError` for one that no server could make usable."""
+    """Return the URL if it can be the URL of a store. Raises `InvalidValueError` otherwise."""
     if is_postgresql(url):
         _check_postgresql(url)
     elif not _SQLITE.fullmatch(url):
@@ -34,7 +34,7 @@ def check_store_url(url: str) -> str:
 
 
 def _check_postgresql(url: str) -> None:
-    """Let libpq itself parse the URL, before anything connects."""
+    """Let libpq itself parse the URL, before any attempt to connect."""
     try:
         psycopg, conninfo = import_module("psycopg"), import_module("psycopg.conninfo")
     except ImportError:
@@ -42,7 +42,7 @@ def _check_postgresql(url: str) -> None:
         raise InvalidValueError("postgresql needs the extra", remedy=remedy) from None
     if re.search(r"\s", url):
         raise InvalidValueError("is not a URL", remedy=_RIGHT)
-    if "#" in url:  # most parsers of URLs end there, libpq does not
+    if "#" in url:  # most parsers of URLs stop at "#", libpq does not
         raise InvalidValueError("holds a #", remedy="write %23 for it")
     try:
         given = conninfo.conninfo_to_dict(url)

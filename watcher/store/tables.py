@@ -1,8 +1,8 @@
 """The tables of the store, the same for SQLite and PostgreSQL.
 
-Times are microseconds UTC on the steady clock; ids are 16 bytes. Tables that are written often (execution, delivery)
-have short rows; long texts are in others (event). A new database is created from these tables, an older one is migrated
-to them.
+Times are microseconds UTC, on the steady clock if no comment names another clock. Ids are 16 bytes. Tables that are
+written often (execution, delivery) have short rows; long texts are in other tables (event). A new database is created
+from these tables, and an older database is migrated to them.
 """
 
 from functools import partial
@@ -61,13 +61,13 @@ source = _table(
     Column("id", _ROWID, primary_key=True),
     Column("kind", String, nullable=False),  # account, pipeline (named account/pipeline), sink, report
     Column("name", String, nullable=False),
-    Column("sequence", BigInteger, nullable=False, server_default="0"),  # of its own events
-    Column("state", String),  # an account's trouble, or a sink's failing or disabled
+    Column("sequence", BigInteger, nullable=False, server_default="0"),  # of the last of its own events
+    Column("state", String),  # the trouble of an account; `failing` or `disabled` for a sink
     Column("fingerprint", String),
-    Column("clock_us", BigInteger, nullable=False, server_default="0"),
-    Column("absent_since", BigInteger),
+    Column("clock_us", BigInteger, nullable=False, server_default="0"),  # a sink's own clock: the time it was served
+    Column("absent_since", BigInteger),  # since when a sink is not configured, or a pipeline not watched whole
     Column("paused_until", BigInteger),
-    Column("failing_for_s", Float),  # when it was written; time without a running daemon does not count
+    Column("failing_for_s", Float),  # seconds of running time without a success, at the last write
     Column("rules", String),  # the state of a pipeline's rules: JSON of domain/rules
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )
@@ -79,7 +79,7 @@ lease = _table(
     Column("owner", String, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("until", BigInteger),  # by PostgreSQL's clock; SQLite's file lock needs no rows
-    # For a replica, whose row shows that it is alive: its configuration. For an account: its API key.
+    # The fingerprint of a replica's configuration. The row of a replica shows that the replica is alive.
     Column("fingerprint", String),
 )
 
@@ -98,14 +98,14 @@ execution = _table_by_key(
     Column("lost_at", BigInteger),
     Column("ended_at", BigInteger),
     Column("was_paused", Boolean, nullable=False),
-    Column("stream", LargeBinary),  # of its events; NULL without events
+    Column("stream", LargeBinary),  # the key of the stream of its events; NULL without events
     Column("found_at", BigInteger, nullable=False, server_default="0"),
-    Column("overdue_at", BigInteger),  # when the event `overdue_sequence` was emitted (wall clock)
+    Column("overdue_at", BigInteger),  # when `execution.overdue` was emitted (wall clock)
     Column("finished_at", BigInteger),  # the API's date, or when the end was seen
     Column("started_at", BigInteger),  # the API's date, or when it was first seen
     Index("execution_ended", "ended_at", **_only_where("ended_at IS NOT NULL")),
     Index("execution_finished", "finished_at", **_only_where("finished_at IS NOT NULL")),
-    # The ends that a strip shows: without those before the watch began, and without lost executions.
+    # The last ends that pages show: none from before the watch, and no lost execution.
     Index(
         "execution_strip",
         "pipeline_id",
@@ -119,7 +119,7 @@ execution = _table_by_key(
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# The cursor of each pipeline that is watched whole: how far its lists were read.
+# The cursor of each pipeline that is watched whole: how far its list was read.
 scan = _table(
     "scan",
     Column("account_id", ForeignKey("source.id"), primary_key=True),
@@ -129,16 +129,16 @@ scan = _table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
-    Column("total", BigInteger),  # rows of the list as the API counted them when the last complete scan began
-    Column("ahead_us", BigInteger),  # the API's clock minus ours, at the first answer
+    Column("total", BigInteger),  # the API's number of rows when the last complete scan began
+    Column("ahead_us", BigInteger),  # the lead of the API's clock over ours, at the first answer
     Column("known_from", BigInteger),  # the start of the pipeline's known history
-    # Only version 1.0.0 sets it: its times are by the API's clock. Another replica may still run that version.
+    # Set only by version 1.0.0, whose times are on the API's clock. Another replica may still run that version.
     Column("dated", Boolean, nullable=False),
 )
 
 event = _table(
     "event",
-    Column("id", _ROWID, primary_key=True),  # a cursor: never reused
+    Column("id", _ROWID, primary_key=True),  # never reused, because cursors hold it
     Column("event_id", LargeBinary, nullable=False),
     Column("stream", LargeBinary, nullable=False),
     Column("sequence", BigInteger, nullable=False),
@@ -150,7 +150,7 @@ event = _table(
     Column("account", String),  # silences match on this and the next two
     Column("pipeline", String),
     Column("labels", String),  # JSON
-    Column("problem_id", LargeBinary),  # the problem that it opens, reminds of or closes
+    Column("problem_id", LargeBinary),  # the problem that the event is about
     Column("closes", Boolean, nullable=False),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
@@ -158,12 +158,12 @@ event = _table(
     sqlite_autoincrement=True,
 )
 
-# `number` is the id of the event, and the order of deliveries with the same ordering key.
+# `number` is the id of the event. Deliveries with the same ordering key are sent in the order of `number`.
 delivery = _table_by_key(
     "delivery",
     Column("number", ForeignKey("event.id"), primary_key=True, autoincrement=False),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
-    Column("lane", LargeBinary, nullable=False),  # ordering key: only the first pending delivery is sent
+    Column("lane", LargeBinary, nullable=False),  # ordering key: only its first pending delivery is sent
     Column("group_key", LargeBinary),  # deliveries with the same one are sent together
     Column("state", String, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
@@ -174,7 +174,7 @@ delivery = _table_by_key(
     Column("settled_at", BigInteger),
     Column("answer", String),
     Column("tried_at", BigInteger, nullable=False, server_default="0"),
-    Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, or may have been, sent
+    Column("tried", Boolean, nullable=False, server_default="0"),  # whether the delivery was sent, or may have been
     Column("replayed", Boolean, nullable=False, server_default="0"),
     Column("only_closes", Boolean, nullable=False, server_default="0"),  # the sink gets only the closing of a problem
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
@@ -195,11 +195,11 @@ problem = _table_by_key(
     Column("opened_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
     Column("failed_count", Integer, nullable=False, server_default="0"),  # failed ends, those that opened it included
-    Column("stream", LargeBinary, nullable=False),  # with `sequence`: its opening
+    Column("stream", LargeBinary, nullable=False),  # with `sequence`: the key of its opening
     Column("sequence", BigInteger, nullable=False),
     Column("told_count", Integer, nullable=False, server_default="0"),  # events in its own stream
     Column("acked_at", BigInteger),  # this and the next three: its acknowledgement
-    Column("acked_until", BigInteger),  # its end; NULL: as long as the problem is open
+    Column("acked_until", BigInteger),  # the end of the acknowledgement; NULL: the end of the problem
     Column("acked_by", String),
     Column("acked_comment", String),
     Column("latest", String),  # the newest failure (`pipeline.failing` only): JSON of domain/problems
@@ -224,7 +224,7 @@ incident = _table_by_key(
     Index("incident_group", "sink_id", "group_key", "nth"),
 )
 
-# The last reminder of a problem at a sink (steady clock).
+# The due time (steady clock) of the last reminder of a problem at a sink.
 reminder = _table_by_key(
     "reminder",
     Column("problem_id", ForeignKey("problem.id"), primary_key=True),
@@ -232,8 +232,8 @@ reminder = _table_by_key(
     Column("reminded_at", BigInteger, nullable=False),
 )
 
-# The place of a problem's message at a sink, which updates and answers that message. `problem_id` is no foreign key:
-# retention may delete the problem while the result of an attempt is being written.
+# The place of the message that shows a problem at a sink. The sink updates the message and replies to it. `problem_id`
+# is no foreign key: retention may delete the problem while the result of an attempt is being written.
 problem_message = _table_by_key(
     "problem_message",
     Column("problem_id", LargeBinary, primary_key=True),
@@ -300,7 +300,7 @@ snapshot = _table_by_key(
     postgresql_with=_OFTEN_WRITTEN,
 )
 
-# Actions that people ask owners to do. An action is in the table once, and is deleted when it is done.
+# Actions that people ask owners to do. The same action is in the table only once, and is deleted when it is done.
 action = _table_by_key(
     "action",
     Column("kind", String, primary_key=True),  # scan (of a pipeline), enable (of a sink)
@@ -308,7 +308,7 @@ action = _table_by_key(
     Column("asked_at", BigInteger, nullable=False),
 )
 
-# The time at which a report was last due (wall clock). A report without a row is new: its next one is sent.
+# The time at which a report was last due (wall clock). A report without a row is new.
 report = _table_by_key(
     "report",
     Column("source_id", ForeignKey("source.id"), primary_key=True, autoincrement=False),
@@ -317,13 +317,13 @@ report = _table_by_key(
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")
 DEAD: ColumnElement[str] = literal_column("'dead'")
-"""Written out in each statement: with a bound value the partial indexes could not be used."""
+"""These states are literals in each statement: with bound values a database could not use the partial indexes."""
 
 OPENS = (
     "event.stream = problem.stream AND event.sequence >= problem.sequence AND event.problem_id = problem.id"
     " AND event.closes = false"
 )
-"""Condition that an event is an opening of a problem.
+"""The condition that an event is an opening of a problem.
 
-A problem has a second opening with the same id if a failing sink answers 410.
+The problem of a sink has two openings, `sink.failing` and `sink.disabled`, if the failing sink answers 410.
 """

@@ -1,4 +1,4 @@
-"""Run the migrations on the connection that was passed in, inside the transaction it has begun."""
+"""Runs the migrations on the connection that was passed in, inside its open transaction."""
 
 from alembic import context
 

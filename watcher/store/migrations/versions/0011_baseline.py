@@ -1,6 +1,6 @@
-"""The tables of the first release. In a new database `tables` creates them, and this revision is only noted.
+"""The tables of the first release. This revision creates nothing: a new database gets its tables from `tables`.
 
-Each later change has a revision of its own, based on this one. Numbers up to 10 were used before the first release.
+Each later change of the tables has a revision of its own. Numbers up to 10 were used before the first release.
 """
 
 revision = "0011"

@@ -1,6 +1,7 @@
-"""Stores no time of the API's clock. Owners convert the times that version 1.0.0 stored once the API answers.
+"""Adds columns and indexes for times on our own clock. Version 1.0.0 stored times on the API's clock.
 
-Only the order of `found_at` matters, so this revision sets it: for settled rows to long ago, for all others to now.
+Owners convert most of the stored times once the API answers. Only the order of `found_at` matters, so this revision
+sets `found_at` itself: to long ago for settled rows, and to now for all others.
 """
 
 from time import time_ns
@@ -16,7 +17,7 @@ OPEN = {
     "execution_open": ["pipeline_id", "since_at", "execution", "status"],
     "execution_since": ["since_at", "execution", "pipeline_id", "status"],
 }
-"""The indexes of open executions, of one pipeline and of all. They hold the status, so that pages read no rows."""
+"""The indexes of open executions, of one pipeline and of all. They hold the status, so pages read only the index."""
 
 
 def upgrade() -> None:
