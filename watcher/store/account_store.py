@@ -72,7 +72,7 @@ class AccountStore(LeasedStore):
     """The stored state of one account, its pipelines and its executions."""
 
     async def load_account(self) -> AccountRecord:
-        """Return the stored state of the account itself. The pause is the time that is left of it now."""
+        """Return the stored state of the account itself, with the time that is left of its pause now."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> AccountRecord:
@@ -88,7 +88,7 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
-        """Return the stored states of these executions, by id. Times in the future become the present."""
+        """Return the stored states of these executions, by id. Times in the future are returned as now."""
         now = self._store.clock.steady_us()
 
         def load(connection: Connection, account_id: int) -> dict[str, ExecutionRecord]:
@@ -96,7 +96,7 @@ class AccountStore(LeasedStore):
             found: dict[str, ExecutionRecord] = {}
             wanted = iter(sorted(executions))
             while part := tuple(islice(wanted, LOADED_COUNT)):
-                names = {execution_key(name): name for name in part}  # reuses the strings: 100,000 ids take 9 MB
+                names = {execution_key(name): name for name in part}  # reuses the caller's ids: 100,000 take 9 MB
                 for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
                     name = names[row.execution]
                     found[name] = _record_of(row, name=name, pipelines=pipelines, now=now)
@@ -105,7 +105,7 @@ class AccountStore(LeasedStore):
         return await self._read(load)
 
     async def load_open(self, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
-        """Return the executions of these pipelines that have not ended. Times in the future become the present."""
+        """Return the executions of these pipelines that have not ended. Times in the future are returned as now."""
         numbers = sorted([await self._number_of(each) for each in pipelines])
         now = self._store.clock.steady_us()
 
@@ -122,7 +122,7 @@ class AccountStore(LeasedStore):
     async def load_ends(self, pipelines: Collection[str]) -> Mapping[str, Sequence[tuple[Micros, str]]]:
         """Return the last `ENDS_COUNT` reported ends of each pipeline, oldest first: the time and the status of each.
 
-        Times in the future become the present.
+        Times in the future are returned as now.
         """
         now = self._store.clock.steady_us()
 

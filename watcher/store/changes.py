@@ -136,8 +136,8 @@ class Take:
 class Turn:
     """The results that a sink's owner writes, then its request for more deliveries, all in one transaction.
 
-    The database cannot refuse a single attempt: the keys only find rows, and the values are bounded numbers and known
-    words.
+    The database never refuses the result of a single attempt: its keys only find rows, and its values are bounded
+    numbers and known words.
     """
 
     lease: Lease
@@ -145,7 +145,7 @@ class Turn:
     messages: tuple[ProblemMessage, ...] = ()
     """The messages that show problems. A later message of the same problem replaces an earlier one."""
     backoff: BackoffState | None = None
-    """The sink's pause and failure; `None` leaves the stored ones as they are."""
+    """The pause and the failing time of the sink; `None` leaves the stored ones as they are."""
     clock_s: float | None = None
     """The sink's own clock: the seconds for which the sink was served in all. Written only together with `backoff`."""
     calls_forward: bool = False
@@ -166,7 +166,7 @@ class AccountRecord:
     sequence: int = 0
     """The sequence of the account's own events."""
     trouble: str | None = None
-    """Why the account is degraded; `None` if it is not."""
+    """The reason why the account is degraded; `None` if the account is not degraded."""
     backoff: BackoffState = BackoffState()
     problem: Problem | None = None
     snapshot: AccountSnapshot | None = None
@@ -211,7 +211,7 @@ class OpenProblem:
     pipeline: str | None = None
     execution: str | None = None
     status: str | None = None
-    """The status in which the execution is overdue by this problem; `None` once the execution has another status."""
+    """The status that an overdue execution has had for too long; `None` once the status has changed."""
     has_ended: bool = field(default=False, kw_only=True)
     """Whether the execution has ended."""
     told_count: int = field(default=0, kw_only=True)
@@ -233,7 +233,7 @@ class SinkRecord:
     failures_count: int = 0
     """The number of failed attempts at pending deliveries."""
     dead_from: Micros = NEVER
-    """The time (microseconds UTC, steady clock) from which on no dead letter has been reported by an event yet."""
+    """Dead letters since this time (microseconds UTC, steady clock) have not been reported by an event yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class Taken:
     """The deliveries that may be sent now."""
 
     batches: Sequence[Sequence[Delivery]]
-    """The deliveries of each request: first incidents, then deliveries never tried, then the others, each by due time.
+    """One batch per request: first incidents, then deliveries that were never tried, then the others.
 
     Deliveries with the same ordering key are in the same batch.
     """
@@ -253,7 +253,7 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """The number of pending deliveries of one sink, and the time since when the oldest could be sent."""
+    """The number of pending deliveries of one sink, and the time from which on the oldest could be sent."""
 
     pending_count: int
     oldest_at: Micros | None

@@ -22,7 +22,7 @@ from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem
 
 SETTLED_AFTER_US = 10_000_000
-"""Time after which every transaction is over. A number of an event that is missing then was rolled back."""
+"""Time after which every transaction is over. If an event number is still missing then, no event will ever have it."""
 
 DETAIL_COUNT = 200
 """Most events that are shown with one execution, or with one problem."""
@@ -156,7 +156,7 @@ class ConsoleStore(HistoryStore):
 
         A reader who continues after that number misses no event. A missing number may belong to an event that another
         process is still writing. The page ends before such a number, unless the event after it was recorded more than
-        10 s ago: then the number was rolled back.
+        10 s ago: then no event will ever have the missing number.
         """
         wanted, since = _wanted_events(asked), asked.since
         settled_at = TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
@@ -185,8 +185,8 @@ class ConsoleStore(HistoryStore):
     ) -> tuple[Sequence[bytes], int | None]:
         """Return the bodies of events, the last recorded first, and the number after which the next page begins.
 
-        The number is `None` after the last page. A reader may miss an event that is still being written, because its
-        number is lower.
+        The number is `None` after the last page. A reader may miss an event that another process is still writing: its
+        number may belong on a page that the reader has already seen.
         """
         behind = None if after is None else Position("", after, after)
 
@@ -212,7 +212,7 @@ class ConsoleStore(HistoryStore):
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return a page of deliveries, the newest events first. `earlier` is the number of the event that blocks it."""
+        """Return a page of deliveries, the newest events first. `earlier` is the number of the blocking event."""
 
         def read(connection: Connection) -> Rows:
             sinks = _numbers(connection, "sink", lambda name: sink in (None, name))
@@ -284,7 +284,7 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def overview(self, *, since: Micros) -> Overview:
-        """Return the overview. It has the gaps since that time, and counts the dead letters since then apart."""
+        """Return the overview, with the gaps after `since`, and two counts of dead letters: all, and after `since`."""
 
         def read(connection: Connection) -> Overview:
             late = {"since": since, "limit": DEAD_COUNT}
@@ -392,7 +392,7 @@ def _wanted_events(asked: EventFilter) -> list[Any]:
         wanted.append(event.c.type.in_(asked.types))
     if asked.pipelines:
         wanted.append(event.c.pipeline.in_(asked.pipelines))
-    for key, value, is_there in asked.labels:  # JSON escapes quotes inside labels, so this finds only whole pairs
+    for key, value, is_there in asked.labels:  # JSON escapes quotes inside labels, so only whole pairs are found
         of_event, pair = func.coalesce(event.c.labels, ""), f"{dumps(key)}: {dumps(value)}"
         wanted.append((func.replace(of_event, pair, "") != of_event) == is_there)
     return wanted

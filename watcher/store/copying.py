@@ -1,7 +1,7 @@
 """Copies a store into an empty one, of SQLite or PostgreSQL, in one transaction of the target.
 
-During the copy no other process writes to either store: a copy holds the lock that a daemon needs on a SQLite file, and
-locks the tables of a PostgreSQL database.
+During the copy no other process writes to either store: the copy holds the lock that a daemon needs on a SQLite file,
+and locks the tables of a PostgreSQL database.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ _TABLES = [table for table in metadata.sorted_tables if table.name not in {lease
 """
 
 PAGE_ROWS = 2_000
-"""Rows that are copied at a time. An event has up to 16 KiB, so they need at most 32 MiB of memory."""
+"""Rows that are copied at a time. An event has up to 16 KiB, so a page needs at most 32 MiB of memory."""
 
 _PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA cache_size=-65536", "PRAGMA temp_store=MEMORY", "PRAGMA foreign_keys=ON")
 _BEGIN_POSTGRESQL = (

@@ -27,7 +27,7 @@ from watcher.store.sources import SourceNumbers, sink
 from watcher.store.tables import OPENS, AnyRow
 
 CALLED_WITHIN_US = 45_000_000
-"""Time over which pending deliveries are spread when they are called forward.
+"""Time over which the tried deliveries of a sink are spread when its circuit breaker closes.
 
 An open circuit breaker waits at most 30 s, so these deliveries are due within 75 s after the receiver works again.
 """
@@ -85,7 +85,7 @@ _NEVER_TRIED = text(_IN_TURN % "false")
 HEADS = HotStatement(
     f"SELECT * FROM ({_IN_TURN % 'false'}) AS never_tried UNION ALL SELECT * FROM ({_IN_TURN % 'true'}) AS tried"
 )
-"""Selects heads of a sink: some that were never tried and some that were tried, both by due time.
+"""Selects heads of a sink by due time: at most `:limit` that were never tried, and as many that were tried.
 
 The database reads along the index, without a sort.
 """
@@ -126,9 +126,11 @@ _OPENING = text(
 
 
 def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumbers, now: Micros) -> None:
-    """Write the results of attempts, and move the due times of the deliveries that these block or unblock.
+    """Write the results of attempts.
 
-    A delivery that is already settled stays as it is: the same result may have been written before.
+    A delivery that is blocked by a failed one is postponed to the next attempt of the failed one. A delivery that was
+    blocked by a settled one becomes due. A delivery that is already settled stays as it is: the same result may have
+    been written before.
     """
     rows: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
@@ -180,7 +182,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     taken: set[int] = set()
     groups: set[bytes] = set()  # those with a batch; the rest of such a group is left for the next `Take`
     later_due: list[Micros] = []
-    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # a skipped key has one head
+    of_sink = {"of_sink": sink_id, "limit": request.count + len(request.skip) + 1}  # one head per skipped key
     if request.trial is None:
         heads = sorted(HEADS.run(connection, of_sink), key=attrgetter("tried", "due_at", "recorded_at"))
     else:
@@ -214,8 +216,8 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 
 
 def _may_be_sent(row: AnyRow, request: Take) -> bool:
-    # A delivery that was never tried and has no group, unless it is an opening that may wait, was due when it was
-    # recorded. The clock is not asked: it may have been set back since.
+    # A delivery that was not tried, has no group and is no waiting opening was due when it was recorded. The due
+    # time is not compared with the clock, which may have been set back since.
     waits = row.tried or row.group_key or (row.type in PROBLEM_KINDS and (request.incidents or request.defers_openings))
     return row.due_at <= request.now or not waits or request.trial == "tried_longest_ago"
 
@@ -337,7 +339,7 @@ def labels_of(text: str | None) -> dict[str, str]:
 
 
 def _with_problem(connection: Connection, sink_id: int, row: AnyRow, *, name: str, request: Take) -> Delivery:
-    """Return the delivery of a row, with as much of its problem and of the sink's messages as sending needs."""
+    """Return the delivery of a row, with the state of its problem and the sink's messages where these are needed."""
     sent = _delivery(row, name)
     if sent.problem is None and not request.with_messages:
         return sent

@@ -137,7 +137,7 @@ class HistoryStore:
         return await self._store.read(read)
 
     async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
-        """Return the most frequent kinds of errors of all pipelines, counted from the start of the day of `since`."""
+        """Return the most frequent kinds of errors of all pipelines, from the start of the day (UTC) of `since` on."""
         days = {"since": period_start(since, DAY_US), "until": until}
         return await self._store.read(
             lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit)
@@ -164,7 +164,7 @@ class HistoryStore:
         return await asyncio.to_thread(add_up)  # takes up to a second, during which no transaction may stay open
 
     async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
-        """Return how many executions of each pipeline ended, and how many succeeded, in the last 24 h and in 7 d."""
+        """Return how many executions of each pipeline ended, and how many succeeded, within 24 h and within 7 d."""
         now = self._store.clock.steady_us()
         day, week = period_start(now, HOUR_US) - 23 * HOUR_US, period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US
         asked = {"names": sorted(pipelines), "day": day, "week": week}

@@ -18,9 +18,9 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 
 JOINABLE_FOR_US = 600_000_000
-"""Time, from its first trigger on, in which an incident accepts further problems.
+"""Time for which an incident accepts further problems, from its first trigger on.
 
-A pager alerts nobody to a trigger of a key that it already shows, so later problems begin the group's next incident.
+A pager alerts nobody again for a key that it already shows, so later problems begin the group's next incident.
 """
 
 GroupOf = Callable[[AnyRow], bytes | None]

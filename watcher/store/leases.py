@@ -103,7 +103,7 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True)
 class RenewRequest:
-    """The leases that a replica holds, wants and releases."""
+    """The request of a replica: the leases that it holds, wants and has released."""
 
     replica: str
     fingerprint: str | None
@@ -111,7 +111,7 @@ class RenewRequest:
     held: Mapping[Lease, str]
     """The held leases. The value is the hash of the API key for the lease of an account, and "" for any other lease."""
     wanted: Mapping[LeaseKey, str]
-    """The keys of the leases on all accounts and sinks of the configuration. Values as in `held`."""
+    """The keys of the leases on all configured accounts and sinks, and on the maintenance. Values as in `held`."""
     released: Collection[Lease] = ()
     """The leases released since the last request."""
 
@@ -144,7 +144,7 @@ class Sharing:
     differs: bool
     """Whether the replicas that are alive have different configurations."""
     taken: Mapping[Lease, bool] = field(default_factory=dict)
-    """The new leases. The value is `True` if the last owner did not release the lease: it died, or lost the store."""
+    """The new leases. `True`: the last owner did not release the lease, because it died or did not reach the store."""
     is_for_ever: bool = False
     """Whether the taken leases never run out, because no other process can use the store."""
 
@@ -177,10 +177,12 @@ class LocalLeases:
 
 
 def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micros) -> Sharing:
-    """Return which leases a replica keeps, may take and must release. `rows` has all leases and API keys that it wants.
+    """Return which leases a replica keeps, may take and must release.
 
-    The replica may take free leases of each kind up to its share, rounded up. A lease also counts as free if the store
-    names this replica as the owner, but the replica does not hold it: the answer to an earlier renewal was lost.
+    `rows` has all leases and API keys that the replica wants. The share of a kind is the number of wanted leases of
+    this kind divided by the number of live replicas, rounded up. The replica may take free leases up to its share, and
+    beyond it those that have been free for `ORPHANED_US`. A lease also counts as free if the store names this replica
+    as the owner, but the replica does not hold the lease: the answer to an earlier renewal was lost.
     """
     kept = {
         lease
@@ -259,12 +261,12 @@ class PostgresLeases:
         return sharing
 
     def lose_all(self) -> None:
-        """Make all leases taken so far invalid, because a connection that writes broke. Called in that one's thread.
+        """Make all leases taken so far invalid, because a connection that writes broke.
 
-        Two things are unknown then: whether the last COMMIT was done, and whether another server, which lacks the last
-        commits, is the primary by now. No owner may write by what it remembers, so all owners reload from the store. A
-        lease cannot be taken while a transaction under it is open, so all writes of the broken connection are over
-        before an owner reloads.
+        It is called in the thread of that connection. Two things are unknown then: whether the last COMMIT was done,
+        and whether another server, which lacks the last commits, is the primary by now. No owner may write by what it
+        remembers, so all owners reload from the store. A lease cannot be taken while a transaction under it is open, so
+        all writes of the broken connection are over before an owner reloads.
         """
         if self._valid:
             log.warning("store.connection_lost", note="accounts and sinks reload from the store")
@@ -272,7 +274,10 @@ class PostgresLeases:
         self._on_lost()
 
     def check(self, connection: Connection, held: Iterable[Lease]) -> None:
-        """Raise `OwnershipLostError` unless each lease is valid and stored. No replica takes one before the commit."""
+        """Raise `OwnershipLostError` unless each lease is valid and stored.
+
+        No replica can take any of these leases before the transaction ends.
+        """
         # Sorted, so that two writers cannot deadlock.
         for lease in sorted(set(held), key=attrgetter("kind", "name")):
             key = {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}

@@ -137,7 +137,7 @@ class OperatorStore:
         return await self._store.write(lambda connection: connection.execute(end).rowcount > 0)
 
     async def replay(self, sink: str, numbers: Sequence[int] | None) -> int:
-        """Make dead letters of a sink pending again: those of the events `numbers`, or all; return how many."""
+        """Make dead letters of a sink pending again: those of these events, or all (`None`); return how many."""
         count, now = 0, self._store.clock.steady_us()
         key = {"name": sink, "by": now, "limit": REPLAYED_COUNT}
 
@@ -165,7 +165,7 @@ class OperatorStore:
         return [(row.kind, row.name) for row in rows]
 
     async def finish_action(self, kind: ActionKind, name: str) -> None:
-        """Delete an action that is done and wrote nothing. An action that writes is deleted by the same transaction."""
+        """Delete an action that is done and wrote nothing. An action that writes is deleted together with its write."""
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         done = delete(action).where(action.c.kind == kind, action.c.source_id == number)
         await self._store.write(lambda connection: connection.execute(done))

@@ -16,7 +16,7 @@ LOOKED_AT_COUNT = 5_000
 """Most rows in the window of a page. A page that finds too few rows there ends early, with a cursor."""
 
 FEW_COUNT = 5_000
-"""Most pending, dead or open rows that a page reads all and sorts in memory. An index holds only such rows.
+"""Most rows that a page reads and sorts in memory, if an index holds only such rows: pending, dead or open ones.
 
 If there are more, the page searches its window instead.
 """

@@ -96,7 +96,7 @@ _MEANINGS: Meanings = {
     "58": (StoreError, "reports an error of its disk; see the server's log"),
     **dict.fromkeys(("XX001", "XX002"), (StoreUnusableError, "is damaged; restore a backup")),
 }
-"""The meanings by SQLSTATE (PostgreSQL's documentation, appendix A)."""
+"""The meanings of errors, by SQLSTATE (PostgreSQL's documentation, appendix A)."""
 
 _NEEDS_CORRECTION = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
@@ -124,7 +124,7 @@ RECONNECT_AFTER_S = 0.5
 
 
 class CannotConnectError(psycopg.OperationalError):
-    """No connection could be made. The text is libpq's, in one line, and holds no password."""
+    """A failed attempt to connect. The text is libpq's, in one line, and holds no password."""
 
 
 class ServerConnection(psycopg.Connection[Any]):
@@ -151,7 +151,7 @@ class ServerConnection(psycopg.Connection[Any]):
 
 
 class Connector:
-    """Makes connections. After a failure all threads fail at once for 0.5 s, without another attempt to connect."""
+    """Makes connections. For 0.5 s after a failure each call fails at once, without another attempt to connect."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Parse the URL, which `check_store_url` must have checked before."""
@@ -200,7 +200,7 @@ class PostgresDatabase(Database):
         self._notifications: Notifications | None = None
 
     def use_password(self, password: str | None) -> None:
-        """Log in with this password from the next connection on."""
+        """Use this password for all later connections."""
         self._connector.password = password
 
     def share_notifications(self, on_recorded: OnRecorded) -> OnRecorded:
@@ -301,7 +301,7 @@ def explain_error(error: Exception, *, where: str) -> DatabaseFault:
 def make_engine(connector: Connector, *, begin: str, is_limited: bool = False) -> Engine:
     """Return an engine whose transactions begin with these statements.
 
-    If it `is_limited`, the server must answer within `ANSWER_S`.
+    If `is_limited` is set, the server must answer within `ANSWER_S`.
     """
     engine = create_engine("postgresql+psycopg://", poolclass=NullPool, hide_parameters=True, use_native_hstore=False)
     event.listen(engine, "do_connect", lambda *_: connector.connect(answers_within_s=ANSWER_S if is_limited else None))
@@ -330,7 +330,7 @@ class Notifications:
     """A thread that listens for notifications and sends them. It connects again each time the connection breaks."""
 
     def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
-        """Call `on_recorded`, in this event loop, with the names of sinks with deliveries of another process.
+        """Call `on_recorded`, in this event loop, with sinks for which another process recorded deliveries.
 
         Call `on_released`, in this event loop, when another process has released leases.
         """
@@ -385,7 +385,7 @@ _MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), '
 
 
 def is_empty_database(url: str, *, password: str | None, clock: Clock) -> bool:
-    """Return whether a database holds no store yet. Raises `StoreError` if it cannot be used."""
+    """Return whether a database holds no store yet. Raises `StoreError` if the database cannot be used."""
     where = url.partition("?")[0]
     connector = Connector(url, password=password, clock=clock)
     engine = make_engine(connector, begin=_OPEN, is_limited=True)

@@ -126,7 +126,7 @@ AS_LONG_AS_OPEN = datetime.max.replace(tzinfo=UTC)
 
 
 def acked_until(row: AnyRow) -> datetime | None:
-    """Return the end (wall clock) of a problem's acknowledgement; `None` if it is not acknowledged.
+    """Return the end (wall clock) of a problem's acknowledgement; `None` if the problem is not acknowledged.
 
     The row has the columns `acked_at` and `acked_until`.
     """
@@ -157,7 +157,7 @@ MESSAGE_OF_FAILING = text(
 
 
 def write_messages(connection: Connection, sink_id: int, messages: Iterable[ProblemMessage]) -> None:
-    """Write the places of messages at a sink, in this order. Without a new place the stored one is deleted."""
+    """Write the places of messages at a sink, in this order. A place that is `None` deletes the stored one."""
     for message in messages:
         key = {"of_problem": message.problem.bytes, "of_sink": sink_id}
         if message.place is None:

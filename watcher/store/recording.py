@@ -300,7 +300,7 @@ _REMIND = text(
 
 
 class Writing(IntEnum):
-    """The size of a write. A store that takes a small write may still refuse one of changes, such as on a full disk."""
+    """The size of a write. A store that takes a small write may still refuse a larger one: its disk may be full."""
 
     NOTHING = 0
     A_LITTLE = 1

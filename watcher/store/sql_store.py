@@ -66,7 +66,7 @@ Work = Callable[[Connection], T]
 class StoreMonitor:
     """The trouble with one store, from the first error until a write shows that it is over.
 
-    `failing_since` is when the store began to refuse writes (monotonic seconds); `None` while it takes them.
+    `failing_since` is when the store began to refuse writes (monotonic seconds); `None` while the store takes them.
     `on_failure` is called each time a read or a write fails.
     """
 

@@ -19,7 +19,7 @@ def is_postgresql(url: str) -> bool:
 
 
 def path_of(url: str) -> Path:
-    """Return the file of a valid URL, with all links resolved: a file has one lock, whatever its other names."""
+    """Return the file of a valid URL, with all links resolved, so that all names of a file share one lock."""
     return Path(url.removeprefix("sqlite:///")).resolve()
 
 

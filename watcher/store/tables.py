@@ -42,7 +42,7 @@ def _only_where(condition: str) -> dict[str, Any]:
 
 
 _OFTEN_WRITTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
-"""Makes PostgreSQL remove old rows when they are a hundredth of a table, not a fifth, and without pauses."""
+"""Makes PostgreSQL remove old versions of rows once they are 1 % of a table, not 20 %, and without pauses."""
 
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
@@ -164,7 +164,7 @@ delivery = _table_by_key(
     Column("number", ForeignKey("event.id"), primary_key=True, autoincrement=False),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("lane", LargeBinary, nullable=False),  # ordering key: only its first pending delivery is sent
-    Column("group_key", LargeBinary),  # deliveries with the same one are sent together
+    Column("group_key", LargeBinary),  # deliveries with the same key are sent together
     Column("state", String, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
     Column("due_at", BigInteger, nullable=False),
