@@ -1,8 +1,8 @@
 """An event in words for the person on call: what happened, where, why, how bad it is, and which problem it belongs to.
 
-All receivers get the same parts: headline, error, facts, ids. Names and errors from the API may hold anything. Their
-control characters are shown as codes, and no template puts them where its receiver reads markup. Lengths are counted in
-UTF-16, where an emoji is two characters: no receiver counts more.
+All receivers get the same parts: headline, error, facts, ids. A name or an error from the API may hold any text: its
+control characters are shown as codes, and no template lets its receiver read markup in the text. Lengths are counted in
+UTF-16, in which an emoji counts as two characters: no receiver counts more.
 """
 
 import json
@@ -23,11 +23,11 @@ from watcher.runtime.units import spell_duration
 HEADLINE_LENGTH = 150
 NAME_LENGTH = 70
 NODE_LENGTH = 35
-"""The most characters of a headline, of a pipeline's name in it, and of a node's name in it."""
+"""The most characters of a headline, of a pipeline's name in a headline, and of a node's name in a headline."""
 
 ID_LENGTH = 100
 LATE_S = 60.0
-"""An event that was seen more than this long after it happened says so. The pages use the same limit."""
+"""A message shows the delay of an event that was seen more than this many seconds after it happened."""
 
 TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
 SIGNS: Mapping[str, tuple[str, str]] = {
@@ -44,7 +44,7 @@ SIGNS: Mapping[str, tuple[str, str]] = {
     EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
     EventType.WATCHER_REPORT: ("≡", "blue"),
 }
-"""The sign of an event, and its style on a terminal. Other events get a cross if they are trouble, else a tick."""
+"""The sign of an event type, with its style on a terminal. Other types get ✕ if they are trouble, else ✓."""
 
 _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_NEW: "{who}: a new execution",
@@ -86,29 +86,29 @@ _REASONS: Mapping[str, str] = {
     ClosedReason.REMOVED: "no longer watched",
     ClosedReason.ENDED: "the execution ended without an event",
 }
-"""The meaning of the words in `data.reason`. An execution is lost for some of the reasons of a gap."""
+"""The meaning of the words in `data.reason`. `execution.lost` shares some of its reasons with `pipeline.gap`."""
 
 _DISABLED = "its receiver is gone: what is sent to it waits until it is enabled or has a new url"
 
 _ABOUT_OPENED = frozenset({EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.PROBLEM_CLOSED})
-"""The events about a problem that another event opened."""
+"""The types of events about a problem that another event opened."""
 
 LINK_LIMIT = 2048
-"""The most characters of a link. Discord takes the fewest of all receivers."""
+"""The most characters of a link. It is the limit of Discord, the lowest of all receivers."""
 
 _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
-"""A link without characters that have to be quoted: a receiver refuses the whole message for one of them."""
+"""A link without characters that need percent-encoding: one such character makes a receiver refuse the message."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One event in words. `nodes` are the name and the error of each node that failed.
+    """One event in words. `nodes` has the name and the error of each node that failed.
 
-    `data` is the event's own. If the newest failure of the problem is known, `data` has it in place of the execution
-    that opened the problem. With `only_closes` the alert is only about the end of its problem. `public_url` is the
-    address of our own pages; it is empty if people do not reach them.
+    `data` is the data of the event. If the event names the newest failure of its problem, `data` has that failure in
+    place of the execution that opened the problem. With `only_closes` the alert says only that the problem is over.
+    `public_url` is the address of the watcher's own pages. It is empty if people cannot reach the pages.
     """
 
     id: str
@@ -135,27 +135,27 @@ class Alert:
 
     @classmethod
     def of_delivery(cls, delivery: Delivery, public_url: str = "") -> "Alert":
-        """Return the alert of the part of an event that is for the sink."""
+        """Return the alert for a delivery: of the whole event, of its closing alone, or of all but its closing."""
         alert = cls.of(delivery.content, public_url)
         if not alert.closes or delivery.part is Part.WHOLE:
             return alert
         return alert.closing() if delivery.part is Part.CLOSING else alert.news()
 
     def apart(self) -> tuple["Alert", ...]:
-        """Return the closing and the event itself if the event is both, and trouble. Else return one alert."""
+        """Return `closing()` and `news()` if the event closes a problem and is trouble itself, else this alert."""
         return (self.closing(), self.news()) if self.closes and self.is_trouble else (self,)
 
     def closing(self) -> "Alert":
-        """Return the alert of the end of its problem alone."""
+        """Return an alert that says only that the problem is over. Only a type in `TROUBLED_ENDS` says more."""
         return replace(self, only_closes=True, nodes=()) if self.type in TROUBLED_ENDS else self
 
     def news(self) -> "Alert":
-        """Return the alert of the event itself, as if it closed no problem."""
+        """Return the alert of the event itself, without the problem that it closes."""
         return replace(self, data={name: value for name, value in self.data.items() if name != "problem"})
 
     @property
     def problem(self) -> Mapping[str, Any] | None:
-        """Return the problem that the event opens, reminds of, acknowledges or closes, if there is one."""
+        """Return the problem that the event opens, reminds of, acknowledges or closes, or `None`."""
         return self.data.get("problem")
 
     @property
@@ -165,14 +165,14 @@ class Alert:
 
     @property
     def is_trouble(self) -> bool:
-        """Whether the event is bad news. It may be even if it closes a problem."""
+        """Whether the event is bad news. An event that closes a problem may be bad news, too."""
         if self.closes:
             return self.type in TROUBLED_ENDS and not self.only_closes
         return self.type is not EventType.PROBLEM_ACKNOWLEDGED and severity_of(self.kind) is not Severity.INFO
 
     @property
     def closes_when(self) -> str:
-        """Return what will close an open problem, if the event says so, and for how long no execution has ended."""
+        """Return what will close the open problem, and for how long no execution has ended, if the event says so."""
         closes_when, last = clean(self.data.get("closesWhen", "")), self.data.get("lastEndedAt")
         if self.closes or not closes_when or last is None:
             return "" if self.closes else closes_when
@@ -180,29 +180,29 @@ class Alert:
 
     @property
     def kind(self) -> EventType:
-        """Return the event's type. A reminder, an acknowledgement or a `problem.closed` has its opening's type."""
+        """Return the event's type; for a reminder, an acknowledgement or a `problem.closed` the type of the opening."""
         if self.problem is not None and self.type in _ABOUT_OPENED:
             return EventType(self.problem["kind"])
         return self.type
 
     @property
     def severity(self) -> Severity:
-        """Return the severity: that of the kind of trouble, else `info`."""
+        """Return the severity of the event's `kind` if the event is trouble, else `info`."""
         return severity_of(self.kind) if self.is_trouble else Severity.INFO
 
     @property
     def delay_s(self) -> float:
-        """Return the seconds from the event to when it was seen; 0 if the API does not date the event."""
+        """Return the seconds from the time of the event until it was seen; 0 if the API does not date the event."""
         return float(self.data["observed"].get("delaySeconds", 0.0))
 
     @property
     def seen_later(self) -> str:
-        """Return how much later the event was seen, such as `2 m later`, if that is more than a minute."""
+        """Return the delay in words, such as `2 m later`; an empty text if it is at most a minute."""
         return f"{in_words(self.delay_s)} later" if self.delay_s > LATE_S else ""
 
     @property
     def moment(self) -> tuple[str, datetime]:
-        """Return a name and a time: since when the problem is open, else when the event happened."""
+        """Return a time with a name for it: when the open problem was opened, else when the event happened."""
         if self.problem and not self.closes:
             return "Since", datetime.fromisoformat(self.problem["openedAt"])
         return "Ended" if "finishedAt" in self.data.get("execution", {}) else "At", self.time
@@ -216,12 +216,12 @@ class Alert:
 
     @property
     def link(self) -> str | None:
-        """Return the account's link to the execution, if receivers take it."""
+        """Return the account's link to the execution; `None` if there is none that every receiver takes."""
         return usable_link(self.data.get("link"))
 
     @property
     def page(self) -> str | None:
-        """Return the address of our own page about the problem, else the execution, if people reach our pages."""
+        """Return the address of our page about the problem, else about the execution; `None` without `public_url`."""
         problem, pipeline = self.problem, self.data.get("pipeline", {}).get("id")
         path = f"problems/{problem['id']}" if problem else ""
         if not problem and self.execution:
@@ -231,7 +231,7 @@ class Alert:
 
     @property
     def links(self) -> Mapping[str, str]:
-        """Return the links by their names: the account's own, our page, the runbook."""
+        """Return the links by name: to the execution, to the watcher's own page, to the runbook."""
         links = {"Open": self.link, "Details": self.page, "Runbook": usable_link(self.data.get("runbook"))}
         return {name: link for name, link in links.items() if link}
 
@@ -245,7 +245,7 @@ class Alert:
     def error(self) -> str:
         """Return the error of the first node that failed, else of the execution, else the reason that the event gives.
 
-        The end of a problem has no error.
+        An event that only closes a problem has no error.
         """
         if self.closes and not self.is_trouble:
             return ""
@@ -254,7 +254,7 @@ class Alert:
 
     @property
     def headline(self) -> str:
-        """Return the title with its sign, cut to one line. A report has no sign."""
+        """Return the sign and the title in one line of at most `HEADLINE_LENGTH` characters. A report has no sign."""
         is_report = self.type is EventType.WATCHER_REPORT
         return shorten(self.title if is_report else f"{self.sign[0]} {self.title}", HEADLINE_LENGTH)
 
@@ -285,22 +285,22 @@ class Alert:
 
     @property
     def topic(self) -> str | None:
-        """Return the subject that all events of the problem share, such as `Pipeline failing: Sales agent`."""
+        """Return the subject of all mails about the problem, such as `Pipeline failing: Sales agent`, or `None`."""
         problem = self.problem
         return f"{problem['kind'].replace('.', ' ').capitalize()}: {self._who()}" if problem else None
 
     @property
     def overdue_text(self) -> str | None:
-        """Return for how long an execution was overdue, if the event ends that."""
+        """Return for how long the execution was overdue, if the event closes an `execution.overdue`."""
         problem = self.problem or {}
         is_over = self.closes and problem["kind"] == EventType.EXECUTION_OVERDUE
         return in_words(problem["durationSeconds"]) if is_over else None
 
     @property
     def dwell(self) -> str:
-        """Return the status of an overdue execution, how long it has been in it, and the limit."""
+        """Return the status of an overdue execution, the time in this status, and its limit."""
         status = shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH)
-        if (limit_s := self.data.get("limitSeconds")) is None:  # an event of version 1.0.0
+        if (limit_s := self.data.get("limitSeconds")) is None:  # an event of version 1.0.0 names no limit
             return f"{status} too long"
         dwell = in_words(limit_s + self.data["overdueSeconds"] + self._open_s)
         return f"{status} for {dwell}, limit {spell_duration(limit_s)}"
@@ -354,7 +354,7 @@ class Alert:
 
 
 def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return an event's data with the newest failure in place of the execution that opened the problem."""
+    """Return an event's data. The newest failure, if named, replaces the execution that opened the problem."""
     if (latest := data.get("latest")) is None:
         return data
     opened_by, link = data.get("execution", {}).get("id"), data.get("link", "")
@@ -364,7 +364,7 @@ def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def report_title(report: Mapping[str, Any]) -> str:
-    """Return the title of a report: its day, and how many pipelines need a look."""
+    """Return the title of a report: its day, and the number of pipelines that need a look."""
     _, until = report_times(report)
     look_count = report["lookCount"]
     needs = f"{look_count:,} of {look_count + report['wellCount']:,} need{'s' if look_count == 1 else ''} a look"
@@ -372,7 +372,7 @@ def report_title(report: Mapping[str, Any]) -> str:
 
 
 def report_times(report: Mapping[str, Any]) -> tuple[datetime, datetime]:
-    """Return the start and the end of a report in its time zone; without one in the zone of this machine."""
+    """Return the start and the end of the span of a report, in the report's time zone, else in this machine's."""
     zone = ZoneInfo(report["timezone"]) if "timezone" in report else None
     since, until = (datetime.fromisoformat(report[key]).astimezone(zone) for key in ("from", "until"))
     return since, until
@@ -388,7 +388,7 @@ def to_json(value: object) -> str:
 
 
 def clean(text: str) -> str:
-    """Return a text on one line, its control characters as codes."""
+    """Return a text as one line, with its control characters shown as codes."""
     return text if text.isprintable() else harmless(text)
 
 
@@ -398,13 +398,13 @@ def length(text: str) -> int:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Return a name of at most `limit` characters, cut if it is longer."""
+    """Return a text as one line of at most `limit` characters. A cut text ends with `…`."""
     text = clean(text)
     return text if length(text) <= limit else f"{_beginning(text, limit - 1)}…"
 
 
 def cut(text: str, limit: int) -> str:
-    """Return a text of at most `limit` characters. A cut text ends with the number of characters that are missing."""
+    """Return a text as one line of at most `limit` characters. A cut text ends like `… (+42 chars)`."""
     text = clean(text)
     if length(text) <= limit:
         return text
@@ -417,7 +417,7 @@ def _mark_of(missing_count: int) -> str:
 
 
 def _beginning(text: str, limit: int) -> str:
-    """Return the first `limit` characters of a text, or one less if the last would be half of a pair."""
+    """Return the first `limit` characters of a text, or one less if the cut would split a surrogate pair."""
     return text.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
 
 
@@ -437,7 +437,7 @@ def in_utc(moment: datetime) -> str:
 
 
 def span(first: datetime, last: datetime) -> str:
-    """Return the span between two times in UTC, with their dates unless both are on one day."""
+    """Return two UTC times as a text such as `10:00:01-10:02:07 UTC`, with dates if the days differ."""
     if first.date() == last.date():
         return f"{first:%H:%M:%S}-{last:%H:%M:%S} UTC"
     return f"{first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC"

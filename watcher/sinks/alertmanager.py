@@ -1,7 +1,7 @@
-"""Alerts for Alertmanager. It keeps them in memory only, so those of open problems are posted again every minute.
+"""Alerts for Alertmanager. It keeps alerts in memory only: the alerts of open problems are posted again every minute.
 
-A problem is one alert, named by its kind and its subject: its opening, its refreshes and its closing have the same
-labels. An event without a problem is an alert that lasts a quarter of an hour.
+A problem is one alert. Its opening, its refreshes and its closing have the same labels, made from the problem's kind
+and subject. An event without a problem is an alert that lasts 15 minutes, a test message one that lasts a minute.
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
@@ -23,17 +23,17 @@ from watcher.sinks.template import Message, Template
 
 PATH = "/api/v2/alerts"
 ALERTS_COUNT = 256
-"""The most alerts in one request and in one group, as many as Prometheus sends."""
+"""The most problems in one refresh, and the most events in one group. Prometheus sends as many alerts at once."""
 
 REFRESH_EVERY_S = 60.0
 LASTS = timedelta(minutes=3)
-"""The alert of an open problem ends this long after it was last posted: two refreshes may fail."""
+"""The time from the last post of an open problem to the end of its alert: two refreshes in a row may fail."""
 
 POINT_LASTS = timedelta(minutes=15)
-"""The duration of an alert without a problem, from its request: counted from its event it might end unseen."""
+"""The time from the request to the end of an alert without a problem. Counted from the event, it might be past."""
 
 TEST_LASTS = timedelta(minutes=1)
-"""The duration of a test's alert: longer than the usual `group_wait`, so that people hear of the test and its end."""
+"""The same time for a test message: more than the usual `group_wait`, so that people hear of the test and its end."""
 
 NODES_COUNT = 4
 
@@ -41,7 +41,7 @@ _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
 
 
 class AlertmanagerTemplate(Template):
-    """One alert per event. All alerts of a batch go in one request."""
+    """One alert per event, or two if the event closes a problem and is trouble itself; one request per batch."""
 
     refresh_every_s = REFRESH_EVERY_S
     keeps_state = True
@@ -49,13 +49,13 @@ class AlertmanagerTemplate(Template):
     defaults: ClassVar = {"rate_limit": "100/s"}
 
     def post_url(self, url: URL) -> URL:
-        """Return the URL of the API, with its path even if the settings leave the path out."""
+        """Return the URL with the path of Alertmanager's API. The settings may leave the path out."""
         if url.path.rstrip("/").endswith(PATH):
             return url
         return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request. An alert cannot say that a problem is acknowledged: such events are left out."""
+        """Return one request, or none for acknowledgements alone. They are left out: an alert cannot show them."""
         batch = [each for each in batch if each.type != EventType.PROBLEM_ACKNOWLEDGED]
         if not batch:
             return []
@@ -89,7 +89,7 @@ class AlertmanagerTemplate(Template):
 
 
 def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime) -> Json:
-    """Return an alert. It never ends before it starts, even if the wall clock was set back."""
+    """Return an alert in the form of the API. It never ends before it starts, even if the wall clock was set back."""
     links = alert.links
     more = [": ".join(filter(None, node)) for node in alert.nodes[1 : 1 + NODES_COUNT]]
     more += [f"Closes when {alert.closes_when}"] if alert.closes_when else []
@@ -99,7 +99,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
         "description": "\n".join(filter(None, map(clean, (alert.error, *more)))),
         "node": clean(alert.nodes[0][0]) if alert.nodes else "",
         "runbook_url": links.get("Runbook", ""),
-        "link": alert.link or "" if alert.page else "",  # without a page of ours it is the `generatorURL`
+        "link": alert.link or "" if alert.page else "",  # without a page of ours the link is the `generatorURL`
     }
     return {
         "labels": _labels(alert, kind),
@@ -111,7 +111,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
 
 
 def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
-    """Return the labels that identify an alert. None may change while it lasts. Ours replace the user's."""
+    """Return the labels that identify an alert: they may not change while it lasts. Ours replace the user's."""
     data = alert.data
     labels = {}
     for given, value in sorted(data.get("labels", {}).items()):

@@ -1,8 +1,8 @@
 """The sink that sends through Apprise, which knows some 180 chat, mail and pager services. One sink is one service.
 
-Texts from the API mention nobody; the service decides whether it reads markup in them. Apprise blocks, so each sink
-calls it in a thread, one call at a time. The end of the process does not wait for that thread. Apprise is an extra:
-only a configuration that uses it needs it.
+Texts from the API mention nobody, but the service decides whether it reads markup in them. Calls of Apprise block: each
+sink makes them in a thread, one at a time. The process can end while that thread still runs. Apprise is an optional
+dependency, the extra `apprise`: only a configuration with such a sink needs it.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ from watcher.sinks.settings import EventGlobs, RemoteSettings
 from watcher.sinks.template import ALERT_EVENTS
 
 MESSAGE_BYTES = 3800
-"""The most bytes of title and body, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
+"""The most bytes of title and body together, escaped as HTML. ntfy takes 4,096 bytes, Telegram 4,096 characters."""
 
 CALL_TIMEOUTS = 4
-"""A message may take this many times `timeout`. Apprise applies `timeout` to each connection and answer; a mail has a
-dozen. A message that is not waited for to its end still arrives, and arrives again with each retry."""
+"""The longest wait for one call, as a multiple of `timeout`. Apprise applies `timeout` to each connection and each
+answer, and one mail has a dozen. A call that lasts longer may still deliver its message, and the retry repeats it."""
 
 ERROR_LENGTH = 900
 
@@ -54,7 +54,7 @@ def _apprise_url(value: SecretStr) -> SecretStr:
     if not _SCHEME.fullmatch(url):
         raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE)
     try:
-        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
+        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (it imports an extra)
     except ImportError:
         raise InvalidValueError("apprise needs the extra", remedy="from a checkout: pip install '.[apprise]'") from None
     AppriseService(url, timeout_s=0.0)  # raises an error for a URL that it cannot use
@@ -81,13 +81,13 @@ class AppriseSettings(RemoteSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet."""
-        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
+        from watcher.sinks.apprise_service import AppriseService  # noqa: PLC0415 (it imports an extra)
 
         service = AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
         return AppriseSink(service.notify, timeout_s=self.timeout_s, context=context)
 
     async def connect(self) -> str:
-        """Return that nothing was tried: Apprise can only send."""
+        """Return a text that says that nothing was tried: Apprise can only send."""
         return "not tried, for Apprise can only send: use --send"
 
 
@@ -97,7 +97,7 @@ class AppriseSink(Sink):
     def __init__(
         self, notify: Callable[[str, str, str], str | None], *, timeout_s: float, context: SinkContext
     ) -> None:
-        """Send by `notify`: it blocks, takes the result of `plain_message`, and returns an error, or `None`."""
+        """Send by `notify`. It takes title, body and type, blocks, and returns an error, or `None` for success."""
         self._service_notify = notify
         self._call_timeout_s = CALL_TIMEOUTS * timeout_s
         self._context = context
@@ -128,7 +128,7 @@ class AppriseSink(Sink):
 def plain_message(batch: Sequence[Delivery], public_url: str = "") -> tuple[str, str, str]:
     """Return title, body and Apprise's type of message for a delivery or a group.
 
-    The end of a long body is cut off. Its size counts in UTF-8, with `& < >` and quotes escaped.
+    The end of a long body is cut off, so that both have at most `MESSAGE_BYTES` with `& < >` and quotes escaped.
     """
     notice = notice_of_batch(batch, public_url, error_length=ERROR_LENGTH)
     facts = {} if notice.moment is None else {notice.moment[0]: in_utc(notice.moment[1])}

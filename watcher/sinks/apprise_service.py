@@ -1,7 +1,7 @@
-"""One service of Apprise. Only this module imports Apprise, which is an extra and takes half a second and 26 MB.
+"""One service that Apprise sends to. Only this module imports Apprise: the import takes half a second and 26 MB.
 
-It is called from threads. Only status codes of Apprise's logs and results leave this module: the texts may hold the
-URL, which is a secret.
+`AppriseService.notify` is called from threads. Only status codes and our own words leave this module: the texts that
+Apprise logs may hold the URL, which is a secret.
 """
 
 import logging
@@ -17,7 +17,7 @@ from watcher.runtime.units import InvalidValueError
 LOG = logging.getLogger(apprise.LOGGER_NAME)
 LOG.propagate = False
 LOG.setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", category=urllib3.exceptions.HTTPWarning)  # names the host, at each `verify=no`
+warnings.filterwarnings("ignore", category=urllib3.exceptions.HTTPWarning)  # names the host of a URL with `verify=no`
 
 SERVICES = "https://github.com/caronc/apprise/wiki"
 
@@ -27,17 +27,17 @@ _CONNECTION = re.compile(r"connection error", re.IGNORECASE)
 _ASSET = apprise.AppriseAsset(
     app_id="clerk-watcher",
     app_desc="clerk-watcher",
-    service_timeout=0,  # with another value it sends from its own threads, and the end of the process waits for them
+    service_timeout=0,  # else Apprise sends in threads of its own, and the process cannot end before these threads
     storage_mode=apprise.PersistentStoreMode.MEMORY,
     pgp_autogen=False,
     pem_autogen=False,
-    http_redirects=False,  # the message would go to a stranger
+    http_redirects=False,  # a redirect would lead the message to a stranger
 )
-"""The settings of Apprise: it writes nothing to disk, and loads no services but its own."""
+"""The settings of Apprise: it writes nothing to disk, and loads no plugins."""
 
 
 class AppriseService:
-    """One service, which is sent each message once. The sink's retries and timeouts apply, not those in the URL."""
+    """One service. A call sends its message once: the sink's retries and timeout apply, not those in the URL."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Open no connection yet. Raises `InvalidValueError` for a URL that Apprise cannot use."""
@@ -52,15 +52,15 @@ class AppriseService:
             raise InvalidValueError(problem, remedy=f"see {SERVICES}")
         service.retry = 0
         service.optional = False  # with another value a failure counts as a success
-        service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message
-        service.request_rate_per_sec = 0.0  # with another value it sleeps before it sends; the worker keeps the rate
+        service.overflow_mode = apprise.OverflowMode.TRUNCATE  # a long text is cut, not split into several messages
+        service.request_rate_per_sec = 0.0  # else Apprise sleeps before it sends; the worker limits the rate
         service.socket_connect_timeout = service.socket_read_timeout = timeout_s
         self._timeout_s = timeout_s
         self._apprise = apprise.Apprise(asset=_ASSET)
         self._apprise.add(service)
 
     def notify(self, title: str, body: str, type_: str) -> str | None:
-        """Send once. Return `None` for success, else the last status code that Apprise logs, or a word."""
+        """Send a message once. Return `None` for success, else the last status code that Apprise logs, or a word."""
         logged: list[str] = []
         began_at = time.monotonic()
         is_taken = self._apprise.notify(

@@ -1,6 +1,6 @@
-"""The content of a message for people about an event or a group, whatever its receiver.
+"""The content of a message for people about an event or a group. It is the same for every receiver.
 
-Each text is cut to a length of its own. The lengths are chosen so that a whole message, quoted for JSON and Markdown,
+Each text is cut to a length of its own. The lengths are chosen so that a whole message, escaped for JSON and Markdown,
 stays below the limits of Slack (13,200 characters), Discord (6,000) and Teams (28 KB).
 """
 
@@ -41,7 +41,7 @@ LABELS_LENGTH = 300
 NEWEST_COUNT = 5
 NEWEST_ERROR_LENGTH = 150
 NEWEST_LINK_LENGTH = 300
-"""The most characters of the link of one of the newest events. A longer link is left out."""
+"""The most characters of the link in a `Newest`. A longer link is left out."""
 
 CLUSTERS_COUNT = 6
 CLUSTER_LENGTH = 140
@@ -52,7 +52,7 @@ _SEVERITIES = tuple(Severity)
 
 
 class Newest(NamedTuple):
-    """One of the newest events in a group. `details` has two lines: its error, then its time and id."""
+    """One of the newest events in a group. `details` are lines: the error, if there is one, then time and id."""
 
     headline: str
     details: list[str]
@@ -64,8 +64,8 @@ class Notice:
     """The content of one message about an event, a group or a report.
 
     `error` is the error of an event, a line for each kind of error in a group, or the lines of a report. `nodes` has a
-    line for each further node that failed. `facts` are further values by name. `moment` is a time with its name.
-    `footer` has the ids of an event, the size of a group, or the time of a report.
+    line for each of the next three nodes that failed. `facts` are other values by name. `moment` is a time with a name.
+    `footer` has the ids of an event, the size of a group, or the span of a report.
     """
 
     id: str
@@ -82,7 +82,7 @@ class Notice:
 
 
 def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERROR_LENGTH) -> Notice:
-    """Return the content of a message about an event. A given `error` takes the place of its own."""
+    """Return the content of a message about an event. A given `error` replaces the error of the event."""
     if alert.type is EventType.WATCHER_REPORT:
         return _of_report(alert, error_length)
     data = alert.data
@@ -117,7 +117,7 @@ def notice_of(alert: Alert, *, error: str | None = None, error_length: int = ERR
 
 
 def _of_report(alert: Alert, limit: int) -> Notice:
-    """Return the content of a message about a report, whose lines have at most `limit` characters together."""
+    """Return the content of a message about a report. Its lines have at most `limit` characters together."""
     report = alert.data["report"]
     lines, link = report_lines(report, limit=limit), usable_link(report.get("link"))
     links = {"Details": link} if link else {}
@@ -144,7 +144,7 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
 
 
 def notice_of_batch(batch: Sequence[Delivery], public_url: str = "", *, error_length: int = ERROR_LENGTH) -> Notice:
-    """Return the content of a message about a delivery or a group. A group is in the order of recording."""
+    """Return the content of a message about a delivery, or about a group in the order of recording."""
     return notice_of_alerts([Alert.of_delivery(each, public_url) for each in batch], error_length=error_length)
 
 
@@ -160,14 +160,14 @@ def _newest(alert: Alert) -> Newest:
 
 
 def _links(alerts: Sequence[Alert]) -> Mapping[str, str]:
-    """Return the link to our page of the pipeline's executions, or of all if the group has several pipelines."""
+    """Return the link to our page of executions: of one pipeline if the group has only that one, else of all."""
     public_url, pipelines = alerts[-1].public_url, {alert.data.get("pipeline", {}).get("id") for alert in alerts}
     of_one = f"?pipeline={quote(pipelines.pop(), safe='')}" if len(pipelines) == 1 and None not in pipelines else ""
     return {"Details": f"{public_url}/executions{of_one}"} if public_url else {}
 
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:
-    """Return a line for each kind of error, the most frequent first. The counts add up to the number of events."""
+    """Return a line for each frequent kind of error, and one for the rest. The counts add up to all events."""
     clusters = defaultdict[bytes, list[str]](list)
     for alert in alerts:
         node = alert.nodes[0][0] if alert.nodes else ""

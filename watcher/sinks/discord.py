@@ -1,6 +1,6 @@
 """Messages for Discord's webhooks, as embeds, and the meaning of Discord's answers.
 
-Discord reads Markdown everywhere but in an embed's footer: names are escaped, and other texts from the API are shown as
+Discord reads Markdown everywhere but in an embed's footer: headlines are escaped, other texts from the API are shown as
 code. No message mentions anybody. https://docs.discord.com/developers/resources/webhook#execute-webhook
 """
 
@@ -46,7 +46,7 @@ class DiscordTemplate(ChatTemplate):
             " · ".join(
                 f"[{name}](<{link}>)"
                 for name, link in notice.links.items()
-                if link != first_link or name == "Acknowledge"  # the title is the first link, without its name
+                if link != first_link or name == "Acknowledge"  # the title leads to the first link, without its name
             ),
         )
         embed = {
@@ -67,7 +67,7 @@ class DiscordTemplate(ChatTemplate):
     def send_result(self, status: int, body: bytes) -> SendResult:
         """Return the meaning of an answer. Only 202, and 200 with a message in its body, are a success."""
         result = super().send_result(status, body)
-        is_message = status == 200 and body.lstrip().startswith(b"{") and b'"embeds"' in body  # its beginning
+        is_message = status == 200 and body.lstrip().startswith(b"{") and b'"embeds"' in body  # the body may be cut
         if result.outcome is SendOutcome.DELIVERED and not is_message:
             remedy = "is url that of a Discord webhook?"
             return replace(result, outcome=SendOutcome.RETRY, answer=f"{status} without a message", remedy=remedy)
@@ -80,7 +80,7 @@ def _newest(event: Newest) -> Json:
 
 
 def _escape(headline: str) -> str:
-    """Return a headline in which Discord reads no Markdown. It stays below the limit: the names in it are short."""
+    """Return a headline in which Discord reads no Markdown. It stays below Discord's limit: its names are cut."""
     return _MARKUP.sub(r"\\\g<0>", headline)
 
 
@@ -93,5 +93,5 @@ def _block(text: str) -> str:
 
 
 def _without_backticks(text: str) -> str:
-    """Return a text that cannot end a block of code: each backtick becomes a character that looks alike."""
+    """Return a text that cannot end a block of code: each backtick becomes a character that looks like it."""
     return text.replace("`", "\N{MODIFIER LETTER GRAVE ACCENT}")

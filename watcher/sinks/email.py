@@ -1,7 +1,7 @@
 """The sink that sends mails by SMTP: one for each event or group. The mails of a problem are one thread.
 
 `mail_of` makes the bytes of a mail, as plain text and as HTML. `EmailSink` sends each mail on a connection of its own.
-Only the codes of the server's answers are passed on: their texts may hold addresses.
+Only the code of a server's answer is passed on: the text of an answer may hold addresses.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
 _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
 
 _POLICY = SMTP_POLICY.clone(cte_type="7bit", refold_source="none")
-"""The form of a mail that every server takes: lines of at most 998 characters in 7 bits."""
+"""The form of a mail that every server takes: 7-bit characters, at most 998 in a line."""
 
 _HTML_HEAD = '<!doctype html>\n<html><body style="font-family: sans-serif; overflow-wrap: anywhere">'
 
@@ -50,7 +50,7 @@ _REMEDIES: Mapping[type[Exception], str] = {
     smtp.SMTPRecipientRefused: "it takes no mail for them: correct to",
     smtp.SMTPDataError: "it takes no mail with this content: ask who runs it",
 }
-"""The remedies for commands that are answered with 5xx."""
+"""The remedies for a 5xx, by the error that aiosmtplib raises for the command."""
 
 _TRANSPORT_REMEDIES = {
     "dns": "no such host is known here: correct server, or the DNS of this machine",
@@ -63,7 +63,7 @@ _TRANSPORT_REMEDIES = {
 
 
 def _server(value: str) -> str:
-    """Return host and port of a server, with port 587 unless one is given."""
+    """Return the server as `host:port`. The port is 587 unless one is given."""
     match = _SERVER.fullmatch(value)
     if match is None or not 0 < (port := int(match[2] or SUBMISSION_PORT)) < 65_536:
         raise InvalidValueError("is not host:port", remedy="write it like smtp.example.com:587")
@@ -84,16 +84,16 @@ class EmailSettings(RemoteSettings):
 
     groups_problems: ClassVar = False
     type: Literal["email"] = Field(examples=["email"])
-    """Sends mails: those of a problem one by one as a thread, others in groups."""
+    """Sends mails. Events of a problem are sent one by one as a thread, other events in groups."""
     server: Annotated[str, AfterValidator(_server)] = Field(examples=["smtp.example.com:587"])
-    """Host and port of the mail server; without a port 587."""
+    """Host and port of the mail server. The default port is 587."""
     tls: Literal["starttls", "tls", "none"] | None = Field(default=None, examples=["tls"])
     """The security of the connection: `starttls`, `tls` from the first byte, or `none`. The default is `tls` on port
     465, else `starttls`."""
     ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
     """The certificates (PEM) of the CAs to trust, instead of the system's."""
     username: str | None = Field(default=None, examples=["watcher"])
-    """The user who logs in. Without it there is no login."""
+    """The user name for the login. Without a user name there is no login."""
     password: SecretStr | None = Field(default=None, examples=["${SMTP_PASSWORD}"])
     """The password of `username`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/smtp_password")
@@ -103,15 +103,15 @@ class EmailSettings(RemoteSettings):
     """The addresses that mails go to. Each mail shows all of them."""
     events: EventGlobs = ALERT_EVENTS
     timeout_s: Duration = Field(default=as_written("60s"), examples=["30s"])
-    """The longest time for one mail, from connecting to the server's last answer: many servers scan a mail first."""
+    """The longest time for a mail, from connecting to the last answer. Many servers scan a mail before they answer."""
     rate_limit: Rate = Field(default=as_written("30/m"), examples=["10/m"])
     """The highest rate of mails. Microsoft 365 accepts 30 a minute."""
     group: GroupSettings | None = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
-    """The events that share one mail. Events of a problem have a mail each."""
+    """Groups events into one mail. An event of a problem always has a mail of its own."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
-        """Make the context here, in the loader's thread: an event loop must not read files."""
+        """Check the keys, and make the TLS context in the loader's thread: an event loop must not read files."""
         if (self.username is None) is not (self.password is None):
             raise InvalidValueError("username and password go together", remedy="give both, or none", at="password")
         if self.security == "none" and self.password is not None and not is_loopback(self.endpoint.host):
@@ -121,7 +121,7 @@ class EmailSettings(RemoteSettings):
 
     @property
     def target(self) -> str:
-        """Return host and port as one text."""
+        """Return host and port as a text. Neither is secret."""
         return self.server
 
     @property
@@ -136,7 +136,7 @@ class EmailSettings(RemoteSettings):
 
     @cached_property
     def context(self) -> SSLContext:
-        """Return the TLS context. It is not compared when the configuration is read again."""
+        """Return the TLS context. It is no field, so a comparison of settings ignores it."""
         return client_context(self.ca_file)
 
     @property
@@ -149,7 +149,7 @@ class EmailSettings(RemoteSettings):
         return EmailSink(self, context)
 
     async def connect(self) -> str:
-        """Connect and log in, and return a text about it."""
+        """Connect, log in if there is a user name, and return a text about it. Raises `TransportFailedError`."""
         result = await EmailSink(self, SinkContext(Clock())).run_session()
         if not result.outcome.is_taken:
             raise TransportFailedError(result.answer, remedy=result.remedy)
@@ -169,10 +169,10 @@ class EmailSink(Sink):
         return await self.run_session(make() if len(batch) == 1 else await asyncio.to_thread(make))
 
     async def run_session(self, mail: bytes | None = None) -> SendResult:
-        """Connect, log in, and send the mail, if one is given. All of it together takes at most `timeout`."""
+        """Connect, log in if there is a user name, and send the mail if one is given. Limit all steps to `timeout`."""
         settings, (host, port), security = self._settings, self._settings.endpoint, self._settings.security
         password = settings.password.get_secret_value() if settings.password else None
-        # Google's relay refuses the name of a machine without a domain. The limit below is for all steps together.
+        # Google's relay refuses a machine's name without a domain. `asyncio.timeout` limits all steps together.
         client = smtp.SMTP(hostname=host, port=port, local_hostname=settings.domain, timeout=None)
         try:
             async with asyncio.timeout(settings.timeout_s):
@@ -199,7 +199,7 @@ class EmailSink(Sink):
         return result
 
     async def _send_mail(self, client: smtp.SMTP, mail: bytes) -> SendResult:
-        """Send a mail to the recipients that the server accepts. The answer names refused recipients by their place."""
+        """Send a mail to the recipients that the server accepts. The answer names the others by their place in `to`."""
         to, refused = self._settings.to, dict[int, int]()
         await client.mail(self._settings.from_)
         for place, address in enumerate(to):
@@ -222,7 +222,7 @@ class EmailSink(Sink):
 
 
 def _result_of(error: Exception) -> SendResult:
-    """Return the result of a failed session. Only a 5xx to DATA refuses the mail itself."""
+    """Return the result of a failed session. Only a 5xx to DATA means that the mail itself is refused."""
     if isinstance(error, smtp.SMTPResponseException):
         code, refuses = error.code, error.code >= 500 and isinstance(error, smtp.SMTPDataError)
         outcome = SendOutcome.REFUSED if refuses else SendOutcome.BUSY if code == BUSY_CODE else SendOutcome.RETRY
@@ -239,8 +239,8 @@ def _result_of(error: Exception) -> SendResult:
 def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime, public_url: str = "") -> bytes:
     """Return the mail about a delivery or a group. Its id is the same on every attempt.
 
-    The mails of a problem refer to one id, made from the problem's, and share one subject. Mail programs need both to
-    show a thread.
+    The mails of a problem refer to one id, made from the id of the problem, and share one subject. Mail programs need
+    both to show a thread.
     """
     alerts = [Alert.of_delivery(each, public_url) for each in batch]
     notice, problem = notice_of_alerts(alerts), alerts[0].problem or {}
@@ -252,7 +252,7 @@ def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime,
     mail["Message-ID"] = f"<{notice.id}@{settings.domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
-    # Set the raw values: Python would decode an encoded word in a subject, line ends included, and encode long ids.
+    # Set raw values: else Python would decode an encoded word in a subject, line ends included, and encode long ids.
     subject = Header(alerts[0].topic or notice.headline, "utf-8", header_name="Subject")
     mail.set_raw("Subject", subject.encode())
     for name in ("References", "In-Reply-To") if problem else ():

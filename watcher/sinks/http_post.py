@@ -1,4 +1,4 @@
-"""One HTTP request for a sink or the heartbeat, or a connection without a request. The caller judges the answer.
+"""HTTP requests of sinks and the heartbeat, and trial connections without a request. The caller judges each answer.
 
 No redirect is followed: the body and its signature would go to a stranger.
 """
@@ -34,14 +34,14 @@ from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, S
 
 SMALL_BODY_BYTES = 4096
 JUDGED_BODY_BYTES = 128 * 1024
-"""The most bytes that are read of a body that decides. Slack's answer holds the whole message."""
+"""The most bytes that are read of a body on which the result depends. Slack's answer repeats the whole message."""
 
 BODY_GRACE_S = 0.1
-"""The longest wait for a small body after its headers, so that the connection can be used again."""
+"""The longest wait for a body on which nothing depends. A connection is used again only if its body was read."""
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.\d ([2-5]\d\d)[ \r\n]")
 _STATUS_LINE_BYTES = 64
-"""The bytes that are kept of an answer, more than a status line needs."""
+"""The number of first bytes that are kept of an answer: enough for its status."""
 
 
 class _Connection(ResponseHandler):
@@ -56,15 +56,15 @@ class _Connection(ResponseHandler):
 
 
 class _Response(aiohttp.ClientResponse):
-    """An answer that counts once its status line has arrived, even if its rest cannot be read.
+    """An answer that counts once its status line has arrived, even if the rest of the answer cannot be read.
 
     A receiver that answered 2xx has the event, even if the rest breaks HTTP: some servers send a 204 with a body
-    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp raises an error for that, without the status.
-    A proxy's answer to CONNECT is not one of these: aiohttp reads it by itself.
+    (FastAPI: encode/httpx#1474, aiohttp: aio-libs/aiohttp#5106). aiohttp's own class raises an error without a status.
+    aiohttp never reads a proxy's answer to CONNECT with this class.
     """
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        """Wait for the answer. If its rest cannot be read, reading the body raises the error."""
+        """Wait for the answer. If only its status line can be read, reading the body raises the error."""
         protocol = connection.protocol
         assert isinstance(protocol, _Connection)
         protocol.beginning = b""
@@ -83,7 +83,7 @@ class _Response(aiohttp.ClientResponse):
 
 
 class Poster:
-    """The requests to one URL, through the proxy that the environment names for it."""
+    """The sender of requests to one URL, through the proxy that the environment names for this URL."""
 
     def __init__(
         self,
@@ -97,13 +97,13 @@ class Poster:
     ) -> None:
         """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used.
 
-        `headers` go into every request. Without `allow_private` each address is checked when its socket is made. Behind
-        a proxy only an address in the URL can be checked: the proxy resolves names, and may itself be private. Without
-        `tls` the system's CAs are trusted, and no certificate is shown.
+        `headers` go into every request. Without `allow_private` a private address is refused when its socket is made.
+        With a proxy only an address in the URL can be refused: the proxy resolves names, and may itself be private.
+        Without `tls` the system's CAs are trusted, and no client certificate is sent.
         """
         self._clock = context.clock
         self._headers = CIMultiDict(headers)
-        # aiohttp refuses a URL with a login beside the header.
+        # aiohttp refuses a login in the URL if there is this header, too.
         self._url = url.with_user(None) if "Authorization" in self._headers else url
         self._headers["User-Agent"] = USER_AGENT
         self._proxy = proxy_for(self._url)
@@ -137,9 +137,9 @@ class Poster:
         judged_by_body: Container[int] = (),
         method: str = "POST",
     ) -> SendResult:
-        """Send one request to the URL, or to a path behind it. `judge` turns status and body into the result.
+        """Send one request to the URL, or to a path below it. `judge` turns status and body into the result.
 
-        For a status in `judged_by_body` the whole body is waited for: without any of it there is no answer.
+        For a status in `judged_by_body` the result depends on the body: if none of it arrives, the request has failed.
         """
         all_headers = self._headers.copy()
         all_headers.update(headers)
@@ -169,9 +169,9 @@ class Poster:
         return replace(result, retry_after_s=min(after_s, RETRY_AFTER_CAP_S))
 
     async def try_connection(self) -> str:
-        """Connect as for a request, also through the proxy, and return a text about it. Raises `TransportFailedError`.
+        """Connect as for a request, also through a proxy, and return a text about that. Raises `TransportFailedError`.
 
-        The `check` of this poster must be `stop`.
+        The `check` in the context of this poster must be `stop`.
         """
         try:
             result = await self.request(b"", judge=lambda status, _: SendResult(SendOutcome.RETRY, str(status)))
@@ -188,19 +188,19 @@ class Poster:
 
 
 class NothingSentError(Exception):
-    """The connection is there, and no request goes out on it."""
+    """The error that ends a request as soon as its connection is open, before anything is sent."""
 
 
 def stop() -> None:
-    """Raise `NothingSentError`: the `check` of a poster that only connects."""
+    """Raise `NothingSentError`. This is the `check` of a poster that only connects."""
     raise NothingSentError
 
 
 async def _beginning(response: aiohttp.ClientResponse, *, is_judged: bool) -> bytes:
     """Return the beginning of an answer's body, and close the response.
 
-    The connection can be used again only if the body was read to its end, so a small body is waited for shortly. A body
-    that is judged is waited for in full; if none of it arrives, the error is raised.
+    Wait up to `BODY_GRACE_S` for a small body: the connection can be used again only if the body was read to its end. A
+    judged body is read without this limit. If none of it arrives, raise the error.
     """
     body, most = b"", JUDGED_BODY_BYTES if is_judged else SMALL_BODY_BYTES
     try:

@@ -1,7 +1,7 @@
 """The program's stdout, shared by all sinks that write to it.
 
-One thread writes, so a reader that is slow or hangs holds up only that thread, and never the end of the program. The
-program may end with a line half written. In a file the next start completes it with a line end.
+One thread writes: a slow or hanging reader of stdout holds up only this thread. The program can end at any time, also
+with a line half written. If stdout is a file, the next start ends that line.
 """
 
 import errno
@@ -20,7 +20,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StdoutOutput:
-    """The lines for a file descriptor, blocking or not. All sinks share one output, or their lines would mix."""
+    """The writer of lines to a file descriptor, blocking or not. All sinks share one: else their lines would mix."""
 
     def __init__(self, fd: int) -> None:
         """Start the thread that writes to the file descriptor."""
@@ -35,14 +35,14 @@ class StdoutOutput:
         return os.isatty(self.fd)
 
     def close(self) -> None:
-        """End the thread after the work that it already has, without waiting for it."""
+        """Let the thread finish the work that it already has, and then end. Do not wait for its end."""
         self.thread.close()
 
     def write(self, lines: Iterable[bytes]) -> bool:
-        """Write the lines in full, however long that takes. Return whether the disk had room. Call it in `thread` only.
+        """Write the lines, however long that takes. Return `False` if the disk is full. Call this in `thread` only.
 
-        The next call completes a line that is partly written. Raises `OutputClosedError` with the reason if the lines
-        can never be written.
+        If a line is partly written when the disk is full, the next call completes it first. Raises `OutputClosedError`
+        with the reason if the lines can never be written.
         """
         text, done = self._rest + b"\n".join([*lines, b""]), 0
         while done < len(text):
@@ -71,7 +71,7 @@ class StdoutOutput:
                 return
             appends = fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND
             position = found.st_size if appends else os.lseek(self.fd, 0, os.SEEK_CUR)
-            with Path(f"/dev/fd/{self.fd}").open("rb", buffering=0) as reading:  # it may be open for writing alone
+            with Path(f"/dev/fd/{self.fd}").open("rb", buffering=0) as reading:  # `fd` may be open for writing only
                 reading.seek(max(0, position - 1))
                 if position and reading.read(1) != b"\n":
                     self._rest = b"\n"

@@ -1,6 +1,6 @@
 """The operator's own template: a Jinja2 file that makes JSON from an event or a group.
 
-It is tried with examples when the configuration is read. An event that it cannot render is sent as it is stored.
+The template is tried with examples when the configuration is read. An event that cannot be rendered is sent as stored.
 """
 
 import asyncio
@@ -40,10 +40,10 @@ class BadMessageError(Exception):
 
 
 class OwnTemplate(Template):
-    """One message per event or group: the rendered file, else the events as they are stored."""
+    """One message per event or group: the rendered file, or the events as they are stored if rendering fails."""
 
     def __init__(self, source: str, *, timeout_s: float, clock: Clock | None = None, public_url: str = "") -> None:
-        """Compile the file. Raises an error of Jinja's for a file that is no template."""
+        """Compile the template. Raises an error of Jinja's if `source` is not a valid template."""
         super().__init__(clock=clock, public_url=public_url)
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
         environment.filters["tojson"] = _tojson
@@ -61,7 +61,7 @@ class OwnTemplate(Template):
             return self._plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
 
     async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same message, made in a thread within the sink's timeout."""
+        """Call `messages` in a thread. After the sink's timeout return the events as they are stored instead."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await run_detached(partial(self.messages, batch), name="template")
@@ -69,7 +69,7 @@ class OwnTemplate(Template):
             return self._plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
 
     def message(self, alerts: Sequence[Alert], events: Sequence[Json]) -> Message:
-        """Return the message for an event or a group. Raises `BadMessageError` and errors of Jinja's."""
+        """Render the message for an event or a group. Raises `BadMessageError` and errors of Jinja's."""
         notice, newest = notice_of_alerts(alerts, error_length=MESSAGE_BYTES), alerts[-1]
         values = {  # docs/sinks.md lists them
             "event": events[-1],
@@ -114,7 +114,7 @@ class OwnTemplate(Template):
 
 
 def check(source: str, *, with_group: bool) -> TemplateFailure | None:
-    """Return the mistake in a template, or in the messages that it makes from the examples."""
+    """Return the mistake in a template, or in the messages that it makes from the examples, or `None`."""
     about = ""
     try:
         template = OwnTemplate(source, timeout_s=0.0)
@@ -127,14 +127,14 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
 
 
 def _tojson(value: object) -> str:
-    """Return JSON with every character unchanged. Jinja's own filter escapes some for HTML."""
+    """Return a value as JSON. Jinja's own filter would also escape some characters for HTML."""
     if isinstance(value, Undefined):
-        str(value)  # raises the error that the value is absent
+        str(value)  # raises the error for an absent value
     return to_json(value)
 
 
 def _failure_of(error: Exception, reason: str, *, about: str = "") -> TemplateFailure:
-    """Return the failure with its line. `reason` stands for errors whose own text may hold an event's text."""
+    """Return an error as a failure with its line. `reason` replaces the text of an error that may quote an event."""
     frames = traceback.extract_tb(error.__traceback__)
     line = next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == "<template>"), 0)
     match error:

@@ -1,4 +1,4 @@
-"""Events for PagerDuty: an incident is triggered, acknowledged and resolved under one key.
+"""Events for PagerDuty: an incident is triggered, acknowledged and resolved with one `dedup_key`.
 
 https://developer.pagerduty.com/docs/events-api-v2-overview
 """
@@ -21,10 +21,10 @@ from watcher.sinks.alert import Alert, clean, cut, shorten, to_json
 from watcher.sinks.template import Message, Template
 
 INCIDENT_WAIT_S = 10.0
-"""The time that an opening waits for others of its incident, unless `group.wait` is given."""
+"""The time that an opening waits for other openings of its incident, unless `group.wait` is given."""
 
 EVENTS = tuple(sorted(PROBLEM_KINDS))
-"""The events that PagerDuty gets by default. Nothing would resolve the incident of another event."""
+"""The events that PagerDuty gets by default: the openings. Nothing would resolve the incident of another event."""
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
@@ -48,9 +48,9 @@ RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 
 
 class PagerDutyTemplate(Template):
-    """The requests about an incident: trigger while a problem of it is open, acknowledge, resolve.
+    """The requests about an incident: trigger while one of its problems is open, acknowledge, resolve.
 
-    An event that opens no problem triggers an incident under its own id. A test message triggers and resolves at once.
+    An event without an incident triggers one with the event's id as the key. A test message also resolves it at once.
     """
 
     keeps_state = True
@@ -58,7 +58,10 @@ class PagerDutyTemplate(Template):
     remedies: ClassVar = dict.fromkeys((400, 413, 422), _NEW_KEY)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the requests for an incident, and one for each event that closes its problem and is trouble itself."""
+        """Return the requests about the batch's incident, and a trigger for each event that needs its own incident.
+
+        An event needs its own if it has no incident, or if it closes a problem and is trouble itself.
+        """
         incident, messages = batch[0].incident, list[Message]()
         if incident is not None:
             messages += self._of_incident(incident, batch)
@@ -71,7 +74,7 @@ class PagerDutyTemplate(Template):
         return messages
 
     def _of_incident(self, incident: Incident, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the requests for an incident as it is now. An opening triggers even if it is acknowledged by now."""
+        """Return the requests for an incident as it is now. An opening triggers even an acknowledged incident."""
         key, id_ = str(incident.key), str(batch[0].event_id)
         if not incident.problems:
             return [self._message("resolve", key=key, id_=id_)]
@@ -83,8 +86,8 @@ class PagerDutyTemplate(Template):
     def _trigger_of(self, incident: Incident, batch: Sequence[Delivery], *, key: str, id_: str) -> Message:
         """Return the trigger of an incident.
 
-        PagerDuty, or a proxy before it, may always refuse some text from the API. Those texts are left out after a
-        refusal, and at every other attempt from the third on.
+        PagerDuty, or a proxy before it, may refuse a text from the API at every attempt. Such texts are left out after
+        a refusal, and at every second attempt from the third on.
         """
         attempts, is_single = max(each.attempts for each in batch), len(incident.problems) == 1
         is_plain = any(each.rejections for each in batch) or (attempts >= 2 and attempts % 2 == 0)
@@ -105,7 +108,7 @@ class PagerDutyTemplate(Template):
         )
 
     def _trigger(self, alert: Alert, known: Mapping[str, Any] | None = None, *, key: str, id_: str) -> Message:
-        """Return the trigger for an event. Fields in `known`, from its incident, replace those of the event."""
+        """Return the trigger for an event. The fields in `known` are its incident's, and replace those of the event."""
         pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get(
             "sink", "clerk-watcher"
@@ -132,7 +135,7 @@ class PagerDutyTemplate(Template):
 
 
 def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert | None) -> str:
-    """Return how many problems of each kind are open, where, and the newest one, if it is given."""
+    """Return how many problems of each kind are open, their account or pipeline, and the newest if it is given."""
     what = []
     for kind, count in sorted(counts.items(), key=lambda each: list(Severity).index(severity_of(each[0]))):
         noun, _, trouble = kind.partition(".")
@@ -149,7 +152,7 @@ def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert 
 
 
 def _cleaned(value: Any) -> Any:
-    """Return an event's data with all its texts cleaned, also the names of labels."""
+    """Return an event's data with all texts cleaned, the names of labels included."""
     match value:
         case str():
             return clean(value)

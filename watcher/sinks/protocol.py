@@ -16,10 +16,10 @@ class SendOutcome(Enum):
 
     DELIVERED = "delivered"
     ACCEPTED = "accepted"
-    """The receiver took it and has yet to show it (202)."""
+    """The receiver took the delivery, but has not shown it yet (202)."""
     RETRY = "retry"
     BUSY = "busy"
-    """As `RETRY`, and nothing may be sent to the sink for the time of `Retry-After`, if there is one (429)."""
+    """As `RETRY`, and the whole sink sends nothing for `retry_after_s` (429)."""
     REFUSED = "refused"
     """The receiver will not take this body (400, 413, 422)."""
     GONE = "gone"
@@ -30,27 +30,27 @@ class SendOutcome(Enum):
 
 
 RETRY_AFTER_CAP_S = 3600.0
-"""The longest time for which a receiver is left alone, whatever it asks for."""
+"""The longest wait that a receiver's `Retry-After` may cause."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """The answer to one attempt."""
+    """The result of one attempt."""
 
     outcome: SendOutcome
     answer: str
-    """A word or code for people."""
+    """The answer as a word or a code, for people."""
     retry_after_s: float = 0.0
     remedy: str = ""
-    """The action that a person has to take, where it is known."""
+    """The action that a person should take, or an empty text."""
     messages: tuple[ProblemMessage, ...] = ()
-    """The places of problems' messages at the receiver, which are stored whatever the outcome."""
+    """The changed places of problems' messages at the receiver. The places are stored whatever the outcome."""
     minimal_left: bool = False
-    """Whether a refused message has a minimal form, which the next attempt sends."""
+    """Whether the next attempt sends the refused message in its minimal form."""
 
 
 GROUP_COUNT = 10_000
-"""The most events that are sent together."""
+"""The most events in one group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,26 +58,26 @@ class WorkerRules:
     """The rules by which a worker sends to its sink."""
 
     schedule_s: tuple[float, ...]
-    """The wait after each failure in a row; the last one repeats."""
+    """The waits after the first failure of a delivery, the second, and so on. The last wait repeats."""
     give_up_after_s: float | None
-    """The time after which a delivery becomes a dead letter; `None`: never."""
+    """The time from when a delivery is first due until it becomes a dead letter; `None`: never."""
     rate_per_s: float
-    """The rate limit; infinity is none."""
+    """The most requests per second; infinity: no limit."""
     breaks: bool = True
     """Whether failures may open the circuit breaker."""
     group: GroupRules | None = None
-    """The rules of grouping; `None`: each delivery goes alone."""
+    """The rules of grouping; `None`: nothing is grouped."""
     incidents: IncidentRules | None = None
-    """The rules by which problems become incidents; `None`: they do not."""
+    """The rules by which problems are joined to incidents; `None`: the sink has no incidents."""
     after_s: float = 0.0
-    """The wait of an opening. It goes only if its problem is still open then, and not acknowledged."""
+    """The wait of an opening. The opening is sent only if its problem is still open then, and not acknowledged."""
     remind_every_s: float | None = None
     keeps_messages: bool = False
-    """Whether each delivery is given the place of its problem's message at the receiver."""
+    """Whether deliveries come with the place of their problem's message at the receiver."""
 
     @property
     def opening_wait_s(self) -> float:
-        """The wait of an opening from its recording."""
+        """Return the time that an opening waits, from its recording."""
         return max(self.after_s, self.incidents.wait_s if self.incidents else 0.0)
 
 
@@ -85,10 +85,10 @@ class WorkerRules:
 class SinkContext:
     """The dependencies of a sink.
 
-    Where one delivery takes several requests, the sink calls `take_slot` before each further one and waits for the
-    seconds that it returns. `check` is called right before each request goes out; what it raises comes out of `send` or
-    `refresh`, and that request was not sent. Only a sink on stdout needs an `output`. Messages link to the watcher's
-    own pages at `public_url`, if there is one.
+    If a delivery takes several requests, the sink calls `take_slot` before each one but the first, and waits for the
+    returned seconds. `check` is called right before each request. If `check` raises an error, the request is not sent,
+    and `send` or `refresh` raises the same error. Only a stdout sink needs `output`. `public_url` is the address of the
+    watcher's own pages, for links in messages; if it is empty, there are no such links.
     """
 
     clock: Clock
@@ -99,11 +99,11 @@ class SinkContext:
 
 
 class Sink:
-    """A place that events are sent to.
+    """The base class of sinks. A sink sends deliveries to one receiver.
 
-    A batch has at most `batch_count` deliveries, or is one group, and is never empty. Open problems are refreshed every
-    `refresh_every_s` at a receiver that forgets them; `None`: never. A receiver that `keeps_state` has an incident, an
-    alert or a message that lasts until its problem is closed.
+    A batch is one group or at most `batch_count` deliveries, and is never empty. `refresh_every_s` is the time between
+    refreshes of open problems at a receiver that forgets them; `None`: there are no refreshes. `keeps_state` says that
+    the receiver shows a problem, as an incident, an alert or a message, until its closing arrives.
     """
 
     batch_count: int = 1
@@ -111,12 +111,12 @@ class Sink:
     keeps_state: bool = False
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send all of them once. A failure is a `SendResult`, but `OutputClosedError`, which ends the program."""
+        """Send the batch once. A failure is a `SendResult`. Raises `OutputClosedError` if stdout is closed for good."""
         raise NotImplementedError
 
     async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
-        """Send once that these problems are still open, or closed. A failure is a `SendResult`."""
+        """Send the state of these problems once more, whether open or closed. A failure is a `SendResult`."""
         raise AssertionError("it never asks for this")
 
     async def close(self) -> None:
-        """Close connections and end threads, if it has any."""
+        """Close the connections and end the threads of the sink, if it has any."""

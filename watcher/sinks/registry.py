@@ -1,4 +1,4 @@
-"""The kinds of sinks: a new one is a file of its own and a line here."""
+"""The kinds of sinks. A new kind is a file of its own and a line here."""
 
 from collections.abc import Mapping
 

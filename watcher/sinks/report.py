@@ -1,6 +1,6 @@
-"""A report in words, for a chat, a mail or a terminal: a line for each pipeline that needs a look.
+"""A report in words, for a chat, a mail or a terminal: a line for each pipeline that needs a look, then the totals.
 
-The title is `report_title` in `watcher/sinks/alert.py`.
+The title is made by `report_title` in `watcher/sinks/alert.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,10 @@ ReportData = Mapping[str, Any]
 
 
 def report_lines(report: ReportData, *, limit: int) -> Sequence[str]:
-    """Return the worst pipelines, the number that are well, and the totals, in at most `limit` characters."""
+    """Return a line for each pipeline that needs a look, then the number of those that are well, and the totals.
+
+    The lines have at most `limit` characters together: the least important pipelines are left out.
+    """
     looks = [_pipeline(each) for each in report.get("pipelines", ()) if each["needsLook"]]
     while True:
         lines = [*looks, *_rest(report, report["lookCount"] - len(looks))]
@@ -26,7 +29,7 @@ def report_lines(report: ReportData, *, limit: int) -> Sequence[str]:
 
 
 def report_span(report: ReportData) -> str:
-    """Return the span of a report in its time zone."""
+    """Return the span that a report covers, in the time zone of the report."""
     since, until = report_times(report)
     return f"{since:%a} {since.day} {since:%b %H:%M} to {until:%a} {until.day} {until:%b %H:%M} ({until:%Z})"
 

@@ -1,4 +1,4 @@
-"""The settings that sinks share: all sinks, those that send to another process, and those that use HTTP."""
+"""The settings that are shared by all sinks, by all sinks but stdout, and by all sinks that use HTTP."""
 
 import ssl
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
 
 BATCH_COUNT = 100
-"""The default of the most events in one batch of a plain webhook."""
+"""The most events in one batch of a webhook without `template`, unless `group.max` is given."""
 
 _GROUPED_BY = ("pipeline", "account", "type")
 
@@ -72,7 +72,7 @@ def _plain(value: str | SecretStr) -> str:
 
 
 class Match(Block):
-    """A condition for events of a pipeline: all labels must match, and one of the pipelines."""
+    """A condition for events of a pipeline: the watch has all `labels`, and the pipeline is one of `pipelines`."""
 
     labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
     """The watch must have all of these labels."""
@@ -84,7 +84,7 @@ class SilenceMatch(Match):
     """The deliveries that are silenced: those that match all given keys."""
 
     events: tuple[EventGlob, ...] = Field(default=(), examples=['["execution.*"]'])
-    """Globs over event types; any of them must match."""
+    """Globs over event types; one of them must match."""
     accounts: tuple[Name, ...] = Field(default=(), examples=["[default]"])
     """The account must be one of these."""
     sinks: tuple[Name, ...] = Field(default=(), examples=["[phone]"])
@@ -102,11 +102,11 @@ class SinkSettings(Block):
 
     events: EventGlobs = ("*",)
     match: Match = Match()
-    """Restricts events of a pipeline. For other events only `events` counts."""
+    """Selects events of pipelines. An event without a pipeline is selected by `events` alone."""
 
     @property
     def target(self) -> str | None:
-        """Return the part of the target that is no secret; `None` if the sink sends to this process."""
+        """Return the part of the target that is no secret; `None` for stdout."""
         return None
 
     @property
@@ -119,11 +119,11 @@ class SinkSettings(Block):
         raise NotImplementedError
 
     async def connect(self) -> str:
-        """Connect to the target without sending anything. Return a text about it. Raises `TransportFailedError`."""
+        """Try to reach the target without sending an event. Return a text about it. Raises `TransportFailedError`."""
         raise NotImplementedError
 
     async def send_test(self, name: str, context: SinkContext) -> SendResult:
-        """Send a `watcher.test` before all pending deliveries. Return the result. Raises `TransportFailedError`."""
+        """Send a `watcher.test` at once, ahead of all pending deliveries. Return the result."""
         event, sink = trial_event(sink=name, at=context.clock.now()), self.open(context)
         delivery = Delivery(
             sink=name,
@@ -149,21 +149,21 @@ def _group_field(value: str) -> str:
 
 
 class RetrySettings(Block):
-    """The retries of a failed delivery. The last step repeats until `give_up_after`."""
+    """The retries of a failed delivery. The last time in `schedule` repeats until `give_up_after`."""
 
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
         examples=["[5s, 1m, 10m]"],
     )
-    """The times between the attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more; the last one
-    repeats. Once the receiver works again, everything that is pending is sent within about a minute."""
+    """The times between the attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more. The last
+    time repeats. Once the receiver works again, everything that is pending is sent within about a minute."""
     give_up_after_s: Duration = Field(default=as_written("3d"), examples=["12h"])
-    """The time from when a delivery was first due until it is a dead letter."""
+    """The time from when a delivery is first due until it becomes a dead letter."""
 
 
 class GroupSettings(Block):
-    """The events that are sent together. `max` is absent unless it is given."""
+    """The rules by which events are sent together. `max` is `None` unless the file has it."""
 
     by: tuple[Annotated[str, AfterValidator(_group_field)], ...] = Field(
         default=("pipeline",), min_length=1, examples=["[pipeline, labels.team]"]
@@ -172,7 +172,7 @@ class GroupSettings(Block):
     event that lacks one of the fields is sent alone."""
     wait_s: Duration = Field(default=as_written("30s"), examples=["2m"])
     """The time that an event waits for others, from its recording. Then all pending events of its group are sent
-    together. It must be less than `retry.give_up_after`."""
+    together. `wait` must be less than `retry.give_up_after`."""
     max: int | None = Field(
         default=None,
         ge=1,
@@ -184,10 +184,10 @@ class GroupSettings(Block):
 
 
 class RemoteSettings(SinkSettings):
-    """The settings of every sink but stdout. Its receiver may be slow, away, or overloaded."""
+    """The settings of every sink but stdout. The receiver may be slow, away, or overloaded."""
 
     groups_problems: ClassVar[bool] = True
-    """Whether an event of an execution's problem may be grouped with others."""
+    """Whether an event about a problem of an execution may be grouped with other events."""
     timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
     """The longest time for one request."""
     rate_limit: Rate = Field(default=as_written("100/s"), examples=["60/m"])
@@ -198,8 +198,8 @@ class RemoteSettings(SinkSettings):
     """Sends events together: as a CloudEvents batch by a webhook without `template`, as one incident at PagerDuty
     (`wait` is 10s there), as one message elsewhere."""
     after_s: Duration | None = Field(default=None, examples=["10m"])
-    """The time that the opening of a problem waits. It is sent only if the problem is still open then, and not while
-    the problem is acknowledged. By default it is sent at once."""
+    """The time that the opening of a problem waits. The opening is sent only if the problem is still open then, and not
+    while the problem is acknowledged. By default an opening is sent at once."""
     remind_every_s: Duration | None = Field(default=None, examples=["4h"])
     """The time between `problem.reminder` events while a problem is open. By default there are none."""
 
@@ -224,7 +224,7 @@ class RemoteSettings(SinkSettings):
 
 @dataclass(frozen=True, slots=True)
 class PemFile:
-    """A PEM file: its path as written, its whole path, and a hash of its content, so that a changed file differs."""
+    """A PEM file: its path as written, its full path, and a hash of its content, by which a change is noticed."""
 
     given: str
     path: Path
@@ -238,7 +238,7 @@ def _read(value: object) -> PemFile:
 
 
 def _dumped(file: PemFile, info: SerializationInfo) -> str:
-    """Return path and hash; as JSON only the path: replicas compare that, and their certificates may differ."""
+    """Return path and hash, in JSON only the path: replicas compare the JSON, and their certificates may differ."""
     return file.given if info.mode == "json" else f"{file.given} {file.digest}"
 
 
@@ -248,11 +248,11 @@ PemPath = Annotated[
     PlainSerializer(_dumped, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
-"""The path of a PEM file. The loader replaces it by a `PemFile`."""
+"""The path of a PEM file. The loader replaces the path by a `PemFile`."""
 
 
 def client_context(ca_file: PemFile | None) -> ssl.SSLContext:
-    """Return a TLS context that trusts the CAs in the file; without a file, those of the system."""
+    """Return a TLS context that trusts the CAs in the file, or without a file the CAs of the system."""
     try:
         return ssl.create_default_context(cafile=None if ca_file is None else ca_file.path)
     except OSError:
@@ -266,13 +266,13 @@ class TlsSettings(Block):
     ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
     """The certificates (PEM) of the CAs to trust, instead of the system's."""
     cert_file: PemPath | None = Field(default=None, examples=["/etc/watcher/tls/tls.crt"])
-    """The client certificate (PEM), with those between it and its CA. Needs `key_file`."""
+    """The client certificate (PEM), followed by its intermediate certificates. Needs `key_file`."""
     key_file: PemPath | None = Field(default=None, examples=["/etc/watcher/tls/tls.key"])
     """The private key of the client certificate (PEM), without a passphrase."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
-        """Make the context here, in the loader's thread: an event loop must not read files."""
+        """Check the keys, and make the TLS context in the loader's thread: an event loop must not read files."""
         if (self.cert_file is None) is not (self.key_file is None):
             problem = "is given without cert_file" if self.cert_file is None else "cert_file is given without key_file"
             raise InvalidValueError(problem, remedy="name both, or none", at="key_file")
@@ -281,11 +281,11 @@ class TlsSettings(Block):
 
     @cached_property
     def context(self) -> ssl.SSLContext:
-        """Return the TLS context. It is not compared when the configuration is read again."""
+        """Return the TLS context. It is no field, so a comparison of settings ignores it."""
         context = client_context(self.ca_file)
         context.set_alpn_protocols(["http/1.1"])
         if self.cert_file is not None and self.key_file is not None:
-            try:  # without this empty password OpenSSL would ask for one on the terminal
+            try:  # without this empty password OpenSSL would ask for a password on the terminal
                 context.load_cert_chain(self.cert_file.path, self.key_file.path, password="")
             except OSError as error:
                 reason = (getattr(error, "reason", None) or "not readable").lower().replace("_", " ")
@@ -298,7 +298,7 @@ class TlsSettings(Block):
 class HttpSinkSettings(RemoteSettings):
     """The settings of every sink that uses a `Poster`."""
 
-    if TYPE_CHECKING:  # a field of each kind of sink, at its own place among the others
+    if TYPE_CHECKING:  # each kind of sink declares this field itself, at its place among the others
         url: SecretStr | str
     allow_private: bool = Field(default=True, examples=["false"])
     """`false` refuses a target that resolves to an address of this machine or of a private network. See
@@ -321,11 +321,11 @@ class HttpSinkSettings(RemoteSettings):
 
     @property
     def target(self) -> str:
-        """Return scheme and host, and the port if it is given. The path may be a secret."""
+        """Return scheme and host of the URL, and the port if it has one. The path may be a secret."""
         return redact_url(self.address)
 
     async def connect(self) -> str:
-        """Connect to the host, also through a proxy, without a request. Return a text about it."""
+        """Connect to the host, also through a proxy, without sending a request. Return a text about the connection."""
         context = SinkContext(Clock(), check=stop)
         async with aclosing(self.open_poster(URL(self.address), headers={}, context=context)) as poster:
             return await poster.try_connection()

@@ -1,7 +1,7 @@
 """Messages for Slack in Block Kit, for incoming webhooks and apps, and the meaning of a webhook's answers.
 
-Names, errors and labels go only into `plain_text`, in which Slack reads no markup. `text`, which phones show as a
-preview, has markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
+Names, errors and labels go only into `plain_text`, in which Slack reads no markup. Phones show the field `text` as a
+preview: its markup is switched off, and `& < >` are escaped. https://docs.slack.dev/reference/block-kit/blocks
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _CODES = frozenset(
         *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
     }
 )
-"""The words for errors that Slack documents. No other word of an answer is passed on.
+"""The words for errors that Slack documents for webhooks. Other words of an answer are not passed on.
 
 https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks#handling_errors
 """
@@ -47,7 +47,7 @@ class SlackTemplate(ChatTemplate):
         return message_of(notice)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one message. For an event that was refused it is the minimal form: Slack refuses some long blocks."""
+        """Return one message. After a refusal a single event has the minimal form: Slack refuses some long blocks."""
         if len(batch) > 1 or not batch[0].rejections:
             return super().messages(batch)
         notice = notice_of_batch(batch)
@@ -83,7 +83,7 @@ def message_of(notice: Notice) -> Json:
 
 
 def minimal(notice: Notice) -> Json:
-    """Return headline and ids in one short block: without a block `chat.update` would read the text as markup."""
+    """Return a message of headline and footer in one block: without a block `chat.update` reads text as markup."""
     return _payload(notice.headline, notice.footer, [_section(f"{notice.headline}\n{notice.footer}")])
 
 

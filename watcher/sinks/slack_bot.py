@@ -1,8 +1,8 @@
-"""The sink of a Slack app in one channel: one message for each problem, updated when it is over, with a thread.
+"""The sink of a Slack app in one channel. A problem has one message, updated when the problem is over, and a thread.
 
-`messages_of` makes the messages of a delivery, in their order. The store keeps the place of each message, which comes
-with the delivery. `SlackBotSink` posts, updates and answers messages by Slack's Web API. An answer of 200 may hold
-`ok: false` and a word for the error. https://docs.slack.dev/apis/web-api
+`messages_of` makes the messages of a delivery, in their order. The store keeps the place of each problem's message, and
+adds it to the problem's deliveries. `SlackBotSink` posts, updates and answers messages by Slack's Web API. An answer
+with status 200 may hold `ok: false` and a word for an error. https://docs.slack.dev/apis/web-api
 """
 
 import asyncio
@@ -52,7 +52,7 @@ CHANNEL_ERROR_REMEDIES: Mapping[str, str] = {
     "restricted_action_non_threadable_channel": _MAY_NOT_POST,
     "team_access_not_granted": _MAY_NOT_POST,
 }
-"""The remedies for errors of a whole channel."""
+"""The remedies for errors that concern the whole channel, by Slack's word for the error."""
 
 ERROR_REMEDIES: Mapping[str, str] = {
     **CHANNEL_ERROR_REMEDIES,
@@ -65,10 +65,10 @@ ERROR_REMEDIES: Mapping[str, str] = {
     "missing_scope": "add the scope chat:write to the app (OAuth & Permissions), and install it again",
     "message_limit_exceeded": "the workspace is at Slack's limit of messages: remove some, or change its plan",
 }
-"""The remedies for errors."""
+"""The remedies for all errors that have one, by Slack's word for the error."""
 
 GONE_ERRORS = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_message"})
-"""The errors for a message that does not exist any more, or cannot be answered."""
+"""The errors for a message that no longer exists, or that cannot be answered."""
 
 CANNOT_UPDATE_ERRORS = frozenset({"edit_window_closed", "cant_update_message"})
 """The errors for a message that cannot be updated: the workspace forbids it, or another app posted the message."""
@@ -93,7 +93,7 @@ _OTHER_ERRORS = frozenset(
     }
 )
 _CODES = ERROR_REMEDIES.keys() | GONE_ERRORS | CANNOT_UPDATE_ERRORS | _BUSY_ERRORS | _REFUSAL_ERRORS | _OTHER_ERRORS
-"""The documented errors of `chat.postMessage`, `chat.update` and `auth.test`. No other word is passed on."""
+"""The documented errors of `chat.postMessage`, `chat.update` and `auth.test`. Other words are not passed on."""
 
 
 POST, UPDATE = "chat.postMessage", "chat.update"
@@ -132,7 +132,7 @@ class SlackBotSettings(HttpSinkSettings):
 
     groups_problems: ClassVar = False
     type: Literal["slack_bot"] = Field(examples=["slack_bot"])
-    """Posts in one Slack channel as an app: one message for each problem, updated when it is over."""
+    """Posts in one Slack channel as an app: one message for each problem, updated when the problem is over."""
     token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(examples=["${SLACK_BOT_TOKEN}"])
     """The app's Bot User OAuth Token, `xoxb-…`; its scope `chat:write` is enough. Required, unless `token_file` is
     given."""
@@ -155,7 +155,7 @@ class SlackBotSettings(HttpSinkSettings):
         return SlackBotSink(self._new_poster(context), channel=self.channel, context=context)
 
     async def connect(self) -> str:
-        """Ask Slack whether it knows the token. Return a text about it."""
+        """Ask Slack whether it knows the token. Return a text about that. Raises `TransportFailedError`."""
         async with aclosing(self._new_poster(SinkContext(Clock()))) as poster:
             result, _ = await call(poster, "auth.test", b"{}")
         if result.outcome is not SendOutcome.DELIVERED:
@@ -182,7 +182,7 @@ async def call(poster: Poster, method: str, arguments: bytes) -> tuple[SendResul
 
 
 def _result(status: int, content: Mapping[str, Any]) -> SendResult:
-    """Return the meaning of an answer: for 200 that of its content, else as for webhooks, but never a success."""
+    """Return the meaning of an answer. Its content decides for 200; another status is never a success."""
     result = Template().send_result(status, b"")
     if content.get("ok") is True:
         return result
@@ -205,20 +205,20 @@ class MessageRole(Enum):
     """The role of a message for its problem."""
 
     OPENING = auto()
-    """The problem's message itself. An existing one is updated."""
+    """The problem's message itself: a new message, or an update of the existing one."""
     NEWS = auto()
-    """An answer in the problem's thread. Without a thread it becomes the problem's message."""
+    """A reply to the problem's message. If the problem has none, the reply becomes the problem's message."""
     END = auto()
-    """The new text of the problem's message. Without that message it is posted as a message of its own."""
+    """The last update of the problem's message. If the problem has none, a message is posted on its own."""
     NOTE = auto()
-    """A line in the thread: the problem is over or acknowledged. Without a thread it is not sent."""
+    """A reply of one line: the problem is over or acknowledged. Without the problem's message it is not sent."""
     OTHER = auto()
-    """A message without a problem, in the thread of its pipeline's `pipeline.failing`, else posted on its own."""
+    """A message about no problem: a reply to the message of its pipeline's `pipeline.failing`, else on its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class BotMessage:
-    """One message. `problem` is the problem whose message it is, updates or answers."""
+    """One message. It belongs to the message of `problem`; `None`: it is posted on its own."""
 
     role: MessageRole
     content: Json
@@ -226,9 +226,9 @@ class BotMessage:
 
 
 def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[BotMessage]:
-    """Return the messages of a batch in their order. An event that was refused gets its minimal form.
+    """Return the messages of a batch in their order. After a refusal a single event has the minimal form.
 
-    An event that closes a problem and is trouble itself has messages for both, the closing first.
+    An event that closes a problem and is trouble itself gets messages for the closing, then for the event itself.
     """
     if len(batch) == 1:
         alerts = Alert.of_delivery(batch[0], public_url).apart()
@@ -243,7 +243,7 @@ def _messages(alert: Alert, delivery: Delivery) -> list[BotMessage]:
         problem = UUID(alert.problem["id"])
         is_acknowledgement = alert.type is EventType.PROBLEM_ACKNOWLEDGED
         role = MessageRole.OPENING if is_acknowledgement or alert.type == alert.problem["kind"] else MessageRole.NEWS
-        if alert.closes:  # it shows how long the problem lasted, and its opening
+        if alert.closes:  # the message shows the opening, and how long the problem lasted
             opening, role = delivery.message and delivery.message.opening, MessageRole.END
             texts = [f"It was: {_text_of(Alert.of(json.loads(opening)))}"] if opening else []
             if delivery.only_closes and (ended := Alert.of(delivery.content)).is_trouble:
@@ -269,14 +269,14 @@ class SlackBotSink(Sink):
     keeps_state = True
 
     def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
-        """Post new messages in this channel. Messages that exist already stay in their channel."""
+        """Post new messages in this channel. Existing messages are updated where they are."""
         self._channel = channel
         self._poster = poster
         self._context = context
-        self._sent_counts: dict[UUID, int] = {}  # messages sent, by event; the number of a dead letter stays
+        self._sent_counts: dict[UUID, int] = {}  # messages sent so far, by event id; a dead letter's stays
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send all messages of a delivery, or the one of a group. The first that fails ends the attempt."""
+        """Send all messages of a delivery, or the one message of a group. The first failure ends the attempt."""
         kept = (message for each in batch for message in (each.message, each.thread) if message is not None)
         before = {each.problem: each.place for each in kept}
         url, places = self._context.public_url, before.copy()
@@ -292,7 +292,7 @@ class SlackBotSink(Sink):
     async def _send_rest(
         self, messages: Sequence[BotMessage], batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
-        """Send the messages that no earlier attempt has sent. The first that fails ends the attempt."""
+        """Send the messages that no earlier attempt has sent. The first failure ends the attempt."""
         id_, result = batch[0].event_id, SendResult(SendOutcome.DELIVERED, "200")
         begin = self._sent_counts.get(id_, 0)
         for nth, message in enumerate(messages[begin:], begin):
@@ -308,7 +308,7 @@ class SlackBotSink(Sink):
     async def _send(
         self, message: BotMessage, batch: Sequence[Delivery], places: dict[UUID, MessagePlace | None]
     ) -> SendResult:
-        """Post a message, or update or answer the message of its problem. Set the place of that message in `places`."""
+        """Post a message, or update or answer its problem's message. Keep the places in `places` up to date."""
         problem, named = message.problem, {"sink": batch[0].sink, "event_id": str(batch[0].event_id)}
         place = None if problem is None else places.get(problem)
         if place is None and message.role is MessageRole.NOTE:
@@ -327,7 +327,7 @@ class SlackBotSink(Sink):
             log.warning("message.fixed", **named, answer=word, note=_FIXED)
             return SendResult(SendOutcome.DELIVERED, word)
         if place is not None and problem is not None:
-            # A message in a channel that the sink no longer uses counts as gone on an error of that channel.
+            # In a channel that the sink no longer uses, a message counts as gone on an error of that channel.
             is_gone = word in GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel)
             # Slack posts a reply to a deleted message outside any thread, without an error: slack-go/slack#1571.
             is_apart = (

@@ -24,7 +24,7 @@ LINES_COUNT = 256
 """The most lines that are written at once."""
 
 WIDE_COLUMNS = 120
-"""The width of a terminal from which on whole execution ids are shown, for `watcher wait`."""
+"""The least width of a terminal that shows whole execution ids. People need whole ids for `watcher wait`."""
 
 _WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 _DISK_FULL = SendResult(SendOutcome.BUSY, "disk_full", 1.0, remedy="stdout is on a full disk: make room there")
@@ -44,8 +44,8 @@ class StdoutSink(Sink):
         self._output = output
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Write the lines in full. Raises `OutputClosedError` if they can never be written."""
-        # The output's thread renders the lines as it writes them: 256 lines for people would hold up the event loop.
+        """Write a line for each delivery. Raises `OutputClosedError` if the lines can never be written."""
+        # The output's thread also renders the lines: rendering 256 lines of text would hold up the event loop.
         lines = map(self._line_of, batch)
         has_room = await self._output.thread.run(partial(self._output.write, lines))
         self.batch_count = LINES_COUNT if has_room else 1  # on a full disk the lines that fit are settled one by one
@@ -56,13 +56,13 @@ class StdoutSettings(SinkSettings):
     """`{type: stdout}`."""
 
     type: Literal["stdout"] = Field(examples=["stdout"])
-    """Writes each event to stdout, one line each."""
+    """Writes each event to stdout as one line."""
     format: Literal["auto", "json", "text"] = Field(default="auto", examples=["json"])
     """`text` is a readable line, `json` the event itself; `auto` is `text` on a terminal, else `json`."""
 
     @property
     def rules(self) -> WorkerRules:
-        """Return the rules by which the worker sends: no rate limit, and retries for ever. Only a full disk fails."""
+        """Return the rules by which the worker sends: no rate limit, and endless retries while the disk is full."""
         return WorkerRules((1.0,), None, float("inf"), breaks=False)
 
     def open(self, context: SinkContext) -> Sink:
@@ -90,12 +90,12 @@ def shows_whole_ids(console: Console) -> bool:
 
 
 def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str = "") -> Text:
-    """Return an event as a line: time, type, pipeline, id, duration, delay until it was seen, note, and reason."""
+    """Return an event as a line: time, type, pipeline, id, duration, delay until the event was seen, note, reason."""
     alert = Alert.of(event)
     data, (glyph, style) = alert.data, alert.sign
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
-    # The `observed` of a reminder is that of the opening.
+    # In `problem.reminder` and the like, `observed` is that of the opening.
     observed = {"at": event["time"]} if subject == "problem" else data["observed"]
     line = Text(f"{datetime.fromisoformat(observed['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
@@ -112,7 +112,7 @@ def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str =
 
 
 def _seen(observed: Mapping[str, Any]) -> str:
-    """Return the delay until the event was seen, or the time within which it happened if the API does not date it."""
+    """Return the delay until an event was seen, or for an event without a date the span in which it happened."""
     if "delaySeconds" in observed:
         return f"seen after {observed['delaySeconds']:.1f} s"
     if "notBefore" in observed:

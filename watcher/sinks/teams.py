@@ -1,7 +1,7 @@
-"""Messages for Microsoft Teams, as Adaptive Cards that a flow of Workflows posts, and the meaning of its answers.
+"""Messages for Microsoft Teams: Adaptive Cards, which a flow of Workflows posts, and the meaning of the flow's answers.
 
-Teams reads Markdown in a `TextBlock` and in a `Fact`, and none in a `TextRun`: texts from outside go into runs only.
-The content of a message is made by `notice_of` in `watcher/sinks/chat.py`, its form here.
+Teams reads Markdown in a `TextBlock` and in a `Fact`, but not in a `TextRun`: texts from outside go into runs only.
+`notice_of` in `watcher/sinks/chat.py` makes the content of a message, this module its form.
 https://learn.microsoft.com/microsoftteams/platform/task-modules-and-cards/cards/cards-format
 """
 
@@ -55,7 +55,7 @@ class TeamsTemplate(ChatTemplate):
         return {"type": "message", "attachments": [attachment]}
 
     def send_result(self, status: int, body: bytes) -> SendResult:
-        """Return the meaning of an answer. Any success is `ACCEPTED`: the flow has the card and has yet to post it."""
+        """Return the meaning of an answer. A success is `ACCEPTED`: the flow took the card, and posts it later."""
         result = super().send_result(status, body)
         return replace(result, outcome=SendOutcome.ACCEPTED) if result.outcome.is_taken else result
 

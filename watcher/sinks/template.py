@@ -64,7 +64,7 @@ class Message:
 
 
 def minimal_next(batch: Sequence[Delivery], result: SendResult) -> SendResult:
-    """Return a refusal. For a single event that was not refused before, it says that the minimal form is tried next."""
+    """Return a refusal. For a single event at its first refusal, announce that the minimal form is tried next."""
     if len(batch) > 1 or batch[0].rejections:
         return result
     return replace(result, minimal_left=True, remedy=MINIMAL_NEXT)
@@ -73,9 +73,8 @@ def minimal_next(batch: Sequence[Delivery], result: SendResult) -> SendResult:
 class Template:
     """The requests for one kind of receiver, and the meaning of its answers.
 
-    For a status code in `judged_by_body` the body of the answer decides. With `has_minimal` there is a message without
-    blocks for a delivery whose message was refused. With `refresh_every_s` open problems are posted again that often.
-    `keeps_state` is as for a `Sink`.
+    For a status code in `judged_by_body` the body of the answer decides. With `has_minimal` a refused message is sent
+    again in a minimal form. `refresh_every_s` and `keeps_state` mean the same as in `Sink`.
     """
 
     judged_by_body: frozenset[int] = frozenset()
@@ -87,12 +86,12 @@ class Template:
     if_accepted: ClassVar[SendOutcome] = SendOutcome.ACCEPTED
     """The outcome of an answer 202."""
     defaults: ClassVar[Mapping[str, Any]] = {}
-    """The defaults of settings for this receiver. If `events` is not among them, its default is `ALERT_EVENTS`."""
+    """The defaults of settings for this receiver. Without `events` among them, `ALERT_EVENTS` is the default."""
     remedies: ClassVar[Mapping[int, str]] = {}
     """The remedies for this receiver, by status code."""
 
     def __init__(self, *, clock: Clock | None = None, public_url: str = "", routing_key: str = "") -> None:
-        """Keep values for the messages. `public_url` is the address of our own pages, `routing_key` is PagerDuty's."""
+        """Keep values for messages. `public_url` is the address of our own pages, `routing_key` PagerDuty's key."""
         self.clock = clock or Clock()
         self.public_url = public_url
         self.routing_key = routing_key
@@ -106,11 +105,11 @@ class Template:
         raise NotImplementedError
 
     async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return the same requests. Those of a group are made in a thread: they would hold up the event loop."""
+        """Return the requests of `messages`. For a group they are made in a thread, to keep the event loop free."""
         return self.messages(batch) if len(batch) == 1 else await asyncio.to_thread(self.messages, batch)
 
     def refreshes(self, openings: Sequence[SentOpening]) -> list[Message]:
-        """Return the requests that state again for each problem that it is open, or since when it is closed."""
+        """Return the requests that post the state of each problem again: open, or closed and since when."""
         raise AssertionError("it never asks for this")
 
     def send_result(self, status: int, body: bytes) -> SendResult:
@@ -127,7 +126,7 @@ class EventTemplate(Template):
     if_accepted = SendOutcome.DELIVERED
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request: without a group a batch is a single event."""
+        """Return one request. Without groups each batch is a single event."""
         return [Message(str(batch[0].event_id), batch[0].body, "application/cloudevents+json; charset=utf-8")]
 
 

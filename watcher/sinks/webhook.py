@@ -1,6 +1,6 @@
-"""The webhook sink: its settings, and the posting of signed requests, made by a template, to one URL.
+"""The webhook sink and its settings. A template makes the requests; the sink signs them and posts them to one URL.
 
-The worker decides when to try. Only scheme and host of the URL are ever shown: its path is a secret.
+The delivery worker decides when to try. Only scheme and host of the URL are ever shown: its path is a secret.
 """
 
 import asyncio
@@ -107,7 +107,7 @@ Headers = Mapping[
 """Headers that are added to each request. Their values are secrets."""
 
 
-SECRET_PREFIX = "whsec_"  # noqa: S105 (how signing secrets begin, not one of them)
+SECRET_PREFIX = "whsec_"  # noqa: S105 (the prefix of secrets, not a secret)
 _SECRET_BYTES = range(24, 65)
 
 
@@ -136,15 +136,15 @@ def _sink_url(value: SecretStr) -> SecretStr:
 
 
 class WebhookSettings(HttpSinkSettings):
-    """`{type: webhook, url: …}`. `secret` is a tuple: each secret signs."""
+    """`{type: webhook, url: …}`. `secret` is a tuple of secrets: each of them signs."""
 
     type: Literal["webhook"] = Field(examples=["webhook"])
-    """Posts each event to a URL, signed."""
+    """Posts each event to a URL, signed if there is a `secret`."""
     template: TemplateChoice | None = Field(default=None, examples=["pagerduty"])
-    """Posts messages for this receiver instead of events, or messages made by a Jinja2 file, whose path starts in the
-    folder of the configuration file. It changes the defaults of `events` (all but `execution.new`, `.running`,
-    `.paused`, `.success`; `pagerduty`: the openings of problems) and, but for a file, of `rate_limit`. See
-    [sinks.md](sinks.md)."""
+    """Posts messages instead of events: for the named receiver, or made by the Jinja2 file at this path. The path may
+    start in the folder of the configuration file. A template changes the default of `events` (all but `execution.new`,
+    `.running`, `.paused`, `.success`; `pagerduty`: the openings of problems). The name of a receiver also changes the
+    default of `rate_limit`. See [sinks.md](sinks.md)."""
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
     """The integration key of the PagerDuty service, 32 characters. Only for `template: pagerduty`, which needs it."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
@@ -154,7 +154,7 @@ class WebhookSettings(HttpSinkSettings):
     url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
     secret: SigningSecrets = Field(default=(), examples=["${OPS_WEBHOOK_SECRET}"])
     """Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. A list signs with each, for
-    rotation. Without a secret nothing is signed."""
+    rotation. Without a secret no request is signed."""
     secret_file: str | None = file_twin("the secrets, one per line", example="/run/secrets/ops_webhook_secret")
     headers: Headers = Field(default_factory=dict, examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'])
     """Headers that are added to each request. Their values are secrets."""
@@ -162,7 +162,7 @@ class WebhookSettings(HttpSinkSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Fill in the template's defaults. They do not count as set by the file: fingerprints rely on that."""
+        """Fill in the template's defaults. They do not count as set by the file: fingerprints leave them out."""
         template = value.get("template") if isinstance(value, dict) else None
         if template is None:
             return handler(value)
@@ -229,7 +229,7 @@ class WebhookSettings(HttpSinkSettings):
 
 
 class WebhookSink(Sink):
-    """A receiver at one URL, and the template for it."""
+    """The sink of one receiver at one URL."""
 
     def __init__(self, poster: Poster, template: Template, *, keys: Sequence[bytes], context: SinkContext) -> None:
         self.refresh_every_s = template.refresh_every_s
@@ -239,16 +239,16 @@ class WebhookSink(Sink):
         self._template = template
         self._keys = keys
         self._refreshing = asyncio.Lock()
-        self._closed: set[UUID | None] = set()  # problems with a closing sent since the last refresh
+        self._closed: set[UUID | None] = set()  # the problems whose closing was sent since the last refresh
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Post the requests of a delivery or a group once. The first that fails ends the attempt.
+        """Post the requests of a delivery or a group once. The first failure ends the attempt.
 
-        The next attempt posts all of them again: the receiver recognizes them by their keys.
+        The next attempt posts all requests again. Only PagerDuty gets several, and knows them by `dedup_key`.
         """
         if self.refresh_every_s is not None and (closed := {each.problem for each in batch if each.closes}):
             self._closed |= closed
-            async with self._refreshing:  # a refresh in flight may still post these problems as open
+            async with self._refreshing:  # wait: a refresh in flight may still post these problems as open
                 pass
         result = SendResult(SendOutcome.DELIVERED, "200")
         for nth, message in enumerate(await self._template.prepare(batch)):
@@ -256,7 +256,7 @@ class WebhookSink(Sink):
                 await asyncio.sleep(self._context.take_slot())
             answer = await self._post(message, batch)
             result = answer if result.outcome.is_taken else result
-            # A test is closed even if its opening seems to have failed: the answer may have been lost.
+            # A test is resolved even if its trigger seems to have failed: only the answer may have been lost.
             if not answer.outcome.is_taken and batch[0].type != EventType.WATCHER_TEST:
                 break
         return result
@@ -264,12 +264,12 @@ class WebhookSink(Sink):
     async def refresh(self, openings: Sequence[SentOpening]) -> SendResult:
         """Post the state of open and recently closed problems again, for a template with `refresh_every_s`.
 
-        A problem whose closing was sent after it was read as open is left out: the refresh would open it again.
+        A problem in `openings` whose closing was sent in the meantime is left out: the refresh would open it again.
         """
         result = SendResult(SendOutcome.DELIVERED, "200")
         async with self._refreshing:
             known = [each for each in openings if each.closed_at is not None or each.problem.id not in self._closed]
-            self._closed.clear()  # the next refresh reads them as closed
+            self._closed.clear()  # the next refresh gets these problems as closed
             for message in await asyncio.to_thread(self._template.refreshes, known):
                 result = await self._post(message)
                 if not result.outcome.is_taken:
@@ -281,7 +281,7 @@ class WebhookSink(Sink):
         await self._poster.aclose()
 
     async def _post(self, message: Message, batch: Sequence[Delivery] = ()) -> SendResult:
-        """Post one message once. Without a batch it is part of a refresh."""
+        """Post one message once. `batch` is empty for a refresh."""
         timestamp = str(int(self._context.clock.now().timestamp()))
         headers = {"Content-Type": message.content_type, "webhook-id": message.id, "webhook-timestamp": timestamp}
         if self._keys:
