@@ -1,6 +1,6 @@
-"""Problems between values of the configuration file, and warnings about valid values that are likely mistakes.
+"""Checks for values that contradict each other, and warnings about valid values that are likely mistakes.
 
-The checks for problems read the plain data, so they work whatever else is wrong with the file.
+The checks read the plain data of the file, not `Settings`, so they work whatever else is wrong with the file.
 """
 
 import math
@@ -29,7 +29,10 @@ from watcher.sinks.webhook import WebhookSettings
 
 
 def fill_in(document: Document) -> None:
-    """Add the account of each watch if there is only one, and a stdout sink if the file has none."""
+    """Fill in the account of watches if there is only one, and a stdout sink if the file has none.
+
+    Report watches whose account is missing or unknown, and a second stdout sink.
+    """
     names = list(document.table(("accounts",)))
     watches = _watches(document)
     for watch in watches:
@@ -44,9 +47,9 @@ def fill_in(document: Document) -> None:
 
 
 def check(document: Document) -> None:
-    """Report values that contradict each other, once the problems of single values are reported."""
+    """Report values that contradict each other. Problems of single values are reported before."""
     _check_repetitions(document)
-    for watch in _watches(document):  # an empty key would count as absent, and so mean every execution
+    for watch in _watches(document):  # an empty key counts as absent, and would mean every execution
         if document.table(watch).get("executions", ()) is None:
             document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
     _check_intervals(document)
@@ -118,7 +121,7 @@ def _check_repetitions(document: Document) -> None:
 
 
 def _canonical(text: str) -> str:
-    # One text for all ways to write a UUID.
+    # Return the same text for all ways to write one UUID.
     return text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", "")
 
 
@@ -150,7 +153,7 @@ def _check_silences(document: Document) -> None:
 
 
 def _check_reports(document: Document) -> None:
-    """Add a problem for each sink in `reports` that is absent, or a pager: a pager shows only current problems."""
+    """Report each sink in `reports` that does not exist, or that is a pager: pagers show only current problems."""
     sinks = document.table(("sinks",))
     known = [str(name) for name in sinks if document.get(("sinks", name, "template")) not in _PAGERS]
     for report in document.table(("reports",)):
@@ -176,13 +179,13 @@ _RULES = "rules: {failing: {consecutive: 3}}"
 _PAGES = re.compile(
     r"https?://(?!hooks\.|events\.)(?:[\w-]+\.)*(?:slack|discord(?:app)?|teams\.(?:live|microsoft)|pagerduty)\.com/(?!api/)"
 )
-"""The addresses of pages of chats and pagers, which people may copy instead of a webhook's."""
+"""The addresses of pages of chats and pagers. People may copy such an address instead of the URL of a webhook."""
 
 _LATE_S = 30.0
-"""The longest acceptable time until the last message of an outage: the default time that a group waits."""
+"""The longest acceptable time until the last message about an outage. It is the default of `group.wait`."""
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
-"""The endings of names in this machine or network. A name without a dot (`receiver`, in Compose) counts, too."""
+"""The endings of local host names. A name without a dot is local, too, such as `receiver` in Compose."""
 
 _SQLITE = "sqlite:///"
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -190,7 +193,7 @@ _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glu
 
 
 def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem, ...]:
-    """Return the warnings about settings that are valid, sorted by their place in the file."""
+    """Return all warnings about a file with valid settings, sorted by their place in the file."""
     now = Clock().now()
     for name, account in settings.accounts.items():
         _warn_of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
@@ -214,12 +217,12 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
 
 
 def network_disk(folder: Path, mounts: str) -> str | None:
-    """Return the kind of a folder's network disk, from `/proc/self/mountinfo`; `None` for a local disk."""
+    """Return the file system of a folder on a network disk, else `None`. `mounts` is `/proc/self/mountinfo`."""
     kind, deepest = "", -1
     for line in mounts.splitlines():
         head, _, tail = line.partition(" - ")
         point = Path(head.split(" ")[4].replace(r"\040", " "))
-        if folder.is_relative_to(point) and len(point.parts) >= deepest:  # of two at one place the later counts
+        if folder.is_relative_to(point) and len(point.parts) >= deepest:  # the later of two mounts at one place counts
             kind, deepest = tail.partition(" ")[0], len(point.parts)
     return kind if kind in _NETWORK_DISKS else None
 
@@ -239,7 +242,7 @@ def _warn_of_http(document: Document, settings: Settings) -> None:
         problem, remedy = "has fewer than 16 characters: others may guess it", "make one: openssl rand -hex 32"
         document.warn(("http", name), problem, remedy=remedy)
     host = parse_address(settings.http.listen).host
-    # An address from the container's variable is no mistake: many need only probes and metrics.
+    # An address that a variable of the image sets is no mistake: many people need only probes and metrics.
     if document.written(("http", "listen")) and not tokens and not is_loopback(host):
         problem = "without a token only probes and metrics are served beyond this machine"
         document.warn(("http", "listen"), problem, remedy="set http.token, or listen on 127.0.0.1")
@@ -282,7 +285,7 @@ def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnyS
 
 
 def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
-    """Return the kinds of problems that a watch may open for its pipeline."""
+    """Return the kinds of problems that the rules and limits of a watch may open."""
     settings = {kind: getattr(watch.rules, key.replace("_us", "_s"), None) for key, kind in KIND_OF_RULE.items()}
     settings[EventType.EXECUTION_OVERDUE] = watch.overdue_after_s or None
     return {kind for kind, value in settings.items() if value is not None}
@@ -298,7 +301,7 @@ def _warn_of_events(document: Document, watches: list[WatchSettings], sink: AnyS
 
 
 def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: KeyPath) -> None:
-    """Warn of a sink whose `rate_limit` is too low for a failure in each of its pipelines at once."""
+    """Warn of a sink whose `rate_limit` is too low if all of its pipelines fail at once."""
     by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
     messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}
     last_s = (len(messages) - 1) / sink.rate_limit
@@ -310,7 +313,7 @@ def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: Remote
 
 
 def _group_fields(watch: WatchSettings) -> Mapping[str, object]:
-    """Return the values of the fields in `group.by` for a failure in this pipeline. Absent labels are left out."""
+    """Return the values by which `group.by` may group a failure in this pipeline. Absent labels are left out."""
     labels = {f"labels.{name}": value for name, value in watch.labels.items()}
     return {"account": watch.account, "pipeline": watch.pipeline, "type": EventType.EXECUTION_FAILED, **labels}
 
@@ -322,7 +325,7 @@ def _warn_of_store(document: Document, settings: Settings) -> None:
     folder, mounts = Path(os.path.realpath(url.removeprefix(_SQLITE))).parent, ""
     with suppress(OSError):  # not Linux
         mounts = _MOUNTS.read_text()
-    if not os.path.isdir(folder):  # noqa: PTH112 (`is_dir` raises where it may not look)
+    if not os.path.isdir(folder):  # noqa: PTH112 (`Path.is_dir` raises an error without permission)
         document.warn(("store", "url"), f"there is no folder {folder}", remedy="make it, or correct the path")
     elif kind := network_disk(folder, mounts):
         problem = f"{folder} is on a network disk ({kind}), where locks may fail and the file be damaged"
@@ -330,7 +333,7 @@ def _warn_of_store(document: Document, settings: Settings) -> None:
 
 
 def fits(watch: WatchSettings, match: Match | SilenceMatch) -> bool:
-    """Return whether a match may apply to events of this watch."""
+    """Return whether a match may select events of this watch."""
     in_pipelines = not match.pipelines or watch.pipeline in match.pipelines
     accounts = match.accounts if isinstance(match, SilenceMatch) else ()
     return in_pipelines and (not accounts or watch.account in accounts) and match.labels.items() <= watch.labels.items()

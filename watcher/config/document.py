@@ -1,6 +1,7 @@
-"""A configuration file while it is read: its nodes, which know line and column, its data, and the problems found.
+"""A configuration file while it is read: its YAML nodes, its data, and the problems found so far.
 
-The nodes are made by libyaml. The data consists of mappings, lists, text and `None`; the models turn text into numbers.
+The nodes know their line and column. The data consists of mappings, lists, text and `None`; the models turn text into
+numbers.
 """
 
 import json
@@ -27,7 +28,8 @@ class ConfigProblem:
     """One mistake in the configuration: its place, the problem, and the remedy.
 
     `file` is the path as the user gave it, or `$NAME` for a value from the environment. `line` and `column` count
-    from 1; without a line, `line` is 0. `path` is that of the key, such as `watch[0].pipeline`, or empty for the file.
+    from 1; `line` is 0 if the problem has no line. `path` names the key, such as `watch[0].pipeline`. It is empty for
+    a problem of the whole file.
     """
 
     file: str
@@ -47,7 +49,7 @@ class ConfigProblem:
 
 
 class ConfigProblemsError(ConfigError):
-    """The file cannot be used. The message has a line for each problem, sorted by line, and the number of problems.
+    """The error for a file with problems. Its text has a line for each problem, sorted by line, and their number.
 
     `source` is the text of the file, which may hold secrets.
     """
@@ -64,7 +66,7 @@ class ConfigProblemsError(ConfigError):
 
 _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
 _WITHOUT_BRACES = re.compile(r"(?:^|(?<=[\s/=:]))\$[A-Z_][A-Z0-9_]+(?=$|[\s/@:&])")
-"""A variable as in a shell. A password may hold a dollar, too, so it must stand alone or be a part of a URL."""
+"""A variable in the form `$NAME`. It must stand alone or be a part of a URL: a password may hold a dollar, too."""
 _LIKE_SECRET = re.compile(
     r"://[^/]*(?:@|/\S)|\b(?:xox.-|xapp-|whsec_|sk_|sk-|gh._)|(?=\S*\d)(?=\S*[A-Za-z])[\w+/=-]{20,}"
 )
@@ -72,7 +74,7 @@ _LIKE_ID = re.compile(r"[0-9A-Fa-f]+(?:-[0-9A-Fa-f]+){3,}")
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 _WITH_FILE = frozenset({"api_key", "secret", "url", "routing_key", "token", "read_token", "password"})
-"""The keys with a twin that ends in `_file`, except the store's `url`."""
+"""The keys that have a twin, such as `token_file` for `token`. The `url` of the store has no twin."""
 
 _TAG = "tag:yaml.org,2002:"
 _NULL_TAG, _MERGE_TAG = f"{_TAG}null", f"{_TAG}merge"
@@ -102,28 +104,28 @@ _MEANINGS: Sequence[tuple[str, str, str]] = (
     ("'-' indicator", "does not line up with the list above", "indent keys of one item alike, and each - alike"),
     ("another document", "a second document begins here", "keep one document in a file"),
 )
-"""A part of the parser's message, its meaning, and the remedy. The first row that fits counts.
+"""Each row has a part of a message of the parser, its meaning, and the remedy. The first row that fits counts.
 
-The message itself is never shown: it may quote the file.
+The parser's own message is never shown: it may quote the file.
 """
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # which of the two is there
-    """A loader of YAML that recognizes absent values and merges. Every other scalar is text."""
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # PyYAML may lack its C part
+    """A loader of YAML that recognizes only null and the merge key `<<`. Every other scalar is text."""
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 (the base class has it so)
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in the base class)
         **{first: [(_NULL_TAG, _NULL)] for first in ("~", "n", "N", "")},
         "<": [(_MERGE_TAG, re.compile("<<$"))],
     }
 
 
 class Document:
-    """One configuration file while it is read. A path may lead to a value that is absent."""
+    """One configuration file while it is read. Methods take the path of a value, even of an absent one."""
 
     def __init__(self, *, file: str, without_secrets: bool = False) -> None:
-        """Start empty. With `without_secrets`, absent secrets and unset variables are warnings.
+        """Start empty. With `without_secrets`, absent secrets and unset variables become warnings, not problems.
 
-        `excused` has the paths of those values, `warnings` what a person should check.
+        `excused` has the paths of these values. `warnings` has all warnings about the file.
         """
         self.file = file
         self.source = ""
@@ -141,11 +143,11 @@ class Document:
 
     def read(self, path: Path, *, limit: int) -> bytes:
         """Return the content of a file, and add the file to `files`. Raises `FileError`."""
-        self.files |= stamps_of([path])  # before reading: a write in the meantime counts as a change
+        self.files |= stamps_of([path])  # before reading, so that a later write counts as a change
         return read_file(path, limit=limit)
 
     def open(self, path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Read the file, or `only` these top-level keys. Raises `FileError`."""
+        """Read and parse the file, or only the top-level keys in `only`. Raises `FileError`."""
         data = self.read(path, limit=CONFIG_BYTES)
         try:
             self.source = data.decode("utf-8-sig")
@@ -155,7 +157,7 @@ class Document:
         self.load(self.source, environ=environ, only=only)
 
     def load(self, text: str, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Parse the text of the file and fill in variables. Variables that are not set are problems."""
+        """Parse the text of the file and fill in variables. Report unset variables. Raises `FileError`."""
         self._root = compose(text)
         if only is not None:
             self._root.value = [(key, value) for key, value in self._root.value if key.value in only]
@@ -177,13 +179,13 @@ class Document:
         return value
 
     def text(self, path: KeyPath) -> str | None:
-        """Return the text at a path; `None` if there is none, or if it is excused or has a problem."""
+        """Return the text at a path; `None` if there is no text, or if the value is excused or has a problem."""
         value = self.get(path)
         is_usable = isinstance(value, str) and path not in self.excused and not self.is_reported(path)
         return value if is_usable else None
 
     def written(self, path: KeyPath) -> str:
-        """Return the text at a path as written in the file, with its variables."""
+        """Return the text at a path as written in the file, with variables not filled in; empty if there is none."""
         node: yaml.Node | None = self._root
         for part in path:
             _, node = _child(node, part)
@@ -200,7 +202,7 @@ class Document:
         return value if isinstance(value, list) else []
 
     def put_from_file(self, path: KeyPath, value: object) -> None:
-        """Set a value that was read from the file named by its twin. Its problems are reported at the twin."""
+        """Set a value that was read from the file in its key's twin. Problems of the value are reported at the twin."""
         self.table(path[:-1])[str(path[-1])] = value
         self._read_from[path] = (*path[:-1], f"{path[-1]}_file")
 
@@ -214,11 +216,11 @@ class Document:
             self._environment[path] = variable
 
     def is_reported(self, path: KeyPath) -> bool:
-        """Return whether a problem of this value, or of a block around it, is reported."""
+        """Return whether a problem of this value, or of a block around it, is reported already."""
         return not self._reported.isdisjoint(_prefixes(path))
 
     def is_hidden(self, path: KeyPath) -> bool:
-        """Return whether the value may be a secret: it has a variable in it, or was read from a secret's file."""
+        """Return whether the value may be a secret: it contains a variable, or was read from the file of a secret."""
         return any(each in self._hidden or each in self._read_from for each in _prefixes(path))
 
     def line(self, path: KeyPath) -> int:
@@ -226,24 +228,24 @@ class Document:
         return self._at(path, "", "").line
 
     def mark_reported(self, path: KeyPath) -> None:
-        """Report no further problem of this value."""
+        """Let `is_reported` be true for this value, so that no check reports a further problem of it."""
         self._reported.add(path)
 
     def report(self, path: KeyPath, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
-        """Add a problem at the value, or at its `key`. With `block` it names the block around the value, not the key.
+        """Add a problem at the value, or with `key` at its key. With `block` the problem names the block around it.
 
-        No further problem of that value is reported. With `key`, the value may have a problem of its own.
+        No check reports a further problem of the value, unless `key` is set: the value may have a problem, too.
         """
         if not key:
             self.mark_reported(path)
         self.problems.append(self._at(path, problem, remedy, key=key, block=block))
 
     def report_file(self, problem: str, *, remedy: str, place: tuple[int, int] = (0, 0), path: KeyPath = ()) -> None:
-        """Add a problem of the file as a whole, or at a place in it."""
+        """Add a problem of the whole file, or of a place in the file."""
         self.problems.append(ConfigProblem(self.file, *place, write_path(path), problem, remedy))
 
     def report_absent(self, path: KeyPath, problem: str, *, remedy: str) -> None:
-        """Report a secret or a variable that is absent. With `without_secrets` add a warning and excuse the value."""
+        """Report an absent secret or variable. With `without_secrets` add a warning instead, and excuse the value."""
         if self.without_secrets:
             self.excused.add(path)
             self.warn(path, problem, remedy=remedy)
@@ -255,7 +257,7 @@ class Document:
         self.warnings.append(self._at(path, problem, remedy, block=block))
 
     def subject(self, path: KeyPath) -> str:
-        """Return the words for a value in a message: its text, quoted and cut, or no text if it may be a secret."""
+        """Return a value in words for a message: its text, quoted and cut, unless the text may be a secret."""
         value = self.get(path)
         if self.is_hidden(path) or not isinstance(value, str):
             return "the filled-in value"
@@ -283,7 +285,7 @@ class Document:
             self.report(path, "has a tag (a word after !) that means nothing here", remedy="remove the tag")
         if isinstance(node, yaml.ScalarNode):
             value = None if node.tag == _NULL_TAG else node.value
-            if value and value[0] in "“”„‘’" and not node.style:  # noqa: RUF001 (this is what is looked for)
+            if value and value[0] in "“”„‘’" and not node.style:  # noqa: RUF001 (the search is for these)
                 self.warn(path, "begins with a curly quote", remedy="write \" or '")
             return self._filled(value, path, environ) if value and "$" in value else value
         if isinstance(node, yaml.SequenceNode):
@@ -342,7 +344,7 @@ def _how_to_set(name: str, path: KeyPath) -> str:
 
 
 def quoted(text: str, *, limit: int = 60) -> str:
-    """Return a text in quotes, on one line, with at most `limit` characters of it."""
+    """Return a text in quotes on one line. A longer text is cut after `limit` characters."""
     cut = text if len(text) <= limit else f"{text[:limit]}…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
@@ -353,23 +355,23 @@ def may_be_secret(text: str) -> bool:
 
 
 def is_safe_key(part: str | int) -> bool:
-    """Return whether a key looks like a key. Any other text may be a secret in the wrong place."""
+    """Return whether a key may be shown. A key in any unusual form may be a secret in the wrong place."""
     return isinstance(part, int) or _SAFE_KEY.fullmatch(part) is not None
 
 
 def write_path(path: KeyPath) -> str:
-    """Return a path as text: `watch[0].pipeline`. A key that does not look like a key becomes `…`."""
+    """Return a path as text: `watch[0].pipeline`. A key that may not be shown becomes `…`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part if is_safe_key(part) else '…'}" for part in path)
     return "".join(parts).removeprefix(".")
 
 
 def _prefixes(path: KeyPath) -> list[KeyPath]:
-    """Return the paths of the blocks around a value, and its own."""
+    """Return the paths of the blocks around a value, and the path of the value."""
     return [path[:end] for end in range(1, len(path) + 1)]
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Node | None]:
-    """Return the nodes of key and value of a child. An item of a list is its own key."""
+    """Return a child of a node: the nodes of its key and its value. For an item of a list both are the item."""
     if isinstance(node, yaml.MappingNode):
         return next(((key, value) for key, value in node.value if key.value == part), (None, None))
     if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
@@ -378,7 +380,7 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
 
 
 def compose(text: str) -> yaml.MappingNode:
-    """Return the root of a file, without keys for an empty file. Raises `FileError`."""
+    """Parse a YAML text and return the root node. An empty text has a root without keys. Raises `FileError`."""
     try:
         root: Any = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -421,9 +423,9 @@ def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
 def _cause(
     complaint: str, lines: Sequence[str], *, mark: yaml.Mark, opened: yaml.Mark, text: str
 ) -> tuple[str, tuple[int, int]]:
-    """Return the mistake, as a text for `_MEANINGS`, and its place: the parser notices some mistakes lines later.
+    """Return the mistake, as a text for `_MEANINGS`, and its place. The parser notices some mistakes some lines later.
 
-    `mark` is the place where the parser stopped, `opened` the start of the structure that it was reading.
+    `mark` is the place where the parser stopped, `opened` the start of the structure that the parser was reading.
     """
     line, here, quote = lines[mark.line], (mark.line + 1, mark.column + 1), _quote_before(mark, text=text)
     indent, above = _indent(line), [each for each in enumerate(lines[: mark.line], 1) if each[1].strip()]
@@ -431,7 +433,8 @@ def _cause(
         return "end of stream", _place_of(quote)
     if quote is not None and "flow" not in complaint:
         return "behind a quote", here
-    is_outside = "flow" in complaint and indent <= _indent(lines[opened.line])  # brackets over several lines
+    # A bracket is not closed, and the parser has read on into the keys below.
+    is_outside = "flow" in complaint and indent <= _indent(lines[opened.line])
     if is_outside or "end of stream" in complaint or "expected ':'" in complaint:
         return complaint, (opened.line + 1, opened.column + 1)
     if "mapping values" in complaint and ":" not in line[: mark.column]:
@@ -449,9 +452,9 @@ def _indent(line: str) -> int:
 
 
 def _quote_before(mark: yaml.Mark, *, text: str) -> yaml.Token | None:
-    """Return the quoted text that ends right before a mark and in its line, if there is one."""
+    """Return the quoted text that is the last token before a mark, if it ends in the line of the mark."""
     last: deque[yaml.Token] = deque(maxlen=1)
-    with suppress(yaml.YAMLError):  # the mistake may be in a token
+    with suppress(yaml.YAMLError):  # the scan stops at a mistake in a token
         last.extend(takewhile(lambda each: each.start_mark.index < mark.index, yaml.scan(text, Loader=_Loader)))
     quotes = (each for each in last if isinstance(each, yaml.ScalarToken) and each.style in {"'", '"'})
     return next((each for each in quotes if each.end_mark.line == mark.line), None)

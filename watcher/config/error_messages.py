@@ -1,6 +1,6 @@
-"""The errors of pydantic as problems of the file: in plain words and at their place.
+"""The errors of pydantic as problems of the file: in plain words, and each at its place.
 
-Pydantic's own words are shown only where they hold neither a value of the file nor the name of a type.
+Pydantic's own words are shown only for errors whose words hold neither a value of the file nor the name of a type.
 """
 
 import re
@@ -44,7 +44,7 @@ _OWN_WORDS = (
 
 
 def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
-    """Report each error, unless a problem of the same value is reported already."""
+    """Report each error as a problem of the file, unless the same value already has a reported problem."""
     for error in errors:
         path = _path(error, document=document)
         if not document.is_reported(path):
@@ -82,7 +82,7 @@ def _report(document: Document, path: KeyPath, error: ErrorDetails) -> None:
 def _path(error: ErrorDetails, *, document: Document) -> KeyPath:
     """Return the path of an error in the file.
 
-    Pydantic adds a sink's type after its name, and an index where a single text counts as a list.
+    Pydantic's path also has the type of a sink, and an index for a single text that counts as a list.
     """
     path = tuple(part for part in error["loc"] if part != _OF_KEY)
     if path[:1] == ("sinks",) and path[2:3] and path[2] in SINK_KINDS:
@@ -113,7 +113,10 @@ def _report_unknown_key(document: Document, path: KeyPath, allowed: list[str]) -
 
 
 def _homes(document: Document, path: KeyPath, key: str) -> list[str]:
-    """Return the blocks that have a key which is unknown at `path`: one below that block, else all others."""
+    """Return words for the blocks to which a key belongs, if it is unknown in the block at `path`.
+
+    If a block below that block has the key, return this one alone, else all blocks with the key.
+    """
     model = model_at(document, path)
     if key in {*PRESETS, *SINK_KINDS}:
         return [f"under an entry of sinks, as {'template' if key in PRESETS else 'type'}: {key}"]
@@ -126,7 +129,7 @@ def _homes(document: Document, path: KeyPath, key: str) -> list[str]:
 
 
 def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
-    """Yield the path from a model to each block with this key. The names of entries are left out."""
+    """Yield the path from a model to each block with this key. Names of entries are no part of these paths."""
     for name, field in model.model_fields.items():
         if (at := key_of(model, name=name)) == key:
             yield ()
@@ -135,7 +138,7 @@ def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 
 
 def model_at(document: Document, path: KeyPath) -> type[BaseModel] | None:
-    """Return the model of the block at a path; `None` if no block belongs there."""
+    """Return the model of the block at a path; `None` if no block can be there."""
     model: type[BaseModel] | None = Settings
     if path[1:] and path[0] in _ENTRIES:
         kind = str(document.get((*path[:2], "type")))

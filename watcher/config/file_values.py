@@ -1,6 +1,6 @@
 """Values from files that the configuration names: secrets, certificates, the operator's templates.
 
-With `--without-secrets` absent secrets get stand-ins, so that the rest of the file can be checked.
+For `check --without-secrets`, stand-ins replace absent secrets, so that the rest of the file can be checked.
 """
 
 import re
@@ -15,7 +15,7 @@ from watcher.sinks.settings import PemFile, TlsSettings
 from watcher.sinks.webhook import PRESETS, TemplateFile
 
 PEM_BYTES = 1024 * 1024
-"""The largest PEM file. All CAs that a system trusts take 220 KiB."""
+"""The largest PEM file. All CAs that a usual system trusts take 220 KiB."""
 
 TEMPLATE_BYTES = 64 * 1024
 
@@ -29,11 +29,11 @@ _STAND_INS = {
     "token": "xoxb-absent-absent",
     "routing_key": "0" * 32,
 }
-"""Stand-ins for secrets that have a form. Other keys use their example."""
+"""The stand-ins for secrets that must have a certain form. Other secrets get the example of their key."""
 
 
 def read_files(document: Document, *, directory: Path) -> None:
-    """Put the contents of the files that the document names into it."""
+    """Read the files that the document names, and put their contents into the document."""
     named: list[KeyPath] = [(block, name) for block in ("accounts", "sinks") for name in document.table((block,))]
     for block in (*named, ("store",), ("http",), ("heartbeat",)):
         model = model_at(document, block)
@@ -50,7 +50,7 @@ def read_files(document: Document, *, directory: Path) -> None:
 
 
 def _read_secret(document: Document, path: KeyPath, directory: Path) -> None:
-    """Put in the secret from the file that the key's twin names. Report a problem if both are given."""
+    """Read a secret from the file in its key's twin, if that is given. Report a problem if both keys are given."""
     twin = (*path[:-1], f"{path[-1]}_file")
     if document.get(twin) is None:
         return
@@ -99,7 +99,7 @@ def _read_template(document: Document, path: KeyPath, file: Path) -> None:
 
 
 def _read(document: Document, path: KeyPath, directory: Path, *, limit: int) -> bytes | None:
-    """Return the content of the file named at `path`; `None` if none is named, or after reporting a problem."""
+    """Return the content of the file named at `path`; `None` if no file is named, or after reporting a problem."""
     given = document.text(path)
     if given is None:
         return None
@@ -131,7 +131,7 @@ def _secret(document: Document, data: bytes, twin: KeyPath, *, is_list: bool) ->
 
 
 def _shown(document: Document, twin: KeyPath) -> str:
-    """Return the words for a file that a twin names: its path, or no path if the text may be a secret.
+    """Return words for the file in a twin: its path, or `this file` if the text may be a secret instead of a path.
 
     A variable is shown filled in only at the start of a path: a variable alone may hold the secret itself.
     """
@@ -143,8 +143,8 @@ def _shown(document: Document, twin: KeyPath) -> str:
 
 
 def stand_in(document: Document, path: KeyPath) -> None:
-    """Set a stand-in for an excused value, or remove the key if it has a default."""
-    if "tls" in path or path[-1] == "ca_file":  # a key needs its certificate, and a certificate its key
+    """Replace an excused value by a stand-in. Remove TLS files and values with a default instead."""
+    if "tls" in path or path[-1] == "ca_file":  # `tls` goes as a whole: a key needs its certificate
         document.table(path[:2]).pop(str(path[2]), None)
         return
     if str(path[-1]).endswith("_file"):

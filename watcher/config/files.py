@@ -1,4 +1,4 @@
-"""Reading the files of a configuration, and stamps by which a changed file is noticed."""
+"""Reading the files of a configuration, and their stamps, which show whether a file has changed."""
 
 import os
 import stat
@@ -11,9 +11,9 @@ CONFIG_BYTES = 16 * 1024 * 1024
 
 
 class FileError(Exception):
-    """A file cannot be read or parsed. The message is the reason, without the path.
+    """The error for a file that cannot be read or parsed. Its text is the reason, without the path of the file.
 
-    `place` is the line and the column of the mistake, from 1; zeros if it has none.
+    `place` is the line and the column of the mistake, from 1; both are 0 if the mistake has no place.
     """
 
     def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
@@ -22,13 +22,13 @@ class FileError(Exception):
 
 
 Stamp = tuple[int, ...]
-"""The device, inode, size and change time of the file that a path leads to."""
+"""The device, inode, size and change time of a file. For a link they are those of its target."""
 
 Stamps = Mapping[Path, Stamp | None]
 
 
 def stamps_of(paths: Iterable[Path]) -> Stamps:
-    """Return the current stamp of each file, `None` for a file that cannot be found."""
+    """Return the current stamp of each file; `None` for a file that does not exist or cannot be reached."""
     stamps: dict[Path, Stamp | None] = {}
     for path in paths:
         try:

@@ -27,8 +27,8 @@ def load_config(
 ) -> Settings:
     """Read the file and the files that it names. Raises `ConfigProblemsError` with all problems.
 
-    With `only`, other top-level keys are ignored, and their secrets and variables may be absent. Afterwards `document`
-    has the files that were read.
+    With `only`, all other top-level keys are ignored, so their secrets and variables may be absent. A given `document`
+    is filled: afterwards its `files` are those that were read.
     """
     document = document or Document(file=str(path))
     settings = None
@@ -56,14 +56,14 @@ def load_config(
 
 
 class ConfigSource:
-    """The configuration at one path, which may be loaded again.
+    """The configuration at one path, for the first load and every reload.
 
-    `files` are the stamps of the files that were read last, `warnings` those of the last load. If `asked` is set, the
-    configuration is loaded again even if no file has changed.
+    `files` has the stamps of the files that the last load read, `warnings` the warnings of the last successful load. If
+    `asked` is set, the configuration is loaded again even if no file has changed.
     """
 
     def __init__(self, path: Path, *, environ: Mapping[str, str]) -> None:
-        """Read nothing yet."""
+        """Keep the path and the environment. No file is read yet."""
         self.warnings: tuple[ConfigProblem, ...] = ()
         self.asked = asyncio.Event()
         self._path = path
@@ -71,9 +71,9 @@ class ConfigSource:
         self.files: Stamps = {}
 
     def load(self) -> Settings:
-        """Read the file and the files that it names. Raises `ConfigError` with all problems."""
+        """Read the file and the files that it names. Raises `ConfigError` if the configuration cannot be used."""
         document = Document(file=str(self._path))
-        self.files = document.files  # keep only this of the document: the nodes of 100,000 executions take 40 MB
+        self.files = document.files  # keep the stamps, not the document: the nodes of 100,000 executions take 40 MB
         settings = load_config(self._path, environ=self._environ, document=document)
         require_usable(settings)
         self.warnings = find_warnings(document, settings)
@@ -83,7 +83,7 @@ class ConfigSource:
 def require_usable(settings: Settings) -> None:
     """Raise `ConfigError` if there is nothing to watch, or if the environment names a proxy that cannot be used.
 
-    The proxies of all accounts, sinks and the heartbeat are checked here: a replica may own any of them later.
+    The proxies of all targets are checked here: this replica may later become the owner of any account or sink.
     """
     if not settings.watch:
         raise ConfigError("nothing to watch: add a watch entry with a pipeline")
@@ -95,5 +95,5 @@ def require_usable(settings: Settings) -> None:
 
 
 def changes_between(before: Settings, after: Settings) -> list[str]:
-    """Return a text for each changed block, such as `sinks changed`, without values: they may be secrets."""
+    """Return a text such as `sinks changed` for each changed top-level key, without values: these may be secrets."""
     return [f"{name} changed" for name in Settings.model_fields if getattr(before, name) != getattr(after, name)]

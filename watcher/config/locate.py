@@ -1,4 +1,4 @@
-"""Finding the configuration file, the variables that replace its defaults, and the address of its daemon."""
+"""Finding the configuration file, the variables that replace defaults, and the daemon's address and token."""
 
 import os
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ DEFAULTS = {
     LISTEN_VARIABLE: ("http", "listen"),
     "WATCHER_LOG_LEVEL": ("log", "level"),
 }
-"""The variables that replace a default. The file takes precedence. An empty variable counts as absent."""
+"""The environment variables that replace a key's default. The file takes precedence. Empty variables do not count."""
 
 
 def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
     """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that exists.
 
-    Raises `ConfigError` naming every place that was tried.
+    Raises `ConfigError`, with all places that were tried, if there is no file.
     """
     if explicit is not None:
         return explicit
@@ -39,9 +39,9 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
 
 
 def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Document:
-    """Return the file for a command that asks the daemon. Raises `ConfigError` if it cannot be read.
+    """Read the configuration file for a command that asks the daemon. Raises `ConfigError` if that fails.
 
-    Secrets and variables that only the daemon needs may be absent.
+    Problems of values are ignored: secrets and variables that only the daemon needs may be absent.
     """
     document = Document(file=str(file))
     if file is not None:
@@ -53,7 +53,7 @@ def daemon_document(file: Path | None, *, environ: Mapping[str, str]) -> Documen
 
 
 def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address:
-    """Return `http.listen` of the file, else of the environment, else the default. Skip invalid addresses."""
+    """Return `http.listen` from the file, else from the environment, else the default. Skip invalid addresses."""
     for text in (document.get(DEFAULTS[LISTEN_VARIABLE]), environ.get(LISTEN_VARIABLE)):
         with suppress(InvalidValueError):
             if text and isinstance(text, str):
@@ -62,7 +62,7 @@ def listen_address(document: Document, *, environ: Mapping[str, str]) -> Address
 
 
 def http_token(document: Document) -> str | None:
-    """Return `http.token` from the file or its `_file`, else `http.read_token`, if one of them can be read."""
+    """Return `http.token`, else `http.read_token`, each from its key or its `_file`; `None` if neither can be read."""
     for key in ("token", "read_token"):
         found = document.text(("http", key))
         if not found and (named := document.text(("http", f"{key}_file"))) is not None:

@@ -1,4 +1,4 @@
-"""The models of the configuration file. The attribute of a duration ends in `_s` and is in seconds."""
+"""The models of the configuration file. The name of a duration ends in `_s`: its value is in seconds."""
 
 import re
 from collections.abc import Mapping
@@ -55,8 +55,8 @@ class StoreSettings(Block):
         default="sqlite:///watcher.db",
         examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
     )
-    """A SQLite file, or a [PostgreSQL](run.md#postgresql) database in libpq's form. The path of a file starts in the
-    daemon's folder after three slashes, at the root after four. A change needs a restart."""
+    """A SQLite file, or a [PostgreSQL](run.md#postgresql) database in libpq's form. After three slashes the path of a
+    file starts in the daemon's folder, after four at the root. A change needs a restart."""
     password: SecretStr | None = Field(default=None, examples=["${WATCHER_DB_PASSWORD}"])
     """PostgreSQL's password. Without it libpq uses `PGPASSWORD` or `~/.pgpass`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/db")
@@ -80,7 +80,7 @@ def _utc_moment(value: object) -> datetime:
 
 
 UtcMoment = Annotated[datetime, BeforeValidator(_utc_moment, json_schema_input_type=StrictStr)]
-"""A time in UTC. The file has it in RFC 3339, with its zone."""
+"""A time in UTC. The file gives the time in RFC 3339, with a zone."""
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -96,39 +96,39 @@ def _clock_time(value: str) -> str:
 def _timezone(value: str) -> str:
     try:
         ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for a text that is no name of a file
+    except (ZoneInfoNotFoundError, ValueError, OSError):  # the last two for a text that cannot be the name of a file
         remedy = "write one such as Europe/Berlin, and see that tzdata is installed"
         raise InvalidValueError("is no time zone that this system knows", remedy=remedy, quote=True) from None
     return value
 
 
 class WeeklySettings(Block):
-    """Hours of some days of the week."""
+    """Hours that repeat on some days of each week."""
 
     days: tuple[Day, ...] = Field(min_length=1, examples=["[sat, sun]"])
     """The days on which the hours begin: `mon` to `sun`."""
     from_: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"20:00"'])
-    """The time of day at which they begin."""
+    """The time of day at which the hours begin."""
     to: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"08:00"'])
-    """The time of day at which they end, on the next day if it is not after `from`. `24:00` is midnight."""
+    """The time of day at which the hours end, on the next day if `to` is not after `from`. `24:00` is midnight."""
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(examples=["Europe/Berlin"])
-    """The time zone of both times."""
+    """The time zone of `days`, `from` and `to`."""
 
     @property
     def hours(self) -> WeeklyHours:
-        """Return these hours in minutes of the day."""
+        """Return the same hours, with begin and end in minutes of the day."""
         begin, end = (int(text[:2]) * 60 + int(text[3:]) for text in (self.from_, self.to))
         days = frozenset(map(_DAYS.index, self.days))
         return WeeklyHours(days, begin, end if end > begin else end + 24 * 60, ZoneInfo(self.timezone))
 
 
 class SilenceSettings(Block):
-    """A silence: its deliveries, and its time, once or each week."""
+    """A silence: the deliveries that are silenced, and the time, once or each week."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["from", "until"]}, {"required": ["weekly"]}]})
 
     match: SilenceMatch = Field(examples=["{labels: {team: sales}}"])
-    """The deliveries that are silenced: those that match all given keys, of which there must be one."""
+    """The deliveries that are silenced: those that match all given keys. At least one key is needed."""
     from_at: UtcMoment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
     """The start of the silence, with its zone. Needs `until`."""
     until_at: UtcMoment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
@@ -160,7 +160,7 @@ class SilenceSettings(Block):
         return self
 
     def window(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return start and end. A weekly silence returns the window that holds the time `at`, else the next window."""
+        """Return start and end. For a weekly silence they are of the window that contains `at`, or of the next."""
         if self.weekly is not None:
             return self.weekly.hours.window(at)
         assert self.from_at is not None
@@ -193,7 +193,7 @@ class ReportSettings(Block):
         return ReportSchedule(frozenset(map(_DAYS.index, self.days)), minute, ZoneInfo(self.timezone))
 
 
-_SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
+_SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (its members come from the registry)
 AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]
 """The settings of a sink of any kind."""
 
@@ -203,7 +203,7 @@ _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")
 
 
 def _base_url(value: str) -> str:
-    """Return the API's address without a trailing slash. It may have a path, which leads to a gateway."""
+    """Return the API's address without a trailing slash. The address of a gateway may have a path."""
     parts = split_http_url(value, example=API)
     remedy = f"write only scheme and host, such as {API}"
     if parts.username is not None or parts.query or parts.fragment:
@@ -262,7 +262,7 @@ class AccountSettings(Block):
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         default=API, examples=["https://gateway.example.com/clerk"]
     )
-    """The address of the API. It may have a path, which leads to a gateway."""
+    """The address of the API, or of a gateway to the API, which may have a path."""
     rate_limit: Rate = Field(default=as_written("5/s"), examples=["300/m"])
     """The highest rate of requests with this key, over all watches that use it."""
     timeout_s: Duration = Field(default=as_written("10s"), examples=["30s"])
@@ -276,7 +276,7 @@ class AccountSettings(Block):
 ExecutionId = Annotated[
     str, GetPydanticSchema(lambda _, handler: no_info_after_validator_function(str, handler.generate_schema(UUID)))
 ]
-"""A UUID as text, which takes less memory: a file may have 100,000 of them."""
+"""A UUID as text. A text takes less memory than a `UUID`, and a file may have 100,000 of them."""
 
 
 _OF_CONSECUTIVE = {"consecutive", "recover_after", "quiet_for_s"}
@@ -289,23 +289,23 @@ class FailingSettings(Block):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["consecutive"]}, {"required": ["rate"]}]})
 
     consecutive: int | None = Field(default=None, ge=1, le=1000, examples=["3"])
-    """The number of executions in a row, by when they ended, that must fail to open the problem. It closes with
-    `pipeline.recovered` once the last `recover_after` executions succeeded, `quiet_for` has passed since it opened, and
-    at most a tenth of the executions that ended within the last `quiet_for` failed."""
+    """The number of executions that must fail in a row, in the order of their ends, to open the problem. The problem
+    closes with `pipeline.recovered` once the last `recover_after` executions succeeded, `quiet_for` has passed since it
+    opened, and at most a tenth of the executions that ended within the last `quiet_for` failed."""
     recover_after: int = Field(default=3, ge=1, le=1000, examples=["5"])
     """With `consecutive`: the number of executions in a row that must succeed before the problem closes."""
     quiet_for_s: Duration = Field(default=as_written("5m"), examples=["15m"])
     """With `consecutive`: the shortest time for which the problem stays open. It closes only if at most a tenth of the
-    executions that ended within this time failed."""
+    executions that ended within the last `quiet_for` failed."""
     rate: Share | None = Field(default=None, examples=["20%"])
-    """Instead of `consecutive`: the share of the last executions that must fail to open the problem. It closes with
-    `pipeline.recovered` once the share is below half of that."""
+    """Instead of `consecutive`: the share of the last executions that must fail to open the problem. The problem closes
+    with `pipeline.recovered` once less than half of this share fails."""
     of_last: int = Field(default=20, ge=1, le=1000, examples=["50"])
-    """With `rate`: the most ends that are counted."""
+    """With `rate`: the most ends that are counted, beginning with the newest."""
     within_s: Duration = Field(default=as_written("24h"), examples=["6h"])
     """With `rate`: the greatest age of a counted end, compared to the newest end."""
     at_least: int = Field(default=5, ge=1, le=1000, examples=["10"])
-    """With `rate`: the least number of counted ends to open the problem."""
+    """With `rate`: the least number of counted ends with which the problem opens."""
 
     @model_validator(mode="after")
     def _by_one_of_them(self) -> Self:
@@ -334,13 +334,13 @@ class RulesSettings(Block):
 class WatchSettings(Block):
     """One pipeline, with all of its executions or the named ones."""
 
-    # With one account the loader fills it in, so the schema does not require it.
+    # If there is only one account, the loader fills in `account`, so the schema does not require the key.
     model_config = ConfigDict(json_schema_extra=lambda schema: schema["required"].remove("account"))
 
     pipeline: UUID = Field(examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"])
     """The pipeline's id, from its address in Clerk Chat."""
     account: str = Field(examples=["default"])
-    """The account whose key is used. It may be left out if there is only one account."""
+    """The account whose key is used. This may be left out if there is only one account."""
     executions: tuple[ExecutionId, ...] = Field(
         default_factory=tuple, validate_default=False, min_length=1, examples=["[9a1b0000-0000-4000-8000-000000000001]"]
     )
@@ -385,19 +385,19 @@ class PollingSettings(Block):
     first_sight: Literal[FirstSight.BASELINE, FirstSight.NOTIFY] = Field(
         default=FirstSight.BASELINE, examples=["notify"]
     )
-    """Executions that ended before their pipeline was first watched: `baseline` emits nothing for them, `notify` emits
-    their ends."""
+    """The events for executions that ended before their pipeline was first watched: `baseline` emits none, `notify`
+    emits their ends."""
     lookback_s: Duration = Field(default=as_written("7d"), examples=["30d"])
-    """The time that the first scan of a whole pipeline, and a scan after a downtime, reads back. After a longer
-    downtime `pipeline.gap` is emitted."""
+    """The time that a whole pipeline's first scan, and its scan after a downtime, reads back. After a longer downtime
+    `pipeline.gap` is emitted."""
     details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(default=Details.FAILED, examples=["always"])
-    """The executions that are polled once more when a list shows their end: for their failed nodes and goals."""
+    """The executions that are polled once more when a list shows their end, to get failed nodes and goals."""
     lost_after: int = Field(default=3, ge=1, examples=["5"])
     """The number of answers in a row that say "not known" or "refused" before `execution.lost`."""
     lost_grace_s: DurationOrZero = Field(default=as_written("60s"), examples=["5m"])
-    """The shortest time that those answers must span; `0s` is allowed."""
+    """The shortest time that the answers of `lost_after` must span; `0s` is allowed."""
     degraded_after_s: Duration = Field(default=as_written("60s"), examples=["2m"])
-    """An account is degraded after this long without a successful request, while a poll is due."""
+    """The time without a successful request after which an account is degraded, if a poll is due."""
 
 
 class HttpSettings(Block):
@@ -409,18 +409,18 @@ class HttpSettings(Block):
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         default=None, examples=["https://watcher.example.com"]
     )
-    """The address at which people reach the pages, for links to them. Behind a proxy it is the proxy's."""
+    """The address at which people reach the pages, for links to the pages. With a proxy it is the proxy's address."""
     names: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
         default=(), examples=["[watcher.internal, 192.0.2.7]"]
     )
-    """Further host names and addresses of the daemon, without a port. A request for any other name is refused, unless
-    it has a token."""
+    """Further host names and addresses of the daemon, without a port. A request for another name is refused, unless the
+    request has a token."""
     token: SecretStr | None = Field(default=None, examples=["${WATCHER_TOKEN:-}"])
-    """The token that may read pages and API, and act. An empty token counts as none. Without this or `read_token` pages
-    and API are served only if `listen` is a loopback address."""
+    """The token with which clients may read pages and API, and act. An empty token counts as none. If there is neither
+    `token` nor `read_token`, pages and API are served only if `listen` is a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
     read_token: SecretStr | None = Field(default=None, examples=["${WATCHER_READ_TOKEN:-}"])
-    """The token that may read pages and API, but not act. Empty counts as none. Without `token` nobody may act."""
+    """The token with which clients may only read pages and API. An empty one counts as none. Acting needs `token`."""
     read_token_file: str | None = file_twin("the token", example="/run/secrets/watcher_read_token")
 
     @model_validator(mode="after")
@@ -486,7 +486,7 @@ class Settings(Block):
     heartbeat: HeartbeatSettings | None = Field(
         default=None, examples=["{url: https://hc-ping.com/your-check, every: 1m}"]
     )
-    """A service such as healthchecks.io, which is pinged while all loops make progress and the store takes writes. It
-    alerts when the pings stop."""
+    """A service such as healthchecks.io, which is pinged while all loops make progress and the store takes writes. The
+    service alerts when the pings stop."""
     log: LogSettings = LogSettings()
     """The log, always on stderr."""
