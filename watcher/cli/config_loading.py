@@ -1,7 +1,7 @@
-"""Loading the configuration for a command. On a terminal each mistake is shown in its line, with a mark below it.
+"""Load the configuration for a command; on a terminal print each mistake with its line of the file and a mark below.
 
-A line of the file may hold secrets. Shown are only known keys and words, durations, names of variables, and the value
-that the error message quotes; all else becomes `…`.
+A line of the file may hold secrets. Only known keys and words, durations, names of variables, and the value that the
+error message quotes are printed; all other words become `…`.
 """
 
 import os
@@ -25,16 +25,16 @@ from watcher.sinks.registry import SINK_KINDS
 
 _TOKEN = re.compile(r"\"[^\"]*\"|'[^']*'|\$\{[A-Z_][A-Z0-9_]*\}|[^\s,{}\[\]]+")
 _HARMLESS = re.compile(r"[\"']?(?:\$\{[A-Z_][A-Z0-9_]*\}|[-~:]|\d{1,3}(?:ms|[smhd]))[\"']?")
-"""Tokens that cannot be secret: the name of a variable (without its default), a dash, a duration."""
+"""The pattern of a token that cannot be secret: `${NAME}` without a default, a duration, or one of `-`, `~`, `:`."""
 _QUOTED = re.compile(r'"(.+)"')
 
 WARNING = ("warning: ", "bold yellow")
 _CONTEXT_WIDTH = 12
-"""Characters before the mark that are kept when a line is wider than the terminal."""
+"""Least number of characters that are printed before the mark when a line is wider than the terminal."""
 
 
 def parse_seconds(text: str, *, option: str) -> float:
-    """Return the value of an option, a duration, in seconds. Raises `UsageError`."""
+    """Return the duration in an option of the command line, in seconds. Raises `UsageError`."""
     try:
         return parse_duration(text)
     except InvalidValueError as error:
@@ -42,12 +42,12 @@ def parse_seconds(text: str, *, option: str) -> float:
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
-    """Load the settings of a file; with `only` just these top-level keys. Mistakes end the command."""
+    """Load the settings of a file; with `only` read no other top-level keys. Mistakes end the command."""
     return load_or_exit(partial(load_config, path, environ=os.environ, only=only))
 
 
 def load_or_exit(load: Callable[[], Settings]) -> Settings:
-    """Load settings. On a terminal mistakes are printed with their lines; they end the command."""
+    """Call `load`, and return its settings. Mistakes end the command; a terminal shows them with their lines."""
     try:
         return load()
     except ConfigProblemsError as error:
@@ -62,7 +62,7 @@ def load_or_exit(load: Callable[[], Settings]) -> Settings:
 def print_problems(
     problems: Iterable[ConfigProblem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
 ) -> None:
-    """Print each problem with its line of `source`, the text of the file."""
+    """Print each problem, the line of the file that has it, and its remedy. `source` is the text of the file."""
     lines, room, margin = source.split("\n"), max(console.width - 8, _CONTEXT_WIDTH + 1), ("      | ", "blue")
     for problem in problems:
         say(console, word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part))
@@ -81,7 +81,7 @@ def print_problems(
 
 
 def _mask_line(problem: ConfigProblem, line: str) -> tuple[str, int, int]:
-    """Return a line with possible secrets masked, and the column and the width of the mark."""
+    """Return a line of the file with possible secrets masked, and the column and the width of the mark below it."""
     words = known_words() | set(re.split(r"[.\[\]]+", problem.path))
 
     def mask_token(match: re.Match[str]) -> str:
@@ -101,7 +101,7 @@ def _mask_line(problem: ConfigProblem, line: str) -> tuple[str, int, int]:
 
 @cache
 def known_words() -> frozenset[str]:
-    """Return the keys of the configuration that are not chosen by the user, and the kinds of sinks."""
+    """Return words that cannot be secret: the fixed keys of the configuration, kinds of sinks, and open statuses."""
     schema = Settings.model_json_schema()
     blocks = (schema, *schema["$defs"].values())
     return frozenset({*SINK_KINDS, *OPEN_STATUSES}).union(*(block.get("properties", ()) for block in blocks))

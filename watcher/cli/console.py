@@ -1,7 +1,7 @@
 """Terminal output: consoles that read no markup in a text, and lists and tables of the daemon's answers.
 
-On a terminal a table is cut to the width and shows ages; programs get every row and whole values. Columns have the
-names of the API's fields, such as `pipeline.name`.
+On a terminal a table is cut to the terminal's width, and shows ages instead of times. Elsewhere all rows are printed
+with whole values, below the names of the API's fields, such as `pipeline.name`.
 """
 
 import json
@@ -21,10 +21,10 @@ from watcher.runtime.terminal import harmless, printable
 from watcher.runtime.units import spell_duration
 
 ROWS_COUNT = 50
-"""Rows of a list that a terminal shows."""
+"""Maximum number of rows of a list on a terminal."""
 
 UNCUT_WIDTH = 16
-"""Columns up to this width are cut only after all wider columns."""
+"""A column of at most this width, in characters, is cut only after all wider columns."""
 
 _TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest|^from)$")
 _SIGNS = {
@@ -34,18 +34,18 @@ _SIGNS = {
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }
-"""The sign and the style before a state, by the state's name."""
+"""The sign and the style of a table's cell that holds a state or a severity, by the cell's text."""
 
 
 def console_on(stream: TextIO) -> Console:
-    """Return a console that reads no markup. `NO_COLOR`, `FORCE_COLOR`, `TERM` and the stream decide on colours."""
+    """Return a console that reads no markup. Colours depend on `NO_COLOR`, `FORCE_COLOR`, `TERM` and the stream."""
     return Console(file=stream, highlight=False, markup=False, emoji=False)
 
 
 def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> None:
     """Print one line, made of texts with or without a style.
 
-    A line that is too long is wrapped between words; without `wrap` the terminal breaks it at any character.
+    With `wrap` a line that is wider than the console breaks between words, without `wrap` at any character.
     """
     shown = [(part, "") if isinstance(part, str) else part for part in parts]
     console.print(
@@ -55,7 +55,7 @@ def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> N
 
 
 def make_printable(text: str, *, console: Console) -> str:
-    """Return a text on one line, without control characters and without signs that the console's encoding lacks."""
+    """Return a text on one line. Control characters, and signs that the console's encoding lacks, are replaced."""
     return printable(harmless(text), encoding=console.encoding)
 
 
@@ -66,13 +66,13 @@ def print_list(
     as_json: bool = False,
     note: Callable[[dict[str, Any]], str] = lambda _: "",
 ) -> None:
-    """Print a list: as JSON lines, as tab-separated rows, or on a terminal as a table of 50 rows with notes below."""
+    """Print a list: as JSON lines, on a terminal as a table of 50 rows and notes, otherwise as tab-separated rows."""
     if as_json:
         for item in items:
             put(json.dumps(item))
     elif not sys.stdout.isatty():
         rest = iter(items)
-        first = [*islice(rest, 1)]  # no header before the daemon has answered
+        first = [*islice(rest, 1)]  # the daemon must answer first: an error is printed without a header
         put(*fields)
         for item in chain(first, rest):
             put(*(harmless(_text(_value(item, field))) for field in fields))
@@ -86,7 +86,7 @@ def print_list(
 
 
 def print_done(done: str, answer: Mapping[str, Any], *, as_json: bool, failed: bool = False) -> None:
-    """Print the result of an action: a sentence, or as JSON the daemon's answer."""
+    """Print the result of an action: the sentence `done`, or with `as_json` the daemon's answer."""
     if as_json:
         put(json.dumps(answer))
     else:
@@ -94,9 +94,9 @@ def print_done(done: str, answer: Mapping[str, Any], *, as_json: bool, failed: b
 
 
 def table(fields: Sequence[str], items: Sequence[Mapping[str, Any]], *, console: Console) -> Table:
-    """Return a table with one line for each item. Times are shown as ages, and ids by their first 8 characters.
+    """Return a table with one row per item, without empty columns.
 
-    Empty columns are left out.
+    Times are shown as ages, and ids by their first 8 characters.
     """
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     columns = []
@@ -135,13 +135,13 @@ def _text(value: Any) -> str:
 
 
 def age(moment: str) -> str:
-    """Return the time since a moment, such as `4 m 10 s`, or the time until it, such as `in 4 s`."""
+    """Return the time since a past moment, such as `4 m 10 s`, or until a future moment, such as `in 4 s`."""
     seconds = (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
     return spell_duration(seconds) if seconds > -1 else f"in {spell_duration(-seconds)}"
 
 
 def until(moment: str | None) -> str:
-    """Return an end in local time, such as ` until 14:04`, with the date unless it is today; empty without an end."""
+    """Return ` until ` and a moment in local time, with its date unless that is today; an empty text for `None`."""
     if moment is None:
         return ""
     local, now = datetime.fromisoformat(moment).astimezone(), datetime.now().astimezone()

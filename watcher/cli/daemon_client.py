@@ -1,7 +1,7 @@
 """The HTTP client of commands that ask a running daemon.
 
-It imports little, because a container runs `watcher health` every few seconds. Answers are plain JSON: to import the
-models in `watcher.web.models` takes most of a second.
+This module imports little, because a container runs `watcher health` every few seconds. Answers are plain JSON: to
+import the models in `watcher.web.models` takes most of a second.
 """
 
 import http.client
@@ -29,14 +29,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, of a list 
 Query = Sequence[tuple[str, str]]
 
 TIMEOUT_S = 30.0
-"""Longest wait for an answer. The daemon answers an action within 20 s."""
+"""Longest wait for an answer, in seconds. The daemon may take 20 s to answer a request to do something."""
 
 LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (to connect to, not to listen on)
-"""The address to connect to, by the address of a daemon that listens on every interface."""
+"""The address to connect to, by the address at which a daemon listens on every interface."""
 
 
 class DaemonError(WatcherError):
-    """An error of a request to the daemon, with an optional hint. A retry does not help after a refusal."""
+    """The failure of a request to the daemon, with an optional hint. After a refusal a retry does not help."""
 
     def __init__(
         self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE, is_refusal: bool = False
@@ -46,7 +46,7 @@ class DaemonError(WatcherError):
 
 
 class Answer(dict[str, Any]):
-    """A JSON object of an answer. A missing key raises `DaemonError`: the daemon has another version."""
+    """A JSON object of an answer. A missing key raises `DaemonError`: the daemon must have another version."""
 
     def __missing__(self, key: str) -> NoReturn:
         raise _other_version(f'no "{key}" in its answer')
@@ -56,8 +56,8 @@ class DaemonClient:
     """The client of one daemon. Each request has a connection of its own."""
 
     def __init__(self, url: str, token: str | None, *, timeout_s: float = TIMEOUT_S) -> None:
-        """Check the URL, without connecting. Raises `UsageError` for an invalid one."""
-        with suppress(ValueError):  # of an invalid port
+        """Check the URL, without connecting. Raises `UsageError` for an invalid URL."""
+        with suppress(ValueError):  # raised for an invalid host or port
             parts = urlsplit(url)
             if parts.scheme in {"http", "https"} and parts.hostname and parts.username is None:
                 kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
@@ -69,7 +69,7 @@ class DaemonClient:
         raise UsageError("--url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080")
 
     def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-        """Send a request; return the status code and the body of the answer. Raises `DaemonError` if there is none."""
+        """Send a request; return the status code and the body of the answer. Raises `DaemonError` without an answer."""
         connection = self._connect()
         headers = self._headers if method == "GET" else {**self._headers, "Content-Type": "application/json"}
         try:
@@ -86,7 +86,7 @@ class DaemonClient:
             connection.close()
 
     def ask(self, method: str, path: str, *, query: Query = (), body: Mapping[str, Any] | None = None) -> Answer:
-        """Send a request to the API; return its answer. Raises `DaemonError`."""
+        """Send a request to the daemon's API; return the answer. Raises `DaemonError`, also for a refusal."""
         code, body_bytes = self.send(method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body)
         answer: object = None
         with suppress(ValueError):
@@ -103,7 +103,7 @@ class DaemonClient:
         raise DaemonError(why, code=exit_code, is_refusal=code < 500)
 
     def items(self, path: str, query: Query = ()) -> Iterator[Answer]:
-        """Yield all items of a list, page by page."""
+        """Yield all items of a list of the API, page by page."""
         after: Query = ()
         while True:
             page = self.ask("GET", path, query=[*query, ("limit", "200"), *after])
@@ -119,7 +119,7 @@ def _other_version(what: str) -> DaemonError:
 
 
 def local_url(address: Address) -> str:
-    """Return the URL, on this machine, of a daemon that listens at an address."""
+    """Return the URL of a daemon on this machine that listens at `address`."""
     host = LOCAL.get(address.host, address.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{address.port}"
 
@@ -129,8 +129,8 @@ def find_daemon(
 ) -> DaemonClient:
     """Return a client of the daemon at `url`, by default at `http.listen` of the configuration.
 
-    The token is `WATCHER_TOKEN`, by default the one of the configuration. Without `needs_file` a file that cannot be
-    read counts as absent. Raises `ConfigError`, `UsageError` and `DaemonError`.
+    The token is `WATCHER_TOKEN`, by default `http.token` of the configuration. With `url`, or without `needs_file`, a
+    file that cannot be read counts as absent. Raises `ConfigError`, `UsageError` and `DaemonError`.
     """
     file: Path | None = None
     with suppress(ConfigError):
@@ -138,9 +138,9 @@ def find_daemon(
     try:
         document = daemon_document(file, environ=os.environ)
     except ConfigError:
-        if needs_file and not url:  # at the default address there may be another daemon
+        if needs_file and not url:  # another daemon may listen at the default address
             raise
-        document = daemon_document(None, environ=os.environ)  # a daemon goes on with the file it has read before
+        document = daemon_document(None, environ=os.environ)  # a running daemon keeps the last valid configuration
     if not url:
         address = listen_address(document, environ=os.environ)
         if not address.port:

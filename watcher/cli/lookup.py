@@ -1,4 +1,4 @@
-"""The lookup of a pipeline, problem, sink or execution by a word of the command line."""
+"""The lookup of a pipeline, account, problem, sink or execution by a word of the command line."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,11 @@ from watcher.runtime.terminal import harmless
 def one_of(
     items: Iterable[Answer], word: str, *, kind: str, listed_by: str = "watcher status", same: str = ""
 ) -> Answer:
-    """Return the item whose id, name or title is `word`, or the only one whose begins with `word`.
+    """Return the item that has `word` as its id, name or title, or the only item that has one beginning with `word`.
 
-    Upper and lower case are the same. An id may have its account before it, such as `eu/0b5c8f1e`. Several items with
-    one value of the field `same` count as one. Raises `DaemonError` with a suggestion if no item fits, `UsageError`
-    with the candidates if several fit.
+    Upper and lower case are the same. An id may have its account before it, such as `eu/0b5c8f1e`. Items with equal
+    values of the field `same` count as one item. Raises `DaemonError` with a suggestion if no item fits, `UsageError`
+    with the candidates if several items fit.
     """
     known = [(_texts(item), item) for item in items]
     wanted = word.casefold()
@@ -31,7 +31,7 @@ def one_of(
 
 
 def _texts(item: Answer) -> list[str]:
-    """Return the texts that name an item: account and id, name or title, and id, as far as it has them."""
+    """Return the texts that name an item: `account/id`, name, title and id, as far as the item has them."""
     names = [str(item[key]) for key in ("name", "title") if key in item]
     if "id" not in item:
         return names

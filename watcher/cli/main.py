@@ -1,4 +1,4 @@
-"""The entry point of the command line: it loads the command that is asked for, runs it, and prints its errors."""
+"""The entry point of the command line: it imports one command, runs it, and prints its error."""
 
 import io
 import json
@@ -38,10 +38,10 @@ app = typer.Typer(
     name="watcher",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
+    rich_markup_mode=None,  # rich's panels cut the names of options on a narrow terminal
     context_settings={
         "help_option_names": ["-h", "--help"],
-        "terminal_width": min(80, shutil.get_terminal_size().columns),  # the default is 50 or more
+        "terminal_width": min(80, shutil.get_terminal_size().columns),  # click's default is never below 50
     },
 )
 
@@ -63,9 +63,9 @@ def watcher(
 
 
 def register(words: list[str]) -> None:
-    """Add the command that the words of the command line name, or all commands if they name none.
+    """Add the command that the command line `words` names, or all commands if it names none.
 
-    Only the modules of that command are imported: all modules take half a second, too long for a health check.
+    No module of another command is imported: to import all takes half a second, too long for a health check.
     The examples at the end of a command's docstring become the end of its help.
     """
     named = find_command(words)
@@ -77,7 +77,7 @@ def register(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Run the command that was asked for; print an error as one message and exit with its code."""
+    """Run the command that the command line names. Print an error as one message, and exit with the error's code."""
     try:
         fill_gaps()
         for stream in (sys.stdout, sys.stderr):
@@ -102,6 +102,6 @@ def main() -> None:
 
 
 def _fail(message: str, *, code: Exit) -> NoReturn:
-    if flush_logs():  # otherwise nobody reads stderr, and a write would block
+    if flush_logs():  # if the logs cannot be flushed, nobody reads stderr: a write would block
         put_error(message)
     sys.exit(code)

@@ -1,7 +1,7 @@
 """Helpers of all commands: the option `--config`, the standard streams, and signals.
 
-The reader of stdout may leave early, the disk may be full, and a stream may be closed. While an event loop runs, the
-first signal asks the work to stop, and the second one ends the program at once.
+A write to stdout may fail: its reader may leave early, the disk may be full, and stdout may be closed. While an event
+loop runs, the first signal asks the command to stop, and the second signal ends the program at once.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help=CONFIG
 
 
 class OutputFailedError(WatcherError):
-    """Nothing can be written to stdout any more."""
+    """The error of a command whose stdout cannot be written to."""
 
 
 def write_file(path: Path, text: str) -> None:
@@ -44,7 +44,7 @@ def fill_gaps() -> None:
     Otherwise the next file that is opened would get the stream's number, and receive its output. Raises
     `OutputFailedError` if stdout is closed.
     """
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # it takes the lowest free number
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # `os.open` takes the lowest free number
         pass
     os.close(fd)
     if sys.__stderr__ is None:
@@ -63,7 +63,7 @@ def put(*fields: str) -> None:
 
 
 def put_all_out() -> None:
-    """Flush stdout. Python would do so at its exit, and print an error if that fails."""
+    """Flush stdout; end the command if that fails. A later flush, by Python at its exit, would print another error."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -74,12 +74,12 @@ def put_error(message: str) -> None:
     """Print a message to stderr; ignore it if stderr cannot be written."""
     try:
         print(message, file=sys.stderr)  # noqa: T201 (this is the command line)
-    except OSError:  # /dev/null takes the buffer: Python would flush it again at its exit, and change the exit code
+    except OSError:  # at its exit Python flushes the buffer again: a second error would change the exit code
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _give_up(error: OSError) -> NoReturn:
-    """End the command, without a message if the reader of stdout has left, as `head` does."""
+    """End the command after an error of stdout. If the reader has left, as `head` does, print no message."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
         sys.exit(Exit.FAILED)
@@ -94,15 +94,15 @@ ONE_SIGNAL_S = 0.05
 
 
 def exit_at_signals() -> None:
-    """Let a signal end the command by `SystemExit`: the terminal is restored, and the output is flushed."""
+    """Let a signal raise `SystemExit`, so that the terminal is restored and the output is flushed."""
     for signum in ENDING:
         signal.signal(signum, lambda number, _frame: sys.exit(128 + number))
 
 
 def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tuple[Result, signal.Signals | None]:
-    """Run `work` until it returns; return its result and the signal that asked it to stop, if one did.
+    """Run `work`; return its result, and the signal that asked `work` to stop, `None` without a signal.
 
-    The first signal sets the event that `work` gets, the second one ends the program at once.
+    The first signal sets the event that `work` gets, the second signal ends the program at once.
     """
 
     async def interruptible() -> tuple[Result, signal.Signals | None]:
@@ -128,7 +128,7 @@ def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[Result]]) -> tup
 
 
 def run_interruptible(work: Callable[[asyncio.Event], Awaitable[Result]]) -> Result:
-    """Run `work` and return its result. If a signal interrupted it, exit with 128 + the signal's number."""
+    """Run `work` and return its result. If a signal asked `work` to stop, exit with 128 + the signal's number."""
     result, signum = run_until_stopped(work)
     if signum is not None:
         raise typer.Exit(128 + signum)

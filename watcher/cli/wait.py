@@ -41,7 +41,7 @@ from watcher.store.changes import AccountRecord, Lease
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
-"""Outcomes of answers that only the API itself gives, not a gateway before it."""
+"""The outcomes of answers by the API itself: no gateway before the API gives such answers."""
 
 _WORDS = {
     Outcome.CONNECTION: "no connection",
@@ -51,11 +51,11 @@ _WORDS = {
 
 
 class StatusPeriod(NamedTuple):
-    """A status of the execution and its beginning."""
+    """The start of a period in which the execution has one status."""
 
     status: str
     since_us: Micros
-    """Time when the status was first seen, or the API's date of a start (microseconds UTC, steady clock)."""
+    """Time when the status was first seen, or at the first poll the API's earlier date of the start (steady clock)."""
 
 
 class PollFailure(NamedTuple):
@@ -74,7 +74,7 @@ class WaitResult:
 
     code: Exit
     problem: str = ""
-    """Why the wait ended without an end of the execution."""
+    """The reason why the wait ended before the execution; empty if the execution has ended."""
     key_refused: bool = False
 
 
@@ -85,7 +85,7 @@ class Progress:
     pipeline_id: str
     execution_id: str
     lost_after: int
-    """Answers that do not know the execution before the wait ends with `NOT_FOUND`."""
+    """The wait ends with `NOT_FOUND` after this number of answers that do not know the execution."""
     now_us: Micros = NEVER
     next_s: float | None = None
     """Seconds until the next poll, `None` while a poll is under way."""
@@ -93,22 +93,21 @@ class Progress:
     polled_us: Micros | None = None
     """Time of the last answer."""
     missing_count: int = 0
-    """Answers so far that do not know the execution."""
+    """Number of answers so far that do not know the execution."""
     execution: ExecutionSnapshot | None = None
     """The execution as the last successful poll showed it."""
     periods: tuple[StatusPeriod, ...] = ()
     why: str = ""
-    """The error of the last event."""
+    """The error in the last event of the execution, empty without an error."""
     failure: PollFailure | None = None
     ending: WaitResult | None = None
     is_degraded: bool = False
-    """Whether the account is degraded."""
     is_reached: bool = False
-    """Whether the API itself has given any answer."""
+    """Whether an answer has come from the API itself, not only from a gateway before it."""
 
     @property
     def status(self) -> str | None:
-        """Return the last status, `lost` if the execution is lost, or `None` before it was seen."""
+        """Return the last status, `lost` if the execution is lost, `None` if the execution was never seen."""
         return self.periods[-1].status if self.periods else None
 
     @property
@@ -117,7 +116,7 @@ class Progress:
         return self.ending is not None and self.ending.code in (Exit.DONE, Exit.FAILED)
 
     def take_reply(self, reply: Reply, *, clock: Clock) -> None:
-        """Update the state by the reply that has just come."""
+        """Update the state by the reply to the poll that has just ended."""
         self.poll_count += 1
         self.polled_us = clock.steady_us()
         self.is_reached = self.is_reached or reply.outcome in _REACHED
@@ -149,7 +148,7 @@ class Progress:
         self._end_if_hopeless()
 
     def _end_if_hopeless(self) -> None:
-        """End the wait if the execution cannot be seen. After it was seen once, failed polls end nothing."""
+        """End the wait if the execution was never seen, and the failures so far leave no hope of seeing it."""
         if self.execution is not None or self.failure is None:
             return
         outcome, word, _ = self.failure
@@ -164,13 +163,14 @@ class Progress:
 
 
 SIGN_OF_LIFE_US = 60_000_000
-"""Longest time without a line; then the state is printed to stderr."""
+"""After this time without a printed line the state is printed to stderr (microseconds)."""
 
 
 class View:
     """The output of a wait: four lines that are redrawn in place, or without `live` a line per change.
 
-    With `as_json` every event is printed. After a minute without a line the state is printed to stderr.
+    With `as_json` every event is printed as JSON instead. Without `live` the state is printed to stderr after a minute
+    without a line.
     """
 
     def __init__(self, live: Live | None = None, *, as_json: bool = False) -> None:
@@ -179,7 +179,7 @@ class View:
         self._said_us: Micros | None = None
 
     def on_event(self, event: Event) -> None:
-        """Print an event of the execution, with `as_json` also events of its account."""
+        """Print an event of the execution, with `as_json` also an event of its account. A live view prints no event."""
         if self._live is not None:
             return
         if self._as_json:
@@ -190,7 +190,7 @@ class View:
         self._said_us = None
 
     def show(self, progress: Progress) -> None:
-        """Redraw the state; without `live` print it to stderr if no line was printed for a minute."""
+        """Redraw the state of a live view. Otherwise print it to stderr if no line was printed for a minute."""
         if self._live is not None:
             self._live.update(picture(progress, columns=self._live.console.width), refresh=True)
             return
@@ -249,7 +249,7 @@ def _standing(progress: Progress) -> Text:
 
 
 def _elapsed(progress: Progress) -> str:
-    """Return the time in the present status; after the end the time that the whole execution took."""
+    """Return the time in the present status; after the end return the duration of the whole execution."""
     periods, execution = progress.periods, progress.execution
     if not progress.has_ended:
         return _between(periods[-1].since_us, progress.now_us)
@@ -263,7 +263,7 @@ def _between(begin_us: Micros, end_us: Micros) -> str:
 
 
 def _history(periods: tuple[StatusPeriod, ...]) -> str:
-    """Return all statuses so far, each with its duration but the last."""
+    """Return all statuses so far; each but the last is followed by its duration."""
     before = [f"{period.status} {_between(period.since_us, after.since_us)}" for period, after in pairwise(periods)]
     return harmless(" → ".join((*before, *(period.status for period in periods[-1:]))))
 
@@ -300,7 +300,7 @@ def _complaint(failure: PollFailure, progress: Progress) -> str:
 
 SLOW_AFTER_S = 3600.0
 SLOW_INTERVAL_S = 10.0
-"""Shortest interval of polls after an hour."""
+"""Shortest time between two polls once a wait has lasted `SLOW_AFTER_S`, in seconds."""
 
 
 async def wait_for(
@@ -312,10 +312,11 @@ async def wait_for(
     timeout_s: float | None,
     stop: asyncio.Event,
 ) -> WaitResult | None:
-    """Follow an execution until it ends, time runs out, or it cannot be seen; return the result, `None` after `stop`.
+    """Poll an execution until the wait is over; return the result, `None` if `stop` was set.
 
-    `settings` have one account, which watches this execution alone. Their polling rules decide only when an execution
-    is lost and when the account is degraded.
+    The wait is over when the execution ends, when `timeout_s` have passed, or when it is clear that the execution
+    cannot be seen. `settings` must have one account, with one watch that names only this execution. The polling
+    settings decide when the execution is lost and when the account is degraded, but not on the interval.
     """
     clock = Clock()
     ((_, account),) = settings.accounts.items()
@@ -343,7 +344,7 @@ async def wait_for(
 
 
 def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
-    """Return the result of a wait whose time is over."""
+    """Return the result of a wait that has lasted `timeout_s`."""
     status = f"still {progress.status}" if progress.status else "not seen"
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
     last = f"; the last poll failed: {progress.failure.word}" if progress.failure else ""
@@ -351,9 +352,10 @@ def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
 
 
 class Poller:
-    """The poller of one execution: every `interval_s`, after an hour every 10 s, and within the rate limit.
+    """The poller of one execution. It polls every `interval_s`, after an hour at most every 10 s.
 
-    The daemon's own rules decide when the execution is lost and when its account is degraded.
+    It keeps to the rate limit. As in the daemon, the polling settings decide when the execution is lost and when its
+    account is degraded.
     """
 
     def __init__(
@@ -381,11 +383,11 @@ class Poller:
 
     @property
     def next_at(self) -> Monotonic:
-        """Return when the next poll is due."""
+        """Return the time at which the next poll is due."""
         return max(self._due_at, self._breaker.opens_at())
 
     async def follow(self) -> None:
-        """Poll at each interval until the wait is over."""
+        """Poll whenever a poll is due, until the wait is over."""
         while self._progress.ending is None:
             if (wait_s := self.next_at - self._clock.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
@@ -393,7 +395,7 @@ class Poller:
                 await self.poll()
 
     async def poll(self) -> None:
-        """Poll once, and update progress and view by the answer."""
+        """Poll once; update the progress by the answer, and hand the events to the view."""
         entry, breaker, asked_at = self._entry, self._breaker, self._clock.monotonic()
         is_slow = asked_at - self._began_at >= SLOW_AFTER_S
         self._due_at = Monotonic(asked_at + max(self._interval_s, SLOW_INTERVAL_S if is_slow else 0.0))
@@ -419,7 +421,10 @@ class Poller:
                 self._view.on_event(event)
 
     def check(self) -> None:
-        """Report that the account has become degraded, or has recovered. Time alone may turn failures into that."""
+        """Hand an event to the view if the account has become degraded, or has recovered.
+
+        Call it also between polls: an account becomes degraded once its failures have lasted long enough.
+        """
         breaker, now = self._breaker, self._clock.monotonic()
         breaker.check(now)
         if breaker.trouble is self._trouble:

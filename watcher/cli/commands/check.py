@@ -1,4 +1,4 @@
-"""`watcher check`: it validates the file, prints the plan, and with `--online` tries keys, sinks and the store."""
+"""`watcher check`: it validates the file, prints the plan, and with `--online` tries keys, sinks, store and more."""
 
 import asyncio
 import math
@@ -47,10 +47,10 @@ from watcher.store.store_url import is_postgresql
 from watcher.web.server import why_not_bound
 
 TYPICAL_STATUS_S = 60.0
-"""Time in one status, before a change, for which the delay is given: with `backoff` the interval grows with it."""
+"""The plan gives the delay of a change after this time in one status: with `backoff` the delay grows with that time."""
 
 _ROUNDING = 1 + 1e-9
-"""Tolerance for a limit that is met exactly, because of rounding."""
+"""Factor on a limit in comparisons: a value that equals the limit must not exceed it by a rounding error."""
 
 EXPLAINED = (
     "needed: a poll of each named execution every max_interval (fixed: min_interval), a page of each whole pipeline's "
@@ -74,12 +74,12 @@ def check(
     """Validate the file and print the plan.
 
     The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
-    it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
-    was tried: a row per key and sink, one per watch that does not work, and one each for a PostgreSQL store, the
-    heartbeat, which is pinged once, and http.listen. No message is sent, and nothing written into a store. These
-    requests keep to rate_limit, and are added to those of a daemon with the same key. Likely mistakes are warnings on
-    stderr. The plan ends with the silences, piped as notes on stderr. Exit codes: 2 the file cannot be used, 4 what was
-    tried does not work, 5 a pipeline is not known.
+    the plan is a tab-separated row per account, in seconds and requests per second. With --online a second table shows
+    what was tried: a row per key and sink, one per watch that does not work, and one each for a PostgreSQL store, the
+    heartbeat, which is pinged once, and http.listen. No message is sent without --send, and nothing is written into a
+    store. The requests to Clerk Chat keep to rate_limit, and are added to those of a daemon with the same key. Likely
+    mistakes are warnings on stderr. The plan ends with the silences; piped, they are notes on stderr. Exit codes: 2 the
+    file cannot be used, 4 what was tried does not work, 5 a pipeline is not known.
 
     Examples:
       watcher check watcher.yaml --without-secrets
@@ -127,7 +127,7 @@ def check(
 
 @dataclass(frozen=True, slots=True)
 class AccountPlan:
-    """The plan of one account, as `EXPLAINED` describes it. Nothing is watched if `delay_s` is `None`."""
+    """The plan of one account, as `EXPLAINED` describes it. An account that watches nothing has no `delay_s`."""
 
     account: str
     needed_per_s: float
@@ -150,11 +150,12 @@ def plan(settings: Settings) -> Sequence[AccountPlan]:
 
 
 def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
-    """Return the plan of an account that watches `named` executions and `whole` pipelines.
+    """Return the plan of an account. `named` is its number of named executions, `whole` that of whole pipelines.
 
-    Polls use 98 % of `rate_limit`, which is per second (docs/guarantees.md). While `max_interval` can be held, named
-    executions and lists alternate: each gets at least half of the rate, or all that it needs. Otherwise everything
-    takes turns, and each list has three of them (`watcher/polling/poll_queue.py`).
+    The budget is 98 % of `rate_limit`, in requests per second (docs/guarantees.md). If the budget suffices for
+    `max_interval`, named executions and lists alternate: each of the two kinds gets at least half of the budget, or all
+    that it needs. Otherwise they take turns, and a list has three turns while an execution has one
+    (`watcher/polling/poll_queue.py`).
     """
     budget_per_s = rate_limit * SHARE
     if not (named or whole):
@@ -177,7 +178,10 @@ def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, po
 
 
 def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float, turn_s: float) -> float:
-    """Return the mean delay: the longer one of the delays of named executions and of lists, which get the rest."""
+    """Return the mean delay in seconds: that of named executions or that of lists, whichever is longer.
+
+    Lists get the part of the budget that named executions leave.
+    """
     min_s, max_s = polling.min_interval_s, polling.max_interval_s
     if not named:
         return max(min_s, turn_s) / 2
@@ -190,7 +194,10 @@ def _delay_s(named: int, whole: int, polling: PollingSettings, *, budget_per_s: 
 
 
 def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: float) -> str | None:
-    """Return the settings to change, or `None` if every interval can be held; lists need only `max_interval`."""
+    """Return the settings to change, `None` if the budget suffices for every interval.
+
+    A list only has to be read once per `max_interval`.
+    """
     fixed = polling.cadence == "fixed" and named > 0
     interval_s = polling.min_interval_s if fixed else polling.max_interval_s
     in_turns = min(2 * named, named + whole) if fixed else 0
@@ -199,7 +206,7 @@ def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: f
         return None
     together_s = (named + whole) / budget_per_s
     longer_s = in_turns / budget_per_s if fixed and together_s <= polling.max_interval_s else together_s
-    step_s = 1 if longer_s <= 60 else 30  # as people write it: 84 becomes 90
+    step_s = 1 if longer_s <= 60 else 30  # a round number, as people write it: 84 becomes 90
     longer_s = float(math.ceil(longer_s / step_s) * step_s)
     keys = ["min_interval"] if fixed else []
     if longer_s > polling.max_interval_s:
@@ -217,7 +224,10 @@ def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: f
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """The result of one trial. `target` is the path of a block in the file, `place` its scheme, host and port."""
+    """The result of one trial.
+
+    `target` is the path of the tried block in the configuration file, `place` the scheme, host and port of its address.
+    """
 
     target: str
     place: str
@@ -246,13 +256,14 @@ _PIPELINE_FAILS = {
     Outcome.REJECTED: _UNKNOWN,
     Outcome.FORBIDDEN: ("refuses pipeline {} to this key", Exit.UNREACHABLE, "let this key read it"),
 }
-"""Failures of one pipeline. Any other failure would meet the requests for all pipelines."""
+"""Failures that concern one pipeline. Any other failure concerns the key, and requests for all its pipelines."""
 
 
 async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[CheckResult]:
-    """Try all accounts, all sinks but stdout, PostgreSQL, the heartbeat and the port, at the same time.
+    """Try all accounts, all sinks but stdout, a PostgreSQL store, the heartbeat and the port, all at the same time.
 
-    With `send` each sink gets a `watcher.test`, else it is only connected to.
+    A store in SQLite and a port 0 are not tried. With `send` each sink gets a `watcher.test`; without `send` a sink is
+    only connected to.
     """
     timed = partial(_timed, clock=clock)
     accounts = (_try_account(settings, name, clock=clock) for name in settings.accounts)
@@ -278,7 +289,7 @@ async def _timed(target: str, place: str | None, trying: Awaitable[TryOutcome], 
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[CheckResult]:
-    """Try a key with each of its watches; return the result of the key, then a result for each watch that fails."""
+    """Try the key of an account for each watch; return the result of the key, then one of each watch that fails."""
     account, key_path = settings.accounts[name], f"accounts.{name}"
     place, took_ms = redact_url(account.base_url), 0.0
 
@@ -355,7 +366,7 @@ async def _try_heartbeat(ping: Awaitable[tuple[str, str]]) -> TryOutcome:
 
 
 async def _try_listen(address: Address) -> TryOutcome:
-    """Listen for a moment at the daemon's address, unless a running daemon already listens there."""
+    """Listen for a moment at the daemon's address. An address at which a daemon runs already counts as good."""
     try:
         loop = asyncio.get_running_loop()
         (await loop.create_server(asyncio.Protocol, address.host or None, address.port)).close()
@@ -388,7 +399,7 @@ def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, c
 
 
 def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
-    """Return a line for each silence of the file that is not over at a time."""
+    """Return a line for each silence of the configuration file that ends after `at`."""
     lines = []
     for silence in settings.silences:
         begin, end = silence.window(at)
@@ -403,7 +414,7 @@ def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
 
 
 def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
-    """Print the plan for programs: tab-separated seconds and rates; empty fields where nothing is watched."""
+    """Print the plan for programs: seconds and rates, separated by tabs. If nothing is watched, fields are empty."""
     put("account", "needed", "budget", "delay", "interval")
     for each in plans:
         figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)

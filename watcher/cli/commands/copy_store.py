@@ -30,11 +30,11 @@ def copy_store(
 ) -> None:
     """Copy a store into another database, SQLite or PostgreSQL.
 
-    Stop every daemon first: a store in use is refused, and while it is copied none can use it. All of it is copied or
-    nothing; the old store stays as it is. A daemon on the new one then goes on where the old one stopped. PostgreSQL's
-    password is store.password or store.password_file of the file, if there is one, else libpq's own (PGPASSWORD,
-    ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct something (TO is not empty,
-    FROM is not there); 130 interrupted, and nothing copied.
+    Stop every daemon first: a store in use is refused, and no daemon can use a store while it is copied. The whole
+    store is copied or nothing; the old store stays as it is. A daemon on the new store then goes on where the daemon
+    on the old store stopped. The password for PostgreSQL is store.password or store.password_file of the configuration
+    file, if there is one, else libpq's own (PGPASSWORD, ~/.pgpass). Exit codes: 1 a store is in use, or the copy
+    failed; 2 a person must correct something (TO is not empty, FROM is not there); 130 interrupted, and nothing copied.
 
     Examples:
       watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher

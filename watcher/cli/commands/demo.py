@@ -30,7 +30,7 @@ from watcher.sinks.webhook import sign, signing_key
 from watcher.web.server import HttpServer
 
 FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
-"""The pipelines of `--forever` that start an execution every 10 s, by how many seconds long these executions fail."""
+"""The pipelines of `--forever` with an execution every 10 s. Executions that begin within the given seconds fail."""
 
 TEAMS = dict.fromkeys(NAMES, "sales") | {"Support triage": "support", "Payment chaser": "billing"}
 SLOW = "Onboarding"
@@ -161,7 +161,10 @@ def _settings(document: dict[str, Any], *, sink_url: str, folder: Path, tells_st
 
 
 def summary(receiver: DemoReceiver, *, truth: Mapping[str, str]) -> str:
-    """Return the last line: counts of executions and deliveries, and of the ends in `truth` that were missed."""
+    """Return the demo's last line: the numbers of executions, deliveries, and missed ends.
+
+    `truth` has the actual status of each execution.
+    """
     statuses = receiver.statuses
     ends = Counter(status for status in statuses.values() if status in TERMINAL_STATUSES)
     missed_count = sum(truth[id_] in TERMINAL_STATUSES and statuses.get(id_) != truth[id_] for id_ in truth)

@@ -1,6 +1,6 @@
 """`watcher health`: it asks the daemon on this machine whether it is ready.
 
-It imports little, because a container runs it every few seconds.
+This module imports little, because a container runs the command every few seconds.
 """
 
 import typer
@@ -14,7 +14,7 @@ from watcher.runtime.terminal import harmless
 def health(config: ConfigOption = None) -> None:
     """Ask the daemon on this machine whether it is ready.
 
-    It is asked at http.listen of the file, and needs no key. Exit codes: 0 ready, 1 not ready, 4 nothing answers.
+    The request goes to http.listen of the file, and needs no token. Exit codes: 0 ready, 1 not ready, 4 no answer.
 
     Examples:
       watcher health

@@ -34,8 +34,9 @@ def history(
 ) -> None:
     """Show what happened in a pipeline over a span.
 
-    It is a row for each hour, over more than 7d for each day (UTC). A terminal shows only those in which something
-    happened, and then the most frequent errors. Without a pipeline it is `watcher report`.
+    There is a row for each hour, or for each day (UTC) if the span is longer than 7d. A terminal shows only the rows
+    in which something happened, and below them the most frequent errors. Without a pipeline the command is
+    `watcher report`.
 
     Examples:
       watcher history 'Sales agent' --span 7d
@@ -73,7 +74,7 @@ def _show(found: Answer, span: str) -> None:
 
 
 def _summary(found: Answer, span: str) -> str:
-    """Return the success rate in words, and the rate of the span before if the daemon reports a change."""
+    """Return in words the success rate, the previous rate if it has changed, and since when the history is complete."""
     total, before = found["total"], found.get("before")
     ended = sum(total["ended"].values())
     words = f"none ended in the last {span}" if total["known"] else "not watched"
@@ -89,7 +90,7 @@ def _summary(found: Answer, span: str) -> str:
 
 
 def _row(each: Answer, most: int) -> dict[str, Any]:
-    """Return the row of a period. Its bar shows successes, then failures; `most` ends fill the whole width."""
+    """Return the row of a period. The bar in it shows successes, then failures; `most` ends fill its whole width."""
     ended, count = each["ended"], sum(each["ended"].values())
     bar = "█" * round(BAR_WIDTH * ended["success"] / most) + "✕" * ceil(BAR_WIDTH * ended["failed"] / most)
     return {

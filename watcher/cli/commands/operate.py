@@ -1,4 +1,4 @@
-"""The commands that ask a running daemon for lists and the status, and those that have it do something."""
+"""The commands that show the status and the lists of a running daemon, or ask the daemon to do something."""
 
 import getpass
 import json
@@ -38,13 +38,13 @@ PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
 NEEDS_COUNT = 10
-"""Needs that `status` shows."""
+"""Maximum number of needs that `status` shows."""
 
 EVERY_S = 1.0
-"""Interval of `--watch` and `--follow`."""
+"""Seconds between two requests of `--watch` and `--follow`."""
 
 ACK_COUNT = 200
-"""Problems that the daemon acknowledges in one request, at most."""
+"""Maximum number of problems that one request acknowledges."""
 
 SinkArgument = Annotated[str, typer.Argument(metavar="SINK", help="The sink's name, or a unique beginning of it.")]
 PipelineOption = Annotated[
@@ -67,7 +67,7 @@ def status(
 ) -> None:
     """Show what needs you, and the state of all pipelines and sinks.
 
-    Piped, it is a row per pipeline; then, after an empty line, a row for each thing that needs you.
+    Piped, there is a row per pipeline; then, after an empty line, a row for each thing that needs you.
     Exit codes: 0 done, 1 with --fail-on attention.
 
     Examples:
@@ -128,13 +128,13 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
 
 
 def _unknown(found: dict[str, Any]) -> str:
-    """Return the number of pipelines whose state is unknown, and for how long; empty if there is none."""
+    """Return how many pipelines are in an unknown state, and for how long; an empty text if there are none."""
     since = f" for {age(found['unknownSince'])}" if "unknownSince" in found else ""
     return f"? {found['unknown']:,} of {len(found['pipelines']):,} pipelines unknown{since}" if found["unknown"] else ""
 
 
 def _need(each: dict[str, Any]) -> dict[str, Any]:
-    """Add the number of failed executions to a need that is one problem: its title does not have it."""
+    """Add the number of failed executions to a need that is one problem: its title lacks that number."""
     return {**each, "failed": each["count"] if len(each["problems"]) == 1 and each["count"] > 1 else None}
 
 
@@ -163,8 +163,8 @@ def events(
 ) -> None:
     """Print events in the order of recording.
 
-    Without --since it prints all events of --execution, else those of the last hour, with -f only new ones. With -f it
-    asks every second, goes on after the daemon was away, and misses none.
+    Without --since it prints only new events with -f, all events of an --execution, and else those of the last hour.
+    With -f the command asks the daemon every second, goes on after the daemon was away, and misses no event.
 
     Examples:
       watcher events -f --type 'execution.failed' --label team=sales --since 2h
@@ -177,9 +177,9 @@ def events(
     labels, pipelines = [each.replace("=", ":", 1) for each in label or ()], _each_of(daemon, "pipeline", pipeline)
     if execution and len(execution) < 4:
         raise UsageError("--execution: write 4 characters of its id or more")
-    if execution and not (follow and len(execution) == 36):  # with -f it may not have started
+    if execution and not (follow and len(execution) == 36):  # with -f a whole id may be of an execution to come
         page = daemon.ask("GET", "/executions", query=[("q", execution), ("limit", "200")])
-        word = execution.partition("…")[0]  # as a page shortens an id
+        word = execution.partition("…")[0]  # a page shortens an id to its beginning and `…`
         execution = one_of(page["items"], word, kind="execution", listed_by="watcher events", same="id")["id"]
     lists = {"type": type_, "pipeline": pipelines, "label": labels, "execution": execution and [execution]}
     query = [(name, value) for name, values in lists.items() for value in values or ()]
@@ -195,14 +195,14 @@ def events(
 
 
 def _each_of(daemon: DaemonClient, kind: str, words: Sequence[str] | None) -> Sequence[str]:
-    """Return the ids of pipelines, or the names of accounts or sinks, that these words name."""
+    """Return the ids of the pipelines, or the names of the accounts or sinks, that `words` name."""
     known = daemon.ask("GET", "/status")[f"{kind}s"] if words else []
     key = "id" if kind == "pipeline" else "name"
     return [one_of(known, word, kind=kind, same=key)[key] for word in words or ()]
 
 
 def _check_labels(daemon: DaemonClient, labels: Sequence[str]) -> None:
-    """Raise `UsageError` for a label without a value, `DaemonError` for labels that no pipeline has."""
+    """Raise `UsageError` for a label without a value, `DaemonError` if no pipeline has all of these labels."""
     if any("=" not in each for each in labels):
         raise UsageError("--label: write KEY=VALUE, such as --label team=sales")
     pipelines = daemon.ask("GET", "/status")["pipelines"] if labels else ()
@@ -216,7 +216,7 @@ def _check_labels(daemon: DaemonClient, labels: Sequence[str]) -> None:
 
 
 def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bool) -> Iterator[dict[str, Any]]:
-    """Yield events page by page, each once. With `follow` never end, and go on after the daemon was away."""
+    """Yield each event once, page by page. With `follow` never end, and go on after the daemon was away."""
     position: Query = [("since", since)] if since else []
     after: str | None = None
     is_away = False
@@ -289,10 +289,11 @@ def ack(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Acknowledge open problems: you take them.
+    """Acknowledge open problems: you look after them.
 
-    No reminders of them are sent for the time of --for, by default while they are open. Sinks that got the opening of
-    a problem get your acknowledgement. --all lists them and asks first; without a terminal it needs --yes.
+    No reminders of these problems are sent for the time of --for, by default until they are closed. Sinks that got the
+    opening of a problem also get your acknowledgement. --all lists the problems and asks first; without a terminal it
+    needs --yes.
 
     Examples:
       watcher ack 3f2a --for 2h --comment 'calling the vendor'
@@ -348,9 +349,9 @@ def silence(
 ) -> None:
     """Silence messages for a while.
 
-    They must match every option that is given, and one of the values of an option that is given twice. The opening of
-    a problem that is still open afterwards is sent then. stdout is never silenced. To end a silence of the file, edit
-    the file.
+    A message is silenced if it matches every option that is given: all of the labels, and any of the values of another
+    option. If a problem is still open when the silence ends, its opening is sent then. stdout is never silenced. To
+    end a silence of the file, edit the file.
 
     Examples:
       watcher silence --label team=sales --for 2h --comment deploy
@@ -391,7 +392,7 @@ def deliveries(
 ) -> None:
     """List deliveries, newest first.
 
-    It shows the number of attempts and the last answer.
+    Each row has the number of attempts and the last answer.
 
     Examples:
       watcher deliveries --state dead
@@ -449,7 +450,7 @@ def scan(
 ) -> None:
     """Read the list of a pipeline at once.
 
-    For when you have just triggered its agent, and want the execution to be seen as soon as rate_limit allows.
+    Use it when you have just triggered the agent: the execution is seen as soon as rate_limit allows.
 
     Examples:
       watcher scan 'Sales agent'
@@ -470,7 +471,7 @@ def enable_sink(
 ) -> None:
     """Enable a sink that its receiver disabled by 410 Gone.
 
-    Its waiting deliveries are sent.
+    The sink's waiting deliveries are then sent.
 
     Examples:
       watcher enable-sink ops

@@ -1,4 +1,4 @@
-"""`watcher report`: it prints the report on all pipelines, in the lines of the message that sinks get."""
+"""`watcher report`: it prints the report on all pipelines, with the same lines as the message to sinks."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def report(
 ) -> None:
     """Print how the pipelines did, the worst first.
 
-    It covers whole hours and the one that is running. Piped, it is a row per pipeline.
+    The report covers whole hours, with the running hour. Piped, it has a row per pipeline.
 
     Examples:
       watcher report

@@ -23,15 +23,15 @@ def run(config: ConfigOption = None) -> None:
     """Run the daemon: emit every status change as an event.
 
     Each event is one line on stdout, readable on a terminal and JSON otherwise, and a signed POST to each webhook
-    that subscribes to it. Logs go to stderr. SIGHUP, or a change of the file, reloads it. Ctrl-C and SIGTERM drain:
-    requests in flight may finish, for at most 8 s; a second signal exits at once. Closing its terminal drains, too.
+    that subscribes to it. Logs go to stderr. SIGHUP, or a change of the file, reloads the configuration. Ctrl-C,
+    SIGTERM and a closed terminal drain: requests in flight may finish, for at most 8 s; a second signal exits at once.
 
     Examples:
       watcher run
       watcher run --config /etc/watcher/watcher.yaml | jq .
 
     """
-    gc.disable()  # the start creates hardly any garbage; the search for it would take a quarter of the time
+    gc.disable()  # the start creates hardly any garbage; the search for garbage would take a quarter of the start
     source = ConfigSource(find_config(config, environ=os.environ), environ=os.environ)
     settings = load_or_exit(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
@@ -45,7 +45,7 @@ async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event)
     loop.set_default_executor(DetachedExecutor())
     terminals = _terminals()
 
-    def hang_up() -> None:  # a closed terminal sends SIGHUP, too: then the daemon stops, else nobody would know of it
+    def hang_up() -> None:  # a closed terminal sends SIGHUP, too, and stops the daemon: else it would run unseen
         (stop if _terminals() < terminals else source.asked).set()
 
     loop.add_signal_handler(signal.SIGHUP, hang_up)

@@ -62,7 +62,8 @@ def simulate(
     if scenario not in SCENARIOS:
         raise UsageError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
     fails = parse_fails(fail or [], names=pipeline_names(pipelines))
-    # Built before the event loop starts: it may take half a minute, and a signal ends the program at once.
+    # The world is built before the event loop starts: it may take half a minute, and until then a signal ends the
+    # program at once.
     world = World(Clock())
     populate(world, pipelines_count=pipelines, odd_share=SCENARIOS[scenario].odd_share, fails=fails)
     simulator = Simulator(world, faults=SCENARIOS[scenario].faults, host=host, port=port)
@@ -86,7 +87,7 @@ def simulate(
 
 
 def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
-    """Return, by pipeline name, for how many seconds it fails, from options such as `NAME=5m`. Raises `UsageError`."""
+    """Parse options such as `NAME=5m`; return the seconds for which a pipeline fails, by name. Raises `UsageError`."""
     by_word = {name.lower(): name for name in names} | {pipeline_named(name, seed=SEED).id: name for name in names}
     fails: dict[str, float] = {}
     for option in options:

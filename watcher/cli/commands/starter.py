@@ -29,8 +29,8 @@ def init(
 ) -> None:
     """Write a commented starter file.
 
-    It still needs your key, and your pipeline's id in place of an example's. Exit code 2: the file exists already, or
-    cannot be written.
+    The file still needs your key, and your pipeline's id instead of the example's. Exit code 2: the file exists
+    already, or cannot be written.
 
     Examples:
       watcher init

@@ -39,9 +39,10 @@ def wait(
 ) -> None:
     """Follow one execution until it ends.
 
-    On a terminal the display is live; otherwise it prints a line per change. It polls every 2 s, every 10 s after an
-    hour, and never faster than the key's rate_limit. Its requests are added to those of a daemon with the same key.
-    Without a file the key is $CLERK_API_KEY. Once the execution was seen, a passing error of the API never ends it.
+    On a terminal the display is live; otherwise a line is printed per change. The command polls every 2 s, every 10 s
+    after an hour, and never faster than the key's rate_limit. Its requests are added to those of a daemon with the
+    same key. Without a file the key is $CLERK_API_KEY. Once the execution was seen, a passing error of the API never
+    ends the wait.
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
 
@@ -78,7 +79,7 @@ def wait(
 
 
 def parse_id(text: str, *, of: str) -> str:
-    """Return a UUID in lower case. Raises `UsageError`."""
+    """Return a UUID of the command line in lower case; `of` is the kind of thing it names. Raises `UsageError`."""
     try:
         return str(UUID(text))
     except ValueError:
@@ -87,10 +88,10 @@ def parse_id(text: str, *, of: str) -> str:
 
 
 def find_account(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> tuple[Settings, str]:
-    """Return settings with one account, and the place of its key for a message.
+    """Return settings with one account, and the place from which the account's key came, in words.
 
-    The account is the one of the file, or one with the key of the environment if no file has an account. Raises
-    `UsageError` and `ConfigError`.
+    The account is the one in the file that `name` names, or the file's only account. If no file has an account, the
+    key comes from the environment. Raises `UsageError` and `ConfigError`.
     """
     settings, file = Settings(), None
     with suppress(ConfigError):
