@@ -20,7 +20,7 @@ from watcher.web.api import RefusedError
 from watcher.web.routes import CALLER, Caller, refusal
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths that need no token and no allowed name: a container platform asks them."""
+"""Paths that need no token and no allowed name: container platforms and Prometheus send neither."""
 
 LOGIN, LOGOUT = "/login", "/logout"
 STATIC = "/static/"
@@ -33,25 +33,28 @@ READING = frozenset({"GET", "HEAD"})
 FORBIDDEN = HTTPStatus.FORBIDDEN
 
 PACE_S = 1.0
-"""A second wrong token of one address within this time is answered with 429."""
+"""Another wrong token from the same client address within this time is answered with 429 (seconds)."""
 
 ADDRESSES_COUNT = 1000
-"""Addresses with wrong tokens that are remembered, the latest ones."""
+"""Maximum number of client addresses with a wrong token that are remembered, the latest ones."""
 
 
 class WrongTokens:
-    """The limit on wrong tokens of each address. It never refuses a right token of the same address."""
+    """The limit on the rate of wrong tokens from each client address. It never refuses a right token."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._next_at: dict[str, Monotonic] = {}
 
     def note(self, request: web.Request) -> bool:
-        """Record a request with a wrong token; return whether its address sent another one within `PACE_S`."""
+        """Return whether a wrong token comes too soon: within `PACE_S` after the recorded one of its address.
+
+        If not, record its time.
+        """
         now, address = self._clock.monotonic(), request.remote or ""
         if now < self._next_at.get(address, EARLIEST):
             return True
-        self._next_at.pop(address, None)  # it moves to the end, after older ones
+        self._next_at.pop(address, None)  # inserted again, the address is behind older ones
         if len(self._next_at) >= ADDRESSES_COUNT:
             del self._next_at[next(iter(self._next_at))]
         self._next_at[address] = Monotonic(now + PACE_S)
@@ -62,9 +65,9 @@ WRONG_TOKENS = web.RequestKey("wrong_tokens", WrongTokens)
 
 
 def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Middleware:
-    """Return the middleware that refuses a request, or sets its caller.
+    """Return the middleware that sets the caller of a request, or refuses the request.
 
-    `settings` returns the present settings; the server is bound to the address `listen`.
+    `settings` returns the present settings; `listen` is the address to which the server is bound.
     """
     bound, wrong_tokens = parse_address(listen).host.lower(), WrongTokens(clock)
 
@@ -82,7 +85,7 @@ def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Mi
 
 
 def tokens_of(settings: Settings) -> Mapping[str, bool]:
-    """Return the configured tokens, each with whether it may act."""
+    """Return the configured tokens, each with whether a request with it may act."""
     given = ((settings.http.token, True), (settings.http.read_token, False))
     return {token.get_secret_value(): may_act for token, may_act in given if token}
 
@@ -105,7 +108,7 @@ def is_session(cookie: str, token: str, *, now: datetime) -> bool:
 
 
 def same_secret(given: str, right: str) -> bool:
-    """Compare two secrets in a time that does not depend on them."""
+    """Return whether two secrets are equal, in a time that does not depend on their content."""
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), right.encode())
 
 
@@ -122,7 +125,7 @@ def _caller(request: web.Request, settings: Settings, *, bound: str, now: dateti
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     bearer = given.strip() if scheme.lower() == "bearer" else ""
     token, by = right_token(bearer, tokens), "bearer"
-    if token is None:  # a page of another site may have caused the request in a browser
+    if token is None:  # then a page of another site may have made a browser send the request
         cookie = request.cookies.get(COOKIE, "")
         token, by = next((each for each in tokens if is_session(cookie, each, now=now)), None), "session"
         is_open = not tokens or request.path in {LOGIN, LOGOUT} or request.path.startswith(STATIC)
@@ -182,7 +185,7 @@ def _without_port(host: str) -> str:
 
 
 def _check_source(request: web.Request, *, has_session: bool) -> None:
-    """Raise `RefusedError` for a write that a page of another site may have sent. Its `Origin` was checked before."""
+    """Raise `RefusedError` for a write that a page of another site may have sent; `_check_names` checks `Origin`."""
     site = request.headers.get("Sec-Fetch-Site")
     if site not in {None, "same-origin", "none"}:
         raise RefusedError(FORBIDDEN, "the request comes from a page of another site; act on a page of this watcher")

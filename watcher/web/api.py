@@ -28,7 +28,7 @@ _ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
 
 class RefusedError(Exception):
-    """The refusal of a request: the status code, and in words what would be right."""
+    """The refusal of a request, with a status code, and words that say what would be right."""
 
     def __init__(self, status: HTTPStatus, detail: str, **headers: str) -> None:
         super().__init__(detail)
@@ -64,7 +64,7 @@ async def problems(console: Console, request: models.ProblemQuery) -> models.Pag
 
 
 async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.ProblemView]:
-    await console.status.get()  # it sets the names of pipelines
+    await console.status.get()  # this sets `console.pipelines`, which has the names
     watches = shown.watches(console)
     return [shown.problem(console, row, watches) for row in rows]
 
@@ -81,7 +81,7 @@ async def problem(console: Console, id_: str) -> models.ProblemDetail:
 
 async def executions(console: Console, request: models.ExecutionQuery) -> models.Page[models.ExecutionView]:
     """Return executions: open ones, the newest status first, then ended ones, the latest end first."""
-    await console.status.get()  # it sets the names of pipelines, and which of them are unknown
+    await console.status.get()  # this sets `console.pipelines`, which has the names and states
     watches, named, beginning, end = shown.watches(console), None, None, ""
     if request.q:
         word = request.q.strip().casefold()
@@ -91,7 +91,8 @@ async def executions(console: Console, request: models.ExecutionQuery) -> models
             if (each.name or "").casefold().startswith(word) or each.id == word
         }
         if not named:
-            beginning, _, end = word.replace("-", "").partition("…")  # pages shorten ids like this
+            # Pages shorten an id to its beginning, `…` and its end.
+            beginning, _, end = word.replace("-", "").partition("…")
             if not _ID_BEGINNING.fullmatch(beginning):
                 return models.Page[models.ExecutionView](items=[])
 
@@ -121,14 +122,14 @@ async def execution(console: Console, account: str, pipeline: str, id_: str) -> 
 
 
 async def events(console: Console, request: models.EventQuery) -> models.Page[models.EventView]:
-    """Return events in the order of recording; requests that go on with `next` miss none."""
+    """Return events in the order of recording; requests that go on with `next` miss no event."""
     after = None if request.after is None else int(request.after)
     bodies, last = await console.store.events(_filter(console, request), after=after, limit=request.limit)
     return models.Page[models.EventView](items=list(map(models.EventView.model_validate_json, bodies)), next=str(last))
 
 
 async def newest_events(console: Console, request: models.EventQuery) -> models.Page[Any]:
-    """Return events as alerts, the last recorded first, for the page of events."""
+    """Return events as alerts for the page of events, the last recorded event first."""
     after = None if request.after is None else int(request.after)
     bodies, last = await console.store.newest_events(_filter(console, request), after=after, limit=request.limit)
     items = [shown.alert(console, json.loads(body)) for body in bodies]
@@ -163,7 +164,7 @@ async def silences(console: Console) -> models.Page[models.SilenceView]:
 
 
 async def history(console: Console, account: str, id_: str, request: HistoryQuery) -> History:
-    """Return the history of a pipeline: by the hour up to `7d`, else by the day (UTC), the running one last."""
+    """Return the history of a pipeline: by the hour up to `7d`, else by the day (UTC). The running period is last."""
     name = f"{account}/{_uuid(id_, 'pipeline')}"
     await console.status.get()
     if name not in console.pipelines:
@@ -190,7 +191,7 @@ async def acknowledge_several(console: Console, request: models.AckSeveralReques
 
 
 async def acknowledge(console: Console, id_: str, request: models.AckRequest) -> models.ProblemView:
-    """Acknowledge a problem: no reminder is sent until it is closed, or `for` is over."""
+    """Acknowledge a problem: no reminder is sent until the problem is closed, or `for` is over."""
     found = await problem(console, id_)
     if not await _acknowledge(console, request, UUID(found.id)):
         raise RefusedError(HTTPStatus.CONFLICT, "the problem is closed: nobody needs to acknowledge it any more")
@@ -211,7 +212,7 @@ async def unacknowledge(console: Console, id_: str) -> models.ProblemView:
 
 
 async def add_silence(console: Console, request: models.SilenceRequest) -> models.SilenceView:
-    """Silence matching events from now on."""
+    """Silence the events that match, from now on."""
     now = console.clock.now()
     until = request.until or now + timedelta(seconds=request.for_s or 0.0)
     if until <= now:
@@ -249,7 +250,7 @@ async def replay(console: Console, request: models.ReplayRequest) -> models.Repl
 
 
 async def enable(console: Console, name: str, within_s: float = 20.0) -> models.Done:
-    """Enable a sink that its receiver disabled by a 410; 202 if that takes longer than 20 s."""
+    """Enable a sink that its receiver disabled by a 410; answer 202 if that takes longer than 20 s."""
     _sink(console, name)
     sink = next((each for each in (await console.status.get()).sinks if each.name == name), None)
     if sink is None or sink.state != "disabled":
@@ -324,7 +325,7 @@ def _since(console: Console, request: models.PipelineQuery) -> Micros:
 
 
 def _is_of_pipeline(console: Console, request: models.ExecutionQuery | models.ProblemQuery) -> Callable[[str], bool]:
-    """Return the filter of a query as a function of a pipeline's name (`account/id`)."""
+    """Return the function that says whether a pipeline (`account/id`) passes the filters of a query."""
     watches, labels = shown.watches(console), _labels(request.label)
 
     def matches(name: str) -> bool:
@@ -340,6 +341,6 @@ def _is_of_pipeline(console: Console, request: models.ExecutionQuery | models.Pr
 
 
 def _labels(wanted: Iterable[str]) -> Sequence[tuple[str, str, bool]]:
-    """Return label filters, such as `team:sales` and `!env:dev`, as key, value, and whether the label is required."""
+    """Return label filters, such as `team:sales` and `!env:dev`, as key, value, and whether a pipeline must have it."""
     parts = ((text.removeprefix("!").partition(":"), not text.startswith("!")) for text in wanted)
     return [(key, value, is_there) for (key, _, value), is_there in parts]

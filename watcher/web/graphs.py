@@ -19,26 +19,26 @@ SPANS: Mapping[str, tuple[int, int]] = {
     "7d": (7 * DAY_US, 6 * HOUR_US),
     "30d": (30 * DAY_US, DAY_US),
 }
-"""The spans of the page in microseconds, each with the length of one bar."""
+"""The spans that the page offers: the length of each and that of one bar, in microseconds."""
 
 ENDS_HEIGHT, DURATIONS_HEIGHT, TOKENS_HEIGHT = 96, 64, 32
 LOWEST = 2.0
-"""Height in pixels of the smallest count that is not 0."""
+"""Least height of a count that is not 0, in pixels."""
 
 BANDS_COUNT = 30
-"""Problems that are drawn, at most, the newest ones: a graph has at most 300 elements."""
+"""Maximum number of problems that are drawn, the newest ones: a graph should have at most 300 elements."""
 
 NARROWEST = 1.0
-"""Narrowest band of a problem, in percent of the graph's width."""
+"""Least width of the band of a problem, in percent of the graph's width."""
 
 LABEL_WIDTH = 20.0
-"""Width of a word on a phone, in percent of the graph's width."""
+"""Width of a label on the screen of a phone, in percent of the graph's width."""
 
 LOG_RATIO = 20
 """Greatest ratio of the 95th percentile to the median for a linear scale of durations."""
 
 _TICKS_US = {HOUR_US: 6 * HOUR_US, 6 * HOUR_US: 2 * DAY_US, DAY_US: 7 * DAY_US}
-"""Distance of the times below a graph, by the length of its bars."""
+"""Time between two labels below a graph, by the length of the graph's bars (microseconds)."""
 
 _UNITS = ((7200, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
 
@@ -49,7 +49,7 @@ class GraphBar(NamedTuple):
     x: float
     width: float
     parts: Sequence[tuple[str, float, float]]
-    """The parts of the stack, from below: the name of the count, its top, and its height."""
+    """The parts of the bar, the lowest first, each as the name of its count, its top, and its height."""
     period: HistoryPeriod
 
 
@@ -57,9 +57,9 @@ class Durations(NamedTuple):
     """The graph of durations."""
 
     median: str
-    """The SVG path of the medians, 1000 wide."""
+    """The SVG path of the medians; its width is 1000."""
     p95: Sequence[tuple[float, float]]
-    """The dots of the 95th percentiles."""
+    """The dots of the 95th percentiles, each as x and y."""
     highest: str
     """The value at the top, in `unit`; on a logarithmic scale in words."""
     lowest: str
@@ -137,7 +137,7 @@ def short(count: int) -> str:
 def _bars(
     periods: Sequence[HistoryPeriod], counts: Callable[[HistoryPeriod], Mapping[str, int]], height: int
 ) -> tuple[int, Sequence[GraphBar]]:
-    """Return the highest sum, and a bar for each period with counts. The bar of the running period has no margin."""
+    """Return the highest sum of a period's counts, and a bar for each period in which a count is not 0."""
     slot, stacks = 100 / len(periods), list(map(counts, periods))
     most = max(sum(stack.values()) for stack in stacks)
     bars = []
@@ -187,7 +187,10 @@ def _durations(history: History) -> Durations | None:
 
 
 def _bands(history: History) -> Sequence[GraphBand]:
-    """Return the bands of the newest problems, in the order of their openings. An open one reaches the right edge."""
+    """Return the bands of the newest problems, in the order of the openings.
+
+    The band of an open problem reaches the right edge.
+    """
     length, bands, free_from = history.until - history.from_, [], 0.0
     newest = sorted(history.problems, key=lambda each: each.opened_at)[-BANDS_COUNT:]
     for each in newest:

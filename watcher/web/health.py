@@ -15,7 +15,7 @@ from watcher.runtime.clock import Clock
 T = TypeVar("T")
 
 FRESH_S = 0.2
-"""Shortest interval at which metrics are made."""
+"""Seconds for which one text of the metrics is served; a later request gets a new text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Checks:
 
 
 class Recent(Generic[T]):
-    """A value that is computed once for all concurrent callers, and again `fresh_s` later at the earliest."""
+    """A value that is computed once for all concurrent callers, and is not computed again within `fresh_s`."""
 
     def __init__(self, find: Callable[[], Awaitable[T]], *, fresh_s: float, clock: Clock) -> None:
         self._find = find
@@ -41,7 +41,10 @@ class Recent(Generic[T]):
         self._fresh_until = EARLIEST
 
     async def get(self) -> T:
-        """Return the value, computed anew unless it is fresh. A cancelled caller does not cancel it for the others."""
+        """Return the value; compute it first if there is none yet, or if it is older than `fresh_s`.
+
+        If a caller is cancelled, the computation goes on for the others.
+        """
         if self._finding is None or (self._finding.done() and self._clock.monotonic() >= self._fresh_until):
             self._finding = asyncio.create_task(self._find_out())
         return await asyncio.shield(self._finding)
@@ -60,7 +63,10 @@ def exposition(
     clock: Clock,
     timeout_s: float = 2.0,
 ) -> Recent[bytes]:
-    """Return the text of the metrics. Gauges keep their old values if the store does not answer in time."""
+    """Return the text of the metrics as a `Recent`.
+
+    Gauges that are read from the store keep their old values if the store does not answer within `timeout_s`.
+    """
     refreshed = Recent(refresh, fresh_s=0.0, clock=clock)
 
     async def make() -> bytes:
@@ -73,7 +79,7 @@ def exposition(
 
 
 def health_routes(checks: Callable[[], Checks], registry: CollectorRegistry, *, clock: Clock) -> list[web.RouteDef]:
-    """Return the three routes. They call `checks` for each request."""
+    """Return the three routes. For each request they get the present functions of the daemon from `checks`."""
     text = exposition(registry, refresh=lambda: checks().refresh(), clock=clock)
 
     async def livez(_: web.Request) -> web.Response:

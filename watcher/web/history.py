@@ -47,14 +47,14 @@ class HistoryPeriod(ApiModel):
     median_seconds: float | None = None
     """The median duration of successes, within 5 %."""
     p95_seconds: float | None = None
-    """Their 95th percentile, within 5 %."""
+    """The 95th percentile of the durations of successes, within 5 %."""
     tokens: int
 
 
 class ErrorCount(ApiModel):
     """A kind of error: failures in one node whose texts differ only in ids, numbers and the like.
 
-    `text` is the newest of these texts, `count` counts whole days (UTC).
+    `text` is the newest of these texts, `count` the number of failures on whole days (UTC).
     """
 
     fingerprint: Annotated[str, BeforeValidator(lambda digest: digest.hex() if isinstance(digest, bytes) else digest)]
@@ -63,7 +63,7 @@ class ErrorCount(ApiModel):
     count: int
     last_at: Time
     is_new: bool
-    """Whether it was first seen within the last 24 h, although the history was known before."""
+    """Whether the kind was first seen within the last 24 h, although the history is known for longer."""
 
 
 class PastProblem(ApiModel):
@@ -76,7 +76,7 @@ class PastProblem(ApiModel):
 
 
 class History(ApiModel):
-    """The history of a pipeline: by the hour (UTC) up to `7d`, else by the day, the running one last.
+    """The history of a pipeline: by the hour up to `7d`, else by the day (UTC); the running period is the last.
 
     `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.
     """
@@ -91,7 +91,7 @@ class History(ApiModel):
     periods: Sequence[HistoryPeriod]
     total: HistoryPeriod
     before: HistoryPeriod | None = None
-    """The span of the same length before; absent unless all of it is known."""
+    """The counts of the span of the same length before; absent unless that whole span is known."""
     rate_has_changed: bool = False
     """Whether the success rate differs from that of `before` by more than chance explains (p < 0.05)."""
     errors: Sequence[ErrorCount]
@@ -105,10 +105,10 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     """
     pipeline, now = console.pipelines[name], console.clock.steady_us()
     until = Micros(period_start(now, length_us) + length_us)
-    from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, with the running one
+    from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, the last of them running
     found = await console.store.history(name, since=from_at)
     kept_from = Micros(period_start(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
-    # A pipeline without a list has a history from its first named execution on.
+    # If only named executions of the pipeline are watched, its history is known from the first of them on.
     first_at = found.known_from if pipeline.whole else found.first_at
     known_from = until if first_at is None else max(first_at, kept_from)
     known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)

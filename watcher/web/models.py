@@ -32,7 +32,7 @@ ACK_COUNT = 200
 # These types also take the values of rows and snapshots of the store.
 Time = Annotated[datetime, BeforeValidator(lambda at: from_us(Micros(at)) if isinstance(at, int) else at)]
 Id = Annotated[str, BeforeValidator(lambda id_: str(UUID(bytes=id_)) if isinstance(id_, bytes) else id_)]
-# A tuple, because there are thousands: pydantic handles a Sequence in Python, which is slower.
+# `Ends` is a tuple, because an answer may have thousands of ends: pydantic handles a Sequence in Python, more slowly.
 Ends = Annotated[
     tuple[str, ...], BeforeValidator(lambda ends: tuple(map(ENDS.__getitem__, ends)) if isinstance(ends, str) else ends)
 ]
@@ -122,7 +122,7 @@ class PipelineQuery(PageQuery):
     label: Sequence[LabelFilter] = ()
     """All of these labels: `team:sales`, or `!env:dev` to leave out all with this label."""
     since: Span | When | None = None
-    """Ended, recorded or opened within this time, such as `2h`, or since a date."""
+    """Only what ended, was recorded or was opened within this time, such as `2h`, or since a date."""
 
 
 # Problems
@@ -227,7 +227,7 @@ class SilenceView(ApiModel):
     weekly: WeeklySettings | None = None
     active: bool
     pipelines: int
-    """Number of watched pipelines that it may concern."""
+    """Number of watched pipelines that the silence may concern."""
     by: str | None = None
     comment: str | None = None
 
@@ -267,7 +267,7 @@ class ExecutionView(ApiModel):
     """The reason why the execution is lost."""
     overdue: bool = False
     unknown: bool = False
-    """Whether it was open when last seen, and nothing is known of it since."""
+    """Whether the execution was open when last seen, and its present status is unknown."""
     unknown_since: Time | None = None
     started_at: Time | None = None
     """The API's own date."""
@@ -293,7 +293,7 @@ class ExecutionQuery(PipelineQuery):
 
 
 class Stay(ApiModel):
-    """A period in one status. `at` is the first poll that saw it, `not_before` the last poll before that."""
+    """A period in one status. `at` is the time of the first poll that saw it, `not_before` that of the poll before."""
 
     status: str
     at: Time
@@ -361,7 +361,7 @@ class Replayed(ApiModel):
 
 
 class EventQuery(PipelineQuery):
-    """The filters of events. The last page also has a `next`: a later request with it gets all events since."""
+    """The filters of events. The last page also has a `next`: a request with that `next` gets all later events."""
 
     after: Annotated[str, *_form("^[0-9]{1,18}$", NO_CURSOR)] | None = None
     """The `next` of the page before."""
@@ -407,8 +407,8 @@ class ExecutionDetail(ExecutionView):
 class Need(ApiModel):
     """Something that somebody has to look after; `page` is the address of its page.
 
-    The most severe needs come first, and among equals accounts and sinks, which may be the cause. Acknowledged ones
-    come last.
+    The most severe needs come first, and among equals those of accounts and sinks, which may be the cause of others.
+    Acknowledged needs come last.
     """
 
     kind: Literal["problem", "dead_letters", "gap", "config", "store"]
@@ -459,7 +459,7 @@ class PipelineStatus(ApiModel):
 
 
 class AccountStatus(ApiModel):
-    """An account and its rates, in requests per second. Its state is unknown since `unknown_since`."""
+    """An account and its rates, in requests per second. `unknown_since` is the time when its state became unknown."""
 
     name: str
     state: Literal["well", "degraded", "unknown"]
@@ -472,11 +472,11 @@ class AccountStatus(ApiModel):
     longest_gap_seconds: float | None = None
     pipelines: int
     as_of: Time | None = None
-    """Time of the last report of its owner; absent without an owner."""
+    """Time of the last snapshot by the account's owner; absent without an owner."""
 
 
 class SinkStatus(ApiModel):
-    """A sink with its backlog and its last answer. Its state is unknown since `unknown_since`.
+    """A sink with its backlog and its last answer. `unknown_since` is the time when its state became unknown.
 
     A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that.
     """
@@ -492,7 +492,7 @@ class SinkStatus(ApiModel):
     last_delivered_at: Time | None = None
     next_try_at: Time | None = None
     as_of: Time | None = None
-    """Time of the last report of its owner; absent without an owner."""
+    """Time of the last snapshot by the sink's owner; absent without an owner."""
 
 
 class StatusView(ApiModel):

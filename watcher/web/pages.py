@@ -36,19 +36,23 @@ from watcher.web.server import read_body
 from watcher.web.shown import Console, execution, watches
 
 NEEDS_COUNT = 10
-"""Needs on the overview; a link shows the others."""
+"""Maximum number of needs on the overview; a link shows the others."""
 
 FAILED_COUNT = 10
-"""Failed executions on the page of a problem."""
+"""Maximum number of failed executions on the page of a problem."""
 
 PIPELINES_COUNT = 100
-"""Pipelines on a page: a page with thousands would be slow."""
+"""Maximum number of pipelines on one page of the overview: a page with thousands would be slow."""
 
 ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
-"""Types of events that are shown only on demand, with their deliveries unless these are dead letters."""
+"""Types of events that the lists of events and of deliveries show only on demand.
+
+They are shown with a filter by type; the events also with a filter by execution, the deliveries also among the dead
+letters.
+"""
 
 PageContext = dict[str, Any]
-"""The values of a template. The ETag is a hash of them, so they must not depend on the present time."""
+"""The values for a template. The page's ETag is a hash of these values, so they must not hold the present time."""
 
 FindContext = Callable[[Console, models.StatusView, web.Request], Awaitable[PageContext]]
 Q = TypeVar("Q", bound=models.ApiRequest)
@@ -173,7 +177,10 @@ def _render(request: web.Request, template: str, found: PageContext, *, now: dat
 
 @cache
 def _files() -> Mapping[str, tuple[str, bytes]]:
-    """Return the static files by names with a hash of the content, so that browsers may cache them for ever."""
+    """Return the name and the content of each static file, by its name in URLs.
+
+    The name in URLs holds a hash of the content, so that browsers may cache the file for ever.
+    """
     files = {}
     for path in (Path(__file__).parent / "static").iterdir():
         content = path.read_bytes()
@@ -190,7 +197,7 @@ async def _static(request: web.Request) -> web.Response:
 
 
 def _read(model: type[Q], request: web.Request) -> Q:
-    """Return the query of a form, without fields that were left empty."""
+    """Return the query of a form, without empty fields and without fields that the model lacks."""
     given = [(name, value) for name, value in request.query.items() if value.strip() and name in model.model_fields]
     return model.model_validate(routes.query_of(MultiDict(given), model))
 
@@ -241,11 +248,11 @@ ORDERS: Mapping[str, Callable[[models.PipelineStatus], Any]] = {
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
-"""The sort keys of pipelines that a person may choose; the default is the worst first."""
+"""The sort keys of pipelines, by the name in the query; by default the worst pipelines come first."""
 
 
 def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
-    """Return all labels of the configuration, each with the number of its pipelines."""
+    """Return all labels of the configuration, each with the number of pipelines that have it."""
     return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
@@ -270,7 +277,7 @@ def _filters(status: models.StatusView, query: models.PipelineQuery) -> PageCont
 
 async def _execution(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
     it = await api.execution(console, *request.match_info.values())
-    minute = int(console.clock.now().timestamp() // 60)  # the timeline grows, so the ETag changes each minute
+    minute = int(console.clock.now().timestamp() // 60)  # makes the ETag change each minute, because the timeline grows
     return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id), "minute": minute}
 
 
@@ -328,7 +335,10 @@ async def _problem(console: Console, status: models.StatusView, request: web.Req
 
 
 def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[tuple[str, Json, int]]:
-    """Return the choices of a silence for a pipeline: in words, as the API takes it, and its number of pipelines."""
+    """Return the silences that a page offers: of this pipeline alone, or of all pipelines with one of its labels.
+
+    Each has a name, the `match` of a request to the API, and the number of pipelines that match.
+    """
     watch = watches(console).get(f"{account}/{pipeline}")
     matches = {"this pipeline": SilenceMatch(accounts=(account,), pipelines=(UUID(pipeline),))}
     for key, value in (watch.labels if watch else {}).items():
@@ -352,7 +362,7 @@ async def _deliveries(console: Console, status: models.StatusView, request: web.
 
 
 def _without(hidden: Sequence[EventType], query: Q) -> Q:
-    """Return a query for all types of events but the hidden ones."""
+    """Return the query, limited to the types of events that are not hidden."""
     types = [each for each in EventType if each not in hidden]
     return query.model_copy(update={"type": types}) if hidden else query
 
@@ -367,7 +377,7 @@ async def _silences(console: Console, status: models.StatusView, request: web.Re
 
 
 async def _by_prefix(console: Console, status: models.StatusView, request: web.Request) -> NoReturn:
-    """Redirect to the execution whose id has this prefix, or to the list if several have it."""
+    """Redirect to the only execution whose id begins with the prefix, otherwise to the list of executions."""
     prefix = request.match_info["prefix"]
     items = (await api.executions(console, models.ExecutionQuery(q=prefix, limit=200))).items
     beginning = prefix.strip().lower().partition("…")[0]

@@ -32,7 +32,10 @@ PROBLEM_REMEDIES = {
 def rule_of(
     kind: EventType, data: Mapping[str, Any], watch: WatchSettings | None, polling: PollingSettings
 ) -> tuple[str | None, str | None]:
-    """Return in words the rule of a problem, `None` if it was removed, and the condition that closes the problem."""
+    """Return in words the rule that opened a problem, and the condition that closes the problem.
+
+    The rule is `None` if the configuration no longer has it, the condition if none holds for all problems of the kind.
+    """
     rules = (watch and watch.rules) or RulesSettings()
     rule, closes_when, failing = None, _CLOSES_WHEN.get(kind), rules.failing
     if kind is EventType.PIPELINE_FAILING and failing is not None:

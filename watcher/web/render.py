@@ -1,7 +1,7 @@
 """The rendering of templates, and their filters: ages, times, strips of ends, timelines.
 
-All text in a template is escaped, and its control characters are shown by their codes. This module imports Jinja2, so
-it is loaded with the first page.
+All text in a template is escaped, and its control characters are shown by their codes. This module imports Jinja2,
+which takes memory; import this module only when the first page is rendered.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,19 +27,19 @@ from watcher.web.models import Stay
 _STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
 
 LONGEST_MEDIANS = 10
-"""Longest stay that is drawn to scale, in medians of all stays. A longer stay is drawn with this length."""
+"""Longest stay that is drawn to scale, as a multiple of the median stay. A longer stay is drawn with this length."""
 
 NARROWEST = 1.2
-"""Narrowest stay in a timeline, in percent of its width."""
+"""Least width of a stay, in percent of the timeline's width."""
 
 
 class Bar(NamedTuple):
-    """A stay in a timeline; lengths are percent of the timeline's width."""
+    """The bar of a stay in a timeline. `x` and the widths are percent of the timeline's width."""
 
     x: float
     width: float
     uncertain: float
-    """Width before the stay in which the change happened: the time between two polls."""
+    """Width of the time before `x` in which the status changed: the time between two polls."""
     is_cut: bool
     stay: Stay
     seconds: float
@@ -51,12 +51,12 @@ def glyph(status: str | None) -> str:
 
 
 def status_class(status: str | None) -> str:
-    """Return the CSS class of a status of executions; lost and unknown ones share a class."""
+    """Return the CSS class of a status of executions. `lost`, unrecognized and missing statuses share one class."""
     return status if status and status in _STATUSES else "unknown"
 
 
 def event_glyph(type_: str) -> str:
-    """Return the sign of an event. A reminder has its own, because it is not good news."""
+    """Return the sign of an event. A reminder has a sign of its own: a check mark would look like good news."""
     if type_ == EventType.PROBLEM_REMINDER:
         return "◷"
     trouble = severity_of(EventType(type_)) is not Severity.INFO
@@ -71,13 +71,13 @@ def span(seconds: float | None) -> str:
 
 
 def seconds_between(start: datetime, end: datetime) -> float:
-    """Return the seconds between two times, at least 0: their clocks may differ."""
+    """Return the seconds between two times, at least 0: the times may come from different clocks."""
     return max(0.0, (end - start).total_seconds())
 
 
 @pass_context
 def age(context: Context, when: datetime | None) -> Markup | str:
-    """Return the time since or until a moment, as an element whose text the page's script keeps current."""
+    """Return the time since or until a moment, as an HTML element whose text the page's script keeps current."""
     if when is None:
         return ""
     text = spell_duration(abs((context["now"] - when).total_seconds()))
@@ -86,7 +86,10 @@ def age(context: Context, when: datetime | None) -> Markup | str:
 
 @pass_context
 def at(context: Context, when: datetime | str | None) -> Markup | str:
-    """Return a moment, with its day unless it is today, as an element that the script can show in local time."""
+    """Return a moment in UTC, with its day unless that is today, as an HTML element.
+
+    The page's script can show the moment in local time.
+    """
     if when is None:
         return ""
     when = (datetime.fromisoformat(when) if isinstance(when, str) else when).astimezone(UTC)
@@ -99,9 +102,9 @@ def _iso(when: datetime) -> str:
 
 
 def strip(ends: Sequence[str]) -> Mapping[str, str]:
-    """Return the SVG path of each status in a strip of the last ends, which ends at the right of 300 pixels.
+    """Return the SVG path of each status in a strip of the last ends; the strip is 300 pixels wide, the newest right.
 
-    Equal ends in a row are one line; the style sheet cuts it into bars, 4 pixels wide, and sets their height.
+    Successive equal ends are one line. The style sheet cuts the line into bars, 4 pixels wide, and sets their height.
     """
     paths: dict[str, str] = {}
     x = 5 * (ENDS_COUNT - len(ends))
@@ -113,7 +116,7 @@ def strip(ends: Sequence[str]) -> Mapping[str, str]:
 
 
 def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
-    """Return the bars of a timeline. A stay that is far longer than the others is cut, so that these are visible."""
+    """Return the bars of a timeline. The bar of a stay that is far longer than the others is cut."""
     lengths = [seconds_between(stay.at, stay.until or now) for stay in stays]
     if stays and stays[-1].status in TERMINAL_STATUSES:
         lengths[-1] = 0.0  # a final status has no length
@@ -133,7 +136,7 @@ def timeline(stays: Sequence[Stay], now: datetime) -> Sequence[Bar]:
 
 
 def _shown(value: object) -> object:
-    """Return a value for output: in a text, codes replace characters that are not printable."""
+    """Return a value as templates print it: in a text, codes replace characters that are not printable."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
         return value
     return harmless(value)

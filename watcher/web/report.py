@@ -1,4 +1,4 @@
-"""Reports on all pipelines, made from the hours in the store and from the present state of the pipelines."""
+"""Reports on all pipelines, made from the hourly counts in the store and from the present state of the pipelines."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -14,7 +14,7 @@ from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.shown import Console
 
 ERROR_KINDS_COUNT = 1_000
-"""Kinds of errors of all pipelines that are read, at most, the most frequent ones."""
+"""Maximum number of kinds of errors that are read from the store, the most frequent ones of all pipelines."""
 
 
 class ReportQuery(ApiRequest):
@@ -43,7 +43,7 @@ class Figures(ApiModel):
     success_rate: float | None = None
     """Absent if no execution ended."""
     success_rate_before: float | None = None
-    """The rate of the span before, if it differs by more than chance explains (p < 0.05)."""
+    """The success rate of the span before, if the two rates differ by more than chance explains (p < 0.05)."""
     median_seconds: float | None = None
     """Median duration of successes, within 5 %."""
     p95_seconds: float | None = Field(default=None, alias="p95Seconds")
@@ -70,7 +70,7 @@ class Report(ApiModel):
     look_count: int
     well_count: int
     more_count: int = 0
-    """Number of pipelines that are left out: 0 here, but an event may leave out some."""
+    """Number of pipelines that are left out: 0 in an answer of the API, but an event may leave out some."""
     total: Figures
     pipelines: Sequence[PipelineReport] = ()
     errors: Sequence[ReportedError] = ()
@@ -82,7 +82,7 @@ class Report(ApiModel):
 async def make_report(
     console: Console, *, since: Micros, until: Micros, name: str | None = None, timezone: str | None = None
 ) -> Json:
-    """Return the data of a report from the beginning of the hour of `since` to `until`."""
+    """Return the data of a report on the span from the full hour at or before `since` to `until`."""
     since = period_start(since, HOUR_US)
     await console.status.get()
     store = console.store
@@ -91,7 +91,7 @@ async def make_report(
     errors: list[Json] = []
     worst: dict[str, Json] = {}
     for row in await store.frequent_errors(since=since, until=until, limit=ERROR_KINDS_COUNT):
-        # Kinds of error are counted by the day: a day may have more of a kind than failed in this time.
+        # Errors are counted by whole days: the count of a kind may be higher than the number of failures in the span.
         count = min(row.failed_count, now.get(row.pipeline_name, Totals()).failed)
         if count and (known := console.pipelines.get(row.pipeline_name)) is not None:
             error = error_of(row.node, row.text, count)

@@ -45,7 +45,7 @@ class ApiRoute:
     """A request that the API takes.
 
     The handler gets the console, the values in the path in their order, and a model of the query or the body if it has
-    a parameter `request`. Its annotations and its docstring describe the request in docs/api.md.
+    a parameter `request`. The annotations and the docstring of the handler describe the request in docs/api.md.
     """
 
     method: str
@@ -57,7 +57,7 @@ class ApiRoute:
 
     @property
     def request_model(self) -> type[models.ApiRequest]:
-        """Return the model of the query, or of a write's body."""
+        """Return the model of the query of a GET, or of the body of another method."""
         model: type[models.ApiRequest] = get_type_hints(self.handler).get("request", models.ApiRequest)
         return model
 
@@ -87,7 +87,7 @@ ROUTES = (
 
 
 def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
-    """Return the routes. While `console` returns `None`, because the store is not open, they answer 503."""
+    """Return the routes. They answer 503 while `console` returns `None`, because the store is not open."""
     by_path: dict[str, dict[str, ApiRoute]] = {}
     for route in ROUTES:
         by_path.setdefault(route.path, {})[route.method] = route
@@ -119,7 +119,8 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
         raise StoreError("it is not open yet")
     parsed = await _read_request(request, route)
     handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *parsed))
-    handling.add_done_callback(lambda task: task.cancelled() or task.exception())  # the client may have left by then
+    # If the client has left, nobody awaits a write: an error that is not retrieved would be logged by asyncio.
+    handling.add_done_callback(lambda task: task.cancelled() or task.exception())
     result = await (handling if route.method == "GET" else asyncio.shield(handling))
     if result is None:
         return web.Response(status=route.status)
@@ -135,7 +136,10 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
 
 
 async def _handle(route: ApiRoute, console: Console, *arguments: object) -> BaseModel | None:
-    """Call the handler. The caller shields a write, so that it ends even if the client has left."""
+    """Call the handler, and after a write `console.changed`.
+
+    `_respond` shields a write, so that both calls are completed even if the client has left.
+    """
     result = await route.handler(console, *arguments)
     if route.method != "GET":
         console.changed()
@@ -148,7 +152,8 @@ async def _read_request(request: web.Request, route: ApiRoute) -> Sequence[model
             parsed = route.request_model.model_validate(query_of(request.query, route.request_model))
         else:
             body = await read_body(request)
-            may_be_form = request.method == "POST" and request[CALLER].by != "bearer"  # also one of another site
+            # A page of another site can make a browser post a form, but only without a bearer token.
+            may_be_form = request.method == "POST" and request[CALLER].by != "bearer"
             if (body or may_be_form) and request.content_type != "application/json":
                 text = "write it as JSON, with Content-Type: application/json"
                 raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
@@ -177,7 +182,7 @@ def _plain_words(error: ErrorDetails) -> str:
 
 
 def query_of(given: MultiMapping[str], model: type[models.ApiRequest]) -> dict[str, Any]:
-    """Return the fields of a query. A field that is a list takes several values, separated or repeated."""
+    """Return the fields of a query. A list takes several values: separated by commas, or as a repeated field."""
     query: dict[str, Any] = {}
     for name in given:
         values = given.getall(name)

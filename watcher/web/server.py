@@ -21,16 +21,16 @@ from watcher.runtime.units import Address
 log = structlog.get_logger()
 
 CONNECTIONS_COUNT = 100
-"""Most open connections: a tenth of the usual limit on open files, the rest is for polling, sinks and the store."""
+"""Maximum number of open connections: a tenth of the usual limit on open files, as polling and sinks need the rest."""
 
 BACKLOG_COUNT = 32
-"""Connections that one turn of the event loop accepts, at most: more would delay the polls."""
+"""Maximum number of connections that one turn of the event loop accepts: more would delay the polls."""
 
 TIMEOUT_S = 10.0
-"""A connection that has sent no whole request within this time is closed."""
+"""A connection that has sent no whole request within this time is closed (seconds)."""
 
 SHUTDOWN_S = 0.2
-"""Time for requests in progress when the server closes. One that waits for the store might never end."""
+"""Seconds for requests in progress when the server closes. A request that waits for the store might never end."""
 
 BODY_WITHIN_S = web.AppKey("body_within_s", float)
 
@@ -44,9 +44,9 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Headers of every answer that does not set them: pages load only our files, allow no frames, and are not cached."""
+"""Headers that every answer gets unless it sets them: pages load only our files, allow no frames, are not cached."""
 
-# Hides the name of the library also in answers to invalid HTTP, for which `on_response_prepare` is not called.
+# Hides the library's name in all answers: `on_response_prepare` is not called for an answer to invalid HTTP.
 web_response.SERVER_SOFTWARE = "clerk-watcher"  # type: ignore[attr-defined]
 
 _SILENT = logging.getLogger("watcher.http")
@@ -75,7 +75,7 @@ def why_not_bound(error: Exception) -> str:
 
 
 class HttpServer:
-    """Serves some routes at one address until closed."""
+    """The HTTP server of some routes at one address."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class HttpServer:
             application,
             shutdown_timeout=SHUTDOWN_S,
             handler_cancellation=True,
-            keepalive_timeout=timeout_s,  # also for a connection without a request
+            keepalive_timeout=timeout_s,  # also closes a connection that sends no request
             lingering_time=0,
             auto_decompress=False,  # a small body may decompress to a huge one
             access_log=None,
@@ -131,10 +131,10 @@ class HttpServer:
         return server()
 
     def _make_room(self, server: web.Server) -> None:
-        """Close the oldest connections that have sent no whole request; if there are none, the oldest of all.
+        """Close the oldest connections to make room for a new one, first those without a request in progress.
 
-        The newest tenth is spared, because it had no time to send a request yet: otherwise each new connection would
-        close the one before it.
+        The newest tenth is spared, because these connections had no time to send a request yet: otherwise each new
+        connection would close the previous one.
         """
         open_ = [each for each in server.connections if each.transport and not each.transport.is_closing()]
         older = sorted(open_[: len(open_) - self._at_most // 10], key=self._answering.__contains__)
@@ -165,7 +165,10 @@ class HttpServer:
             self._answering.discard(request.protocol)
 
     def _may_say(self, what: str) -> bool:
-        """Return whether the last log line of this kind is a minute old: strangers can cause any number of them."""
+        """Return whether a log line of this kind may be written now, and record it as written.
+
+        One line a minute may be written, because strangers can cause any number of lines.
+        """
         now = self._clock.monotonic()
         if now < self._say_at[what]:
             return False

@@ -1,4 +1,4 @@
-"""The console, with which handlers and pages work, and the conversion of rows of the store into models."""
+"""The console that handlers and pages use, and the functions that make models from rows of the store."""
 
 import json
 from collections import Counter, defaultdict
@@ -38,7 +38,7 @@ SEVERITIES = tuple(Severity)
 """All severities, the most severe first."""
 
 OWNED_WITHIN_US = 60_000_000
-"""Greatest age of a snapshot that counts. An owner writes its snapshot at least every 30 s."""
+"""Age in microseconds from which a snapshot does not count: an owner writes its snapshot at least every 30 s."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,10 +54,10 @@ class Console:
     test_sink: Callable[[str], Awaitable[models.TestResult]]
     """Sends a test message to a sink of the configuration."""
     changed: Callable[[], None]
-    """Has this process read silences and actions at once."""
+    """Makes this process read silences and requested actions from the store at once."""
     status: Recent[models.StatusView] = field(init=False)
     pipelines: Mapping[str, models.PipelineStatus] = field(default_factory=dict)
-    """The pipelines of the last `status`, by `account/id`: get the status before."""
+    """The pipelines of the last `status`, by `account/id`. Await `status.get()` before you read them."""
     problem_counts: Mapping[str, int] = field(default_factory=dict)
     """The number of open problems of each pipeline, from the last `status`."""
 
@@ -77,7 +77,10 @@ def watches(console: Console) -> Mapping[str, WatchSettings]:
 
 
 def _alert(console: Console, row: AnyRow) -> Alert:
-    """Return the opening of a problem as an alert with its newest failure, dated now or at its closing."""
+    """Return the opening of a problem as an alert, with the newest failure of the problem.
+
+    Its time is that of the closing, or the present time if the problem is open.
+    """
     event, now = json.loads(row.body), console.clock.now()
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
     time = timestamp(from_us(row.closed_at) if row.closed_at else now)
@@ -94,7 +97,7 @@ def alert(console: Console, event: Mapping[str, Any]) -> Alert:
 
 
 def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ProblemView:
-    """Return a problem. Its texts are those of the opening event; its rule is that of the present configuration."""
+    """Return a problem as a model, with the texts of its opening event and the rule of the present configuration."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
         alert = _alert(console, row)
@@ -120,13 +123,13 @@ def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings])
 
 
 def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
-    """Return whether somebody has acknowledged a problem, and the time for that is not over."""
+    """Return whether a problem is acknowledged at the time `now`."""
     until = acked_until(row)
     return until is not None and until > now
 
 
 def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ExecutionView:
-    """Return an execution with the data of its last event."""
+    """Return an execution as a model, with the data of its last event."""
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
     block = data.get("execution", {})
@@ -155,7 +158,7 @@ def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings
 
 
 def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
-    """Return the periods of an execution in one status, from its events."""
+    """Return the stays of an execution, made from its events. A stay is a period in one status."""
     found: list[models.Stay] = []
     for each in events:
         if not each.type.startswith("execution.") or each.type is EventType.EXECUTION_OVERDUE:
@@ -170,7 +173,7 @@ def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
 
 
 def deliveries(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.DeliveryView]:
-    """Return deliveries. The state of a pending one says what it waits for."""
+    """Return deliveries as models. The state of a pending delivery says what the delivery waits for."""
     watched, now = watches(console), console.clock.steady_us()
     return [_delivery(row, watched, now) for row in rows]
 
@@ -187,7 +190,7 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
             state = "paused"
         elif row.tried:
             state = "retrying"
-        if state != "disabled" and (at := max(row.due_at, paused_until)) > now:  # one that is due has no next try
+        if state != "disabled" and (at := max(row.due_at, paused_until)) > now:  # a due delivery has no next try
             next_try_at = at
     watch = watches.get(f"{row.account}/{row.pipeline}")
     fields = {
@@ -205,7 +208,7 @@ def _delivery(row: AnyRow, watches: Mapping[str, WatchSettings], now: Micros) ->
 
 
 def silence_of(row: AnyRow) -> SilenceSettings:
-    """Return the settings of a stored silence. Raises `ValidationError` for one of a later version."""
+    """Return the settings of a stored silence. Raises `ValidationError` if only a later version can read it."""
     from_, until = (from_us(at).isoformat() for at in (row.starts_at, row.ends_at))
     return SilenceSettings.model_validate(
         {"match": json.loads(row.match), "from": from_, "until": until, "comment": row.comment}
@@ -213,7 +216,7 @@ def silence_of(row: AnyRow) -> SilenceSettings:
 
 
 def stored_silence(console: Console, row: AnyRow) -> models.SilenceView:
-    """Return a stored silence. Raises `ValidationError` for one of a later version."""
+    """Return a stored silence as a model. Raises `ValidationError` if only a later version can read it."""
     return _silence(console, silence_of(row), id=str(row.id), by=row.by)
 
 
@@ -237,7 +240,7 @@ async def silences(console: Console) -> Sequence[models.SilenceView]:
     now = console.clock.now()
     found = [_silence(console, each) for each in console.settings().silences if each.window(now)[1] > now]
     for row in await console.operator.silences():
-        with suppress(ValidationError):  # `Operations` logs it
+        with suppress(ValidationError):  # `Operations` logs a silence that this version cannot read
             found.append(stored_silence(console, row))
     return found
 
@@ -324,7 +327,7 @@ async def find_status(console: Console) -> models.StatusView:
 
 
 def _source(row: AnyRow, *, now: Micros, store_failed_since: datetime | None) -> dict[str, Any]:
-    """Return the fields of an account or sink with its owner's snapshot, and since when the snapshot is not valid."""
+    """Return the fields of an account or sink and of its snapshot, whether its state is unknown, and since when."""
     body = json.loads(row.body or b"{}")
     is_old, known_at = (row.written_at or 0) <= now - OWNED_WITHIN_US, body.get("known_at")
     is_unusable = row.kind == "account" and row.state not in (None, AccountTrouble.OVER_BUDGET)
@@ -340,7 +343,8 @@ def _source(row: AnyRow, *, now: Micros, store_failed_since: datetime | None) ->
 def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
     """Return the names of pipelines, by `account/id`, without those that have no name.
 
-    Pipelines with equal names get their account behind the name, or the beginning of their id within one account.
+    A name that several pipelines have is followed by the account. A name that several pipelines of one account have is
+    followed by the beginning of the id.
     """
     known = ((each, accounts[each.account].get("pipelines", {}).get(str(each.pipeline), {})) for each in watches)
     named = {(each.account, str(each.pipeline)): each.name or stands.get("name") for each, stands in known}
@@ -355,7 +359,7 @@ def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str,
 
 
 def _place(kind: str) -> tuple[int, bool]:
-    """Return the sort key of a kind of problem: the most severe first, overdue executions last."""
+    """Return the sort key of a kind of problem: by severity; among equals overdue executions come last."""
     return SEVERITIES.index(severity_of(EventType(kind))), kind == EventType.EXECUTION_OVERDUE
 
 
@@ -386,7 +390,10 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
 
 
 async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
-    """Return the needs. Among equally severe problems those of accounts and sinks come first: they may be the cause."""
+    """Return the needs that are read from the store.
+
+    Among equally severe problems those of accounts and sinks come first: they may be the cause of the others.
+    """
     now = console.clock.now()
 
     def place(row: AnyRow) -> Any:
@@ -445,7 +452,7 @@ def _dead_letter_needs(console: Console, found: Overview) -> Iterator[models.Nee
 def _overdue_needs(
     console: Console, overdue: Mapping[tuple[str, bool], Sequence[AnyRow]], rows: Mapping[bytes, AnyRow]
 ) -> Iterator[models.Need]:
-    """Yield one need for the overdue executions of each pipeline, and one for those that are acknowledged."""
+    """Yield up to two needs per pipeline: one of its acknowledged overdue executions, one of its other overdue ones."""
     for (name, is_acknowledged), problems in overdue.items():
         pipeline, row = console.pipelines.get(name), rows.get(problems[0].id)
         yield models.Need(
