@@ -23,7 +23,7 @@ _STRANGER = (
 
 
 class Fault(StrEnum):
-    """A kind of fault. `misbehave` sends each of them."""
+    """A kind of fault; `misbehave` makes the faulty answer."""
 
     RATE_LIMITED = "rate_limited"
     RATE_LIMITED_SECONDS = "rate_limited_seconds"
@@ -58,7 +58,7 @@ _REFUSALS = {
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time window in which all answers, or those about `execution`, have one fault.
+    """A time window in which all answers have one fault, with `execution` only the answers about that execution.
 
     Times are seconds since the world began.
     """
@@ -71,7 +71,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The faults of a simulator. `odds` are probabilities per answer, in sum at most 1; windows come before them."""
+    """The faults of a simulator. `odds` are probabilities per answer, in sum at most 1, outside of `windows`."""
 
     odds: Mapping[Fault, float] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
@@ -87,7 +87,7 @@ class Dice:
         self._random = Random(f"{seed}/dice")
 
     def throw(self, now_s: float, *, execution: str | None) -> Fault | None:
-        """Return the fault of an answer at `now_s`, `None` for a right answer."""
+        """Return the fault of an answer at `now_s`, `None` for an answer without a fault."""
         for window in self.faults.windows:
             if window.execution in {None, execution} and window.from_s <= now_s < window.until_s:
                 return window.fault
@@ -109,7 +109,7 @@ async def misbehave(
 ) -> web.StreamResponse:
     """Return an answer with a fault, made from the `right` answer.
 
-    A broken answer is already sent as far as it goes.
+    With `DROPPED` the first half of the answer has already been sent, and with `RESET` the connection is closed.
     """
     if fault in _REFUSALS:
         return refusal(_REFUSALS[fault])

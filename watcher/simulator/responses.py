@@ -15,13 +15,13 @@ PRIVATE = "PRIVATE-"
 
 PAGE_LIMIT = 50
 BODY_BYTES = 3000
-"""Size of an answer, about that of a real one."""
+"""Size of the answer about one execution, about that of a real answer."""
 
 JsonObject = dict[str, object]
 
 
 def encode(document: object) -> bytes:
-    """Return the body of a document in JSON."""
+    """Return a document as JSON, the body of an answer."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -46,7 +46,7 @@ def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
 
 
 def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
-    """Return the row of an execution in a list."""
+    """Return the row that an execution has in a list."""
     started_s, finished_s = execution.started_s(now_s), execution.finished_s(now_s)
     run_time_s = None if started_s is None else (now_s if finished_s is None else finished_s) - started_s
     run_time_ms = None if run_time_s is None else round(run_time_s * 1000)
@@ -57,7 +57,7 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
 def listing(
     pipeline: str, *, number: int, limit: int, world: World, base_url: str
 ) -> tuple[JsonObject, Mapping[str, str]]:
-    """Return a page of a pipeline's list, and the statuses on it by execution. The first page has number 1."""
+    """Return a page of a pipeline's list, and the statuses on that page by execution. The first page has number 1."""
     executions = world.list_executions(pipeline)
     now_s = world.now_s()
     shown = executions[(number - 1) * limit : number * limit]

@@ -28,7 +28,7 @@ OPTIONAL_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A behaviour of the API: its faults, and the share of odd executions. `words` describe it in the help."""
+    """A behaviour of the API: its faults and the share of odd executions. `words` describe the scenario in the help."""
 
     words: str
     faults: Faults = field(default_factory=Faults)
@@ -58,7 +58,7 @@ HARSH = Faults(
     },
     windows=(Window(Fault.UNAUTHORIZED, 60, 75), Window(Fault.UNAVAILABLE, 150, 170)),
 )
-"""Faults that make about a quarter of all answers useless, and refuse the key for a while."""
+"""Faults that make about a quarter of all answers useless; for a while the key is refused, or the API unavailable."""
 
 _FLAKY = dict.fromkeys((Fault.SERVER_ERROR, Fault.BAD_GATEWAY, Fault.RATE_LIMITED_SECONDS, Fault.RESET), 0.05) | (
     dict.fromkeys((Fault.HTML, Fault.TRUNCATED, Fault.WRONG_EXECUTION), 0.04)
@@ -78,17 +78,20 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 FAIL_EVERY_S = 10.0
 FAIL_FOR_S = 3600.0
-"""Interval of the executions in a pipeline that is to fail, and the time in which they begin."""
+"""Seconds between two starts in a pipeline that is to fail, and seconds within which all its executions start."""
 
 _FAIL_INDEX, _PAST_INDEX = 1_000_000, 100_000_000
-"""Index of the first of these executions, above all other indexes: the index decides the id."""
+"""The first index of executions in pipelines that are to fail, and of past executions.
+
+An index decides the id of an execution, so other executions must have lower indexes.
+"""
 
 PAST_EVERY_S, PAST_FOR_S = 1800.0, 7 * 86_400.0
-"""Interval of the executions of the past in each pipeline, and the length of the past."""
+"""Seconds between two starts of past executions in a pipeline, and the length of the past in seconds."""
 
 WORSE = "Appointment reminder"
 WORSE_FOR_S = 12 * 3600.0
-"""The pipeline in which a quarter of the executions failed in the last 12 h; elsewhere one in fifty failed."""
+"""The pipeline in which a quarter of the past executions of the last 12 h failed; one in fifty of all others did."""
 
 
 def populate(
@@ -104,9 +107,9 @@ def populate(
 ) -> None:
     """Fill the world with pipelines of `executions_count` executions each, which begin within 40 s.
 
-    With `fit_s` all executions begin and end within that many seconds. A pipeline in `fails` gets other executions:
-    they fail if they begin within that many seconds, and succeed afterwards. With `has_past` each pipeline also has
-    executions that ended in the week before the world began.
+    With `fit_s` all executions begin and end within `fit_s` seconds. A pipeline in `fails` gets an execution every 10 s
+    instead: executions that begin within the seconds given there fail, later ones succeed. With `has_past` each
+    pipeline also has executions that began in the week before the world began.
     """
     rng = Random(f"{seed}/oddities")
     for nth, name in enumerate(pipeline_names(pipelines_count)):
@@ -126,13 +129,13 @@ def populate(
 
 
 def pipeline_names(count: int) -> list[str]:
-    """Return `count` names of pipelines; names that repeat get a number."""
+    """Return `count` different names of pipelines; after `NAMES` come the same names with a number."""
     numbered = (f"{name} {nth}" for nth in itertools.count(2) for name in NAMES)
     return [*itertools.islice(itertools.chain(NAMES, numbered), count)]
 
 
 def pipeline_named(name: str, *, seed: int = 0) -> SimPipeline:
-    """Return the pipeline of this name; its ids are computed from seed and name."""
+    """Return a pipeline with this name; its ids are computed from the seed and the name."""
     rng = Random(f"{seed}/{name}")
     return SimPipeline(id=seeded_uuid(rng), name=name, version_id=seeded_uuid(rng), version_number=rng.randint(1, 9))
 
@@ -155,7 +158,7 @@ def _cast_failing(world: World, *, pipeline: SimPipeline, seed: int, nth: int, f
 
 
 def _odd(execution: SimExecution, *, last_open: Mapping[str, Any] | None = None, **changes: Any) -> SimExecution:
-    """Return an execution with a changed lifecycle; `last_open` changes its last open phase."""
+    """Return an execution with a changed lifecycle; `last_open` changes the phase before the end."""
     lifecycle = replace(execution.lifecycle, **changes)
     if last_open:
         *phases, before, end = lifecycle.phases
@@ -172,11 +175,11 @@ _ODD: Sequence[Callable[[SimExecution], SimExecution]] = (
     lambda execution: _odd(execution, nulls=NULLABLE_FIELDS),
     lambda execution: _odd(execution, absent=OPTIONAL_FIELDS),
 )
-"""Oddities of an execution that the documentation of the API does not exclude."""
+"""Functions that make an execution odd, in ways that the documentation of the API does not exclude."""
 
 
 def example_config(world: World, *, base_url: str, fails: Collection[str] = ()) -> dict[str, Any]:
-    """Return a configuration that watches all pipelines, with a rule for those that are to fail."""
+    """Return a configuration that watches all pipelines; those in `fails` have a rule about failures."""
     account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": RATE_LIMIT}
     watches: list[dict[str, object]] = []
     for pipeline in world.pipelines.values():

@@ -13,7 +13,7 @@ from watcher.simulator.world import World
 
 SIM_KEY = "sim-key"
 KEPT_COUNT = 100_000
-"""Requests in the log, at most, so that a simulator can run for days. Older ones are only counted."""
+"""Maximum number of requests in the log, so that a simulator can run for days. Older requests are only counted."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -23,7 +23,7 @@ class LoggedRequest:
     """A request in the log."""
 
     at: float
-    """Time of the request, in monotonic seconds."""
+    """Time of the request (monotonic)."""
     key: int | None
     """Index of the API key among the valid keys, `None` for an invalid key."""
     endpoint: str
@@ -33,13 +33,13 @@ class LoggedRequest:
     """Status code of the answer, `None` without an answer."""
     fault: Fault | None = None
     answered: str | None = None
-    """The execution's status in a readable answer."""
+    """The execution's status in the answer, `None` if the answer shows no status."""
     rows: Mapping[str, str] | None = None
-    """The statuses on a readable page, by execution."""
+    """The statuses on the page, by execution, `None` if the answer is no page that can be read."""
 
 
 class RequestLog:
-    """The log of all requests, in their order. It holds no API key."""
+    """The log of the latest requests, oldest first, with counts of all requests. It holds no API key."""
 
     def __init__(self, *, kept_count: int = KEPT_COUNT) -> None:
         self.entries: deque[LoggedRequest] = deque(maxlen=kept_count)
@@ -47,12 +47,12 @@ class RequestLog:
         self._troubles: Counter[str] = Counter()
 
     def open(self, entry: LoggedRequest) -> None:
-        """Add a request; its answer is filled in later."""
+        """Add a request to the log. The caller fills in the answer later."""
         self.entries.append(entry)
         self.served_count += 1
 
     def close(self, entry: LoggedRequest) -> None:
-        """Count the request if it had a fault, or an answer from 300 on."""
+        """Count a request that had trouble: a status code of 300 or more, or else a fault."""
         code = entry.code or 0
         if code >= 300:
             self._troubles["5xx" if code >= 500 else str(code)] += 1
@@ -60,13 +60,13 @@ class RequestLog:
             self._troubles[entry.fault.value] += 1
 
     def summary(self) -> str:
-        """Return one line for people: how many requests came, and how many had which trouble."""
+        """Return one line for people: the number of requests, and the number of each kind of trouble."""
         troubles = " ".join(f"{name}{_TIMES}{count}" for name, count in sorted(self._troubles.items()))
         return f"served {self.served_count} · {troubles}".rstrip(" ·")
 
 
 class Simulator:
-    """The server of a world, as a context manager. `dice.faults` may be changed at any time."""
+    """The HTTP server of a world, as a context manager. `dice.faults` may be changed at any time."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Simulator:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the server; open requests get no answer."""
+        """Stop the server. Requests in progress get no answer."""
         await self._runner.cleanup()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -127,7 +127,7 @@ class Simulator:
         return await misbehave(entry.fault, request, right, faults=self.dice.faults, now=self.world.clock.now())
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> web.Response:
-        """Return the right answer, and record in the log which statuses it shows."""
+        """Return the answer without a fault; write the statuses that it shows into `entry`."""
         if entry.endpoint == "list" and entry.pipeline and entry.pipeline in self.world.pipelines:
             query = request.query
             try:

@@ -1,6 +1,7 @@
 """The simulated world: pipelines and executions with their lifecycles, made from a seed.
 
-Times of a lifecycle are seconds since its own beginning, times of a world are seconds since the world began.
+Times in a lifecycle and its nodes are seconds since the lifecycle began. All other times are seconds since the world
+began, on the monotonic clock.
 """
 
 import math
@@ -27,7 +28,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StatusPhase:
-    """A phase in one status. `ends` gives the execution a `finishedAt` in a status that is not final."""
+    """A phase in one status. With `ends` the execution has a `finishedAt` although the status is not terminal."""
 
     status: str
     begins_s: float
@@ -41,7 +42,10 @@ class StatusPhase:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node that an execution runs. Every node names a `goal`, as in the documentation; only goal nodes reach it."""
+    """A node that an execution runs.
+
+    As in the documentation of the API, every node may name a goal, but only nodes with `is_goal` reach it.
+    """
 
     id: str
     number: str
@@ -56,7 +60,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
-    """The lifecycle of one execution. In answers the fields in `nulls` are null, those in `absent` are left out."""
+    """The lifecycle of one execution. Answers have null in the fields in `nulls`, and lack the fields in `absent`."""
 
     execution: str
     phases: tuple[StatusPhase, ...]
@@ -69,11 +73,11 @@ class Lifecycle:
     absent: frozenset[str] = frozenset()
 
     def phase_at(self, t: float) -> StatusPhase:
-        """Return the phase at `t` seconds; before the beginning the first phase."""
+        """Return the phase at `t` seconds; for a negative `t` return the first phase."""
         return next((phase for phase in reversed(self.phases) if phase.begins_s <= t), self.phases[0])
 
     def length_s(self) -> float:
-        """Return the beginning of the last phase."""
+        """Return the time when the last phase begins: the execution has ended then."""
         return self.phases[-1].begins_s
 
     def stretched(self, factor: float) -> "Lifecycle":
@@ -86,7 +90,7 @@ class Lifecycle:
 
 
 _DECK = tuple(map(Kind, ("quick", "pauses", "long", "quick", "failing", "pauses", "long", "quick")))
-"""The kinds of successive executions: one in eight fails, so a small world has failures with any seed."""
+"""The kinds of successive executions. One in eight fails, so that with any seed a small world has failures."""
 
 _GOALS = {
     "Book appointment": "Booked appointment",
@@ -110,7 +114,7 @@ SecondsRange = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Shortest and longest duration of phases."""
+    """The shortest and the longest duration of a phase in each status that is not terminal, in seconds."""
 
     new_s: SecondsRange
     running_s: Mapping[Kind, SecondsRange]
@@ -122,18 +126,18 @@ REAL = Pace(
     running_s={Kind.QUICK: (2, 20), Kind.PAUSES: (5, 40), Kind.FAILING: (3, 60), Kind.LONG: (300, 2400)},
     paused_s={Kind.PAUSES: (20, 600), Kind.LONG: (600, 5400)},
 )
-"""The pace of real agents: seconds to hours."""
+"""The pace of real agents: an execution takes seconds to hours."""
 
 BRISK = Pace(
     new_s=(0.5, 2.5),
     running_s=dict.fromkeys(Kind, (1.5, 5.0)),
     paused_s=dict.fromkeys(Kind, (1.5, 4.0)),
 )
-"""A fast pace for demonstrations: all within half a minute."""
+"""A fast pace for demonstrations: an execution takes about half a minute at most."""
 
 
 def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pace = REAL) -> Lifecycle:
-    """Return the lifecycle number `index` of a seed. Equal arguments give equal lifecycles."""
+    """Return the lifecycle that belongs to a seed and an index. Equal arguments give equal lifecycles."""
     rng = Random(f"{seed}/{index}")
     kind = kind or _DECK[index % len(_DECK)]
     execution = seeded_uuid(rng)
@@ -151,7 +155,7 @@ def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pac
 
 
 def seeded_uuid(rng: Random) -> str:
-    """Return a random UUID, version 4."""
+    """Return the next random UUID, version 4, of a generator."""
     return str(UUID(int=rng.getrandbits(128), version=4))
 
 
@@ -207,7 +211,7 @@ class SimPipeline:
 
 @dataclass(frozen=True, slots=True)
 class SimExecution:
-    """A lifecycle in a pipeline. The API knows it from `visible_s` to `deleted_s`."""
+    """An execution of a pipeline. It begins at `begins_s`; the API knows it from `visible_s` until `deleted_s`."""
 
     pipeline: SimPipeline
     lifecycle: Lifecycle
@@ -221,26 +225,26 @@ class SimExecution:
         return self.lifecycle.execution
 
     def is_visible(self, now_s: float) -> bool:
-        """Return whether the API knows the execution."""
+        """Return whether the API knows the execution at `now_s`."""
         return self.visible_s <= now_s < self.deleted_s
 
     def phase_at(self, now_s: float) -> StatusPhase:
-        """Return its phase at a time."""
+        """Return the phase of the execution at `now_s`."""
         return self.lifecycle.phase_at(now_s - self.begins_s)
 
     def started_s(self, now_s: float) -> float | None:
-        """Return the time when it left `new`, `None` before that."""
+        """Return the time when the execution left `new`, `None` if that is later than `now_s`."""
         begun = (self.begins_s + phase.begins_s for phase in self.lifecycle.phases if phase.status != Status.NEW)
         return next((begins_s for begins_s in begun if begins_s <= now_s), None)
 
     def finished_s(self, now_s: float) -> float | None:
-        """Return the time of its end, `None` before that."""
+        """Return the time when the execution ended, `None` if it has not ended at `now_s`."""
         phase = self.phase_at(now_s)
         return self.begins_s + phase.begins_s if phase.has_ended else None
 
 
 class World:
-    """All pipelines and executions, on one clock."""
+    """The pipelines and the executions of a simulation, on one clock."""
 
     def __init__(self, clock: Clock, *, newest_first: bool = True) -> None:
         self.clock = clock
@@ -249,15 +253,15 @@ class World:
         self._origin = clock.monotonic()
         self.pipelines: dict[str, SimPipeline] = {}
         self._ids: dict[str, list[tuple[float, str]]] = {}
-        """The beginnings and ids of each pipeline's executions, in the order of the beginnings."""
+        """The beginning and the id of each execution, by pipeline, in the order of the beginnings."""
         self._executions: dict[str, SimExecution] = {}
 
     def now_s(self) -> float:
-        """Return seconds since the world began."""
+        """Return the seconds since the world began."""
         return self.clock.monotonic() - self._origin
 
     def add(self, lifecycle: Lifecycle, *, pipeline: SimPipeline, begins_s: float = 0.0) -> SimExecution:
-        """Add an execution with this lifecycle, which may have begun already. Raises `ValueError` if its id exists."""
+        """Add an execution; it may begin in the past. Raises `ValueError` if the world has an execution of that id."""
         if lifecycle.execution in self._executions:
             raise ValueError(f"execution {lifecycle.execution} exists already")
         execution = SimExecution(pipeline, lifecycle, begins_s, visible_s=begins_s)
@@ -267,7 +271,7 @@ class World:
         return execution
 
     def replace(self, execution: SimExecution) -> None:
-        """Replace an execution that no answer has shown yet."""
+        """Replace the execution with the same id, which no answer may have shown yet."""
         self._executions[execution.id] = execution
 
     def find(self, execution: str, *, pipeline: str | None = None) -> SimExecution | None:
@@ -284,5 +288,5 @@ class World:
         return [execution for execution in executions if execution.is_visible(now_s)]
 
     def executions(self) -> Iterator[SimExecution]:
-        """Return all executions: past, present and future ones."""
+        """Return all executions, also those that begin later."""
         return iter(self._executions.values())
