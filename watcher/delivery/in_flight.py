@@ -1,4 +1,4 @@
-"""The deliveries of one sink that are being sent, and those that are answered and not yet settled."""
+"""The deliveries of one sink that are being sent, or whose outcome is not yet in the store."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -11,27 +11,27 @@ CONCURRENCY = 16
 """The most requests in flight per sink."""
 
 UNSETTLED_COUNT = 512
-"""The number of deliveries, started and not settled, from which on no further request is started. It bounds how many
-deliveries a kill repeats."""
+"""The number of started and unsettled deliveries of a sink from which on no further request is started. It bounds the
+deliveries that a killed process repeats."""
 
 SETTLE_AFTER_S = 0.1
 SETTLE_COUNT = 64
-"""The longest time that an answer waits for later answers, and the most deliveries that are settled together. It saves
-a commit for each."""
+"""An answer waits for up to 0.1 s to be settled together with later ones, which saves commits. None waits while 64 or
+more deliveries are unsettled."""
 
 
 class InFlight:
     """The deliveries of one sink that were started and are not settled.
 
-    `sending` has the deliveries of each request under way. `unsettled` has the attempts whose outcome is not yet in the
-    store, including deliveries that were postponed or silenced before they were sent, and `unsettled_count` the number
-    of their deliveries. `blocking` are the ordering keys for which later deliveries waited when the store was last
-    read. `is_blocking` says that an unsettled attempt has one of these keys, `frees_some` that further deliveries may
-    be due once all attempts are settled.
+    `sending` maps the task of each request in flight to its deliveries. `unsettled` are the attempts whose outcome is
+    not yet in the store; deliveries that were postponed or silenced are among them, although no request was sent.
+    `unsettled_count` is the number of deliveries in `unsettled`. `blocking` are the ordering keys that blocked pending
+    deliveries when the store was last read. `is_blocking` means that an unsettled attempt has one of these keys.
+    `frees_some` means that more deliveries may be due once all unsettled attempts are settled.
     """
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start without deliveries."""
         self.sending: dict[asyncio.Task[None], Sequence[Delivery]] = {}
         self.unsettled: list[Unsettled] = []
         self.blocking: frozenset[bytes] = frozenset()
@@ -47,17 +47,17 @@ class InFlight:
         return max(0, UNSETTLED_COUNT - self.unsettled_count - sum(map(len, self.sending.values())))
 
     def add(self, attempt: Unsettled) -> None:
-        """Add an attempt that is to be settled. The first success after an outage makes all that waits due."""
+        """Add an attempt that is to be settled."""
         self.unsettled.append(attempt)
         self.unsettled_count += len(attempt.records)
-        self.frees_some |= attempt.closes_breaker
+        self.frees_some |= attempt.closes_breaker  # then all tried deliveries become due within a minute
         for record in attempt.records:
             if self.blocking and not self.blocking.isdisjoint(record.delivery.ordering_keys):
                 self.is_blocking = True
             self.frees_some |= self.is_blocking or record.state is DeliveryState.WAITING
 
     def settled(self, count: int, *, blocking: frozenset[bytes]) -> None:
-        """Remove the first `count` attempts: they are settled. `blocking` are the keys that block deliveries now."""
+        """Remove the first `count` attempts, which are settled. `blocking` are the keys that block deliveries now."""
         left = self.unsettled[count:]
         self.unsettled, self.unsettled_count = [], 0
         self.blocking, self.is_blocking, self.frees_some = blocking, False, False

@@ -1,4 +1,4 @@
-"""The intake of one sink: the deliveries that are ready to be sent, and when to take more of them from the store."""
+"""The intake of one sink: the deliveries that are ready to be sent, and when to take more from the store."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -12,23 +12,23 @@ from watcher.store.changes import Take, Taken, Trial
 
 TAKEN_COUNT = 256
 TAKEN_FOR_S = 10.0
-"""The most requests, each a delivery or a group, that are taken from the store at once: 256, or as many as the rate
-limit allows in 10 s."""
+"""The most batches that are taken from the store at once: as many as the rate limit allows in 10 s, but at least 16 and
+at most 256. A batch is one delivery or one group."""
 
 NOW = NEVER
-"""A due time that has always passed."""
+"""A value of `due_at` that lies in the past: deliveries may be due at once."""
 
 
 class Intake:
     """The deliveries that one sink may send next, and the rule of when to take more of them from the store.
 
-    `ready` are batches that were taken and not started; while the breaker is open, they are its `trial`. `due_at` is
-    when further deliveries may be due in the store (microseconds UTC, steady): `NOW` if there may be some that were not
-    read, infinity if none waits.
+    `ready` are the batches that were taken and not started. If they were taken while the circuit breaker was open,
+    `trial` is how they were chosen. `due_at` is when more deliveries may be due in the store (microseconds UTC,
+    steady): `NOW` if some may be due already, infinity if none is pending.
     """
 
     def __init__(self, breaker: CircuitBreaker, deps: WorkerDependencies) -> None:
-        """Begin with nothing read."""
+        """Start without deliveries."""
         self.ready: deque[Sequence[Delivery]] = deque()
         self.due_at: float = NOW
         self.trial: Trial | None = None
@@ -37,9 +37,11 @@ class Intake:
         self._count = round(min(TAKEN_COUNT, max(CONCURRENCY, deps.rules.rate_per_s * TAKEN_FOR_S)))
 
     def request(self, in_flight: InFlight, *, frees_some: bool) -> Take | None:
-        """Return the request for deliveries to take now; `None` if enough are ready or none may be due.
+        """Return the request for the deliveries to take now; `None` if enough are ready or none may be due.
 
-        Some may be due if this turn `frees_some`, and always where other replicas record, too.
+        More deliveries may be due if `due_at` has passed or if this turn `frees_some`; where other replicas write to
+        the store, also whenever none is ready. While the circuit breaker is open, only the delivery of a trial is
+        taken.
         """
         now = self._deps.clock.steady_us()
         # A trial goes by no due time: a delivery that was never tried is not among those that the last one read.
@@ -62,9 +64,9 @@ class Intake:
         )
 
     def next_batch(self, count: int) -> Sequence[Delivery]:
-        """Return the deliveries of the next request: one batch, or several with at most `count` deliveries.
+        """Remove and return the deliveries of the next request: one batch, or several with at most `count` deliveries.
 
-        A delivery that failed before goes alone, or with its group.
+        A batch that failed before is sent alone.
         """
         batch = list(self.ready.popleft())
         while len(batch) < count and self.ready and not (batch[0].attempts or self.ready[0][0].attempts):
@@ -72,18 +74,18 @@ class Intake:
         return batch
 
     def take_in(self, taken: Taken, request: Take) -> None:
-        """Add the deliveries that were taken to the ready ones."""
+        """Add the deliveries that the store returned for a request."""
         self.ready.extend(taken.batches)
         self.trial = request.trial
         if taken.next_due_at is not None:
             self.due_at = min(self.due_at, taken.next_due_at)
-        # There may be more: `count` were taken, or a trial read only those that were never tried.
+        # More may be due: `count` batches were taken, or this trial read only deliveries that were never tried.
         if len(taken.batches) == request.count or request.trial == "never_tried":
             self.due_at = NOW
         if request.trial is not None and not taken.batches:
             self._breaker.note_trial(request.trial, begins=False, now=self._deps.clock.monotonic())
 
     def give_back(self) -> None:
-        """Forget the ready deliveries: they are read from the store again."""
+        """Forget the ready deliveries, so that they are taken from the store again."""
         self.due_at = NOW
         self.ready.clear()

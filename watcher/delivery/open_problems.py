@@ -14,10 +14,11 @@ from watcher.runtime.threads import raise_to
 from watcher.sinks.protocol import Sink
 
 CHECK_EVERY_S = 30.0
-"""Interval at which open problems are read from the store. No first reminder of a new problem is due sooner."""
+"""The longest time between two reads of the open problems, or `remind_every` if that is shorter: a new problem is read
+before its first reminder is due."""
 
 APART_S = 1.0
-"""The shortest interval of that read, for reminders that come due one by one. They are late by at most this time."""
+"""The shortest time between two reads of the open problems. It delays a reminder by at most as long."""
 
 REMINDED_COUNT = 256
 """The most reminders in one tick: each is a transaction, and a tick that takes half a minute counts as stalled."""
@@ -29,10 +30,13 @@ log = structlog.get_logger()
 
 
 class OpenProblems:
-    """The open problems that one sink was sent. `tick` is due at `next_at` (monotonic seconds)."""
+    """The reminders and refreshes of the open problems that one sink was sent.
+
+    `tick` is due at `next_at` (monotonic seconds).
+    """
 
     def __init__(self, sink: Sink, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Let the first tick read all of them."""
+        """Let the first tick read the open problems."""
         self._sink = sink
         self._state = state
         self._reporter = reporter
@@ -47,7 +51,7 @@ class OpenProblems:
             deps.metrics.start_refreshes()
 
     async def tick(self, now: Monotonic) -> None:
-        """Refresh and remind, where that is due. Raises `StoreError`."""
+        """Start a refresh, and record reminders, as far as they are due. Raises `StoreError`."""
         if now >= self._refresh_at:
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
             if self._refreshing is None or self._refreshing.done():
@@ -60,30 +64,31 @@ class OpenProblems:
             self.next_at = min(self._check_at, self._refresh_at)
 
     async def cancel(self) -> None:
-        """Cancel a refresh: the next start repeats it."""
+        """Cancel a refresh in flight. The first tick after the next start repeats the refresh."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
 
     async def _remind(self, now: Monotonic) -> None:
-        """Record a reminder of each open problem, or incident, every `remind_every`, while the sink is well."""
+        """Record the reminders that are due, one per open problem or incident. A failing or disabled sink gets none."""
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
         if self._state.state is not None:
             return
         reminded_count, at = 0, self._clock.now()
         openings = await self._deps.store.sent_openings()
-        # Acknowledged problems are checked again with the next read.
+        # A problem that is acknowledged now gets no reminder. The next read checks it again.
         openings = [each for each in openings if each.acked_until is None or at >= each.acked_until]
         incidents: dict[bytes, list[SentOpening]] = {}
         for each in openings:
             incidents.setdefault(each.incident or each.problem.id.bytes, []).append(each)
         for together in incidents.values():
             opening = together[0]
-            if reminded_count == REMINDED_COUNT:  # the others in a tick of their own, at once
+            if reminded_count == REMINDED_COUNT:  # the next tick, which is due at once, reminds of the others
                 self._check_at = now
                 break
-            # One is due every `remind_every` from the recording of the opening on, once the sink has taken that.
+            # Reminders are due every `remind_every` from the recording of the opening on, as soon as the sink has taken
+            # the opening.
             open_us = self._clock.steady_us() - opening.recorded_at
             due_at = Micros(opening.recorded_at + open_us // every_us * every_us)
             if due_at > (opening.reminded_at or max(opening.settled_at, opening.recorded_at)):
@@ -95,7 +100,7 @@ class OpenProblems:
     async def _refresh(self) -> None:
         try:
             openings = await self._deps.store.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
-        except StoreError:  # the next one comes soon
+        except StoreError:  # the next refresh comes soon
             return
         if not openings or not self._deps.is_trusted():
             return
@@ -103,7 +108,7 @@ class OpenProblems:
             result = await self._sink.refresh(openings)
         except LeaseExpiredError:
             return
-        except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
+        except Exception as error:  # noqa: BLE001 (a refresh that fails must not end the daemon)
             log.error("refresh.crashed", sink=self._deps.store.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             self._deps.metrics.count_refresh(well=False)
             return

@@ -1,4 +1,4 @@
-"""The consequences of an attempt at a delivery: the retry policy, the circuit breaker, and the log of attempts."""
+"""The consequences of a delivery attempt: the retry policy, the circuit breaker, and the log of attempts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +19,11 @@ REJECTIONS = 5
 STEP_SPREAD = 0.2
 
 TOGETHER_CAP_S = 60.0
-"""The longest time, from when a group was first due, for which `Retry-After` delays its next attempt. After that the
-schedule alone counts: the receiver may mean only one event of the group."""
+"""`Retry-After` delays a group for at most this long after the group was first due: the receiver may mean only one
+event of it. After that only the schedule delays the group."""
 
 FAILURES_COUNT = 5
-"""The number of failures in a row that opens the breaker."""
+"""The number of failures in a row that opens the circuit breaker."""
 
 OPEN_S = 1.0
 OPEN_CAP_S = 30.0
@@ -37,10 +37,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Unsettled:
-    """The outcome of some deliveries at a moment (monotonic seconds), which is not yet in the store.
+    """The outcome of some deliveries, known since `at` (monotonic seconds) and not yet in the store.
 
-    `records` are to be written. Without a `result` no request was sent: the deliveries were postponed or silenced.
-    `closes_breaker` marks the first success after an outage.
+    `records` are to be written. `result` is the answer to the request; `None` if no request was sent, because the
+    deliveries were postponed or silenced. `closes_breaker` marks the success that closed the circuit breaker.
     """
 
     at: Monotonic
@@ -60,10 +60,10 @@ def records_of(
     failures_before: int,
     jitter: Jitter,
 ) -> Sequence[AttemptRecord]:
-    """Return the records of the deliveries of a request that was answered at that moment.
+    """Return the records to write for the deliveries of a request that was answered `at` a time (our steady clock).
 
-    A group that the receiver did not take comes due together, or is split. The request took `took_s`; before it the
-    sink had failed `failures_before` times in a row.
+    After a failure, the deliveries of a group become due together, unless the group is split. The request took `took_s`
+    seconds. The sink had failed `failures_before` times in a row before it.
     """
     if result.outcome.is_taken:
         taken: list[AttemptRecord] = []
@@ -84,7 +84,7 @@ def records_of(
         if len(batch) > 1:
             asked_s = min(asked_s, max(0.0, first_due_at_s + TOGETHER_CAP_S - clock_s))
         state, rejections, wait_s = DeliveryState.WAITING, each.rejections + 1 if is_refused else 0, 0.0
-        if is_gone or (splits and len(batch) > 1):  # only a few of the group may be to blame
+        if is_gone or (splits and len(batch) > 1):  # the failure may not be about this delivery
             rejections = 0
         elif rejections >= REJECTIONS or clock_s - first_due_at_s >= give_up_after_s:
             state = DeliveryState.DEAD
@@ -111,25 +111,29 @@ def records_of(
 
 
 def _splits(first: Delivery, result: SendResult, sink: SinkState, *, failures_before: int) -> bool:
-    """Return whether the deliveries of a failed group, of which this is the first, are sent one by one from now on.
+    """Return whether a failed group, whose first delivery is `first`, is sent one delivery at a time from now on.
 
-    An incident is never split: each attempt is made from its state at that time.
+    An incident is never split: each attempt sends the state that the incident has at that time.
     """
     if first.incident is not None or result.outcome is SendOutcome.GONE:
         return False
     if result.outcome is SendOutcome.REFUSED:
         return not result.minimal_left
-    # Another delivery got through since the group failed last, or since it failed first: then the sink has failed less
-    # often in a row than the group. The schedule alone leaves a quiet sink too little time between two attempts.
+    # Another delivery succeeded after the last attempt at the group, or after the first one: the sink has then failed
+    # fewer times in a row than the group. The second case is for a quiet sink, which may send nothing between two
+    # attempts.
     others_get_through = sink.through_at > first.tried_at or failures_before < first.attempts
     return first.attempts + 1 >= TOGETHER_COUNT and others_get_through
 
 
 class AttemptLog:
-    """Counts and logs the attempts of one sink. After the first failure in a row, a warning, it is `in_trouble`."""
+    """Counts and logs the attempts of one sink.
+
+    `in_trouble` is set by a failure that is logged as a warning, and lasts until the next success.
+    """
 
     def __init__(self, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Begin with a sink that is well."""
+        """Start as if the sink were well."""
         self.in_trouble = False
         self._sink = deps.store.lease.name
         self._reporter = reporter
@@ -137,7 +141,7 @@ class AttemptLog:
         self._quiet_until = EARLIEST
 
     def settled(self, attempt: Unsettled) -> None:
-        """Count an attempt once it is settled."""
+        """Count and log an attempt that is settled."""
         if attempt.result is None:
             count = sum(each.state is DeliveryState.SILENCED for each in attempt.records)
             self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(count)
@@ -157,7 +161,7 @@ class AttemptLog:
         count, tried = len(records), records[0].delivery
         known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
         known |= {"answer": result.answer, "attempt": tried.attempts, "remedy": result.remedy}
-        # `refused` counts in a row; the refusal of a group counts for none of its events
+        # `refused` is the number of refusals in a row; the refusal of a group counts for none of its deliveries
         known |= {"refused": tried.rejections, "count": count if count > 1 else 0}
         known = {name: value for name, value in known.items() if value}
         dead_count = sum(record.state is DeliveryState.DEAD for record in records)
@@ -169,7 +173,7 @@ class AttemptLog:
             return
         self._deps.metrics.outcomes["retried"].inc(count - dead_count)
         known["wait_s"] = round((tried.due_at - tried.tried_at) / 1e6, 3)
-        now, is_gone = self._deps.clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
+        now, is_gone = self._deps.clock.monotonic(), result.outcome is SendOutcome.GONE  # logged as `sink.disabled`
         if self.in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
             return
@@ -178,14 +182,14 @@ class AttemptLog:
 
 
 class CircuitBreaker:
-    """The circuit breaker of one sink. Moments are monotonic seconds.
+    """The circuit breaker of one sink. Times are monotonic seconds.
 
-    While it `is_open`, one delivery at a time is tried and all others wait; it `is_trying` while that request is in
+    While it `is_open`, one delivery at a time is tried and all others wait. `is_trying` is set while such a trial is in
     flight. `failures_count` is the number of failures in a row.
     """
 
     def __init__(self, failures_count: int, *, opens: bool, now: Monotonic) -> None:
-        """Begin with this number of failures since the last success. A breaker that never `opens` stays closed."""
+        """Start after `failures_count` failures in a row. If `opens` is false, the breaker stays closed for ever."""
         self.is_open = False
         self.is_trying = False
         self._opens = opens
@@ -197,17 +201,20 @@ class CircuitBreaker:
             self._open(now)
 
     def trial_at(self) -> Monotonic:
-        """Return the moment from which a delivery may be tried while the breaker is open."""
+        """Return when the next trial may be sent while the breaker is open."""
         return min(self._tried_from, self._never_tried_from)
 
     def trial(self, now: Monotonic) -> Trial | None:
-        """Return which delivery may be tried while the breaker is open: first one never tried, at most one a second."""
+        """Return which delivery may be tried now, while the breaker is open; `None` if none may.
+
+        A delivery that was never tried goes first, at most one per second.
+        """
         if now >= self._never_tried_from:
             return "never_tried"
         return "tried_longest_ago" if now >= self._tried_from else None
 
     def note_trial(self, trial: Trial, *, begins: bool, now: Monotonic) -> None:
-        """Note that a trial begins, or that no delivery was there for it."""
+        """Note that a trial `begins`, or that the store had no delivery for it."""
         self.is_trying = begins
         if trial == "never_tried":
             self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
@@ -215,9 +222,10 @@ class CircuitBreaker:
             self._tried_from = Monotonic(now + OPEN_S)
 
     def answered(self, outcome: SendOutcome, *, now: Monotonic, waited: bool) -> None:
-        """Close if the sink took a delivery, or refused a body, which shows that it works; else count a failure.
+        """Close the breaker after a success or a refused body: both show that the sink works. Else count a failure.
 
-        `waited` says that the attempt was a trial that had waited for its time.
+        A 410 changes nothing. `waited` marks the trial of a delivery that was tried before. While the breaker is open,
+        only the failure of such a trial makes the next one wait longer.
         """
         if outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED, SendOutcome.REFUSED}:
             self.is_open = False
@@ -229,7 +237,7 @@ class CircuitBreaker:
                 self._open(now)
 
     def _open(self, now: Monotonic) -> None:
-        """Let one delivery at a time through, with a wait that doubles after each trial that waited and failed."""
+        """Open the breaker, or keep it open. The next trial of a tried delivery waits twice as long, up to 30 s."""
         self.is_open = True
         self._waits_count += 1
         self._tried_from = Monotonic(now + doubling(self._waits_count, base_s=OPEN_S, cap_s=OPEN_CAP_S))

@@ -1,4 +1,4 @@
-"""The state of one sink (well, failing or disabled) with its own clock, and the events about it for other sinks."""
+"""The state of one sink (well, failing or disabled), and the recording of events about the sink."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +25,14 @@ FAILING = "failing"
 DISABLED = "disabled"
 
 NO_ANSWER = "none"
-"""The answer of a sink without any answer since its last success: nobody reads stdout, or the daemon just started."""
+"""The answer that is shown for a sink without an answer since its last success or since the start, such as a stdout
+that nobody reads."""
 
 FAILING_AFTER_S = 300.0
-"""The time without a success, while deliveries were tried, after which a sink is `sink.failing`."""
+"""The running time without a success, while deliveries are tried, after which a sink counts as failing."""
 
 DEAD_EVERY_S = 60.0
-"""The shortest time between two `delivery.dead` of one sink."""
+"""The shortest time between two `delivery.dead` events about one sink."""
 
 _EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
@@ -42,8 +43,8 @@ log = structlog.get_logger()
 class WorkerDependencies:
     """The dependencies of a delivery worker.
 
-    `fatal` is called with an error that must end the program: a closed stdout, a lost store, a bug. `is_trusted`
-    returns whether the sink's lease is trusted; while it is not, nothing is sent.
+    `fatal` is called with an error after which the worker cannot go on: a lost lease, a closed stdout, an unusable
+    store, a bug. `is_trusted` returns whether the sink's lease is trusted; while it is not, nothing is sent.
     """
 
     store: SinkStore
@@ -59,17 +60,19 @@ class WorkerDependencies:
 
 
 class SinkState:
-    """The state of a sink, by the answers to its attempts. Pure.
+    """The state of a sink, by the answers to its attempts. No I/O.
 
-    `paused_until` is the end of the last pause that the receiver asked for; nothing is sent before `held_until` (both
-    in monotonic seconds). `through_at` is the time of the last success (microseconds UTC, steady; 0 if there was none
-    since the start), `answer` the last answer. `trying_since` is since when deliveries were tried without a success, by
-    the clock of running time, which does not count the time in which the process was stopped. It is `None` while
-    nothing is left to try: last week's dead letter does not make today's first failure a long one.
+    `state` is `FAILING`, `DISABLED`, or `None` while the sink is well. `paused_until` is the end of the last pause that
+    the receiver asked for. Nothing is sent before `held_until`. Both are monotonic seconds. `through_at` is the time of
+    the last success (microseconds UTC, steady; 0 if there was none since the start). `answer` is the last answer.
+
+    `trying_since` (running time) is when deliveries were first tried after the last success. It is `None` after a
+    success, and while nothing is left to try: otherwise a dead letter of last week would make today's first failure a
+    long one.
     """
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
-        """Begin with the recorded state. A pause longer than a receiver can ask for was written by a wrong clock."""
+        """Start with the recorded state. A pause above `RETRY_AFTER_CAP_S` came from a wrong clock and is cut."""
         backoff = record.backoff
         self.state = record.state
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
@@ -77,33 +80,32 @@ class SinkState:
         self.through_at = NEVER
         self.answer = NO_ANSWER
         self.has_failed = backoff.failing_for_s is not None  # since the last success
-        self.own_trouble: set[int] = (
-            set()
-        )  # numbers of deliveries that failed while others got through, until they are settled
+        # The numbers of deliveries that failed while others succeeded, until they are settled.
+        self.own_trouble: set[int] = set()
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
         self.trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
 
     def clock_s(self) -> float:
-        """Return the seconds for which this sink has been served, in all. They do not count while it is disabled."""
+        """Return the sink's own clock: the seconds in which it was served. It stops while the sink is disabled."""
         return self._served_s if self.state == DISABLED else self._served_s + self._clock.running() - self._served_since
 
     def backoff(self) -> BackoffState:
-        """Return the pause and the time of failing, which a restart must not forget."""
+        """Return the rest of the pause and the time without a success, which a restart must not forget."""
         pause_s, since = self.paused_until - self._clock.monotonic(), self.trying_since
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
     def trying(self, delivery: Delivery) -> None:
-        """Note that a delivery is tried. One that failed while others got through says nothing about the sink."""
+        """Note that a delivery is tried. A delivery that failed while others succeeded says nothing about the sink."""
         if self.trying_since is None and delivery.number not in self.own_trouble:
             self.trying_since = self._clock.running()
 
     def answered(self, delivery: Delivery, result: SendResult, *, at: Micros) -> None:
-        """Note the answer to a request, of which this is the first delivery, at a time (microseconds UTC, steady).
+        """Note the answer to a request, `at` a time (microseconds UTC, steady). `delivery` is the first of the request.
 
-        A disabled sink stays disabled. The later end of two pauses counts.
+        A disabled sink stays disabled. If a pause is in progress, the later end counts.
         """
         is_taken = result.outcome.is_taken
         self.answer, self.has_failed = result.answer, not is_taken
@@ -123,13 +125,13 @@ class SinkState:
             self.held_until = max(self.held_until, until)
 
     def enable(self) -> None:
-        """Send again to a receiver that had answered 410. The sink is failing until its first success."""
+        """Let deliveries be sent to a disabled sink again. The sink counts as failing until its first success."""
         if self.state == DISABLED:
             self.state, self.held_until = FAILING, self.paused_until
             self._served_since = self._clock.running()
 
     def check(self) -> None:
-        """Call the sink failing once it has been without a success for 5 minutes."""
+        """Mark the sink as failing once deliveries have been tried for 5 minutes of running time without a success."""
         since = self.trying_since
         if self.state is None and since is not None and self._clock.running() - since >= FAILING_AFTER_S:
             self.state = FAILING
@@ -137,13 +139,13 @@ class SinkState:
 
 
 class SinkReporter:
-    """Records the events about one sink: those for the other sinks, when its state changes, and its own reminders.
+    """Records events about one sink: changes of its state and dead letters for the other sinks, and its own reminders.
 
     `reported` is the state that was last recorded. `report_dead` is due at `report_dead_at` (monotonic seconds).
     """
 
     def __init__(self, state: SinkState, record: SinkRecord, deps: WorkerDependencies) -> None:
-        """Take the first state as recorded, and warn if the sink is disabled."""
+        """Start with the recorded state. Log a warning if the sink is disabled."""
         self._state = state
         self._name = deps.store.lease.name
         self._deps = deps
@@ -170,21 +172,21 @@ class SinkReporter:
         (log.info if state is None else log.warning)(type_.value, sink=self._name, answer=answer)
 
     async def remind(self, openings: Sequence[SentOpening], *, due_at: Micros) -> None:
-        """Record a reminder of these problems, due at that moment, for this sink. Its text is about the first.
+        """Record one reminder of these open problems for this sink, due at `due_at`. Raises `StoreError`.
 
-        Raises `StoreError`.
+        Its text is about the first problem.
         """
         at = self._deps.clock.now()
         entry = self._deps.events.reminder(openings[0], sink=self._name, after=self._sequence, at=at)
         await self._record(entry, {each.problem.id: due_at for each in openings})
 
     def note_remedy(self, result: SendResult) -> None:
-        """Keep the remedy for the answer of a request that failed."""
+        """Keep the remedy of a failed request for reports of dead letters with the same answer."""
         if not result.minimal_left:
             self._remedies[result.answer] = result.remedy
 
     def note_dead(self) -> None:
-        """Note that there may be new dead letters. They are reported at once, but a minute after the last report."""
+        """Note that there may be new dead letters. They are reported at once, or one minute after the last report."""
         since_s = (self._deps.clock.steady_us() - self._dead_reported_until) / 1e6
         self.report_dead_at = Monotonic(self._deps.clock.monotonic() + max(0.0, DEAD_EVERY_S - since_s))
 
@@ -209,7 +211,7 @@ class SinkReporter:
         )
 
     async def _record(self, entry: OutboxEntry, reminders: Mapping[UUID, Micros]) -> None:
-        """Record an event that does not change the state of the sink."""
+        """Record an event that does not change the state of the sink, and the due times of reminders."""
         lease, sequence = self._deps.store.lease, entry.event.sequence
         await self._deps.store.record(
             SourceChange(lease, self._sequence, sequence, self.reported, (entry,), reminders=reminders)

@@ -12,19 +12,24 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
-"""Interval of the search for deliveries older than `give_up_after`: a minute, or 5 % of that time if it is less."""
+"""Interval of the search for deliveries older than `give_up_after`: a minute, or 5 % of `give_up_after` if that is
+less."""
 
 ALIVE_EVERY_S = 30.0
-"""Interval in which an unchanged snapshot is saved again: it shows that the sink has an owner."""
+"""Interval at which an unchanged snapshot is saved again, to show that the sink has an owner."""
 
 log = structlog.get_logger()
 
 
 class Upkeep:
-    """The periodic work for one sink. `released_under` are the silences that held when openings were last released."""
+    """The periodic work for one sink.
+
+    `released_under` are the silences that were active when openings were last released; `None` if that must be
+    repeated.
+    """
 
     def __init__(self, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Let all of it be due."""
+        """Let all of the work be due."""
         self.released_under: tuple[Silence, ...] | None = None
         self._state = state
         self._reporter = reporter
@@ -34,12 +39,15 @@ class Upkeep:
         self._snapshot_at = EARLIEST
 
     async def release(self, silences: tuple[Silence, ...]) -> None:
-        """Make all silenced openings due again, to be judged under these silences. Raises `StoreError`."""
+        """Make silenced openings of open problems due again, to be judged under these silences. Raises `StoreError`."""
         await self._deps.store.release()
         self.released_under = silences
 
     async def give_up(self, *, skip: Collection[bytes]) -> int:
-        """Make dead letters of deliveries that waited too long, except ordering keys in `skip`; return their number."""
+        """Make dead letters of old deliveries, except those with an ordering key in `skip`; return their number.
+
+        A delivery is old once `give_up_after` has passed since it was first due, by the sink's own clock.
+        """
         now, store, rules = self._deps.clock.monotonic(), self._deps.store, self._deps.rules
         after_s = rules.give_up_after_s
         if after_s is None or self._state.state == DISABLED or now < self._give_up_at:
@@ -58,7 +66,7 @@ class Upkeep:
         return count
 
     async def save_snapshot(self, next_try_at: Micros | None) -> None:
-        """Save the sink's snapshot for page and API, if it has changed or was last saved 30 s ago."""
+        """Save the snapshot of the sink for pages and API, if it has changed or was last saved 30 s ago."""
         state, now = self._state, self._deps.clock.monotonic()
         snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, state.has_failed)
         if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:

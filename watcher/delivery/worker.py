@@ -1,7 +1,7 @@
-"""The delivery worker of one sink: takes due deliveries from the store, sends them at its pace, and settles them.
+"""The delivery worker of one sink: it takes due deliveries from the store, sends them, and settles them.
 
-Each turn is one transaction, which settles the answered deliveries and takes the next ones. It takes only the first
-waiting delivery of each ordering key, so the events of one execution, or of one problem, arrive in order.
+A turn is one transaction: it settles the answered deliveries and takes the next ones. It takes only the first pending
+delivery of each ordering key, so the events of one execution, or of one problem, arrive in order.
 """
 
 import asyncio
@@ -35,10 +35,11 @@ from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 from watcher.store.changes import SinkRecord, Take, Trial, Turn
 
 REST_S = 10.0
-"""The longest time until the next tick. Every event in between wakes the worker."""
+"""The longest time until the next tick if no other process uses the store: each new delivery wakes the worker."""
 
 SHARED_REST_S = 1.0
-"""The same where other replicas write to the store, whose notifications may get lost, and while writes fail."""
+"""The longest time until the next tick while writes fail, or if other replicas write to the store: their notifications
+may get lost."""
 
 STORE_RETRY_S = 1.0
 """The wait after a failure of the store."""
@@ -49,9 +50,9 @@ log = structlog.get_logger()
 
 
 class DeliveryWorker:
-    """The deliveries of one sink whose lease this process holds.
+    """The worker of one sink, whose lease this process holds.
 
-    Call `tick` after the time that it returned, and when the worker calls `wake` of its dependencies.
+    Call `tick` again after the seconds that it returned, and whenever the worker calls `wake` of its dependencies.
     """
 
     def __init__(self, sink: Sink, record: SinkRecord, deps: WorkerDependencies) -> None:
@@ -72,21 +73,22 @@ class DeliveryWorker:
         self._intake = Intake(self._breaker, deps)
         self._in_flight = InFlight()
         self._upkeep = Upkeep(self._state, self._reporter, deps)
-        self._lock = asyncio.Lock()  # of what writes to the store
+        self._lock = asyncio.Lock()  # held for each write to the store
         self._store_retry_at = EARLIEST
         self._next_tick_at = now
         self._saved_trying = is_trying
         self._stopped = False
 
     def wake(self) -> None:
-        """Note that deliveries for this sink are being recorded."""
+        """Request a tick that takes deliveries, because new ones may be due."""
         self._intake.due_at = NOW
         self._deps.wake()
 
     async def tick(self) -> float:
         """Settle the answered deliveries and start those that are due; return the seconds until the next call.
 
-        While the lease is not trusted, nothing is sent. The worker is woken once the lease is trusted again.
+        While the lease is not trusted, nothing is sent. The schedule calls this at least every 2 s, also without a
+        wake-up, so sending continues once the lease is trusted again.
         """
         if not self._deps.is_trusted():
             self._intake.give_back()
@@ -127,9 +129,9 @@ class DeliveryWorker:
         return rest_s
 
     async def flush(self) -> None:
-        """Settle the answered deliveries, make dead letters of those that waited too long, and save the sink's state.
+        """Settle the answered deliveries, make dead letters of old ones, and save state and snapshot of the sink.
 
-        A store in trouble is left alone, except for the last flush, which settles what was answered.
+        While the store is in trouble, only the last flush is tried: it settles the deliveries that were answered.
         """
         if not self._stopped and self._clock.monotonic() < self._store_retry_at:
             return
@@ -147,7 +149,7 @@ class DeliveryWorker:
                 self._store_failed(error)
 
     async def enable(self) -> None:
-        """Send again to a receiver that had answered 410, and record the action as done. Raises `StoreError`."""
+        """Let deliveries be sent to a disabled sink again, and delete the request for that. Raises `StoreError`."""
         async with self._lock:
             if self._state.state != self._reporter.reported:
                 await self._reporter.report()
@@ -158,7 +160,7 @@ class DeliveryWorker:
         self.wake()
 
     def take_slot(self) -> float:
-        """Take the slot of one further request of a delivery that is being sent; return the seconds until it may go."""
+        """Take a slot of the rate limit for a further request of a delivery; return the seconds until that slot."""
         self._state.trying_since = None
         now = self._clock.monotonic()
         at = max(now, self._pacer.ready_at, self._state.paused_until)
@@ -166,7 +168,7 @@ class DeliveryWorker:
         return at - now
 
     async def drain(self) -> None:
-        """Start nothing more, wait for the requests in flight, and settle them."""
+        """Start no more requests, wait for those in flight, and settle their deliveries."""
         self._stop()
         while self._in_flight.sending:
             await asyncio.wait(list(self._in_flight.sending))
@@ -181,14 +183,14 @@ class DeliveryWorker:
         self._in_flight.sending.clear()
 
     async def _release(self, silences: tuple[Silence, ...]) -> None:
-        """Release the openings that no silence matches any more, now that these silences hold."""
-        self._intake.give_back()  # a closing may have been read when its opening was silenced still
-        await self._turn(None)  # the openings that were silenced until now are released, too
+        """Release all silenced openings, to be judged again under these silences."""
+        self._intake.give_back()  # a closing may have been taken while its opening was still silenced
+        await self._turn(None)  # settle openings that were just silenced, so that they are released, too
         await self._upkeep.release(silences)
         self._intake.due_at = NOW
 
     def _store_failed(self, error: StoreError) -> None:
-        """Leave the store alone for a while. Raise the error if it will not pass: another owner, an unusable store."""
+        """Wait before the store is used again. Raise an error that will not pass: a lost lease, an unusable store."""
         if isinstance(error, OwnershipLostError | StoreUnusableError):
             raise error
         self._store_retry_at = Monotonic(self._clock.monotonic() + STORE_RETRY_S)
@@ -199,7 +201,8 @@ class DeliveryWorker:
     async def _turn(self, request: Take | None, *, saves: bool = False) -> None:
         """Settle the answered, postponed and silenced deliveries and take the requested ones, in one transaction.
 
-        The state of the sink and its own clock are saved with the settled deliveries; with `saves` also without any.
+        The pause, the time without a success and the own clock of the sink are saved, too, if deliveries are settled or
+        `saves` is set.
         """
         unsettled, state, group = self._in_flight.unsettled.copy(), self._state, self._deps.rules.group
         saves = saves or bool(unsettled)
@@ -241,9 +244,9 @@ class DeliveryWorker:
             state.trying_since = None
 
     def _start(self) -> None:
-        """Start the requests that are ready, as far as rate limit, breaker and the bounds of `InFlight` allow."""
+        """Start requests for the ready deliveries, as far as rate limit, breaker and the bounds of `InFlight` allow."""
         now, monitor = self._clock.monotonic(), self._deps.store.monitor
-        is_stopped = self._breaker.is_open and self._intake.trial is None  # the breaker opened after they were taken
+        is_stopped = self._breaker.is_open and self._intake.trial is None  # the breaker opened after the taking
         takes_writes = now >= self._store_retry_at and monitor.failing_since is None  # else they could not be settled
         is_held = now < self._state.held_until  # a pause: what they are about may change meanwhile
         if is_stopped or is_held or not (takes_writes and self._deps.is_trusted()):
@@ -261,7 +264,7 @@ class DeliveryWorker:
                 self._in_flight.sending[task] = batch
 
     def _next_batch(self, count: int, now: Monotonic) -> Sequence[Delivery]:
-        """Return the deliveries of the next request, at most `count`, without those that are postponed or silenced."""
+        """Return the deliveries of the next request (at most `count`), without those that are postponed or silenced."""
         batch = self._intake.next_batch(count)
         receiver = Receiver(self._sink.keeps_state, round(self._deps.rules.after_s * 1e6), self._owned_from)
         silences = self._silences() if self._deps.silences.all else ()
@@ -280,9 +283,9 @@ class DeliveryWorker:
                 unsent[each.problem] = judged.answer
         if kept:
             self._in_flight.add(Unsettled(now, kept))
-            if silences != self._upkeep.released_under:  # a silence began since, and may end before this is settled
+            if silences != self._upkeep.released_under:  # a silence has begun, and may end before this is settled
                 self._upkeep.released_under = None
-        if unsent and batch[0].incident is not None:  # its state was read with these openings in it
+        if unsent and batch[0].incident is not None:  # read with these openings: take it again
             self._intake.due_at = NOW
             return []
         return to_send
@@ -295,10 +298,10 @@ class DeliveryWorker:
             result = await self._sink.send(batch)
         except OutputClosedError:
             raise
-        except LeaseExpiredError:  # another process sends it, or the rest of it
+        except LeaseExpiredError:  # the new owner sends the batch, or the rest of it
             self._intake.due_at = NOW
-        except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            event_id, name = str(batch[0].event_id), type(error).__name__  # its text may hold secrets
+        except Exception as error:  # noqa: BLE001 (an error of one batch must not stop the others)
+            event_id, name = str(batch[0].event_id), type(error).__name__  # the error's text may hold secrets
             log.error("delivery.crashed", sink=self.sink, event_id=event_id, type=batch[0].type, error=name)  # noqa: TRY400
             result = SendResult(SendOutcome.RETRY, "error")
         finally:
@@ -309,7 +312,7 @@ class DeliveryWorker:
             self._answered(batch, result, took_s=self._clock.monotonic() - began_at, trial=trial)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Start the next request, and ask for a tick if one is needed before the expected one."""
+        """Start the next requests after one has ended, and request a tick if one is needed before the expected one."""
         if not task.cancelled() and (error := task.exception()):
             self._stop()
             self._deps.fatal(error)
@@ -345,9 +348,10 @@ class DeliveryWorker:
         return intake.due_at == inf and not (intake.ready or in_flight.sending or in_flight.unsettled)
 
     def _settle_at(self) -> Monotonic:
-        """Return when to settle the unsettled answers: with later ones if a request is in flight or goes out soon.
+        """Return when to settle the unsettled outcomes: at once, or with later ones if more requests go out soon.
 
-        An answer that blocks another delivery is settled at once, unless enough deliveries are ready anyway.
+        An outcome waits for 0.1 s at most. It does not wait if 64 deliveries are unsettled, or if it blocks another
+        delivery and fewer than 16 batches are ready.
         """
         in_flight, ready_count = self._in_flight, len(self._intake.ready)
         if in_flight.unsettled_count >= SETTLE_COUNT or (in_flight.is_blocking and ready_count < CONCURRENCY):
@@ -356,7 +360,7 @@ class DeliveryWorker:
         return until if in_flight.sending or (ready_count and self._pacer.ready_at <= until) else EARLIEST
 
     def _next_try_at(self) -> Micros | None:
-        """Return when the next attempt is due, for the page and the API; `None` if nothing waits."""
+        """Return when the next attempt is due, for the page and the API; `None` if none is expected."""
         now = self._clock.monotonic()
         at = max(self._state.held_until, self._due_at(now))
         return None if at == LATEST else Micros(self._clock.steady_us() + round((at - now) * 1e6))
@@ -373,9 +377,9 @@ class DeliveryWorker:
         return min(REST_S if store.exclusive and is_well else SHARED_REST_S, max(0.0, at - now))
 
     def _due_at(self, now: Monotonic) -> Monotonic:
-        """Return when the next delivery may be sent or taken."""
+        """Return when the next delivery may be sent or taken, as far as no answer changes that."""
         if self._intake.ready:
-            return self._pacer.ready_at if self._in_flight.free_count else LATEST  # an answer wakes it
+            return self._pacer.ready_at if self._in_flight.free_count else LATEST  # the next answer frees a slot
         if self._breaker.is_open:
             return LATEST if self._breaker.is_trying or self._is_at_rest() else self._breaker.trial_at()
         due_at = self._intake.due_at
