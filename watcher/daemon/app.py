@@ -1,4 +1,4 @@
-"""The daemon of one process: it builds the parts for a configuration, runs them until it must stop, and drains them."""
+"""The daemon: it builds its parts from a configuration, runs them until it must stop, and drains them."""
 
 import asyncio
 import os
@@ -45,14 +45,14 @@ from watcher.web.shown import Console
 log = structlog.get_logger()
 
 CLOSE_S = 0.5
-"""The longest time for counting pending deliveries, and for closing the store."""
+"""The longest time for each of two steps at the end: counting the pending deliveries, and closing the store."""
 
 
 class Pages:
     """The HTTP surface: `/livez`, `/readyz` and `/metrics` use `checks`, the API and the pages use `console`."""
 
     def __init__(self, metrics: Metrics, follower: ConfigFollower, *, clock: Clock) -> None:
-        """Serve nothing yet. Once they are served, `address` is their address."""
+        """Serve nothing yet. `address` stays empty until something is served."""
         closed = ["the store cannot be used yet"]
         self.checks = Checks(lambda: (), unready=lambda: asyncio.sleep(0, closed), refresh=lambda: asyncio.sleep(0))
         self.console: Console | None = None
@@ -63,7 +63,7 @@ class Pages:
         self._server: HttpServer | None = None
 
     async def serve(self, listen: str) -> None:
-        """Serve from now on, unless it does already. Raises `ListenError` if the address cannot be listened on."""
+        """Start serving at `listen`, unless that is done already. Raises `ListenError` if the address is not usable."""
         if self._server is not None:
             return
         clock, settings = self._clock, lambda: self._follower.settings
@@ -98,10 +98,10 @@ async def run(
     started: Callable[[str], None] = lambda _address: None,
     source: ConfigSource | None = None,
 ) -> None:
-    """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
+    """Run the daemon until `stop` is set, then drain it. The drain takes at most 8 s.
 
     `started` is called with the address of the pages once the daemon runs. Changed settings come from `source`. Raises
-    the error that ended the daemon: `StoreError`, `ListenError` or `OutputClosedError`.
+    the error that ended the daemon, such as `StoreError`, `ListenError` or `OutputClosedError`.
     """
     clock, metrics = Clock(), Metrics()
     metrics.record_reload(well=True, at=clock.now())
@@ -120,7 +120,7 @@ async def run(
         stack.push_async_callback(follower.end)
         pages = Pages(metrics, follower, clock=clock)
         stack.push_async_callback(pages.close)
-        if is_postgresql(settings.store.url):  # it may be away for long, while probes ask and files change
+        if is_postgresql(settings.store.url):  # the server may be away for long, while probes ask and files change
             await pages.serve(settings.http.listen)
             follower.begin()
         store = await open_when_ready(settings.store, clock=clock, stop=stop)
@@ -128,7 +128,7 @@ async def run(
             stack.push_async_callback(_close_store, store)
             metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
             store.monitor.on_failure = metrics.store_failures.inc
-            clock.advance(store.server_ahead_us)  # all replicas agree on what is due now
+            clock.advance(store.server_ahead_us)  # to the server's clock, so that all replicas agree on what is due
             shared = OwnerDependencies(
                 clock=clock,
                 metrics=metrics,
@@ -184,7 +184,7 @@ async def _work(
         schedule.repeat("progress", ProgressLog(shared, supervisor).tick, every_s=FLUSH_EVERY_S)
         pages.console = console
         pages.checks = Checks(schedule.stalled_jobs, readiness.problems, maintenance.refresh_gauges)
-        await pages.serve(settings.http.listen)  # after the store: a second daemon fails there, not at the port
+        await pages.serve(settings.http.listen)  # after the store: a second daemon fails at that, not at the port
         url = settings.store.url.partition("?")[0]
         if store.created:
             log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
@@ -208,22 +208,25 @@ async def _work(
 
 
 async def _read_silences(operations: Operations, *, stop: asyncio.Event) -> None:
-    """Load the silences before anything is sent, because the daemon may start during a silence."""
+    """Load the stored silences, and try again until that succeeds or `stop` is set.
+
+    Nothing is sent before, because the daemon may start during a silence.
+    """
     while not stop.is_set():
         try:
             await operations.read_silences()
             break
         except StoreUnusableError:
             raise
-        except StoreError:  # the store logs it
+        except StoreError:  # the store logs the error
             await asyncio.sleep(TRY_AGAIN_AFTER_S)
 
 
 @contextmanager
 def _fatal_errors(fatal: Callable[[BaseException], None]) -> Iterator[None]:
-    """End the daemon on an error in our code that nobody catches, in a callback or a task that nobody awaits.
+    """Call `fatal` with errors of our code that nobody catches, in callbacks and in tasks that nobody awaits.
 
-    An error in a library, such as a broken connection, is only logged, as asyncio does.
+    An error in a library, such as a broken connection, is only logged, as asyncio does by default.
     """
     ours = f"{Path(watcher.__file__).parent}{os.sep}"
 
@@ -245,7 +248,7 @@ async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
     """Start nothing new, and wait for work in flight. Work that takes too long is cancelled, and is due again later."""
 
     async def stop_schedule() -> None:
-        with suppress(TimeoutError):  # maintenance that hangs on the store has nothing to lose
+        with suppress(TimeoutError):  # maintenance that hangs on the store is done after the next start
             async with asyncio.timeout(DRAIN_S):
                 await schedule.stop()
 
@@ -265,7 +268,7 @@ TRY_AGAIN_AFTER_S = 0.5
 
 
 async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asyncio.Event) -> SqlStore | None:
-    """Return the store; `None` if `stop` was set before the store was ready. Raises `StoreError`."""
+    """Open the store. Try again until it is ready; return `None` if `stop` is set before. Raises `StoreError`."""
     logged = ""
     while not stop.is_set():
         try:

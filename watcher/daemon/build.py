@@ -1,4 +1,4 @@
-"""Building the owners of accounts and sinks from settings: a poller for an account, a worker for a sink."""
+"""Functions that build the owners from settings: a poller for an account, a worker for a sink."""
 
 import random
 from collections.abc import Callable
@@ -30,7 +30,10 @@ from watcher.store.sql_store import SqlStore
 
 @dataclass(frozen=True, slots=True)
 class OwnerDependencies:
-    """The parts that all owners of a process share. `fatal` ends the process."""
+    """The parts that all owners of a process share.
+
+    `fatal` ends the process. In the copy for one owner, a lost lease ends only this owner.
+    """
 
     clock: Clock
     metrics: Metrics
@@ -45,7 +48,7 @@ class OwnerDependencies:
 async def build_account(
     shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, settings: Settings
 ) -> AccountPoller:
-    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`."""
+    """Build the poller of an account whose lease is held. `stack` closes the API client. Raises `StoreError`."""
     lease, clock, polling, account = held.lease, shared.clock, settings.polling, settings.accounts[held.lease.name]
     client = await stack.enter_async_context(open_client(account, connections=polling.concurrency, check=held.check))
     store, rules = AccountStore(shared.store, lease), poll_rules_of(settings, account=lease.name)

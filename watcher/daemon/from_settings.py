@@ -1,4 +1,4 @@
-"""Parts made from settings: clients, routes, silences, watches; and fingerprints, which compare settings."""
+"""Values made from settings: routes, silences, watches, rules, API clients, and fingerprints for comparing settings."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -18,10 +18,11 @@ from watcher.runtime.pacing import SHARE
 from watcher.sinks.stdout import StdoutSettings
 
 OUTRUN_AFTER_S = 300.0
-"""A scan is outrun when it reads as many pages without progress as half of the rate limit allows in this time."""
+"""A scan is outrun after as many pages without progress as half of the rate limit allows in this time."""
 
 OUTRUN_PAGES = 50
-"""The least number of pages without progress before a scan is outrun: a pause of 15 minutes may bring as many."""
+"""The least number of pages without progress after which a scan is outrun: during a pause of 15 minutes a list may grow
+by as many."""
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:
@@ -41,9 +42,9 @@ def routes_of(settings: Settings) -> dict[str, Route]:
 def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> list[Silence]:
     """Return the silences of the file and the stored ones.
 
-    They never hold for stdout, which is the record of all events.
+    No silence applies to stdout, which is the record of all events.
     """
-    any_time = datetime.fromtimestamp(0, UTC)  # a weekly silence computes its windows itself
+    any_time = datetime.fromtimestamp(0, UTC)  # a weekly silence goes by `weekly`, the others do not need the time
     silenced = {name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)}
     return [
         Silence(
@@ -116,9 +117,10 @@ def _rules_of(settings: RulesSettings) -> Rules:
 
 
 def fingerprint_of_settings(settings: Settings) -> str:
-    """Return a hash of the settings, without secrets, and without settings that may differ between replicas.
+    """Return a hash of the settings, by which replicas compare their configurations.
 
-    Only keys in the file count: a later version may have more keys, and other defaults.
+    Secrets are left out, and so are settings that may differ between replicas. Only keys that the file sets count: a
+    later version may have more keys, and other defaults.
     """
     content = settings.model_dump(
         mode="json", exclude_unset=True, exclude={"http": True, "log": True, "store": {"url"}}, warnings=False
@@ -127,17 +129,17 @@ def fingerprint_of_settings(settings: Settings) -> str:
 
 
 def fingerprint_of_key(api_key: SecretStr) -> str:
-    """Return a hash of an API key, by which replicas see who spends its budget.
+    """Return a hash of an API key. It identifies the key in the store, where each key has one owner.
 
-    The key cannot be found from it, nor by trying: keys are long and random.
+    The hash does not reveal the key: keys are long and random, so nobody can guess them.
     """
     return blake2b(api_key.get_secret_value().encode(), digest_size=16, person=b"watcher api key").hexdigest()
 
 
 def fingerprint_of_sink(settings: AnySink) -> str:
-    """Return a hash of a sink's block. If the hash changes, a disabled sink is enabled again.
+    """Return a hash of a sink's block in the file. If the hash changes, a disabled sink is enabled again.
 
-    Only keys in the file count: a later version may have more keys, and other defaults.
+    Only keys that the file sets count: a later version may have more keys, and other defaults.
     """
     content = json.dumps(settings.model_dump(exclude_unset=True), default=_revealed)
     return blake2b(content.encode(), digest_size=16).hexdigest()

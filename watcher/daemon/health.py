@@ -1,6 +1,7 @@
-"""The health of the daemon: the checks for `/readyz`, and pings to an outside service, which alerts when they stop.
+"""The health of the daemon: the checks for `/readyz`, and the pings of the heartbeat.
 
-A ping is a GET. Only scheme and host of its URL are ever shown: the path is a secret.
+The pings go to an outside service, which alerts when they stop. A ping is a GET. Only scheme and host of its URL are
+ever shown, because the path is a secret.
 """
 
 import asyncio
@@ -24,16 +25,16 @@ from watcher.web.health import Recent
 log = structlog.get_logger()
 
 FRESH_S = 1.0
-"""The store is probed at most once in this time, however many requests ask for it."""
+"""The shortest time between two probes of the store, however many requests ask for one."""
 
 STORE_ANSWERS_WITHIN_S = 2.0
 PING_TIMEOUT_S = 10.0
 
 
 class Readiness:
-    """The readiness of the daemon: every loop has run once, and the store takes a write now.
+    """The readiness of the daemon: every job has run once, the store takes a write now, and the leases are renewed.
 
-    A read, or an earlier write, would not prove that.
+    A read, or an earlier write, would not prove that the store takes a write now.
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership) -> None:
@@ -47,7 +48,7 @@ class Readiness:
         return [*found, *filter(None, (await self.store_problem(), self._ownership.problem()))]
 
     async def store_problem(self) -> str | None:
-        """Return the problem of the store, or `None`."""
+        """Return why the store takes no writes; `None` if it takes them."""
         try:
             async with asyncio.timeout(STORE_ANSWERS_WITHIN_S):
                 return await self._probe.get()
@@ -72,7 +73,10 @@ class Heartbeat:
         self._task: asyncio.Task[None] | None = None
 
     async def apply(self, settings: HeartbeatSettings | None) -> None:
-        """Ping by these settings from now on, the first time at once. With `None` stop."""
+        """Ping by these settings from now on, for the first time at once. With `None`, stop the pings.
+
+        Nothing changes if the settings are the same as before.
+        """
         if settings == self._settings:
             return
         pinging, self._settings, self._task = self._task, None, None
@@ -100,9 +104,9 @@ class Heartbeat:
 
 
 async def ping(url: URL) -> tuple[str, str]:
-    """Send one GET, also through a proxy. Return the problem, a status code or a word, and its remedy.
+    """Send one GET, through a proxy if one is configured. Return the problem and its remedy.
 
-    Both are empty after a 2xx. No redirect is followed.
+    The problem is a status code or a word. Both texts are empty after a 2xx. No redirect is followed.
     """
     async with aclosing(Poster(url, headers={}, timeout_s=PING_TIMEOUT_S, context=SinkContext(Clock()))) as poster:
         result = await poster.request(None, judge=_judge_ping, method="GET")

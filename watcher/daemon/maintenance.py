@@ -1,7 +1,7 @@
-"""The regular work of the daemon beside polling and sending, every few seconds and every hour.
+"""The periodic work of the daemon beside polling and delivery: some of it every 5 s, some every hour.
 
-It flushes poll times, makes reports, deletes old rows, ends deliveries of removed sinks, closes problems that no rule
-or limit watches any more, and logs progress.
+It flushes the owners, records reports, deletes old rows, makes dead letters of the deliveries to removed sinks, closes
+problems whose rule or limit was removed, and logs progress.
 """
 
 import asyncio
@@ -37,16 +37,18 @@ log = structlog.get_logger()
 FLUSH_EVERY_S = 5.0
 TIDY_EVERY_S = 3600.0
 PAGES_COUNT = 20
-"""The most pages deleted in one tick, which takes about a second: a tick of half a minute would count as stalled."""
+"""The most pages of old rows that are deleted in one tick. They take about a second; a tick of half a minute would
+count as stalled."""
 
 CLOCKS_APART_US = 24 * 3600 * 1_000_000
-"""An id is kept this much longer than its dates require, because a list dates it by the clock of the API."""
+"""The extra time for which an execution's id is kept, because a list dates the execution by the API's clock."""
 
 BACKLOG_EVERY_S = 60.0
 SUMMARY_EVERY_S = 3600.0
 
 LATE_S = 300.0
-"""A sink is late once a delivery has been due for this long, until no delivery has been due for half as long."""
+"""A sink is late once a delivery has been due for longer than this. It stays late until none has been due for half as
+long."""
 
 _COUNTED = {
     "requests": ("watcher_api_requests_total", {}),
@@ -56,12 +58,12 @@ _COUNTED = {
 
 
 class Maintenance:
-    """The maintenance of one process. Work that fails with the store is done by a later tick."""
+    """The maintenance of one process. If the store fails, a later tick repeats the work."""
 
     def __init__(
         self, shared: OwnerDependencies, supervisor: Supervisor, ownership: Ownership, reports: Reports
     ) -> None:
-        """Tidy up with the first tick, if this process owns the maintenance lease."""
+        """Let the first tick tidy up, if this process then holds the maintenance lease."""
         self._shared = shared
         self._reports = reports
         self._supervisor = supervisor
@@ -88,7 +90,7 @@ class Maintenance:
                 self._ownership.mark_lost(self._held)
 
     async def refresh_gauges(self) -> None:
-        """Update the gauges of outbox and problems, unless the store fails."""
+        """Update the gauges of pending deliveries and open problems, unless the store fails."""
         try:
             waiting_by_sink = await self._shared.store.read(backlog)
             problems = await self._shared.store.read(count_open_problems)
@@ -104,7 +106,10 @@ class Maintenance:
             self._shared.metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
 
     async def _tidy(self) -> None:
-        """Start to tidy up if it is due, and delete some pages of old rows. The next ticks delete the rest."""
+        """Record reports that are due. Start to tidy up if that is due, and delete some pages of old rows.
+
+        The next ticks delete the rest.
+        """
         settings = self._supervisor.applied
         if settings is None:
             return
@@ -114,8 +119,8 @@ class Maintenance:
         store = await self._owned_store()
         if store is not None:
             await self._reports.tick(store, settings)
-        if store is None or not self._ownership.is_agreed:  # a replica with another file may have what this file lacks
-            self._restart_tidying()  # then it is due at once when this process owns it again
+        if store is None or not self._ownership.is_agreed:  # another replica's file may name what this file lacks
+            self._restart_tidying()  # tidying is due at once when this process may do it again
             return
         if self._pruning is None:
             if self._shared.clock.monotonic() < self._tidy_at:
@@ -147,7 +152,7 @@ class Maintenance:
         self._pruning, self._tidy_at = None, self._shared.clock.monotonic()
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
-        """Return whether an id is kept: the configuration names it, or the list of its pipeline may show it again."""
+        """Return whether an ended execution's id is kept: the configuration names it, or its list may show it again."""
         watch = self._watches.get((account, pipeline))
         if watch is None:
             return False
@@ -184,7 +189,7 @@ class Maintenance:
 
 
 def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], problem: OpenProblem) -> bool:
-    """Return whether the configuration still has the subject of a problem, and the rule or limit that watches it."""
+    """Return whether the configuration still has the subject of a problem, and the rule or limit that opened it."""
     if problem.pipeline is None:
         return problem.name in (settings.sinks if problem.kind == "sink" else settings.accounts)
     watch = watches.get((problem.name, problem.pipeline))
@@ -197,7 +202,7 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], pr
 
 
 class ProgressLog:
-    """The log lines about progress: when an account is ready, every hour, and when a sink is late or has caught up."""
+    """The log lines about progress: an account is ready, a sink is late or has caught up, and a summary every hour."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor) -> None:
         self._shared = shared

@@ -1,6 +1,7 @@
-"""The requests of people to the running daemon: silences stored beside the file's, and actions for its owners.
+"""The requests of operators to the running daemon: stored silences, and actions for the owners of accounts and sinks.
 
-Each replica reads them from the store once a second, and at once after a request to itself.
+Replicas that share a store read the requests from it every second. A process reads them at once after it has received a
+request itself.
 """
 
 from collections.abc import Sequence
@@ -29,11 +30,12 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
 ALONE_EVERY_S = 20.0
-"""The interval if no other process uses the store: every request comes through this one. It shows that the job runs."""
+"""The interval of ticks if no other process uses the store. All requests come through this process and are read at
+once, so these ticks only show that the job runs."""
 
 
 class Operations:
-    """The requests that this process carries out, whichever replica received them."""
+    """The requests of operators that this process carries out, whichever replica received them."""
 
     def __init__(self, shared: OwnerDependencies, supervisor: Supervisor, follower: ConfigFollower) -> None:
         self._shared = shared
@@ -43,10 +45,10 @@ class Operations:
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
         self._rows: Sequence[AnyRow] = ()
         self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # the interval of ticks
-        self._active: list[dict[str, Any]] = []  # the silences that are logged as begun
+        self._active: list[dict[str, Any]] = []  # silences whose beginning is logged, but not their end
 
     def console(self) -> Console:
-        """Return the console, which the API and the pages use."""
+        """Return the console, through which the API and the pages work."""
         return Console(
             settings=lambda: self._follower.settings,
             store=ConsoleStore(self._shared.store),
@@ -60,18 +62,18 @@ class Operations:
     async def tick(self) -> None:
         """Apply the stored silences, log each silence that begins or ends, and carry out the actions for owners here.
 
-        If the store fails, the actions stay in the store for the next tick, and the silences stay unchanged.
+        If the store fails, the actions stay in the store for the next tick, and the applied silences do not change.
         """
         with suppress(StoreError):
             await self.read_silences()
         self._log_silences()
         with suppress(StoreError):
             for kind, name in await self._operator.load_actions():
-                with suppress(OwnershipLostError):  # the new owner carries it out
+                with suppress(OwnershipLostError):  # the new owner carries out the action
                     await self._do(kind, name)
 
     async def read_silences(self) -> None:
-        """Apply the silences that are stored beside the file's. Raises `StoreError`."""
+        """Load the stored silences, and apply them together with those of the file. Raises `StoreError`."""
         rows = await self._operator.silences()
         if rows == self._rows:
             return
@@ -111,7 +113,10 @@ class Operations:
         return found
 
     async def _do(self, kind: ActionKind, name: str) -> None:
-        """Carry out an action if its owner is here. An action without an owner is deleted after a day."""
+        """Carry out an action if this process owns its account or sink.
+
+        The store deletes an action that no owner has carried out for a day.
+        """
         if kind == "enable":
             for worker in self._supervisor.workers():
                 if worker.sink == name:
@@ -120,7 +125,7 @@ class Operations:
         account, _, pipeline = name.rpartition("/")
         for poller in self._supervisor.accounts():
             if poller.account == account:
-                await self._operator.finish_action(kind, name)  # first: a request from now on is one for another scan
+                await self._operator.finish_action(kind, name)  # first: a later request asks for another scan
                 poller.read_list(pipeline)
 
     def _log_silences(self) -> None:

@@ -1,6 +1,6 @@
-"""The leases of this process: its share where replicas share the store, all of them where no other process uses it.
+"""The leases that this process holds: its share if replicas share the store, else all of them.
 
-The supervisor starts and ends the owners.
+The supervisor starts and ends the owners of the leased accounts and sinks.
 """
 
 import asyncio
@@ -36,24 +36,25 @@ RENEW_AGAIN_S = 1.0
 """The time from a failed renewal to the next one."""
 
 AT_ONCE_S = 0.05
-"""The time after which a lease that becomes free is taken."""
+"""The time from the moment at which a lease becomes free to the request that takes it."""
 
 MARGIN_S = 1.0
 """A lease is trusted for this much less than its duration: the clocks of two machines differ in speed."""
 
 RELEASE_S = 0.5
-"""The longest wait for a release to be written. Without it other replicas wait until the lease has expired."""
+"""The longest wait for the write of a release. If the write fails, other replicas wait until the lease expires."""
 
 
 class Ownership:
-    """The leases that this process holds. `fatal` ends the program.
+    """The leases that this process holds. `fatal` ends the daemon.
 
-    `changed` is called with the keys whose owners must start, end or be built again. `is_agreed` says whether all live
+    `changed` is called with the keys whose owners must start, end or be built again. `is_agreed` means that all live
     replicas have the same configuration as this one.
 
-    Only `take` raises errors. If no other process uses the store, leases are held for ever. Else a lease is trusted
-    until `LEASE_S - MARGIN_S` after the last successful renewal was *sent*, on a clock that continues while the machine
-    sleeps. The store gives it to another replica only after that, even if later renewals fail or hang.
+    Only `take` raises errors. If no other process uses the store, leases are held for ever. Otherwise a lease is
+    trusted for `LEASE_S - MARGIN_S` from the moment at which the last successful renewal was *sent*, on a clock that
+    also counts while the machine sleeps. The store gives the lease to another replica only after that time, even if
+    later renewals fail or hang.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class Ownership:
         self._fingerprint: str | None = None
         self._held: dict[LeaseKey, HeldLease] = {}
         self._surplus: LeaseKey | None = None  # still held, but another replica should have it
-        self._released: list[Lease] = []  # releases that are not written yet
+        self._released: list[Lease] = []  # leases whose release is not written yet
         self._renewed_until = self._renew_at = LONG_AGO
         self.is_agreed = False
         self._is_difference_logged = False
@@ -87,9 +88,10 @@ class Ownership:
             metrics.lease_takeovers.labels(kind)
 
     async def want(self, keys: Mapping[LeaseKey, str], *, fingerprint: str) -> None:
-        """Ask the store for the leases of these keys, and of maintenance, with the configuration's fingerprint.
+        """Request the leases of these keys and of maintenance, and keep them renewed.
 
-        The value of an account is the hash of its API key: two accounts with the same key are never owned at once.
+        `fingerprint` identifies the configuration. `keys` maps each account to the hash of its API key: two accounts
+        with the same API key are never owned at once.
         """
         self._wanted, self._fingerprint, self.is_agreed = {**keys, MAINTENANCE: ""}, fingerprint, False
         await self._run_alone(self._try_to_renew)
@@ -98,11 +100,11 @@ class Ownership:
             self._renewing.add_done_callback(partial(raise_to, self._fatal))
 
     def may_own(self, key: LeaseKey) -> bool:
-        """Return whether a lease is wanted, held with the right API key, and not meant for another replica."""
+        """Return whether a lease is wanted, is held with the right API key, and is not meant for another replica."""
         held = self._held.get(key)
         if held is None or key not in self._wanted or key == self._surplus:
             return False
-        return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # alone with the store
+        return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # no other process uses it
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this lease is still the one that is held for its key."""
@@ -111,7 +113,7 @@ class Ownership:
     async def take(self, key: LeaseKey) -> HeldLease:
         """Return the lease for a new owner, with an epoch that no earlier owner had. Raises `StoreError`."""
         held = self._held.get(key)
-        if held is not None and held.is_used:  # later writes of its last owner must be refused
+        if held is not None and held.is_used:  # the store must refuse later writes of the last owner
             self._release(held)
             await self._run_alone(self._renew)
             held = self._held.get(key)
@@ -121,14 +123,14 @@ class Ownership:
         return held
 
     async def release(self, key: LeaseKey) -> None:
-        """Release a lease that is held and may not be owned. Return once that is written, or after `RELEASE_S`."""
+        """Release a lease that is held, unless this process may own it. Wait at most `RELEASE_S` for the write."""
         held = self._held.get(key)
         if held is not None and not self.may_own(key):
             self._release(held)
             await self._write_releases(self._renew_if_released)
 
     def mark_lost(self, held: HeldLease) -> None:
-        """Drop the lease of an owner whose write the store has refused. It may be taken again after a pause."""
+        """Drop the lease of an owner whose write the store has refused. This process may take it again after 1 s."""
         if self.is_current(held):
             self._lose(held)
             self._released.append(held.lease)
@@ -136,7 +138,7 @@ class Ownership:
             asyncio.get_running_loop().call_later(RENEW_AGAIN_S, self._renewal_wanted.set)
 
     def leave(self) -> None:
-        """Take no more leases, and no longer count as a replica that does."""
+        """Take no more leases, and no longer count among the replicas that share them."""
         self._wanted, self._fingerprint = {}, None
 
     async def close(self) -> None:
@@ -156,9 +158,9 @@ class Ownership:
     # Requests to the store
 
     async def _run_alone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run one request to the store at a time, to its end, even if the caller is cancelled.
+        """Run one request to the store at a time, to its end even if the caller is cancelled.
 
-        If it were cancelled, nobody would know its changes in the store.
+        A request that is cut off may change the store without anybody noticing.
         """
 
         async def do() -> None:
@@ -170,13 +172,13 @@ class Ownership:
         await asyncio.shield(doing)
 
     async def _write_releases(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Write releases to the store, and wait for that for at most `RELEASE_S`."""
+        """Write releases to the store. Wait at most `RELEASE_S` for the write."""
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_S):
                 await self._run_alone(work)
 
     async def _renew_if_released(self) -> None:
-        if self._released:  # else another renewal has written it
+        if self._released:  # else another renewal has written the release
             await self._try_to_renew()
 
     async def _release_all(self) -> None:
@@ -196,7 +198,7 @@ class Ownership:
                 self.changed(self._wanted.keys())
 
     async def _try_to_renew(self) -> None:
-        with suppress(StoreError):  # then nothing counts as renewed
+        with suppress(StoreError):  # after an error nothing counts as renewed
             await self._renew()
 
     async def _renew(self) -> None:
@@ -208,7 +210,7 @@ class Ownership:
         if sharing.is_for_ever:
             self._renew_at = self._renewed_until = trusted_until = FOR_EVER
         else:
-            is_written = len(sharing.taken) < len(sharing.may_take)  # its last owner is still writing
+            is_written = len(sharing.taken) < len(sharing.may_take)  # the last owner of a free lease is still writing
             again_s = AT_ONCE_S if is_written else AT_ONCE_S + sharing.next_free_us / 1e6
             self._renew_at = BootTime(sent_at + min(RENEW_EVERY_S, again_s))
             self._renewed_until = BootTime(sent_at + LEASE_S)
@@ -228,7 +230,7 @@ class Ownership:
             key = key_of(lease)
             self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
-        if sharing.is_for_ever:  # the caller of `want` or `take` knows
+        if sharing.is_for_ever:  # the caller of `want` or `take` handles the new leases
             return
         if sharing.taken:
             taken = [f"{lease.kind} {lease.name}" for lease in sharing.taken]

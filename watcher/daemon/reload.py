@@ -24,21 +24,21 @@ from watcher.runtime.threads import raise_to, run_detached
 log = structlog.get_logger()
 
 CHECK_EVERY_S = 2.0
-"""The interval of checking the files, and of applying a configuration again after an error of the store."""
+"""The interval of the checks of the files, and of the attempts to apply a configuration after an error of the store."""
 
 QUIET_S = 0.1
-"""The files are read once they have not changed for this long: a writer may empty a file first."""
+"""The time for which the files must not have changed before they are read: a writer may empty a file first."""
 
 SHOWN_COUNT = 50
-"""The most problems that are logged. A file may have 100,000 that are alike."""
+"""The most problems of one configuration that are logged. A file may have 100,000 similar ones."""
 
 
 class ConfigFollower:
-    """The current configuration of the daemon, reloaded when it changes.
+    """The current configuration of the daemon, reloaded when its files change.
 
-    `settings` are those that are applied. `apply` applies new settings; until it is set, they wait. It may raise
-    `StoreError`, and is then called again. While a file is refused, `problems` are the reasons, and `refused_at` is the
-    time since when.
+    `settings` are the applied settings. `apply` applies new settings; they wait until `apply` is set. It may raise
+    `StoreError`, and is then called again. While the files are refused, `problems` are the reasons, and `refused_at` is
+    when they were first refused (wall clock).
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class ConfigFollower:
         self._check_every_s = check_every_s
         self.apply: Callable[[Settings], Awaitable[None]] | None = None
         self._pending: Settings | None = None
-        self._logged: set[str] = set()  # the errors since the last reload that are logged: two may alternate
-        self.problems: list[str] = []  # the reasons for which the file is refused
+        self._logged: set[str] = set()  # errors logged since the files were last read: two may alternate
+        self.problems: list[str] = []
         self.refused_at: datetime | None = None
         self._following: asyncio.Task[None] | None = None
         self._applying: asyncio.Task[None] | None = None
@@ -82,7 +82,10 @@ class ConfigFollower:
         return task
 
     async def _follow(self, source: ConfigSource) -> None:
-        """Apply each new configuration. A newer one cancels it: an owner may take long to drain."""
+        """Read and apply each new configuration.
+
+        A newer one cancels an older one that is still being applied: an owner may take long to drain.
+        """
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._check_every_s):
@@ -126,7 +129,7 @@ class ConfigFollower:
             log.error("config.rejected", problem=problem, note="the old configuration stays in use")
 
     async def _apply(self, settings: Settings, apply: Callable[[Settings], Awaitable[None]]) -> None:
-        """Apply the settings and log it. After an error of the store they stay for the next attempt."""
+        """Apply the settings and log the reload. After an error of the store the settings wait for the next attempt."""
         try:
             await apply(settings)
         except StoreError as error:
@@ -139,7 +142,7 @@ class ConfigFollower:
         self._pending = None
         for key in _keys_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
-        self._metrics.record_reload(well=not self.problems, at=self._clock.now())  # problems of a newer file
+        self._metrics.record_reload(well=not self.problems, at=self._clock.now())  # a newer file may be refused
         changes = changes_between(self.settings, settings)
         self.settings = settings
         log.info(

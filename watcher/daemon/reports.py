@@ -1,4 +1,4 @@
-"""The reports of the configuration. The owner of the maintenance lease records each of them once when it is due."""
+"""The reports of the configuration. The owner of the maintenance lease records each report once when it is due."""
 
 from datetime import timedelta
 
@@ -17,20 +17,20 @@ from watcher.web.shown import Console
 log = structlog.get_logger()
 
 LATE_AFTER = timedelta(hours=12)
-"""A report that is late by more than this is left out."""
+"""The longest time from the moment of a report to its recording. A later report is left out."""
 
 
 class Reports:
-    """The reports that are due. API and pages show the same figures."""
+    """The reports that are due. They show the same figures as API and pages."""
 
     def __init__(self, shared: OwnerDependencies, console: Console) -> None:
         self._shared = shared
         self._console = console
 
     async def tick(self, store: MaintenanceStore, settings: Settings) -> None:
-        """Record each report that is due. For a new report, store only its last moment. Raises `StoreError`.
+        """Record each report that is due. Raises `StoreError`.
 
-        Rows of reports that the configuration no longer has are deleted.
+        A report that is new in the configuration becomes due at its next moment. Rows of removed reports are deleted.
         """
         now, known = self._shared.clock.now(), await store.reports()
         await store.forget_reports(row for name, row in known.items() if name not in settings.reports)
@@ -38,7 +38,7 @@ class Reports:
             before, moment = report.schedule.last_two(now)
             if (row := known.get(name)) is None:
                 await store.add_report(name, to_us(moment))
-            # If the clock was set back, the stored moment may be after now. Then it does not delay the report.
+            # If the clock was set back, the stored moment may be after now. It does not delay the report then.
             elif not to_us(moment) <= row.moment_at <= to_us(now) and now - moment <= LATE_AFTER:
                 times = {"since": to_us(before), "until": period_start(to_us(moment), HOUR_US)}
                 made = shorten_report(await make_report(self._console, **times, name=name, timezone=report.timezone))

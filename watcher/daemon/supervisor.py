@@ -1,8 +1,9 @@
-"""The owners of this process: a poller for each account and a worker for each sink, as configuration and leases ask.
+"""The owners of this process: a poller for each account and a worker for each sink.
 
 An owner runs if the configuration wants it and this process holds its lease. A new configuration leaves an unchanged
-owner alone. A changed owner is drained, then built again from the store. New watches go to the running poller. An owner
-whose lease is lost ends. An owner that another replica should have is drained, and its lease is released.
+owner alone. An owner whose settings changed is drained, then built again from the store. New watches go to the running
+poller. An owner whose lease is lost ends. An owner that another replica should have is drained, and its lease is
+released.
 """
 
 import asyncio
@@ -27,17 +28,20 @@ from watcher.store.leases import HeldLease, LeaseKey
 log = structlog.get_logger()
 
 DRAIN_S = 5.5
-"""The longest time to drain. With closing everything the daemon ends within 8 s."""
+"""The longest time for an owner to drain. It leaves time to close everything within the 8 s of a stop."""
 
 FLUSH_S = 0.5
 
 RETRY_S = 3.0
-"""An owner that could not start is tried again after this time."""
+"""The time after which an owner that could not start, change or end is tried again."""
 
 
 @dataclass(slots=True)
 class _Owner:
-    """A running part, its settings, its lease, and the stack that closes it. `ends_at` is set once it drains."""
+    """A running owner: its poller or worker, its settings, its lease, and the stack that closes it.
+
+    `ends_at` is the end of the time to drain, on the clock of the event loop; `None` until the owner drains.
+    """
 
     part: AccountPoller | DeliveryWorker
     wanted: object
@@ -49,8 +53,9 @@ class _Owner:
 class Supervisor:
     """The owners of one process.
 
-    `applied` are the settings of all owners, or `None` while new settings are being applied, until that has succeeded.
-    Maintenance by these settings holds the lock `tidying`. `stored` are the silences beside those of the settings.
+    `applied` are the settings of all owners; `None` while new settings are being applied, until that has succeeded.
+    Maintenance holds the lock `tidying` while it works by `applied`. `stored` are the silences that are in the store,
+    not in the settings.
     """
 
     def __init__(self, shared: OwnerDependencies, ownership: Ownership, *, drain_s: float = DRAIN_S) -> None:
@@ -61,9 +66,9 @@ class Supervisor:
         self.tidying = asyncio.Lock()
         self._settings = Settings()
         self.stored: Sequence[SilenceSettings] = ()
-        self._wanted: dict[LeaseKey, object] = {}  # settings of each owner; a changed owner is built again
+        self._wanted: dict[LeaseKey, object] = {}  # the settings of each owner; if they change, it is built again
         self._owners: dict[LeaseKey, _Owner] = {}
-        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)  # of each key there ever was
+        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)  # never removed
         self._changes: set[asyncio.Task[None]] = set()
         ownership.changed = self._ownership_changed
 
@@ -87,12 +92,12 @@ class Supervisor:
     async def apply(self, settings: Settings) -> None:
         """Start the owners that this configuration wants and whose leases are held, and end all others.
 
-        Each owner changes on its own: one that drains for long holds up no other. Raises `StoreError` if some owners
-        are not changed. After that, or cancelled for a newer configuration, it may be called again. Owners that drain
-        then keep their time limit, and become owners of the newer settings.
+        Each owner changes on its own: an owner that drains for long delays no other. Raises `StoreError` if some owners
+        could not be changed. After an error, or after it was cancelled for a newer configuration, it may be called
+        again. Owners that are draining then keep their time limit, and are built again from the newer settings.
 
-        No maintenance runs meanwhile. With the old settings it would close a problem that a new rule has just opened,
-        with the new ones a problem that an old owner still works on.
+        No maintenance runs meanwhile. With the old settings it would close a problem that a new rule has just opened.
+        With the new settings it would close a problem that an old owner still works on.
         """
         self.applied = None
         async with self.tidying:  # wait for maintenance by the old settings
@@ -106,7 +111,8 @@ class Supervisor:
         keys = {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}
         spent = {key: keys.get(key, "") for key in self._wanted}
         await self._ownership.want(spent, fingerprint=fingerprint_of_settings(settings))
-        # An API key may move to another account: an owner that ends must drain before a new one asks the store.
+        # Running owners come first: an API key may move to another account, whose owner may start only once the old one
+        # has drained.
         changing = dict.fromkeys([*self._owners, *self._wanted, *self._changing])
         raise_worst(await asyncio.gather(*map(self._change, changing), return_exceptions=True))
         self.applied = settings
@@ -119,7 +125,7 @@ class Supervisor:
         self._ownership.leave()
         for change in self._changes:
             change.cancel()
-        # Together: their last flushes are one transaction, so a store that hangs is waited for once.
+        # All at once: their last flushes are one transaction, so a store that hangs is waited for once.
         outcomes = await asyncio.gather(*map(self._change, list(self._changing)), return_exceptions=True)
         await self._ownership.close()
         raise_worst(outcomes)
@@ -142,9 +148,9 @@ class Supervisor:
             asyncio.get_running_loop().call_later(RETRY_S, self._ownership_changed, [key])
 
     async def _change(self, key: LeaseKey) -> None:
-        """Start, change or end one owner, as settings and lease now ask. Raises `StoreError`.
+        """Start, change or end one owner, by its settings and lease of this moment. Raises `StoreError`.
 
-        If the lease is lost meanwhile, that is no error: the next owner reloads from the store.
+        A lease that is lost meanwhile is no error: the next owner reloads from the store.
         """
         async with self._changing[key]:
             owner, wanted = self._owners.get(key), self._wanted_now(key)
@@ -152,7 +158,7 @@ class Supervisor:
                 owner.ends_at is not None or owner.wanted != wanted or not self._ownership.is_current(owner.held)
             ):
                 await self._end(key, owner)
-                wanted = self._wanted_now(key)  # it may have changed meanwhile
+                wanted = self._wanted_now(key)  # settings or lease may have changed meanwhile
             if wanted is not None:
                 with suppress(OwnershipLostError):
                     await self._make(key, wanted)
@@ -194,11 +200,11 @@ class Supervisor:
             self._shared.fatal(error)
 
     async def _end(self, key: LeaseKey, owner: _Owner) -> None:
-        """Drain an owner and close it. If this is cancelled, call it again: the time limit stays the same."""
+        """Drain an owner and close it. If this is cancelled, it must be called again: the time limit stays the same."""
         if owner.ends_at is None:
             owner.ends_at = asyncio.get_running_loop().time() + self._drain_s
         outcomes: list[BaseException | None] = []
-        # Together: a tick that hangs on the store must find its part draining when it continues.
+        # Both at once: a tick that hangs on the store must find its part draining when it continues.
         ending = [self._shared.schedule.remove(f"{key.kind}:{key.name}"), owner.part.drain()]
         try:
             async with asyncio.timeout_at(owner.ends_at):
@@ -211,7 +217,7 @@ class Supervisor:
 
 async def _close(part: AccountPoller | DeliveryWorker) -> None:
     await part.cancel()
-    with suppress(StoreError, TimeoutError):  # without the flush, stored values are only a few seconds older
+    with suppress(StoreError, TimeoutError):  # without this flush, the store is only a few seconds behind
         async with asyncio.timeout(FLUSH_S):
             await part.flush()
 
