@@ -1,8 +1,8 @@
-"""The poller of one account: it sends the next request whenever one is due and the pace allows it.
+"""The poller of one account: it sends the next request whenever one is due and the rate limit allows it.
 
-It knows no HTTP, sinks or timers: `tick` is called when a request may be due, and returns when to call it again. The
-queue chooses the request, the poller of executions or of lists handles it, the session holds the shared state, and the
-registry holds the watched executions.
+It knows no HTTP, sinks or timers: `tick` is called when a request may be due, and returns the seconds until the next
+call. The queue chooses the request, the poller of executions or of lists handles it, the session holds the shared
+state, and the registry holds the watched executions.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ IDLE_S = 10.0
 """The longest time between two ticks: each tick proves that the loop is alive."""
 
 CHECK_EVERY_S = 1.0
-"""Interval of the check whether an account has failed long enough to be degraded, and for unconfirmed ends."""
+"""Interval of two checks: whether an account has failed long enough to be degraded, and whether ends were not confirmed
+in time."""
 
 SHORTEST_TICK_S = 0.002
-"""The shortest time between two ticks: timers are no finer, and the pacer forgives this delay."""
+"""The shortest time between two ticks: timers are no finer, and the pacer makes up for this delay."""
 
 
 class AccountPoller:
@@ -57,7 +58,7 @@ class AccountPoller:
 
     @property
     def lists_read(self) -> Sequence[bool]:
-        """For each pipeline that is watched whole, whether a scan of its list was ever complete."""
+        """Whether a scan was ever complete, for the list of each pipeline that is watched whole."""
         return [bool(listing.cursor.complete_at) for listing in self._registry.listings.values()]
 
     async def watch(self, watches: Sequence[Watch]) -> None:
@@ -75,13 +76,13 @@ class AccountPoller:
                 self._registry.apply(watches, found, new_lists)
             finally:
                 self._registry.left = None
-        self._breaker.last_probe_at = EARLIEST  # without waiting for its interval
+        self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
         self._deps.wake()
 
     def read_list(self, pipeline: str) -> None:
-        """Read the list of a pipeline as soon as the budget allows, by a scan that begins now.
+        """Scan the list of a pipeline as soon as the budget allows.
 
-        If a scan is in progress, the page with new rows is read next, and the new scan follows.
+        If a scan is in progress, the page with new rows is read next, and another scan follows the current one.
         """
         listing = self._registry.listings.get(pipeline)
         if listing is None:
@@ -104,12 +105,12 @@ class AccountPoller:
             self._breaker.check(now)
             if (target := self._breaker.to_verify(now)) is not None:
                 self._poll_queue.put(target, due_at=min(target.due_at, now))
-        if not (self._registry.entries or self._registry.listings):  # no request can show that the budget suffices
+        if not (self._registry.entries or self._registry.listings):  # without items no request shows that it suffices
             self._breaker.budget.is_over = False
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
-        # While it drains no one waits for new work, and the account may have another owner before that is done.
+        # No new work starts while the poller drains: the account may have another owner before the work is done.
         if (self._confirmations.waiting or self._confirmations.too_late) and not self._draining:
             for entry in self._confirmations.take_expired(now):  # no GET confirmed them in time: their rows count
                 self._start(entry)
@@ -119,7 +120,7 @@ class AccountPoller:
         return self._next_tick_at - now
 
     async def flush(self) -> None:
-        """Write the state of the account, and the times of polls without a change. Raises `StoreError`."""
+        """Write the pause and failures of the account, poll times, and snapshots. Raises `StoreError`."""
         await self._session.flush()
         await self._snapshots.write(request_count=self._request_count)
 
@@ -137,10 +138,10 @@ class AccountPoller:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
-        """Load the store's rows of new executions, and the new lists of these watches.
+        """Return the recorded executions and the lists of these watches, as far as they are new.
 
-        If the overdue problem of an execution was closed because its limit was removed, the execution may be overdue
-        again.
+        Maintenance closes the overdue problem of an execution whose limit was removed. Entries forget such a problem,
+        so that they may be overdue again.
         """
         store, registry = self._deps.store, self._registry
         overdue = {
@@ -158,7 +159,7 @@ class AccountPoller:
         whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
         listings: list[PipelineListState] = []
         for watch in whole:
-            async with self._alert_rules.stream(watch.pipeline).writing:  # writes of the former list go first
+            async with self._alert_rules.stream(watch.pipeline).writing:  # after the writes of a former list
                 record = await store.load_pipeline(watch.pipeline)
             listings.append(await self._list_poller.begin(watch, record))
         if whole:
@@ -172,9 +173,9 @@ class AccountPoller:
         task.add_done_callback(self._tasks.discard)
 
     async def _work(self, following: Request | TrackedExecution | None) -> None:
-        """Handle a request, then all that are due by then: each answer makes room for another request.
+        """Handle a request, then the next ones as long as any is due: each answer makes room for another request.
 
-        A `TrackedExecution` is one whose end could not be confirmed in time.
+        A `TrackedExecution` stands for an end that could not be confirmed in time.
         """
         try:
             while following is not None:
@@ -189,12 +190,12 @@ class AccountPoller:
                     finally:
                         self._in_flight_count -= 1
                 following = self._take()
-        except Exception as error:  # noqa: BLE001 (nothing else catches it, and its entries may be lost)
+        except Exception as error:  # noqa: BLE001 (nothing else catches it, and its items may be lost)
             self._deps.fatal(error)
             return
         now = self._clock.monotonic()
         wanted_at = self._wanted_at(now)
-        # Each wake is a timer: only an earlier tick than the next one needs another.
+        # Each wake sets a timer, so only a tick that is wanted earlier than the next one is worth it.
         if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
             self._next_tick_at = wanted_at
             self._deps.wake(wanted_at - now)
@@ -203,13 +204,13 @@ class AccountPoller:
         next_s: float | None = 0.0  # a cancelled poll is due again
         try:
             next_s = await poll
-        except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
+        except Exception as error:  # noqa: BLE001 (an error of one poll must not end the others)
             next_s = self._session.handle_error(error)
         finally:
             self._registry.put_back(entry, next_s)
 
     def _take(self) -> Request | None:
-        """Take the next request and its slot if one may go now. A degraded account sends only probes."""
+        """Take the next request, and its slot, if one may go now. An unusable account sends only probes."""
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
         is_probe = breaker.unusable_for is not None
         if self._draining or self._in_flight_count >= deps.concurrency:
@@ -234,7 +235,7 @@ class AccountPoller:
         return request
 
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
-        """Tell the budget how long the items of a request have waited. For a page the longest wait counts."""
+        """Note in the budget how long the items of a request have waited. For a page, the longest wait counts."""
         first: TrackedExecution | None = None
         for entry in (request.entry,) if isinstance(request, GetRequest) else request.left.values():
             # Lost executions are polled every 10 minutes only.
@@ -242,14 +243,15 @@ class AccountPoller:
                 first = entry
         if first is not None:
             self._breaker.budget.note(first, last_at=first.asked_at, now=now)
-        # Scans count by their first page. First scans are long, and refused lists are read every 10 minutes only.
+        # A scan counts by its first page. First scans do not count: they are long. Refused lists do not count: they are
+        # read every 10 minutes only.
         if isinstance(request, ListRequest) and request.scans and not request.listing.scan.began_at:
             listing = request.listing
             if listing.cursor.complete_at and listing.cursor.refused is None:
                 self._breaker.budget.note(listing, last_at=listing.timing.began_at, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
-        """Return when the next tick is wanted: when a request may be due, or the next check is."""
+        """Return when the next tick is wanted: when a request may be sent, or when the next check is due."""
         breaker, deps, waiting = self._breaker, self._deps, self._confirmations.waiting
         is_timed = breaker.failing_since is not None and breaker.unusable_for is None
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
@@ -261,6 +263,6 @@ class AccountPoller:
             if waiting:
                 next_at = min(next_at, self._confirmations.wanted_at())
             if breaker.unusable_for is not None and next_at != LATEST:
-                next_at = now  # a probe may go before it is due
+                next_at = now  # a probe may be sent before its item is due
             at = min(at, max(next_at, breaker.opens_at(), deps.pacer.ready_at))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

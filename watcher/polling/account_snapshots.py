@@ -17,16 +17,16 @@ from watcher.polling.session import AccountSession
 from watcher.runtime.metrics import PipelineMetrics, open_label
 
 SLICE_COUNT = 10_000
-"""The number of executions that one turn of the event loop counts: it takes some milliseconds."""
+"""The most executions that are counted in one turn of the event loop. Counting them takes some milliseconds."""
 
 SAMPLE_COUNT = 1_000
-"""The number of executions from which the wanted requests are extrapolated if there are more."""
+"""The most executions from which the wanted requests per second are extrapolated."""
 
 USED_OVER_S = 60.0
 UNKNOWN_AFTER_S = 10.0
-"""The time without a success after which the state of an account's executions is unknown."""
+"""The running time since the first failure after which the state of an account's executions counts as unknown."""
 ALIVE_EVERY_S = 30.0
-"""Interval at which an unchanged snapshot is written, too: it shows that the account has an owner."""
+"""Interval at which an unchanged snapshot is written again, to show that the account has an owner."""
 
 
 class AccountSnapshots:
@@ -38,10 +38,10 @@ class AccountSnapshots:
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
-        self._request_counts = deque([(deps.clock.monotonic(), 0)])  # times, each with the number of requests by then
+        self._request_counts = deque([(deps.clock.monotonic(), 0)])  # the number of requests sent by each time
 
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Keep counts for the pipelines of these watches only. New ones start from the store. Raises `StoreError`."""
+        """Count for pipelines of these watches and no others. New counts come from the store. Raises `StoreError`."""
         pipelines, recent, recorded = self._deps.metrics.pipelines, self._recent_ends, self._deps.record.snapshot
         self._names = {watch.pipeline: watch.name for watch in watches}
         for gone in pipelines.keys() - self._names.keys():
@@ -56,9 +56,9 @@ class AccountSnapshots:
             pipelines[pipeline].name = self._name_of(pipeline)
 
     async def write(self, *, request_count: int) -> None:
-        """Count, and write the snapshot if it changed. `request_count` requests were sent since the start.
+        """Count the open executions, and write the snapshot if it has changed or was last written 30 s ago.
 
-        Raises `StoreError`.
+        `request_count` requests were sent since the start. Raises `StoreError`.
         """
         deps, now = self._deps, self._deps.clock.monotonic()
         wanted_per_s, longest_gap_s = await self._count_open(now)
@@ -88,10 +88,10 @@ class AccountSnapshots:
         )
 
     def _known_at(self, now: Monotonic) -> Micros | None:
-        """Return when a request last succeeded before the current outage; 0 for never.
+        """Return when a request last succeeded before the current outage (microseconds UTC, steady); 0 for never.
 
-        Later snapshots keep the first written value, also a previous owner's. It is `None` while requests succeed, or
-        if nothing is watched.
+        All snapshots of an outage keep the time that the first one wrote, also those of a later owner. The time is
+        `None` while requests succeed, or if nothing is watched.
         """
         breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
         fails = (breaker.failing_for_s() or 0.0) >= UNKNOWN_AFTER_S
@@ -105,12 +105,12 @@ class AccountSnapshots:
         return Micros(self._deps.clock.steady_us() - round((now - breaker.success_at) * 1e6))
 
     async def _count_open(self, now: Monotonic) -> tuple[float, float]:
-        """Count the open executions. Return the wanted requests per second, and the longest wait for a request."""
+        """Count the open executions. Return the wanted requests per second and the longest wait in seconds."""
         deps, lists, entries = self._deps, self._registry.listings, list(self._registry.entries.values())
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
         # For each pipeline, by label: the count, and the earliest `since_at`.
         found = defaultdict[str, dict[str, list[int]]](dict)
-        # A list that an operator wants read at once has no time of its own.
+        # A list that is queued first, for an operator, has no time of a last request.
         first_at = min([now, *(each.asked_at for each in lists.values() if each.asked_at != EARLIEST)])
         for start in range(0, len(entries), SLICE_COUNT):
             if start:

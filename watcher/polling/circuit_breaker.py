@@ -1,7 +1,7 @@
 """The circuit breaker of an account: whether its API is usable, how long it pauses, and whether its budget suffices.
 
 No I/O, no events. Failures and delays are measured in running time, because a stopped process (SIGSTOP, `docker pause`)
-sends no requests. A pause is the server's, so it goes on meanwhile.
+sends no requests. A pause is measured in monotonic time, because a pause also passes while the process is stopped.
 """
 
 from watcher.clerk.api import Reply
@@ -23,7 +23,8 @@ OVER_BUDGET_AFTER_S = 300.0
 
 GAP_TOLERANCE = 1.1
 TIMER_TOLERANCE_S = 0.1
-"""A poll is late if it misses `max_interval` by both: jitter and a busy event loop do not show a small budget."""
+"""A poll is late if it comes more than 10 % and 0.1 s after `max_interval`: jitter and a busy event loop are no sign of
+a small budget."""
 
 _TROUBLES = {
     Outcome.UNAUTHORIZED: AccountTrouble.UNAUTHORIZED,
@@ -33,16 +34,17 @@ _TROUBLES = {
     Outcome.NOT_FOUND: AccountTrouble.INVALID,
     Outcome.REJECTED: AccountTrouble.INVALID,
 }
-"""The trouble that an outcome means. With any other failure the API is unreachable."""
+"""The trouble that an outcome means. Any other failure means that the API is unreachable."""
 
 _ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
 
 
 class Pause:
-    """The pause that the API demanded with a 429 or 503. No request is sent before `until`.
+    """The pause after a 429 or 503. No request is sent before `until` (monotonic seconds).
 
-    Its length is the server's wish, at most 15 minutes. Without a wish it is 1 s, doubled with each one in a row.
+    It lasts as long as `Retry-After` says, at least 1 s and at most 15 minutes. Without `Retry-After` the first pause
+    lasts 1 s, and each further one in a row twice as long, up to 60 s. `nth` counts the pauses in a row.
     """
 
     def __init__(self, until: Monotonic) -> None:
@@ -50,7 +52,7 @@ class Pause:
         self.nth = 0
 
     def begin(self, reply: Reply, *, now: Monotonic) -> None:
-        """Pause after this reply. A shorter wish does not end a longer pause."""
+        """Begin a pause after this reply. If a pause in progress ends later, its end stays."""
         if reply.sent_at >= self.until:  # requests that were in flight when the pause began do not double it
             self.nth += 1
         wanted_s = doubling(self.nth, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
@@ -60,10 +62,10 @@ class Pause:
 
 
 class Budget:
-    """Whether an account has enough requests: `is_over` is set once requests were late for 5 minutes.
+    """Whether the rate limit of an account suffices: `is_over` is set once requests have been late for 5 minutes.
 
-    A request is late if its item has waited longer than `max_interval`. `is_over` is reset once no request was late for
-    one `max_interval`. After a restart of the process that time begins with the first request.
+    A request is late if its item has waited longer than `max_interval`. `is_over` is reset once no request has been
+    late for one `max_interval`. After a start of the daemon this time begins with the first request.
     """
 
     def __init__(self, max_interval_s: float, *, clock: Clock, is_over: bool) -> None:
@@ -72,16 +74,16 @@ class Budget:
         self.restart(EARLIEST, is_over=is_over)
 
     def restart(self, now: Monotonic, *, is_over: bool = False) -> None:
-        """Measure from `now` on: no request could be sent before."""
+        """Measure waits from `now` on, because no request could be sent before."""
         self.is_over, self._counts_from = is_over, now
-        self._late_since: float | None = None  # this and the next one in running time
+        self._late_since: float | None = None  # running time, like the next one
         self._late_at = 0.0
 
     def note(self, item: PollItem, *, last_at: Monotonic, now: Monotonic) -> None:
-        """Record the request for an item at `now`, after the one before at `last_at`.
+        """Note that a request for an item was sent at `now`, and the one before it at `last_at`.
 
-        A slow answer is not counted: it only delays when the next poll is due. Nor is time in which no request could be
-        sent.
+        The time of a slow answer does not count, because it delays when the next poll is due. Time in which no request
+        could be sent does not count, either.
         """
         waits_from = max(last_at, item.due_at - self._max_interval_s, self._counts_from)
         is_late = now - waits_from > self._allowed_gap_s and now - self._clock.resumed_at() > self._allowed_gap_s
@@ -96,17 +98,17 @@ class Budget:
 class AccountCircuitBreaker:
     """Evaluates all replies of one account: for the requested item, and for the account.
 
-    The account is degraded if no request has succeeded for `degraded_after_s` since the first failure, with a 401 at
-    once, until the next success. After a start or a stop of the process a new failure is needed first. The first
-    failure after the last success came at `failing_since` (running time). The item `probe_target` succeeded last, at
-    `success_at`.
+    The account is degraded by a 401, or once no request has succeeded for `degraded_after_s` since the first failure.
+    It recovers with the next success. After a start or a stop of the process a new failure is needed first. The first
+    failure after the last success came at `failing_since` (running time). `probe_target` is the item that succeeded
+    last, at `success_at` (monotonic seconds).
 
-    While the account is unusable, one probe is sent per interval; the last went out at `last_probe_at`. An account over
-    budget is degraded, but usable.
+    While the account is unusable because of the trouble `unusable_for`, one probe is sent per interval; the last one
+    went out at `last_probe_at` (monotonic seconds). An account over budget is degraded, but usable.
     """
 
     def __init__(self, rules: PollRules, record: AccountRecord, *, clock: Clock, jitter: Jitter) -> None:
-        """Start with the recorded state. A pause longer than the cap came from a wrong clock: it is cut."""
+        """Start with the recorded state. A pause longer than the cap came from a wrong clock, so the pause is cut."""
         trouble, pause_s, failing_for_s = record.trouble, record.backoff.pause_s, record.backoff.failing_for_s
         until = EARLIEST if pause_s is None else Monotonic(clock.monotonic() + min(pause_s, PAUSE_CAP_S))
         self.pause = Pause(until)
@@ -128,7 +130,7 @@ class AccountCircuitBreaker:
 
     @property
     def cause(self) -> str | None:
-        """The last failure of an unusable account: a word of ours, or the status code."""
+        """The last failure of an unusable account: the status code, or a word of ours. `None` while it is usable."""
         failure = self._last_failure
         if failure is None or self.unusable_for is None:
             return None
@@ -136,11 +138,11 @@ class AccountCircuitBreaker:
         return str(failure.status_code) if is_coded else failure.reason or failure.outcome.value
 
     def failing_for_s(self) -> float | None:
-        """Return the running time since the first failure after the last success, `None` after a success."""
+        """Return the running time since the first failure after the last success; `None` without a failure."""
         return None if self.failing_since is None else self._clock.running() - self.failing_since
 
     def backoff(self) -> BackoffState:
-        """Return the state to record. The time of failing is cut to the time that makes it trouble."""
+        """Return the pause and the time of failing to record. The time of failing is cut to `degraded_after_s`."""
         pause_s, failing_for_s = self.pause.until - self._clock.monotonic(), self.failing_for_s()
         if failing_for_s is not None:
             failing_for_s = min(self._rules.degraded_after_s, failing_for_s)
@@ -156,11 +158,12 @@ class AccountCircuitBreaker:
     def note(
         self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool = False, lost: bool = False
     ) -> LostReason | None:
-        """Evaluate a reply. Return the reason if the item is lost now.
+        """Evaluate a reply about an item. Return the reason if the item is lost now.
 
-        `alone` means that only lost items are watched beside it: then a 404 is about the item, and the API works. With
-        `lost` the item was reported as lost: if the API still does not know it, this says nothing about the account. A
-        success ends trouble, unless its request was sent before that began.
+        `alone` means that the account has no other item but lost ones: a 404 is then about the item, and shows that the
+        API works. `lost` means that the item was reported as lost before: if the API still does not know it, this says
+        nothing about the account. A success ends the trouble of the account, unless its request was sent before the
+        trouble began.
         """
         is_ok, reason = reply.outcome is Outcome.OK, None
         if is_ok:
@@ -186,9 +189,10 @@ class AccountCircuitBreaker:
         return retry_wait_s(item, reason, self._rules, sent_at=sent_at, jitter=self._jitter)
 
     def to_verify(self, now: Monotonic) -> PollItem | None:
-        """Return the item that succeeded last, once half the time to trouble has passed: it is to be polled again.
+        """Return the item to poll again as a check of the account; `None` if no check is due.
 
-        If it succeeds again, the failures are those of other items, and the account is not degraded.
+        It is the item that succeeded last, once the account has failed for half of `degraded_after_s`. If it succeeds
+        again, the failures are those of other items, and the account is not degraded.
         """
         target, failing_for_s = self.probe_target, self.failing_for_s() or 0.0
         if target is None or not target.is_queued or now - target.asked_at < failing_for_s:
@@ -196,11 +200,12 @@ class AccountCircuitBreaker:
         return target if failing_for_s >= self._rules.degraded_after_s / 2 else None
 
     def check(self, now: Monotonic) -> None:
-        """Turn old failures into trouble, if a request that was sent after the last stop has failed.
+        """Mark the account as unusable after a 401, or once it has failed for `degraded_after_s`.
 
-        Trouble begins once: another reason for it is not reported, nor is the budget meanwhile.
+        Unless it is a 401, the last failure must be of a request that was sent after the last stop of the process.
+        While the account is unusable, neither another reason nor its budget is reported.
         """
-        # The clock must be read often, also without failures: it takes a long time between two readings for a stop.
+        # The clock must be read often, also without failures: a long time between two readings counts as a stop.
         resumed_at, failing_for_s, failure = self._clock.resumed_at(), self.failing_for_s() or 0.0, self._last_failure
         if failure is None or self.unusable_for is not None:
             return
@@ -217,7 +222,7 @@ class AccountCircuitBreaker:
 
     def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         if reply.status_code is None and reply.sent_at < self._clock.resumed_at():
-            return  # it was in flight while the process was stopped, which may have broken it
+            return  # the stop of the process may have broken this request
         self._last_failure = reply
         self._is_key_refused |= reply.outcome is Outcome.UNAUTHORIZED
         if self.failing_since is None:

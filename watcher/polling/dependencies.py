@@ -17,9 +17,10 @@ from watcher.store.changes import AccountRecord, Lease
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountDependencies:
-    """The collaborators of one account's poller. `record` is the account as recorded; `fatal` ends the daemon.
+    """The collaborators of one account's poller. `record` is the account as the store knew it at the start.
 
-    Nothing is requested while `is_trusted` returns false: the lease may have expired.
+    `fatal` ends the daemon, or only the poller if its lease is lost. While `is_trusted` returns false, nothing is
+    requested, because the lease may have expired.
     """
 
     lease: Lease

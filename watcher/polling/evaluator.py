@@ -22,7 +22,7 @@ from watcher.runtime.pacing import Jitter, spread
 from watcher.store.changes import ExecutionChange, Lease
 
 Cadence = Callable[[float], float]
-"""Returns the seconds until the next poll, given the seconds in the current status."""
+"""A function that returns the seconds until the next poll, given the seconds in the current status."""
 
 BACKOFF_SHARE = 0.1
 JITTER_SHARE = 0.1
@@ -31,7 +31,7 @@ LOST_POLLS_FOR_US = 24 * 3600 * 1_000_000
 
 
 def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jitter) -> Cadence:
-    """Return the cadence that waits a tenth of the time in this status, ±10 %, within the bounds."""
+    """Return the cadence that waits a tenth of the time in a status, ±10 %, within the two bounds."""
 
     def interval(dwell_s: float) -> float:
         wanted = spread(max(min_interval_s, dwell_s * BACKOFF_SHARE), share=JITTER_SHARE, jitter=jitter)
@@ -41,10 +41,11 @@ def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jit
 
 
 class Evaluation(NamedTuple):
-    """The result of an answer about `entry`: a `change` to record, if any, and what is `known` from then on.
+    """The result of an answer about `entry`: the `change` to record, if any, and the record that is `known` after it.
 
-    The next poll is due `next_s` after the request; `None` ends the polls. A poll that counts has set `polled_at`.
-    `contradicts` means that the answer has another status than the one the execution ended with.
+    `execution` is the state in the answer; `None` without a new one. The next poll is due `next_s` seconds after the
+    last request; `None` ends the polls. `polled_at` (microseconds UTC, steady) is set if the poll counts. `contradicts`
+    means that the execution has ended with another status than that in the answer.
     """
 
     entry: TrackedExecution
@@ -58,9 +59,9 @@ class Evaluation(NamedTuple):
 
 @dataclass(eq=False)
 class ReplyEvaluator:
-    """Evaluates one account's replies. `link` is the account's template for links to an execution.
+    """Evaluates one account's replies. `link` is the template of the account for links to an execution.
 
-    `pipeline_names` are the API's names of pipelines, by id, as far as answers had them.
+    `pipeline_names` are the names that the API gives to pipelines, by id, as far as answers had them.
     """
 
     lease: Lease
@@ -72,16 +73,16 @@ class ReplyEvaluator:
     pipeline_names: dict[str, str] = field(default_factory=dict)
 
     def learn_name(self, pipeline: str, name: str | None) -> None:
-        """Store the API's name of a pipeline, unless it is empty."""
+        """Note the API's name of a pipeline, unless it is empty."""
         if name:
             self.pipeline_names[pipeline] = name
 
     def success(
         self, entry: TrackedExecution, execution: ExecutionSnapshot | None, *, sent_at: Monotonic
     ) -> Evaluation:
-        """Evaluate an answer with the execution's state, `None` if the answer equals the last one.
+        """Evaluate a successful poll. `execution` is `None` if the answer equals the last one.
 
-        It ends the failures that `entry` has counted. The request was sent at `sent_at` (monotonic seconds).
+        The failures of `entry` end. The request was sent at `sent_at` (monotonic seconds).
         """
         watch, before, seen_at = entry.watch, entry.known, self.clock.steady_us()
         entry.failures = None
@@ -99,14 +100,15 @@ class ReplyEvaluator:
         return Evaluation(entry, execution, known, change, next_s, polled_at, result.contradicts)
 
     def is_overdue(self, entry: TrackedExecution) -> bool:
-        """Return whether an execution is overdue if the next answer shows the same status."""
+        """Return whether an execution would be overdue if an answer now showed its last known status."""
         limits_s = entry.watch.overdue_after_s
         return bool(limits_s) and exceeds_limit(entry.known, at=self.clock.steady_us(), overdue_after_s=limits_s)
 
     def failure(self, entry: TrackedExecution, reason: LostReason | None, *, sent_at: Monotonic) -> Evaluation:
-        """Evaluate a failure. `reason` is set if the execution is lost.
+        """Evaluate a failed poll. `reason` is set if the execution is lost.
 
-        A lost execution is polled every 10 minutes for a day, an unreadable one like any other.
+        A lost execution is polled every 10 minutes for a day. An unreadable one is polled like any execution that
+        fails.
         """
         before, at = entry.known, self.clock.steady_us()
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
@@ -127,7 +129,8 @@ class ReplyEvaluator:
     ) -> ExecutionChange:
         """Return the change to record, with its events.
 
-        The observation is dated by the wall clock. The last poll before it is dated by the time that has passed since.
+        Events are dated by the wall clock. They say that the change came between the last poll and now; the time of the
+        last poll is computed from the time that has passed since.
         """
         before, known, at = entry.known, result.known, self.clock.now()
         unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
@@ -135,7 +138,7 @@ class ReplyEvaluator:
         limit_s = limits_s.get(known.status or "", 0.0)
         closed = before.overdue_sequence
         if entry.is_unwatched or (closed is not None and not has_limit(limits_s, before.status or "")):
-            closed = None  # its limit is gone: that closes the problem
+            closed = None  # maintenance closes a problem without a limit
         entries: list[OutboxEntry] = []
         problems: list[ProblemChange] = []
         for status_change in result.status_changes:
@@ -172,7 +175,10 @@ class ReplyEvaluator:
     def _overdue_problem(
         self, entry: TrackedExecution, nth: int, sequence: int, *, at: datetime, closed_at: datetime | None = None
     ) -> ProblemChange:
-        """Return the nth problem of an overdue execution. The event with this sequence opened it at `at`."""
+        """Return the nth overdue problem of an execution, closed at `closed_at`, or new.
+
+        The event with this `sequence` opened the problem at `at`.
+        """
         source, subject = pipeline_source(entry.watch), entry.known.execution
         problem = new_problem(EventType.EXECUTION_OVERDUE, source, subject=subject, nth=nth, sequence=sequence, at=at)
         return ProblemChange(problem, closed_at, is_new=closed_at is None)

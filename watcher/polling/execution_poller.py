@@ -18,7 +18,7 @@ from watcher.store.changes import ChangeSet, ExecutionChange
 log = structlog.get_logger()
 
 DENIED_FOR_S = 10.0
-"""The time after a GET denied an end in which rows of lists start no other GET for it."""
+"""The time for which rows of lists start no other GET for an end that a GET has just denied."""
 
 
 class ExecutionPoller:
@@ -31,9 +31,9 @@ class ExecutionPoller:
         self._breaker = session.deps.breaker
 
     async def poll(self, entry: TrackedExecution) -> float | None:
-        """Poll an execution. Return the seconds from the request to the next poll, `None` to end the polls.
+        """Poll an execution. Return the seconds from the request to the next poll; `None` to end the polls.
 
-        The answer to a GET replaces the row that it was to confirm. Raises `StoreError`.
+        If a row with an end was waiting for this GET, the answer replaces the row. Raises `StoreError`.
         """
         deps, evaluator = self._deps, self._deps.evaluator
         # An overdue event needs the facts of the answer, so the answer is read even if it has not changed.
@@ -61,7 +61,7 @@ class ExecutionPoller:
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
-        """Take a row as the status of an execution, because no GET could confirm it. Return the same as `poll`."""
+        """Take a row as the state of an execution whose end no GET could confirm in time. Return the same as `poll`."""
         pending = entry.pending
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
@@ -70,7 +70,7 @@ class ExecutionPoller:
         return evaluation.next_s
 
     async def record(self, evaluations: Sequence[Evaluation]) -> None:
-        """Write the evaluations of one pipeline together. Raises `StoreError`: then nothing has changed."""
+        """Write the evaluations of one pipeline together. After a `StoreError` nothing is recorded."""
         changes: list[ExecutionChange] = []
         for evaluation in evaluations:
             if evaluation.change is not None:
@@ -103,7 +103,7 @@ class ExecutionPoller:
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
     def note(self, evaluation: Evaluation) -> None:
-        """Handle an answer that changes nothing: only its time is written, later."""
+        """Note an answer that changes nothing. A later flush writes the time of the poll."""
         entry = evaluation.entry
         if evaluation.contradicts:
             self.report_contradiction(entry.known.execution)
@@ -113,15 +113,15 @@ class ExecutionPoller:
             entry.polled_at = evaluation.polled_at
 
     def report_contradiction(self, execution: str) -> None:
-        """Log and count an answer with another status than the one the execution ended with."""
+        """Log and count an answer with another status than that with which the execution ended."""
         self._deps.metrics.contradicted.inc()
         log.warning("execution.contradicted", execution=execution, status="ended")
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.pending is not None and entry.failures is not None:
-            entry.failures.refusals = 0  # a list shows it, so a refusal is wrong
-        # Whether no other item could show that the account is usable: lost ones cannot.
+            entry.failures.refusals = 0  # a list shows the execution, so a refusal is wrong
+        # Whether no other item could show that the account is usable. A lost item cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings
         reason = self._breaker.note(entry, reply, now=now, alone=alone, lost=lost)
         log.debug(

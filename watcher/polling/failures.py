@@ -1,8 +1,8 @@
-"""The meaning of failures for an execution or a list itself: when it is lost, and how long it waits. Pure.
+"""The meaning of failures for one item, an execution or a list: whether it is lost, and how long it waits. Pure.
 
-Each item counts its own failures. Executions and lists differ in two rules, as their `PollItem` says: an execution is
-unreadable only by its bodies, a list by every failure that is no refusal; such a failure also ends a list's refusals in
-a row.
+Each item counts its own failures. Executions and lists differ in two rules, by `any_failure_counts` of `PollItem`. An
+execution becomes unreadable only by unreadable bodies, a list by every failure that is no refusal. For a list such a
+failure also ends the refusals in a row.
 """
 
 from watcher.clerk.api import Reply
@@ -20,7 +20,7 @@ UNREADABLE_AFTER_S = 3600.0
 ERROR_JITTER = 0.1
 
 ROUNDING_S = 0.01
-"""A sum of times may come out a little too small."""
+"""The time added to a wait, because a sum of times may come out a little too small."""
 
 HTTP_OK = 200
 PAUSING_CODES = frozenset({429, 503})
@@ -29,11 +29,12 @@ PAUSING_CODES = frozenset({429, 503})
 def lost_reason(
     item: PollItem, reply: Reply, rules: PollRules, *, now: Monotonic, ran_s: float, success_at: Monotonic, alone: bool
 ) -> LostReason | None:
-    """Count a failure of an item. Return the reason if the item is lost now.
+    """Note a failure of an item. Return the reason if the item is lost now.
 
-    It is lost once it was refused `lost_after` times in a row over at least `lost_grace`, or has been unreadable for an
-    hour of running time (`ran_s`), while another item of the account succeeded, last at `success_at`. `alone` means
-    that no other item could succeed: then the item's own 404s suffice.
+    An item is lost once it was refused `lost_after` times in a row over at least `lost_grace`, or has been unreadable
+    for an hour of running time (`ran_s`). Another item of the account must have succeeded meanwhile; the last success
+    of any item was at `success_at` (monotonic seconds, as `now`). `alone` means that no other item could succeed: the
+    item's own refusals, except a 403, then suffice.
     """
     failures = item.failures = item.failures or Failures()
     # Other codes, such as 402, never make an execution unreadable.
@@ -61,7 +62,8 @@ def retry_wait_s(
 ) -> float:
     """Return the seconds from a failed request, sent at `sent_at`, to the next. `reason` is set for a lost item.
 
-    The wait doubles, but ends at the latest when one more refusal can mean a loss.
+    The wait doubles with each failure. If one more refusal could show that the item is lost, the wait ends no later
+    than that refusal could count.
     """
     if reason not in {None, LostReason.UNREADABLE}:
         return LOST_EVERY_S

@@ -11,16 +11,16 @@ from watcher.polling.sort_order import Ordering
 
 
 def date_of(row: ExecutionSnapshot) -> Micros | None:
-    """Return when an execution ended, else when it began, in microseconds; `None` if the API gives neither date."""
+    """Return when an execution ended, else when it began (microseconds UTC, steady); `None` without both dates."""
     return row.began_at if row.finished_at is None else row.ended_at
 
 
 @dataclass(slots=True)
 class Confirmation:
-    """The result that the last scans in a row ended with, while it is unconfirmed.
+    """The unconfirmed result with which the last scans in a row ended.
 
-    `count` scans ended with the same unconfirmed `reason`. The process had run for `since_s` seconds when the first of
-    them ended. `is_explained` means that all known rows may be gone because the API deletes old ones.
+    `count` scans ended with the same `reason`. The first of them ended at `since_s` (running time). `is_explained`
+    means that the API may have deleted all known rows because they were old.
     """
 
     reason: str | None = None
@@ -33,13 +33,14 @@ class Confirmation:
 class ListMemory:
     """The facts about one list that each scan passes to the next one, in memory only.
 
-    They are learnt again after a start, except for `total`, which the cursor records. A scan is outrun after
-    `pages_at_most` pages without progress. Executions that ended before `lookback_us` (microseconds) are not read.
+    After a start they are learnt again, except for `total`, which the cursor records. A scan is outrun after
+    `pages_at_most` pages without progress. Executions that ended more than `lookback_us` microseconds ago are not read.
 
-    Each page but the last has `page_rows` rows, `None` while that is not known. The list had `length` rows when the
-    last complete scan read it to its end. The API had named `total` rows when that scan began. `dates` are the earliest
-    and the latest date of its rows, if any. `unconfirmed_new` are the ids of the new rows in later scans that did not
-    count. A list with an order may be read whole again from `whole_from` on.
+    Each page but the last has `page_rows` rows; `None` while that is unknown. The list had `length` rows when a
+    complete scan last read it to the end. `total` is the API's number of rows at the last complete scan. `dates` are
+    the earliest and the latest date of that scan's rows, if they had any. `unconfirmed_new` are the ids of new rows in
+    later scans that did not count. A list with an order may not be read whole again before `whole_from` (monotonic
+    seconds).
     """
 
     lookback_us: int
@@ -55,7 +56,7 @@ class ListMemory:
 
     @property
     def rows_per_page(self) -> int:
-        """The rows of each page but the last: as many as requested, until a full page turns out to have fewer."""
+        """The number of rows on each page but the last: as many as requested, until a full page shows fewer."""
         return self.page_rows or PAGE_ROWS
 
     def page_of(self, index: int) -> int:
@@ -63,7 +64,7 @@ class ListMemory:
         return max(0, index) // self.rows_per_page + 1
 
     def before(self, page: int) -> int:
-        """Return how many rows the list has before a page."""
+        """Return the number of rows on the pages before a page."""
         return (page - 1) * self.rows_per_page
 
     def learn_page_rows(self, row_count: int, *, is_followed: bool) -> None:
@@ -73,10 +74,11 @@ class ListMemory:
 
 
 class ScanPage(NamedTuple):
-    """A page as a scan read it: `rows` in the API's order, and `row_count` including those that cannot be parsed.
+    """A page as a scan read it: `rows` in the API's order, and `row_count` with those that cannot be parsed.
 
-    `known_rows` are the ids of its known rows. `unseen_count` of its rows were on no other page of this scan. The total
-    has fallen by `fell_count` since the page before; that is 0 if the page repeats a row of an earlier page.
+    `known_rows` are the ids of the known rows on the page. `unseen_count` of its rows were on no other page of this
+    scan. The total has fallen by `fell_count` since the page that was read before. `fell_count` is 0 if the page
+    repeats a row of an earlier page.
     """
 
     number: int
@@ -96,10 +98,13 @@ class Evidence:
     """The rows, dates and totals on the pages of one scan, in whatever order the pages were read.
 
     `seen_on` maps the id of each row to the page that showed it first, `row_counts` each page to its number of rows.
-    `new` are the ids of the rows that no complete scan has found; `new_pages_count` pages had some. The API named
-    `total` on the last page, and `highest_total` at most. The page from which all others are read named `first_total`;
-    the scan had found `first_new_count` new rows by then. `is_total_steady` is true until a later page names another
-    total.
+    `new` are the ids of the rows that no complete scan has found; `new_pages_count` pages had some. `meets_known` means
+    that a page had other rows. `total` is the total that the last page named, `highest_total` the highest total of all
+    pages.
+
+    The first page of a scan is page 1, or the last page if a scan reads back from there. It named `first_total`; the
+    scan had found `first_new_count` new rows by then. `is_total_steady` is true until a page after the first one names
+    another total.
     """
 
     def __init__(self, memory: ListMemory) -> None:
@@ -118,7 +123,7 @@ class Evidence:
         self._memory = memory
 
     def note(self, number: int, reply: Reply) -> None:
-        """Record how many rows a page has, and their dates, before the rows are evaluated."""
+        """Record the number of rows on a page and the dates of these rows, before the rows are evaluated."""
         rows = reply.rows or ()
         if number not in self.row_counts:
             self.unreadable_count += reply.skipped
@@ -146,7 +151,7 @@ class Evidence:
         return ScanPage(number, rows, len(rows) + reply.skipped, known_rows, len(unseen), fell_count)
 
     def mark_first(self) -> None:
-        """Record that the other pages are read from this page on."""
+        """Record that the page that was just read is the first page of the scan."""
         self.first_total, self.first_new_count, self.is_total_steady = self.total, len(self.new), True
 
     def arrived_count(self) -> int:
@@ -154,5 +159,5 @@ class Evidence:
         return min(len(self.new) - self.first_new_count, (self.total or 0) - (self.first_total or 0))
 
     def unshown_count(self) -> int:
-        """Return how many rows the first total counts that no page showed."""
+        """Return how many rows are counted by the first total, but were on no page."""
         return (self.first_total or 0) - len(self.seen_on) - self.unreadable_count

@@ -1,7 +1,7 @@
-"""Requests the pages of pipelines that are watched whole, and records what each scan proves.
+"""Requests the pages of pipelines that are watched whole, and records the result of each scan.
 
-The scan chooses the page, the page processor evaluates its rows. The list poller connects them. At the end of a scan it
-records how far the list was read, and a gap if executions may be missing.
+The scan chooses the page, the page processor evaluates its rows, and the list poller connects them. At the end of a
+scan it records how far the list was read, and a gap if executions may be missing.
 """
 
 from collections.abc import Mapping
@@ -33,20 +33,21 @@ CURSOR_EVERY_S = 60.0
 EMITTED_ONCE = frozenset(
     {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
 )
-"""Gaps that last from scan to scan. They are reported once, until a scan is complete without one."""
+"""Gaps that may last over many scans. Each is reported once, and again only after a complete scan without a gap."""
 
 PAGES_KEPT = 128
-"""Pages that are kept to compare the next answer with: 5 MB, enough for 50 pipelines with 100 open executions."""
+"""The most pages that are kept, to compare the next answers with them: 5 MB, enough for 50 pipelines with 100 open
+executions each."""
 
 WHOLE_SHARE = 0.25
-"""The part of an account's requests that goes to lists which must be read whole."""
+"""The share of an account's requests for lists that must be read whole."""
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
-"""Refusals of a page that may mean that the list has no such page."""
+"""The outcomes of a refused page that may mean that the list has no such page."""
 
 
 class Requeue(NamedTuple):
-    """The place of a list in the poll queue: in `queue`, until `wait_s` seconds after its last request."""
+    """The place of a list in the poll queue: `queue`, and `wait_s` seconds from the last request until it is due."""
 
     queue: QueueKind
     wait_s: float = 0.0
@@ -84,7 +85,7 @@ class ListPoller:
         listing, requeue = request.listing, self._at_rest
         try:
             requeue = await self._ask(request)
-        except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
+        except Exception as error:  # noqa: BLE001 (an error of one page must not end the other polls)
             requeue = self._rest(listing, self._session.handle_error(error))
         finally:
             for entry in request.left.values():
@@ -126,9 +127,9 @@ class ListPoller:
         return await self._read(request, reply)
 
     async def _ask_name(self, request: ListRequest, page: Reply, execution: str) -> Requeue:
-        """Fetch one execution to learn the name of its pipeline, then handle the page.
+        """Poll one execution to learn the name of its pipeline, then handle the page that waited for the name.
 
-        If that fails, events lack the name.
+        If the poll fails, events lack the name.
         """
         listing = request.listing
         listing.nameless = None
@@ -141,7 +142,7 @@ class ListPoller:
         return await self._read(request, page)
 
     async def _read(self, request: ListRequest, reply: Reply) -> Requeue:
-        """Handle a page: evaluate its rows, then judge the list by it."""
+        """Handle a page: evaluate its rows, then pass it to the scan, if the scan requested it."""
         if request.listing.is_unwatched:
             return self._at_rest
         listing, executions = request.listing, reply.rows or ()
@@ -175,8 +176,8 @@ class ListPoller:
     def _found_at(self, request: ListRequest, asked_at: Micros) -> Micros:
         """Return the time at which the rows of a page count as found: when the first page of its scan was requested.
 
-        A page that was read out of turn may show rows that arrived after the scan began. They count as found after
-        that, so they become known rows with the next scan only.
+        A page that was read out of turn may show rows that arrived after the scan began. Their time is later than the
+        start of the scan, so they become known rows only with the next scan.
         """
         scan = request.listing.scan
         if not request.scans:
@@ -185,14 +186,17 @@ class ListPoller:
         return scan.began_at
 
     async def _judge_page(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Requeue:
-        """Pass a page to the scan. Let the list rest so that lists read whole take a quarter of the requests."""
+        """Pass a page to the scan, and handle the result if the scan ends.
+
+        A list that must be read whole rests after its scan, so that all such lists take a quarter of the requests.
+        """
         scan, order = listing.scan, listing.scan.order
         known_rows = listing.known_rows(known)
         result = scan.read(
             reply,
             known_rows=known_rows,
             unsettled=known.keys() - known_rows,
-            unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # the scan looks for them
+            unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # open executions that this scan seeks
             may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
         if scan.order is not None and scan.order is not order:
@@ -205,7 +209,7 @@ class ListPoller:
         if not listing.timing.whole_pages:
             return self._at_rest
         pages = sum(each.timing.whole_pages for each in self._registry.listings.values())
-        slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # this scan has used some of them itself
+        slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # less those that this scan has used
         rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
         return Requeue(QueueKind.STALE, max(self._at_rest.wait_s, 0.0 if scan.order else rest_s))
@@ -213,9 +217,9 @@ class ListPoller:
     # Writing
 
     async def _note_clock(self, listing: PipelineListState, ahead_us: int) -> None:
-        """Record by how much the API's clock was ahead at its first answer. Raises `StoreError`.
+        """Record by how much the API's clock was ahead of ours at its first answer. Raises `StoreError`.
 
-        Times that version 1.0.0 recorded by the API's clock are turned into ours.
+        Times that version 1.0.0 recorded on the API's clock are converted to our clock.
         """
         cursor, now = listing.cursor, self._clock.steady_us()
         turned_us = ahead_us if cursor.dated else 0
@@ -228,9 +232,9 @@ class ListPoller:
     async def record(
         self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
     ) -> None:
-        """Write a cursor and, if there is one, report a gap in which `at_most` executions may be missing.
+        """Write a cursor and, if there is a gap, an event that says that at most `at_most` executions may be missing.
 
-        Memory changes only once both are written. Raises `StoreError`. Nothing is written if the list is no longer
+        Memory changes only after both are written. Raises `StoreError`. Nothing is written if the list is no longer
         watched.
         """
         stream, watch, evaluator = listing.stream, listing.watch, self._deps.evaluator
@@ -264,9 +268,9 @@ class ListPoller:
             self._deps.metrics.events.labels(entry.event.type).inc()
 
     async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Finish a scan with its result, or repeat the scan if the result is unconfirmed.
+        """Finish a scan with its result, or begin a rescan if the result is unconfirmed.
 
-        Raises `StoreError`: then the list is read again.
+        Raises `StoreError`. After that the list is read again.
         """
         rules, scan = self._rules, listing.scan
         if not scan.is_confirmed(result, rules, ran_s=self._clock.running()):
@@ -276,12 +280,16 @@ class ListPoller:
             is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
             await self._complete(listing, ScanResult() if is_explained else result)
         except BaseException:
-            if result.unconfirmed is not None:  # the missing rows may be back
+            if result.unconfirmed is not None:  # the missing rows may be back by the next attempt
                 listing.restart_scan()
             raise
 
     async def _complete(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Move the cursor on. Write it at once only if the scan found something: an older cursor is still correct."""
+        """Move the cursor on, and begin the next scan.
+
+        The cursor is written at once only if something was found or has changed. Otherwise the older cursor in the
+        store is still correct.
+        """
         scan, before = listing.scan, listing.cursor
         name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
         cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
@@ -301,9 +309,10 @@ class ListPoller:
             await recorder.note_scan(listing.timing.began_at, silent_until=silent_until)
 
     def _known_from(self, before: Cursor, began_at: Micros, gap: GapReason | None) -> Micros:
-        """Return the start of the known history after a complete scan that began at `began_at`, perhaps with a gap.
+        """Return the time from which the history of a pipeline is known, after a complete scan with this gap, if any.
 
-        The first scan reads the history back to `lookback`, and so does the scan after a downtime longer than that.
+        The scan began at `began_at`. The first scan reads the history back to `lookback`, and so does the first scan
+        after a downtime longer than `lookback`.
         """
         is_first = before.known_from is None and not before.complete_at
         if gap is GapReason.LOOKBACK or (is_first and gap is None):
@@ -315,7 +324,8 @@ class ListPoller:
     async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Requeue:
         """Let a list rest after a failure. Report once that it is refused or cannot be read.
 
-        If only deeper pages fail, the list is read again from its head: the rest becomes a gap, reported once.
+        If only pages after the first one of a scan fail, the scan ends. The rest of the list is then a gap, reported
+        once.
         """
         listing, scan = request.listing, request.listing.scan
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
@@ -323,7 +333,7 @@ class ListPoller:
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
         is_refused, is_deep = listing.cursor.refused is not None, bool(scan.began_at) and request.scans
         reason = self._deps.breaker.note(listing, reply, now=now, alone=alone, lost=is_refused)
-        if is_refused and not scan.began_at:  # it was refused before: one more refusal is enough
+        if is_refused and not scan.began_at:  # the list was refused before, so one more refusal is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report()
         if reason is not None and is_deep:
@@ -333,7 +343,7 @@ class ListPoller:
             listing.note_answer()
             return self._at_rest
         if is_deep:
-            listing.timing.read_head_next()  # the head goes before the page that failed
+            listing.timing.read_head_next()  # read the head before the page that failed
         if reason is not None and not is_refused:
             gap = GapReason(reason.value)
             await self.record(listing, replace(listing.cursor, refused=gap), gap=gap)

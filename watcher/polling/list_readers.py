@@ -7,16 +7,16 @@ from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage
 from watcher.polling.sort_order import Order
 
 SURE_AFTER = 3
-"""Equal answers in a row that prove the end of a list which neither a total nor an earlier scan expects there."""
+"""The number of equal answers in a row that prove the end of a list if neither a total nor an earlier scan does."""
 
 
 class UnorderedReader:
     """The reader of a list without an order: it reads from page 1 to the end.
 
     `page` is the page to read next. `stalled_count` is the number of pages without progress, less the number of those
-    with progress. The list has `length` rows up to the end of the last page that was judged. `shows_one_page` means
-    that page 2 repeated page 1. `contradicts_memory` means that known rows stand beyond the end that the last scan
-    found.
+    with progress, and at least 0. The list has `length` rows up to the end of the last page that was judged.
+    `shows_one_page` means that page 2 repeated page 1. `contradicts_memory` means that known rows stand beyond the end
+    that the last scan found.
     """
 
     head: int | None = None
@@ -30,13 +30,14 @@ class UnorderedReader:
         self._memory = memory
         self._evidence = evidence
         self._previous: ScanPage | None = None  # the last page that had rows
-        self._answers_count = 0  # unconfirmed answers for `page` in a row
-        self._is_empty = False  # whether those answers had no rows
+        self._answers_count = 0  # equal answers in a row for `page`, which may be the end
+        self._is_empty = False  # whether these answers had no rows
 
     def place(self, page: ScanPage) -> ScanPage | None:
-        """Return the page to judge now, `None` if another page must be read first.
+        """Return the page to judge now; `None` if another page must be read first.
 
-        After the total fell, rows may have moved up to a page that was already read. Then the page is read again.
+        If the total has fallen, rows may have moved up to a page that was already read. The scan then reads that page
+        again.
         """
         page, previous = self._count_stalled(page), self._previous
         self._previous = page if page.row_count else previous
@@ -50,7 +51,7 @@ class UnorderedReader:
         return page
 
     def note_head(self, page: int, row_count: int) -> None:
-        """Record how many rows the head has."""
+        """Record how many rows a page has that was read as the head."""
         self.length = max(self.length, self._memory.before(page) + row_count)
 
     def is_proven_by(self, page: ScanPage) -> bool:
@@ -58,7 +59,7 @@ class UnorderedReader:
         return False
 
     def may_end(self, page: ScanPage) -> bool:
-        """Return whether the list may end with a page."""
+        """Return whether the list may end with this page: the page is not full."""
         return not self._is_full(page)
 
     def is_end(self, page: ScanPage) -> bool:
@@ -69,7 +70,7 @@ class UnorderedReader:
         """
         length = self._memory.before(page.number) + page.row_count
         expected_count = max(self._memory.length or 0, self._evidence.highest_total)
-        # New rows are added to the page that is not full: to this page, or to the page before an empty one.
+        # New rows would be on the page that is not full: on this page, or if it is empty, on the page before.
         shown_on = page if page.row_count else self._previous
         shows_new = self._memory.page_rows is not None and shown_on is not None and not self._is_full(shown_on)
         if length >= expected_count and (self._evidence.total == length or (expected_count and shows_new)):
@@ -81,7 +82,7 @@ class UnorderedReader:
         return not page.row_count
 
     def go_on(self, page: ScanPage) -> None:
-        """Choose the page after one that was judged."""
+        """Choose the page after the judged page."""
         self._go_to(page.number + 1)
 
     def _go_to(self, page: int) -> None:
@@ -99,7 +100,7 @@ class UnorderedReader:
         return page.row_count >= self._memory.rows_per_page
 
     def _count_stalled(self, page: ScanPage) -> ScanPage:
-        """Count a page without progress. Return a page beyond the end without the rows that it repeats."""
+        """Update `stalled_count` by a page. Return the page, without its rows if it lies beyond the end."""
         if not self._answers_count:
             self.stalled_count = max(0, self.stalled_count + (-1 if self._leads_on(page) else 1))
         if not self._is_beyond(page):
@@ -114,7 +115,7 @@ class UnorderedReader:
         return repeats and (self._evidence.total or 0) <= self._memory.before(page.number)
 
     def _leads_on(self, page: ScanPage) -> bool:
-        """Return whether a page is progress. If all its rows moved down from earlier pages, it is none."""
+        """Return whether a page is progress: it has a row that was on no earlier page of the scan."""
         return page.unseen_count > 0
 
 
@@ -129,8 +130,8 @@ class NewestFirstReader(UnorderedReader):
         return bool(page.rows) and page.rows[-1].id in page.known_rows
 
     def _leads_on(self, page: ScanPage) -> bool:
-        """Return whether a page is progress. A page with younger rows than the page before is none."""
-        # An execution starts, and ends, after it was created: the earliest date is nearest to that.
+        """Return whether a page is progress. It is none if its rows are younger than those of the page before."""
+        # Executions start and end after they were created, so the earliest date is nearest to a creation.
         dates = [at for row in page.rows if (at := row.began_at or row.ended_at) is not None]
         above_at, self._oldest_at = self._oldest_at, min(dates, default=None)
         is_younger = above_at is not None and self._oldest_at is not None and self._oldest_at > above_at
@@ -141,7 +142,8 @@ class OldestFirstReader(UnorderedReader):
     """The reader of a list with the oldest rows first: it finds the last page, and reads back to a known row.
 
     It begins at the page on which the list ended last time. From there it goes to the page that the total names, else
-    forward in steps that double, until a page is not full. From a page beyond the end it goes back by halves.
+    forward in steps that double, until a page is not full. Between a page with rows and a page beyond the end it
+    searches by halves.
     """
 
     def __init__(self, memory: ListMemory, evidence: Evidence) -> None:
@@ -150,18 +152,18 @@ class OldestFirstReader(UnorderedReader):
         self._beyond = inf  # the first page known to be beyond the end
 
     def place(self, page: ScanPage) -> ScanPage | None:
-        """Return the page to judge, `None` before the last page is found, or if this page must be read again."""
+        """Return the page to judge; `None` while the last page is not found, or if this page must be read again."""
         is_after_end = self._memory.length is not None and page.number > self._first
         if is_after_end and page.unseen_count and len(page.known_rows) == page.row_count:
             self.contradicts_memory = True
         if self.head is None:
             last = self._last_page(self._count_stalled(page))
             if last is not None:
-                self._evidence.mark_first()  # a deletion moves no row past a page that is read back
+                self._evidence.mark_first()  # a deletion moves rows up, to pages yet to be read
                 self.note_head(last.number, last.row_count)
                 self._go_to(last.number)
             return last
-        if not page.row_count:  # wrong: the page after it has rows
+        if not page.row_count:  # a wrong answer: the page after this one has rows
             self.stalled_count += 1
             return None
         return None if not self._is_full(page) and self._asks_again(page) else page
@@ -176,19 +178,19 @@ class OldestFirstReader(UnorderedReader):
         return bool(page.rows) and page.rows[0].id in page.known_rows
 
     def may_end(self, page: ScanPage) -> bool:
-        """Return whether reading back ends with a page: with page 1."""
+        """Return whether reading back ends with a page: it ends with page 1."""
         return page.number == 1
 
     def is_end(self, page: ScanPage) -> bool:
-        """Return whether the list ends with a page. While it reads back, page 1 is the end."""
+        """Return whether reading ends with a page: with page 1 while it reads back, else where the list ends."""
         return self.head is not None or super().is_end(page)
 
     def go_on(self, page: ScanPage) -> None:
-        """Choose the page before one that was judged."""
+        """Choose the page before the judged page."""
         self._go_to(page.number - 1)
 
     def _last_page(self, page: ScanPage) -> ScanPage | None:
-        """Return the last page if it is found. Otherwise choose the next page to look for it."""
+        """Return the last page if this page has shown it. Otherwise choose the next page of the search."""
         self._previous = page if page.row_count else self._previous
         if not self._is_full(page):
             if self._beyond != page.number + 1 and not self.is_end(page):
@@ -207,11 +209,11 @@ class OldestFirstReader(UnorderedReader):
         return None
 
     def _is_beyond(self, page: ScanPage) -> bool:
-        """Return whether a page lies beyond the end: it shows rows of other pages only."""
+        """Return whether a page lies beyond the end: it has only rows of other pages, or none."""
         return not page.unseen_count
 
     def _leads_on(self, page: ScanPage) -> bool:
-        """Return whether a page is progress. Until some page is beyond the end the list may outgrow the search."""
+        """Return whether a page is progress. While no page beyond the end is known, the list may outgrow the search."""
         return self._beyond < inf
 
 

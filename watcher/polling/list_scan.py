@@ -1,8 +1,8 @@
 """One scan of a pipeline's list: the next page, and whether all executions were seen. Pure, no I/O.
 
-A scan is complete at a known row: a complete scan has found that row before, so all rows beyond it were there then, and
-are known. A list without an order is read whole. A result that other facts contradict is unconfirmed: the scan is
-repeated at once, and the result counts once repeated scans end with it, too.
+A list with an order is read until a known row: a complete scan has found that row before, and with it all rows beyond
+it. A list without an order is read whole. A result that other facts contradict is unconfirmed: the list is rescanned at
+once, and the result counts once rescans end with the same one.
 """
 
 from collections.abc import Collection
@@ -20,14 +20,15 @@ from watcher.polling.sort_order import Order
 SETTLED_AFTER_US = 15_000_000
 """The longest delay (microseconds) with which a row appears in a list.
 
-Rows that were found less than this before the last complete scan began are no known rows.
+Rows that were found less than this before the last complete scan began are no known rows yet.
 """
 
 
 class ScanResult(NamedTuple):
-    """The result of a scan: all executions were seen, or a `gap` in which `at_most` may be missing, if known.
+    """The result of a scan: all executions were seen, or there is a `gap`, in which at most `at_most` are missing.
 
-    `unconfirmed` is the reason why the scan must be repeated before this result counts.
+    `at_most` is `None` if their number is unknown. `unconfirmed` is the reason why the list must be rescanned before
+    this result counts.
     """
 
     gap: GapReason | None = None
@@ -36,11 +37,11 @@ class ScanResult(NamedTuple):
 
 
 class Scan:
-    """One scan of a list. Request `page` and pass its answer to `read`, until that returns a result.
+    """One scan of a list. Request `page` and pass its answer to `read`, until `read` returns a result.
 
-    The scan began at `began_at` (microseconds, 0 before its first answer). With `seeks` it reads on for open executions
-    that no page has shown yet. `is_whole` means that it read to the end of the list. `result` is set once all
-    executions were seen, even if the scan then reads on for more.
+    The scan began at `began_at` (microseconds UTC, steady; 0 before its first answer). With `seeks` the scan reads on
+    for open executions that no page has shown yet. `is_whole` means that it read to the end of the list. `result` is
+    set once all executions were seen, even if the scan then reads on.
     """
 
     def __init__(self, memory: ListMemory, cursor: Cursor) -> None:
@@ -84,29 +85,29 @@ class Scan:
 
     @property
     def unordered_pages(self) -> int:
-        """The answers that a list took which had to be read whole, 0 for other lists and for a single page."""
+        """The number of answers of a scan that had to read the whole list; 0 for other scans and for a single page."""
         return self._answers_count if self._reads_whole and len(self._evidence.row_counts) > 1 else 0
 
     @property
     def expects_page(self) -> bool:
-        """Whether `page` must exist by what other pages said, so that its refusal is not the end of the list."""
+        """Whether `page` must exist according to other pages, so that its refusal does not mean the end of the list."""
         is_lower = self.page < max(self._evidence.row_counts, default=0)
         return is_lower or (self._evidence.total or 0) > self.memory.before(self.page)
 
     @property
     def horizon(self) -> Micros:
-        """The earliest date that matters: `lookback` before the scan, or before the watch if none is complete."""
+        """The earliest date that matters: `lookback` before the scan or, for the first scan, before the watch began."""
         return Micros((self.began_at if self._cursor.complete_at else self._cursor.since_at) - self.memory.lookback_us)
 
     def unread_count(self) -> int | None:
-        """Return how many rows may be left unread, `None` if that is unknown."""
+        """Return how many rows may be left unread; `None` if that is unknown."""
         left = (self._evidence.total or 0) - len(self._evidence.seen_on)
         if left > 0:
             return left
         return self.memory.before(self.page + 1) if self.order is Order.OLDEST and self.head is not None else None
 
     def is_beyond_lookback(self, at: Micros) -> bool:
-        """Return whether an execution ended too early to be reported after a long downtime: a gap covers it."""
+        """Return whether an execution ended (`at`) too early to be reported after a long downtime: a gap covers it."""
         is_old = NEVER < self._cursor.complete_at < self.horizon and at < self.horizon
         self._skips_old |= is_old
         return is_old
@@ -114,13 +115,13 @@ class Scan:
     # One page
 
     def note_head(self, page: int, *, row_count: int, total: int | None) -> None:
-        """Record a page that was read out of turn, because it may be the head."""
+        """Record a page that was read out of turn because it may be the head."""
         self._evidence.total = self._evidence.total if total is None else total
         if page == self.head:
             self._reader.note_head(page, row_count)
 
     def note(self, reply: Reply) -> None:
-        """Record how many rows `page` has, and their dates, before the rows are evaluated."""
+        """Record the number of rows on `page` and the dates of these rows, before the rows are evaluated."""
         self._answers_count += 1
         self._evidence.note(self.page, reply)
 
@@ -133,19 +134,19 @@ class Scan:
         unlocated: int = 0,
         may_read_whole: bool = True,
     ) -> ScanResult | None:
-        """Take the answer for `page`. Return the result of the scan, `None` if `page` is to be read next.
+        """Take the answer for `page`. Return the result of the scan; `None` if the scan goes on with another `page`.
 
-        A refused page has no rows. `known_rows` are the ids of its known rows. `unsettled` are the ids of executions
-        that were found so recently that rows may still appear below them. `unlocated` open executions are on no known
-        page: the scan reads one more page for each. `may_read_whole` allows it to read a list with an order whole, if
-        the total counts rows that no page showed.
+        A refusal counts as a page without rows. `known_rows` are the ids of the known rows on the page. `unsettled` are
+        the ids of executions that were found so recently that rows may still appear below them. `unlocated` open
+        executions are on no known page: the scan reads one more page for each. `may_read_whole` allows the scan to read
+        a list with an order whole if the total counts rows that no page showed.
         """
         memory, order_before = self.memory, self.order
         page = self._evidence.take(self.page, reply, known_rows=known_rows, unsettled=unsettled)
         memory.ordering.learn(page.rows)
         if self.order is not order_before:
             memory.length = None
-            # A list that turned over is read whole: its first pages may be the oldest now.
+            # A list whose order has changed is read whole: its first pages may be the oldest now.
             reader = READERS[self.order] if order_before is None else UnorderedReader
             if type(self._reader) is not reader:
                 self._reader = reader(memory, self._evidence)
@@ -163,7 +164,7 @@ class Scan:
         return self._judge(page_to_judge, unlocated=unlocated, may_read_whole=may_read_whole)
 
     def _judge(self, page: ScanPage, *, unlocated: int, may_read_whole: bool) -> ScanResult | None:
-        """Judge a page in its turn. Return the result of the scan, or choose the next page."""
+        """Judge a page. Return the result of the scan, or choose the next page and return `None`."""
         reader = self._reader
         if self.result is None and self._is_ordered and reader.is_proven_by(page):
             self._seeks_missing = may_read_whole if self._missing_count > 0 else None
@@ -186,7 +187,7 @@ class Scan:
 
     @property
     def _reads_whole(self) -> bool:
-        """Whether the scan reads to the end of the list, because known rows do not prove what is beyond them."""
+        """Whether the scan reads to the end of the list: a known row does not prove that the rows beyond are known."""
         return not self._is_ordered or bool(self._seeks_missing)
 
     @property
@@ -195,15 +196,15 @@ class Scan:
 
     @property
     def _missing_count(self) -> int:
-        """The rows by which the total grew, less the new rows that were found. It is negative if more were found."""
+        """The number of rows by which the total grew, less the new rows found; it is negative if more were found."""
         before, first_total = self.memory.total, self._evidence.first_total
         return 0 if before is None or first_total is None else first_total - before - len(self._new_ids)
 
     @property
     def total(self) -> int | None:
-        """The total when the scan began, with the new rows that arrived later and were found.
+        """The list's total when the scan began, plus the new rows that arrived later and were found.
 
-        Rows that the total counts and a later scan is to look for are left out.
+        Rows are left out if the total counts them and a later scan is to look for them.
         """
         before, evidence = self.memory.total, self._evidence
         if self._seeks_missing is False and before is not None:
@@ -218,7 +219,7 @@ class Scan:
     # The end
 
     def _stop_at_limit(self, page: ScanPage) -> ScanResult | None:
-        """Return the result of a scan at its limit: at `lookback`, or after `pages_at_most` pages without proof."""
+        """Return the result if the scan has reached a limit: `lookback`, or `pages_at_most` pages without proof."""
         latest_at = max((at for row in page.rows if (at := date_of(row)) is not None), default=None)
         if self._is_ordered and latest_at is not None and latest_at < self.horizon:
             is_gap = NEVER < self._cursor.complete_at < self.horizon
@@ -241,7 +242,7 @@ class Scan:
         return self._check_totals()
 
     def _check_totals(self) -> ScanResult:
-        """Return that all executions were seen, or the fact that contradicts it."""
+        """Return that all executions were seen, or an unconfirmed result or a gap if a fact contradicts that."""
         evidence, is_first = self._evidence, not self._cursor.complete_at
         if self._skips_old:
             return ScanResult(GapReason.LOOKBACK)
@@ -254,17 +255,17 @@ class Scan:
         shown_count = len(evidence.seen_on) + evidence.unreadable_count
         if self.is_whole and is_first and not shown_count:
             return ScanResult(unconfirmed="empty")
-        # Rows with equal dates may have changed places between two pages. A total that is too low does not show it.
+        # Rows with equal dates may have changed places between two pages. A total that is too low cannot show that.
         is_too_low = evidence.highest_total < shown_count and evidence.new_pages_count > 1
         if is_too_low and self.order is not None and evidence.new - self.memory.unconfirmed_new:
             return ScanResult(unconfirmed="total too low")
         return ScanResult()
 
     def _explains_emptiness(self) -> bool:
-        """Return whether an API that deletes by age may have deleted all known rows, and no newer ones.
+        """Return whether an API that deletes by age may have deleted all known rows, and no row that came after them.
 
-        It may if the list is shorter than before, and if what it lost was at least half as old as its oldest row: such
-        an API may delete once a day.
+        For that the list must be shorter than before. The newest of the known rows must be at least half as old as the
+        oldest one: such an API may delete only once a day.
         """
         memory = self.memory
         before = memory.length if memory.total is None else memory.total
@@ -274,9 +275,10 @@ class Scan:
         return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
     def is_confirmed(self, result: ScanResult, rules: PollRules, *, ran_s: float) -> bool:
-        """Return whether a result counts, after `ran_s` seconds of running time. Count the scans that ended with it.
+        """Return whether a result counts. Count the scans in a row that ended with it. `ran_s` is the running time.
 
-        More time must pass if all known rows are gone, or if rows that appear late may explain the result.
+        An unconfirmed result without a gap counts after three scans, one with a gap after two. If the list was read to
+        its end, a gap needs `lost_after` scans over at least `lost_grace`: rows may be gone only for a while.
         """
         confirmation = self.memory.confirmation
         if result.unconfirmed is None:
@@ -295,7 +297,7 @@ class Scan:
         return confirmation.count > 1
 
     def complete(self) -> None:
-        """Pass on what the scan learnt, now that its result counts."""
+        """Pass the facts of this scan to the next one, because the result of this scan counts."""
         memory, is_read_back = self.memory, self.order is Order.OLDEST and self.head is not None
         memory.total = self.total
         if self.is_whole or is_read_back or self.order is not Order.OLDEST:
@@ -304,5 +306,5 @@ class Scan:
         memory.unconfirmed_new.clear()
 
     def break_off(self) -> None:
-        """Pass on the new rows of a scan that does not count: they count with those of the next scan."""
+        """Pass the new rows of this scan to the next one, because the result of this scan does not count."""
         self.memory.unconfirmed_new |= self._evidence.new

@@ -1,6 +1,7 @@
-"""Evaluates the rows of a page: it polls known executions, records new ones, and requests GETs that confirm ends.
+"""Evaluates the rows of a page: each row is a poll of its execution, which is known or recorded as new.
 
-The evaluator decides what a row means for its execution. The list poller requests the pages and judges the list.
+If `polling.details` asks for it, a GET is to confirm an end that a row shows. The evaluator decides what a row means
+for its execution. The list poller requests the pages and judges the list.
 """
 
 import asyncio
@@ -25,10 +26,11 @@ from watcher.polling.session import AccountSession
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 HISTORY_US = 3600 * 1_000_000
-"""Executions that ended this long before the watch of their pipeline began are history, whatever scan shows them."""
+"""Executions that ended this long before the watch of their pipeline began are history, whichever scan shows them
+first."""
 
 LONG_AGO = Micros(1)
-"""The time at which history counts as found (microseconds): before any scan."""
+"""The time (microseconds) at which unknown old ends count as found: before any scan."""
 
 _FATAL = (OwnershipLostError, StoreUnusableError)
 
@@ -42,7 +44,7 @@ class ListedPage:
     """The answer to a request for a page, with what is needed to evaluate its rows.
 
     `recorded` are the executions of the page that only the store knows. `fresh` are the ids that no list has shown
-    before; they count as found at `found_at`. The page was requested at `asked_at` (microseconds, our clock).
+    before; they count as found at `found_at`. The page was requested at `asked_at` (microseconds UTC, steady).
     """
 
     request: ListRequest
@@ -67,14 +69,15 @@ class PageProcessor:
     async def look_up(
         self, listing: PipelineListState, executions: Sequence[ExecutionSnapshot], *, when: Micros
     ) -> tuple[Mapping[str, ExecutionRecord], dict[str, Micros | None]]:
-        """Return the executions that only the store knows, and when a list first showed each; `None` for a new one.
+        """Return the executions that only the store knows, and when a list first showed each execution of the page.
 
-        Old ends that are unknown count as found long ago: the store has deleted them since. Raises `StoreError`.
+        The time is `None` for a new execution. An unknown execution that ended long ago is not new: the store may have
+        deleted it since. Recorded ends that no list has shown before count as found at `when`. Raises `StoreError`.
         """
         unknown = listing.rows.find_unknown([each.id for each in executions])
         recorded = await self._deps.store.load_executions(unknown) if unknown else {}
         ended = [known for known in recorded.values() if known.ended_at is not None]
-        # Executions that were watched by name, and reported, have no time yet.
+        # Executions that were watched and reported by name have no time yet.
         lease, named = self._deps.lease, [known for known in ended if not known.found_at]
         changes = [ExecutionChange(lease, known.sequence, replace(known, found_at=when), ()) for known in named]
         if changes:
@@ -112,9 +115,10 @@ class PageProcessor:
                 await self._record(sorted(changed, key=_ended_at))
 
     def _skip_unchanged(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
-        """Return the rows that differ from the last answer. Handle the others here: they are successful polls.
+        """Return the rows to evaluate. Handle rows that equal the last answer here, as successful polls.
 
-        A row is not skipped if a GET was sent after its page was requested, or if its execution may be overdue now.
+        An equal row is evaluated, too, if a GET was sent after its page was requested, or if its execution may be
+        overdue now.
         """
         left, sent_at, index_of_list = page.request.left, page.reply.sent_at, page.request.listing.rows
         evaluator, different, same_count = self._deps.evaluator, [], 0
@@ -138,7 +142,11 @@ class PageProcessor:
         return different
 
     def _evaluate_row(self, execution: ExecutionSnapshot, page: ListedPage) -> Evaluation | None:
-        """Evaluate a row. Return `None` if its execution has ended, or is being polled by another request."""
+        """Evaluate a row. Return `None` if no evaluation is needed.
+
+        None is needed if the execution has ended, is being polled by another request, or may be history, which the
+        first scan will show.
+        """
         listing = page.request.listing
         entry = page.request.left.pop(execution.id, None)
         if entry is None and (entry := self._registry.entries.get(execution.id)) is not None:
@@ -164,14 +172,15 @@ class PageProcessor:
             raise
 
     def _undo(self, entry: TrackedExecution) -> None:
-        """Put an entry back as it was. If it is not recorded, forget it: the next page shows it as new."""
+        """Put an entry back as it was. If it is not recorded, forget it: the next page shows it as a new one."""
         entry.pending = None
         self._put_back(entry, 0.0 if entry.is_recorded else None)
 
     async def _record(self, evaluations: Sequence[Evaluation]) -> None:
         """Write the results of rows in one transaction, and put their entries back.
 
-        If that fails, write each for itself, so that one bad row does not keep the others from the store.
+        If the store works but refuses the transaction, write each result by itself: one bad row must not keep the
+        others out of the store.
         """
         try:
             await self._poller.record(evaluations)
@@ -199,9 +208,9 @@ class PageProcessor:
         self._put_back(entry, evaluation.next_s)
 
     def _put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
-        """Put an entry back for the next poll, `next_s` after this request. If that fails, end the daemon.
+        """Put an entry back for the next poll, `next_s` after this request. If that raises an error, end the daemon.
 
-        The failure of a page does not end the daemon, but an entry outside the queue would never be polled again.
+        Other errors of a page do not end the daemon, but an entry outside the queue would never be polled again.
         """
         try:
             self._registry.put_back(entry, next_s)
@@ -210,10 +219,10 @@ class PageProcessor:
             raise
 
     def _evaluate_entry(self, entry: TrackedExecution, execution: ExecutionSnapshot, page: ListedPage) -> Evaluation:
-        """Evaluate a row of an execution that is tracked.
+        """Evaluate a row of a tracked execution.
 
-        A row with an end is confirmed by a GET, unless a GET has just denied it. Until then a new execution is recorded
-        as found, so that its end is reported even after a crash.
+        If `polling.details` asks for it, a GET is to confirm an end, unless a GET has just denied it. Until then a new
+        execution is recorded as found, so that its end is reported even after a crash.
         """
         lease, sent_at = self._deps.lease, page.reply.sent_at
         entry.asked_at = sent_at
@@ -225,7 +234,7 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 known = replace(known, finished_at=execution.ended_at or at)
-                # A page may show a few rows from before `lookback`. The history would show them as a quiet time.
+                # A page may show a few ends from before `lookback`. With only these, the history would look quiet.
                 is_old = (known.finished_at or at) < page.request.listing.scan.horizon
                 ended = None if is_old else ended_execution(known, execution)
                 return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, (), ended=ended), None)
@@ -242,15 +251,17 @@ class PageProcessor:
         return Evaluation(entry, execution, entry.known, found, 0.0)
 
     def _is_history(self, page: ListedPage, execution: ExecutionSnapshot) -> bool:
-        """Return whether a new execution ended before the watch of its pipeline began, or long ago.
+        """Return whether a new execution that has ended is history, so that its end is not reported.
 
-        A row of the first scan is new if it ended after the watch began. A row that only a later scan shows is new,
-        unless by its date it ended much earlier.
+        In the first scan, an end is history if it came before the watch began. In a later scan, it is history only if
+        it came more than an hour before that, or if the gap after a long downtime covers it. With `first_sight: notify`
+        an end must lie further back than `lookback` to be history.
         """
         listing, rules = page.request.listing, self._rules
         cursor = listing.cursor
         is_baseline, before_us = rules.first_sight is FirstSight.BASELINE, cursor.ahead_us or 0
-        # Either clock may have been set since, ours while the daemon was off. The earlier time loses nothing.
+        # Either clock may have been set since the watch began, ours while the daemon was off. With the earlier time no
+        # end is lost.
         since_at = cursor.since_at + min(0, before_us - page.reply.ahead_us)
         at = date_of(execution) or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
         if at is None:
@@ -266,7 +277,7 @@ def _ended_at(evaluation: Evaluation) -> int:
 
 
 def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str, Row]:
-    """Return the rows of a page by id. If an id comes twice, a row with an end is kept: an end is final."""
+    """Return the rows of a page by id. If two rows have the same id, one with an end is kept: an end is final."""
     rows: dict[str, Row] = {}
     for index, execution in enumerate(executions, first):
         if execution.id not in rows or is_terminal(execution):

@@ -1,6 +1,6 @@
 """The list of one pipeline that is watched whole, in memory: its scan, and the page that should show each execution.
 
-The facts that must survive a restart are in the cursor.
+The cursor has the facts that must survive a restart.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from watcher.polling.poll_item import PollItem, TrackedExecution
 from watcher.polling.sort_order import Order
 
 REMEMBERED_COUNT = 2_000
-"""Ended executions that are remembered, so that the store is not asked about them again: several pages."""
+"""The most ended executions that are kept in memory, which saves queries of the store: several pages."""
 
 
 LIST_LAG_US = 60_000_000
@@ -37,33 +37,34 @@ class Ended(NamedTuple):
 
 
 class PageIndex:
-    """The executions of one pipeline. `entries` are the open ones, by id, each on the page that should show it.
+    """The open executions of one pipeline, with the page that should show each of them, and the last ended ones.
 
-    An execution is expected on the page that showed it last. With the newest rows first it sinks by the rows that were
-    added since. If a page does not show it, it is on no page, and polled by itself, until it should be on the next
-    page.
+    `entries` are the open executions, by id. Each is expected on the page that showed it last. In a list with the
+    newest rows first it sinks by the number of rows that were added since. If that page does not show it, it is
+    expected on no page and polled by itself, until it should have sunk to the next page.
 
-    `found_count` counts the new rows since the last complete scan, without those that arrived during the current one.
+    `found_count` is the number of new rows since the last complete scan, without those that arrived during the current
+    scan.
     """
 
     def __init__(self, memory: ListMemory) -> None:
-        """Start empty. `memory` knows the rows of a page, and the order of the list."""
+        """Start empty. `memory` knows the number of rows on a page, and the order of the list."""
         self.entries: dict[str, TrackedExecution] = {}
         self._memory = memory
         self._arrived = 0
         self.found_count = self._came_count = 0
-        self._noted: set[TrackedExecution] = set()  # those that the current scan has shown
+        self._noted: set[TrackedExecution] = set()  # the entries that the current scan has shown
         self._ended: OrderedDict[str, Ended] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
         self._page_of: dict[TrackedExecution, int] = {}
         self._laid_out = (0, 0)
 
     def enter(self, entry: TrackedExecution) -> None:
-        """Add an open execution."""
+        """Add an open execution to `entries`."""
         self.entries[entry.known.execution] = entry
 
     def leave(self, entry: TrackedExecution) -> None:
-        """Remove an execution. If it has ended, remember that."""
+        """Remove an execution from `entries`. If it has ended, remember its end."""
         del self.entries[entry.known.execution]
         self._noted.discard(entry)
         self._move(entry, None)
@@ -71,7 +72,7 @@ class PageIndex:
             self.remember([entry.known])
 
     def page_of(self, entry: TrackedExecution) -> int | None:
-        """Return the page that should show an entry, `None` if it is unknown."""
+        """Return the page that should show an entry; `None` if no page should."""
         self._lay_out()
         return self._page_of.get(entry)
 
@@ -103,7 +104,7 @@ class PageIndex:
             self.found_count += count
 
     def start_next_scan(self) -> None:
-        """Start with another scan. With the newest rows first, let the entries sink that the last scan did not show."""
+        """Begin another scan. With the newest rows first, let the entries sink that the last scan did not show."""
         if self.found_count and self._memory.ordering.order is Order.NEWEST:
             self._arrived += self.found_count
             for entry in self._noted:
@@ -113,7 +114,7 @@ class PageIndex:
         self.found_count, self._came_count = self._came_count, 0
 
     def unlocated_count(self) -> int:
-        """Return how many entries are on no page."""
+        """Return how many entries no page should show."""
         self._lay_out()
         return len(self.entries) - len(self._page_of)
 
@@ -126,7 +127,7 @@ class PageIndex:
             self._pages.setdefault(page, {})[entry] = None
 
     def _lay_out(self) -> None:
-        """Place all entries on their pages again, if rows were added or the size of a page has changed."""
+        """Compute the pages of all entries again, if rows were added or the number of rows per page has changed."""
         laid_out = (self._arrived, self._memory.rows_per_page)
         if laid_out == self._laid_out:
             return
@@ -139,7 +140,7 @@ class PageIndex:
     # Ended executions
 
     def remember(self, ended: Iterable[ExecutionRecord], *, found_at: Micros = NEVER) -> None:
-        """Remember ended executions. Those without a time of their own count as found at `found_at`."""
+        """Remember ended executions. Those that no list has shown before count as found at `found_at`."""
         for known in ended:
             status = None if known.lost else known.status
             self._ended[known.execution] = Ended(known.found_at or found_at, status, known.ended_at or NEVER)
@@ -148,7 +149,10 @@ class PageIndex:
             self._ended.popitem(last=False)
 
     def contradicts(self, row: ExecutionSnapshot, *, asked_at: Micros) -> bool:
-        """Return whether a row contradicts an end: at most once per execution, an open row only after `LIST_LAG_US`."""
+        """Return whether a row contradicts the end of its execution. It does so at most once for each execution.
+
+        An open row contradicts the end only from `LIST_LAG_US` after it.
+        """
         ended = self._ended.get(row.id)
         if ended is None or ended.status in {None, row.status}:
             return False
@@ -158,7 +162,7 @@ class PageIndex:
         return True
 
     def find_times(self, executions: Collection[str]) -> dict[str, Micros | None]:
-        """Return when a list first showed these executions, `None` for those that memory does not know."""
+        """Return when a list first showed each of these executions; `None` for those that are not in memory."""
         found: dict[str, Micros | None] = {}
         for each in executions:
             entry, ended = self.entries.get(each), self._ended.get(each)
@@ -166,7 +170,7 @@ class PageIndex:
         return found
 
     def find_unknown(self, executions: Collection[str]) -> list[str]:
-        """Return the executions that only the store may know. Keep the others in memory for longer."""
+        """Return the executions that are not in memory, so only the store may know them. Keep the others for longer."""
         for execution in executions:
             if execution in self._ended:
                 self._ended.move_to_end(execution)
@@ -174,7 +178,7 @@ class PageIndex:
 
 
 LIST_WEIGHT = 3.0
-"""The weight of lists: they are read this many times more often than other items, because they show most ends.
+"""The weight of lists. They are read this many times more often than other items, because they show most ends.
 
 First pages show three quarters of all ends. By `make bench`, with 20 pipelines, 1,000 open executions and 10
 requests/s, an end is seen after 4.9 s on average, and after 7.6 s without the weight.
@@ -184,7 +188,7 @@ SEEK_EVERY_S = 600.0
 """Interval of the scans that read on beyond known rows, for open executions that are on no known page."""
 
 HEAD_EVERY_PAGES = 10
-"""Pages of a long scan after which the page with new rows is read again."""
+"""The number of pages of a long scan after which the page with new rows is read again."""
 
 
 @dataclass(slots=True)
@@ -199,10 +203,10 @@ class PipelineStream:
 class ScanTiming:
     """The times of the scans of one list, and the pages to read out of turn. Times are monotonic seconds.
 
-    The first page of the last scan was requested at `began_at`, of the last scan that seeks executions at `sought_at`.
-    `is_wanted` means that an operator has requested a scan that has not begun: it goes ahead of all that is due. The
-    current scan has read `pages_since_head` pages since the page with new rows. The last scan took `whole_pages`
-    answers if the list had to be read whole.
+    `began_at` is when the first page of the last scan was requested, and `sought_at` the same for the last scan that
+    sought executions on no known page. `is_wanted` means that an operator has requested a scan that has not begun: it
+    goes ahead of all that is due. The current scan has read `pages_since_head` pages since it last read the page with
+    new rows. `whole_pages` is the number of answers of the last scan if it had to read the whole list, else 0.
     """
 
     began_at: Monotonic = Monotonic(0.0)
@@ -212,21 +216,21 @@ class ScanTiming:
     whole_pages: int = 0
 
     def begin(self, now: Monotonic) -> bool:
-        """Record that a scan begins. Return whether it seeks executions."""
+        """Record that a scan begins. Return whether it seeks executions on no known page."""
         self.began_at, self.is_wanted, self.pages_since_head = now, False, 0
         seeks = now - self.sought_at >= SEEK_EVERY_S
         self.sought_at = now if seeks else self.sought_at
         return seeks
 
     def page_after(self, page: int, *, head: int | None) -> int:
-        """Return the page to request: `page`, or now and then `head`, the page with new rows."""
+        """Return the page to request: `page`, or from time to time `head`, the page with new rows."""
         if head is None or head == page or self.pages_since_head < HEAD_EVERY_PAGES:
             return page
         self.pages_since_head = 0
         return head
 
     def read_head_next(self) -> None:
-        """Let the page with new rows be read before the next page of the scan."""
+        """Let the page with new rows be requested before the next page of the scan."""
         self.pages_since_head = HEAD_EVERY_PAGES
 
 
@@ -236,8 +240,9 @@ class PipelineListState(PollItem):
 
     `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `stream` are the
     pipeline's own events. `named` means that the name of the pipeline is known or was requested. `nameless` is a page
-    that waits for the name, with an execution to fetch for it. Until `failing_until` a failing list answers for no
-    execution. `gaps_emitted` are the reported gaps that last from scan to scan.
+    that is handled only after a poll for the name, and the execution to poll. The list has failed until `failing_until`
+    (monotonic seconds): its executions are polled one by one. `gaps_emitted` are the reported gaps that may last over
+    many scans.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -262,14 +267,15 @@ class PipelineListState(PollItem):
         self.rows = PageIndex(self.memory)
 
     def known_rows(self, found_at: Mapping[str, Micros]) -> set[str]:
-        """Return which of these executions, with the times they were found at, are known rows.
+        """Return the ids of those executions that are known rows.
 
-        A complete scan that began long enough after that has found them: no row is still to appear below them.
+        `found_at` are the times at which lists first showed the executions. Known rows were found long enough before
+        the last complete scan began: no other row is still to appear below them.
         """
         return {each for each, at in found_at.items() if at <= self.cursor.complete_at - SETTLED_AFTER_US}
 
     def note_answer(self) -> None:
-        """Record a success."""
+        """End the failures of the list, after a success."""
         self.failures, self.failing_until = None, EARLIEST
 
     def note_scan_request(self, now: Monotonic) -> None:
@@ -281,12 +287,12 @@ class PipelineListState(PollItem):
             self.timing.pages_since_head += 1
 
     def finish_scan(self) -> None:
-        """Complete the scan and start the next one."""
+        """Complete the scan, whose result counts, and start the next one."""
         self.scan.complete()
         self.rows.start_next_scan()
         self.scan = Scan(self.memory, self.cursor)
 
     def restart_scan(self) -> None:
-        """Start another scan, as if this one had not been made."""
+        """Start another scan, because the result of this one does not count."""
         self.scan.break_off()
         self.scan = Scan(self.memory, self.cursor)

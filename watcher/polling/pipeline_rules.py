@@ -1,8 +1,8 @@
-"""Records starts and ends together with the conclusions that the rules of their pipeline draw: docs/alerts.md.
+"""Records starts and ends of executions together with the problems that the rules of their pipeline open and close.
 
-The rules are pure: `judge` in watcher/domain/rules.py. The recorder decides when ends are judged: at once or, after a
-start, a gap or trouble with the list, once a scan is complete. Each end is judged exactly once, whenever the process
-ends.
+The rules are described in docs/alerts.md. They are pure: `judge` in watcher/domain/rules.py. The recorder decides when
+ends are judged: at once or, after a start of the daemon, a gap or trouble with the list, once a scan is complete. Each
+end is judged exactly once, even if the process is killed.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -43,8 +43,9 @@ class _Batch:
 class _Hold:
     """A period in which no end is judged, because older ends may still appear: after a start, a gap or trouble.
 
-    It began at `since`. `unconfirmed` is set once a scan that began later is complete: the executions whose end that
-    scan showed and a GET is to confirm. The hold ends when all of those are recorded.
+    The hold began at `since` (monotonic seconds). `unconfirmed` is set once a scan that began later is complete. It has
+    the executions with an end that a GET was still to confirm at that time. The hold ends when all of these ends are
+    recorded.
     """
 
     since: Monotonic
@@ -52,25 +53,28 @@ class _Hold:
 
 
 class PipelineRecorder:
-    """The rules of one pipeline. They judge an end after all older ones, also after those that are `pending`."""
+    """Records the changes of one pipeline's executions, and applies the rules of the pipeline.
+
+    An end is judged after all older ones, including those of the `pending` executions, which a GET is to confirm.
+    """
 
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
-        """Hold ends until `begin` was called."""
+        """Start with a hold. Call `begin` before anything is recorded."""
         self.watch = watch
         self.pending: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
         self._clock = deps.clock
         self._record = RulesRecord(0, RuleState(), {}, ())  # as stored
-        self._waiting = _Batch()  # for the end of the current write
+        self._waiting = _Batch()  # for the next write
         self._hold: _Hold | None = None
-        self._shown_at = NEVER  # the last start in the list
+        self._shown_at = NEVER  # the last start that the list showed
         self._begun_at: Monotonic | None = None
         self.hold()
 
     @property
     def has_begun(self) -> bool:
-        """Whether it applies the rules of `watch`."""
+        """Whether the rules of `watch` are applied: `begin` was called and did not fail."""
         return self._begun_at is not None
 
     @property
@@ -78,7 +82,7 @@ class PipelineRecorder:
         return self.watch.rules or Rules()
 
     async def begin(self, watch: Watch) -> None:
-        """Apply the rules of a watch, from the recorded state on. Raises `StoreError`: then it must be called again."""
+        """Apply the rules of a watch, from the recorded state on. After a `StoreError` it must be called again."""
         self._begun_at = None
         async with self._stream.writing:
             self._record = await self._deps.store.load_rules(watch.pipeline)
@@ -93,41 +97,41 @@ class PipelineRecorder:
         self._begun_at = begun_at
 
     async def forget(self) -> None:
-        """Delete the recorded state of the rules: if they return they start without any. Raises `StoreError`."""
+        """Delete the recorded state of the rules, so that later rules start without any. Raises `StoreError`."""
         async with self._stream.writing:
             lease, at = self._deps.lease, self._stream.sequence
             of_rules = SourceChange(lease, at, at, pipeline=self.watch.pipeline, rules=RuleState(), judges_all=True)
             await self._deps.store.record(of_rules)
 
     def hold(self) -> None:
-        """Judge no end until a scan is complete that begins from now on: some may not have been seen yet."""
+        """Judge no end until a scan that begins from now on is complete: older ends may not have been seen yet."""
         if self.watch.whole:
             self._hold = _Hold(self._clock.monotonic())
 
     def note_starts(self, rows: Iterable[ExecutionSnapshot]) -> None:
-        """Note the last start in a list before its first complete scan: the time without a start counts from there.
+        """Note the last start in a list until its first complete scan: the time without a start is counted from there.
 
-        After that each start counts once, when it is recorded. Its row may come again with another date on our clock,
+        After that each start counts once, when it is recorded. A row may come again with another date on our clock,
         because the API's clock may have been set meanwhile.
         """
         if self._rules.silent_us is not None and not self._record.state.started_at:
             self._shown_at = max([self._shown_at, *(row.began_at for row in rows if row.began_at is not None)])
 
     async def note_scan(self, asked_at: Monotonic, *, silent_until: Micros | None) -> None:
-        """Note that a scan is complete whose first page was requested at `asked_at`. Raises `StoreError`.
+        """Note that a scan is complete whose first page was requested at `asked_at` (monotonic). Raises `StoreError`.
 
-        Held ends are judged, once all ends are recorded that a GET is to confirm. The scan would have shown all starts
-        before `silent_until`.
+        Ends on hold are judged once all ends that GETs are to confirm are recorded. The scan has shown all starts
+        before `silent_until`, if that is given.
         """
         if self._hold is not None and self._hold.unconfirmed is None and asked_at >= self._hold.since:
             self._hold.unconfirmed = self._unconfirmed()
         async with self._stream.writing:
-            # A scan that began before the rules may have shown a later start than is known here.
+            # A scan that began before the rules may have shown a start that is not known here.
             has_seen_all = self._begun_at is not None and asked_at >= self._begun_at
             await self._write(silent_until=silent_until if has_seen_all else None)
 
     async def record(self, evaluations: Sequence[Evaluation]) -> None:
-        """Write changes with the conclusions of the rules. Raises `StoreError`: then nothing was written.
+        """Write changes with the problems that the rules open and close. After a `StoreError` nothing is written.
 
         Evaluations that arrive during a write are written together in the next transaction.
         """
@@ -145,11 +149,11 @@ class PipelineRecorder:
                 raise batch.error
 
     async def _write(self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
-        """Write changes with the conclusions of the rules, in one transaction. Raises `StoreError`."""
+        """Write changes with the problems that the rules open and close, in one transaction. Raises `StoreError`."""
         deps, stored, record = self._deps, self._record, self._record
         changes: list[SingleChange] = [each.change for each in evaluations if each.change is not None]
         if stored.state.in_api_time:
-            if deps.api.ahead_us is None:  # before the first answer no start or end concerns the rules
+            if deps.api.ahead_us is None:  # no start or end concerns the rules before the first answer
                 if changes:
                     await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
                 return
@@ -178,7 +182,7 @@ class PipelineRecorder:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._record = RulesRecord(sequence, verdict.state, problems, held)
         self._stream.sequence = sequence
-        if is_released and self._hold is hold:  # another one may have begun meanwhile
+        if is_released and self._hold is hold:  # another hold may have begun meanwhile
             self._hold = None
         for type_ in [entry.event.type for entry in entries]:
             log_it = log.warning if type_ in PROBLEM_KINDS else log.info
@@ -186,7 +190,7 @@ class PipelineRecorder:
             deps.metrics.events.labels(type_).inc()
 
     def _judged_until(self, evaluations: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
-        """Return the current hold, whether these evaluations end it, and the time up to which ends are judged."""
+        """Return the current hold, whether these evaluations end it, and the time up to which ends are to be judged."""
         hold = self._hold
         unconfirmed = self._unconfirmed() - {each.entry for each in evaluations if each.known.ended_at}
         if hold is not None:
@@ -202,7 +206,7 @@ class PipelineRecorder:
         return frozenset(self.pending)
 
     def _end_of(self, evaluation: Evaluation) -> UnjudgedEnd | None:
-        """Return the end of an execution that an evaluation records, `None` unless it succeeded or failed."""
+        """Return the end that an evaluation records; `None` unless the execution succeeded or failed."""
         change, row = evaluation.change, evaluation.execution
         type_ = change.entries[-1].event.type if change and change.entries else None
         if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
@@ -212,7 +216,7 @@ class PipelineRecorder:
         return UnjudgedEnd(evaluation.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
 
     def _start_of(self, evaluation: Evaluation) -> Micros:
-        """Return when an execution started, or ended if only that is dated; `NEVER` if its start is known already.
+        """Return when an execution started, or when it ended if only that is dated; `NEVER` if its start is not new.
 
         A start is new if the execution is seen for the first time, or was only `new` before. A known start is not dated
         again, because the API's clock may have been set since.
@@ -227,7 +231,7 @@ class PipelineRecorder:
     ) -> tuple[Sequence[OutboxEntry], Sequence[ProblemChange]]:
         """Return the events of a verdict and the changes of its problems. Update `problems` to the open ones.
 
-        A problem that stays open only gets another count.
+        A problem that stays open gets only a new count of failures and a new latest failure.
         """
         evaluator, rule = self._deps.evaluator, self._rules.failing
         entries, changes = list[OutboxEntry](), list[ProblemChange]()
@@ -263,7 +267,7 @@ class PipelineRecorder:
     async def _latest(
         self, verdict: Verdict, problem: Problem | None, evaluations: Sequence[Evaluation]
     ) -> LatestFailure | None:
-        """Return the newest failure of a verdict: from the problem if it has it, else from the failure's event."""
+        """Return the newest failure of a verdict: from the open problem if it has that failure, else from its event."""
         known, execution = None if problem is None else problem.latest, verdict.state.failed
         if execution is None or (known is not None and known.execution == execution):
             return known
@@ -274,7 +278,7 @@ class PipelineRecorder:
         return LatestFailure(Micros(verdict.state.failed_at), execution, name or None, error or None)
 
     async def _block(self, evaluations: Sequence[Evaluation], execution: str) -> Json | None:
-        """Return the execution block of an end's event: from these evaluations, else from the store."""
+        """Return the `execution` block of the event of an end: from these evaluations, else from the store."""
         changes = (each.change for each in evaluations if each.known.execution == execution)
         body = next((each.entries[-1].event.body for each in changes if each and each.entries), None)
         store = self._deps.store
@@ -312,7 +316,7 @@ class AccountRules:
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Apply the rules of these watches and no others. Raises `StoreError`.
 
-        If it failed or was cancelled it must be called again.
+        After an error or a cancellation it must be called again.
         """
         gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
         for pipeline in gone:

@@ -9,13 +9,13 @@ from watcher.domain.timestamps import EARLIEST, LATEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 
 CONFIRM_WITHIN_S = 30.0
-"""The time within which a GET is to confirm an end. After it the row of the list counts."""
+"""The time within which a GET is to confirm an end. After this time the row of the list counts."""
 
 NEVER_TRIED = EARLIEST
 
 
 class QueueKind(Enum):
-    """The reason why an item waits: it is due, it grows stale, or it is a list whose scan has begun."""
+    """The reason why an item waits: it is queued until due, it grows stale, or it is a list whose scan has begun."""
 
     DUE = "due"
     STALE = "stale"
@@ -24,10 +24,10 @@ class QueueKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PollRules:
-    """The settings of polling. Times are in microseconds or, with `_s`, in seconds.
+    """The settings of polling. Durations are in microseconds or, with `_s`, in seconds.
 
     Executions that ended longer than `history_us` ago may be deleted from the store, so they are never reported. A scan
-    is outrun after `pages_at_most` pages. `confirmed_at_most` ends can be confirmed in time.
+    is outrun after `pages_at_most` pages without progress. At most `confirmed_at_most` ends can be confirmed in time.
     """
 
     details: Details
@@ -47,8 +47,9 @@ class PollRules:
 class Failures:
     """The failures of one item since its last success: poll errors, and refusals in a row.
 
-    The first refusal came at `refused_from`, the last at `refused_at`; enough of them are a loss. The item has been
-    unreadable since `unreadable_since`, when the process had run for `ran_s` seconds. Times are monotonic seconds.
+    The first refusal in a row came at `refused_from`, the last at `refused_at` (monotonic seconds). Enough refusals
+    mean that the item is lost. The item has been unreadable since `unreadable_since` (monotonic seconds), which is
+    `ran_s` in running time.
     """
 
     count: int = 0
@@ -64,18 +65,19 @@ class PollItem:
     """An execution or a list in the poll queue. Times are monotonic seconds.
 
     `due_at` is when the next request is due, `asked_at` when the last one was sent. `failures` are those since the last
-    success, `None` after a success. `is_unwatched` is set if the configuration drops the item while its request is in
-    flight. `queue` is the reason why it waits. `number` marks its valid entry in a heap.
+    success; `None` after a success. `is_unwatched` is set if the configuration drops the item while a request for it is
+    in flight. `queue` is the reason why the item waits. `number` identifies its current entry in a heap: older entries
+    are outdated.
     """
 
     due_at: Monotonic = Monotonic(0.0)
     asked_at: Monotonic = Monotonic(0.0)
     failures: Failures | None = None
     weight: ClassVar[float] = 1.0
-    """The factor by which it grows stale faster than others."""
+    """The factor by which the item grows stale faster than others."""
 
     any_failure_counts: ClassVar[bool] = False
-    """Whether an hour of any failures but refusals makes it unreadable. Otherwise only unreadable bodies do."""
+    """Whether an hour of failures other than refusals makes the item unreadable. If not, only unreadable bodies do."""
 
     number: int = 0
     is_queued: bool = False
@@ -85,9 +87,9 @@ class PollItem:
 
 @dataclass(slots=True)
 class PendingConfirmation:
-    """A row of a list with an end that a GET is to confirm.
+    """A row of a list with an end that a GET is to confirm. Times are monotonic seconds.
 
-    Its page was requested at `sent_at` and read at `at`. No GET is sent before `retry_at`. All are monotonic seconds.
+    The page was requested at `sent_at` and read at `at`. No GET is sent before `retry_at`.
     """
 
     execution: ExecutionSnapshot
@@ -97,11 +99,11 @@ class PendingConfirmation:
 
     @property
     def expires_at(self) -> Monotonic:
-        """The time after which the row counts without a GET. A write that failed then is repeated later."""
+        """The time after which the row counts without a GET. It is later if the row could not be written then."""
         return max(Monotonic(self.at + CONFIRM_WITHIN_S), self.retry_at)
 
     def retry_after(self, wait_s: float, *, now: Monotonic) -> None:
-        """Wait before another GET, but not past the time within which the end is to be confirmed."""
+        """Wait `wait_s` before another GET, but not past the time within which the GET is to confirm the end."""
         due_at = self.at + CONFIRM_WITHIN_S
         self.retry_at = Monotonic(min(now + wait_s, due_at) if now < due_at else now + wait_s)
 
@@ -110,12 +112,14 @@ class PendingConfirmation:
 class TrackedExecution(PollItem):
     """One open execution.
 
-    `is_recorded` means that the store has it. `polled_at` is the end of the last valid poll (microseconds, steady);
-    `is_unflushed` means that the store does not have it yet. `body_hash` is the hash of the last answer, and `row` the
-    last row of a list: an equal one changes nothing. They are set only once everything they led to is written.
+    `known` is its current record. `is_recorded` means that the store has the execution. `polled_at` is the end of the
+    last valid poll (microseconds UTC, steady); `is_unflushed` means that the store does not have this time yet.
+    `body_hash` is the hash of the last answer to a GET, and `row` the last row of a list: an equal answer or row
+    changes nothing. Both are set only after all that follows from them is written.
 
-    A list showed it last at index `position`, less the rows that had been added by then. The page `missed_page` did not
-    show it. `pending` is a row with its end that a GET is to confirm. Until `denied_until` no other such row counts.
+    `position` is the index at which a list last showed the execution, less the number of rows that had been added by
+    then. The page `missed_page` should have shown it, but did not. `pending` is a row with an end that a GET is to
+    confirm. Before `denied_until` no other such row counts.
     """
 
     known: ExecutionRecord

@@ -23,8 +23,8 @@ class GetRequest(NamedTuple):
 class ListRequest:
     """A request for one page of a list, `late_s` seconds after it was due.
 
-    `left` are the executions, by id, that the page should show and no row of it has been about yet. They are out of the
-    poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
+    `left` are the executions, by id, that the page should show, less those whose row was already evaluated. They are
+    not in the poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
     """
 
     listing: PipelineListState
@@ -44,17 +44,17 @@ class ConfirmationQueue:
     """The executions whose end a GET is to confirm: a queue for each pipeline, and the pipelines take turns.
 
     `waiting` holds these queues by pipeline, the next one first. `too_late` are executions whose turn would come after
-    the time in which an end must be confirmed.
+    the time within which an end must be confirmed.
     """
 
     def __init__(self, *, in_time_count: float) -> None:
-        """Start empty. `in_time_count` is the number of GETs that can be sent in that time."""
+        """Start empty. `in_time_count` is the number of GETs that can be sent within the time to confirm an end."""
         self._in_time_count = max(1.0, in_time_count)
         self.too_late: list[TrackedExecution] = []
         self.waiting: dict[str, dict[TrackedExecution, PendingConfirmation]] = {}
 
     def add(self, entry: TrackedExecution) -> None:
-        """Queue an execution for its GET. If its first turn would come too late, it does not wait for that."""
+        """Queue an execution for its GET, or add it to `too_late` if its first turn would come too late."""
         pending, pipeline = entry.pending, entry.known.pipeline
         assert pending is not None
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pipeline) > self._in_time_count:
@@ -63,19 +63,19 @@ class ConfirmationQueue:
             self.waiting.setdefault(pipeline, {})[entry] = pending
 
     def first(self, now: Monotonic) -> TrackedExecution | None:
-        """Return the execution to confirm next, `None` if none may be tried now."""
+        """Return the execution to confirm next; `None` if none may be tried now."""
         waiting = (each for queue in self.waiting.values() for each in queue.items())
         return next((entry for entry, pending in waiting if pending.retry_at <= now), None)
 
     def take(self, entry: TrackedExecution) -> None:
-        """Remove an execution. The next one of its pipeline comes after those of all other pipelines."""
+        """Remove an execution. The next turn of its pipeline comes after those of all other pipelines."""
         queue = self.waiting.pop(entry.known.pipeline)
         del queue[entry]
         if queue:
             self.waiting[entry.known.pipeline] = queue
 
     def take_expired(self, now: Monotonic) -> list[TrackedExecution]:
-        """Remove and return the executions that have waited for too long, or that would."""
+        """Remove and return the executions that have waited for too long, or would have to."""
         waiting = (each for queue in self.waiting.values() for each in queue.items())
         expired = [entry for entry, pending in waiting if pending.expires_at <= now]
         for entry in expired:
@@ -84,25 +84,25 @@ class ConfirmationQueue:
         return too_late + expired
 
     def wanted_at(self) -> Monotonic:
-        """Return when the first GET may be sent, infinity if no execution waits."""
+        """Return when the first GET may be sent; infinity if no execution waits."""
         return min((each.retry_at for queue in self.waiting.values() for each in queue.values()), default=LATEST)
 
     def _turn_of_next(self, pipeline: str) -> int:
-        """Return the turn of an execution that is added now: 1 is the next GET."""
+        """Return the turn that an execution of this pipeline would get now: 1 is the next GET."""
         rank = len(self.waiting.get(pipeline, ())) + 1
         return rank + sum(min(rank, len(queue)) for other, queue in self.waiting.items() if other != pipeline)
 
 
 class PollQueue:
-    """Executions and lists that wait until they are due, in one heap, then for their request, in another.
+    """The executions and lists that wait for a request: in one heap until they are due, and then in another.
 
-    Due items wait in one heap for each kind and weight, sorted by their last request. So the items that are late, with
-    the last request `max_interval_s` ago, come first in their heap. Lists whose scan has begun have a heap of their
-    own.
+    There is a heap of due items for each kind and weight, sorted by the time of the last request. Late items, whose
+    last request was `max_interval_s` ago, therefore come first in their heap. Lists whose scan has begun have a heap of
+    their own.
 
-    An item that was taken belongs to its request until it is put back. Items that were moved or taken stay in their
-    heap until they come first. There their number shows that they are outdated. `listings` are the pipelines watched
-    whole, by id; the registry keeps them.
+    An item that was taken belongs to its request until it is put back. An item that was moved or taken stays in its old
+    heap until it comes first there. Its number then shows that this entry is outdated. `listings` are the lists of the
+    pipelines watched whole, by pipeline; the registry keeps them.
     """
 
     def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
@@ -141,9 +141,10 @@ class PollQueue:
         """Return the next request, if one is due, and take its items out of the queue.
 
         GETs that confirm ends get every second turn while other requests wait, and so do the next pages of scans. Late
-        items are next: those with the oldest last request, by weight. The other turns alternate between due and stale
-        items. So no kind of request can starve another: failures cannot delay lists, a long scan cannot delay other
-        pipelines, and named executions cannot delay pipelines watched whole.
+        items come next: first the one with the longest time since its last request, multiplied by its weight. The other
+        turns alternate between due and stale items. No kind of request can therefore starve another: failures cannot
+        delay lists, a long scan cannot delay other pipelines, and named executions cannot delay pipelines watched
+        whole.
         """
         waiting, confirmations = self._waiting, self.confirmations
         while waiting and waiting[0][0] <= now:
@@ -173,14 +174,14 @@ class PollQueue:
         return None if first is None else self._request(first, now)
 
     def probe(self, target: PollItem | None, now: Monotonic) -> Request | None:
-        """Return the one request that a degraded account may send: for the item that last succeeded, else for any."""
+        """Return the probe of an unusable account: a request for `target`, which succeeded last, else for any item."""
         item = target if target is not None and target.is_queued else min(self.heads(), key=BY_DUE_AT, default=None)
         return None if item is None else self._request(item, now, alone=isinstance(item, TrackedExecution))
 
     def _request(self, item: PollItem, now: Monotonic, *, alone: bool = False) -> Request:
-        """Take out an item and return its request: for it alone, or for a page with other executions, too.
+        """Take an item out of the queue. Return a request for it alone, or for a page that shows other executions, too.
 
-        A stale item counts as due once it is late.
+        The lateness of a stale item is counted from `max_interval_s` after its last request.
         """
         page = self._page_for(item, now=now) if self.listings and not alone else None
         late_at = item.due_at
@@ -196,7 +197,7 @@ class PollQueue:
         return GetRequest(item, late_s)
 
     def heads(self) -> list[PollItem]:
-        """Return the first item of each heap, due or not. Drop outdated items."""
+        """Return the first item of each heap, due or not. Drop outdated entries."""
         found: list[PollItem] = []
         for heap in (self._waiting, self._begun, *self._due.values()):
             while heap and not (heap[0][2].is_queued and heap[0][2].number == heap[0][1]):
@@ -206,10 +207,10 @@ class PollQueue:
         return found
 
     def _page_for(self, item: PollItem, *, now: Monotonic) -> tuple[PipelineListState, int] | None:
-        """Return the page to request for an item, `None` to request an execution alone.
+        """Return the page to request for an item; `None` to request an execution alone.
 
-        For a list it is the next page of its scan, or now and then the page with new rows. For an execution it is the
-        page that should show it, if another item that is due is on that page, too.
+        For a list it is the next page of its scan, or from time to time the page with new rows. For an execution it is
+        the page that should show it, if another item that is due is on that page, too.
         """
         if isinstance(item, PipelineListState):
             return item, item.timing.page_after(item.scan.page, head=item.scan.head)
@@ -226,7 +227,7 @@ class PollQueue:
         return (listing, page) if is_worth_it else None
 
     def _list_request(self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float) -> ListRequest:
-        """Take out all executions that should be on a page, and the list if its scan reads it. Return the request."""
+        """Return the request for a page. Take out its executions, and the list if its scan needs this page."""
         entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.is_queued or each is item}
         scans = (listing.is_queued or listing is item) and page == listing.scan.page
         self.take(*entries.values(), *((listing,) if scans else ()))

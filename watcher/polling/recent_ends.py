@@ -13,14 +13,14 @@ from watcher.runtime.metrics import END_LABELS, STARTED, end_label
 class RecentEnds:
     """The last 60 ends of one pipeline by end time, and in `last_at` the last start and the last end by status.
 
-    They continue from the snapshot of an earlier owner, and from the last ends in the store.
+    They start with the snapshot of an earlier owner, and with the last ends in the store.
     """
 
     def __init__(self, before: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
         newest = {label[0]: label for label in END_LABELS}.get(before.ends[-1:], "")
         known = {STARTED: before.last_started_at, newest: before.last_ended_at, Status.FAILED: before.last_failed_at}
         self.last_at = {label: at for label, at in known.items() if label and at is not None}
-        self._ends: list[tuple[Micros, str]] = []  # each with the first letter of its status
+        self._ends: list[tuple[Micros, str]] = []  # with the first letter of the status
         for at, status in ends:
             self._add_end(at, status, now=at)
 

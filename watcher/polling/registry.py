@@ -1,6 +1,6 @@
 """The executions that one account watches, until they end: those named in the file, and those of whole pipelines.
 
-It knows no request and no rule.
+The registry knows no request and no rule.
 """
 
 from collections import Counter
@@ -21,8 +21,8 @@ from watcher.runtime.metrics import open_label
 class ExecutionRegistry:
     """The open executions of an account, counted by status, and its lists.
 
-    `entries` are by execution, `listings` by pipeline. While `left` is a dictionary it collects the entries that leave:
-    the store was read before that, so its rows about them are outdated.
+    `entries` are the executions by id, `listings` the lists by pipeline. `left` is a dictionary while new watches are
+    loaded. It collects the entries that leave meanwhile, because what was loaded about them is outdated.
     """
 
     def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
@@ -44,9 +44,9 @@ class ExecutionRegistry:
     ) -> None:
         """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
-        Some of those may be watched by now, have ended, or be in `left`. Ended ones are not watched. The others are due
-        now, first those with the oldest poll. Executions of whole pipelines count as requested now: one page answers
-        for many of them, and a GET for each would delay the lists.
+        Some of these executions may be watched by now, have ended, or be in `left`. Executions that have ended are not
+        watched. The others are queued, those with the oldest poll first. Executions of whole pipelines count as
+        requested now: one page answers for many of them, and a GET for each would delay the lists.
         """
         now = self._clock.monotonic()
         named = {execution: watch for watch in watches for execution in watch.executions}
@@ -68,7 +68,7 @@ class ExecutionRegistry:
         for each in sorted(candidates.values(), key=attrgetter("polled_at")):
             execution, watch = each.execution, named.get(each.execution) or whole.get(each.pipeline)
             known = each
-            # An execution that was history of a list was not reported. Named now, it is.
+            # The end of an execution that was history was not reported. It is reported now that the execution is named.
             if execution in named and each.ended_at is not None and not each.sequence:
                 known = ExecutionRecord(execution, each.pipeline, found_at=each.found_at)
             if watch is None or execution in self.entries or known.ended_at is not None:
@@ -91,9 +91,10 @@ class ExecutionRegistry:
         entry.known = known
 
     def put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
-        """Queue an entry again: `next_s` seconds after its last request, never if `next_s` is `None`.
+        """Queue an entry again, due `next_s` seconds after its last request. Forget the entry if `next_s` is `None`.
 
-        An entry with a pending end waits for a GET, and for `next_s` from now if one has failed.
+        An entry whose end is to be confirmed waits for its GET. If a GET has failed, the entry waits for `next_s` from
+        now.
         """
         now, failure_count = self._clock.monotonic(), 0 if entry.failures is None else entry.failures.count
         if next_s is None or entry.is_unwatched:

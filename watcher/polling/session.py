@@ -1,7 +1,7 @@
 """The state that all polls of one account share, and the handling of their errors.
 
-It builds the parts of an account and connects them. `account.degraded` and `account.recovered` are reported once, also
-over restarts.
+The session builds the parts of an account and connects them. `account.degraded` and `account.recovered` are reported
+once, also over restarts.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ from watcher.store.changes import SourceChange
 log = structlog.get_logger()
 
 WORTH_SAVING_S = 1.2
-"""The shortest pause that is written to the store: a restart takes as long."""
+"""The shortest pause that is written to the store: a restart takes about as long."""
 
 STORE_RETRY_S = 2.0
 CRASH_RETRY_S = 60.0
 FLUSH_COUNT = 10_000
-"""The number of poll times that one flush writes: with 100,000 executions the oldest unwritten one is 50 s old."""
+"""The most poll times that one flush writes. With 100,000 executions the oldest unwritten time is 50 s old."""
 
 
 class AccountSession:
@@ -48,7 +48,7 @@ class AccountSession:
         self._sequence, self._problem = deps.record.sequence, deps.record.problem
         self._writing = asyncio.Lock()
         self._saved = deps.breaker.pause.until, deps.record.backoff.failing_for_s
-        self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
+        self._unflushed: deque[TrackedExecution] = deque()  # no dict: with 100,000 entries it takes 10 MB
         deps.metrics.up.set(self.reported is None)
         deps.metrics.last_success.set_function(self._last_success)
 
@@ -59,7 +59,7 @@ class AccountSession:
         elif isinstance(error, StoreError):  # nothing was recorded, so the poll is due again
             return STORE_RETRY_S
         else:
-            # without its text, which may contain an answer of the API
+            # without the error's text, which may contain an answer of the API
             log.error("poll.crashed", account=self.deps.lease.name, error=type(error).__name__)
         return CRASH_RETRY_S
 
@@ -115,12 +115,12 @@ class AccountSession:
                 self._saved = state
 
     def flush_later(self, entry: TrackedExecution) -> None:
-        """Let the next flush write the time of this poll: nothing else has changed."""
+        """Let a flush write the time of this poll, which has changed nothing else."""
         entry.is_unflushed = True
         self._unflushed.append(entry)
 
     async def flush(self) -> None:
-        """Write the state of the account, and the times of polls without a change. Raises `StoreError`.
+        """Write the pause and failures of the account, and the times of polls without a change. Raises `StoreError`.
 
         A time that could not be written is written after the next poll.
         """
@@ -135,7 +135,7 @@ class AccountSession:
     def _last_success(self) -> float:
         """Return the Unix time of the last success, 0 before the first.
 
-        It stands still while the store cannot be written, because results of polls are not reported then.
+        It does not advance while the store cannot be written, because results of polls are not reported then.
         """
         success_at, failing_since = self._breaker.success_at, self.deps.store.monitor.failing_since
         if success_at == EARLIEST:

@@ -18,28 +18,28 @@ class Order(Enum):
 
 
 PAIRS_AT_LEAST = 20
-"""The least number of pairs in one order that shows it."""
+"""The least number of pairs of rows in one order that proves the order."""
 
 MAJORITY = 3
-"""The least ratio of these pairs to those in the other order."""
+"""The least ratio of the pairs in the proven order to those in the other order."""
 
 REMEMBERED_PAIRS = 100
-"""The number of a scan's latest pairs that count: the order may change while the list is read."""
+"""The number of the latest pairs of a scan that count: the order may change while the list is read."""
 
 
 COMPARED_COUNT = 256
-"""Pages whose comparison is kept: idle lists show the same page again and again."""
+"""The number of pages whose comparison is kept: idle lists show the same page again and again."""
 
 
 class _Pairs(NamedTuple):
-    """The number of pairs of rows in either order."""
+    """The number of pairs of rows in each of the two orders."""
 
     newest: float = 0.0
     oldest: float = 0.0
 
     @property
     def clear(self) -> Order | None:
-        """The order that these pairs show, `None` if they show none."""
+        """The order that these pairs prove; `None` if they prove none."""
         few, many = sorted(self)
         if many < max(PAIRS_AT_LEAST, MAJORITY * few):
             return None
@@ -52,10 +52,10 @@ def _sum(pages: Iterable[_Pairs]) -> _Pairs:
 
 @lru_cache(COMPARED_COUNT)
 def _compare(dates: tuple[datetime | None, ...]) -> _Pairs:
-    """Compare each date on a page with each other one. Count as many pairs as there are neighbours, in that proportion.
+    """Compare all dates on a page with each other. Return the pairs in each order, scaled to the number of neighbours.
 
-    Executions that begin almost at once may start in another order than they were created. Then neighbours are out of
-    order, but not the page.
+    Executions that are created almost at once may start in another order. Some neighbours are then out of order, but
+    the page as a whole is not.
     """
     newest = oldest = 0
     above: list[datetime] = []
@@ -71,10 +71,10 @@ def _compare(dates: tuple[datetime | None, ...]) -> _Pairs:
 
 
 class Ordering:
-    """The order of one list, judged by the pages of one scan. `order` stays until they show another one.
+    """The order of one list, judged by the pages of one scan. `order` stays until the pages prove another one.
 
     A list may be sorted by the start or by the end of its executions: either is an order. Rows of different pages are
-    not compared. In a list that grows faster than it is read the later page is the younger one, whatever the order.
+    not compared: in a list that grows faster than it is read, the later page is the younger one, whatever the order.
     """
 
     def __init__(self, order: Order | None = None) -> None:
@@ -101,12 +101,12 @@ class Ordering:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the pages show enough dates, but no order."""
+        """Whether the pages have enough dates, but prove no order."""
         return self._clear is None and max(sum(_sum(pages)) for pages in self._read) >= PAIRS_AT_LEAST
 
     @property
     def is_uncertain(self) -> bool:
-        """Whether there is no order, or the pages, few as they are, show more pairs in the other one."""
+        """Whether no order is known, or the pages of this scan prove none and show more pairs in the other order."""
         if self.order is None or self._clear is not None:
             return self.order is None
         newest, oldest = _sum(map(_sum, self._read))
@@ -115,5 +115,5 @@ class Ordering:
 
     @property
     def _clear(self) -> Order | None:
-        """The order that the last page shows, or else the latest pages together."""
+        """The order that the last page proves, else the one that the latest pages prove together; else `None`."""
         return next((order for pages in self._read if pages and (order := pages[-1].clear or _sum(pages).clear)), None)
