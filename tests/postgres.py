@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from watcher.domain.errors import StoreNotReadyError
 from watcher.runtime.clock import Clock
 from watcher.store.sql_store import open_store
 
@@ -189,8 +190,12 @@ def postgres_server(programs: Path | None = None, **settings: str) -> Iterator[P
 
 
 async def _make_template(server: PostgresServer) -> None:
-    store = await open_store(server.url(TEMPLATE), clock=Clock())
-    await store.close()
+    for _ in range(5):  # on a machine that is busy a pause between two statements may be too long for the server
+        with suppress(StoreNotReadyError):
+            store = await open_store(server.url(TEMPLATE), clock=Clock())
+            await store.close()
+            return
+    raise AssertionError("the template cannot be made")
 
 
 def as_nobody() -> dict[str, Any]:
