@@ -97,7 +97,7 @@ class AccountPoller:
     async def tick(self) -> float:
         """Send the requests that are due and allowed. Return the seconds until the next tick."""
         now = self._clock.monotonic()
-        if not self._deps.is_trusted():  # the tick is called again once the lease is trusted
+        if not self._deps.is_trusted():  # the schedule calls `tick` again within 2 s
             self._breaker.rest(now)
             self._next_tick_at = Monotonic(now + IDLE_S)
             return IDLE_S
