@@ -38,7 +38,8 @@ from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import problem, snapshot
 from watcher.web.access import access
-from watcher.web.models import Need, TestResult
+from watcher.web.models import TestResult
+from watcher.web.overview import Need
 from watcher.web.pages import page_routes
 from watcher.web.routes import api_routes
 from watcher.web.server import HttpServer

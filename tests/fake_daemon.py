@@ -10,7 +10,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BaseModel
 
-from watcher.web.models import StatusView, Trouble
+from watcher.web.models import Trouble
+from watcher.web.overview import StatusView
 
 
 class Asked(NamedTuple):

@@ -19,7 +19,7 @@ from watcher.runtime.version import VERSION
 
 COMMANDS: Mapping[str, str] = {
     "run": "run",
-    "status": "operate",
+    "status": "status",
     "report": "report",
     **dict.fromkeys(("events", "problems", "ack", "silence", "deliveries"), "operate"),
     "history": "history",

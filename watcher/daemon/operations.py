@@ -23,7 +23,8 @@ from watcher.sinks.protocol import SinkContext
 from watcher.store.console_store import ConsoleStore
 from watcher.store.operator_store import ActionKind, OperatorStore
 from watcher.store.tables import AnyRow
-from watcher.web.models import Need, TestResult
+from watcher.web.models import TestResult
+from watcher.web.overview import Need
 from watcher.web.shown import Console, silence_of
 
 log = structlog.get_logger()

@@ -21,6 +21,7 @@ from watcher.store.pagination import Position
 from watcher.store.tables import AnyRow
 from watcher.web import models, shown
 from watcher.web.history import History, HistoryQuery, find_history
+from watcher.web.overview import StatusView
 from watcher.web.report import Report, ReportQuery, make_report
 from watcher.web.shown import Console
 
@@ -44,7 +45,7 @@ def _unknown(what: str) -> RefusedError:
 # Handlers that read
 
 
-async def status(console: Console) -> models.StatusView:
+async def status(console: Console) -> StatusView:
     """Return the overview, which is made at most once a second."""
     return await console.status.get()
 

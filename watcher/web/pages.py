@@ -32,6 +32,7 @@ from watcher.sinks.settings import SilenceMatch
 from watcher.web import access, api, models, routes
 from watcher.web.graphs import SPANS
 from watcher.web.history import find_history
+from watcher.web.overview import PipelineStatus, StatusView
 from watcher.web.server import read_body
 from watcher.web.shown import Console, execution, watches
 
@@ -54,7 +55,7 @@ letters.
 PageContext = dict[str, Any]
 """The values for a template. The page's ETag is a hash of these values, so they must not hold the present time."""
 
-FindContext = Callable[[Console, models.StatusView, web.Request], Awaitable[PageContext]]
+FindContext = Callable[[Console, StatusView, web.Request], Awaitable[PageContext]]
 Q = TypeVar("Q", bound=models.ApiRequest)
 
 
@@ -202,7 +203,7 @@ def _read(model: type[Q], request: web.Request) -> Q:
     return model.model_validate(routes.query_of(MultiDict(given), model))
 
 
-async def _overview(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _overview(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = defaultdict(str, request.query)
     matching = [each for each in status.pipelines if _is_shown(each, query)]
     if query["sort"] in ORDERS:
@@ -229,7 +230,7 @@ async def _overview(console: Console, status: models.StatusView, request: web.Re
     }
 
 
-def _is_shown(pipeline: models.PipelineStatus, query: Mapping[str, str]) -> bool:
+def _is_shown(pipeline: PipelineStatus, query: Mapping[str, str]) -> bool:
     is_open = any(pipeline.open.values())
     states = {"failing": bool(pipeline.problems), "open": is_open, "idle": not is_open}
     key, _, value = query["label"].partition(":")
@@ -240,11 +241,11 @@ def _is_shown(pipeline: models.PipelineStatus, query: Mapping[str, str]) -> bool
     )
 
 
-def _name(pipeline: models.PipelineStatus) -> str:
+def _name(pipeline: PipelineStatus) -> str:
     return (pipeline.name or pipeline.id).lower()
 
 
-ORDERS: Mapping[str, Callable[[models.PipelineStatus], Any]] = {
+ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
     "name": _name,
     "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
 }
@@ -256,16 +257,16 @@ def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
     return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
-def _names(status: models.StatusView) -> Mapping[str, str]:
+def _names(status: StatusView) -> Mapping[str, str]:
     return {each.id: each.name or each.id for each in sorted(status.pipelines, key=_name)}
 
 
-async def _executions(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _executions(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ExecutionQuery, request)
     return {**_filters(status, query), "page": await api.executions(console, query)}
 
 
-def _filters(status: models.StatusView, query: models.PipelineQuery) -> PageContext:
+def _filters(status: StatusView, query: models.PipelineQuery) -> PageContext:
     """Return the values of the filter form above a list."""
     return {
         "asked": query,
@@ -275,13 +276,13 @@ def _filters(status: models.StatusView, query: models.PipelineQuery) -> PageCont
     }
 
 
-async def _execution(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _execution(console: Console, status: StatusView, request: web.Request) -> PageContext:
     it = await api.execution(console, *request.match_info.values())
     minute = int(console.clock.now().timestamp() // 60)  # makes the ETag change each minute, because the timeline grows
     return {"it": it, "choices": _silence_choices(console, it.account, it.pipeline.id), "minute": minute}
 
 
-async def _pipeline(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _pipeline(console: Console, status: StatusView, request: web.Request) -> PageContext:
     account, id_ = request.match_info["account"], request.match_info["id"]
     it = console.pipelines.get(f"{account}/{id_}")
     if it is None:
@@ -302,21 +303,21 @@ async def _pipeline(console: Console, status: models.StatusView, request: web.Re
     }
 
 
-async def _problems(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _problems(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ProblemQuery, request)
     asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
     page = await api.problems(console, asked)
     return {**_filters(status, query), "asked": asked, "page": page, "kinds": sorted(PROBLEM_KINDS)}
 
 
-async def _events(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _events(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.EventQuery, request)
     hidden = () if query.type or query.execution else ROUTINE
     page = await api.newest_events(console, _without(hidden, query))
     return {**_filters(status, query), "accounts": (), "hidden": hidden, "page": page}
 
 
-async def _problem(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _problem(console: Console, status: StatusView, request: web.Request) -> PageContext:
     it = await api.problem(console, request.match_info["id"])
     if it.account is None or it.pipeline is None:
         return {"it": it, "failed": (), "choices": (), "silenced_until": None}
@@ -350,7 +351,7 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
     ]
 
 
-async def _deliveries(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _deliveries(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.DeliveryQuery, request)
     hidden = () if query.type or query.state == "dead" else ROUTINE
     return {
@@ -367,7 +368,7 @@ def _without(hidden: Sequence[EventType], query: Q) -> Q:
     return query.model_copy(update={"type": types}) if hidden else query
 
 
-async def _silences(console: Console, status: models.StatusView, request: web.Request) -> PageContext:
+async def _silences(console: Console, status: StatusView, request: web.Request) -> PageContext:
     return {
         "silences": status.silences,
         "labels": _labels(console),
@@ -376,7 +377,7 @@ async def _silences(console: Console, status: models.StatusView, request: web.Re
     }
 
 
-async def _by_prefix(console: Console, status: models.StatusView, request: web.Request) -> NoReturn:
+async def _by_prefix(console: Console, status: StatusView, request: web.Request) -> NoReturn:
     """Redirect to the only execution whose id begins with the prefix, otherwise to the list of executions."""
     prefix = request.match_info["prefix"]
     items = (await api.executions(console, models.ExecutionQuery(q=prefix, limit=200))).items

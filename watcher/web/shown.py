@@ -32,6 +32,7 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
+from watcher.web.overview import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
 from watcher.web.problem_text import PROBLEM_REMEDIES, rule_of
 
 SEVERITIES = tuple(Severity)
@@ -49,14 +50,14 @@ class Console:
     store: ConsoleStore
     operator: OperatorStore
     clock: Clock
-    troubles: Callable[[], Sequence[models.Need]]
+    troubles: Callable[[], Sequence[Need]]
     """Returns the troubles of this process: a refused reload, a store that takes no writes."""
     test_sink: Callable[[str], Awaitable[models.TestResult]]
     """Sends a test message to a sink of the configuration."""
     changed: Callable[[], None]
     """Makes this process read silences and requested actions from the store at once."""
-    status: Recent[models.StatusView] = field(init=False)
-    pipelines: Mapping[str, models.PipelineStatus] = field(default_factory=dict)
+    status: Recent[StatusView] = field(init=False)
+    pipelines: Mapping[str, PipelineStatus] = field(default_factory=dict)
     """The pipelines of the last `status`, by `account/id`. Await `status.get()` before you read them."""
     problem_counts: Mapping[str, int] = field(default_factory=dict)
     """The number of open problems of each pipeline, from the last `status`."""
@@ -248,7 +249,7 @@ async def silences(console: Console) -> Sequence[models.SilenceView]:
 # The overview
 
 
-async def find_status(console: Console) -> models.StatusView:
+async def find_status(console: Console) -> StatusView:
     """Return the overview, and set the console's pipelines and counts of problems."""
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
@@ -266,7 +267,7 @@ async def find_status(console: Console) -> models.StatusView:
     accounts = {name: sources["account", name] for name in settings.accounts}
     problems = _by_pipeline([*found.others, *found.overdue])
     names = _names(settings.watch, accounts)
-    pipelines: list[models.PipelineStatus] = []
+    pipelines: list[PipelineStatus] = []
     for watch in settings.watch:
         name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
         account = accounts[watch.account]
@@ -274,7 +275,7 @@ async def find_status(console: Console) -> models.StatusView:
         is_unknown = account["is_unknown"] or not snapshot.get("is_read", True)
         kinds = sorted({row.kind for row in problems[name]}, key=_place)
         pipelines.append(
-            models.PipelineStatus(
+            PipelineStatus(
                 account=watch.account,
                 id=id_,
                 labels=watch.labels,
@@ -299,7 +300,7 @@ async def find_status(console: Console) -> models.StatusView:
         opened.update(each.open)
     needs = [*troubles, *await _needs(console, found)]
     unknown = [each.unknown_since for each in pipelines if each.unknown]
-    return models.StatusView(
+    return StatusView(
         version=VERSION,
         needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
         open=opened,
@@ -308,7 +309,7 @@ async def find_status(console: Console) -> models.StatusView:
         pipelines=pipelines,
         sinks=[_sink(console, name, sources["sink", name], found, now) for name in settings.sinks],
         accounts=[
-            models.AccountStatus(
+            AccountStatus(
                 name=name,
                 state="degraded" if row.get("state") else "unknown" if row["is_unknown"] else "well",
                 unknown_since=row.get("unknown_since"),
@@ -370,11 +371,11 @@ def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:
     return found
 
 
-def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, now: Micros) -> models.SinkStatus:
+def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, now: Micros) -> SinkStatus:
     settings = console.settings().sinks[name]
     now_known = "unknown" if row["is_unknown"] else "in_trouble" if row.get("has_failed") else "well"
     waiting, dead = found.backlog.get(name), found.dead.get(name)
-    return models.SinkStatus(
+    return SinkStatus(
         name=name,
         type=next(kind for kind, model in SINK_KINDS.items() if isinstance(settings, model)),
         state=row.get("state") or now_known,
@@ -389,7 +390,7 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
     )
 
 
-async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
+async def _needs(console: Console, found: Overview) -> Sequence[Need]:
     """Return the needs that are read from the store.
 
     Among equally severe problems those of accounts and sinks come first: they may be the cause of the others.
@@ -414,11 +415,11 @@ async def _needs(console: Console, found: Overview) -> Sequence[models.Need]:
     ]
 
 
-def _problem_needs(console: Console, rows: Iterable[AnyRow]) -> Iterator[models.Need]:
+def _problem_needs(console: Console, rows: Iterable[AnyRow]) -> Iterator[Need]:
     all_watches = watches(console)
     for row in rows:
         it = problem(console, row, all_watches)
-        yield models.Need(
+        yield Need(
             kind="problem",
             severity=it.severity,
             title=it.title,
@@ -433,12 +434,12 @@ def _problem_needs(console: Console, rows: Iterable[AnyRow]) -> Iterator[models.
         )
 
 
-def _dead_letter_needs(console: Console, found: Overview) -> Iterator[models.Need]:
+def _dead_letter_needs(console: Console, found: Overview) -> Iterator[Need]:
     for name, row in found.dead.items():
         if row.late_count:
             is_configured = name in console.settings().sinks
             remedy = "send them again once the receiver works" if is_configured else "no such sink now"
-            yield models.Need(
+            yield Need(
                 kind="dead_letters",
                 severity=severity_of(EventType.DELIVERY_DEAD),
                 title=f"Sink {name}: {row.late_count:,} dead letter{'s' if row.late_count > 1 else ''}",
@@ -451,11 +452,11 @@ def _dead_letter_needs(console: Console, found: Overview) -> Iterator[models.Nee
 
 def _overdue_needs(
     console: Console, overdue: Mapping[tuple[str, bool], Sequence[AnyRow]], rows: Mapping[bytes, AnyRow]
-) -> Iterator[models.Need]:
+) -> Iterator[Need]:
     """Yield up to two needs per pipeline: one of its acknowledged overdue executions, one of its other overdue ones."""
     for (name, is_acknowledged), problems in overdue.items():
         pipeline, row = console.pipelines.get(name), rows.get(problems[0].id)
-        yield models.Need(
+        yield Need(
             kind="problem",
             severity=severity_of(EventType.EXECUTION_OVERDUE),
             title=f"{(pipeline and pipeline.name) or name}: {len(problems):,} overdue",
@@ -468,11 +469,11 @@ def _overdue_needs(
         )
 
 
-def _gap_needs(found: Overview) -> Iterator[models.Need]:
+def _gap_needs(found: Overview) -> Iterator[Need]:
     """Yield one need for the gaps of each pipeline."""
     for name, rows in _by_pipeline(found.gaps).items():
         newest = Alert.of(json.loads(rows[0].body))
-        yield models.Need(
+        yield Need(
             kind="gap",
             severity=severity_of(EventType.PIPELINE_GAP),
             title=newest.title,

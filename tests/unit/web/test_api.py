@@ -14,7 +14,7 @@ from stores import START_US, claim, from_us
 
 from watcher.store.tables import delivery, problem, source
 from watcher.web.api import enable
-from watcher.web.models import Need
+from watcher.web.overview import Need
 
 
 async def numbers(desk: Desk, query: str) -> list[int]:

@@ -27,7 +27,7 @@ from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
 from watcher.store.tables import pipeline_hour, problem, snapshot
 from watcher.web import pages
-from watcher.web.models import Need
+from watcher.web.overview import Need
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
 PAGES = (

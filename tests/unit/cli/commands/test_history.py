@@ -10,7 +10,8 @@ from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.web.history import EndCounts, ErrorCount, History, HistoryPeriod
-from watcher.web.models import PipelineRef, PipelineStatus, StatusView, Trouble
+from watcher.web.models import PipelineRef, Trouble
+from watcher.web.overview import PipelineStatus, StatusView
 
 START = datetime(2026, 11, 24, 2, tzinfo=UTC)
 SALES, ONBOARDING, IDLE = (f"0b5c8f1{digit}-2c3a-4f1e-9d8a-7e6b5a4c3d2f" for digit in "abc")

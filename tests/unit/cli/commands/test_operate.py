@@ -13,21 +13,17 @@ from unit.conftest import Command
 
 from watcher.sinks.settings import SilenceMatch
 from watcher.web.models import (
-    AccountStatus,
     Acknowledgement,
     DeliveryView,
     Done,
-    Need,
     Page,
-    PipelineStatus,
     ProblemView,
     Replayed,
     SilenceView,
-    SinkStatus,
-    StatusView,
     TestResult,
     Trouble,
 )
+from watcher.web.overview import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
 
 AT = datetime(2026, 11, 24, 12, 0, 0, 500_000, tzinfo=UTC)
 WRITTEN = "2026-11-24T12:00:00.500000Z"

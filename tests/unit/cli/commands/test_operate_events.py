@@ -12,7 +12,8 @@ from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.cli.commands import operate
-from watcher.web.models import EventView, ExecutionView, Page, PipelineStatus, StatusView, Trouble
+from watcher.web.models import EventView, ExecutionView, Page, Trouble
+from watcher.web.overview import PipelineStatus, StatusView
 
 
 def page(*numbers: int, next_: str) -> Page[EventView]:

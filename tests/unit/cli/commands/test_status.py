@@ -10,7 +10,7 @@ from fake_daemon import FakeDaemon, Raw
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
-from watcher.web.models import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
+from watcher.web.overview import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
 
 NOW = datetime.now(UTC)
 AT = datetime(2026, 11, 24, 12, tzinfo=UTC)
