@@ -141,9 +141,10 @@ DATE_ERROR_US = 2_000_000
 
 
 class ApiDates(NamedTuple):
-    """The conversion of one answer's dates into our steady clock. The answer was read at `now`.
+    """The conversion of one answer's dates into our steady clock.
 
-    The API's clock was ahead of ours by `ahead_us` (microseconds; negative: behind) when it sent the answer.
+    `now` is when we read the answer. When the API sent it, the API's clock was ahead of ours by `ahead_us`
+    (microseconds; negative: behind).
     """
 
     ahead_us: int

@@ -30,7 +30,7 @@ _QUOTED = re.compile(r'"(.+)"')
 
 WARNING = ("warning: ", "bold yellow")
 _CONTEXT_WIDTH = 12
-"""Least number of characters that are printed before the mark when a line is wider than the terminal."""
+"""The least number of characters that are printed before the mark when a line is wider than the terminal."""
 
 
 def parse_seconds(text: str, *, option: str) -> float:

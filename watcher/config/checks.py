@@ -91,7 +91,7 @@ def _watches(document: Document) -> list[KeyPath]:
 
 
 def _texts(document: Document, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
-    """Yield path and text of each item of a list, except items with a reported problem."""
+    """Yield the path and value of each text in a list, except those that are excused or have a problem."""
     for index, _ in enumerate(document.items(path)):
         at = (*path, index)
         if (text := document.text(at)) is not None:

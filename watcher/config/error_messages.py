@@ -1,6 +1,6 @@
 """The errors of pydantic as problems of the file: in plain words, and each at its place.
 
-Pydantic's own words are shown only for errors whose words hold neither a value of the file nor the name of a type.
+Pydantic's own message is shown only for kinds of errors whose message holds no value of the file and no type name.
 """
 
 import re

@@ -22,7 +22,8 @@ TEMPLATE_BYTES = 64 * 1024
 _PATH = re.compile(
     r"(?:/|\.\.?/).*|\.\.?|\$\{\w+(?::-[a-z/_]+)?\}(?:/.*)?|[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*"
 )
-"""The form of a path, or of a file's name without digits. Any other text may be a secret in the wrong place."""
+"""The form of a path that begins with `/`, `./`, `../` or a variable, or of a path without digits. Any other text may
+be a secret in the wrong place."""
 
 _STAND_INS = {
     "secret": "whsec_MDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAw",

@@ -160,7 +160,7 @@ class SilenceSettings(Block):
         return self
 
     def window(self, at: datetime) -> tuple[datetime, datetime]:
-        """Return start and end. For a weekly silence they are of the window that contains `at`, or of the next."""
+        """Return the start and end; for a weekly silence, of the window that contains `at`, else of the next window."""
         if self.weekly is not None:
             return self.weekly.hours.window(at)
         assert self.from_at is not None

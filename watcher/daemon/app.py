@@ -268,7 +268,7 @@ TRY_AGAIN_AFTER_S = 0.5
 
 
 async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asyncio.Event) -> SqlStore | None:
-    """Open the store. Try again until it is ready; return `None` if `stop` is set before. Raises `StoreError`."""
+    """Open the store. Try again while it is not ready; return `None` if `stop` is set. Raises other `StoreError`s."""
     logged = ""
     while not stop.is_set():
         try:

@@ -32,7 +32,7 @@ from watcher.store.sql_store import SqlStore
 class OwnerDependencies:
     """The parts that all owners of a process share.
 
-    `fatal` ends the process. In the copy for one owner, a lost lease ends only this owner.
+    `fatal` ends the process. Each owner gets a copy with a `fatal` of its own: there a lost lease ends only that owner.
     """
 
     clock: Clock

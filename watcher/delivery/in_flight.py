@@ -11,8 +11,8 @@ CONCURRENCY = 16
 """The most requests in flight per sink."""
 
 UNSETTLED_COUNT = 512
-"""The number of started and unsettled deliveries of a sink from which on no further request is started. It bounds the
-deliveries that a killed process repeats."""
+"""The number of started, unsettled deliveries at which a sink starts no further request. It limits how many deliveries
+are repeated after the process was killed."""
 
 SETTLE_AFTER_S = 0.1
 SETTLE_COUNT = 64

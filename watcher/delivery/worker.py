@@ -52,7 +52,7 @@ log = structlog.get_logger()
 class DeliveryWorker:
     """The worker of one sink, whose lease this process holds.
 
-    Call `tick` again after the seconds that it returned, and whenever the worker calls `wake` of its dependencies.
+    Call `tick` again after the seconds that it returned, or earlier if the worker calls `wake` of its `deps`.
     """
 
     def __init__(self, sink: Sink, record: SinkRecord, deps: WorkerDependencies) -> None:

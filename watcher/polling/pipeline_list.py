@@ -40,8 +40,8 @@ class PageIndex:
     """The open executions of one pipeline, with the page that should show each of them, and the last ended ones.
 
     `entries` are the open executions, by id. Each is expected on the page that showed it last. In a list with the
-    newest rows first it sinks by the number of rows that were added since. If that page does not show it, it is
-    expected on no page and polled by itself, until it should have sunk to the next page.
+    newest rows first, an entry sinks by the number of rows that were added since. If its page does not show an entry,
+    the entry is expected on no page and polled by itself, until more new rows move it to the next page.
 
     `found_count` is the number of new rows since the last complete scan, without those that arrived during the current
     scan.

@@ -91,7 +91,7 @@ PAST_EVERY_S, PAST_FOR_S = 1800.0, 7 * 86_400.0
 
 WORSE = "Appointment reminder"
 WORSE_FOR_S = 12 * 3600.0
-"""The pipeline in which a quarter of the past executions of the last 12 h failed; one in fifty of all others did."""
+"""In the pipeline `WORSE`, a quarter of the executions of the last 12 h failed. Of all others, one in fifty failed."""
 
 
 def populate(

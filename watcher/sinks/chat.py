@@ -144,7 +144,7 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
 
 
 def notice_of_batch(batch: Sequence[Delivery], public_url: str = "", *, error_length: int = ERROR_LENGTH) -> Notice:
-    """Return the content of a message about a delivery, or about a group in the order of recording."""
+    """Return the content of a message about the event of one delivery, or about a group in the order of recording."""
     return notice_of_alerts([Alert.of_delivery(each, public_url) for each in batch], error_length=error_length)
 
 

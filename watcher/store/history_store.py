@@ -17,7 +17,7 @@ from watcher.store.sql_store import SqlStore
 from watcher.store.tables import AnyRow, pipeline_hour, source
 
 ERROR_ROWS_COUNT = 20_000
-"""Most rows of `error_kind` that are read for one answer, the newest days first."""
+"""The most rows of `error_kind` that are read for one answer, those of the newest days first."""
 
 FREQUENT_COUNT = 5
 """Most kinds of errors that are returned with the history of a pipeline, the most frequent first."""

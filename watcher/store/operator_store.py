@@ -154,7 +154,7 @@ class OperatorStore:
         return count
 
     async def request_action(self, kind: ActionKind, name: str) -> None:
-        """Ask the owner of a sink (`name`), or of a pipeline (`account/pipeline`), to do something."""
+        """Ask the owner of a sink (`name`) to enable it, or of a pipeline (`account/pipeline`) to scan its list."""
         number = await self._store.number_of(Source(SOURCE_KINDS[kind], name))
         row = {"kind": kind, "source_id": number, "asked_at": self._store.clock.steady_us()}
         await self._store.write(lambda connection: connection.execute(_ADD_ACTION, row))
