@@ -91,7 +91,7 @@ PAST_EVERY_S, PAST_FOR_S = 1800.0, 7 * 86_400.0
 
 WORSE = "Appointment reminder"
 WORSE_FOR_S = 12 * 3600.0
-"""In the pipeline `WORSE`, a quarter of the executions of the last 12 h failed. Of all others, one in fifty failed."""
+"""In the pipeline `WORSE`, a quarter of the executions of the last 12 h failed. One in fifty of all others failed."""
 
 
 def populate(
