@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
 	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
 
-test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
+test: .venv/dev  ## lint, types and the tests with coverage: about 9 minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@rm -f $(SKIPPED)
@@ -37,7 +37,7 @@ types: .venv/dev
 	$(LAST) $(BIN)/mypy
 	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
 
-test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
+test-long: .venv/dev  ## what takes long because it must, also part of CI: about 6 minutes; they mostly wait
 	$(BIN)/pytest $(call marked,mark\.long|thinned) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
