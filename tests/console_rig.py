@@ -203,7 +203,7 @@ def executed(
     """Return the next change of an execution."""
     status = type_.partition(".")[2]
     values: dict[str, Any] = {"status": status, "since_at": START_US, "polled_at": START_US} | known
-    values.setdefault("finished_at", values.get("ended_at"))
+    values.setdefault("ended_at", values.get("end_seen_at"))
     problems: tuple[ProblemChange, ...] = ()
     emitted = entry(EventType(type_), number=number, sequence=sequence, data=data)
     if type_ == EventType.EXECUTION_OVERDUE:
@@ -218,7 +218,7 @@ async def fill(store: SqlStore, clock: SetClock) -> None:
     """Record something of everything."""
     account, ops = await claim(store, "account", "default"), SinkStore(store, await claim(store, "sink", "ops"))
     await claim(store, "sink", "chat")
-    ended: dict[str, Any] = {"ended_at": START_US, "finished_at": START_US - 240_000_000, "status": "success"}
+    ended: dict[str, Any] = {"end_seen_at": START_US, "ended_at": START_US - 240_000_000, "status": "success"}
     executions: Sequence[tuple[int, str, dict[str, Any]]] = (
         (1, "execution.running", {}),
         (2, "execution.running", {}),

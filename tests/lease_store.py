@@ -59,10 +59,10 @@ class LeaseTable:
         """Return the hashes of the API keys that are spent."""
         return {key.name for key in self.rows if key.kind == API_KEY and not self.is_free(key)}
 
-    async def give(self, key: LeaseKey, *, owner: str, spends: str = "") -> Lease:
+    async def give(self, key: LeaseKey, *, owner: str, api_key_hash: str = "") -> Lease:
         """Have that owner take it, whoever has it."""
         lease = await self.claim(*key)
-        for each in rows_of(key, spends):
+        for each in rows_of(key, api_key_hash):
             self.rows[each] = LeaseRow(owner, lease.epoch, self.clock.steady_us() + LEASE_US)
         return lease
 
@@ -108,8 +108,8 @@ class FakeLeaseStore:
             table.rows.pop(LeaseKey(REPLICA, request.replica), None)
         else:
             table.show(request.replica, request.fingerprint)
-        for key, spends in request.wanted.items():
-            for each in rows_of(key, spends):
+        for key, api_key_hash in request.wanted.items():
+            for each in rows_of(key, api_key_hash):
                 table.rows.setdefault(each, LeaseRow(NOBODY, 0, now))
         sharing = share(table.rows, request, now=now)
         kept = {lease.epoch for lease in sharing.kept}
@@ -120,7 +120,7 @@ class FakeLeaseStore:
         for key in sharing.may_take:
             if key not in table.written:
                 is_takeover = table.rows[key].owner not in {NOBODY, request.replica}
-                lease = await table.give(key, owner=request.replica, spends=request.wanted[key])
+                lease = await table.give(key, owner=request.replica, api_key_hash=request.wanted[key])
                 taken[lease] = is_takeover
         if self.trouble is not None:
             raise self.trouble

@@ -124,7 +124,7 @@ async def sink_to(
     """Open a sink of type webhook, or of another, with these settings."""
     block = {"type": "webhook", "url": url, **more}
     settings = SINK_KINDS[str(block["type"])].model_validate(block)
-    sink = settings.open(SinkContext(clock or FakeClock(), take_slot=take_slot, check=check))
+    sink = settings.open(SinkContext(clock or FakeClock(), take_slot=take_slot, before_request=check))
     try:
         yield sink
     finally:

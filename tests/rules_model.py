@@ -130,7 +130,9 @@ class Pipeline:
         complete_at = listing.cursor.complete_at
         if complete_at not in self.history.scans[-1:]:
             self.history.scans.append(complete_at)
-        pending = frozenset(id_ for id_, entry in self.account.watcher._registry.entries.items() if entry.pending)
+        pending = frozenset(
+            id_ for id_, entry in self.account.watcher._registry.entries.items() if entry.unconfirmed_end
+        )
         if complete_at >= self.began_at:
             self.awaited = pending if self.awaited is None else self.awaited & pending
         self.history.steps.append(Step(self.clock.steady_us(), self.awaited != frozenset(), pending))

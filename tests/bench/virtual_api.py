@@ -46,7 +46,7 @@ class Notes:
     def recorded(self, change: Change, *, now_s: float) -> None:
         """Note that the end of an execution, or a gap, was reported."""
         for each in change.changes if isinstance(change, ChangeSet) else (change,):
-            if isinstance(each, ExecutionChange) and each.entries and each.known.ended_at is not None:
+            if isinstance(each, ExecutionChange) and each.entries and each.known.end_seen_at is not None:
                 self.emitted.setdefault(each.known.execution, now_s)
                 self.emitted_count[each.known.execution] += 1
             elif isinstance(each, SourceChange) and each.cursor is not None:

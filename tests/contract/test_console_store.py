@@ -59,7 +59,7 @@ def executed(
         "since_at": START_US + number * SECOND_US,
         "polled_at": START_US,
     } | known
-    values.setdefault("finished_at", values.get("ended_at"))
+    values.setdefault("ended_at", values.get("end_seen_at"))
     name = execution_id(number)
     record = ExecutionRecord(name, pipeline, sequence=sequence, **values)
     told = Event(
@@ -105,8 +105,8 @@ async def fill(store: SqlStore, account: Lease) -> None:
         if number > 4:
             status = "failed" if number > 6 else "success"
             at = START_US + 20 * SECOND_US
-            ended_at, finished_at = at + number * SECOND_US, at - number * SECOND_US
-            known = {"status": status, "ended_at": ended_at, "finished_at": finished_at}
+            end_seen_at, ended_at = at + number * SECOND_US, at - number * SECOND_US
+            known = {"status": status, "end_seen_at": end_seen_at, "ended_at": ended_at}
         if number == 4:
             known = {"status": "paused", "lost": LostReason.NOT_FOUND, "lost_at": START_US}
         await store.record(executed(account, number, pipeline=pipeline, **known))
@@ -182,7 +182,7 @@ async def test_open_executions_of_some_pipelines_are_in_one_order_however_they_a
     for number in range(1, 31):
         status = "paused" if number % 3 else "running"
         await rig.store.record(executed(rig.account, number, pipeline=pipelines[number % 5], status=status))
-    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", few)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", few)
     wanted = {f"default/{name}" for name in pipelines[1:4]}
 
     async def ask(how: dict[str, Any], after: Position | None) -> Rows:
@@ -213,13 +213,14 @@ async def test_executions_of_two_accounts_are_found_by_their_id(rig: StoreRig, c
 
 async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console: ConsoleStore) -> None:
     for number in range(1, 13):
-        known: dict[str, Any] = {} if number < 8 else {"status": "success", "ended_at": START_US + number * SECOND_US}
+        ended: dict[str, Any] = {"status": "success", "end_seen_at": START_US + number * SECOND_US}
+        known = {} if number < 8 else ended
         await rig.store.record(executed(rig.account, number, **known))
     changes = iter(
         [
             executed(rig.account, 20),
-            executed(rig.account, 7, sequence=2, status="success", ended_at=START_US + 60 * SECOND_US),
-            executed(rig.account, 21, status="success", ended_at=START_US + 61 * SECOND_US),
+            executed(rig.account, 7, sequence=2, status="success", end_seen_at=START_US + 60 * SECOND_US),
+            executed(rig.account, 21, status="success", end_seen_at=START_US + 61 * SECOND_US),
             executed(rig.account, 22),
         ]
     )
@@ -238,7 +239,7 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
 async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 5)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
@@ -256,7 +257,7 @@ async def test_an_execution_is_shown_with_its_events_and_deliveries(rig: StoreRi
     await rig.store.record(executed(rig.account, 1))
     await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
     await rig.store.record(executed(rig.account, 2))
-    found = await console.execution(f"default/{PIPELINE}", execution_id(1))
+    found = await console.find_execution(f"default/{PIPELINE}", execution_id(1))
     assert found is not None
     row, (bodies, deliveries) = found
     assert row.status == "paused"
@@ -265,8 +266,8 @@ async def test_an_execution_is_shown_with_its_events_and_deliveries(rig: StoreRi
         ("ops", "waiting", False),
         ("ops", "waiting", True),
     ]
-    assert await console.execution(f"default/{OTHER}", execution_id(1)) is None
-    assert await console.execution(f"default/{PIPELINE}", execution_id(3)) is None
+    assert await console.find_execution(f"default/{OTHER}", execution_id(1)) is None
+    assert await console.find_execution(f"default/{PIPELINE}", execution_id(3)) is None
 
 
 EVENTS: Sequence[tuple[dict[str, Any], list[int]]] = (
@@ -326,7 +327,7 @@ async def test_the_newest_events_come_first_and_the_same_filters_leave_some_out(
 async def test_the_events_of_an_execution_are_found_among_very_many_without_looking_at_those(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 2)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 2)
     for number in range(1, 9):
         await rig.store.record(executed(rig.account, number))
     await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
@@ -346,7 +347,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
         rig.clock.us += 60 * SECOND_US
-    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 5)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
     since = Micros(rig.clock.us - 150 * SECOND_US)
     found, after = await console.newest_events(EventFilter(since=since), limit=50)
     assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
@@ -443,7 +444,7 @@ async def test_deliveries_of_some_events_are_a_list_of_its_own(
     failed = {EventType.EXECUTION_FAILED}
     assert [number for number, *_ in await states_of(console, types=failed)] == [12, 9, 6, 3]
     assert await states_of(console, types=set()) == []
-    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 2)  # pages that end early
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 2)  # pages that end early
     pages = await walk(lambda after: console.deliveries(types=failed, after=after, limit=PAGE))
     assert [row.number for page in pages for row in page] == [12, 9, 6, 3]
 
@@ -509,7 +510,7 @@ async def test_problems_end_at_the_first_that_opened_earlier(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
-    monkeypatch.setattr(pagination, "LOOKED_AT_COUNT", 3)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 3)
     rows, after = await console.problems(since=Micros(START_US + 2), limit=5)
     assert ([UUID(bytes=row.id).int for row in rows], after) == ([3, 2], None)
 
@@ -526,14 +527,14 @@ async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, co
         problem=problems[1].id,
     )
     await rig.store.record(SourceChange(rig.ops.lease, 0, 1, None, (OutboxEntry(reminder, ("ops",)),)))
-    found = await console.problem(problems[1].id)
+    found = await console.find_problem(problems[1].id)
     assert found is not None
     row, (bodies, deliveries) = found
     assert row.closed_at is not None
     assert [body[-4:-2] for body in bodies[:2]] == [b"-1", b"-2"]
     assert bodies[2:] == [b"reminder"]
     assert len(deliveries) == 3
-    assert await console.problem(UUID(int=77)) is None
+    assert await console.find_problem(UUID(int=77)) is None
 
 
 async def test_the_overview_has_what_needs_somebody(rig: StoreRig, console: ConsoleStore) -> None:

@@ -68,7 +68,7 @@ async def test_a_recorded_execution_is_loaded_as_it_was(rig: StoreRig) -> None:
         overdue_sequence=1,
         lost=LostReason.FORBIDDEN,
         lost_at=Micros(3),
-        ended_at=Micros(4),
+        end_seen_at=Micros(4),
         was_paused=True,
     )
     await rig.store.record(replace(change(rig.account), known=known))
@@ -165,7 +165,7 @@ async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(rig: StoreRig
     assert (await rig.owned.load_account()).snapshot == several[0]
     every = select(snapshot.c.body).order_by(snapshot.c.source_id)
     bodies = await rig.store.read(lambda connection: list(connection.scalars(every)))
-    assert failing in [TypeAdapter(SinkSnapshot).validate_json(body) for body in bodies if b"through_at" in body]
+    assert failing in [TypeAdapter(SinkSnapshot).validate_json(body) for body in bodies if b"last_success_at" in body]
 
 
 async def test_polls_are_kept_and_never_go_back(rig: StoreRig) -> None:
@@ -347,7 +347,7 @@ async def test_the_backlog_counts_what_waits_and_finds_the_oldest(rig: StoreRig)
 async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *, end: DeliveryState) -> None:
     """Record an execution that ends at `START_US` with two events, and settle both."""
     await store.record(change(account))
-    await store.record(change(account, sequence=2, status="success", ended_at=START_US))
+    await store.record(change(account, sequence=2, status="success", end_seen_at=START_US))
     await settle_all(ops, state=end)
 
 
@@ -378,7 +378,7 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(rig: StoreRig) ->
     assert asked == [("default", PIPELINE, execution_id(1), START_US)]
     assert await prune(rig.store, ended_before=LATER, keep=hold) == 0
     (known,) = await executions_of(rig.store, rig.account)
-    assert (known.sequence, known.ended_at) == (2, START_US)
+    assert (known.sequence, known.end_seen_at) == (2, START_US)
     with pytest.raises(SequenceConflictError):
         await rig.record()
     assert await prune(rig.store, ended_before=LATER, keep=drop) == 0
@@ -388,9 +388,9 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(rig: StoreRig) ->
 async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(rig: StoreRig) -> None:
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
     await prune(rig.store, ended_before=LATER, keep=hold)
-    await rig.record(sequence=3, ended_at=None)
+    await rig.record(sequence=3, end_seen_at=None)
     assert await prune(rig.store, ended_before=LATER, keep=drop) == 0
-    await rig.record(sequence=4, ended_at=START_US, sinks=())
+    await rig.record(sequence=4, end_seen_at=START_US, sinks=())
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
     assert await prune(rig.store, ended_before=LATER, keep=drop) == 1
@@ -398,7 +398,7 @@ async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(r
 
 async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(rig: StoreRig) -> None:
     await rig.record()
-    quiet = change(rig.account, ended_at=START_US)
+    quiet = change(rig.account, end_seen_at=START_US)
     await rig.store.record(replace(quiet, before=1, entries=()))
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
@@ -408,7 +408,7 @@ async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_fou
 
 async def test_what_waits_stays_for_ever_with_its_execution(rig: StoreRig) -> None:
     await rig.record()
-    await rig.record(sequence=2, ended_at=START_US)
+    await rig.record(sequence=2, end_seen_at=START_US)
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
     assert await prune(rig.store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
@@ -431,7 +431,7 @@ async def test_what_is_open_is_never_pruned(rig: StoreRig) -> None:
 
 
 async def test_many_executions_are_pruned_page_by_page(rig: StoreRig) -> None:
-    await asyncio.gather(*(rig.record(number, sinks=(), ended_at=START_US) for number in range(600)))
+    await asyncio.gather(*(rig.record(number, sinks=(), end_seen_at=START_US) for number in range(600)))
     steps = (await upkeep(rig.store)).prune(ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
     assert [count async for count in steps if count] == [250, 250, 100]
     assert [each.execution for each in await executions_of(rig.store, rig.account)] == [execution_id(1)]

@@ -110,7 +110,7 @@ async def test_what_is_open_is_loaded_by_its_pipelines(rig: StoreRig) -> None:
     other = await claim(rig.store, "account", "other")
     elsewhere = change(rig.account, 3)
     await rig.record(1, found_at=5)
-    await rig.record(2, status="success", ended_at=9)
+    await rig.record(2, status="success", end_seen_at=9)
     await rig.store.record(replace(elsewhere, known=replace(elsewhere.known, pipeline=OTHER)))
     await rig.store.record(change(other, 4))
     first, _, third = await executions_of(rig.store, rig.account)
@@ -126,10 +126,10 @@ async def test_what_is_open_is_loaded_by_its_pipelines(rig: StoreRig) -> None:
 async def test_the_last_reported_ends_of_a_pipeline_are_loaded_by_end_time(rig: StoreRig) -> None:
     for number in range(1, 63):  # each was seen earlier than the one that ended before it
         seen_at, status = START_US - number, "failed" if number % 3 else "success"
-        await rig.record(number, status=status, ended_at=seen_at, finished_at=START_US - 100 + number)
-    await rig.record(70, 71, status="unheard_of", ended_at=START_US, finished_at=START_US + 1)
-    await rig.record(80, status="failed", lost=LostReason.NOT_FOUND, ended_at=START_US, finished_at=START_US)
-    history = change(rig.account, 81, sequence=0, status="success", ended_at=START_US, finished_at=START_US)
+        await rig.record(number, status=status, end_seen_at=seen_at, ended_at=START_US - 100 + number)
+    await rig.record(70, 71, status="unheard_of", end_seen_at=START_US, ended_at=START_US + 1)
+    await rig.record(80, status="failed", lost=LostReason.NOT_FOUND, end_seen_at=START_US, ended_at=START_US)
+    history = change(rig.account, 81, sequence=0, status="success", end_seen_at=START_US, ended_at=START_US)
     await rig.store.record(replace(history, before=None, entries=()))
     await rig.record(82)
     rig.clock.us = START_US
@@ -144,7 +144,7 @@ async def test_the_last_reported_ends_of_a_pipeline_are_loaded_by_end_time(rig: 
 
 
 async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(rig: StoreRig) -> None:
-    await rig.record(status="failed", ended_at=9)
+    await rig.record(status="failed", end_seen_at=9)
     assert list(await rig.owned.load_open([PIPELINE])) == []
     await rig.record(sequence=2, status="running")
     assert len(await rig.owned.load_open([PIPELINE])) == 1

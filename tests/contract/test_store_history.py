@@ -32,7 +32,7 @@ def end(
     """Return the change that an execution, first seen then, has ended a minute after it started."""
     error = error_kind_of("Greeting", text) if text else None
     ended = EndedExecution(Micros(at - 60_000_000), Micros(at), status, tokens, duration_s, error)
-    return replace(change(rig.account, number, status=status, ended_at=Micros(at), finished_at=Micros(at)), ended=ended)
+    return replace(change(rig.account, number, status=status, end_seen_at=Micros(at), ended_at=Micros(at)), ended=ended)
 
 
 def console(rig: StoreRig) -> ConsoleStore:

@@ -177,7 +177,7 @@ async def test_a_problem_is_closed_after_it_was_taken_under_the_next_number(rig:
     with pytest.raises(SequenceConflictError):  # whoever closes it had not seen that; nothing is written
         await (await upkeep(rig.store)).close_problems([(closing.entry, closing.problem)])
     (seen,) = await problems_of(rig.store)
-    closing = EVENTS.closing(problem, None, reason=ClosedReason.REMOVED, after=seen.told_count, at=START)
+    closing = EVENTS.closing(problem, None, reason=ClosedReason.REMOVED, after=seen.event_count, at=START)
     assert closing.problem is not None
     assert await (await upkeep(rig.store)).close_problems([(closing.entry, closing.problem)]) == 1
     (over,) = await told_of(rig.ops, EventType.PROBLEM_CLOSED)

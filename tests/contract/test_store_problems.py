@@ -175,9 +175,9 @@ async def test_a_sent_opening_says_how_its_problem_is_now_and_when_its_pipeline_
     await settle(rig.ops, *await due(rig.ops))
     (sent,) = await rig.ops.sent_openings()
     assert (sent.problem, sent.last_ended_at) == (problem, None)
-    ended = ExecutionRecord("", PIPELINE, "failed", sequence=1, ended_at=Micros(30))
-    for number, finished_at, lost in ((1, 5, None), (2, 9, None), (3, 20, LostReason.NOT_FOUND)):
-        record = replace(ended, execution=execution_id(number), finished_at=Micros(finished_at), lost=lost)
+    ended = ExecutionRecord("", PIPELINE, "failed", sequence=1, end_seen_at=Micros(30))
+    for number, ended_at, lost in ((1, 5, None), (2, 9, None), (3, 20, LostReason.NOT_FOUND)):
+        record = replace(ended, execution=execution_id(number), ended_at=Micros(ended_at), lost=lost)
         await rig.store.record(ExecutionChange(rig.account, None, record, ()))
     counted = replace(problem, failed_count=7, latest=LatestFailure(Micros(START_US + 9), execution_id(2)))
     await rig.store.record(rules_change(rig.account, before=1, problems=(ProblemChange(counted),)))
@@ -208,7 +208,7 @@ async def test_open_problems_say_what_they_are_about(rig: StoreRig) -> None:
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
     await rig.store.record(rules_change(rig.account, sinks=(), problems=opened(problem_of(1))))
     await rig.record(2, overdue_sequence=1, problems=opened(overdue(2)))
-    await rig.record(3, ended_at=9, overdue_sequence=1, problems=opened(overdue(3)))
+    await rig.record(3, end_seen_at=9, overdue_sequence=1, problems=opened(overdue(3)))
     await rig.store.record(source_change(rig.account, problems=opened(degraded)))
     await rig.store.record(source_change(rig.ops.lease, state="failing", sinks=(), problems=opened(failing)))
     assert await open_ones(rig.store) == [
@@ -336,7 +336,7 @@ async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its
         await rig.store.record(rules_change(rig.account, sinks=("ops",), problems=opened(problem)))
     else:
         problem = overdue(1)
-        await rig.record(ended_at=START_US, problems=opened(problem))
+        await rig.record(end_seen_at=START_US, problems=opened(problem))
     await settle_all(rig.ops)
     await prune(rig.store, rig.clock, days=90)
     assert await rig.store.read(partial(load_events, keys=[problem.opening]))

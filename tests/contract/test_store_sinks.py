@@ -263,7 +263,7 @@ async def test_an_opening_that_is_replayed_once_its_problem_is_closed_waits_for_
 
 
 async def test_what_is_replayed_is_not_pruned(rig: StoreRig) -> None:
-    await rig.record(ended_at=START_US)
+    await rig.record(end_seen_at=START_US)
     await settle_all(rig.ops, state=DEAD)
     assert await operator_of(rig.store).replay("ops", None) == 1
     rig.clock.us += 90 * DAY_US

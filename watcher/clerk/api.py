@@ -158,9 +158,10 @@ class ClerkApi:
         return Reply(outcome, sent_at, status_code=code, retry_after_s=retry_after_s, reason=f"status_{code}")
 
     def _dates(self, date: str | None, *, sent_at: Monotonic) -> ApiDates:
-        """Return the conversion of an answer's dates into our clock, by its `Date`.
+        """Return the conversion of an answer's dates into our clock.
 
-        The offset must fit a `Date` that was written after the request was sent, and before the answer arrived.
+        The last offset is kept if the API can have written this answer's `Date` between request and answer. Otherwise
+        the offset is measured again with this `Date`.
         """
         now, ahead_us = self._clock.steady_us(), self.ahead_us
         if date != self._date and (at := _moment(date)) is not None:

@@ -137,7 +137,7 @@ FUTURE_US = 15_000_000
 """The most microseconds by which a date may be ahead of the API's own clock. A later date is wrong."""
 
 DATE_ERROR_US = 2_000_000
-"""The largest error (microseconds) of a clock offset that was measured by a `Date`: it has whole seconds only."""
+"""The largest error (microseconds) of a clock offset measured with a `Date` header, which has whole seconds only."""
 
 
 class ApiDates(NamedTuple):

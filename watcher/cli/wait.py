@@ -55,7 +55,7 @@ class StatusPeriod(NamedTuple):
 
     status: str
     since_us: Micros
-    """Time when the status was first seen, or at the first poll the API's earlier date of the start (steady clock)."""
+    """The time (steady clock) at which the status was first seen; at the first poll, the start by the API's date."""
 
 
 class PollFailure(NamedTuple):
@@ -137,7 +137,7 @@ class Progress:
         if status != self.status:
             since_us = known.since_at if known.lost_at is None else known.lost_at
             self.periods = (*self.periods, StatusPeriod(status, since_us))
-        if known.lost is not None or known.ended_at is not None:
+        if known.lost is not None or known.end_seen_at is not None:
             self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
         for event in events:
             self.why = reason_of(json.loads(event.body)["data"])
@@ -352,7 +352,7 @@ def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
 
 
 class Poller:
-    """The poller of one execution. It polls every `interval_s`, after an hour at most every 10 s.
+    """The poller of one execution. It polls every `interval_s`, and after an hour never more often than every 10 s.
 
     It keeps to the rate limit. As in the daemon, the polling settings decide when the execution is lost and when its
     account is degraded.

@@ -147,7 +147,7 @@ class Document:
         return read_file(path, limit=limit)
 
     def open(self, path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Read and parse the file, or only the top-level keys in `only`. Raises `FileError`."""
+        """Load this document from a file; with `only`, just these top-level keys of it. Raises `FileError`."""
         data = self.read(path, limit=CONFIG_BYTES)
         try:
             self.source = data.decode("utf-8-sig")
@@ -157,7 +157,7 @@ class Document:
         self.load(self.source, environ=environ, only=only)
 
     def load(self, text: str, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Parse the text of the file and fill in variables. Report unset variables. Raises `FileError`."""
+        """Parse the text and fill in variables. An unset one is a problem of the document. Raises `FileError`."""
         self._root = compose(text)
         if only is not None:
             self._root.value = [(key, value) for key, value in self._root.value if key.value in only]

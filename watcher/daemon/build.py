@@ -84,7 +84,7 @@ async def build_worker(
         shared.clock,
         shared.output,
         take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (the worker is made below)
-        check=held.check,
+        before_request=held.check,
         public_url=settings.http.public_url or "",
     )
     sink = block.open(context)

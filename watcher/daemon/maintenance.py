@@ -177,7 +177,7 @@ class Maintenance:
                     each.problem,
                     openings.get(each.problem.opening),
                     reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
-                    after=each.told_count,
+                    after=each.event_count,
                     at=self._shared.clock.now(),
                 )
                 for each in gone

@@ -104,7 +104,7 @@ class Ownership:
         held = self._held.get(key)
         if held is None or key not in self._wanted or key == self._surplus:
             return False
-        return held.trusted_until == FOR_EVER or self._wanted[key] == held.spends  # no other process uses it
+        return held.trusted_until == FOR_EVER or self._wanted[key] == held.api_key_hash  # no other process uses it
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this lease is still the one that is held for its key."""
@@ -205,7 +205,7 @@ class Ownership:
         sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_AGAIN_S)
         wanted = self._wanted
-        held, released = {each.lease: each.spends for each in self._held.values()}, list(self._released)
+        held, released = {each.lease: each.api_key_hash for each in self._held.values()}, list(self._released)
         sharing = await self._leases.renew(RenewRequest(self._replica, fingerprint, held, wanted, released))
         if sharing.is_for_ever:
             self._renew_at = self._renewed_until = trusted_until = FOR_EVER
@@ -228,7 +228,7 @@ class Ownership:
             each.trusted_until = trusted_until
         for lease, is_takeover in sharing.taken.items():
             key = key_of(lease)
-            self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, spends=wanted[key])
+            self._held[key] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until, api_key_hash=wanted[key])
             self._metrics.lease_takeovers.labels(key.kind).inc(is_takeover)
         if sharing.is_for_ever:  # the caller of `want` or `take` handles the new leases
             return

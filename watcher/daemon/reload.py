@@ -51,7 +51,7 @@ class ConfigFollower:
         fatal: Callable[[BaseException], None],
         check_every_s: float = CHECK_EVERY_S,
     ) -> None:
-        """Start with settings that are applied. Without a `source` nothing is reloaded. `fatal` ends the daemon."""
+        """Start with the settings in use. Without a `source` nothing is reloaded. A call of `fatal` ends the daemon."""
         self._source = source
         self._started = self.settings = settings
         self._metrics = metrics

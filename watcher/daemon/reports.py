@@ -30,7 +30,7 @@ class Reports:
     async def tick(self, store: MaintenanceStore, settings: Settings) -> None:
         """Record each report that is due. Raises `StoreError`.
 
-        A report that is new in the configuration becomes due at its next moment. Rows of removed reports are deleted.
+        A report new in the configuration is first due at its next scheduled time. Rows of removed reports are deleted.
         """
         now, known = self._shared.clock.now(), await store.reports()
         await store.forget_reports(row for name, row in known.items() if name not in settings.reports)

@@ -56,7 +56,7 @@ class InFlight:
                 self.is_blocking = True
             self.frees_some |= self.is_blocking or record.state is DeliveryState.WAITING
 
-    def settled(self, count: int, *, blocking: frozenset[bytes]) -> None:
+    def remove_settled(self, count: int, *, blocking: frozenset[bytes]) -> None:
         """Remove the first `count` attempts, which are settled. `blocking` are the keys that block deliveries now."""
         left = self.unsettled[count:]
         self.unsettled, self.unsettled_count = [], 0

@@ -122,7 +122,7 @@ def _splits(first: Delivery, result: SendResult, sink: SinkState, *, failures_be
     # Another delivery succeeded after the last attempt at the group, or after the first one: the sink has then failed
     # fewer times in a row than the group. The second case is for a quiet sink, which may send nothing between two
     # attempts.
-    others_get_through = sink.through_at > first.tried_at or failures_before < first.attempts
+    others_get_through = sink.last_success_at > first.tried_at or failures_before < first.attempts
     return first.attempts + 1 >= TOGETHER_COUNT and others_get_through
 
 
@@ -140,7 +140,7 @@ class AttemptLog:
         self._deps = deps
         self._quiet_until = EARLIEST
 
-    def settled(self, attempt: Unsettled) -> None:
+    def log_settled(self, attempt: Unsettled) -> None:
         """Count and log an attempt that is settled."""
         if attempt.result is None:
             count = sum(each.state is DeliveryState.SILENCED for each in attempt.records)
@@ -221,7 +221,7 @@ class CircuitBreaker:
         elif not begins:
             self._tried_from = Monotonic(now + OPEN_S)
 
-    def answered(self, outcome: SendOutcome, *, now: Monotonic, waited: bool) -> None:
+    def note_answer(self, outcome: SendOutcome, *, now: Monotonic, waited: bool) -> None:
         """Close the breaker after a success or a refused body: both show that the sink works. Else count a failure.
 
         A 410 changes nothing. `waited` marks the trial of a delivery that was tried before. While the breaker is open,

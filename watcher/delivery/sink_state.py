@@ -63,8 +63,8 @@ class SinkState:
     """The state of a sink, by the answers to its attempts. No I/O.
 
     `state` is `FAILING`, `DISABLED`, or `None` while the sink is well. `paused_until` is the end of the last pause that
-    the receiver asked for. Nothing is sent before `held_until`. Both are monotonic seconds. `through_at` is the time of
-    the last success (microseconds UTC, steady; 0 if there was none since the start). `answer` is the last answer.
+    the receiver asked for. Nothing is sent before `held_until`. Both are monotonic seconds. `last_success_at` is in
+    microseconds UTC, steady; 0 if there was no success since the start. `answer` is the last answer.
 
     `trying_since` (running time) is when deliveries were first tried after the last success. It is `None` after a
     success, and while nothing is left to try: otherwise a dead letter of last week would make today's first failure a
@@ -77,11 +77,11 @@ class SinkState:
         self.state = record.state
         self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
         self.held_until = LATEST if self.state == DISABLED else self.paused_until
-        self.through_at = NEVER
+        self.last_success_at = NEVER
         self.answer = NO_ANSWER
         self.has_failed = backoff.failing_for_s is not None  # since the last success
         # The numbers of deliveries that failed while others succeeded, until they are settled.
-        self.own_trouble: set[int] = set()
+        self.failed_alone: set[int] = set()
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
@@ -97,12 +97,12 @@ class SinkState:
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
-    def trying(self, delivery: Delivery) -> None:
+    def note_attempt(self, delivery: Delivery) -> None:
         """Note that a delivery is tried. A delivery that failed while others succeeded says nothing about the sink."""
-        if self.trying_since is None and delivery.number not in self.own_trouble:
+        if self.trying_since is None and delivery.number not in self.failed_alone:
             self.trying_since = self._clock.running()
 
-    def answered(self, delivery: Delivery, result: SendResult, *, at: Micros) -> None:
+    def note_answer(self, delivery: Delivery, result: SendResult, *, at: Micros) -> None:
         """Note the answer to a request, `at` a time (microseconds UTC, steady). `delivery` is the first of the request.
 
         A disabled sink stays disabled. If a pause is in progress, the later end counts.
@@ -110,15 +110,15 @@ class SinkState:
         is_taken = result.outcome.is_taken
         self.answer, self.has_failed = result.answer, not is_taken
         if is_taken:
-            self.trying_since, self.through_at = None, at
+            self.trying_since, self.last_success_at = None, at
             self.state = None if self.state == FAILING else self.state
         elif result.outcome is SendOutcome.GONE:
             self._served_s = self.clock_s()
             self.state, self.held_until = DISABLED, LATEST
         else:
-            if delivery.attempts and self.through_at > delivery.tried_at:
-                self.own_trouble.add(delivery.number)
-            self.trying(delivery)
+            if delivery.attempts and self.last_success_at > delivery.tried_at:
+                self.failed_alone.add(delivery.number)
+            self.note_attempt(delivery)
         if result.outcome is SendOutcome.BUSY:
             until = Monotonic(self._clock.monotonic() + result.retry_after_s)
             self.paused_until = max(self.paused_until, until)

@@ -46,7 +46,8 @@ class Upkeep:
     async def give_up(self, *, skip: Collection[bytes]) -> int:
         """Make dead letters of old deliveries, except those with an ordering key in `skip`; return their number.
 
-        A delivery is old once `give_up_after` has passed since it was first due, by the sink's own clock.
+        A delivery is old once `give_up_after` has passed since it was first due. Time in which the sink was disabled
+        or had no owner does not count.
         """
         now, store, rules = self._deps.clock.monotonic(), self._deps.store, self._deps.rules
         after_s = rules.give_up_after_s
@@ -68,7 +69,7 @@ class Upkeep:
     async def save_snapshot(self, next_try_at: Micros | None) -> None:
         """Save the snapshot of the sink for pages and API, if it has changed or was last saved 30 s ago."""
         state, now = self._state, self._deps.clock.monotonic()
-        snapshot = SinkSnapshot(state.answer, state.through_at or None, next_try_at, state.has_failed)
+        snapshot = SinkSnapshot(state.answer, state.last_success_at or None, next_try_at, state.has_failed)
         if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:
             await self._deps.store.save_snapshot(snapshot)
             self._snapshot, self._snapshot_at = snapshot, now

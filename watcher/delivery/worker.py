@@ -27,7 +27,7 @@ from watcher.domain.errors import (
     StoreError,
     StoreUnusableError,
 )
-from watcher.domain.judgement import Receiver, judge
+from watcher.domain.judgement import Receiver, judge_delivery
 from watcher.domain.routing import Silence
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer
@@ -95,7 +95,7 @@ class DeliveryWorker:
             self._state.trying_since = None  # nothing is tried, so the sink does not fail meanwhile
             return REST_S
         for batch in self._in_flight.sending.values():
-            self._state.trying(batch[0])
+            self._state.note_attempt(batch[0])
         if self._state.trying_since is not None:
             if not self._in_flight.sending and self._deps.store.monitor.failing_since is not None:
                 self._state.trying_since = None  # the store fails, not the sink
@@ -237,9 +237,9 @@ class DeliveryWorker:
             self._intake.take_in(taken, request)
             blocking = taken.blocking
         if unsettled or blocking != self._in_flight.blocking:
-            self._in_flight.settled(len(unsettled), blocking=blocking)
+            self._in_flight.remove_settled(len(unsettled), blocking=blocking)
         for each in unsettled:
-            self._attempt_log.settled(each)
+            self._attempt_log.log_settled(each)
         if state.trying_since is not None and self._is_at_rest():
             state.trying_since = None
 
@@ -274,7 +274,7 @@ class DeliveryWorker:
         for each in batch:
             if each.problem in unsent:
                 each = replace(each, is_opening_sent=False, silenced_as=unsent[each.problem])  # noqa: PLW2901
-            judged = judge(each, receiver, silences, at=self._clock.now(), now=self._clock.steady_us())
+            judged = judge_delivery(each, receiver, silences, at=self._clock.now(), now=self._clock.steady_us())
             if isinstance(judged, Delivery):
                 to_send.append(judged)
                 continue
@@ -331,11 +331,11 @@ class DeliveryWorker:
         records = records_of(
             batch, result, rules, self._state, at=at, took_s=took_s, failures_before=count, jitter=jitter
         )
-        self._state.answered(batch[0], result, at=at)
-        if self._state.own_trouble:
+        self._state.note_answer(batch[0], result, at=at)
+        if self._state.failed_alone:
             settled = (each.delivery.number for each in records if each.state is not DeliveryState.WAITING)
-            self._state.own_trouble.difference_update(settled)
-        self._breaker.answered(result.outcome, now=now, waited=trial == "tried_longest_ago")
+            self._state.failed_alone.difference_update(settled)
+        self._breaker.note_answer(result.outcome, now=now, waited=trial == "tried_longest_ago")
         self._in_flight.add(Unsettled(now, records, result, closes_breaker=was_open and result.outcome.is_taken))
         if was_open and not self._breaker.is_open:
             self._intake.due_at = NOW

@@ -110,12 +110,12 @@ class ExecutionRecord:
     lost: LostReason | None = None
     """The reason of `execution.lost`, from this event until the execution is found again."""
     lost_at: Micros | None = None
-    ended_at: Micros | None = None
+    end_seen_at: Micros | None = None
     """The time at which the watcher saw the end, or stopped polling a lost execution; `None` before that."""
     was_paused: bool = False
     found_at: Micros = NEVER
     """The time at which a list first showed the execution. Its row is recorded at that time, even without an event."""
-    finished_at: Micros | None = None
+    ended_at: Micros | None = None
     """The end by the API's date, else the time at which the end was seen; `None` while the execution is open."""
     started_at: Micros | None = None
     """The start by the API's date at the first poll, else the time of that poll."""

@@ -100,7 +100,7 @@ class Totals:
 
 def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> EndedExecution:
     """Return an ended execution as the history counts it. `facts` is the answer that showed the end; `None` if lost."""
-    ended_at = known.finished_at or known.ended_at or known.polled_at
+    ended_at = known.ended_at or known.end_seen_at or known.polled_at
     started_at = (facts and facts.began_at) or known.started_at or ended_at
     if facts is None or known.lost is not None:
         return EndedExecution(started_at, ended_at, "lost")
@@ -116,7 +116,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
 
 
 def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
-    """Return the counts that these executions add to the history, by the start of the hour."""
+    """Return the counts these executions add to the history, by hour: a start and its end may be in different hours."""
     hours: dict[Micros, Totals] = {}
     for each in ended:
         hours.setdefault(period_start(each.started_at, HOUR_US), Totals()).started += 1

@@ -30,7 +30,7 @@ class Receiver:
     """The time at which this process became the sink's owner (microseconds UTC, steady)."""
 
 
-def judge(
+def judge_delivery(
     delivery: Delivery, receiver: Receiver, silences: Sequence[Silence], *, at: datetime, now: Micros
 ) -> Delivery | AttemptRecord:
     """Return the delivery as it is to be sent, or the record that postpones or silences it.

@@ -37,7 +37,8 @@ class GroupRules:
     def group_of(self, event: Event) -> Group | None:
         """Return the group of an event; `None` if it is sent alone.
 
-        Only the events of executions and `pipeline.gap` have a group. An event that lacks a field of `by` has none.
+        Only the events of executions and `pipeline.gap` have a group. An event has none if it lacks a field of `by`,
+        or if it opens or closes a problem and `problems` is false.
         """
         is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
         if not is_grouped or not (self.problems or event.problem is None):

@@ -53,7 +53,7 @@ class SinkSnapshot:
     """The last answer of a sink and its next attempt."""
 
     answer: str
-    through_at: Micros | None = None
+    last_success_at: Micros | None = None
     """The time of the last success."""
     next_try_at: Micros | None = None
     """The time of the next attempt; `None` while no delivery is pending."""

@@ -68,17 +68,17 @@ def observe(
 ) -> TransitionResult:
     """Evaluate a successful poll. `polled_at` is the time of the last answer that was not dropped."""
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
-    if before.ended_at is not None and before.lost is None:
+    if before.end_seen_at is not None and before.lost is None:
         return TransitionResult(before, dropped=True, contradicts=status != before.status)
     if poll.sent_at < polled_at and not terminal:
         return TransitionResult(before, dropped=True)
-    ended_at = poll.seen_at if terminal else None
-    finished_at = ended_at and (poll.execution.ended_at or ended_at)  # by the API's date, if it gives one
+    end_seen_at = poll.seen_at if terminal else None
+    ended_at = end_seen_at and (poll.execution.ended_at or end_seen_at)  # by the API's date, if it gives one
     seen = TransitionResult(before)  # the common case: `before` itself is kept, so no object is made
     if status != before.status or before.lost is not None:
-        seen = _move(before, poll, status=status, ended_at=ended_at, finished_at=finished_at)
+        seen = _move(before, poll, status=status, end_seen_at=end_seen_at, ended_at=ended_at)
     elif terminal:
-        ended = replace(before, polled_at=poll.seen_at, ended_at=ended_at, finished_at=finished_at)
+        ended = replace(before, polled_at=poll.seen_at, end_seen_at=end_seen_at, ended_at=ended_at)
         seen = TransitionResult(ended)
     if terminal or not overdue_after_s:
         return seen
@@ -103,7 +103,7 @@ def is_terminal(execution: ExecutionSnapshot) -> bool:
 
 
 def _move(
-    before: ExecutionRecord, poll: Observation, *, status: str, ended_at: Micros | None, finished_at: Micros | None
+    before: ExecutionRecord, poll: Observation, *, status: str, end_seen_at: Micros | None, ended_at: Micros | None
 ) -> TransitionResult:
     """Record a new status from the time of the poll. The first status counts from `startedAt`, if the API gave it."""
     began_at, since_at = poll.execution.began_at, poll.seen_at
@@ -119,8 +119,8 @@ def _move(
         overdue_at=None,
         lost=None,
         lost_at=None,
+        end_seen_at=end_seen_at,
         ended_at=ended_at,
-        finished_at=finished_at,
         started_at=started_at,
         was_paused=before.was_paused or status == Status.PAUSED,
     )

@@ -68,14 +68,14 @@ class AccountPoller:
         now.
         """
         async with self._changing:
-            self._registry.left = {}
+            self._registry.departed = {}
             try:
                 found, new_lists = await self._load(watches)
                 await self._alert_rules.watch(watches)
                 await self._snapshots.watch(watches)
                 self._registry.apply(watches, found, new_lists)
             finally:
-                self._registry.left = None
+                self._registry.departed = None
         self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
         self._deps.wake()
 
@@ -237,7 +237,7 @@ class AccountPoller:
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Note in the budget how long the items of a request have waited. For a page, the longest wait counts."""
         first: TrackedExecution | None = None
-        for entry in (request.entry,) if isinstance(request, GetRequest) else request.left.values():
+        for entry in (request.entry,) if isinstance(request, GetRequest) else request.unseen.values():
             # Lost executions are polled every 10 minutes only.
             if entry.known.lost is None and (first is None or entry.asked_at < first.asked_at):
                 first = entry

@@ -95,7 +95,7 @@ class ReplyEvaluator:
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
-        next_s = None if known.ended_at else self.cadence((seen_at - known.since_at) / 1_000_000)
+        next_s = None if known.end_seen_at else self.cadence((seen_at - known.since_at) / 1_000_000)
         polled_at = None if result.dropped else seen_at
         return Evaluation(entry, execution, known, change, next_s, polled_at, result.contradicts)
 
@@ -114,7 +114,7 @@ class ReplyEvaluator:
         if before.lost is not None and before.lost is not LostReason.UNREADABLE:
             if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
                 return Evaluation(entry, None, before, None, LOST_EVERY_S)
-            known = replace(before, ended_at=at, finished_at=at)
+            known = replace(before, end_seen_at=at, ended_at=at)
             ended = ended_execution(known, None)
             change = ExecutionChange(self.lease, known.sequence, known, (), ended=ended)
             return Evaluation(entry, None, known, change, None)
@@ -169,7 +169,7 @@ class ReplyEvaluator:
             if is_overdue:
                 known = replace(known, overdue_at=to_us(at))
         sequence = before.sequence if entry.is_recorded else None
-        ended = None if known.ended_at is None else ended_execution(known, facts)
+        ended = None if known.end_seen_at is None else ended_execution(known, facts)
         return ExecutionChange(self.lease, sequence, known, tuple(entries), tuple(problems), ended)
 
     def _overdue_problem(

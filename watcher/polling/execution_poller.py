@@ -38,7 +38,7 @@ class ExecutionPoller:
         deps, evaluator = self._deps, self._deps.evaluator
         # An overdue event needs the facts of the answer, so the answer is read even if it has not changed.
         known_hash, pipeline = entry.body_hash, entry.watch.pipeline
-        if entry.pending is not None or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
+        if entry.unconfirmed_end is not None or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
             known_hash = None
         reply = await deps.api.get(pipeline=pipeline, execution=entry.known.execution, known_hash=known_hash)
         now, execution = self._clock.monotonic(), reply.execution
@@ -54,19 +54,19 @@ class ExecutionPoller:
             self.note(evaluation)
         else:
             await self.record([evaluation])
-        if execution is not None and entry.pending is not None:
-            entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
+        if execution is not None and entry.unconfirmed_end is not None:
+            entry.unconfirmed_end, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
             entry.body_hash = reply.body_hash
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
         """Take a row as the state of an execution whose end no GET could confirm in time. Return the same as `poll`."""
-        pending = entry.pending
+        pending = entry.unconfirmed_end
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
         await self.record([evaluation])
-        entry.pending = None
+        entry.unconfirmed_end = None
         return evaluation.next_s
 
     async def record(self, evaluations: Sequence[Evaluation]) -> None:
@@ -95,11 +95,11 @@ class ExecutionPoller:
             # Executions that ended before the watch began, or were never seen, are not counted.
             is_news = known.sequence > 0 and known.status is not None and known.lost is None
             recent = self._session.recent_ends.get(known.pipeline) if is_news else None
-            if recent is not None and (starts or known.ended_at is not None):
+            if recent is not None and (starts or known.end_seen_at is not None):
                 recent.note(known, execution, starts=starts, now=self._clock.steady_us())
                 self._deps.metrics.pipelines[known.pipeline].count(known, execution, starts=starts)
-            if is_news and known.ended_at is not None and ended_at is not None:
-                self._deps.metrics.detection_delay.observe(max(0.0, (known.ended_at - ended_at) / 1_000_000))
+            if is_news and known.end_seen_at is not None and ended_at is not None:
+                self._deps.metrics.detection_delay.observe(max(0.0, (known.end_seen_at - ended_at) / 1_000_000))
             entry.polled_at = evaluation.polled_at or entry.polled_at
 
     def note(self, evaluation: Evaluation) -> None:
@@ -119,7 +119,7 @@ class ExecutionPoller:
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
-        if entry.pending is not None and entry.failures is not None:
+        if entry.unconfirmed_end is not None and entry.failures is not None:
             entry.failures.refusals = 0  # a list shows the execution, so a refusal is wrong
         # Whether no other item could show that the account is usable. A lost item cannot.
         alone = self._registry.found_count == (not lost) and not self._registry.listings

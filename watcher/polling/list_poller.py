@@ -88,7 +88,7 @@ class ListPoller:
         except Exception as error:  # noqa: BLE001 (an error of one page must not end the other polls)
             requeue = self._rest(listing, self._session.handle_error(error))
         finally:
-            for entry in request.left.values():
+            for entry in request.unseen.values():
                 self._registry.restore(entry)
             if request.scans and not listing.is_unwatched:
                 # Lists whose scan has begun take turns: the one with the oldest request goes first.
@@ -107,7 +107,9 @@ class ListPoller:
             return await self._ask_name(request, *listing.nameless)
         key = listing.watch.pipeline, request.page
         reply = await self._deps.api.list(pipeline=key[0], page=request.page, known=self._pages.pop(key, None))
-        if reply.body_hash is not None and (request.page == 1 or request.left):  # the page will be requested again soon
+        if reply.body_hash is not None and (
+            request.page == 1 or request.unseen
+        ):  # the page will be requested again soon
             self._pages[key] = reply
             if len(self._pages) > PAGES_KEPT:
                 del self._pages[next(iter(self._pages))]
@@ -164,7 +166,7 @@ class ListPoller:
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
         page = ListedPage(request, reply, recorded, fresh.keys(), when, asked_at)
         await self._page_processor.take(rows, page)
-        for entry in request.left.values():
+        for entry in request.unseen.values():
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
             listing.rows.count_new(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)

@@ -76,7 +76,7 @@ class PageProcessor:
         """
         unknown = listing.rows.find_unknown([each.id for each in executions])
         recorded = await self._deps.store.load_executions(unknown) if unknown else {}
-        ended = [known for known in recorded.values() if known.ended_at is not None]
+        ended = [known for known in recorded.values() if known.end_seen_at is not None]
         # Executions that were watched and reported by name have no time yet.
         lease, named = self._deps.lease, [known for known in ended if not known.found_at]
         changes = [ExecutionChange(lease, known.sequence, replace(known, found_at=when), ()) for known in named]
@@ -120,7 +120,7 @@ class PageProcessor:
         An equal row is evaluated, too, if a GET was sent after its page was requested, or if its execution may be
         overdue now.
         """
-        left, sent_at, index_of_list = page.request.left, page.reply.sent_at, page.request.listing.rows
+        left, sent_at, index_of_list = page.request.unseen, page.reply.sent_at, page.request.listing.rows
         evaluator, different, same_count = self._deps.evaluator, [], 0
         seen_at = self._clock.steady_us()
         for index, execution in rows:
@@ -148,7 +148,7 @@ class PageProcessor:
         first scan will show.
         """
         listing = page.request.listing
-        entry = page.request.left.pop(execution.id, None)
+        entry = page.request.unseen.pop(execution.id, None)
         if entry is None and (entry := self._registry.entries.get(execution.id)) is not None:
             if not entry.is_queued or entry.known.pipeline != listing.watch.pipeline:
                 return None
@@ -173,7 +173,7 @@ class PageProcessor:
 
     def _undo(self, entry: TrackedExecution) -> None:
         """Put an entry back as it was. If it is not recorded, forget it: the next page shows it as a new one."""
-        entry.pending = None
+        entry.unconfirmed_end = None
         self._put_back(entry, 0.0 if entry.is_recorded else None)
 
     async def _record(self, evaluations: Sequence[Evaluation]) -> None:
@@ -202,7 +202,7 @@ class PageProcessor:
     def _release(self, evaluation: Evaluation) -> None:
         """Put an entry back after its row was evaluated, and remember the row."""
         entry = evaluation.entry
-        if entry.pending is None:
+        if entry.unconfirmed_end is None:
             is_valid = evaluation.polled_at is not None and not evaluation.contradicts
             entry.row = evaluation.execution if is_valid else None
         self._put_back(entry, evaluation.next_s)
@@ -232,10 +232,10 @@ class PageProcessor:
             is_unknown = entry.known.status is None and entry.known.lost is None
             if entry.watch.whole and is_unknown and is_terminal(execution) and self._is_history(page, execution):
                 at = self._clock.steady_us()
-                known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
-                known = replace(known, finished_at=execution.ended_at or at)
+                known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, end_seen_at=at)
+                known = replace(known, ended_at=execution.ended_at or at)
                 # A page may show a few ends from before `lookback`. With only these, the history would look quiet.
-                is_old = (known.finished_at or at) < page.request.listing.scan.horizon
+                is_old = (known.ended_at or at) < page.request.listing.scan.horizon
                 ended = None if is_old else ended_execution(known, execution)
                 return Evaluation(entry, execution, known, ExecutionChange(lease, None, known, (), ended=ended), None)
         details, is_failed = self._rules.details, execution.status == Status.FAILED
@@ -244,9 +244,9 @@ class PageProcessor:
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
         if now >= entry.denied_until:
-            entry.pending = PendingConfirmation(execution, sent_at, now)
+            entry.unconfirmed_end = PendingConfirmation(execution, sent_at, now)
             if (recorder := self._alert_rules.recorders.get(entry.known.pipeline)) is not None:
-                recorder.pending.add(entry)
+                recorder.unconfirmed.add(entry)
         found = None if entry.is_recorded else ExecutionChange(lease, None, entry.known, ())
         return Evaluation(entry, execution, entry.known, found, 0.0)
 

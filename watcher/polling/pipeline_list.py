@@ -68,7 +68,7 @@ class PageIndex:
         del self.entries[entry.known.execution]
         self._noted.discard(entry)
         self._move(entry, None)
-        if entry.known.ended_at is not None:
+        if entry.known.end_seen_at is not None:
             self.remember([entry.known])
 
     def page_of(self, entry: TrackedExecution) -> int | None:
@@ -143,7 +143,7 @@ class PageIndex:
         """Remember ended executions. Those that no list has shown before count as found at `found_at`."""
         for known in ended:
             status = None if known.lost else known.status
-            self._ended[known.execution] = Ended(known.found_at or found_at, status, known.ended_at or NEVER)
+            self._ended[known.execution] = Ended(known.found_at or found_at, status, known.end_seen_at or NEVER)
             self._ended.move_to_end(known.execution)
         while len(self._ended) > REMEMBERED_COUNT:
             self._ended.popitem(last=False)

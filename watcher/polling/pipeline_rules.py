@@ -55,13 +55,13 @@ class _Hold:
 class PipelineRecorder:
     """Records the changes of one pipeline's executions, and applies the rules of the pipeline.
 
-    An end is judged after all older ones, including those of the `pending` executions, which a GET is to confirm.
+    An end is judged after all older ones, including those of the `unconfirmed` executions, which a GET is to confirm.
     """
 
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
         """Start with a hold. Call `begin` before anything is recorded."""
         self.watch = watch
-        self.pending: set[TrackedExecution] = set()
+        self.unconfirmed: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
         self._clock = deps.clock
@@ -192,18 +192,18 @@ class PipelineRecorder:
     def _judged_until(self, evaluations: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
         """Return the current hold, whether these evaluations end it, and the time up to which ends are to be judged."""
         hold = self._hold
-        unconfirmed = self._unconfirmed() - {each.entry for each in evaluations if each.known.ended_at}
+        unconfirmed = self._unconfirmed() - {each.entry for each in evaluations if each.known.end_seen_at}
         if hold is not None:
             is_released = hold.unconfirmed is not None and unconfirmed.isdisjoint(hold.unconfirmed)
             return hold, is_released, inf if is_released else -inf
-        pending = [each.pending.execution for each in unconfirmed if each.pending]
+        pending = [each.unconfirmed_end.execution for each in unconfirmed if each.unconfirmed_end]
         return None, False, min([date_of(row) or NEVER for row in pending], default=inf)
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
         """Return the executions whose end a GET is still to confirm."""
-        pending = [entry for entry in self.pending if entry.pending and not entry.known.ended_at]
-        self.pending = {entry for entry in pending if not entry.is_unwatched}
-        return frozenset(self.pending)
+        pending = [entry for entry in self.unconfirmed if entry.unconfirmed_end and not entry.known.end_seen_at]
+        self.unconfirmed = {entry for entry in pending if not entry.is_unwatched}
+        return frozenset(self.unconfirmed)
 
     def _end_of(self, evaluation: Evaluation) -> UnjudgedEnd | None:
         """Return the end that an evaluation records; `None` unless the execution succeeded or failed."""

@@ -27,7 +27,8 @@ class PollRules:
     """The settings of polling. Durations are in microseconds or, with `_s`, in seconds.
 
     Executions that ended longer than `history_us` ago may be deleted from the store, so they are never reported. A scan
-    is outrun after `pages_at_most` pages without progress. At most `confirmed_at_most` ends can be confirmed in time.
+    is outrun (its list grows faster than it is read) after `pages_at_most` pages without progress. A GET can confirm at
+    most `confirmed_at_most` ends within `CONFIRM_WITHIN_S`.
     """
 
     details: Details
@@ -118,8 +119,8 @@ class TrackedExecution(PollItem):
     changes nothing. Both are set only after all that follows from them is written.
 
     `position` is the index at which a list last showed the execution, less the number of rows that had been added by
-    then. The page `missed_page` should have shown it, but did not. `pending` is a row with an end that a GET is to
-    confirm. Before `denied_until` no other such row counts.
+    then. The page `missed_page` should have shown it, but did not. `unconfirmed_end` is a row with an end that a GET is
+    to confirm. Before `denied_until` no other such row counts.
     """
 
     known: ExecutionRecord
@@ -131,5 +132,5 @@ class TrackedExecution(PollItem):
     is_recorded: bool = False
     position: int | None = None
     missed_page: int | None = None
-    pending: PendingConfirmation | None = None
+    unconfirmed_end: PendingConfirmation | None = None
     denied_until: Monotonic = Monotonic(0.0)

@@ -23,13 +23,13 @@ class GetRequest(NamedTuple):
 class ListRequest:
     """A request for one page of a list, `late_s` seconds after it was due.
 
-    `left` are the executions, by id, that the page should show, less those whose row was already evaluated. They are
+    `unseen` are the executions, by id, that the page should show, less those whose row was already evaluated. They are
     not in the poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
     """
 
     listing: PipelineListState
     page: int
-    left: dict[str, TrackedExecution]
+    unseen: dict[str, TrackedExecution]
     scans: bool
     late_s: float = 0.0
 
@@ -55,7 +55,7 @@ class ConfirmationQueue:
 
     def add(self, entry: TrackedExecution) -> None:
         """Queue an execution for its GET, or add it to `too_late` if its first turn would come too late."""
-        pending, pipeline = entry.pending, entry.known.pipeline
+        pending, pipeline = entry.unconfirmed_end, entry.known.pipeline
         assert pending is not None
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pipeline) > self._in_time_count:
             self.too_late.append(entry)
@@ -144,7 +144,7 @@ class PollQueue:
         items come next: first the one with the longest time since its last request, multiplied by its weight. The other
         turns alternate between due and stale items. No kind of request can therefore starve another: failures cannot
         delay lists, a long scan cannot delay other pipelines, and named executions cannot delay pipelines watched
-        whole.
+        whole. A change here changes `plan_account` in watcher/cli/commands/check.py, too.
         """
         waiting, confirmations = self._waiting, self.confirmations
         while waiting and waiting[0][0] <= now:

@@ -28,8 +28,8 @@ class RecentEnds:
         """Record that an execution starts, or ends, or both. A time in the future counts as now."""
         if starts:
             self._note_last(STARTED, now if facts is None or facts.began_at is None else min(now, facts.began_at))
-        if known.ended_at is not None:
-            self._add_end(known.finished_at or now, known.status, now=now)
+        if known.end_seen_at is not None:
+            self._add_end(known.ended_at or now, known.status, now=now)
 
     def snapshot(self) -> PipelineSnapshot:
         """Return the snapshot of the last ends and starts."""

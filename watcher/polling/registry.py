@@ -21,14 +21,14 @@ from watcher.runtime.metrics import open_label
 class ExecutionRegistry:
     """The open executions of an account, counted by status, and its lists.
 
-    `entries` are the executions by id, `listings` the lists by pipeline. `left` is a dictionary while new watches are
-    loaded. It collects the entries that leave meanwhile, because what was loaded about them is outdated.
+    `entries` are the executions by id, `listings` the lists by pipeline. `departed` is a dictionary while new watches
+    are loaded. It collects the entries that leave meanwhile, because what was loaded about them is outdated.
     """
 
     def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
         self.listings = poll_queue.listings
         self.entries: dict[str, TrackedExecution] = {}
-        self.left: dict[str, TrackedExecution] | None = None
+        self.departed: dict[str, TrackedExecution] | None = None
         self._poll_queue, self._min_interval_s, self._clock = poll_queue, deps.rules.min_interval_s, deps.clock
         self._counts = Counter[str]()  # by label of the metric
         for label, gauge in deps.metrics.open.items():
@@ -44,8 +44,8 @@ class ExecutionRegistry:
     ) -> None:
         """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
-        Some of these executions may be watched by now, have ended, or be in `left`. Executions that have ended are not
-        watched. The others are queued, those with the oldest poll first. Executions of whole pipelines count as
+        Some of these executions may be watched by now, have ended, or be in `departed`. Executions that have ended are
+        not watched. The others are queued, those with the oldest poll first. Executions of whole pipelines count as
         requested now: one page answers for many of them, and a GET for each would delay the lists.
         """
         now = self._clock.monotonic()
@@ -59,7 +59,7 @@ class ExecutionRegistry:
                 self._poll_queue.take(entry)
                 self.leave(entry)
         self._apply_lists(whole, new_lists, now=now)
-        left = self.left or {}
+        left = self.departed or {}
         recorded = found.keys() | {execution for execution, entry in left.items() if entry.is_recorded}
         unknown = [execution for execution in named if execution not in self.entries]
         candidates = {execution: ExecutionRecord(execution, named[execution].pipeline) for execution in unknown}
@@ -69,9 +69,9 @@ class ExecutionRegistry:
             execution, watch = each.execution, named.get(each.execution) or whole.get(each.pipeline)
             known = each
             # The end of an execution that was history was not reported. It is reported now that the execution is named.
-            if execution in named and each.ended_at is not None and not each.sequence:
+            if execution in named and each.end_seen_at is not None and not each.sequence:
                 known = ExecutionRecord(execution, each.pipeline, found_at=each.found_at)
-            if watch is None or execution in self.entries or known.ended_at is not None:
+            if watch is None or execution in self.entries or known.end_seen_at is not None:
                 continue
             entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in recorded, asked_at=now)
             self.enter(entry)
@@ -99,9 +99,9 @@ class ExecutionRegistry:
         now, failure_count = self._clock.monotonic(), 0 if entry.failures is None else entry.failures.count
         if next_s is None or entry.is_unwatched:
             self.leave(entry)
-        elif entry.pending is not None:
+        elif entry.unconfirmed_end is not None:
             if next_s:
-                entry.pending.retry_after(next_s, now=now)
+                entry.unconfirmed_end.retry_after(next_s, now=now)
             self._poll_queue.confirmations.add(entry)
         elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
             # Its list polls it, so it has no due time of its own: it grows stale.
@@ -110,7 +110,7 @@ class ExecutionRegistry:
             self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
 
     def restore(self, entry: TrackedExecution) -> None:
-        """Queue an entry as it was before it was taken, because its request said nothing about it."""
+        """Queue an entry as before its request, which said nothing about it. Forget the entry if it is unwatched."""
         if entry.is_unwatched:
             self.leave(entry)
         else:
@@ -119,8 +119,8 @@ class ExecutionRegistry:
     def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that ended, or is no longer watched. It must not be in the queue or in flight."""
         del self.entries[entry.known.execution]
-        if self.left is not None:
-            self.left[entry.known.execution] = entry
+        if self.departed is not None:
+            self.departed[entry.known.execution] = entry
         self._counts[open_label(entry.known)] -= 1
         if (listing := self.listings.get(entry.known.pipeline)) is not None:
             listing.rows.leave(entry)

@@ -113,7 +113,7 @@ _latest: list[LogLines] = []
 
 
 def log_lines(stream: TextIO) -> LogLines:
-    """Return the `LogLines` of a stream. Those of any other stream end."""
+    """Return the `LogLines` of a stream, and end the one of the previous stream."""
     if not _latest or _latest[0].stream is not stream:
         for lines in _latest:
             lines.end()

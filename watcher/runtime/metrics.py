@@ -215,7 +215,7 @@ class PipelineMetrics:
     def count(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool) -> None:
         """Count the start of an execution, its end, or both."""
         self.started_count += starts
-        if known.ended_at is None:
+        if known.end_seen_at is None:
             return
         label = end_label(known.status)
         self.ended[label] += 1

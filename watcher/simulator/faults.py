@@ -71,7 +71,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """The faults of a simulator. `odds` are probabilities per answer, in sum at most 1, outside of `windows`."""
+    """The faults of a simulator. `odds` are probabilities per answer (sum at most 1) while no window applies."""
 
     odds: Mapping[Fault, float] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()

@@ -172,7 +172,7 @@ class Alert:
 
     @property
     def closes_when(self) -> str:
-        """Return what will close the open problem, and for how long no execution has ended, if the event says so."""
+        """Return in words what closes the open problem, with the time since the last end if given; "" for a closing."""
         closes_when, last = clean(self.data.get("closesWhen", "")), self.data.get("lastEndedAt")
         if self.closes or not closes_when or last is None:
             return "" if self.closes else closes_when

@@ -111,7 +111,7 @@ def _alert(alert: Alert, kind: EventType, starts_at: datetime, ends_at: datetime
 
 
 def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
-    """Return the labels that identify an alert: they may not change while it lasts. Ours replace the user's."""
+    """Return the labels that identify an alert. They must not change while it lasts. Ours replace the user's."""
     data = alert.data
     labels = {}
     for given, value in sorted(data.get("labels", {}).items()):

@@ -121,7 +121,7 @@ class AppriseSink(Sink):
 
     def _notify(self, batch: Sequence[Delivery]) -> str | None:
         message = plain_message(batch, self._context.public_url)
-        self._context.check()
+        self._context.before_request()
         return self._service_notify(*message)
 
 

@@ -212,7 +212,7 @@ class EmailSink(Sink):
         parts = [f"{len(to) - len(refused)} of {len(to)} recipients taken"] if refused else []
         parts += [f"to[{place}]: {code}" for place, code in refused.items()]
         if len(refused) < len(to):
-            self._context.check()
+            self._context.before_request()
             code, _ = await client.data(mail)
             return SendResult(SendOutcome.DELIVERED, "; ".join([str(code), *parts]))
         is_for_good = min(refused.values()) >= 500

@@ -121,7 +121,7 @@ class Poster:
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=connector,
             response_class=_Response,
-            request_class=checked_request(context.check),
+            request_class=checked_request(context.before_request),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
@@ -171,7 +171,7 @@ class Poster:
     async def try_connection(self) -> str:
         """Connect as for a request, also through a proxy, and return a text about that. Raises `TransportFailedError`.
 
-        The `check` in the context of this poster must be `stop`.
+        The `before_request` in the context of this poster must be `stop`.
         """
         try:
             result = await self.request(b"", judge=lambda status, _: SendResult(SendOutcome.RETRY, str(status)))
@@ -192,7 +192,7 @@ class NothingSentError(Exception):
 
 
 def stop() -> None:
-    """Raise `NothingSentError`. This is the `check` of a poster that only connects."""
+    """Raise `NothingSentError`. This is the `before_request` of a poster that only connects."""
     raise NothingSentError
 
 

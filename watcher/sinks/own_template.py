@@ -43,7 +43,7 @@ class OwnTemplate(Template):
     """One message per event or group: the rendered file, or the events as they are stored if rendering fails."""
 
     def __init__(self, source: str, *, timeout_s: float, clock: Clock | None = None, public_url: str = "") -> None:
-        """Compile the template. Raises an error of Jinja's if `source` is not a valid template."""
+        """Compile the template. Raises an error of the `jinja2` package if `source` is not a valid template."""
         super().__init__(clock=clock, public_url=public_url)
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
         environment.filters["tojson"] = _tojson

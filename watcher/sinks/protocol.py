@@ -86,15 +86,15 @@ class SinkContext:
     """The dependencies of a sink.
 
     If a delivery takes several requests, the sink calls `take_slot` before each one but the first, and waits for the
-    returned seconds. `check` is called right before each request. If `check` raises an error, the request is not sent,
-    and `send` or `refresh` raises the same error. Only a stdout sink needs `output`. `public_url` is the address of the
-    watcher's own pages, for links in messages; if it is empty, there are no such links.
+    returned seconds. `before_request` is called right before each request. If it raises an error, the request is not
+    sent, and `send` or `refresh` raises the same error. Only a stdout sink needs `output`. `public_url` is the address
+    of the watcher's own pages, for links in messages; if it is empty, there are no such links.
     """
 
     clock: Clock
     output: StdoutOutput | None = None
     take_slot: Callable[[], float] = lambda: 0.0
-    check: Callable[[], None] = lambda: None
+    before_request: Callable[[], None] = lambda: None
     public_url: str = ""
 
 

@@ -326,7 +326,7 @@ class HttpSinkSettings(RemoteSettings):
 
     async def connect(self) -> str:
         """Connect to the host, also through a proxy, without sending a request. Return a text about the connection."""
-        context = SinkContext(Clock(), check=stop)
+        context = SinkContext(Clock(), before_request=stop)
         async with aclosing(self.open_poster(URL(self.address), headers={}, context=context)) as poster:
             return await poster.try_connection()
 

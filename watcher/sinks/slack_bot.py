@@ -208,7 +208,7 @@ class MessageRole(Enum):
     """The problem's message itself: a new message, or an update of the existing one."""
     NEWS = auto()
     """A reply to the problem's message. If the problem has none, the reply becomes the problem's message."""
-    END = auto()
+    CLOSING = auto()
     """The last update of the problem's message. If the problem has none, a message is posted on its own."""
     NOTE = auto()
     """A reply of one line: the problem is over or acknowledged. Without the problem's message it is not sent."""
@@ -244,13 +244,13 @@ def _messages(alert: Alert, delivery: Delivery) -> list[BotMessage]:
         is_acknowledgement = alert.type is EventType.PROBLEM_ACKNOWLEDGED
         role = MessageRole.OPENING if is_acknowledgement or alert.type == alert.problem["kind"] else MessageRole.NEWS
         if alert.closes:  # the message shows the opening, and how long the problem lasted
-            opening, role = delivery.message and delivery.message.opening, MessageRole.END
+            opening, role = delivery.message and delivery.message.opening, MessageRole.CLOSING
             texts = [f"It was: {_text_of(Alert.of(json.loads(opening)))}"] if opening else []
             if delivery.only_closes and (ended := Alert.of(delivery.content)).is_trouble:
                 texts.append(f"Then: {_text_of(ended)}")  # no other message shows this event
             notice = notice_of(replace(alert, nodes=()), error=". ".join(texts))
     messages = [BotMessage(role, minimal(notice) if delivery.rejections else message_of(notice), problem)]
-    if role is MessageRole.END or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
+    if role is MessageRole.CLOSING or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
         messages.append(BotMessage(MessageRole.NOTE, one_line(alert.headline), problem))
     return messages
 
@@ -313,7 +313,7 @@ class SlackBotSink(Sink):
         place = None if problem is None else places.get(problem)
         if place is None and message.role is MessageRole.NOTE:
             return SendResult(SendOutcome.DELIVERED, "200")
-        is_update = place is not None and message.role in {MessageRole.OPENING, MessageRole.END}
+        is_update = place is not None and message.role in {MessageRole.OPENING, MessageRole.CLOSING}
         where = {"channel": self._channel}
         if place is not None:
             where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}

@@ -213,6 +213,8 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
         polled_at=min(row.looked_at, now),
         counts=counts_of(row.counts),
         lost=None if row.lost is None else LostReason(row.lost),
+        end_seen_at=row.ended_at,
+        ended_at=row.finished_at,
         **dict(zip(AS_KNOWN, as_known(row), strict=True)) | {"found_at": min(row.found_at, now)},
     )
 

@@ -214,7 +214,7 @@ class OpenProblem:
     """The status that an overdue execution has had for too long; `None` once the status has changed."""
     has_ended: bool = field(default=False, kw_only=True)
     """Whether the execution has ended."""
-    told_count: int = field(default=0, kw_only=True)
+    event_count: int = field(default=0, kw_only=True)
     """The number of events in the problem's own stream, such as acknowledgements."""
 
 

@@ -134,7 +134,7 @@ class ConsoleStore(HistoryStore):
 
         return await self._store.read(read)
 
-    async def execution(self, pipeline: str, name: str) -> tuple[AnyRow, EventsAndDeliveries] | None:
+    async def find_execution(self, pipeline: str, name: str) -> tuple[AnyRow, EventsAndDeliveries] | None:
         """Return an execution of a pipeline (account/id) with its events and their deliveries.
 
         Raises `ValueError` if `name` is not an id.
@@ -160,7 +160,7 @@ class ConsoleStore(HistoryStore):
         """
         wanted, since = _wanted_events(asked), asked.since
         settled_at = TOP if self._store.exclusive else self._store.clock.steady_us() - SETTLED_AFTER_US
-        count = pagination.LOOKED_AT_COUNT if since or len(wanted) > 1 else limit
+        count = pagination.EXAMINED_COUNT if since or len(wanted) > 1 else limit
 
         def read(connection: Connection) -> tuple[Sequence[bytes], int]:
             start = after
@@ -266,7 +266,7 @@ class ConsoleStore(HistoryStore):
         """Return these problems in this order, without those that the store does not have."""
         return await self._store.read(lambda connection: _problems(connection, ids))
 
-    async def problem(self, id_: UUID) -> tuple[AnyRow, EventsAndDeliveries] | None:
+    async def find_problem(self, id_: UUID) -> tuple[AnyRow, EventsAndDeliveries] | None:
         """Return a problem with its events and their deliveries."""
 
         def read(connection: Connection) -> tuple[AnyRow, EventsAndDeliveries] | None:
@@ -291,8 +291,8 @@ class ConsoleStore(HistoryStore):
             sinks = names_of(connection, "sink").items()
             return Overview(
                 sources=connection.execute(_SOURCES).all(),
-                others=connection.execute(_OTHERS, {"limit": pagination.LOOKED_AT_COUNT}).all(),
-                overdue=connection.execute(_OVERDUE, {"limit": pagination.LOOKED_AT_COUNT}).all(),
+                others=connection.execute(_OTHERS, {"limit": pagination.EXAMINED_COUNT}).all(),
+                overdue=connection.execute(_OVERDUE, {"limit": pagination.EXAMINED_COUNT}).all(),
                 gaps=connection.execute(_GAPS, {"since": since}).all(),
                 dead={name: connection.execute(_COUNT_DEAD, {"of_sink": sink, **late}).one() for sink, name in sinks},
                 backlog=backlog(connection),
@@ -321,7 +321,7 @@ _FAILED = text(
     "SELECT account_id, execution FROM (SELECT account_id, execution, status, finished_at FROM execution"
     " WHERE finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL AND finished_at <= :until"
     " AND pipeline_id = (SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
-    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {pagination.LOOKED_AT_COUNT}) AS ended"
+    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {pagination.EXAMINED_COUNT}) AS ended"
     " WHERE status = 'failed' ORDER BY finished_at DESC LIMIT :limit"
 )
 
@@ -341,14 +341,14 @@ def _open(
     """
     scope = (execution.c.ended_at.is_(None),)
     if numbers is None:
-        count = pagination.LOOKED_AT_COUNT if is_filtered else limit + 1
+        count = pagination.EXAMINED_COUNT if is_filtered else limit + 1
         return search(connection, _OPEN, scope, wanted, after, limit, count)
     # With many pipelines one statement for all costs less per row than a statement for each.
-    if len(numbers) * (limit + 1) > pagination.LOOKED_AT_COUNT // 2:
+    if len(numbers) * (limit + 1) > pagination.EXAMINED_COUNT // 2:
         return search(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
     found: list[AnyRow] = []
     ends: list[Position] = []
-    count = max(limit + 1, pagination.LOOKED_AT_COUNT // max(1, len(numbers)) if is_filtered else 0)
+    count = max(limit + 1, pagination.EXAMINED_COUNT // max(1, len(numbers)) if is_filtered else 0)
     for number in numbers:
         rows, end = search(connection, _OPEN, (*scope, execution.c.pipeline_id == number), wanted, after, limit, count)
         found += rows
@@ -463,7 +463,7 @@ def _problems(connection: Connection, ids: Sequence[bytes]) -> Sequence[AnyRow]:
 
 _WITHOUT_EXECUTION = (
     " FROM (SELECT id, type, problem_id FROM event WHERE execution IS NULL AND recorded_at >= :since"
-    f" ORDER BY recorded_at %s LIMIT {pagination.LOOKED_AT_COUNT}) AS looked_at JOIN event ON event.id = looked_at.id"
+    f" ORDER BY recorded_at %s LIMIT {pagination.EXAMINED_COUNT}) AS looked_at JOIN event ON event.id = looked_at.id"
 )
 _PROBLEM_EVENTS = text(
     f"SELECT event.id, recorded_at, body{_WITHOUT_EXECUTION % 'ASC'} WHERE looked_at.problem_id = :of_problem"

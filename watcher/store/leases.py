@@ -79,14 +79,16 @@ class HeldLease:
     before each request.
     """
 
-    def __init__(self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER, spends: str = "") -> None:
+    def __init__(
+        self, lease: Lease, *, clock: Clock, trusted_until: BootTime = FOR_EVER, api_key_hash: str = ""
+    ) -> None:
         """Trust the lease until `trusted_until`: for ever if no other process can use the store.
 
-        `spends` is the hash of the API key for the lease of an account, and "" for any other lease.
+        `api_key_hash` is the hash of the API key for the lease of an account, and "" for any other lease.
         """
         self.lease = lease
         self.trusted_until = trusted_until
-        self.spends = spends
+        self.api_key_hash = api_key_hash
         self.is_used = False  # whether an owner was made for this lease
         self._clock = clock
 
@@ -186,8 +188,8 @@ def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micr
     """
     kept = {
         lease
-        for lease, spends in request.held.items()
-        if all(key in rows and rows[key].epoch == lease.epoch for key in rows_of(key_of(lease), spends))
+        for lease, api_key_hash in request.held.items()
+        if all(key in rows and rows[key].epoch == lease.epoch for key in rows_of(key_of(lease), api_key_hash))
     }
     epochs = {lease.epoch for lease in kept}
     alive = [row.fingerprint for key, row in rows.items() if key.kind == REPLICA and row.until > now]
@@ -218,9 +220,9 @@ def share(rows: Mapping[LeaseKey, LeaseRow], request: RenewRequest, *, now: Micr
     return Sharing(kept, rows_to_take, surplus, min(free_later) - now, len(alive), differs)
 
 
-def rows_of(key: LeaseKey, spends: str) -> list[LeaseKey]:
-    """Return the keys of the rows of a lease. `spends` is the hash of its API key, or ""."""
-    return [key, LeaseKey(API_KEY, spends)] if spends else [key]
+def rows_of(key: LeaseKey, api_key_hash: str) -> list[LeaseKey]:
+    """Return the keys of the rows of a lease. `api_key_hash` is the hash of its API key, or ""."""
+    return [key, LeaseKey(API_KEY, api_key_hash)] if api_key_hash else [key]
 
 
 def lost(lease: Lease) -> OwnershipLostError:
@@ -334,7 +336,7 @@ def _load_rows(connection: Connection, wanted: Mapping[LeaseKey, str], *, now: M
         LeaseKey(row.kind, row.name): LeaseRow(row.owner, row.epoch, row.until or 0, row.fingerprint)
         for row in connection.execute(select(table))
     }
-    needed = {each for key, spends in wanted.items() for each in rows_of(key, spends)}
+    needed = {each for key, api_key_hash in wanted.items() for each in rows_of(key, api_key_hash)}
     missing = dict.fromkeys(sorted(needed - rows.keys()), LeaseRow(NOBODY, 0, now))
     if missing:
         connection.execute(

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select,
 from watcher.domain.timestamps import NEVER
 from watcher.store.tables import AnyRow
 
-LOOKED_AT_COUNT = 5_000
+EXAMINED_COUNT = 5_000
 """Most rows in the window of a page. A page that finds too few rows there ends early, with a cursor."""
 
 FEW_COUNT = 5_000
@@ -66,7 +66,7 @@ def search(
     wanted: Iterable[Any],
     after: Position | None,
     limit: int,
-    count: int = LOOKED_AT_COUNT,
+    count: int = EXAMINED_COUNT,
     lowest: int = NEVER,
 ) -> Rows:
     """Return a page: at most `limit` wanted rows among the next `count` rows of a list, with `at` not below `lowest`.
@@ -106,6 +106,6 @@ def read_page(
     all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)
     found = [row for scope in scopes or () for row in connection.execute(all_.where(*scope))]
     if scopes is None or len(found) > FEW_COUNT:
-        return search(connection, list_, (), wanted, after, limit, LOOKED_AT_COUNT, lowest)
+        return search(connection, list_, (), wanted, after, limit, EXAMINED_COUNT, lowest)
     found = [row for row in found if row.is_wanted and (after is None or position_of(row) < after)]
     return cut_page(sorted(found, key=position_of, reverse=True), None, limit)

@@ -47,15 +47,12 @@ def _insert_into(table: str, names: Collection[str]) -> str:
 
 # Executions
 
-AS_KNOWN = (
-    *("sequence", "overdue_sequence", "overdue_at", "lost_at"),
-    *("ended_at", "was_paused", "found_at", "finished_at", "started_at"),
-)
+AS_KNOWN = ("sequence", "overdue_sequence", "overdue_at", "lost_at", "was_paused", "found_at", "started_at")
 """The columns of `execution` that have the same names as fields of `ExecutionRecord`."""
 as_known = attrgetter(*AS_KNOWN)
 
 _COMPACT = json.JSONEncoder(separators=(",", ":"))
-_STATE = ("pipeline_id", "status", "since_at", "looked_at", "lost", "counts", *AS_KNOWN)
+_STATE = ("pipeline_id", "status", "since_at", "looked_at", "lost", "counts", "ended_at", "finished_at", *AS_KNOWN)
 _ADD_EXECUTION = HotStatement(_insert_into("execution", ("account_id", "execution", "stream", *_STATE)))
 _WRITE_EXECUTION = HotStatement(
     f"UPDATE execution SET {', '.join(f'{name} = :{name}' for name in _STATE)}, stream = coalesce(:stream, stream)"
@@ -81,6 +78,8 @@ def _write_executions(connection: Connection, changes: Iterable[tuple[ExecutionC
             "status": known.status,
             "since_at": known.since_at,
             "looked_at": known.polled_at,
+            "ended_at": known.end_seen_at,
+            "finished_at": known.ended_at,
             "lost": known.lost,
             "counts": _COMPACT.encode(dict(known.counts)),
             "stream": change.entries[0].event.stream if change.entries else None,

@@ -67,12 +67,12 @@ async def problems(console: Console, request: models.ProblemQuery) -> models.Pag
 async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.ProblemView]:
     await console.status.get()  # this sets `console.pipelines`, which has the names
     watches = shown.watches(console)
-    return [shown.problem(console, row, watches) for row in rows]
+    return [shown.problem_view(console, row, watches) for row in rows]
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
     """Return one problem, with its events and their deliveries."""
-    found = await console.store.problem(_uuid(id_, "problem"))
+    found = await console.store.find_problem(_uuid(id_, "problem"))
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
@@ -106,20 +106,20 @@ async def executions(console: Console, request: models.ExecutionQuery) -> models
         after=_position(request, "i" if beginning else "oe"),
         limit=request.limit,
     )
-    items = [each for each in (shown.execution(console, row, watches) for row in rows) if each.id.endswith(end)]
+    items = [each for each in (shown.execution_view(console, row, watches) for row in rows) if each.id.endswith(end)]
     return models.Page[models.ExecutionView](items=items, next=_cursor(last))
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
     """Return one execution with its stays, events and deliveries."""
     _uuid(id_, "execution")
-    found = await console.store.execution(f"{account}/{pipeline.lower()}", id_)
+    found = await console.store.find_execution(f"{account}/{pipeline.lower()}", id_)
     if found is None:
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
     await console.status.get()
-    it, reports = shown.execution(console, row, shown.watches(console)), shown.events_and_deliveries(console, told)
-    return models.ExecutionDetail(**dict(it), **reports, stays=shown.stays(reports["events"]))
+    it, reports = shown.execution_view(console, row, shown.watches(console)), shown.events_and_deliveries(console, told)
+    return models.ExecutionDetail(**dict(it), **reports, stays=shown.stays_of(reports["events"]))
 
 
 async def events(console: Console, request: models.EventQuery) -> models.Page[models.EventView]:
@@ -156,12 +156,12 @@ async def deliveries(console: Console, request: models.DeliveryQuery) -> models.
         after=_position(request, "", is_number=True),
         limit=request.limit,
     )
-    return models.Page[models.DeliveryView](items=shown.deliveries(console, rows), next=_cursor(last))
+    return models.Page[models.DeliveryView](items=shown.delivery_views(console, rows), next=_cursor(last))
 
 
 async def silences(console: Console) -> models.Page[models.SilenceView]:
     """Return the silences of the file that are not over, and those made by a page, a command or the API."""
-    return models.Page[models.SilenceView](items=await shown.silences(console))
+    return models.Page[models.SilenceView](items=await shown.load_silences(console))
 
 
 async def history(console: Console, account: str, id_: str, request: HistoryQuery) -> History:

@@ -208,7 +208,7 @@ class AckRequest(PersonalRequest):
 
 
 class AckSeveralRequest(AckRequest):
-    """The acknowledgement of several problems. The answer has the open ones; ids of other problems are ignored."""
+    """The acknowledgement of several problems. The answer has those that were open; all other ids are ignored."""
 
     ids: Sequence[UUID] = Field(min_length=1, max_length=ACK_COUNT)
     """The whole ids of the problems."""

@@ -34,7 +34,7 @@ from watcher.web.graphs import SPANS
 from watcher.web.history import find_history
 from watcher.web.overview import PipelineStatus, StatusView
 from watcher.web.server import read_body
-from watcher.web.shown import Console, execution, watches
+from watcher.web.shown import Console, execution_view, watches
 
 NEEDS_COUNT = 10
 """Maximum number of needs on the overview; a link shows the others."""
@@ -325,7 +325,7 @@ async def _problem(console: Console, status: StatusView, request: web.Request) -
     if it.kind == EventType.PIPELINE_FAILING:
         until = Micros(console.clock.steady_us()) if it.closed_at is None else to_us(it.closed_at)
         rows = await console.store.failed(f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
-        failed = [execution(console, row, watches(console)) for row in rows]
+        failed = [execution_view(console, row, watches(console)) for row in rows]
     known = console.pipelines.get(f"{it.account}/{it.pipeline.id}")
     return {
         "it": it,

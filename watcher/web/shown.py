@@ -69,7 +69,10 @@ class Console:
 def events_and_deliveries(console: Console, found: EventsAndDeliveries) -> dict[str, Sequence[Any]]:
     """Return the `events` of an execution or a problem, and their `deliveries`."""
     bodies, rows = found
-    return {"events": list(map(models.EventView.model_validate_json, bodies)), "deliveries": deliveries(console, rows)}
+    return {
+        "events": list(map(models.EventView.model_validate_json, bodies)),
+        "deliveries": delivery_views(console, rows),
+    }
 
 
 def watches(console: Console) -> Mapping[str, WatchSettings]:
@@ -97,7 +100,7 @@ def alert(console: Console, event: Mapping[str, Any]) -> Alert:
     return Alert.of({**event, "data": data})
 
 
-def problem(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ProblemView:
+def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ProblemView:
     """Return a problem as a model, with the texts of its opening event and the rule of the present configuration."""
     said: dict[str, Any] = {"title": row.kind, "reason": ""}
     if row.body is not None:
@@ -129,7 +132,7 @@ def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
     return until is not None and until > now
 
 
-def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ExecutionView:
+def execution_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings]) -> models.ExecutionView:
     """Return an execution as a model, with the data of its last event."""
     alert = None if row.body is None else Alert.of(json.loads(row.body))
     data = {} if alert is None else alert.data
@@ -158,7 +161,7 @@ def execution(console: Console, row: AnyRow, watches: Mapping[str, WatchSettings
     return models.ExecutionView(**fields)
 
 
-def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
+def stays_of(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
     """Return the stays of an execution, made from its events. A stay is a period in one status."""
     found: list[models.Stay] = []
     for each in events:
@@ -173,7 +176,7 @@ def stays(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
     return found
 
 
-def deliveries(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.DeliveryView]:
+def delivery_views(console: Console, rows: Iterable[AnyRow]) -> Sequence[models.DeliveryView]:
     """Return deliveries as models. The state of a pending delivery says what the delivery waits for."""
     watched, now = watches(console), console.clock.steady_us()
     return [_delivery(row, watched, now) for row in rows]
@@ -236,7 +239,7 @@ def _silence(console: Console, settings: SilenceSettings, **more: str | None) ->
     )
 
 
-async def silences(console: Console) -> Sequence[models.SilenceView]:
+async def load_silences(console: Console) -> Sequence[models.SilenceView]:
     """Return the silences of the file that are not over, and those of the store that this version can read."""
     now = console.clock.now()
     found = [_silence(console, each) for each in console.settings().silences if each.window(now)[1] > now]
@@ -255,7 +258,7 @@ async def find_status(console: Console) -> StatusView:
     found = await console.store.overview(since=Micros(now - DAY_US))
     troubles = console.troubles()
     store_failed_since = next((each.since for each in troubles if each.kind == "store"), None)
-    all_silences = await silences(console)
+    all_silences = await load_silences(console)
     silenced = [
         (each.match, each.until)
         for each in all_silences
@@ -384,7 +387,7 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
         oldest_waiting_at=min(now, waiting.oldest_at) if waiting and waiting.oldest_at else None,
         dead=0 if dead is None else dead.all_count,
         answer=row.get("answer") or None,
-        last_delivered_at=row.get("through_at"),
+        last_delivered_at=row.get("last_success_at"),
         next_try_at=next_try_at if (next_try_at := row.get("next_try_at") or 0) > now else None,
         as_of=row.get("as_of"),
     )
@@ -418,7 +421,7 @@ async def _needs(console: Console, found: Overview) -> Sequence[Need]:
 def _problem_needs(console: Console, rows: Iterable[AnyRow]) -> Iterator[Need]:
     all_watches = watches(console)
     for row in rows:
-        it = problem(console, row, all_watches)
+        it = problem_view(console, row, all_watches)
         yield Need(
             kind="problem",
             severity=it.severity,

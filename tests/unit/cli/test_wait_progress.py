@@ -45,7 +45,7 @@ def known(status: str | None, *, ended: bool = False, lost: bool = False, since_
         "p",
         status,
         Micros(since_at),
-        ended_at=Micros(9) if ended else None,
+        end_seen_at=Micros(9) if ended else None,
         lost=reason,
         lost_at=Micros(8) if lost else None,
     )

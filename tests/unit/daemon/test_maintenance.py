@@ -94,13 +94,13 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
 async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
     lease = await claim(store, "account", "default")
     count = PAGES_COUNT * EXECUTIONS_COUNT + 1
-    ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
+    ended = [change(lease, number, sinks=(), end_seen_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
     maintenance = maintenance_of(store, clock, Owners(NOTHING))
     for are_left in (True, False):
         await maintenance.tick()
         assert bool(await executions_of(store, lease, count=count)) is are_left
-    await store.record(change(lease, sinks=(), ended_at=1))
+    await store.record(change(lease, sinks=(), end_seen_at=1))
     clock.advance(3599)
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
@@ -111,7 +111,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: 
 
 async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock, path: Path) -> None:
     lease = await claim(store, "account", "default")
-    await store.record(change(lease, sinks=(), ended_at=1))
+    await store.record(change(lease, sinks=(), end_seen_at=1))
     maintenance = maintenance_of(store, clock, Owners(NOTHING))
     with held(path):
         await maintenance.tick()
@@ -194,7 +194,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
 ) -> None:
     lease = await claim(store, "account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
-    await store.record(change(lease, sinks=(), ended_at=ended_at))
+    await store.record(change(lease, sinks=(), end_seen_at=ended_at))
     await maintenance_of(store, clock, Owners(settings)).tick()
     assert bool(await executions_of(store, lease)) is phases
 
@@ -258,7 +258,7 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     await maintenance.tick()
-    await store.record(change(lease, sinks=(), ended_at=1))
+    await store.record(change(lease, sinks=(), end_seen_at=1))
     before = ownership._held[MAINTENANCE]
     await upkeep(store)  # by the other
     clock.advance(3600.0)
@@ -274,7 +274,7 @@ async def test_only_the_replica_that_maintains_and_is_sure_of_that_tidies_the_st
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     await maintenance.tick()
-    await store.record(change(lease, sinks=(), ended_at=1))
+    await store.record(change(lease, sinks=(), end_seen_at=1))
     clock.advance(3600.0)
     for ownership.maintains, trusted_until, count in ((False, FOR_EVER, 1), (True, LONG_AGO, 1), (True, FOR_EVER, 0)):
         ownership._held[MAINTENANCE].trusted_until = trusted_until
@@ -313,7 +313,7 @@ async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_mo
     account = await overdue_ones(store, clock)
     lease = await claim(store, "account", "default")
     known = (await AccountStore(store, lease).load_executions([B]))[B]
-    await store.record(ExecutionChange(lease, known.sequence, replace(known, ended_at=clock.steady_us()), ()))
+    await store.record(ExecutionChange(lease, known.sequence, replace(known, end_seen_at=clock.steady_us()), ()))
     await maintenance_of(store, clock, Owners(NAMED), metrics=account.metrics).tick()
     assert await closings(account) == [("execution.overdue", "ended", B)]
 

@@ -248,7 +248,7 @@ async def fill(store: SqlStore, clock: FakeClock) -> None:
         duration_s = None if failed else 4.0
         status = "failed" if failed else "success"
         ended = EndedExecution(ended_at, ended_at, status, 100, duration_s, error)
-        ending = change(account, number, sinks=(), status=status, ended_at=ended_at, finished_at=ended_at)
+        ending = change(account, number, sinks=(), status=status, end_seen_at=ended_at, ended_at=ended_at)
         await store.record(replace(ending, ended=ended))
 
 

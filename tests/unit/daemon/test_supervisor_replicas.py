@@ -167,7 +167,7 @@ async def test_a_key_that_another_replica_uses_for_an_account_of_another_name_is
     (key,) = setup.table.spent()
     await setup.apply({"own": setup.account(api_key="another")})
     assert setup.table.spent().isdisjoint({key})
-    await setup.table.give(LeaseKey("account", "before"), owner="other", spends=key)
+    await setup.table.give(LeaseKey("account", "before"), owner="other", api_key_hash=key)
     await setup.apply({"after": setup.account()})
     assert setup.ticks() == set()
     setup.clock.advance(LEASE_S)

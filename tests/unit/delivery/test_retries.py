@@ -36,7 +36,7 @@ def answered(
 ) -> None:
     outcome = SendOutcome.DELIVERED if answer in {"204", "written"} else SendOutcome.RETRY
     result = SendResult(SendOutcome.BUSY if pause_s else outcome, answer, pause_s)
-    sink.answered(of or delivery(), result, at=clock.steady_us())
+    sink.note_answer(of or delivery(), result, at=clock.steady_us())
 
 
 def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None:
@@ -55,7 +55,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
     sink = sink_state(clock)
     for answer in came:
         answered(sink, clock, answer)
-    sink.trying(delivery())
+    sink.note_attempt(delivery())
     assert state_after(sink, clock, 300) == "failing"
     assert sink.answer == reported
 
@@ -86,13 +86,13 @@ def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_
     answered(sink, clock, of=delivery(1, attempts=1, tried_at=tried_at))
     for _ in range(3):
         clock.passed_s += 600
-        sink.trying(delivery(1, attempts=2, tried_at=clock.steady_us()))
+        sink.note_attempt(delivery(1, attempts=2, tried_at=clock.steady_us()))
         answered(sink, clock, of=delivery(1, attempts=2, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 600) is None
     answered(sink, clock, of=delivery(2, attempts=1, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 300) == "failing"
     answered(sink, clock, "204")
-    sink.own_trouble.discard(1)
+    sink.failed_alone.discard(1)
     answered(sink, clock, of=delivery(1))
     assert state_after(sink, clock, 300) == "failing"
 

@@ -27,7 +27,7 @@ THREE = to_us(datetime(2026, 11, 30, 3, tzinfo=UTC))
 
 def record(status: str, **more: object) -> ExecutionRecord:
     """Return an execution that was seen to end a minute after it did."""
-    ended = {"started_at": to_us(STARTED), "finished_at": to_us(FINISHED), "ended_at": to_us(FINISHED) + 60_000_000}
+    ended = {"started_at": to_us(STARTED), "ended_at": to_us(FINISHED), "end_seen_at": to_us(FINISHED) + 60_000_000}
     return ExecutionRecord("e", "p", status=status, **ended | more)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, Part
-from watcher.domain.judgement import AFTER, OVER, Receiver, judge
+from watcher.domain.judgement import AFTER, OVER, Receiver, judge_delivery
 from watcher.domain.routing import Silence
 from watcher.domain.timestamps import Micros, to_us
 
@@ -35,7 +35,7 @@ def judged(
     delivery: Delivery, *silences: Silence, after_min: int = 0, keeps_state: bool = False, owned_min: int = 60
 ) -> Delivery | AttemptRecord:
     receiver = Receiver(keeps_state, after_min * MINUTE_US, Micros(NOW - owned_min * MINUTE_US))
-    return judge(delivery, receiver, silences, at=AT, now=NOW)
+    return judge_delivery(delivery, receiver, silences, at=AT, now=NOW)
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_every_pair_of_states_is_reported_as_the_table_says(before: tuple[str, .
     if result.dropped:
         assert (expected, result.known) == ("xx" if result.contradicts else "x", known)
         return
-    assert (emitted(result) or "-") + ("!" if result.known.ended_at else "") == expected
+    assert (emitted(result) or "-") + ("!" if result.known.end_seen_at else "") == expected
     assert (result.known.lost, result.known.status, result.contradicts) == (None, word.rstrip("."), False)
     assert all(status_change.sequence == result.known.sequence for status_change in result.status_changes)
 
@@ -145,7 +145,7 @@ def test_a_move_to_a_word_already_reported_is_recorded_with_its_own_stay() -> No
 def test_any_word_but_the_five_is_unrecognized(word: str) -> None:
     result = see(after("running"), Observation(ExecutionSnapshot("e", word), Micros(NOW - 1), NOW))
     assert [status_change.type for status_change in result.status_changes] == [EventType.EXECUTION_UNRECOGNIZED]
-    assert result.known.ended_at is None
+    assert result.known.end_seen_at is None
 
 
 def test_an_endless_word_is_cut_and_still_itself_at_the_next_poll() -> None:
@@ -257,7 +257,7 @@ def test_a_loss_reports_what_it_was_before_and_keeps_the_last_word() -> None:
     assert emitted(result) == "lost<running"
     assert result.status_changes[0].status == "lost"
     assert (known.status, known.lost, known.lost_at, known.polled_at) == ("running", LostReason.FORBIDDEN, NOW, NOW - 5)
-    assert known.ended_at is None
+    assert known.end_seen_at is None
     assert emitted(lose(after(), LostReason.NOT_FOUND, at=NOW, polled_at=Micros(0))) == "lost"
 
 
@@ -271,7 +271,7 @@ def test_a_loss_ends_what_was_overdue() -> None:
 
 
 def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
-    known = replace(after("running", "lost"), ended_at=Micros(NOW - SECOND))
-    assert known.ended_at == NOW - SECOND
+    known = replace(after("running", "lost"), end_seen_at=Micros(NOW - SECOND))
+    assert known.end_seen_at == NOW - SECOND
     result = see(known, an_observation("running"))
-    assert (emitted(result), result.known.ended_at) == ("running<lost", None)
+    assert (emitted(result), result.known.end_seen_at) == ("running<lost", None)

@@ -384,7 +384,7 @@ async def test_a_failed_poll_is_logged_with_its_reason(start: Start) -> None:
 
 async def test_what_contradicts_an_end_is_counted_and_not_reported(start: Start, clock: FakeClock) -> None:
     account = await start(A)
-    ended = ExecutionRecord(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
+    ended = ExecutionRecord(A, PIPELINE, status="success", sequence=1, end_seen_at=clock.steady_us())
     with capture_logs() as logs:
         await account.watcher._poller.poll(TrackedExecution(ended, watch_of(A)))
     assert [line["event"] for line in logs] == ["execution.contradicted"]

@@ -365,14 +365,14 @@ async def test_a_sink_says_how_it_is_and_when_it_tries_again(path: Path) -> None
     rig = Rig(path)
     await rig.start()
     await rig.send("a")
-    through_at = rig.clock.steady_us()
+    last_success_at = rig.clock.steady_us()
     await rig.worker.flush()
-    assert written(path, "sink") == (through_at, SinkSnapshot("204", through_at))
+    assert written(path, "sink") == (last_success_at, SinkSnapshot("204", last_success_at))
     rig.sink.answer = lambda _: FAILED
     await rig.send("a", "b", "c", "d", "e", "f")
     await rig.worker.flush()
     _, snapshot = written(path, "sink")
-    assert (snapshot.answer, snapshot.has_failed, snapshot.through_at) == ("500", True, through_at)
+    assert (snapshot.answer, snapshot.has_failed, snapshot.last_success_at) == ("500", True, last_success_at)
     assert snapshot.next_try_at > rig.clock.steady_us()
     rig.sink.answer = lambda _: GONE
     await rig.go_for(60)

@@ -227,7 +227,7 @@ async def test_without_the_lease_nothing_goes_out(receiver: Receiver) -> None:
     def refuse() -> None:
         raise LeaseExpiredError("gone")
 
-    ops = sink(f"json://{HOST}:{receiver.port}", context=SinkContext(FakeClock(), check=refuse))
+    ops = sink(f"json://{HOST}:{receiver.port}", context=SinkContext(FakeClock(), before_request=refuse))
     with pytest.raises(LeaseExpiredError):
         await ops.send([sample(FAILED)])
     assert receiver.requests == []

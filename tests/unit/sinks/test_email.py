@@ -74,7 +74,7 @@ def trusting(folder: Path) -> PemFile:
 
 
 async def sent(settings: EmailSettings, *batch: Delivery, check: Callable[[], None] = lambda: None) -> SendResult:
-    return await settings.open(SinkContext(FakeClock(), public_url=PAGES, check=check)).send(batch)
+    return await settings.open(SinkContext(FakeClock(), public_url=PAGES, before_request=check)).send(batch)
 
 
 async def mails_of(server: MailServer, *deliveries: Delivery) -> list[Mail]:

@@ -48,7 +48,7 @@ async def sink_of(
     clock: FakeClock | None = None,
     public_url: str = "",
 ) -> AsyncIterator[Sink]:
-    context = SinkContext(clock or FakeClock(), take_slot=take_slot, check=check, public_url=public_url)
+    context = SinkContext(clock or FakeClock(), take_slot=take_slot, before_request=check, public_url=public_url)
     sink = SlackBotSettings.model_validate(block).open(context)
     try:
         yield sink

@@ -172,7 +172,7 @@ async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(d
 async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk: Desk) -> None:
     account, seen_at = await claim(desk.store, "account", "default"), desk.clock.us
     for number, late_s in ((11, 240), (12, 60)):
-        ended: dict[str, Any] = {"ended_at": seen_at, "finished_at": seen_at - late_s * 1_000_000}
+        ended: dict[str, Any] = {"end_seen_at": seen_at, "ended_at": seen_at - late_s * 1_000_000}
         await desk.store.record(executed(account, "execution.success", number=number, **ended))
     late, timely = (f"/executions/default/{PIPELINE}/{execution_id(number)}" for number in (11, 12))
     for path in (f"/pipelines/default/{PIPELINE}", "/executions?status=success"):
@@ -534,7 +534,7 @@ async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
     desk.clock.us += 2_000_000
     assert (await get(desk, "/executions", **{"If-None-Match": etag})).status == 304
     account = await claim(desk.store, "account", "default")
-    await desk.store.record(executed(account, "execution.success", number=2, sequence=3, ended_at=desk.clock.us))
+    await desk.store.record(executed(account, "execution.success", number=2, sequence=3, end_seen_at=desk.clock.us))
     assert (await get(desk, "/executions", **{"If-None-Match": etag})).status == 200
 
 
@@ -559,7 +559,7 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
         block |= {"conversationId": HOSTILE, "triggeredBy": HOSTILE, "finishedAt": "2026-11-24T12:00:31Z"}
         data = {"execution": block, "link": 'https://e.example/"onclick=', "labels": {HOSTILE: HOSTILE}}
         data["pipeline"] = {"id": PIPELINE, "name": HOSTILE}
-        change = executed(account, "execution.failed", number=9, ended_at=desk.clock.us, data=data)
+        change = executed(account, "execution.failed", number=9, end_seen_at=desk.clock.us, data=data)
         await desk.store.record(change)
         for path in (*PAGES, f"/executions/default/{PIPELINE}/{execution_id(9)}"):
             page = await shown(desk, path)
@@ -676,7 +676,7 @@ async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recove
         shown_of = {}
         for number, closed_at in ((40, None), (41, from_us(Micros(desk.clock.us + 30_000_000)))):
             desk.clock.us += 60_000_000
-            await desk.store.record(executed(account, "execution.failed", number=number, ended_at=desk.clock.us))
+            await desk.store.record(executed(account, "execution.failed", number=number, end_seen_at=desk.clock.us))
             if closed_at:
                 await desk.store.record(
                     replace(change, before=2, entries=(), problems=(ProblemChange(opened, closed_at),))

@@ -18,7 +18,7 @@ async def end(desk: Desk, *failed: bool, hours_ago: float = 0.0, first: int = 10
     for number, has_failed in enumerate(failed, first):
         status, error = ("failed", ErrorKind(bytes(16), "Greeting", "timeout")) if has_failed else ("success", None)
         ended = EndedExecution(at, at, status, 10, None if has_failed else 4.0, error)
-        ending = change(account, number, sinks=(), status=status, ended_at=at, finished_at=at)
+        ending = change(account, number, sinks=(), status=status, end_seen_at=at, ended_at=at)
         await desk.store.record(replace(ending, ended=ended))
 
 
