@@ -190,6 +190,14 @@ class Account:
                 return
             self.clock.advance(delay_s)
 
+    async def begin_request(self) -> None:
+        """Close the gate, and return once a request is in flight that waits for it."""
+        self.api.gate.clear()
+        while not self.api.in_flight:
+            await self.watcher.tick()
+            await asyncio.sleep(0)
+            self.clock.advance(0.1)
+
     async def settle(self) -> None:
         """Let everything that is in flight come back."""
         await asyncio.sleep(0)

@@ -25,45 +25,26 @@ async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled
     assert (rig.store.asked["settle"], rig.counted("delivered")) == (1, 40)
 
 
-async def test_the_next_of_a_stream_waits_until_the_one_before_is_settled(rig: Rig) -> None:
-    await rig.begin("a", "a", "b")
-    await rig.settle()
-    assert rig.sink.take_sent() == ["a1", "b1"]
-    assert await rig.sent_after() == ["a2"]
-
-
 async def test_what_was_begun_and_is_not_settled_is_bounded(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, group=GroupRules(("pipeline",), wait_s=1.0, max_count=100)))
     for number in range(12):
         await rig.record(*(f"p{number:02}-{stream}" for stream in streams(100)), data={"pipeline": {"id": str(number)}})
-    go_on = asyncio.Event()
-
-    async def answer_later() -> SendResult:
-        await go_on.wait()
-        return DELIVERED
-
-    rig.sink.answer = lambda _: answer_later()
+    held = rig.hold()
     rig.clock.passed_s += 1
     for _ in range(6):
         await rig.worker.tick()
         await asyncio.sleep(0)
     assert UNSETTLED_COUNT <= len(rig.sink.sent) < UNSETTLED_COUNT + 100
-    go_on.set()
+    held.set_result(DELIVERED)
     await rig.go()
     assert (len(rig.sink.sent), rig.counted("delivered")) == (1200, 1200)
 
 
 async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_room(rig: Rig) -> None:
-    go_on = asyncio.Event()
-
-    async def answer_later() -> SendResult:
-        await go_on.wait()
-        return DELIVERED
-
-    rig.sink.answer = lambda _: answer_later()
+    held = rig.hold()
     await rig.begin(*streams(60))
     await rig.begin("new")
-    go_on.set()
+    held.set_result(DELIVERED)
     rig.woken = False
     await rig.settle()
     while rig.woken:

@@ -88,22 +88,14 @@ async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the
     assert rig.row("b1")["state"] == "delivered"
 
 
-async def test_64_answers_are_settled_at_once(rig: Rig) -> None:
+@pytest.mark.parametrize(("count", "state"), [(SETTLE_COUNT, "delivered"), (SETTLE_COUNT - 1, "waiting")])
+async def test_64_answers_are_settled_at_once_and_63_are_not(rig: Rig, count: int, state: str) -> None:
     hang(rig, "z1")
-    await rig.begin("z", *streams(SETTLE_COUNT))
+    await rig.begin("z", *streams(count))
     await answered(rig, under_way=1)
-    assert len(rig.sink.sent) == SETTLE_COUNT + 1
+    assert len(rig.sink.sent) == count + 1
     await rig.worker.tick()
-    assert states(rig, SETTLE_COUNT) == ["delivered"] * SETTLE_COUNT
-
-
-async def test_63_are_not(rig: Rig) -> None:
-    hang(rig, "z1")
-    await rig.begin("z", *streams(SETTLE_COUNT - 1))
-    await answered(rig, under_way=1)
-    assert len(rig.sink.sent) == SETTLE_COUNT
-    await rig.worker.tick()
-    assert rig.store.asked["settle"] == 0
+    assert states(rig, count) == [state] * count
 
 
 @pytest.mark.parametrize("recorded", ["with it", "while it is sent", "after its answer"])

@@ -103,15 +103,6 @@ async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start:
     assert ("account.recovered", "unauthorized", None) in await again.emitted(after_s=61)
 
 
-async def test_requests_keep_the_pace(start: Start) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
-    account = await start(*names, rate_per_s=5.0)
-    await account.run_for(60)
-    times = [at for at, _ in account.api.asked]
-    assert len(times) == pytest.approx(60 * 5 * 0.98, rel=0.03)
-    assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.18
-
-
 async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
     account = await start(*names, concurrency=8)
@@ -123,26 +114,6 @@ async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None
     await account.run_for(1)
     assert account.api.most_in_flight == 8
     assert {name for _, name in account.api.asked} == set(names)
-
-
-async def test_an_execution_is_never_asked_for_twice_at_once(start: Start) -> None:
-    account = await start(A)
-    account.api.gate.clear()
-    await account.run_for(300)
-    assert account.api.most_in_flight == 1
-    account.api.gate.set()
-    await account.settle()
-
-
-@pytest.mark.heavy
-async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(start: Start) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
-    account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
-    assert all(type_ != "account.degraded" for type_, _, _ in await account.emitted(after_s=300))
-    assert ("account.degraded", "over_budget", None) in await account.emitted(after_s=200)
-    for name in names[5:]:
-        account.api.script[name] = said(name, "success")
-    assert ("account.recovered", "over_budget", None) in await account.emitted(after_s=300)
 
 
 async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start: Start) -> None:
@@ -201,15 +172,6 @@ async def test_what_is_cancelled_comes_due_again(start: Start) -> None:
     account.api.gate.set()
     again = await start(A)
     assert await again.emitted(after_s=1) == [("execution.running", "running", None)]
-
-
-async def test_what_the_store_cannot_take_is_seen_again_once_it_can(start: Start, heard: HeardStore) -> None:
-    account = await start(A)
-    heard.takes = lambda _item: False
-    assert await account.emitted(after_s=60) == []
-    heard.takes = lambda _item: True
-    assert await account.emitted(after_s=3) == [("execution.running", "running", None)]
-    assert account.fatal == []
 
 
 async def test_trouble_the_store_cannot_take_is_reported_once_it_can(start: Start, heard: HeardStore) -> None:

@@ -87,6 +87,7 @@ async def test_a_write_is_tried_again_though_the_answer_stays_the_same(
     heard.takes = lambda _item: True
     assert await statuses(account, after_s=10) == ["running", "running", "paused"]
     assert account.api.unread > 3
+    assert account.fatal == []
 
 
 async def test_what_was_lost_comes_back_with_the_answer_it_had_before(start: Start) -> None:
@@ -99,20 +100,6 @@ async def test_what_was_lost_comes_back_with_the_answer_it_had_before(start: Sta
         ("execution.lost", "lost", "running"),
         ("execution.running", "running", "lost"),
     ]
-
-
-async def test_a_page_that_stays_the_same_does_not_hide_what_a_get_says_and_no_get_what_a_page_says(
-    start: Start,
-) -> None:
-    account = await whole(start, row(A, "running"), row(B, "running"), details=Details.FAILED)
-    account.api.script = {each: said(each, "running") for each in (A, B)}
-    await account.run_for(30)
-    account.api.pages = pages_of(row(A, "failed", finished_at=EPOCH + timedelta(seconds=1030)), row(B, "running"))
-    await account.run_for(60)  # the GET lags behind: it denies what the page says, each time with the same answer
-    assert await statuses(account) == ["running", "running"]
-    account.api.script[A] = said(A, "failed", finished_at=EPOCH + timedelta(seconds=1030))
-    assert await statuses(account, after_s=30) == ["failed"]
-    assert account.api.unread > 10
 
 
 @pytest.mark.parametrize("is_whole", [True, False])

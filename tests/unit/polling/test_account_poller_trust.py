@@ -9,21 +9,6 @@ from watcher.polling.account_poller import IDLE_S
 A = "9a1b0000-0000-4000-8000-00000000000a"
 
 
-async def test_nothing_is_asked_while_the_lease_is_not_trusted_and_then_it_goes_on(
-    start: Start, clock: FakeClock
-) -> None:
-    trusted = [True]
-    account = await start(A, is_trusted=lambda: trusted[0])
-    await account.run_for(5)
-    asked_count = len(account.api.asked)
-    assert asked_count
-    trusted[0] = False
-    clock.advance(60)
-    assert await account.watcher.tick() == IDLE_S
-    await account.watcher.drain()
-    assert len(account.api.asked) == asked_count
-
-
 @pytest.mark.parametrize("fails_on", [False, True])
 async def test_the_time_without_trust_is_nobody_s_failure(start: Start, clock: FakeClock, *, fails_on: bool) -> None:
     trusted = [True]

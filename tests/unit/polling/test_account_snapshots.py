@@ -45,6 +45,12 @@ def written(path: Path, kind: str = "account") -> tuple[int, Any]:
     return at, TypeAdapter(model).validate_json(body)
 
 
+async def snapshot_of(account: Account, path: Path) -> Any:
+    """Have an account write how it stands, and return that."""
+    await account.watcher.flush()
+    return written(path)[1]
+
+
 def shown(account: Account, metric: str, **labels: str) -> float | None:
     every = {"account": "default", "pipeline": PIPELINE} | labels
     return account.metrics.registry.get_sample_value(f"watcher_{metric}", every)
@@ -95,26 +101,21 @@ async def test_when_a_request_last_succeeded_is_written_while_none_does(
     account = await start(FIRST)
     account.api.script = {FIRST: Outcome.SERVER_ERROR}
     await account.run_for(5)
-    await account.watcher.flush()
-    assert written(path)[1].known_at == NEVER  # nothing has ever succeeded
+    assert (await snapshot_of(account, path)).known_at == NEVER  # nothing has ever succeeded
     account.api.script = {FIRST: said(FIRST, "running")}
     await account.run_for(60)
-    await account.watcher.flush()
-    assert written(path)[1].known_at is None
+    assert (await snapshot_of(account, path)).known_at is None
     account.api.script = {FIRST: Outcome.SERVER_ERROR}
     failed_at = clock.steady_us()
     await account.run_for(70)
-    await account.watcher.flush()
-    known_at = written(path)[1].known_at
+    known_at = (await snapshot_of(account, path)).known_at
     assert failed_at - 61_000_000 < known_at <= failed_at
     await account.run_for(200)
-    await account.watcher.flush()
-    assert written(path)[1].known_at == known_at
+    assert (await snapshot_of(account, path)).known_at == known_at
     again = await start(FIRST)
     again.api.script = {FIRST: Outcome.SERVER_ERROR}
     await again.run_for(5)
-    await again.watcher.flush()
-    assert written(path)[1].known_at == known_at  # another owner goes on
+    assert (await snapshot_of(again, path)).known_at == known_at  # another owner goes on
 
 
 async def test_a_new_owner_knows_nothing_since_the_last_one_wrote(start: Start, clock: FakeClock, path: Path) -> None:
@@ -128,30 +129,24 @@ async def test_a_new_owner_knows_nothing_since_the_last_one_wrote(start: Start, 
     again = await start(FIRST)
     again.api.script = {FIRST: Outcome.SERVER_ERROR}
     await again.run_for(5)
-    await again.watcher.flush()
-    assert written(path)[1].known_at == written_at
+    assert (await snapshot_of(again, path)).known_at == written_at
 
 
 async def test_an_account_that_watches_nothing_is_not_unknown(start: Start, path: Path) -> None:
     account = await start(watches=[])
     await account.run_for(5)
-    await account.watcher.flush()
-    assert written(path)[1].known_at is None
+    assert (await snapshot_of(account, path)).known_at is None
 
 
 async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start, path: Path) -> None:
     account = await start(watches=[WHOLE, NAMED_TOO])
     account.api.pages = {1: Outcome.SERVER_ERROR}
     await account.run_for(5)
-    await account.watcher.flush()
-    assert {name: each.is_read for name, each in written(path)[1].pipelines.items()} == {
-        PIPELINE: False,
-        EMPTY_PIPELINE: True,
-    }
+    pipelines = (await snapshot_of(account, path)).pipelines
+    assert {name: each.is_read for name, each in pipelines.items()} == {PIPELINE: False, EMPTY_PIPELINE: True}
     account.api.pages = pages_of()
     await account.run_for(60)
-    await account.watcher.flush()
-    assert written(path)[1].pipelines[PIPELINE].is_read
+    assert (await snapshot_of(account, path)).pipelines[PIPELINE].is_read
 
 
 @pytest.mark.parametrize(
@@ -217,13 +212,11 @@ async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
     for execution, status in ((FIRST, "success"), (SECOND, "failed"), (THIRD, "success")):
         account.api.script[execution] = ran(execution, status, clock.now().timestamp() - START.timestamp())
         await account.run_for(30)
-    await account.watcher.flush()
-    _, before = written(path)
+    before = await snapshot_of(account, path)
     assert before.pipelines[PIPELINE].ends == "sfs"
     clock.advance(60)
     again = await start(watches=[watch_of(FIRST, SECOND, THIRD)])
-    await again.watcher.flush()
-    _, after = written(path)
+    after = await snapshot_of(again, path)
     assert after.pipelines[PIPELINE] == before.pipelines[PIPELINE]
     assert shown(again, "executions_ended_total", status="failed") == 0
     ended_at = shown(again, "pipeline_last_ended_timestamp_seconds", status="failed")
@@ -300,8 +293,7 @@ async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
     await account.run_for(240)
     await account.watcher.flush()
     await account.run_for(60)  # a tenth of 300 s: each execution wants to be looked at every 30 s
-    await account.watcher.flush()
-    _, snapshot = written(path)
+    snapshot = await snapshot_of(account, path)
     assert snapshot.wanted_per_s == pytest.approx(2 / 30 + 1, rel=0.15)  # and the list every second
     assert 0.5 < snapshot.used_per_s < 1.2
     assert 0 < snapshot.longest_gap_s <= 33
@@ -312,8 +304,7 @@ async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(start: Star
     account.api.pipelines.add(EMPTY_PIPELINE)
     await account.run_for(5)
     account.watcher.read_list(EMPTY_PIPELINE)
-    await account.watcher.flush()
-    assert 0 <= written(path)[1].longest_gap_s < 10
+    assert 0 <= (await snapshot_of(account, path)).longest_gap_s < 10
 
 
 async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(start: Start, path: Path) -> None:
@@ -322,8 +313,7 @@ async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(start
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE snapshot SET body = replace(body, '0', 'null')")
     again = await start(watches=[watch_of(FIRST)])
-    await again.watcher.flush()
-    assert written(path)[1].longest_gap_s >= 0
+    assert (await snapshot_of(again, path)).longest_gap_s >= 0
 
 
 async def test_many_executions_are_looked_through_in_slices(start: Start, path: Path) -> None:
@@ -342,8 +332,7 @@ async def test_what_the_api_calls_a_pipeline_is_written_and_known_to_the_next_ow
     account = await start(FIRST, watches=[replace(NAMED, name="Ours")])
     account.api.script[FIRST] = replace(said(FIRST, "running"), pipeline_name="Theirs")
     await account.run_for(5)
-    await account.watcher.flush()
-    assert written(path)[1].pipelines[PIPELINE].name == "Theirs"
+    assert (await snapshot_of(account, path)).pipelines[PIPELINE].name == "Theirs"
     await account.watcher.cancel()
     account = await start(FIRST, watches=[NAMED])
     assert shown(account, "pipeline_info", name="Theirs") == 1

@@ -1,6 +1,5 @@
 """From an answer to what is told of an execution, in virtual time."""
 
-import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -68,14 +67,10 @@ async def test_a_stay_that_is_limited_no_more_is_ended_elsewhere(start: Start, l
     assert "problem" not in event["data"]
 
 
-async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(start: Start, clock: FakeClock) -> None:
+async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(start: Start) -> None:
     account = await start(A, overdue_after_s=LIMITS)
     await told(account, "running", within_s=200)
-    account.api.gate.clear()
-    while not account.api.in_flight:
-        await account.watcher.tick()
-        await asyncio.sleep(0)
-        clock.advance(0.1)
+    await account.begin_request()
     await account.watcher.watch([])
     account.api.gate.set()
     (event,) = await told(account, "success")

@@ -305,14 +305,6 @@ async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
 
 
 @pytest.mark.heavy
-async def test_silence_counts_from_the_last_start_of_the_history(start: Start) -> None:
-    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
-    show(account, row(1, "success", at_s=-1800.0), row(2, "success", at_s=-2000.0))
-    assert await told(account, after_s=700) == []
-    assert await told(account, after_s=200) == ["pipeline.silent"]
-
-
-@pytest.mark.heavy
 async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(start: Start) -> None:
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(3000)

@@ -1,21 +1,9 @@
-import os
-import re
-import socket
 from pathlib import Path
 
 import pytest
-from stores import SetClock
 
 from watcher.domain.errors import StoreUnusableError
-from watcher.store.sqlite import DatabaseFile, hold_file
-
-
-def test_a_second_daemon_is_reported_no_more_than_who_holds_the_file(tmp_path: Path) -> None:
-    database = tmp_path / "watcher.db"
-    holder = re.escape(f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00")
-    refused = pytest.raises(StoreUnusableError, match=f"is in use by {holder}; one")
-    with hold_file(database, clock=SetClock()), refused, hold_file(database, clock=SetClock()):
-        pass
+from watcher.store.sqlite import DatabaseFile
 
 
 @pytest.fixture

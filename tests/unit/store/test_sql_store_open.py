@@ -14,7 +14,6 @@ from stores import SetClock, claim
 
 from watcher.domain.errors import Exit, StoreError, StoreUnusableError
 from watcher.store.sql_store import SqlStore, open_store
-from watcher.store.tables import SCHEMA_VERSION
 
 NOBODY = 65534
 
@@ -86,15 +85,6 @@ def set_versions(path: Path, *, schema_version: int, oldest_reader: int) -> None
     database.close()
 
 
-async def test_a_newer_store_that_needs_a_newer_program_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "watcher.db"
-    await (await opened(path)).close()
-    set_versions(path, schema_version=SCHEMA_VERSION + 1, oldest_reader=SCHEMA_VERSION + 1)
-    message = await refusal(path)
-    assert "newer version" in message
-    assert f"schema {SCHEMA_VERSION + 1}" in message
-
-
 async def test_a_store_of_before_the_first_release_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     await (await opened(path)).close()
@@ -105,15 +95,6 @@ async def test_a_store_of_before_the_first_release_is_refused_and_left_alone(tmp
         " an empty store: move this one away, or name another in store.url"
     )
     assert path.read_bytes() == before
-
-
-async def test_a_newer_store_that_this_program_can_live_with_is_used_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "watcher.db"
-    await (await opened(path)).close()
-    set_versions(path, schema_version=SCHEMA_VERSION + 1, oldest_reader=1)
-    store = await opened(path)
-    assert not store.created
-    await store.close()
 
 
 @pytest.mark.parametrize(("table", "columns"), [("customer", "name"), ("meta", "key, value"), ("meta", "id")])
