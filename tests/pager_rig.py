@@ -72,6 +72,10 @@ class FakePagerDuty(Sink):
         elif action == "resolve" and before is not None:
             self.state[key] = "resolved"
 
+    def actions(self) -> list[str]:
+        """Return what each event was to do."""
+        return [event["event_action"] for event in self.taken]
+
     def summaries(self) -> list[str]:
         """Return what each page said."""
         return [event["payload"]["summary"] for event in self.pages]

@@ -46,6 +46,12 @@ async def whole(start: Start, rules: Rules | None = IN_A_ROW, **how: Any) -> Acc
     return account
 
 
+async def again(start: Start, account: Account, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:
+    """Return the account after a restart, with the store as it is now."""
+    await account.watcher.cancel()
+    return await start(watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
+
+
 async def told(account: Account, *, after_s: float | None = None) -> list[str]:
     """Return the types of all that was reported since the last call, without `execution.`."""
     return [event["type"].removeprefix("execution.") for event in await account.events(after_s=after_s)]

@@ -363,6 +363,11 @@ class Rig:
         self.woken = in_s < 1.0
 
 
+def streams(count: int) -> list[str]:
+    """Return the names of so many streams, whose first events are `s000-1`, `s001-1` and so on."""
+    return [f"s{index:03}-" for index in range(count)]
+
+
 def in_flight(worker: DeliveryWorker) -> list[asyncio.Task[None]]:
     """Return the requests of a worker that are under way."""
     return list(worker._in_flight.sending)

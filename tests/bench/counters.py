@@ -1,7 +1,9 @@
 """What the servers of the bench count, in memory that the measuring process reads without asking them."""
 
+import asyncio
 import ctypes
 import multiprocessing
+from collections.abc import Callable
 from multiprocessing.sharedctypes import RawValue
 
 spawning = multiprocessing.get_context("spawn")
@@ -42,3 +44,10 @@ class Counters(ctypes.Structure):
 def new_counters() -> Counters:
     """Return counters that a process started by `spawning` may be given."""
     return RawValue(Counters)
+
+
+async def serve(counters: Counters, connect: Callable[[], asyncio.Protocol]) -> None:
+    """Serve until the process is ended; the port is in the counters."""
+    server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
+    counters.port = server.sockets[0].getsockname()[1]
+    await server.serve_forever()

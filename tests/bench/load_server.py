@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 from bench.answers import ID_LENGTH, PIPELINE, Answer, answer, page_answer, private_field, rows_of
-from bench.counters import Counters
+from bench.counters import Counters, serve
 
 _PIPELINE_STARTS = len("GET /public/pipelines/")
 _ID_STARTS = len(f"GET /public/pipelines/{PIPELINE}/executions/")
@@ -78,13 +78,7 @@ class _Connection(asyncio.Protocol):
         return self._api.page_of(request[_PIPELINE_STARTS : _PIPELINE_STARTS + ID_LENGTH].decode(), page)
 
 
-async def _serve(counters: Counters) -> None:
-    api = _Api(counters)
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters, api), "127.0.0.1", 0)
-    counters.port = server.sockets[0].getsockname()[1]
-    await server.serve_forever()
-
-
 def serve_load(counters: Counters) -> None:
     """Serve until the process is ended; the port it serves on is in the counters."""
-    asyncio.run(_serve(counters))
+    api = _Api(counters)
+    asyncio.run(serve(counters, lambda: _Connection(counters, api)))

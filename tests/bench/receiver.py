@@ -5,7 +5,7 @@ import re
 import time
 from datetime import datetime
 
-from bench.counters import DELAYS_COUNT, Counters
+from bench.counters import DELAYS_COUNT, Counters, serve
 
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 _OBSERVED_AT = re.compile(rb'"observed":\{"at":"([^"]+)"')
@@ -43,12 +43,6 @@ class _Connection(asyncio.Protocol):
         counters.served_count += body.count(_EVENT) if body.startswith(b"[") else 1
 
 
-async def _serve(counters: Counters) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters), "127.0.0.1", 0)
-    counters.port = server.sockets[0].getsockname()[1]
-    await server.serve_forever()
-
-
 def receive(counters: Counters) -> None:
     """Receive until the process is ended; the port is in the counters."""
-    asyncio.run(_serve(counters))
+    asyncio.run(serve(counters, lambda: _Connection(counters)))

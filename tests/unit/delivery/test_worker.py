@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 from thinning import thinned_seeds
-from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
+from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of, streams
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
@@ -16,10 +16,6 @@ from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.store.changes import Taken
 from watcher.store.recording import Item
 from watcher.store.sqlite import SqliteDatabase
-
-
-def streams(count: int) -> list[str]:
-    return [f"s{index:02}-" for index in range(count)]
 
 
 async def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
@@ -53,8 +49,8 @@ async def test_sixteen_are_in_flight_and_one_that_ends_lets_the_next_go_without_
     for _ in range(16):
         await rig.sink.arrived.get()
     assert rig.sink.arrived.empty()
-    answers["s03-1"].set_result(DELIVERED)
-    assert await rig.sink.arrived.get() == "s16-1"
+    answers["s003-1"].set_result(DELIVERED)
+    assert await rig.sink.arrived.get() == "s016-1"
     assert rig.sink.in_flight_count == 16
 
 
@@ -374,7 +370,7 @@ async def test_a_closed_output_ends_the_program_and_starts_nothing_more(rig: Rig
     await rig.send(*streams(20))
     assert isinstance(rig.ends[0], OutputClosedError)
     assert len(rig.sink.sent) == 16
-    assert rig.row("s00-1")["state"] == "waiting"
+    assert rig.row("s000-1")["state"] == "waiting"
 
 
 async def test_draining_finishes_what_is_in_flight_and_starts_nothing_more(rig: Rig) -> None:
@@ -385,5 +381,5 @@ async def test_draining_finishes_what_is_in_flight_and_starts_nothing_more(rig: 
     assert not draining.done()
     held.set_result(DELIVERED)
     await draining
-    assert (rig.row("s15-1")["state"], len(rig.sink.sent)) == ("delivered", 16)
+    assert (rig.row("s015-1")["state"], len(rig.sink.sent)) == ("delivered", 16)
     await rig.worker.drain()

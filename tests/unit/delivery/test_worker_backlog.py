@@ -4,17 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from worker_rig import BUSY, DELIVERED, RULES, Rig, in_flight, name_of
+from worker_rig import BUSY, DELIVERED, RULES, Rig, in_flight, name_of, streams
 
 from watcher.delivery.in_flight import CONCURRENCY, UNSETTLED_COUNT
 from watcher.delivery.worker import REST_S
 from watcher.domain.delivery import Delivery
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult
-
-
-def streams(count: int) -> list[str]:
-    return [f"s{index:04}-" for index in range(count)]
 
 
 async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled_at_once(rig: Rig) -> None:
@@ -93,7 +89,7 @@ async def test_what_waits_for_its_pace_goes_on_though_all_answers_came_at_once(r
 
 async def test_what_a_short_pause_holds_up_goes_on_right_after_it(rig: Rig) -> None:
     busy = replace(BUSY, retry_after_s=1.0)
-    rig.sink.answer = lambda delivery: busy if name_of(delivery) == "s0000-1" else DELIVERED
+    rig.sink.answer = lambda delivery: busy if name_of(delivery) == "s000-1" else DELIVERED
     await rig.record(*streams(100))
     assert await rig.go() <= 1.0
 

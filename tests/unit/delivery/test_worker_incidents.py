@@ -183,14 +183,19 @@ async def test_while_one_request_is_under_way_no_other_goes_for_the_same_inciden
     assert pager.pager.open() == []
 
 
-async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the_same_key(pager: PagerRig) -> None:
-    await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one")
-    pager.clock.passed_s += 11
+async def paged_and_killed(pager: PagerRig, *, after_s: float) -> None:
+    """Let it page once, and be killed before it has written that."""
+    pager.clock.passed_s += after_s
     await pager.worker.tick()
     await pager.settle()
     assert len(pager.pager.pages) == 1
     await pager.kill()
+
+
+async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the_same_key(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    one = await pager.opens("one")
+    await paged_and_killed(pager, after_s=11)
     await pager.start(rules=BY_ACCOUNT)
     two = await pager.opens("two", then_s=20)
     assert len(pager.pager.pages) == 1
@@ -202,14 +207,11 @@ async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the
 async def test_a_problem_that_closes_while_nobody_runs_is_resolved_after_a_kill(pager: PagerRig) -> None:
     await pager.start(rules=BY_ACCOUNT)
     one = await pager.opens("one")
-    pager.clock.passed_s += 11
-    await pager.worker.tick()
-    await pager.settle()
-    await pager.kill()
+    await paged_and_killed(pager, after_s=11)
     pager.clock.passed_s += 900
     await pager.start(rules=BY_ACCOUNT)
     await pager.closes("one", one, then_s=5)
-    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
+    assert pager.pager.actions() == ["trigger", "resolve"]
     assert pager.pager.open() == []
 
 
@@ -254,7 +256,7 @@ async def test_a_dead_opening_that_is_replayed_says_how_its_incident_stands(page
     await pager.closes("two", two, then_s=5)
     assert await operator_of(pager.real_store).replay("ops", None) == 2
     await pager.later(5)
-    assert [event["event_action"] for event in pager.pager.taken[-2:]] == ["trigger", "acknowledge"]
+    assert pager.pager.actions()[-2:] == ["trigger", "acknowledge"]
     assert list(pager.pager.state.values()) == ["acknowledged"]
     await pager.closes("one", one, then_s=5)
     assert pager.pager.open() == []
@@ -296,7 +298,7 @@ async def test_after_ten_minutes_only_what_is_still_open_pages(pager: PagerRig) 
     await pager.closes("short", short, then_s=61)
     assert pager.pager.summaries() == ["long keeps failing, last at Greeting: error of long"]
     await pager.closes("long", long, then_s=5)
-    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "resolve"]
+    assert pager.pager.actions() == ["trigger", "resolve"]
 
 
 async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager: PagerRig) -> None:
@@ -316,7 +318,7 @@ async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_
     await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1), then_s=3599)
     assert pager.pager.taken == []
     await pager.later(2)
-    assert [event["event_action"] for event in pager.pager.taken] == ["trigger"]
+    assert pager.pager.actions() == ["trigger"]
     assert await backlog_of(pager.real_store) == {}
 
 
@@ -327,7 +329,7 @@ async def test_an_acknowledgement_that_is_taken_back_lets_the_opening_go_within_
     assert pager.pager.taken == []
     assert await operator_of(pager.real_store).unacknowledge(problem.id)
     await pager.later(61)
-    assert [event["event_action"] for event in pager.pager.taken] == ["trigger"]
+    assert pager.pager.actions() == ["trigger"]
 
 
 async def test_an_opening_waits_over_a_restart_and_its_closing_then_goes_nowhere(pager: PagerRig) -> None:
@@ -342,11 +344,7 @@ async def test_an_opening_waits_over_a_restart_and_its_closing_then_goes_nowhere
 async def test_an_opening_that_may_have_been_sent_before_a_kill_is_resolved(pager: PagerRig) -> None:
     await pager.start(rules=deferred())
     one = await pager.opens("one")
-    pager.clock.passed_s += 601
-    await pager.worker.tick()
-    await pager.settle()
-    assert len(pager.pager.pages) == 1
-    await pager.kill()
+    await paged_and_killed(pager, after_s=601)
     await pager.start(rules=deferred())
     await pager.acknowledge(one, then_s=100)
     await pager.closes("one", one, then_s=100)
@@ -417,7 +415,7 @@ async def test_what_is_acknowledged_before_its_trigger_could_go_is_triggered_and
     await pager.acknowledge(one)
     pager.pager.answer = lambda _: DELIVERED
     await pager.later(120)
-    assert [event["event_action"] for event in pager.pager.taken] == ["trigger", "acknowledge"]
+    assert pager.pager.actions() == ["trigger", "acknowledge"]
     await pager.closes("one", one, then_s=5)
     assert pager.pager.open() == []
 
@@ -437,7 +435,7 @@ async def test_a_resolve_does_not_wait_behind_the_breaker_that_its_own_trigger_k
     pager.pager.answer = lambda event: FAILED if event["event_action"] == "trigger" else DELIVERED
     one = await pager.opens("one", then_s=300)
     await pager.closes("one", one, then_s=2)
-    assert [event["event_action"] for event in pager.pager.taken] == ["resolve"]
+    assert pager.pager.actions() == ["resolve"]
 
 
 async def test_another_incident_is_paged_though_one_took_all_heads_that_were_read(pager: PagerRig) -> None:
@@ -461,7 +459,7 @@ async def test_a_pager_that_asks_for_a_pause_is_not_paged_of_what_closes_meanwhi
     await pager.closes("two", two, then_s=1)
     await pager.closes("one", one, then_s=1)
     await pager.later(120)
-    assert [event["event_action"] for event in pager.pager.taken if event["event_action"] == "trigger"] == []
+    assert "trigger" not in pager.pager.actions()
 
 
 async def test_a_pager_that_is_enabled_again_is_not_paged_of_what_closed_while_it_was_disabled(pager: PagerRig) -> None:

@@ -4,16 +4,12 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from worker_rig import DELIVERED, FAILED, RULES, Answer, Rig, in_flight, name_of
+from worker_rig import DELIVERED, FAILED, RULES, Answer, Rig, in_flight, name_of, streams
 
 from watcher.delivery.in_flight import SETTLE_AFTER_S, SETTLE_COUNT
 
 PACED = replace(RULES, rate_per_s=100.0)
 """A webhook's own pace: a request every 10 ms."""
-
-
-def streams(count: int) -> list[str]:
-    return [f"s{index:03}-" for index in range(count)]
 
 
 def states(rig: Rig, count: int) -> list[str]:

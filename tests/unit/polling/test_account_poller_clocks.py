@@ -24,6 +24,7 @@ from virtual import RULES, Account, FakeClock, Start
 
 from watcher.clerk.api import Reply
 from watcher.domain.rules import Rules
+from watcher.domain.watch import Watch
 
 pytestmark = pytest.mark.heavy
 
@@ -37,6 +38,13 @@ def life(number: int, begins_s: float, ends_s: float) -> Life:
     return Life(str(UUID(int=number)), begins_s, ends_s, fails=True)
 
 
+SILENT = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
+
+
+async def watching(start: Start, api: ModelApi, watch: Watch = SILENT) -> Account:
+    return await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+
+
 async def told(account: Account, *, after_s: float | None = None) -> list[tuple[str, int | None]]:
     """Return what was told since the last call: of which execution, by its number."""
     events = await account.events(after_s=after_s)
@@ -48,8 +56,7 @@ async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
     start: Start, clock: FakeClock, offset_s: float
 ) -> None:
     api = ModelApi(clock, lives=[life(1, 700.0, 9e9), life(2, 900.0, 9e9), life(3, 990.0, 1040.5)], offset_s=offset_s)
-    watch = replace(WHOLE, overdue_after_s={"running": 200.0})
-    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await watching(start, api, replace(WHOLE, overdue_after_s={"running": 200.0}))
     first = await account.events(after_s=30)
     assert [event["type"] for event in first].count("execution.overdue") == 1
     assert {event["data"].get("overdueSeconds", 100) for event in first} == {100.0}
@@ -63,8 +70,7 @@ async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_s
     start: Start, clock: FakeClock, offset_s: float
 ) -> None:
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1250.0, 9e9)], offset_s=offset_s)
-    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
-    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await watching(start, api)
     assert await told(account, after_s=198) == []
     assert await told(account, after_s=6) == [("pipeline.silent", None)]
     assert await told(account, after_s=50) == [("execution.running", 2), ("pipeline.active", None)]
@@ -76,11 +82,10 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
 ) -> None:
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1120.0, 1121.0)])
     api.clock_set = lambda at: forward_s if at > 1130 else 0.0
-    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
-    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await watching(start, api)
     assert await told(account, after_s=200) == [("execution.running", 2), ("execution.failed", 2)]
     await account.watcher.cancel()
-    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await watching(start, api)
     assert await told(account, after_s=215) == []
     assert await told(account, after_s=10) == [("pipeline.silent", None)]
 
@@ -88,8 +93,7 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
 async def test_a_pipeline_is_silent_though_answers_come_from_two_clocks(start: Start, clock: FakeClock) -> None:
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0)])
     api.clock_set = lambda at: 90.0 if int(at / 7) % 2 else 0.0
-    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
-    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await watching(start, api)
     assert await told(account, after_s=300) == [("pipeline.silent", None)]
 
 
@@ -108,8 +112,7 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set_while_a_scan_i
 ) -> None:
     old = lives(120, from_s=-HOUR_S, until_s=900.0)
     api = SetMeanwhile(clock, lives=[*old, life(2, 1120.0, 1121.0)], orders=((0.0, by_id),))
-    watch = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
-    account = await start(watches=[watch], rate_per_s=5.0, rules=RULES, api=api)
+    account = await watching(start, api)
     await account.run_for(250)
     assert api.clock_set(clock.monotonic()) == HOUR_S
     assert [type_ for type_, _ in await told(account)] == ["execution.failed"]

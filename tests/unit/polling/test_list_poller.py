@@ -53,6 +53,14 @@ async def whole_account(
     return account
 
 
+async def account_with_another(start: Start, number: int) -> Account:
+    """Return one that also watches an execution of another pipeline by name, which runs."""
+    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(number),))
+    account = await start(name(number), watches=[WHOLE, other])
+    account.api.pipelines.add(other.pipeline)
+    return account
+
+
 def show(account: Account, *rows: ExecutionSnapshot, page_rows: int = PAGE_ROWS) -> None:
     account.api.pages = pages_of(*rows, page_rows=page_rows)
 
@@ -314,9 +322,7 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
 async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budget_that_is_too_small(
     start: Start,
 ) -> None:
-    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(1),))
-    account = await start(name(1), watches=[WHOLE, other])
-    account.api.pipelines.add(other.pipeline)
+    account = await account_with_another(start, 1)
     account.api.pages = {1: Outcome.FORBIDDEN}
     assert [type_ for type_, *_ in await account.emitted(after_s=7200)] == ["execution.running", "pipeline.gap"]
 
@@ -347,9 +353,7 @@ async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(start: Start)
 async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
     start: Start, outcome: Outcome
 ) -> None:
-    other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9),))
-    account = await start(name(9), watches=[WHOLE, other])
-    account.api.pipelines.add(other.pipeline)
+    account = await account_with_another(start, 9)
     account.api.pages = {1: outcome}
     assert [event["type"] for event in await account.events(after_s=3500)] == ["execution.running"]
     (gap,) = await account.events(after_s=7200)
@@ -549,9 +553,7 @@ async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_request
 
 @pytest.mark.heavy
 async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(start: Start) -> None:
-    other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9999),))
-    account = await start(name(9999), watches=[WHOLE, other])
-    account.api.pipelines.add(other.pipeline)
+    account = await account_with_another(start, 9999)
     show(account, *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
     assert await emitted(account, after_s=300) == [("execution.running", name(9999))]

@@ -123,6 +123,17 @@ def gaps_of(lie: str) -> set[GapReason | None]:
     return {None, GapReason.UNORDERED} if lie in CONTRADICTED else {None}
 
 
+def check_scans(world: World, *, dated: float = 1.0) -> None:
+    """Scan a list that grows again and again; some scans are interrupted."""
+    for _ in range(12):
+        visible = list(world.rows)
+        result = world.scan(crash_after=world.draw.choice([None, None, 1, 2]))
+        if result:
+            assert result.gap in gaps_of(world.lie)
+            assert world.missing(visible) == []
+        world.arrive(world.draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
+
+
 @pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
@@ -134,13 +145,7 @@ def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap
     world = World(order, lie, draw, rate=draw.choice([0, 0.3, 5, 30]), pages_at_most=60, calm_after=60)
     dated = draw.choice([1.0, 0.7, 0.0])
     world.arrive(draw.choice([0, 3, 50, 260]), dated=dated)
-    for _ in range(12):
-        visible = list(world.rows)
-        result = world.scan(crash_after=draw.choice([None, None, 1, 2]))
-        if result:
-            assert result.gap in gaps_of(lie)
-            assert world.missing(visible) == []
-        world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
+    check_scans(world, dated=dated)
 
 
 @pytest.mark.heavy
@@ -154,13 +159,7 @@ def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_fo
     draw = random.Random(seed)
     world = World(order, lie, draw, page_rows=page_rows, rate=draw.choice([0, 0.3, page_rows / 7]))
     world.arrive(draw.choice([0, 3, page_rows, 260]))
-    for _ in range(12):
-        visible = list(world.rows)
-        result = world.scan(crash_after=draw.choice([None, None, 1, 2]))
-        if result:
-            assert result.gap in gaps_of(lie)
-            assert world.missing(visible) == []
-        world.arrive(draw.choice([0, 0, 1, 20, 50, 170]))
+    check_scans(world)
 
 
 @pytest.mark.parametrize("order", Order)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
 from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
 
@@ -88,9 +88,8 @@ async def test_failures_that_were_held_back_during_a_start_are_taken_in_order(st
     first = [row(number) for number in (1, 2, 3)]
     show(account, *first)
     await account.run_for(5)
-    await account.watcher.cancel()
     clock.advance(600)
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await again(start, account)
     show(account, *first, *(row(number, at_s=1100.0 + number, error=f"error {number}") for number in (9, 7, 8)))
     await account.run_for(5)
     count, latest = await latest_of(account)
@@ -136,14 +135,12 @@ async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart
     running = [row(number, "running") for number in (1, 2, 3)]
     show(account, *running)
     await account.run_for(5)
-    await account.watcher.cancel()
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await again(start, account)
     account.api.script = {each.id: row(number, at_s=1010.0 + number) for number, each in enumerate(running, 1)}
     account.api.pages = {1: Outcome.SERVER_ERROR}
     await account.run_for(200)
     assert sorted(await told(account)) == ["account.degraded", "failed", "failed", "failed", *["running"] * 3]
-    await account.watcher.cancel()
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await again(start, account)
     show(account, *(row(number, at_s=1010.0 + number) for number in (1, 2, 3)))
     recovered, opening = await account.events(after_s=5)
     assert (recovered["type"], opening["type"]) == ("account.recovered", "pipeline.failing")
@@ -157,9 +154,8 @@ async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
     start: Start, clock: FakeClock, ends: str, counts: list[int]
 ) -> None:
     account = await whole(start)
-    await account.watcher.cancel()
     clock.advance(600)
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account = await again(start, account)
     words = {"F": "failed", "S": "success"}
     show(account, *(row(number, words[end], at_s=1100.0 + number) for number, end in enumerate(ends)))
     events = await account.events(after_s=5)
@@ -177,9 +173,8 @@ async def test_after_a_downtime_an_older_end_that_shows_while_others_are_confirm
     running = row(99, "running", at_s=500.0)
     show(account, running)
     await account.run_for(10)
-    await account.watcher.cancel()
     clock.advance(600)
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES, rate_per_s=1.0)
+    account = await again(start, account, scan=RULES, rate_per_s=1.0)
     night = [row(number, end, at_s=1100.0 + number) for number, end in enumerate(("failed",) * 3 + ("success",))]
     show(account, *night, running)
     await account.run_for(2)
@@ -308,8 +303,7 @@ async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
 async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(start: Start) -> None:
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(3000)
-    await account.watcher.cancel()  # it is the first of all, not of this life
-    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    account = await again(start, account, SILENT)  # it is the first of all, not of this life
     assert await told(account, after_s=500) == []
     assert await told(account, after_s=300) == ["pipeline.silent"]
 
@@ -328,8 +322,7 @@ async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(star
 async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, clock: FakeClock) -> None:
     account = await whole(start, SILENT)
     await account.run_for(4000)
-    await account.watcher.cancel()
-    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    account = await again(start, account, SILENT)
     (opening,) = await account.events(after_s=4000)
     show(account, row(1, "running", at_s=clock.monotonic()))
     running, closing = await account.events(after_s=61)
@@ -367,9 +360,8 @@ async def test_a_raised_limit_does_not_end_a_silence_by_itself(start: Start) -> 
 async def test_a_start_that_shows_too_late_ends_no_silence(start: Start, clock: FakeClock) -> None:
     account = await whole(start, SILENT)
     await account.run_for(2000)
-    await account.watcher.cancel()
     clock.stop_for(6000)
-    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    account = await again(start, account, SILENT)
     await account.run_for(5)
     show(account, row(1, "running", at_s=4000.0))
     assert await told(account, after_s=100) == ["pipeline.silent", "running"]
@@ -387,8 +379,7 @@ async def test_an_end_is_told_at_once_but_judged_after_an_older_one_that_is_to_b
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     assert await told(account, after_s=10) == ["failed"] * 3
     if answer == "a restart":  # what waits, and the list shows, is judged once
-        await account.watcher.cancel()
-        account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
+        account = await again(start, account, scan=RULES)
         show(account, *rows)
     else:  # an error: not in time, so the row counts
         account.api.script[name_of(1)] = answer if isinstance(answer, Outcome) else row(1, answer)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
 from sqlalchemy import text
 from virtual import PIPELINE, Account, FakeClock, ScriptedApi, Start
 
@@ -32,11 +32,6 @@ async def end(account: Account, *numbers: int, status: str = "failed") -> list[s
     return await told(account, after_s=3)
 
 
-async def again(start: Start, account: Account, rules: Rules) -> Account:
-    await account.watcher.cancel()
-    return await start(watches=[watch_of(rules)], rules=UNCONFIRMED, api=account.api)
-
-
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("set_s", SET_S)
 async def test_failures_open_and_a_success_closes_at_once_after_the_apis_clock_was_set(
@@ -45,10 +40,10 @@ async def test_failures_open_and_a_success_closes_at_once_after_the_apis_clock_w
     account = await whole(start)
     assert await end(account, 1, 2, status="success") == ["success"] * 2
     account.api.offset_s += set_s
-    account = await again(start, account, IN_A_ROW) if restarts else account
+    account = await again(start, account, api=account.api) if restarts else account
     assert await end(account, 3, 4, 5) == ["failed"] * 3 + ["pipeline.failing"]
     account.api.offset_s -= set_s
-    account = await again(start, account, IN_A_ROW) if restarts else account
+    account = await again(start, account, api=account.api) if restarts else account
     assert await end(account, 6, status="success") == ["success", "pipeline.recovered"]
 
 
@@ -58,13 +53,11 @@ async def test_failures_open_and_a_success_closes_after_ours_was_set_while_it_wa
 ) -> None:
     account = await whole(start)
     assert await end(account, 1, 2, status="success") == ["success"] * 2
-    await account.watcher.cancel()
     clock.off_s += wall_s
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED, api=account.api)
+    account = await again(start, account, api=account.api)
     assert await end(account, 3, 4, 5) == ["failed"] * 3 + ["pipeline.failing"]
-    await account.watcher.cancel()
     clock.off_s += wall_s
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED, api=account.api)
+    account = await again(start, account, api=account.api)
     assert await end(account, 6, status="success") == ["success", "pipeline.recovered"]
 
 
@@ -77,7 +70,7 @@ async def test_a_silence_goes_on_though_old_rows_are_dated_later_after_the_apis_
     listed(account, row(1, "success"), row(2, "running"), row(3, "running"))
     assert (await told(account, after_s=4200))[-1] == "pipeline.silent"
     account.api.offset_s -= 1200.0
-    account = await again(start, account, SILENT) if restarts else account
+    account = await again(start, account, SILENT, api=account.api) if restarts else account
     listed(account, row(1, "success"), row(2, "success"), row(3, "paused"))
     assert sorted(await told(account, after_s=100)) == ["paused", "success"]
 
@@ -91,7 +84,7 @@ async def test_nothing_is_silent_though_old_rows_are_dated_earlier_after_the_api
     listed(account, row(1, "success"))
     await account.run_for(2700)
     account.api.offset_s += 1200.0
-    account = await again(start, account, SILENT) if restarts else account
+    account = await again(start, account, SILENT, api=account.api) if restarts else account
     assert await told(account, after_s=700) == ["success"]
     assert await told(account, after_s=300) == ["pipeline.silent"]
 

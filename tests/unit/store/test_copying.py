@@ -8,8 +8,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -56,12 +56,6 @@ def kill(table, done, total):
 ends = (copying.StoreEnd(url, None, Clock()) for url in sys.argv[1:3])
 copying.copy_all(*ends, copied=kill, stopped=lambda: False)
 """
-
-
-@pytest.fixture
-def databases(tmp_path: Path, postgres: PostgresServer) -> Iterator[Databases]:
-    with ExitStack() as stack:
-        yield Databases(tmp_path, stack, postgres)
 
 
 @pytest.fixture(params=[(one, other) for one in KINDS for other in KINDS], ids="-to-".join)

@@ -7,8 +7,9 @@ from sqlalchemy import Connection, Pool, event
 from stores import SetClock, change, claim, executions_of
 
 from watcher.domain.errors import StoreError
+from watcher.store.changes import Lease
 from watcher.store.database import READERS_COUNT
-from watcher.store.sql_store import open_store
+from watcher.store.sql_store import SqlStore, open_store
 
 
 def names_in(folder: Path) -> list[str]:
@@ -34,9 +35,7 @@ async def test_each_thread_takes_one_connection_for_all_of_its_transactions(tmp_
         event.remove(Pool, "checkout", note)
 
 
-async def test_a_store_that_is_closed_leaves_no_log_behind(tmp_path: Path) -> None:
-    store = await open_store(f"sqlite:///{tmp_path / 'watcher.db'}", clock=SetClock())
-    account = await claim(store, "account", "default")
+async def test_a_store_that_is_closed_leaves_no_log_behind(tmp_path: Path, store: SqlStore, account: Lease) -> None:
     await store.record(change(account))
     await executions_of(store, account)
     assert "watcher.db-wal" in names_in(tmp_path)
@@ -44,10 +43,7 @@ async def test_a_store_that_is_closed_leaves_no_log_behind(tmp_path: Path) -> No
     assert names_in(tmp_path) == ["watcher.db", "watcher.db.lock"]
 
 
-async def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) -> None:
-    store = await open_store(f"sqlite:///{tmp_path / 'watcher.db'}", clock=SetClock())
-    account = await claim(store, "account", "default")
-
+async def test_a_commit_that_fails_leaves_no_transaction_open(store: SqlStore, account: Lease) -> None:
     def violate(connection: Connection) -> None:
         connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
         connection.exec_driver_sql("INSERT INTO action (kind, source_id, asked_at) VALUES ('scan', 4711, 0)")
@@ -56,4 +52,3 @@ async def test_a_commit_that_fails_leaves_no_transaction_open(tmp_path: Path) ->
         await store.write(violate)
     await store.record(change(account))
     assert len(await executions_of(store, account)) == 1
-    await store.close()

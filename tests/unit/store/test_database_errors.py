@@ -1,39 +1,17 @@
 import resource
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from stores import SetClock, change, claim, execution_id, executions_of
+from stores import change, execution_id, executions_of
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
-from watcher.store.sql_store import SqlStore, open_store
+from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import explain_error
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "watcher.db"
-
-
-@pytest.fixture
-def clock() -> SetClock:
-    return SetClock()
-
-
-@pytest.fixture
-async def store(path: Path, clock: SetClock) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite:///{path}", clock=clock, busy_timeout_s=0.01)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def account(store: SqlStore) -> Lease:
-    return await claim(store, "account", "default")
 
 
 async def fill(store: SqlStore, lease: Lease, *, until: str) -> int:

@@ -4,8 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from copies import KINDS, Databases, copy, engine_of, opened, path_of, rows_of, run
-from postgres import PostgresServer
 from stores import SetClock
 
 from watcher.domain.errors import StoreUnusableError
@@ -123,12 +121,6 @@ down_revision = "{SCHEMA_VERSION:04}"
 def upgrade() -> None:
     op.add_column("problem", sa.Column("came_later", sa.Integer, nullable=False, server_default="7"))
 """
-
-
-@pytest.fixture
-def databases(tmp_path: Path, postgres: PostgresServer) -> Iterator[Databases]:
-    with ExitStack() as stack:
-        yield Databases(tmp_path, stack, postgres)
 
 
 def first_store(databases: Databases, kind: str) -> str:

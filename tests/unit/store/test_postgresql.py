@@ -39,12 +39,6 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 
 
 @pytest.fixture
-def url(postgres: PostgresServer) -> Iterator[str]:
-    with postgres.database() as url:
-        yield url
-
-
-@pytest.fixture
 def empty(postgres: PostgresServer) -> Iterator[str]:
     with postgres.database(EMPTY) as url:
         yield url

@@ -1,13 +1,12 @@
 """Who records something tells the other processes, which need not wait until they look."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
 
 import psycopg
-import pytest
 from postgres import PostgresServer
 from stores import change, claim, source_change
 from virtual import FakeClock
@@ -28,12 +27,6 @@ class Heard:
 
     async def next(self, count: int) -> list[str]:
         return sorted([await self.names.get() for _ in range(count)])
-
-
-@pytest.fixture
-def url(postgres: PostgresServer) -> Iterator[str]:
-    with postgres.database() as url:
-        yield url
 
 
 @asynccontextmanager

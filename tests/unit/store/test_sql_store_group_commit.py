@@ -2,22 +2,19 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 from stores import (
     LATER,
-    SetClock,
     attempt_record,
     change,
     claim,
     due,
     execution_id,
     executions_of,
-    open_soon,
     settle_all,
     sink_of,
 )
@@ -28,13 +25,6 @@ from watcher.store.changes import Lease, Take, Turn
 from watcher.store.sql_store import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, SqlStore
 
 Trips = list[object]
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_soon(tmp_path / "watcher.db", clock=SetClock())
-    yield opened
-    await opened.close()
 
 
 @pytest.fixture
