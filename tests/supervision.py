@@ -209,6 +209,13 @@ class Setup:
         """Record an event for the sink `ops`."""
         await self.store.record(source_change(await claim(self.store, "account", "teller")))
 
+    async def sends_nothing(self) -> bool:
+        """Let the worker send what is due; return whether nothing was."""
+        self.clock.advance(1.0)
+        await self.worker().tick()
+        await self.worker().drain()
+        return self.hook.quiet
+
     async def send(self, reply: Reply | None = None, **more: object) -> str:
         """Own a sink `ops`, let it answer like that, and let it be sent an event; return the event's id."""
         self.hook.reply = reply or self.hook.reply

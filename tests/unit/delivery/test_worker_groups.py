@@ -85,20 +85,6 @@ async def test_a_group_that_failed_comes_due_together_and_takes_along_what_is_du
     assert await batches_after(rig, 24) == [["a2", "c2"]]
 
 
-async def test_a_kill_loses_nothing_of_a_group(rig: Rig) -> None:
-    await rig.record("a", data=of("p"))
-    await rig.go(20)
-    await rig.kill()
-    await rig.start(rules=GROUPED)
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("b", "a", data=of("p"))
-    assert await batches_after(rig, 10) == [["a1", "b1", "a2"]]
-    await rig.kill()
-    await rig.start(rules=GROUPED)
-    rig.sink.answer = lambda _: DELIVERED
-    assert await batches_after(rig, 10) == [["a1", "b1", "a2"]]
-
-
 async def test_later_events_of_an_execution_wait_for_what_waits_elsewhere(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.restart(rules=by("type"))
@@ -306,18 +292,6 @@ async def test_what_is_replayed_goes_alone_at_once(rig: Rig) -> None:
         "c1": False,
         "a2": False,
     }
-
-
-async def test_a_storm_makes_few_groups_and_each_event_is_in_one(rig: Rig) -> None:
-    await rig.restart(rules=by("pipeline"))
-    names = [f"s{number:04}-" for number in range(1000)]
-    for start in range(0, 1000, 50):
-        await rig.record(*names[start : start + 50], data=of("p"))
-        await rig.go(3 - 0.05)
-    await rig.go(30)
-    batches = rig.sink.take_batches()
-    assert [name for batch in batches for name in batch] == [f"{name}1" for name in names]
-    assert len(batches) <= 1000 / 100 + 3
 
 
 async def test_while_a_large_group_is_in_flight_the_worker_rests(rig: Rig) -> None:

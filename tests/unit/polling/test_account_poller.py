@@ -162,18 +162,6 @@ async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(star
     assert len(await account.emitted()) == 2
 
 
-async def test_what_is_cancelled_comes_due_again(start: Start) -> None:
-    account = await start(A)
-    account.api.gate.clear()
-    await account.watcher.tick()
-    await account.settle()
-    assert account.api.in_flight == 1
-    await account.watcher.cancel()
-    account.api.gate.set()
-    again = await start(A)
-    assert await again.emitted(after_s=1) == [("execution.running", "running", None)]
-
-
 async def test_trouble_the_store_cannot_take_is_reported_once_it_can(start: Start, heard: HeardStore) -> None:
     account = await start(A)
     account.api.default = Outcome.UNAUTHORIZED

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres import PostgresServer
 from prometheus_client import generate_latest
 from pydantic import TypeAdapter
-from stores import execution_id, open_soon
+from stores import execution_id
 from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
 
@@ -223,23 +222,6 @@ async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
     assert ended_at == pytest.approx(START.timestamp() + 30, abs=2)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, path: Path) -> Iterator[str | Path]:
-    if request.param == "sqlite":
-        yield path
-        return
-    postgres: PostgresServer = request.getfixturevalue("postgres")
-    with postgres.database() as url:
-        yield url
-
-
-@pytest.fixture
-async def any_store(url: str | Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
-    store = await open_soon(url, clock=clock)
-    yield store
-    await store.close()
-
-
 async def strip(account: Account) -> str:
     """Return the last ends of the pipeline as every page shows them."""
     await account.watcher.flush()
@@ -250,14 +232,14 @@ async def strip(account: Account) -> str:
 
 
 async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills_and_with_late_ones(
-    any_store: SqlStore, clock: FakeClock
+    store: SqlStore, clock: FakeClock
 ) -> None:
     def ended(number: float, execution: str, end: str) -> Any:
         """Return one that ended so many minutes after the start."""
         return ran(execution, {"f": "failed", "s": "success"}[end], 60 * number)
 
     old, truth, late = said(FIRST, "success", started_at=EPOCH, finished_at=EPOCH), "fss" * 10, execution_id(99)
-    account = await account_of(any_store, clock, watches=[WHOLE])
+    account = await account_of(store, clock, watches=[WHOLE])
     account.api.pages = pages_of(old)
     await account.run_for(30)
     assert await strip(account) == ""
@@ -267,10 +249,10 @@ async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills_and_with_
     running = said(late, "running", started_at=START + timedelta(minutes=31))
     api = account.api
     api.script, api.pages = {row.id: row for row in [running, *rows]}, pages_of(running, *rows[::-1], old)
-    account = await account_of(any_store, clock, watches=[WHOLE], api=api)
+    account = await account_of(store, clock, watches=[WHOLE], api=api)
     await account.run_for(60)  # the failed ones are fetched one by one, so they are recorded last
     await account.watcher.cancel()  # without a word of how it stands
-    account = await account_of(any_store, clock, watches=[WHOLE], api=api)
+    account = await account_of(store, clock, watches=[WHOLE], api=api)
     assert await strip(account) == truth
     assert shown(account, "pipeline_last_ended_timestamp_seconds", status="failed") == START.timestamp() + 28 * 60
     seen_late = ended(3.5, late, "f")
@@ -278,7 +260,7 @@ async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills_and_with_
     await account.run_for(60)
     truth = truth[:3] + "f" + truth[3:]
     assert await strip(account) == truth
-    account = await account_of(any_store, clock, watches=[WHOLE], api=api)
+    account = await account_of(store, clock, watches=[WHOLE], api=api)
     assert await strip(account) == truth
 
 

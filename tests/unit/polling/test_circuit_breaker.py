@@ -62,6 +62,11 @@ class Account:
         self.breaker.budget.note(PollItem(due_at=EARLIEST), last_at=Monotonic(at - gap_s), now=Monotonic(at))
         return self.check(at)
 
+    def overrun(self) -> None:
+        """Be late with each poll for five minutes from 1000 on."""
+        for now in range(1000, 1310, 10):
+            self.gap(100, at=now)
+
 
 def an_account(
     trouble: AccountTrouble | None = None,
@@ -256,8 +261,7 @@ def test_what_was_late_before_an_outage_is_no_overrun_after_it() -> None:
 
 def test_an_overrun_ends_when_the_budget_was_held_for_one_max_interval() -> None:
     account = an_account()
-    for now in range(1000, 1310, 10):
-        account.gap(100, at=now)
+    account.overrun()
     assert account.gap(10, at=1299.9 + ALLOWED_S) is OVER_BUDGET
     assert account.gap(10, at=1300.1 + ALLOWED_S) is None
 
@@ -370,6 +374,5 @@ def test_a_budget_that_is_too_small_has_no_cause() -> None:
     account = an_account()
     account.answer(Outcome.REDIRECT, at=999, code=302)
     account.answer(Outcome.OK, at=1000)
-    for now in range(1000, 1310, 10):
-        account.gap(100, at=now)
+    account.overrun()
     assert (account.breaker.trouble, account.breaker.cause) == (OVER_BUDGET, None)

@@ -53,6 +53,13 @@ async def whole_account(
     return account
 
 
+async def account_with_one_running(start: Start, *, rules: PollRules = RULES) -> Account:
+    """Return one whose list was read and shows one execution, which runs."""
+    account = await whole_account(start, row(1, "running"), rules=rules)
+    await account.run_for(5)
+    return account
+
+
 async def account_with_another(start: Start, number: int) -> Account:
     """Return one that also watches an execution of another pipeline by name, which runs."""
     other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(number),))
@@ -149,8 +156,7 @@ async def test_with_notify_what_had_ended_is_reported_too(start: Start) -> None:
 
 
 async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(start: Start) -> None:
-    account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
+    account = await account_with_one_running(start)
     show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
     assert await emitted(account, after_s=30) == [("execution.running", name(1)), ("execution.success", name(2))]
     again = await whole_account(start, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
@@ -158,8 +164,7 @@ async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(start
 
 
 async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: Start) -> None:
-    account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
+    account = await account_with_one_running(start)
     node = FailedNode("n", "Greeting", "no")
     account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
     show(account, row(1, "failed", ended_s=-5))
@@ -178,8 +183,7 @@ async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: 
     ],
 )
 async def test_details_say_which_ends_are_fetched(start: Start, details: Details, status: str, gets: int) -> None:
-    account = await whole_account(start, row(1, "running"), rules=replace(RULES, details=details))
-    await account.run_for(5)
+    account = await account_with_one_running(start, rules=replace(RULES, details=details))
     account.api.script[name(1)] = said(name(1), status)
     show(account, row(1, status, ended_s=-5))
     assert await emitted(account, after_s=5) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
@@ -187,8 +191,7 @@ async def test_details_say_which_ends_are_fetched(start: Start, details: Details
 
 
 async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
-    account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
+    account = await account_with_one_running(start)
     account.api.script[name(1)] = said(name(1), "running")
     show(account, row(1, "failed", ended_s=-5))
     assert await emitted(account, after_s=60) == [("execution.running", name(1))]
@@ -199,8 +202,7 @@ async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
 
 
 async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(start: Start) -> None:
-    account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
+    account = await account_with_one_running(start)
     account.api.script[name(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
     assert await emitted(account, after_s=30) == [("execution.running", name(1))]
@@ -211,8 +213,7 @@ async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thi
 async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_poller_drains(
     start: Start, clock: FakeClock
 ) -> None:
-    account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
+    account = await account_with_one_running(start)
     account.api.script[name(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
     await account.run_for(5)
@@ -816,8 +817,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
 async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
     start: Start, path: Path
 ) -> None:
-    account = await whole_account(start, row(1, "running"))
-    await account.run_for(5)
+    account = await account_with_one_running(start)
     show(account, row(1, "failed", ended_s=-5))
     account.api.script[name(1)] = said(name(1), "failed")
     with held(path):

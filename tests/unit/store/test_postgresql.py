@@ -56,7 +56,7 @@ async def opened_as_the_daemon_does(url: str) -> SqlStore:
 
 
 @pytest.fixture
-async def shared(url: str, clock: FakeClock) -> AsyncIterator[SqlStore]:
+async def store(url: str, clock: FakeClock) -> AsyncIterator[SqlStore]:
     store = await opened(url, clock=clock)
     yield store
     await store.close()
@@ -168,10 +168,10 @@ async def test_a_server_that_does_not_run_may_run_later() -> None:
 
 
 async def test_what_is_due_is_read_without_a_transaction_that_writes(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore
 ) -> None:
-    account, ops = await claim(shared, "account", "default"), await sink_of(shared)
-    await shared.record(change(account))
+    account, ops = await claim(store, "account", "default"), await sink_of(store)
+    await store.record(change(account))
     with psycopg.connect(url) as stranger:
         stranger.execute("LOCK TABLE lease IN EXCLUSIVE MODE")  # which any write looks into, to keep its owner
         (delivery,) = await due(ops)
@@ -191,49 +191,45 @@ async def lost(store: SqlStore, account: Lease, *, sequence: int = 1) -> Lease:
 
 
 async def test_what_broke_while_nobody_used_it_is_connected_anew(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
 ) -> None:
-    account = await claim(shared, "account", "default")
-    await backlog_of(shared)
+    await backlog_of(store)
     postgres.run(OTHERS, url)
-    await shared.probe_writable()
-    assert await executions_of(shared, account) == []
+    await store.probe_writable()
+    assert await executions_of(store, account) == []
 
 
 async def test_owners_reload_from_the_store_when_a_connection_that_writes_broke(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
 ) -> None:
-    account = await claim(shared, "account", "default")
-    await shared.record(change(account))
+    await store.record(change(account))
     renewed = asyncio.Event()
-    shared.leases.renew_now = renewed.set
+    store.leases.renew_now = renewed.set
     postgres.run(OTHERS, url)
     with capture_logs() as logs:
-        account = await lost(shared, account, sequence=2)
+        account = await lost(store, account, sequence=2)
     assert renewed.is_set()
     assert [line["event"] for line in logs] == ["store.connection_lost"]
-    await shared.record(change(account, sequence=2))
-    assert [each.sequence for each in await executions_of(shared, account)] == [2]
+    await store.record(change(account, sequence=2))
+    assert [each.sequence for each in await executions_of(store, account)] == [2]
 
 
 async def test_they_reload_also_when_the_connection_that_renews_leases_broke(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
 ) -> None:
-    account = await claim(shared, "account", "default")
-    assert isinstance(shared.leases, PostgresLeases)
+    assert isinstance(store.leases, PostgresLeases)
     postgres.run(OTHERS, url)
-    sharing = await shared.leases.renew(RenewRequest("one", "a test", {account: ""}, {}))
+    sharing = await store.leases.renew(RenewRequest("one", "a test", {account: ""}, {}))
     assert sharing.kept == set()
-    await shared.record(change(await lost(shared, account)))
+    await store.record(change(await lost(store, account)))
 
 
 async def test_what_breaks_meanwhile_writes_nothing_and_passes(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
 ) -> None:
-    account = await claim(shared, "account", "default")
     stranger = psycopg.connect(url)
     stranger.execute("LOCK TABLE event IN EXCLUSIVE MODE")
-    write = asyncio.ensure_future(shared.record(change(account)))
+    write = asyncio.ensure_future(store.record(change(account)))
     await asyncio.to_thread(postgres.wait_for_lock, url)
     postgres.run(OTHERS, url)
     with pytest.raises(StoreError, match="the connection broke"):
@@ -241,8 +237,8 @@ async def test_what_breaks_meanwhile_writes_nothing_and_passes(
     with pytest.raises(psycopg.OperationalError):
         stranger.execute("SELECT 1")
     stranger.close()
-    assert await executions_of(shared, account) == []
-    await shared.record(change(await lost(shared, account)))
+    assert await executions_of(store, account) == []
+    await store.record(change(await lost(store, account)))
 
 
 def break_commit(patch: pytest.MonkeyPatch, *, after: bool) -> None:
@@ -261,29 +257,27 @@ def break_commit(patch: pytest.MonkeyPatch, *, after: bool) -> None:
 
 @pytest.mark.parametrize("is_committed", [False, True])
 async def test_whether_a_commit_without_an_answer_was_done_its_owners_find_in_the_store(
-    shared: SqlStore, monkeypatch: pytest.MonkeyPatch, *, is_committed: bool
+    store: SqlStore, account: Lease, monkeypatch: pytest.MonkeyPatch, *, is_committed: bool
 ) -> None:
-    account = await claim(shared, "account", "default")
-    await shared.record(change(account))
+    await store.record(change(account))
     break_commit(monkeypatch, after=is_committed)
     with pytest.raises(StoreError, match="the connection broke"):
-        await shared.record(change(account, sequence=2))
-    account = await lost(shared, account, sequence=2)
-    assert [each.sequence for each in await executions_of(shared, account)] == [1 + is_committed]
-    await shared.record(change(account, sequence=2 + is_committed))
+        await store.record(change(account, sequence=2))
+    account = await lost(store, account, sequence=2)
+    assert [each.sequence for each in await executions_of(store, account)] == [1 + is_committed]
+    await store.record(change(account, sequence=2 + is_committed))
 
 
 async def test_a_lease_is_not_taken_anew_while_what_the_broken_connection_wrote_is_being_committed(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
 ) -> None:
-    account = await claim(shared, "account", "default")
-    assert isinstance(shared.leases, PostgresLeases)
-    shared.leases.lose_all()
+    assert isinstance(store.leases, PostgresLeases)
+    store.leases.lose_all()
     request = RenewRequest(CLAIMANT, "a test", {account: ""}, {key_of(account): ""})
     with psycopg.connect(url) as broken:
         broken.execute("SELECT 1 FROM lease WHERE name = 'default' FOR KEY SHARE")
-        assert (await shared.leases.renew(request)).taken == {}
-    assert len((await shared.leases.renew(request)).taken) == 1
+        assert (await store.leases.renew(request)).taken == {}
+    assert len((await store.leases.renew(request)).taken) == 1
 
 
 async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: FakeClock) -> None:
@@ -309,34 +303,33 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
 
 
 async def test_a_server_that_was_read_only_is_connected_to_anew(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore
 ) -> None:
-    account, name = await claim(shared, "account", "default"), url.partition("?")[0].rpartition("/")[2]
+    account, name = await claim(store, "account", "default"), url.partition("?")[0].rpartition("/")[2]
     postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     postgres.run(OTHERS, url)
     with pytest.raises(StoreError, match="read-only"):
-        await shared.record(change(account))
+        await store.record(change(account))
     postgres.run(
         f"ALTER DATABASE {name} RESET default_transaction_read_only",
         f"{url}&options=-cdefault_transaction_read_only%3Doff",
     )
-    await shared.record(change(await claim(shared, "account", "default")))
+    await store.record(change(await claim(store, "account", "default")))
 
 
 async def test_a_connection_that_freezes_is_waited_for_no_longer_than_it_may_take_and_replaced(
-    postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch
+    postgres: PostgresServer, url: str, store: SqlStore, account: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = await claim(shared, "account", "default")
     monkeypatch.setattr(postgresql, "ANSWER_S", 0.5)
     postgres.run(OTHERS, url)
-    account = await lost(shared, account)
-    await shared.record(change(account))
+    account = await lost(store, account)
+    await store.record(change(account))
     frozen = [pid for (pid,) in postgres.run(ITS_OWN, url)]
     _signal_all(frozen, signal.SIGSTOP)
     try:
         async with asyncio.timeout(10):  # else it would wait for ever
-            account = await lost(shared, account, sequence=2)
-            await shared.record(change(account, sequence=2))
+            account = await lost(store, account, sequence=2)
+            await store.record(change(account, sequence=2))
     finally:
         _signal_all(frozen, signal.SIGCONT)
 
@@ -348,15 +341,15 @@ def _signal_all(pids: Sequence[int], signum: signal.Signals) -> None:
 
 
 async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_number(
-    postgres: PostgresServer, url: str, shared: SqlStore
+    postgres: PostgresServer, url: str, store: SqlStore
 ) -> None:
     with psycopg.connect(url) as stranger:
         stranger.execute("INSERT INTO source (kind, name) VALUES ('account', 'default')")
-        lease = await claim(shared, "account", "default")
-        load = asyncio.create_task(AccountStore(shared, lease).load_account())
+        lease = await claim(store, "account", "default")
+        load = asyncio.create_task(AccountStore(store, lease).load_account())
         await asyncio.to_thread(postgres.wait_for_lock, url)
     await load
-    await shared.record(change(lease))
+    await store.record(change(lease))
     assert postgres.run("SELECT count(*) FROM source WHERE kind = 'account'", url) == [(1,)]
 
 

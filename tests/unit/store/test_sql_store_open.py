@@ -29,15 +29,6 @@ async def refusal(path: Path, *, code: Exit = Exit.USAGE) -> str:
     return str(caught.value)
 
 
-async def test_a_new_store_says_that_it_was_created(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "watcher.db")
-    assert store.created
-    await store.close()
-    store = await opened(tmp_path / "watcher.db")
-    assert not store.created
-    await store.close()
-
-
 async def test_a_file_that_somebody_left_empty_becomes_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     path.touch(0o644)
