@@ -26,7 +26,7 @@ from virtual import EPOCH, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
 from watcher.daemon.maintenance import PAGES_COUNT
-from watcher.domain.errors import StoreError, StoreUnusableError
+from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem, ProblemChange
@@ -117,16 +117,6 @@ async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock
         await maintenance.tick()
     await maintenance.tick()
     assert await executions_of(store, lease) == []
-
-
-async def test_a_file_that_is_no_longer_the_stores_ends_the_daemon(
-    store: SqlStore, clock: FakeClock, path: Path
-) -> None:
-    maintenance = maintenance_of(store, clock, Owners(NAMED))
-    await maintenance.tick()
-    await asyncio.to_thread(path.unlink)
-    with pytest.raises(StoreUnusableError, match="while it was in use"):
-        await maintenance.tick()
 
 
 async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore, clock: FakeClock) -> None:

@@ -65,15 +65,6 @@ def test_nothing_is_taken_before_it_is_due() -> None:
     assert take(poll_queue, 10) is entry
 
 
-def test_an_entry_that_is_taken_is_not_taken_again_until_it_is_put_back() -> None:
-    poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=Monotonic(1))
-    assert take(poll_queue, 5) is entry
-    assert take(poll_queue, 5) is None
-    poll_queue.put(entry, due_at=Monotonic(2))
-    assert names(poll_queue) == ["e"]
-
-
 def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
     draw = random.Random(3)
     poll_queue, entries = a_poll_queue(), [an_entry(str(number)) for number in range(50)]
