@@ -6,14 +6,16 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
+from receiver import Receiver, answer, closes, hangs, says
+from receiver import Reply as Served
 from worker_rig import FakeClock
 
 from watcher.clerk.api import ClerkApi, Reply
@@ -32,9 +34,7 @@ PATIENT_S = 60.0
 TIMEOUT_S = 0.5
 """Short, for the rows of the table that wait for it."""
 
-Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Wire = Callable[[asyncio.StreamWriter], Awaitable[None]]
-Serving = AbstractAsyncContextManager[str]
+Question = Callable[..., Awaitable[Reply]]
 
 
 def body(**fields: object) -> bytes:
@@ -63,132 +63,56 @@ async def ask_list(base_url: str, *, page: int = 1, timeout_s: float = PATIENT_S
         return await api.list(pipeline=PIPELINE, page=page)
 
 
-# Servers that answer
+# Replies
 
 
-@asynccontextmanager
-async def serving(answer: Answer) -> AsyncIterator[str]:
-    app = web.Application()
-    app.router.add_get("/public/pipelines/{pipeline}/executions/{execution}", answer)
-    app.router.add_get("/public/pipelines/{pipeline}/executions", answer)
-    async with TestServer(app, skip_url_asserts=True) as server:
-        yield str(server.make_url("")).rstrip("/")
+def ok(payload: bytes, **headers: str) -> Served:
+    return says(answer(200, body=payload, **headers))
 
 
-def says(payload: bytes, headers: Mapping[str, str] | None = None, *, status: int = 200) -> Serving:
-    async def answer(_: web.Request) -> web.StreamResponse:
-        return web.Response(status=status, body=payload, headers=headers)
-
-    return serving(answer)
-
-
-def code(status: int, retry_after: str | None = None, *, date: str | None = None) -> Serving:
+def code(status: int, retry_after: str | None = None, *, date: str | None = None) -> Served:
     headers = {"Date": date or _http_date(0)} | ({} if retry_after is None else {"Retry-After": retry_after})
-    return says(b"" if status in {204, 304} else b"<html>no</html>", headers, status=status)
+    return says(answer(status, body=b"" if status in {204, 304} else b"<html>no</html>", **headers))
 
 
-def endless() -> Serving:
-    async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse()
-        response.enable_chunked_encoding()
-        await response.prepare(request)
-        with suppress(ClientError, ConnectionError):
-            while True:
-                await response.write(b" " * 65536)
-        return response
+def begins(raw: bytes, end: Served = closes) -> Served:
+    """Write a part of an answer, and end the connection."""
 
-    return serving(answer)
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(raw)(writer)
+        await end(writer)
+
+    return reply
 
 
-# Servers that break the wire
-
-
-@asynccontextmanager
-async def breaking(wire: Wire) -> AsyncIterator[str]:
-    connections: list[asyncio.Task[None]] = []
-
-    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await reader.readuntil(b"\r\n\r\n")
-            await wire(writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(asyncio.create_task(converse(reader, writer)))
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for connection in connections:
-            connection.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
-    await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn of the loop
-
-
-def writes(raw: bytes) -> Serving:
-    async def wire(writer: asyncio.StreamWriter) -> None:
-        writer.write(raw)
-        await writer.drain()
-
-    return breaking(wire)
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    """Send a RST, not a FIN."""
+async def resets(writer: asyncio.StreamWriter) -> None:
+    """Send a RST, not a FIN, once the other side has read what was sent before."""
+    await asyncio.sleep(0.05)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
-def resets(raw: bytes) -> Serving:
-    async def wire(writer: asyncio.StreamWriter) -> None:
-        writer.write(raw)
+async def drips(writer: asyncio.StreamWriter) -> None:
+    """Never be silent for longer than a tenth of the timeout, and never done."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
+    while True:
+        await says(b" ")(writer)
+        await asyncio.sleep(TIMEOUT_S / 10)
+
+
+async def floods(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"10000\r\n" + b" " * 65536 + b"\r\n")
         await writer.drain()
-        await asyncio.sleep(0.05 if raw else 0)  # a RST overtakes what the other side has not read yet
-        _reset(writer)
-
-    return breaking(wire)
 
 
-def drips(piece: bytes) -> Serving:
-    """Never silent for longer than a tenth of the timeout, and never done."""
-
-    async def wire(writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
-        while True:
-            writer.write(piece)
-            await writer.drain()
-            await asyncio.sleep(TIMEOUT_S / 10)
-
-    return breaking(wire)
-
-
-def hangs() -> Serving:
-    async def wire(_: asyncio.StreamWriter) -> None:
-        await asyncio.Event().wait()
-
-    return breaking(wire)
-
-
-@asynccontextmanager
-async def nobody_at(base_url: str) -> AsyncIterator[str]:
-    yield base_url
-
-
-@asynccontextmanager
-async def secured(plain: Serving) -> AsyncIterator[str]:
-    async with plain as base_url:
-        yield base_url.replace("http://", "https://")
-
-
-def _page(payload: bytes, *, length: int) -> bytes:
-    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (length, payload)
+LONGER_THAN_IT_IS = b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n" + body()
 
 
 @dataclass(frozen=True)
 class Case:
-    server: Callable[[], Serving]
+    reply: Served
     outcome: Outcome
     reason: str | None = None
     retry_after_s: float | None = None
@@ -200,118 +124,124 @@ def _http_date(in_s: float) -> str:
 
 
 CASES = {
-    "200": Case(lambda: says(body()), Outcome.OK),
-    "200 with the id in capitals": Case(lambda: says(body().replace(b"9a1b", b"9A1B")), Outcome.OK),
-    "200 gzipped": Case(lambda: says(gzip.compress(body()), {"Content-Encoding": "gzip"}), Outcome.OK),
-    "200 called text": Case(lambda: says(body(), {"Content-Type": "text/html"}), Outcome.OK),
-    "200 of exactly 8 MiB": Case(lambda: says(body_of_size(BODY_BYTES)), Outcome.OK),
-    "200 with a byte order mark": Case(lambda: says(b"\xef\xbb\xbf" + body()), Outcome.OK),
-    "200 with a header of 60 kB": Case(lambda: says(body(), {"X-Long": "x" * 60_000}), Outcome.OK),
-    "200 with 1,500 headers": Case(lambda: says(body(), {f"X-{number}": "x" for number in range(1500)}), Outcome.OK),
-    "200 with a header of 70 kB": Case(lambda: says(body(), {"X": "x" * 70_000}), Outcome.CONNECTION, "connection"),
+    "200": Case(ok(body()), Outcome.OK),
+    "200 with the id in capitals": Case(ok(body().replace(b"9a1b", b"9A1B")), Outcome.OK),
+    "200 gzipped": Case(ok(gzip.compress(body()), Content_Encoding="gzip"), Outcome.OK),
+    "200 called text": Case(ok(body(), Content_Type="text/html"), Outcome.OK),
+    "200 of exactly 8 MiB": Case(ok(body_of_size(BODY_BYTES)), Outcome.OK),
+    "200 with a byte order mark": Case(ok(b"\xef\xbb\xbf" + body()), Outcome.OK),
+    "200 with a header of 60 kB": Case(ok(body(), X_Long="x" * 60_000), Outcome.OK),
+    "200 with 1,500 headers": Case(ok(body(), **{f"X_{number}": "x" for number in range(1500)}), Outcome.OK),
+    "200 with a header of 70 kB": Case(ok(body(), X="x" * 70_000), Outcome.CONNECTION, "connection"),
     "200 with 2,500 headers": Case(
-        lambda: says(body(), {f"X-{number}": "x" for number in range(2500)}), Outcome.CONNECTION, "connection"
+        ok(body(), **{f"X_{number}": "x" for number in range(2500)}), Outcome.CONNECTION, "connection"
     ),
-    "200 but HTML": Case(lambda: says(b"<html>Sign in</html>", {"Content-Type": "text/html"}), Outcome.INVALID, "html"),
-    "200 but empty": Case(lambda: says(b""), Outcome.INVALID, "no_json"),
-    "200 but truncated": Case(lambda: says(body()[:-9]), Outcome.INVALID, "no_json"),
-    "200 shorter than it says": Case(lambda: writes(_page(body(), length=5000)), Outcome.INVALID, "truncated"),
-    "200 not gzip though it says so": Case(lambda: says(b"x" * 99, {"Content-Encoding": "gzip"}), Outcome.INVALID),
-    "200 over 8 MiB": Case(lambda: says(body_of_size(BODY_BYTES + 1)), Outcome.INVALID, "too_large"),
+    "200 but HTML": Case(ok(b"<html>Sign in</html>", Content_Type="text/html"), Outcome.INVALID, "html"),
+    "200 but empty": Case(ok(b""), Outcome.INVALID, "no_json"),
+    "200 but truncated": Case(ok(body()[:-9]), Outcome.INVALID, "no_json"),
+    "200 shorter than it says": Case(begins(LONGER_THAN_IT_IS), Outcome.INVALID, "truncated"),
+    "200 not gzip though it says so": Case(ok(b"x" * 99, Content_Encoding="gzip"), Outcome.INVALID),
+    "200 over 8 MiB": Case(ok(body_of_size(BODY_BYTES + 1)), Outcome.INVALID, "too_large"),
     "200 over 8 MiB once unpacked": Case(
-        lambda: says(gzip.compress(body_of_size(BODY_BYTES + 1)), {"Content-Encoding": "gzip"}), Outcome.INVALID
+        ok(gzip.compress(body_of_size(BODY_BYTES + 1)), Content_Encoding="gzip"), Outcome.INVALID
     ),
-    "200 without an end": Case(endless, Outcome.INVALID),
-    "201": Case(lambda: says(body(), status=201), Outcome.INVALID),
-    "204": Case(lambda: code(204), Outcome.INVALID),
-    "304": Case(lambda: code(304), Outcome.REDIRECT),
-    "400": Case(lambda: code(400), Outcome.REJECTED),
-    "401": Case(lambda: code(401), Outcome.UNAUTHORIZED),
-    "402": Case(lambda: code(402), Outcome.INVALID, "status_402"),
-    "403": Case(lambda: code(403), Outcome.FORBIDDEN),
-    "404": Case(lambda: code(404), Outcome.NOT_FOUND),
-    "404 with the execution in it": Case(lambda: says(body(), status=404), Outcome.NOT_FOUND),
-    "405": Case(lambda: code(405), Outcome.INVALID),
-    "408": Case(lambda: code(408), Outcome.TIMEOUT),
-    "410": Case(lambda: code(410), Outcome.NOT_FOUND),
-    "418": Case(lambda: code(418), Outcome.INVALID),
-    "422": Case(lambda: code(422), Outcome.REJECTED),
-    "429": Case(lambda: code(429), Outcome.RATE_LIMITED),
-    "429 for 7 s": Case(lambda: code(429, "7"), Outcome.RATE_LIMITED, retry_after_s=7.0),
-    "429 until a date": Case(lambda: code(429, _http_date(90)), Outcome.RATE_LIMITED, retry_after_s=90.0),
+    "200 without an end": Case(floods, Outcome.INVALID),
+    "201": Case(says(answer(201, body=body())), Outcome.INVALID),
+    "204": Case(code(204), Outcome.INVALID),
+    "304": Case(code(304), Outcome.REDIRECT),
+    "400": Case(code(400), Outcome.REJECTED),
+    "401": Case(code(401), Outcome.UNAUTHORIZED),
+    "402": Case(code(402), Outcome.INVALID, "status_402"),
+    "403": Case(code(403), Outcome.FORBIDDEN),
+    "404": Case(code(404), Outcome.NOT_FOUND),
+    "404 with the execution in it": Case(says(answer(404, body=body())), Outcome.NOT_FOUND),
+    "405": Case(code(405), Outcome.INVALID),
+    "408": Case(code(408), Outcome.TIMEOUT),
+    "410": Case(code(410), Outcome.NOT_FOUND),
+    "418": Case(code(418), Outcome.INVALID),
+    "422": Case(code(422), Outcome.REJECTED),
+    "429": Case(code(429), Outcome.RATE_LIMITED),
+    "429 for 7 s": Case(code(429, "7"), Outcome.RATE_LIMITED, retry_after_s=7.0),
+    "429 until a date": Case(code(429, _http_date(90)), Outcome.RATE_LIMITED, retry_after_s=90.0),
     "429 until a date of its own clock": Case(
-        lambda: code(429, _http_date(-1110), date=_http_date(-1200)), Outcome.RATE_LIMITED, retry_after_s=90.0
+        code(429, _http_date(-1110), date=_http_date(-1200)), Outcome.RATE_LIMITED, retry_after_s=90.0
     ),
     "429 until a year that nobody can count": Case(
-        lambda: code(429, "Tue, 15 Nov 99999999999 08:12:31 GMT"), Outcome.RATE_LIMITED
+        code(429, "Tue, 15 Nov 99999999999 08:12:31 GMT"), Outcome.RATE_LIMITED
     ),
-    "429 until yesterday": Case(lambda: code(429, _http_date(-86400)), Outcome.RATE_LIMITED, retry_after_s=0.0),
-    "429 for nonsense": Case(lambda: code(429, "soon"), Outcome.RATE_LIMITED),
-    "500": Case(lambda: code(500), Outcome.SERVER_ERROR),
-    "502": Case(lambda: code(502), Outcome.SERVER_ERROR),
-    "503": Case(lambda: code(503), Outcome.SERVER_ERROR),
-    "503 for a day": Case(lambda: code(503, "86400"), Outcome.SERVER_ERROR, retry_after_s=86400.0),
-    "504": Case(lambda: code(504), Outcome.SERVER_ERROR),
-    "599": Case(lambda: code(599), Outcome.SERVER_ERROR),
+    "429 until yesterday": Case(code(429, _http_date(-86400)), Outcome.RATE_LIMITED, retry_after_s=0.0),
+    "429 for nonsense": Case(code(429, "soon"), Outcome.RATE_LIMITED),
+    "500": Case(code(500), Outcome.SERVER_ERROR),
+    "502": Case(code(502), Outcome.SERVER_ERROR),
+    "503": Case(code(503), Outcome.SERVER_ERROR),
+    "503 for a day": Case(code(503, "86400"), Outcome.SERVER_ERROR, retry_after_s=86400.0),
+    "504": Case(code(504), Outcome.SERVER_ERROR),
+    "599": Case(code(599), Outcome.SERVER_ERROR),
     "timeout": Case(hangs, Outcome.TIMEOUT, "timeout", timeout_s=TIMEOUT_S),
-    "headers, then a drip slower than the timeout": Case(lambda: drips(b" "), Outcome.TIMEOUT, timeout_s=TIMEOUT_S),
-    "reset before the headers": Case(lambda: resets(b""), Outcome.CONNECTION, "reset"),
-    "reset in the body": Case(lambda: resets(_page(body(), length=5000)), Outcome.INVALID, "truncated"),
-    "closed before the headers": Case(lambda: writes(b""), Outcome.CONNECTION, "reset"),
-    "not HTTP": Case(lambda: writes(b"220 mail.example.com ESMTP\r\n\r\n"), Outcome.CONNECTION, "connection"),
-    "a refused port": Case(lambda: nobody_at(f"http://127.0.0.1:{unused_port()}"), Outcome.CONNECTION, "refused"),
-    "a name that is not known": Case(lambda: nobody_at("http://nowhere.invalid"), Outcome.CONNECTION, "dns"),
-    "TLS to a port without": Case(lambda: secured(says(body())), Outcome.CONNECTION, "tls"),
+    "headers, then a drip slower than the timeout": Case(drips, Outcome.TIMEOUT, timeout_s=TIMEOUT_S),
+    "reset before the headers": Case(resets, Outcome.CONNECTION, "reset"),
+    "reset in the body": Case(begins(LONGER_THAN_IT_IS, resets), Outcome.INVALID, "truncated"),
+    "closed before the headers": Case(closes, Outcome.CONNECTION, "reset"),
+    "not HTTP": Case(says(b"220 mail.example.com ESMTP\r\n\r\n"), Outcome.CONNECTION, "connection"),
 }
 
 
-@pytest.mark.parametrize("question", [ask, ask_list])
+each_question = pytest.mark.parametrize("question", [ask, ask_list])
+
+
+@each_question
 @pytest.mark.parametrize("name", CASES)
-async def test_an_answer_means_what_the_table_says(question: Callable[..., Awaitable[Reply]], name: str) -> None:
+async def test_an_answer_means_what_the_table_says(question: Question, name: str) -> None:
     case = CASES[name]
-    async with case.server() as base_url:
-        reply = await question(base_url, timeout_s=case.timeout_s)
+    async with Receiver(case.reply) as receiver:
+        reply = await question(receiver.url, timeout_s=case.timeout_s)
     assert (reply.outcome, reply.retry_after_s) == (case.outcome, case.retry_after_s)
     assert case.reason in {None, reply.reason}
     assert ((reply.execution or reply.rows) is not None) == (case.outcome is Outcome.OK)
     assert reply.sent_at == 1000.0
 
 
+@each_question
+@pytest.mark.parametrize(
+    ("url", "reason"), [(f"http://127.0.0.1:{unused_port()}", "refused"), ("http://nowhere.invalid", "dns")]
+)
+async def test_a_server_that_is_not_there_is_no_connection(question: Question, url: str, reason: str) -> None:
+    reply = await question(url)
+    assert (reply.outcome, reply.reason) == (Outcome.CONNECTION, reason)
+
+
+@each_question
+async def test_tls_to_a_port_without_is_no_connection(question: Question) -> None:
+    async with await asyncio.start_server(lambda _, writer: begins(answer(400))(writer), "127.0.0.1", 0) as server:
+        reply = await question(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    await asyncio.sleep(0.02)  # until the server has let go of its sockets, too
+    assert (reply.outcome, reply.reason) == (Outcome.CONNECTION, "tls")
+
+
 async def test_an_execution_that_was_not_asked_for_is_none_and_an_empty_list_is_a_list() -> None:
-    async with says(body(id=PIPELINE)) as base_url:
-        assert (await ask(base_url)).reason == "wrong_id"
-    async with says(b'{"data": [], "total": 0}') as base_url:
-        assert (await ask_list(base_url)).rows == ()
+    async with Receiver(ok(body(id=PIPELINE))) as receiver:
+        assert (await ask(receiver.url)).reason == "wrong_id"
+    async with Receiver(ok(b'{"data": [], "total": 0}')) as receiver:
+        assert (await ask_list(receiver.url)).rows == ()
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
 async def test_a_redirect_is_not_followed_for_the_key_would_go_to_a_stranger(status: int) -> None:
-    visits: list[str] = []
-
-    async def stranger(request: web.Request) -> web.Response:
-        visits.append(request.path)
-        return web.Response(body=body())
-
-    async with serving(stranger) as elsewhere:
-        target = f"{elsewhere}/public/pipelines/{PIPELINE}/executions/{EXECUTION}"
-        async with says(b"", {"Location": target}, status=status) as base_url:
-            replies = (await ask(base_url), await ask_list(base_url))
+    async with Receiver(ok(body())) as stranger, Receiver() as receiver:
+        target = f"{stranger.url}/public/pipelines/{PIPELINE}/executions/{EXECUTION}"
+        receiver.reply = says(answer(status, Location=target))
+        replies = (await ask(receiver.url), await ask_list(receiver.url))
     assert [(reply.outcome, reply.status_code) for reply in replies] == [(Outcome.REDIRECT, status)] * 2
-    assert visits == []
+    assert stranger.requests == []
 
 
 async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
-    asked: list[str] = []
-
-    async def answer(request: web.Request) -> web.Response:
-        asked.append(request.path_qs)
-        return web.Response(body=body())
-
-    async with serving(answer) as base_url:
-        reply = await ask_list(base_url, page=7)
-    assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
+    async with Receiver(ok(body())) as receiver:
+        reply = await ask_list(receiver.url, page=7)
+    (request,) = receiver.requests
+    assert request.line == f"GET /public/pipelines/{PIPELINE}/executions?limit=50&page=7 HTTP/1.1"
     rows = (ExecutionSnapshot(EXECUTION, "running"),)
-    assert reply._replace(ahead_us=0) == Reply(
+    assert reply == Reply(
         Outcome.OK, Monotonic(1000.0), None, 200, body_hash=hash(body()), rows=rows, skipped=0, total=1
     )
 
@@ -356,7 +286,7 @@ async def test_no_answer_holds_up_the_event_loop(name: str) -> None:
     parser's thread in its place, on a machine that has much to do: so one of five tries has to do.
     """
     packed = gzip.compress(b'{"id":"%s","status":"running",%s' % (EXECUTION.encode(), WORST[name]), 1)
-    async with says(packed, {"Content-Encoding": "gzip"}) as base_url, api_at(base_url) as api:
+    async with Receiver(ok(packed, Content_Encoding="gzip")) as receiver, api_at(receiver.url) as api:
         for _ in range(5):
             longest_s = await longest_turn_s(api)
             if longest_s < 0.2:
@@ -379,6 +309,14 @@ async def longest_turn_s(api: ClerkApi) -> float:
     await api.list(pipeline=PIPELINE, page=1)
     watching.cancel()
     return max(gaps)
+
+
+@asynccontextmanager
+async def serving(slow: "Slow") -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_get("/public/pipelines/{pipeline}/executions/{execution}", slow.answer)
+    async with TestServer(app, skip_url_asserts=True) as server:
+        yield str(server.make_url("")).rstrip("/")
 
 
 @dataclass
@@ -423,14 +361,14 @@ class Slow:
 async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> None:
     slow = Slow(asyncio.Event())
     async with (
-        serving(slow.answer) as base_url,
-        says(body()) as elsewhere,
+        serving(slow) as base_url,
+        Receiver(ok(body())) as elsewhere,
         Client(api_key="k-1", timeout_s=PATIENT_S, connections=20, proxy=Proxy()) as client,
     ):
         api = ClerkApi(client, base_url=base_url, clock=FakeClock())
         polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
-        small = ClerkApi(client, base_url=elsewhere, clock=FakeClock())
+        small = ClerkApi(client, base_url=elsewhere.url, clock=FakeClock())
         assert (await small.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
         slow.may_end.set()
         replies = await asyncio.gather(*polls)
@@ -440,7 +378,7 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
 
 async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
     slow = Slow(asyncio.Event())
-    async with serving(slow.answer) as base_url, api_at(base_url) as api:
+    async with serving(slow) as base_url, api_at(base_url) as api:
         polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
         for poll in polls[:9]:
@@ -457,7 +395,7 @@ async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
 
 async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:
     slow = Slow(asyncio.Event())
-    async with serving(slow.answer) as base_url, api_at(base_url, timeout_s=TIMEOUT_S) as api:
+    async with serving(slow) as base_url, api_at(base_url, timeout_s=TIMEOUT_S) as api:
         polls = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
         assert {reply.outcome for reply in await asyncio.gather(*polls)} == {Outcome.TIMEOUT}
         slow.may_end.set()
@@ -486,15 +424,15 @@ async def test_how_far_its_clock_is_from_ours_is_known_by_the_dates_of_its_answe
     clock = FakeClock()
     clock.passed_s = -took_s
 
-    async def answer(_: web.Request) -> web.StreamResponse:
+    async def reply(writer: asyncio.StreamWriter) -> None:
         clock.passed_s = 0.0
-        return web.Response(body=body(), headers={"Date": date})
+        await ok(body(), Date=date)(writer)
 
     async with (
-        serving(answer) as url,
+        Receiver(reply) as receiver,
         Client(api_key="k-1", timeout_s=PATIENT_S, connections=1, proxy=Proxy()) as client,
     ):
-        api = ClerkApi(client, base_url=url, clock=clock)
+        api = ClerkApi(client, base_url=receiver.url, clock=clock)
         api.ahead_us = None if known_s is None else round(known_s * 1_000_000)
         assert (await api.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
         assert api.ahead_us == ahead_s * 1_000_000
@@ -503,8 +441,8 @@ async def test_how_far_its_clock_is_from_ours_is_known_by_the_dates_of_its_answe
 @pytest.mark.parametrize("payload", [None, b"<html>busy</html>"])
 async def test_the_date_of_an_error_or_of_what_cannot_be_read_says_nothing_of_its_clock(payload: bytes | None) -> None:
     date = "Tue, 24 Nov 2026 10:20:00 GMT"
-    gateway = code(502, date=date) if payload is None else says(payload, {"Date": date})
-    async with gateway as url, api_at(url) as api:
+    gateway = code(502, date=date) if payload is None else ok(payload, Date=date)
+    async with Receiver(gateway) as receiver, api_at(receiver.url) as api:
         await api.get(pipeline=PIPELINE, execution=EXECUTION)
         assert api.ahead_us is None
 
@@ -512,7 +450,7 @@ async def test_the_date_of_an_error_or_of_what_cannot_be_read_says_nothing_of_it
 @pytest.mark.parametrize("ahead_s", [None, 0, 1200])
 async def test_a_date_to_retry_after_is_compared_with_that_of_its_own_answer(ahead_s: int | None) -> None:
     refusal = code(503, "Tue, 24 Nov 2026 10:20:30 GMT", date="Tue, 24 Nov 2026 10:20:00 GMT")
-    async with refusal as url, api_at(url) as api:
+    async with Receiver(refusal) as receiver, api_at(receiver.url) as api:
         api.ahead_us = None if ahead_s is None else ahead_s * 1_000_000
         assert (await api.get(pipeline=PIPELINE, execution=EXECUTION)).retry_after_s == 30
 
@@ -524,7 +462,8 @@ async def test_dates_are_turned_into_our_clock_but_for_those_in_its_future(
     finished: str, ended_s: float | None
 ) -> None:
     payload = body(status="failed", startedAt="2026-11-24T09:39:50Z", finishedAt=f"2026-11-24T{finished}Z")
-    async with says(payload, {"Date": "Tue, 24 Nov 2026 09:40:00 GMT"}) as url, api_at(url) as api:
+    reply = ok(payload, Date="Tue, 24 Nov 2026 09:40:00 GMT")
+    async with Receiver(reply) as receiver, api_at(receiver.url) as api:
         execution = (await api.get(pipeline=PIPELINE, execution=EXECUTION)).execution
     now = FakeClock().steady_us()
     assert execution is not None
