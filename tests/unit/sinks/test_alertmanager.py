@@ -42,6 +42,12 @@ def clock() -> FakeClock:
     return FakeClock((AT - EPOCH).total_seconds())
 
 
+def sent(kind: EventType, *, closed_at: datetime | None = None) -> SentOpening:
+    """Return the opening of a problem of this kind, as it is refreshed."""
+    problem = Problem(UUID(PROBLEM), kind, OPENED_AT, EventKey(b"s", 1))
+    return SentOpening(problem, sample(kind).body, closed_at=closed_at)
+
+
 def alertmanager(*batch: Delivery) -> list[dict[str, Any]]:
     messages = AlertmanagerTemplate(clock=clock()).messages(batch)
     return [alert for message in messages for alert in check_alertmanager(message.body)]
@@ -108,12 +114,11 @@ def test_alertmanager_is_told_what_closes_a_problem_while_it_is_open() -> None:
 
 
 def test_a_refresh_says_the_newest_failure_under_the_same_labels() -> None:
-    opening = sample(EventType.PIPELINE_FAILING)
     newest = LatestFailure(to_us(AT), execution_id(28), "Lookup", "upstream returned 404")
-    template, failing = AlertmanagerTemplate(clock=clock()), problem(EventType.PIPELINE_FAILING)
+    template, failing = AlertmanagerTemplate(clock=clock()), sent(EventType.PIPELINE_FAILING)
     (before,), (after,) = (
-        check_alertmanager(template.refreshes([SentOpening(each, opening.body)])[0].body)
-        for each in (failing, replace(failing, latest=newest))
+        check_alertmanager(template.refreshes([replace(failing, problem=problem)])[0].body)
+        for problem in (failing.problem, replace(failing.problem, latest=newest))
     )
     assert after["labels"] == before["labels"]
     assert after["annotations"]["summary"] == "Sales agent keeps failing, last at Lookup"
@@ -128,7 +133,7 @@ def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
     data = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
     told = sample(EventType.SINK_DISABLED, data=data)
     (disabled,) = alertmanager(told)
-    (again,) = AlertmanagerTemplate(clock=clock()).refreshes([SentOpening(problem(EventType.SINK_FAILING), told.body)])
+    (again,) = AlertmanagerTemplate(clock=clock()).refreshes([replace(sent(EventType.SINK_FAILING), body=told.body)])
     assert check_alertmanager(again.body)[0]["labels"] == disabled["labels"]
     assert disabled["labels"] == alertmanager(sample(EventType.SINK_FAILING))[0]["labels"]
     assert disabled["annotations"]["summary"] == "Sink ops is disabled (503)"
@@ -161,27 +166,22 @@ def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> Non
     assert ended_after(alert) == timedelta(minutes=75)
 
 
-def problem(kind: EventType) -> Problem:
-    return Problem(UUID(PROBLEM), kind, OPENED_AT, EventKey(b"s", 1))
-
-
 @pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
 def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed(kind: EventType) -> None:
     now = clock()
     template = AlertmanagerTemplate(clock=now)
     opened = alertmanager(sample(kind))[0]
     now.passed_s += 60
-    (message,) = template.refreshes([SentOpening(problem(kind), sample(kind).body)])
+    (message,) = template.refreshes([sent(kind)])
     (refreshed,) = check_alertmanager(message.body)
     assert refreshed == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}
-    (message,) = template.refreshes([SentOpening(problem(kind), sample(kind).body, closed_at=AT)])
+    (message,) = template.refreshes([sent(kind, closed_at=AT)])
     (closed,) = check_alertmanager(message.body)
     assert closed == opened | {"endsAt": timestamp(AT)}
 
 
 def test_many_problems_are_refreshed_in_several_requests() -> None:
-    sent = SentOpening(problem(EventType.PIPELINE_SILENT), sample(EventType.PIPELINE_SILENT).body)
-    messages = AlertmanagerTemplate(clock=clock()).refreshes([sent] * 600)
+    messages = AlertmanagerTemplate(clock=clock()).refreshes([sent(EventType.PIPELINE_SILENT)] * 600)
     assert [len(check_alertmanager(message.body)) for message in messages] == [256, 256, 88]
 
 
@@ -212,16 +212,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 @pytest.fixture
 async def sink(receiver: Receiver) -> AsyncIterator[Sink]:
     block = {"type": "webhook", "template": "alertmanager", "url": receiver.url, "timeout": "200ms"}
-    clock = FakeClock((AT - EPOCH).total_seconds())
-    sink = WebhookSettings.model_validate(block).open(SinkContext(clock))
+    sink = WebhookSettings.model_validate(block).open(SinkContext(clock()))
     yield sink
     await sink.close()
-
-
-def sent(
-    kind: EventType = EventType.PIPELINE_FAILING, id_: str = PROBLEM, *, closed_at: datetime | None = None
-) -> SentOpening:
-    return SentOpening(Problem(UUID(id_), kind, OPENED_AT, EventKey(b"s", 1)), sample(kind).body, closed_at=closed_at)
 
 
 def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:
@@ -239,7 +232,7 @@ async def test_an_end_goes_behind_the_refresh_that_is_under_way_and_nothing_else
     receiver: Receiver, sink: Sink
 ) -> None:
     receiver.reply = held = Held()
-    refreshing = asyncio.create_task(sink.refresh([sent()]))
+    refreshing = asyncio.create_task(sink.refresh([sent(EventType.PIPELINE_FAILING)]))
     await held.arrived.wait()
     ending = [asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED, number=each)])) for each in (1, 2)]
     for number in range(3):
@@ -259,7 +252,7 @@ async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(
         await (hangs if is_first else says(answer(200)))(writer)
 
     receiver.reply = reply
-    refreshing = asyncio.create_task(sink.refresh([sent()]))
+    refreshing = asyncio.create_task(sink.refresh([sent(EventType.PIPELINE_FAILING)]))
     await held.arrived.wait()
     assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
     assert await refreshing == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from receiver import Receiver
 from sample_events import HOSTILE, OVERDUE_ENDS, PROBLEM, data_of, failed, hostile_failures, sample
 from structlog.testing import capture_logs
+from unit.sinks.test_email import Tags
 from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery
@@ -212,15 +212,6 @@ NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble",
 FOLDER = Path(__file__).parents[3] / "config/templates"
 
 
-class Tags(HTMLParser):
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        self.found.add(tag)
-
-
 def check_ntfy(body: bytes) -> None:
     """Judge a message: https://docs.ntfy.sh/publish/#limitations and #publish-as-json."""
     message = json.loads(body)
@@ -245,7 +236,7 @@ def check_google_chat(body: bytes) -> None:
     text = section["widgets"][0]["textParagraph"]["text"]
     tags = Tags()
     tags.feed(text)
-    assert tags.found <= {"br"}
+    assert tags.tags <= {"br"}
     assert text
     assert unescape(text).count("&") == text.count("&amp;")
 
