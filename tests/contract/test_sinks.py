@@ -18,6 +18,7 @@ from sample_events import sample
 from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery
+from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
 from watcher.sinks.email import EmailSettings
@@ -37,17 +38,30 @@ class Target:
     received: Callable[[], list[bytes]]
 
 
+class SinkLease:
+    """Ownership of a sink, until it has run out."""
+
+    has_expired = False
+
+    def check(self) -> None:
+        if self.has_expired:
+            raise LeaseExpiredError("by the test")
+
+
 @asynccontextmanager
-async def receiver(type_: str, url: str) -> AsyncIterator[Target]:
-    async with Receiver(says(answer(200))) as receiver, sink_to(f"{url}:{receiver.port}", type=type_) as sink:
+async def receiver(type_: str, url: str, lease: SinkLease) -> AsyncIterator[Target]:
+    async with (
+        Receiver(says(answer(200))) as receiver,
+        sink_to(f"{url}:{receiver.port}", type=type_, check=lease.check) as sink,
+    ):
         yield Target(
             sink, lambda: setattr(receiver, "reply", hangs), lambda: [request.body for request in receiver.requests]
         )
 
 
 @asynccontextmanager
-async def slack_bot() -> AsyncIterator[Target]:
-    async with FakeSlack() as slack, sink_to(**cast("Any", slack.block())) as sink:
+async def slack_bot(lease: SinkLease) -> AsyncIterator[Target]:
+    async with FakeSlack() as slack, sink_to(**cast("Any", slack.block()), check=lease.check) as sink:
         yield Target(
             sink,
             lambda: setattr(slack, "hangs", True),
@@ -56,16 +70,16 @@ async def slack_bot() -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def email() -> AsyncIterator[Target]:
+async def email(lease: SinkLease) -> AsyncIterator[Target]:
     async with MailServer() as server:
-        sink = EmailSettings.model_validate(server.block()).open(SinkContext(FakeClock()))
+        sink = EmailSettings.model_validate(server.block()).open(SinkContext(FakeClock(), check=lease.check))
         yield Target(
             sink, lambda: setattr(server, "hangs", True), lambda: [mail.body("plain").encode() for mail in server.mails]
         )
 
 
 @asynccontextmanager
-async def stdout() -> AsyncIterator[Target]:
+async def stdout(lease: SinkLease) -> AsyncIterator[Target]:
     reading, writing = os.pipe()
     others = set(threading.enumerate())
     output = StdoutOutput(writing)
@@ -90,9 +104,14 @@ MESSAGES, EVENTS = [apprise, email, slack_bot], [webhook, stdout]
 """What makes a message of each event, and what sends it as it is."""
 
 
+@pytest.fixture
+def lease() -> SinkLease:
+    return SinkLease()
+
+
 @pytest.fixture(params=[*EVENTS, *MESSAGES])
-async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
-    async with request.param() as target:
+async def target(request: pytest.FixtureRequest, lease: SinkLease) -> AsyncIterator[Target]:
+    async with request.param(lease=lease) as target:
         yield target
 
 
@@ -125,3 +144,11 @@ async def test_an_attempt_can_be_broken_off(target: Target) -> None:
     sending.cancel()
     with pytest.raises(asyncio.CancelledError):
         await sending
+
+
+@pytest.mark.parametrize("target", [webhook, *MESSAGES], indirect=True)
+async def test_nothing_goes_out_once_the_lease_has_run_out(target: Target, lease: SinkLease) -> None:
+    lease.has_expired = True
+    with pytest.raises(LeaseExpiredError):
+        await target.sink.send([sample(EventType.EXECUTION_FAILED)])
+    assert target.received() == []

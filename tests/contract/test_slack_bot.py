@@ -142,20 +142,3 @@ async def test_after_a_day_without_slack_everything_is_said_and_nothing_stays_op
     assert len(failures) in ([24] if group is None else [1, 2])  # perhaps the one that was tried, then the rest
     assert (await backlog_of(rig.real_store)).get("ops") is None
     assert TOKEN not in json.dumps(logs)
-
-
-async def test_a_channel_that_refuses_says_what_to_do_and_is_tried_until_it_takes_it(
-    rig: SlackRig, slack: FakeSlack
-) -> None:
-    members, slack.members = slack.members, set()
-    await rig.emit(sample(FAILING), opens=True)
-    with capture_logs() as logs:
-        await rig.go(1.0)
-    (warning,) = [log for log in logs if log["event"] == "delivery.failed"]
-    assert (warning["answer"], warning["remedy"]) == (
-        "not_in_channel",
-        "invite the app to the channel: /invite @its-name",
-    )
-    slack.members = members
-    await rig.go(60.0)
-    assert slack.heads() == [OPEN_HEAD]

@@ -8,16 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from html import escape
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope
+from mail_server import HOST, MailServer
 from pydantic import ValidationError
 from receiver import Receiver, answer, hangs, says
 from sample_events import HOSTILE, HOSTILE_PARTS, data_of, sample
@@ -25,13 +21,11 @@ from worker_rig import DELIVERED, FakeClock
 
 from watcher.cli.commands.starter import config_schema
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventType
 from watcher.sinks.apprise import MESSAGE_BYTES, AppriseSettings, AppriseSink, plain_message
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 
 FAILED, RECOVERED = EventType.EXECUTION_FAILED, EventType.PIPELINE_RECOVERED
-HOST = "127.0.0.1"
 
 
 @pytest.fixture(autouse=True)
@@ -49,8 +43,8 @@ def settings(url: str, **keys: Any) -> AppriseSettings:
     return AppriseSettings.model_validate({"type": "apprise", "url": url, **keys})
 
 
-def sink(url: str, *, context: SinkContext | None = None, **keys: Any) -> Sink:
-    return settings(url, **keys).open(context or SinkContext(FakeClock()))
+def sink(url: str, **keys: Any) -> Sink:
+    return settings(url, **keys).open(SinkContext(FakeClock()))
 
 
 async def sent(url: str, delivery: Delivery, **keys: Any) -> SendResult:
@@ -144,39 +138,18 @@ async def test_what_takes_little_is_sent_one_message_that_begins_with_the_headli
 ADDRESSES = "from=watcher@a.example&to=ops@b.example&mode=insecure"
 
 
-@dataclass
-class Mailbox:
-    reply: str = "250 OK"
-    mails: list[EmailMessage] = field(default_factory=list)
-
-    async def handle_DATA(self, _server: SMTP, _session: object, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd's)
-        assert isinstance(envelope.content, bytes)
-        self.mails.append(message_from_bytes(envelope.content, policy=policy.default))
-        return self.reply
-
-
-@asynccontextmanager
-async def mail_server(mailbox: Mailbox) -> AsyncIterator[int]:
-    server = await asyncio.get_running_loop().create_server(lambda: SMTP(mailbox), HOST, 0)
-    async with server:
-        yield server.sockets[0].getsockname()[1]
-
-
 async def test_a_mail_is_plain_text_or_shows_markup_as_it_is() -> None:
-    mailbox = Mailbox()
-    async with mail_server(mailbox) as port:
+    async with MailServer() as server:
         for more in ("", "&format=html"):
-            url = f"mailto://{HOST}:{port}?{ADDRESSES}{more}"
+            url = f"mailto://{HOST}:{server.port}?{ADDRESSES}{more}"
             assert (await sent(url, hostile("<script>x</script>"))).outcome is SendOutcome.DELIVERED
-    text, html = mailbox.mails
-    assert text["To"] == "ops@b.example"
-    assert text["Subject"].startswith("✕ </x> *b* <!channel>")
-    assert text.get_content_type() == "text/plain"
-    assert text.get_content().startswith("<script>x</script>")
-    part = html.get_body(("html",))
-    assert part is not None
-    assert "&lt;script&gt;x&lt;/script&gt;" in part.get_content()
-    assert "<script>" not in part.get_content()
+    text, html = server.mails
+    assert text.message["To"] == "ops@b.example"
+    assert text.message["Subject"].startswith("✕ </x> *b* <!channel>")
+    assert text.message.get_content_type() == "text/plain"
+    assert text.message.get_content().startswith("<script>x</script>")
+    assert "&lt;script&gt;x&lt;/script&gt;" in html.body("html")
+    assert "<script>" not in html.body("html")
 
 
 # what does not get through
@@ -197,8 +170,9 @@ async def test_a_service_that_is_not_there_is_a_failed_connection() -> None:
 
 
 async def test_what_fails_without_a_reason_says_so() -> None:
-    async with mail_server(Mailbox(reply="554 no")) as port:
-        result = await sent(f"mailto://{HOST}:{port}?{ADDRESSES}", sample(FAILED))
+    async with MailServer() as server:
+        server.replies = {"DATA": "554 no"}
+        result = await sent(f"mailto://{HOST}:{server.port}?{ADDRESSES}", sample(FAILED))
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "no cause given")
 
 
@@ -221,16 +195,6 @@ async def test_nothing_that_apprise_says_reaches_a_log(receiver: Receiver) -> No
     with pytest.raises(ValidationError):
         settings("tgram://s3cr3t")
     assert kept.records == []
-
-
-async def test_without_the_lease_nothing_goes_out(receiver: Receiver) -> None:
-    def refuse() -> None:
-        raise LeaseExpiredError("gone")
-
-    ops = sink(f"json://{HOST}:{receiver.port}", context=SinkContext(FakeClock(), before_request=refuse))
-    with pytest.raises(LeaseExpiredError):
-        await ops.send([sample(FAILED)])
-    assert receiver.requests == []
 
 
 # what hangs

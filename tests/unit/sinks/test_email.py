@@ -10,8 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
-from typing import Any, cast
-from uuid import UUID
+from typing import Any
 
 import pytest
 import trustme
@@ -31,12 +30,13 @@ from sample_events import (
 from structlog.testing import capture_logs
 from thinning import thinned_seeds
 from tls import own_ca, serving
-from worker_rig import FakeClock, Rig, ScriptedSink
+from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import encode, group_id
-from watcher.domain.errors import LeaseExpiredError, TransportFailedError
-from watcher.domain.event import Event, EventType, OutboxEntry
+from watcher.domain.errors import TransportFailedError
+from watcher.domain.event import EventType
+from watcher.domain.routing import GroupRules
 from watcher.sinks import email
 from watcher.sinks.chat import notice_of_batch
 from watcher.sinks.email import EmailSettings, bodies_of, mail_of
@@ -73,8 +73,8 @@ def trusting(folder: Path) -> PemFile:
     return PemFile("ca.pem", folder / "ca.pem", "")
 
 
-async def sent(settings: EmailSettings, *batch: Delivery, check: Callable[[], None] = lambda: None) -> SendResult:
-    return await settings.open(SinkContext(FakeClock(), public_url=PAGES, before_request=check)).send(batch)
+async def sent(settings: EmailSettings, *batch: Delivery) -> SendResult:
+    return await settings.open(SinkContext(FakeClock(), public_url=PAGES)).send(batch)
 
 
 async def mails_of(server: MailServer, *deliveries: Delivery) -> list[Mail]:
@@ -185,11 +185,6 @@ async def test_each_kind_of_problem_has_a_subject_that_its_beginning_and_its_end
 async def test_what_is_no_problem_is_in_no_thread(server: MailServer) -> None:
     for mail in await mails_of(server, failed(), sample(EventType.WATCHER_TEST)):
         assert (mail.message["References"], mail.message["In-Reply-To"]) == (None, None)
-
-
-async def test_a_mail_has_the_same_id_on_every_attempt(server: MailServer) -> None:
-    first, second = await mails_of(server, failed(), failed())
-    assert first.message["Message-ID"] == second.message["Message-ID"] == f"<{failed().event_id}@example.com>"
 
 
 async def test_a_long_domain_breaks_no_id(server: MailServer) -> None:
@@ -430,15 +425,7 @@ async def test_what_is_no_mail_server_that_takes_mail_is_said(
     reply: Callable[[asyncio.StreamWriter], Any], answer: str
 ) -> None:
     async with listening(lambda _, writer: reply(writer)) as port:
-        block = {
-            "type": "email",
-            "server": f"{HOST}:{port}",
-            "tls": "none",
-            "from": FROM,
-            "to": [TO],
-            "timeout": "200ms",
-        }
-        mail = EmailSettings.model_validate(block)
+        mail = EmailSettings.model_validate(MailServer.block_at(port) | {"timeout": "200ms"})
         result = await sent(mail, failed())
         with pytest.raises(TransportFailedError, match=f"^{answer}$"):
             await mail.connect()
@@ -468,16 +455,6 @@ async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_onc
     async with listening(dialog(*["250 OK"] * 3, "354 go on", end="250 OK")) as port:
         mail = EmailSettings.model_validate(MailServer.block_at(port))
         assert await sent(mail, failed()) == SendResult(SendOutcome.DELIVERED, "250")
-
-
-async def test_without_the_lease_no_mail_goes_out(server: MailServer) -> None:
-    def refuse() -> None:
-        raise LeaseExpiredError("gone")
-
-    with pytest.raises(LeaseExpiredError):
-        await sent(settings(server), failed(), check=refuse)
-    assert server.mails == []
-    assert "DATA" not in server.commands
 
 
 # answers
@@ -532,85 +509,16 @@ async def test_no_word_of_the_server_is_passed_on(server: MailServer) -> None:
     assert "s3cret" not in f"{result}{logs}"
 
 
-# with its worker
-
-
-class MailRig(Rig):
-    """A worker of an e-mail sink, with its store and its server."""
-
-    def __init__(self, path: Path, server: MailServer, **more: object) -> None:
-        super().__init__(path)
-        self.settings = settings(server, rate_limit="1000/s", **more)
-
-    async def open(self) -> None:
-        self.sink = cast("ScriptedSink", self.settings.open(SinkContext(self.clock)))
-        await self.start(rules=self.settings.rules)
-
-    async def run(self, seconds: int) -> None:
-        for _ in range(seconds):
-            await self.go(1.0)
-
-    async def emit(self, *deliveries: Delivery) -> None:
-        for number, each in enumerate(deliveries):
-            data = each.content["data"]
-            event = Event(
-                each.event_id,
-                EventType(each.type),
-                f"{each.type}{number}".encode(),
-                1,
-                each.body,
-                each.event_id.bytes,
-                problem=UUID(data["problem"]["id"]) if "problem" in data else None,
-                account=data["account"],
-                pipeline=data["pipeline"]["id"],
-            )
-            group = self.rules.group and self.rules.group.group_of(event)
-            await self.write(OutboxEntry(event, ("ops",), groups={"ops": group} if group else {}))
-
-
-@asynccontextmanager
-async def rig_of(path: Path, server: MailServer, **more: object) -> AsyncIterator[MailRig]:
-    rig = MailRig(path / "w.db", server, **more)
-    await rig.open()
-    yield rig
-    await rig.kill()
-
-
-async def test_a_wrong_password_is_said_and_loses_no_mail(tmp_path: Path) -> None:
-    async with MailServer(login=True) as server, rig_of(tmp_path, server, **LOGIN) as rig:
+async def test_a_wrong_password_is_tried_once_and_the_mail_is_taken_once_it_is_right() -> None:
+    async with MailServer(login=True) as server:
         server.password = "another"
-        with capture_logs() as logs:
-            await rig.emit(sample(FAILING), sample(EventType.EXECUTION_OVERDUE), failed())
-            await rig.run(300)
-        assert server.mails == []
-        (line,) = (each for each in logs if each["event"] == "delivery.failed" and each["log_level"] == "warning")
-        assert line["answer"] == "535"
-        assert line["remedy"].startswith("correct username and password")
-        sessions = [each for each in server.commands if each.startswith("EHLO")]
-        assert server.commands.count("AUTH") == len(sessions)  # once each, by whatever methods: many lock an account
+        result = await sent(settings(server, **LOGIN), failed())
+        assert (result.outcome, result.answer, server.mails) == (SendOutcome.RETRY, "535", [])
+        assert result.remedy.startswith("correct username and password")
+        assert server.commands.count("AUTH") == 1  # by whatever methods it could be tried: many lock an account
         server.password = PASSWORD
-        await rig.run(120)
-        assert len({mail.message["Subject"] for mail in server.mails}) == len(server.mails) == 3
-        assert rig.counted("dead") == 0
+        assert await sent(settings(server, **LOGIN), failed()) == SendResult(SendOutcome.DELIVERED, "250")
 
 
-async def test_events_wait_30_s_for_others_but_those_of_problems_go_at_once(server: MailServer, tmp_path: Path) -> None:
-    async with rig_of(tmp_path, server) as rig:
-        await rig.emit(*map(failed, range(3)), sample(EventType.EXECUTION_OVERDUE), sample(FAILING))
-        await rig.run(29)
-        assert sorted(mail.message["Subject"] for mail in server.mails) == [
-            "Execution overdue: Sales agent",
-            "Pipeline failing: Sales agent",
-        ]
-        await rig.run(2)
-        assert server.mails[2].message["Subject"].startswith("✕ 3 failed in Sales agent")
-    assert len(server.mails) == 3
-
-
-async def test_a_mail_that_is_refused_five_times_is_a_dead_letter(server: MailServer, tmp_path: Path) -> None:
-    server.replies = {"DATA": "554 spam"}
-    async with rig_of(tmp_path, server) as rig:
-        await rig.emit(sample(FAILING))
-        await rig.run(240)
-        assert rig.counted("dead") == 1
-    assert server.commands.count("DATA") == 5
+def test_events_wait_30_s_for_others_of_their_pipeline_but_those_of_problems_go_at_once() -> None:
+    assert MAIL.rules.group == GroupRules(("pipeline",), 30.0, 10_000, problems=False)

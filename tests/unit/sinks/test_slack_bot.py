@@ -18,7 +18,6 @@ from tls import own_ca, serving
 from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery, MessagePlace, Part, ProblemMessage
-from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventType
 from watcher.runtime.http_client import REMEDIES as CONNECTION_REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
@@ -44,11 +43,9 @@ async def slack() -> AsyncIterator[FakeSlack]:
 async def sink_of(
     block: dict[str, Any],
     take_slot: Callable[[], float] = lambda: 0.0,
-    check: Callable[[], None] = lambda: None,
-    clock: FakeClock | None = None,
     public_url: str = "",
 ) -> AsyncIterator[Sink]:
-    context = SinkContext(clock or FakeClock(), take_slot=take_slot, before_request=check, public_url=public_url)
+    context = SinkContext(FakeClock(), take_slot=take_slot, public_url=public_url)
     sink = SlackBotSettings.model_validate(block).open(context)
     try:
         yield sink
@@ -359,16 +356,6 @@ async def test_the_next_attempt_goes_on_behind_what_was_taken(slack: FakeSlack) 
     assert slots == [2, 4]
 
 
-async def test_nothing_is_posted_once_the_lease_is_gone(slack: FakeSlack) -> None:
-    def check() -> None:
-        raise LeaseExpiredError("ops")
-
-    async with sink_of(slack.block(), check=check) as sink:
-        with pytest.raises(LeaseExpiredError):
-            await sink.send([failed()])
-    assert slack.calls == []
-
-
 def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     settings = SlackBotSettings.model_validate({"type": "slack_bot", "token": TOKEN, "channel": CHANNEL})
     assert settings.rules.rate_per_s == 1
@@ -378,6 +365,10 @@ def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     assert "execution.success" not in settings.events
     assert settings.target == "https://slack.com"
     assert TOKEN not in repr(settings)
+
+
+def test_whoever_did_not_invite_the_app_is_told_how() -> None:
+    assert ERROR_REMEDIES["not_in_channel"] == "invite the app to the channel: /invite @its-name"
 
 
 @pytest.mark.parametrize("error", ["not_in_channel", "channel_not_found", "is_archived"])

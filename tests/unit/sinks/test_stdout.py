@@ -60,14 +60,6 @@ def is_ready(task: asyncio.Task[SendResult]) -> bool:
     return task.done()
 
 
-async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
-    sink = StdoutSink(StdoutOutput(pipe.writing))
-    bodies = [f'{{"number": {number}}}'.encode() for number in range(40)]
-    assert await asyncio.gather(*(sink.send([delivery(body)]) for body in bodies)) == [WRITTEN] * 40
-    pipe.close(pipe.writing)
-    assert pipe.read_to_end().splitlines() == bodies
-
-
 EVENT = (
     b'{"id":"1","type":"execution.new","time":"2026-11-24T10:00:01.000Z",'
     b'"data":{"account":"eu","observed":{"at":"2026-11-24T10:00:01.000Z"}}}'

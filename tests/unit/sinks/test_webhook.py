@@ -11,7 +11,6 @@ from receiver import Receiver, Reply, answer, closes, hangs, says, sink_to
 from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
@@ -45,16 +44,6 @@ async def test_a_request_is_what_the_contract_says(receiver: Receiver) -> None:
     assert request.headers["webhook-timestamp"] == str(int(FakeClock().now().timestamp()))
     assert (request.headers["authorization"], request.headers["x-team"]) == ("Bearer t", "sales")
     assert "webhook-signature" not in request.headers
-
-
-async def test_nothing_is_sent_once_the_lease_has_run_out_while_it_was_connected(receiver: Receiver) -> None:
-    def expire() -> None:
-        raise LeaseExpiredError("by the test")
-
-    async with sink_to(receiver.url, check=expire) as sink:
-        with pytest.raises(LeaseExpiredError):
-            await sink.send([DELIVERY])
-    assert receiver.requests == []
 
 
 async def test_the_timestamp_is_that_of_the_attempt_and_the_id_stays(receiver: Receiver) -> None:
