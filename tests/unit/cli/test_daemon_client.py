@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from fake_daemon import FakeDaemon, Raw
+from receiver import Receiver, answer, says
 from tls import own_ca, serving
 from unit.conftest import Command
 
@@ -147,22 +147,14 @@ def test_a_token_that_no_header_holds_is_a_mistake(daemon: FakeDaemon, command: 
 async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def answer(_: web.Request) -> web.Response:
-        return web.json_response({"items": []})
+    found = says(answer(200, body=b'{"items": []}', Connection="close"))
+    async with Receiver(found, tls=serving(own_ca(tmp_path), "127.0.0.1")) as receiver:
 
-    app = web.Application()
-    app.router.add_get("/api/v1/deliveries", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=serving(own_ca(tmp_path), "127.0.0.1"))
-    await site.start()
-    url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+        def ask() -> list[Any]:
+            return [*find_daemon(None, url=receiver.url).items("/deliveries")]
 
-    def ask() -> list[Any]:
-        return [*find_daemon(None, url=url).items("/deliveries")]
-
-    with pytest.raises(WatcherError, match="unable to get local issuer certificate"):
-        await asyncio.to_thread(ask)
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    assert await asyncio.to_thread(ask) == []
-    await runner.cleanup()
+        with pytest.raises(WatcherError, match="unable to get local issuer certificate"):
+            await asyncio.to_thread(ask)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        assert await asyncio.to_thread(ask) == []
+    assert [request.line for request in receiver.requests] == ["GET /api/v1/deliveries?limit=200 HTTP/1.1"]
