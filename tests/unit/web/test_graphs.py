@@ -15,6 +15,7 @@ from watcher.web.graphs import (
     LABEL_WIDTH,
     LOWEST,
     NARROWEST,
+    Durations,
     graphs,
     short,
     spell_period,
@@ -62,6 +63,13 @@ def problem(number: int, opened: float, closed: float | None) -> PastProblem:
     return PastProblem(id=bytes([number] * 16), kind="pipeline.failing", opened_at=opened_at, closed_at=closed_at)
 
 
+def durations(by_place: dict[int, dict[str, Any]]) -> Durations:
+    """Return how the durations of a day are drawn."""
+    drawn = graphs(history(by_place), "24h").durations
+    assert drawn is not None
+    return drawn
+
+
 def test_failures_stand_on_successes_and_the_highest_bar_is_as_high_as_the_graph() -> None:
     drawn = graphs(history({3: {"success": 6, "failed": 2}, 4: {"success": 4, "unrecognized": 1}}), "24h")
     assert drawn.most_ended == 8
@@ -99,8 +107,7 @@ def test_times_that_are_not_known_are_joined() -> None:
 
 def test_median_and_p95_are_drawn_on_one_scale_and_a_gap_breaks_the_line() -> None:
     ran = {n: {"success": 1, "median_seconds": 10.0, "p95_seconds": 20.0 * (1 + n % 2)} for n in (3, 4, 8)}
-    drawn = graphs(history(ran), "24h").durations
-    assert drawn is not None
+    drawn = durations(ran)
     assert (drawn.highest, drawn.lowest, drawn.unit, drawn.is_log) == ("40", "0", "seconds", False)
     assert [y for _, y in drawn.p95] == [0.0, DURATIONS_HEIGHT / 2, DURATIONS_HEIGHT / 2]
     assert drawn.median == "M146 48.0h0L188 48.0M354 48.0h0"
@@ -108,22 +115,18 @@ def test_median_and_p95_are_drawn_on_one_scale_and_a_gap_breaks_the_line() -> No
 
 def test_far_longer_ones_make_the_scale_of_durations_logarithmic() -> None:
     ran = {3: {"success": 9, "median_seconds": 10.0, "p95_seconds": 201.0}}
-    drawn = graphs(history(ran), "24h").durations
-    assert drawn is not None
+    drawn = durations(ran)
     assert (drawn.is_log, drawn.highest, drawn.lowest, drawn.unit) == (True, "3 m 21 s", "10.0 s", "minutes")
     assert drawn.median.endswith(f" {DURATIONS_HEIGHT:.1f}h0")
     assert drawn.p95[0][1] == 0.0
-    limit = graphs(history({3: {**ran[3], "p95_seconds": 200.0}}), "24h").durations
-    assert limit is not None
-    assert not limit.is_log
+    assert not durations({3: {**ran[3], "p95_seconds": 200.0}}).is_log
 
 
 @pytest.mark.parametrize(
     ("seconds", "highest", "unit"), [(0.25, "0.25", "seconds"), (119, "119", "seconds"), (7200, "2", "hours")]
 )
 def test_durations_have_the_unit_that_suits_them(seconds: float, highest: str, unit: str) -> None:
-    drawn = graphs(history({3: {"success": 1, "median_seconds": seconds, "p95_seconds": seconds}}), "24h").durations
-    assert drawn is not None
+    drawn = durations({3: {"success": 1, "median_seconds": seconds, "p95_seconds": seconds}})
     assert (drawn.highest, drawn.unit) == (highest, unit)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -35,6 +35,7 @@ class Site:
         routes = [*(web.get(path, page) for path, page in pages.items()), web.post("/read", self.read)]
         self.server = HttpServer(routes, clock=self.clock, at_most=at_most, timeout_s=timeout_s)
         self.port = 0
+        self.streams: list[Stream] = []
 
     async def page(self, _: web.Request) -> web.Response:
         self.asked_count += 1
@@ -50,36 +51,40 @@ class Site:
     async def broken(self, _: web.Request) -> web.Response:
         raise ZeroDivisionError
 
-    async def connect(self) -> Stream:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+    async def connect(self, data: bytes = b"") -> Stream:
+        """Send something over a connection that stays until the end of the test, if nobody closes it."""
+        self.streams.append(await asyncio.open_connection("127.0.0.1", self.port))
+        self.streams[-1][1].write(data)
+        return self.streams[-1]
 
     async def ask(self, data: bytes = ASK) -> bytes:
         """Send something over a connection of its own; return what comes until it is closed."""
-        reader, writer = await self.connect()
-        writer.write(data)
-        answer = await until_closed(reader)
-        writer.close()
-        return answer
+        return await until_closed(await self.connect(data))
+
+    async def ask_until_held(self) -> Stream:
+        """Ask for a page over a connection of its own, and wait until the page is asked for an answer."""
+        asked_count = self.asked_count
+        stream = await self.connect(ASK)
+        async with asyncio.timeout(10):
+            while self.asked_count == asked_count:
+                await asyncio.sleep(0.001)
+        return stream
 
 
-async def until_closed(reader: asyncio.StreamReader) -> bytes:
+async def until_closed(stream: Stream) -> bytes:
     received = b""
     async with asyncio.timeout(10):
         with suppress(ConnectionResetError):
-            while chunk := await reader.read(65_536):
+            while chunk := await stream[0].read(65_536):
                 received += chunk
     return received
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def are_answered(*streams: Stream) -> None:
+    """Wait until each of these has got its page."""
     async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-async def one_answer(stream: Stream) -> bytes:
-    async with asyncio.timeout(10):
-        return await stream[0].readuntil(b"here")
+        for reader, _ in streams:
+            assert b"200 OK" in await reader.readuntil(b"here")
 
 
 @asynccontextmanager
@@ -88,6 +93,8 @@ async def a_site(*, at_most: int = 4, timeout_s: float = 10.0) -> AsyncIterator[
     site.port = await site.server.listen(Address("127.0.0.1", 0))
     yield site
     await site.server.close()
+    for _, writer in site.streams:
+        writer.close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silence", "word", "headers"])
@@ -105,18 +112,17 @@ async def test_a_body_has_as_much_time_as_its_headers(sent: bytes, status: bytes
 
 async def test_headers_that_drip_are_given_no_more_time() -> None:
     async with a_site(timeout_s=TIMEOUT_S) as site:
-        reader, writer = await site.connect()
+        stream = await site.connect()
 
         async def drip() -> None:
             with suppress(ConnectionError):
                 for byte in b"GET / HTTP/1.1\r\nHost: " + b"x" * 1000:
-                    writer.write(bytes([byte]))
+                    stream[1].write(bytes([byte]))
                     await asyncio.sleep(TIMEOUT_S / 10)
 
         dripping = asyncio.create_task(drip())
-        assert await until_closed(reader) == b""
+        assert await until_closed(stream) == b""
         dripping.cancel()
-        writer.close()
 
 
 async def test_a_connection_may_ask_again_in_time_and_is_let_go_when_it_does_not() -> None:
@@ -124,9 +130,8 @@ async def test_a_connection_may_ask_again_in_time_and_is_let_go_when_it_does_not
         stream = await site.connect()
         for _ in range(3):
             stream[1].write(ASK)
-            assert b"200 OK" in await one_answer(stream)
-        assert await until_closed(stream[0]) == b""
-        stream[1].close()
+            await are_answered(stream)
+        assert await until_closed(stream) == b""
 
 
 async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> None:
@@ -134,65 +139,45 @@ async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> No
         silent = [await site.connect() for _ in range(3)]
         with capture_logs() as logs:
             newer = await site.connect()
-            assert await until_closed(silent[0][0]) == b""
+            assert await until_closed(silent[0]) == b""
             newest = await site.connect()
-            assert await until_closed(silent[1][0]) == b""
+            assert await until_closed(silent[1]) == b""
         assert [(entry["event"], entry["log_level"]) for entry in logs] == [("http.crowded", "warning")]
-        for stream in (silent[2], newer, newest):
-            stream[1].write(ASK)
-            assert b"200 OK" in await one_answer(stream)
-        for stream in (*silent, newer, newest):
-            stream[1].close()
+        for _, writer in (silent[2], newer, newest):
+            writer.write(ASK)
+        await are_answered(silent[2], newer, newest)
 
 
 async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
-        asking = await site.connect()
-        asking[1].write(ASK)
-        await until(lambda: site.asked_count == 1)
-        silent, newest = await site.connect(), await site.connect()
-        assert await until_closed(silent[0]) == b""
-        newest[1].write(ASK)
+        asking = await site.ask_until_held()
+        silent, newest = await site.connect(), await site.connect(ASK)
+        assert await until_closed(silent) == b""
         site.may_answer.set()
-        for stream in (asking, newest):
-            assert b"200 OK" in await one_answer(stream)
-        for stream in (asking, silent, newest):
-            stream[1].close()
+        await are_answered(asking, newest)
 
 
 async def test_where_all_ask_the_oldest_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
-        streams = []
-        for _ in range(3):
-            streams.append(await site.connect())
-            streams[-1][1].write(ASK)
-            await until(lambda: site.asked_count == len(streams))
-        assert await until_closed(streams[0][0]) == b""
+        oldest, *others = [await site.ask_until_held() for _ in range(3)]
+        assert await until_closed(oldest) == b""
         site.may_answer.set()
-        for stream in streams[1:]:
-            assert b"200 OK" in await one_answer(stream)
-        for stream in streams:
-            stream[1].close()
+        await are_answered(*others)
 
 
 async def test_who_has_had_no_time_to_ask_stays_where_all_others_have_asked() -> None:
     async with a_site(at_most=20) as site:
         site.may_answer.clear()
-        asking = [await site.connect() for _ in range(20)]
-        for _, writer in asking:
-            writer.write(ASK)
-        await until(lambda: site.asked_count == 20)
+        asking = [await site.ask_until_held() for _ in range(20)]
         new, newer = await site.connect(), await site.connect()
-        for reader, _ in asking[:2]:
-            assert await until_closed(reader) == b""
+        for stream in asking[:2]:
+            assert await until_closed(stream) == b""
         site.may_answer.set()
-        for stream in (new, newer):
-            stream[1].write(ASK)
-            assert await one_answer(stream)
-        for _, writer in (new, newer, *asking):
-            writer.close()
+        for _, writer in (new, newer):
+            writer.write(ASK)
+        await are_answered(new, newer)
 
 
 async def test_who_does_not_take_its_answer_makes_room() -> None:
@@ -212,12 +197,11 @@ async def test_who_does_not_take_its_answer_makes_room() -> None:
 async def test_whoever_is_still_connected_at_the_end_is_let_go() -> None:
     async with a_site() as site:
         site.may_answer.clear()
-        silent, asking = await site.connect(), await site.connect()
-        asking[1].write(ASK)
-        await until(lambda: site.asked_count == 1)
-    for stream in (silent, asking):
-        assert await until_closed(stream[0]) == b""
-        stream[1].close()
+        silent, asking = await site.connect(), await site.ask_until_held()
+        ending = asyncio.create_task(site.server.close())
+        for stream in (silent, asking):
+            assert await until_closed(stream) == b""
+        await ending
 
 
 async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
@@ -225,12 +209,10 @@ async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
         async with a_site(at_most=1) as site:
             streams = [await site.connect() for _ in range(5)]
             for stream in streams[:4]:
-                await until_closed(stream[0])
+                await until_closed(stream)
             site.clock.advance(60)
-            streams.append(await site.connect())
-            await until_closed(streams[4][0])
-            for stream in streams:
-                stream[1].close()
+            await site.connect()
+            await until_closed(streams[4])
     assert [entry["count"] for entry in logs] == [1, 4]
 
 
