@@ -15,14 +15,13 @@ from uuid import UUID
 import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
 from sample_events import HOSTILE_PARTS, PIPELINE, data_of, execution_id, problem_block
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 from stores import START_US, claim
 
-from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
-from watcher.domain.timestamps import Micros, from_us
-from watcher.domain.watch import Cursor
+from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
 from watcher.store.tables import pipeline_hour, problem, snapshot
@@ -89,6 +88,53 @@ async def shown(desk: Desk, path: str) -> Page:
     return got.page
 
 
+async def write(desk: Desk, statement: Any, rows: Any = None) -> None:
+    await desk.store.write(lambda connection: connection.execute(statement, rows))
+
+
+async def change_problem(desk: Desk, id_: UUID, **values: Any) -> None:
+    await write(desk, update(problem).where(problem.c.id == id_.bytes).values(**values))
+
+
+async def problem_row(desk: Desk, kind: EventType, id_: bytes, *, of: str = PIPELINE, **more: Any) -> dict[str, Any]:
+    """Return a problem of a pipeline, of which there is no event."""
+    about = {
+        "source_id": await desk.store.number_of(Source("account", "default")),
+        "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{of}")),
+    }
+    return {"id": id_, "kind": kind, "opened_at": desk.clock.us, "stream": b"none", "sequence": 1, **about, **more}
+
+
+async def report(
+    desk: Desk, kind: EventType, id_: UUID, *, sequence: int = 2, at: int = START_US, **data: Any
+) -> SourceChange:
+    """Record that a problem of the account, the pipeline or the sink `chat` has opened; return that change."""
+    owner, name = ("sink", "chat") if kind.startswith("sink.") else ("account", "default")
+    source = {"sink": "/sinks/chat"}.get(owner, f"/accounts/default/pipelines/{PIPELINE}")
+    block = {"problem": problem_block(kind) | {"id": str(id_)}}
+    opens = entry(kind, number=50, sequence=sequence, source=source, data=data | block)
+    opened = Problem(id_, kind, from_us(at), EventKey(opens.event.stream, sequence))
+    change = SourceChange(
+        await claim(desk.store, owner, name),
+        0 if owner == "sink" else sequence - 1,
+        sequence,
+        None,
+        (opens,),
+        (ProblemChange(opened, is_new=True),),
+        pipeline=None if kind.startswith(("sink.", "account.")) else PIPELINE,
+    )
+    await desk.store.record(change)
+    return change
+
+
+async def save(desk: Desk, source: Source, body: AccountSnapshot | SinkSnapshot, *, age_s: int = 0) -> None:
+    """Write how an account or a sink stood that many seconds ago."""
+    number = await desk.store.number_of(source)
+    await write(desk, delete(snapshot).where(snapshot.c.source_id == number))
+    written_at, text = desk.clock.us - age_s * 1_000_000, json.dumps(asdict(body)).encode()
+    await write(desk, insert(snapshot), {"source_id": number, "written_at": written_at, "body": text})
+
+
 async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:
     pipeline_id = await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}"))
     counts = {"started": 9, "unrecognized": 0, "tokens": 0, "durations": "{}", "pipeline_id": pipeline_id}
@@ -97,7 +143,7 @@ async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(des
         {**counts, "from_at": START_US - ago * 3_600_000_000, "success": good, "failed": bad}
         for ago, good, bad in hours
     ]
-    await desk.store.write(lambda connection: connection.execute(insert(pipeline_hour), rows))
+    await write(desk, insert(pipeline_hour), rows)
     says = (await shown(desk, "/")).says()
     assert "97.6 % of 42 99.9 % of 1,242" in says
     assert "none ended none ended" in says
@@ -128,16 +174,10 @@ async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_t
 
 
 async def test_the_worst_comes_first_and_of_those_the_causes(desk: Desk) -> None:
-    account, chat = await claim(desk.store, "account", "default"), await claim(desk.store, "sink", "chat")
-    failing, silent = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
-    source = f"/accounts/default/pipelines/{PIPELINE}"
-    opened = [opening(failing, source, 2, day=1), opening(silent, source, 3, day=2)]
-    entries, problems = zip(*opened, strict=True)
-    await desk.store.record(
-        SourceChange(account, 1, 3, None, entries, problems, pipeline=PIPELINE, cursor=Cursor(START_US, START_US))
-    )
-    entry, problem = opening(EventType.SINK_FAILING, "/sinks/chat", 1, day=3)
-    await desk.store.record(SourceChange(chat, 0, 1, "failing", (entry,), (problem,)))
+    kinds = (EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT, EventType.SINK_FAILING)
+    for day, kind in enumerate(kinds, 1):  # before all others of the store
+        at = to_us(datetime(2026, 11, day, tzinfo=UTC))
+        await report(desk, kind, UUID(int=100 + day), sequence=day + 1, at=at)
     page = await shown(desk, "/")
     titles = re.findall(r"<a href=\"[^\"]*\"><bdi>([^<]*)</bdi></a>", (await get(desk, "/")).body)
     assert "7 need you" in page.says()
@@ -150,14 +190,6 @@ async def test_the_worst_comes_first_and_of_those_the_causes(desk: Desk) -> None
         "Sales agent: 1 overdue",
         "Sales agent: executions may have been missed",
     ]
-
-
-def opening(type_: EventType, source: str, sequence: int, *, day: int) -> tuple[OutboxEntry, ProblemChange]:
-    """Return what opens a problem on this day of the month, before all others of the store."""
-    id_ = UUID(int=100 + day)
-    opens = entry(type_, sequence=sequence, source=source, data={"problem": problem_block(type_) | {"id": str(id_)}})
-    at = datetime(2026, 11, day, tzinfo=UTC)
-    return opens, ProblemChange(Problem(id_, type_, at, EventKey(opens.event.stream, sequence)), is_new=True)
 
 
 async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(desk: Desk) -> None:
@@ -254,16 +286,10 @@ def cells(body: str) -> list[list[str]]:
     return [[Page(f"<td{cell}").says().replace("\xa0", " ").strip() for cell in row.split("<td")[1:]] for row in rows]
 
 
-async def close(desk: Desk, id_: UUID, *, after_s: int) -> None:
-    closed = update(problem).where(problem.c.id == id_.bytes).values(closed_at=START_US + after_s * 1_000_000)
-    await desk.store.write(lambda connection: connection.execute(closed))
-
-
 async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_them(desk: Desk) -> None:
-    await close(desk, OVERDUE, after_s=125)
-    acknowledged = {"acked_at": START_US, "acked_by": "ana", "acked_until": desk.clock.us + 7_200_000_000}
-    taken = update(problem).where(problem.c.id == DEGRADED.bytes).values(**acknowledged)
-    await desk.store.write(lambda connection: connection.execute(taken))
+    await change_problem(desk, OVERDUE, closed_at=START_US + 125_000_000)
+    until = desk.clock.us + 7_200_000_000
+    await change_problem(desk, DEGRADED, acked_at=START_US, acked_by="ana", acked_until=until)
     got = await get(desk, "/problems")
     assert cells(got.body) == [
         [
@@ -641,21 +667,8 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
 ) -> None:
     watch = [SALES | ({"rules": rules} if rules else {})]
     async with a_desk(tmp_path, watch=watch) as desk:
-        owner = "sink" if kind.startswith("sink.") else "account"
-        pipeline = None if kind.startswith(("sink.", "account.")) else PIPELINE
-        lease, id_ = await claim(desk.store, owner, "chat" if owner == "sink" else "default"), UUID(int=9)
-        opens = entry(kind, number=50, sequence=2, data=data | {"problem": problem_block(kind) | {"id": str(id_)}})
-        opened = Problem(id_, kind, from_us(START_US), EventKey(opens.event.stream, 2))
-        change = SourceChange(
-            lease,
-            0 if owner == "sink" else 1,
-            2,
-            None,
-            (opens,),
-            (ProblemChange(opened, is_new=True),),
-            pipeline=pipeline,
-        )
-        await desk.store.record(change)
+        id_ = UUID(int=9)
+        await report(desk, kind, id_, **data)
         found = await desk.found(f"/problems/{id_}")
         assert (found.get("rule"), found.get("closesWhen")) == (rule, closes_when)
         assert ("remedy" in found) is (kind not in (FAILING, EventType.EXECUTION_OVERDUE))
@@ -666,21 +679,17 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
 
 
 async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(tmp_path: Path) -> None:
-    id_, kind = UUID(int=9), EventType.PIPELINE_FAILING
+    id_ = UUID(int=9)
     async with a_desk(tmp_path) as desk:
-        account = await claim(desk.store, "account", "default")
-        opens = entry(kind, sequence=2, data={"problem": problem_block(kind) | {"id": str(id_)}})
-        opened = Problem(id_, kind, from_us(Micros(desk.clock.us)), EventKey(opens.event.stream, 2))
-        change = SourceChange(account, 1, 2, None, (opens,), (ProblemChange(opened, is_new=True),), pipeline=PIPELINE)
-        await desk.store.record(change)
+        change = await report(desk, EventType.PIPELINE_FAILING, id_, at=desk.clock.us)
+        opened = change.problems[0].problem
         shown_of = {}
         for number, closed_at in ((40, None), (41, from_us(Micros(desk.clock.us + 30_000_000)))):
             desk.clock.us += 60_000_000
-            await desk.store.record(executed(account, "execution.failed", number=number, end_seen_at=desk.clock.us))
+            await desk.store.record(executed(change.lease, "execution.failed", number=number, ended_at=desk.clock.us))
             if closed_at:
-                await desk.store.record(
-                    replace(change, before=2, entries=(), problems=(ProblemChange(opened, closed_at),))
-                )
+                closed = (ProblemChange(opened, closed_at),)
+                await desk.store.record(replace(change, before=2, entries=(), problems=closed))
             page = await shown(desk, f"/problems/{id_}")
             shown_of[number] = [
                 href[-3:] for href in page.values("a", "href") if href.startswith("/executions/default/")
@@ -694,8 +703,7 @@ async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recove
 @pytest.mark.parametrize(("until_s", "needs"), [(None, 3), (60, 3), (-60, 4)])
 async def test_an_acknowledgement_holds_until_its_time_is_over(until_s: int | None, needs: int, desk: Desk) -> None:
     until = None if until_s is None else desk.clock.us + until_s * 1_000_000
-    taken = update(problem).where(problem.c.id == OVERDUE.bytes).values(acked_at=desk.clock.us, acked_until=until)
-    await desk.store.write(lambda connection: connection.execute(taken))
+    await change_problem(desk, OVERDUE, acked_at=desk.clock.us, acked_until=until)
     assert f"{needs} need you" in (await shown(desk, "/")).says()
     assert ("acknowledged" in await desk.found(f"/problems/{OVERDUE}")) is (needs == 3)
     of_overdue = [each for each in (await desk.found("/status"))["needs"] if str(OVERDUE) in each.get("problems", ())]
@@ -704,16 +712,6 @@ async def test_an_acknowledgement_holds_until_its_time_is_over(until_s: int | No
 
 async def test_a_problem_says_until_when_its_pipeline_is_silenced(desk: Desk) -> None:
     assert "Silenced until Nov 25 00:00:00 UTC" in (await shown(desk, f"/problems/{OVERDUE}")).says()
-
-
-async def save(desk: Desk, source: Source, body: AccountSnapshot | SinkSnapshot, *, age_s: int = 0) -> None:
-    """Write how an account or a sink stood that many seconds ago."""
-    row = {
-        "source_id": await desk.store.number_of(source),
-        "written_at": desk.clock.us - age_s * 1_000_000,
-        "body": json.dumps(asdict(body)).encode(),
-    }
-    await desk.store.write(lambda connection: connection.execute(insert(snapshot), row))
 
 
 UNKNOWN = [
@@ -803,20 +801,15 @@ async def test_what_nobody_has_acknowledged_is_shown_however_much_else_is_open(t
     watch = [{"pipeline": name, "account": "default", "name": f"Agent {name[-3:]}"} for name in names]
     silent, failing = EventType.PIPELINE_SILENT, EventType.PIPELINE_FAILING
     async with a_desk(tmp_path, is_filled=False, watch=watch) as desk:
-        source_id = await desk.store.number_of(Source("account", "default"))
         rows = []
         for number, name in enumerate(names):
-            of_it = {
-                "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{name}")),
-                "source_id": source_id,
-            }
             acked_at = None if number >= 120 else desk.clock.us
             kinds = [(failing if acked_at is None else silent, acked_at)]
             kinds += [(silent, None)] if number == 121 else []
             for kind, acked_at in kinds:
-                its = {"id": bytes([number, kind is silent] * 8), "kind": kind, "acked_at": acked_at, **of_it}
-                rows.append(its | {"opened_at": desk.clock.us + number, "stream": b"none", "sequence": 1})
-        await desk.store.write(lambda connection: connection.execute(insert(problem), rows))
+                id_, opened_at = bytes([number, kind is silent] * 8), desk.clock.us + number
+                rows.append(await problem_row(desk, kind, id_, of=name, opened_at=opened_at, acked_at=acked_at))
+        await write(desk, insert(problem), rows)
         found = await desk.found("/status")
         assert [each["acknowledged"] for each in found["needs"]] == [False] * 3 + [True] * 97
         assert [each["severity"] for each in found["needs"][:4]] == ["critical", "critical", "warning", "warning"]
@@ -824,18 +817,8 @@ async def test_what_nobody_has_acknowledged_is_shown_however_much_else_is_open(t
 
 
 async def test_an_acknowledged_overdue_says_nothing_of_the_others(desk: Desk) -> None:
-    row = {
-        "id": UUID(int=44).bytes,
-        "kind": EventType.EXECUTION_OVERDUE,
-        "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}")),
-        "source_id": await desk.store.number_of(Source("account", "default")),
-        "opened_at": desk.clock.us,
-        "stream": b"none",  # so that there is no event of it
-        "sequence": 1,
-    }
-    taken = update(problem).where(problem.c.id == OVERDUE.bytes).values(acked_at=desk.clock.us, acked_by="ann")
-    await desk.store.write(lambda connection: connection.execute(insert(problem), row))
-    await desk.store.write(lambda connection: connection.execute(taken))
+    await write(desk, insert(problem), await problem_row(desk, EventType.EXECUTION_OVERDUE, UUID(int=44).bytes))
+    await change_problem(desk, OVERDUE, acked_at=desk.clock.us, acked_by="ann")
     ours, ann = [each for each in (await desk.found("/status"))["needs"] if "overdue" in each["title"]]
     assert (ours["problems"], ours["acknowledged"], ours["reason"]) == ([str(UUID(int=44))], False, "")
     assert (ann["problems"], ann["acknowledged"]) == ([str(OVERDUE)], True)
@@ -862,18 +845,8 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
     watch = [{"pipeline": name, "account": "default", "name": f"Agent {name[-2:]}"} for name in names]
     kinds = {200: EventType.EXECUTION_OVERDUE, 210: EventType.PIPELINE_SILENT, 220: EventType.PIPELINE_FAILING}
     async with a_desk(tmp_path, watch=watch) as desk:
-        account = await desk.store.number_of(Source("account", "default"))
-        about: dict[str, Any] = {"source_id": account, "opened_at": desk.clock.us, "stream": b"none", "sequence": 1}
-        rows = [
-            {
-                "id": bytes([number] * 16),
-                "kind": kind,
-                "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{names[number]}")),
-                **about,
-            }
-            for number, kind in kinds.items()
-        ]
-        await desk.store.write(lambda connection: connection.execute(insert(problem), rows))
+        rows = [await problem_row(desk, kind, bytes([at] * 16), of=names[at]) for at, kind in kinds.items()]
+        await write(desk, insert(problem), rows)
         first, second, third, beyond = [await get(desk, f"/?sort=&page={page}") for page in ("1", "2", "3", "4")]
         tables = [
             each.body[each.body.index("<tbody>") : each.body.index("</tbody>")] for each in (first, second, third)
@@ -891,30 +864,24 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
 
 async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_what_closes_it(tmp_path: Path) -> None:
     id_ = UUID(int=9)
-    failed = data_of(EventType.EXECUTION_FAILED)["execution"]
-    said = {
-        "problem": problem_block(EventType.PIPELINE_FAILING) | {"id": str(id_)},
-        "closesWhen": "3 succeeded",
-        "execution": failed,
-    }
+    said = {"closesWhen": "3 succeeded", "execution": data_of(EventType.EXECUTION_FAILED)["execution"]}
     watch = [SALES | {"rules": {"failing": {"consecutive": 3}}}]
     async with a_desk(tmp_path, watch=watch) as desk:
-        opening = entry(EventType.PIPELINE_FAILING, sequence=2, data=said)
-        opened = Problem(id_, EventType.PIPELINE_FAILING, from_us(START_US), EventKey(opening.event.stream, 2))
-        at = Micros(desk.clock.us - 5_000_000)
+        opening = await report(desk, EventType.PIPELINE_FAILING, id_, **said)
+        opened, at = opening.problems[0].problem, Micros(desk.clock.us - 5_000_000)
         newest = LatestFailure(at, execution_id(28), "Lookup", "upstream returned 404")
-        counted = replace(opened, failed_count=28, latest=newest)
-        for problem in (ProblemChange(opened, is_new=True), ProblemChange(opened, closed_at=from_us(START_US))):
-            entries, before = ((opening,), 1) if problem.is_new else ((), 2)
-            lease = await claim(desk.store, "account", "default")
-            change = SourceChange(lease, before, 2, None, entries, (problem,), pipeline=PIPELINE)
-            await desk.store.record(change)
+        change = replace(opening, before=2, entries=())
+        for is_open in (True, False):
+            if not is_open:
+                closed = (ProblemChange(opened, closed_at=from_us(START_US)),)
+                await desk.store.record(replace(change, problems=closed))
             says = (await shown(desk, f"/problems/{id_}")).says()
-            assert ("Closes when 3 succeeded; no execution has ended for 4 m" in says) is problem.is_new
+            assert ("Closes when 3 succeeded; no execution has ended for 4 m" in says) is is_open
             assert "Rule: 3 executions in a row failed." in says
             assert "keeps failing, last at Greeting" in says
-            if problem.is_new:
-                await desk.store.record(replace(change, before=2, entries=(), problems=(ProblemChange(counted),)))
+            if is_open:
+                counted = (ProblemChange(replace(opened, failed_count=28, latest=newest)),)
+                await desk.store.record(replace(change, problems=counted))
                 desk.clock.us += 2_000_000
                 needs = (await shown(desk, "/")).says()
                 assert "Sales agent keeps failing, last at Lookup 28 failed upstream returned 404" in needs
@@ -945,10 +912,7 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
             {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
         )
         its = dict.fromkeys(names, replace(stands, last_started_at=moment))
-        body = json.dumps(asdict(AccountSnapshot(3.6, 3.4, 61.0, its))).encode()
-        number = await desk.store.number_of(Source("account", "default"))
-        written = update(snapshot).where(snapshot.c.source_id == number).values(body=body)
-        await desk.store.write(lambda connection: connection.execute(written))
+        await save(desk, Source("account", "default"), AccountSnapshot(3.6, 3.4, 61.0, its))
         desk.troubles += [
             Need(kind="problem", severity="error", title="Something fails", reason="x" * 120, page="/problems/x")
         ] * 10
