@@ -5,11 +5,24 @@ from pathlib import Path
 
 import pytest
 from postgres import PostgresServer
-from stores import SetClock, StoreRig, Woken, claim, open_soon, sink_of
+from stores import SetClock, StoreRig, Woken, claim, open_soon, sink_of, upkeep
 
+from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
+from watcher.store.maintenance_store import KeepsId
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
+
+
+def drop(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool:
+    """Keep no id of what is pruned."""
+    return False
+
+
+async def prune(store: SqlStore, *, before: int, keep: KeepsId = drop) -> int:
+    """Prune what ended before that moment; return how many executions' events went."""
+    steps = (await upkeep(store)).prune(ended_before=Micros(before), keep=keep)
+    return sum([count async for count in steps])
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

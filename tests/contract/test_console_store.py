@@ -1,6 +1,6 @@
 """What pages and API read of a store: each list in its order, every row once, whatever is written meanwhile."""
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -87,11 +87,19 @@ async def walk(ask: Callable[[Position | None], Awaitable[Rows]]) -> list[list[A
             return pages
 
 
+def executions_in(pages: list[list[AnyRow]]) -> list[int]:
+    return [UUID(bytes=row.execution).int & 0xFFFF for page in pages for row in page]
+
+
+def problems_in(rows: Iterable[AnyRow]) -> list[int]:
+    return [UUID(bytes=row.id).int for row in rows]
+
+
 async def listed(console: ConsoleStore, **how: Any) -> list[int]:
     """Return the numbers of executions, page by page."""
     pages = await walk(lambda after: console.executions(after=after, limit=PAGE, **how))
     assert all(len(page) == PAGE for page in pages[:-1])
-    return [UUID(bytes=row.execution).int & 0xFFFF for page in pages for row in page]
+    return executions_in(pages)
 
 
 async def fill(store: SqlStore, account: Lease) -> None:
@@ -140,7 +148,7 @@ async def test_a_page_that_is_full_of_the_open_ones_goes_on_with_those_that_ende
 ) -> None:
     await fill(rig.store, rig.account)
     pages = await walk(lambda after: console.executions(after=after, limit=4))
-    assert [[UUID(bytes=row.execution).int & 0xFFFF for row in page] for page in pages] == [[4, 3, 2, 1], [5, 6, 7, 8]]
+    assert [executions_in([page]) for page in pages] == [[4, 3, 2, 1], [5, 6, 7, 8]]
 
 
 @contextmanager
@@ -190,8 +198,7 @@ async def test_open_executions_of_some_pipelines_are_in_one_order_however_they_a
 
     for statuses in ((), ("paused",)):
         how = {"is_of_pipeline": wanted.__contains__, "statuses": statuses, "limit": 4}
-        pages = await walk(partial(ask, how))
-        found = [UUID(bytes=row.execution).int & 0xFFFF for page in pages for row in page]
+        found = executions_in(await walk(partial(ask, how)))
         assert found == [each for each in range(30, 0, -1) if each % 5 in {1, 2, 3} and (each % 3 or not statuses)]
 
 
@@ -231,7 +238,7 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
             await rig.store.record(following)
         return page
 
-    found = [UUID(bytes=row.execution).int & 0xFFFF for page in await walk(ask) for row in page]
+    found = executions_in(await walk(ask))
     stay = {*range(1, 7), *range(8, 13)}
     assert sorted(number for number in found if number in stay) == sorted(stay)
 
@@ -282,7 +289,7 @@ EVENTS: Sequence[tuple[dict[str, Any], list[int]]] = (
 
 
 @pytest.mark.parametrize(("how", "found"), EVENTS)
-async def test_events_come_in_the_order_of_recording_and_filters_leave_some_out(
+async def test_events_come_in_the_order_of_recording_or_the_newest_first_and_filters_leave_some_out(
     rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
 ) -> None:
     await fill(rig.store, rig.account)
@@ -293,6 +300,13 @@ async def test_events_come_in_the_order_of_recording_and_filters_leave_some_out(
         bodies, after = await console.events(EventFilter(**how), after=after, limit=PAGE)
         seen += [int(body[-5:-4]) for body in bodies]
     assert seen == found
+    pages: list[list[int]] = []
+    newest_after: int | None = None
+    while not pages or newest_after is not None:
+        bodies, newest_after = await console.newest_events(EventFilter(**how), after=newest_after, limit=PAGE)
+        pages.append([int(body[-5:-4]) for body in bodies])
+    assert [number for page in pages for number in page] == found[::-1]
+    assert all(len(page) == PAGE for page in pages[:-1])
     await rig.store.record(executed(rig.account, 9))
     rig.clock.us += 60 * SECOND_US
     bodies, _ = await console.events(EventFilter(**how), after=after, limit=PAGE)
@@ -308,20 +322,6 @@ async def test_events_are_found_since_a_moment(rig: StoreRig, console: ConsoleSt
     bodies, _ = await console.events(EventFilter(since=Micros(START_US)), limit=50)
     assert len(bodies) == 20
     assert await console.events(EventFilter(since=Micros(rig.clock.us)), limit=50) == ([], 20)
-
-
-@pytest.mark.parametrize(("how", "found"), EVENTS)
-async def test_the_newest_events_come_first_and_the_same_filters_leave_some_out(
-    rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
-) -> None:
-    await fill(rig.store, rig.account)
-    pages: list[list[int]] = []
-    after: int | None = None
-    while not pages or after is not None:
-        bodies, after = await console.newest_events(EventFilter(**how), after=after, limit=PAGE)
-        pages.append([int(body[-5:-4]) for body in bodies])
-    assert [number for page in pages for number in page] == found[::-1]
-    assert all(len(page) == PAGE for page in pages[:-1])
 
 
 async def test_the_events_of_an_execution_are_found_among_very_many_without_looking_at_those(
@@ -465,18 +465,8 @@ async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Seq
     return [*found, degraded]
 
 
-async def test_problems_are_listed_open_closed_and_all(
-    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_problem_says_whose_it_is_and_of_which_pipeline(rig: StoreRig, console: ConsoleStore) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
-
-    async def listed(is_open: bool | None) -> list[int]:
-        pages = await walk(lambda after: console.problems(is_open=is_open, after=after, limit=2))
-        return [UUID(bytes=row.id).int for page in pages for row in page]
-
-    for _ in range(2):
-        assert (await listed(True), await listed(False), await listed(None)) == ([3, 1, 9], [2], [3, 2, 1, 9])
-        monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
     ((row, *_), _) = await console.problems(is_open=True, limit=1)
     assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
 
@@ -484,6 +474,9 @@ async def test_problems_are_listed_open_closed_and_all(
 @pytest.mark.parametrize(
     ("how", "found"),
     [
+        ({"is_open": None}, [3, 2, 1, 9]),
+        ({"is_open": True}, [3, 1, 9]),
+        ({"is_open": False}, [2]),
         ({"kinds": ["account.degraded"]}, [9]),
         ({"kinds": ["account.degraded", "execution.overdue"]}, [3, 2, 1, 9]),
         ({"kinds": ["sink.failing"]}, []),
@@ -496,13 +489,13 @@ async def test_problems_are_listed_open_closed_and_all(
         ({"is_open": False, "accounts": ["default"]}, [2]),
     ],
 )
-async def test_problems_are_listed_by_kind_account_pipeline_and_opening(
+async def test_problems_are_listed_by_state_kind_account_pipeline_and_opening(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], found: list[int]
 ) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
     for _ in range(2):
         pages = await walk(lambda after: console.problems(after=after, limit=2, **how))
-        assert [UUID(bytes=row.id).int for page in pages for row in page] == found
+        assert problems_in(row for page in pages for row in page) == found
         monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
 
 
@@ -512,7 +505,7 @@ async def test_problems_end_at_the_first_that_opened_earlier(
     await open_problems(rig.store, rig.account, rig.clock)
     monkeypatch.setattr(pagination, "EXAMINED_COUNT", 3)
     rows, after = await console.problems(since=Micros(START_US + 2), limit=5)
-    assert ([UUID(bytes=row.id).int for row in rows], after) == ([3, 2], None)
+    assert (problems_in(rows), after) == ([3, 2], None)
 
 
 async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, console: ConsoleStore) -> None:
@@ -544,10 +537,10 @@ async def test_the_overview_has_what_needs_somebody(rig: StoreRig, console: Cons
     for each in (await due(rig.ops))[:2]:
         await settle(rig.ops, each, state=DeliveryState.DEAD)
     found = await console.overview(since=Micros(START_US - 1))
-    assert [UUID(bytes=row.id).int for row in found.others] == [9]
+    assert problems_in(found.others) == [9]
     bodies = await console.problems_by_id([UUID(int=number).bytes for number in (3, 77, 9)])
-    assert [UUID(bytes=row.id).int for row in bodies] == [3, 9]
-    assert sorted(UUID(bytes=row.id).int for row in found.overdue) == [1, 3]
+    assert problems_in(bodies) == [3, 9]
+    assert sorted(problems_in(found.overdue)) == [1, 3]
     assert [row.body for row in found.gaps] == [b"gap"]
     assert (found.dead["ops"].all_count, found.dead["ops"].late_count) == (2, 2)
     assert {(row.kind, row.name): row.state for row in found.sources}["sink", "ops"] == "failing"

@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from contract.conftest import prune
 from pydantic import TypeAdapter
 from sqlalchemy import select
 from stores import (
@@ -39,17 +40,12 @@ from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnap
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import Backlog, BackoffState, Lease, Turn
-from watcher.store.maintenance_store import KeepsId
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import snapshot
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 NO_BACKOFF = BackoffState()
-
-
-def drop(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool:
-    return False
 
 
 def hold(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool:
@@ -351,16 +347,10 @@ async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *
     await settle_all(ops, state=end)
 
 
-async def prune(store: SqlStore, *, ended_before: int, keep: KeepsId) -> int:
-    """Return how many executions' events went."""
-    tidied = await upkeep(store)
-    return sum([count async for count in tidied.prune(ended_before=Micros(ended_before), keep=keep)])
-
-
 async def test_what_ended_long_ago_goes(rig: StoreRig) -> None:
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
-    assert await prune(rig.store, ended_before=START_US, keep=drop) == 0
-    assert await prune(rig.store, ended_before=START_US + 1, keep=drop) == 1
+    assert await prune(rig.store, before=START_US) == 0
+    assert await prune(rig.store, before=START_US + 1) == 1
     assert await executions_of(rig.store, rig.account) == []
     await rig.record()  # nothing of it is left that a new beginning could collide with
     assert names(await due(rig.ops)) == [of(1)]
@@ -374,26 +364,26 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(rig: StoreRig) ->
         return True
 
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
-    assert await prune(rig.store, ended_before=LATER, keep=keep) == 1
+    assert await prune(rig.store, before=LATER, keep=keep) == 1
     assert asked == [("default", PIPELINE, execution_id(1), START_US)]
-    assert await prune(rig.store, ended_before=LATER, keep=hold) == 0
+    assert await prune(rig.store, before=LATER, keep=hold) == 0
     (known,) = await executions_of(rig.store, rig.account)
     assert (known.sequence, known.end_seen_at) == (2, START_US)
     with pytest.raises(SequenceConflictError):
         await rig.record()
-    assert await prune(rig.store, ended_before=LATER, keep=drop) == 0
+    assert await prune(rig.store, before=LATER) == 0
     assert await executions_of(rig.store, rig.account) == []
 
 
 async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(rig: StoreRig) -> None:
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
-    await prune(rig.store, ended_before=LATER, keep=hold)
-    await rig.record(sequence=3, end_seen_at=None)
-    assert await prune(rig.store, ended_before=LATER, keep=drop) == 0
-    await rig.record(sequence=4, end_seen_at=START_US, sinks=())
+    await prune(rig.store, before=LATER, keep=hold)
+    await rig.record(sequence=3, ended_at=None)
+    assert await prune(rig.store, before=LATER) == 0
+    await rig.record(sequence=4, ended_at=START_US, sinks=())
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
-    assert await prune(rig.store, ended_before=LATER, keep=drop) == 1
+    assert await prune(rig.store, before=LATER) == 1
 
 
 async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(rig: StoreRig) -> None:
@@ -402,7 +392,7 @@ async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_fou
     await rig.store.record(replace(quiet, before=1, entries=()))
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
-    assert await prune(rig.store, ended_before=LATER, keep=drop) == 1
+    assert await prune(rig.store, before=LATER) == 1
     await rig.record()
 
 
@@ -411,7 +401,7 @@ async def test_what_waits_stays_for_ever_with_its_execution(rig: StoreRig) -> No
     await rig.record(sequence=2, end_seen_at=START_US)
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
-    assert await prune(rig.store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert await prune(rig.store, before=START_US + 999 * DAY_US) == 0
     assert names(await due(rig.ops)) == [of(1, sequence=2)]
     assert len(await executions_of(rig.store, rig.account)) == 1
 
@@ -419,14 +409,14 @@ async def test_what_waits_stays_for_ever_with_its_execution(rig: StoreRig) -> No
 async def test_a_dead_letter_stays_as_long_again_from_its_death(rig: StoreRig) -> None:
     rig.clock.us = START_US + 5 * DAY_US
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DEAD)
-    assert await prune(rig.store, ended_before=START_US + 5 * DAY_US, keep=drop) == 0
+    assert await prune(rig.store, before=START_US + 5 * DAY_US) == 0
     assert len(await executions_of(rig.store, rig.account)) == 1
-    assert await prune(rig.store, ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
+    assert await prune(rig.store, before=START_US + 5 * DAY_US + 1) == 1
 
 
 async def test_what_is_open_is_never_pruned(rig: StoreRig) -> None:
     await rig.record(sinks=())
-    assert await prune(rig.store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert await prune(rig.store, before=START_US + 999 * DAY_US) == 0
     assert len(await executions_of(rig.store, rig.account)) == 1
 
 
@@ -441,10 +431,10 @@ async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(ri
     await rig.store.record(source_change(rig.account))
     rig.clock.us += DAY_US
     await rig.store.record(source_change(rig.account, sequence=2, sinks=()))
-    await prune(rig.store, ended_before=START_US + 1, keep=drop)
+    await prune(rig.store, before=START_US + 1)
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
-    await prune(rig.store, ended_before=START_US + 1, keep=drop)
+    await prune(rig.store, before=START_US + 1)
     record = await rig.owned.load_account()
     assert (record.sequence, record.trouble) == (2, "unreachable")
     await rig.store.record(source_change(rig.account, sequence=3))

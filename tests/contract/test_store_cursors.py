@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from contract.conftest import prune
 from stores import (
     DAY_US,
     PIPELINE,
@@ -68,8 +69,7 @@ async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(rig: StoreRig)
     await rig.store.record(pipeline_change(rig.account, cursor=CURSOR, sinks=("ops",)))
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
-    async for _ in (await upkeep(rig.store)).prune(ended_before=Micros(rig.clock.us + 1), keep=lambda *_: True):
-        pass
+    await prune(rig.store, before=Micros(rig.clock.us + 1), keep=lambda *_: True)
     await rig.store.record(pipeline_change(rig.account, before=1, cursor=CURSOR, sinks=("ops",)))
     assert (await rig.owned.load_pipeline(PIPELINE)).sequence == 2
 

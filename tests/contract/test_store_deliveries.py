@@ -26,7 +26,7 @@ from stores import (
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType, Group, OutboxEntry
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import BackoffState, Lease, SourceChange, Take, Turn
+from watcher.store.changes import BackoffState, Lease, SourceChange, Take, Taken, Turn
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import open_store
 
@@ -47,6 +47,11 @@ async def fail(sink: SinkStore, *names_: str, now: int = LATER, **how: Any) -> N
     await settle(sink, *found, **({"state": WAITING, "answer": "503"} | how))
 
 
+def together(found: Taken) -> list[list[str]]:
+    """Return the names of what goes together."""
+    return [names(batch) for batch in found.batches]
+
+
 # One after the other
 
 
@@ -55,10 +60,10 @@ async def test_deliveries_come_in_the_order_they_were_recorded_and_what_is_beyon
         rig.clock.us += SECOND_US
         await rig.record(number)
     found = await taken(rig.ops, count=2)
-    assert [names(batch) for batch in found.batches] == [[of(3)], [of(1)]]
+    assert together(found) == [[of(3)], [of(1)]]
     assert found.next_due_at == START_US + 3 * SECOND_US
     found = await taken(rig.ops, skip=[ordering_key(3), ordering_key(2)])
-    assert ([names(batch) for batch in found.batches], found.next_due_at) == ([[of(1)]], None)
+    assert (together(found), found.next_due_at) == ([[of(1)]], None)
     found = await taken(rig.ops)
     assert (len(found.batches), found.next_due_at) == (3, None)
     await settle_all(rig.ops)
@@ -116,12 +121,11 @@ async def test_a_failing_delivery_pushes_back_the_others_of_its_lane_and_lets_th
     await rig.record(1, sequence=3)
     await rig.record(2)
     found = await taken(rig.ops)
-    assert ([names(batch) for batch in found.batches], found.next_due_at) == ([[of(2)]], again_at)
+    assert (together(found), found.next_due_at) == ([[of(2)]], again_at)
     (first,) = await due(rig.ops, now=again_at, skip=[ordering_key(2)])
     assert names([first]) == [of(1)]
     await settle(rig.ops, first, state=end)  # early, as a trial may
-    found = await taken(rig.ops, now=START_US, skip=[ordering_key(2)])
-    assert [names(batch) for batch in found.batches] == [[of(1, sequence=2)]]
+    assert together(await taken(rig.ops, now=START_US, skip=[ordering_key(2)])) == [[of(1, sequence=2)]]
     await fail(rig.ops, of(1, sequence=2), due_at=LATER - 1)
     assert names(await due(rig.ops, now=LATER - 2)) == [of(2)]
 
@@ -155,7 +159,7 @@ async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_t
     await rig.record(1, 2, 3, group=FIRST)
     await rig.record(4)
     found = await taken(rig.ops, now=START_US + SECOND_US, group_count=9)
-    assert [names(batch) for batch in found.batches] == [[of(4)]]
+    assert together(found) == [[of(4)]]
     assert found.next_due_at == START_US + WAIT_S * SECOND_US
     now = START_US + round(WAIT_S * SECOND_US)
     await fail(rig.ops, of(1), now=now, due_at=now + 99 * SECOND_US)
@@ -164,7 +168,7 @@ async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_t
     await rig.record(5, group=FIRST)  # which itself is not due for long
     await rig.record(6, group=SECOND)
     found = await taken(rig.ops, now=now + 2, group_count=9, skip=[ordering_key(4)])
-    assert [names(batch) for batch in found.batches] == [[of(2), of(3), of(5)]]
+    assert together(found) == [[of(2), of(3), of(5)]]
     assert found.next_due_at == now + WAIT_S * SECOND_US + 1  # of the other group, a little later
     assert {each.group_key for batch in found.batches for each in batch} == {FIRST.key}
 
@@ -174,7 +178,7 @@ async def test_a_group_is_no_larger_than_asked_for_and_the_rest_goes_next(rig: S
     await rig.record(7, 8, group=SECOND)
     batches = []
     while (found := await taken(rig.ops, group_count=2)).batches:
-        batches.append([names(batch) for batch in found.batches])
+        batches.append(together(found))
         for batch in found.batches:
             await settle(rig.ops, *batch)
     assert batches == [[[of(0), of(1)], [of(7), of(8)]], [[of(2), of(3)]], [[of(4)]]]
@@ -185,18 +189,14 @@ async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_t
     await rig.record(1, sequence=2, group=FIRST)
     await rig.record(3)
     await rig.record(3, sequence=2, group=FIRST)
-    found = await taken(rig.ops, group_count=9)
-    assert [names(batch) for batch in found.batches] == [[of(3)], [of(1), of(2), of(1, sequence=2)]]
-    found = await taken(rig.ops, group_count=9, skip=[ordering_key(1)])
-    assert [names(batch) for batch in found.batches] == [[of(3)], [of(2)]]
+    assert together(await taken(rig.ops, group_count=9)) == [[of(3)], [of(1), of(2), of(1, sequence=2)]]
+    assert together(await taken(rig.ops, group_count=9, skip=[ordering_key(1)])) == [[of(3)], [of(2)]]
     await fail(rig.ops, of(1), due_at=LATER + SECOND_US)
-    found = await taken(rig.ops, group_count=9, skip=[ordering_key(3)])
-    assert [names(batch) for batch in found.batches] == [[of(2)]]
+    assert together(await taken(rig.ops, group_count=9, skip=[ordering_key(3)])) == [[of(2)]]
     await settle(
         rig.ops, *(each for batch in (await taken(rig.ops)).batches for each in batch if names([each]) == [of(3)])
     )
-    found = await taken(rig.ops, group_count=9)
-    assert [names(batch) for batch in found.batches] == [[of(2), of(3, sequence=2)]]
+    assert together(await taken(rig.ops, group_count=9)) == [[of(2), of(3, sequence=2)]]
 
 
 async def test_a_group_that_failed_comes_due_together_and_one_that_goes_apart_goes_alone(rig: StoreRig) -> None:
@@ -207,7 +207,7 @@ async def test_a_group_that_failed_comes_due_together_and_one_that_goes_apart_go
     (batch,) = (await taken(rig.ops, now=LATER + SECOND_US, group_count=9)).batches
     assert ([each.attempts for each in batch], names(batch)) == ([1, 1], [of(1), of(2)])
     await settle(rig.ops, *batch, state=WAITING, due_at=LATER, group_key=None)
-    assert [names(batch) for batch in (await taken(rig.ops, group_count=9)).batches] == [[of(1)], [of(2)]]
+    assert together(await taken(rig.ops, group_count=9)) == [[of(1)], [of(2)]]
 
 
 async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_own(rig: StoreRig) -> None:
@@ -231,8 +231,7 @@ async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_ow
 
 async def test_a_trial_is_what_was_never_tried_else_what_was_tried_longest_ago_due_or_not(rig: StoreRig) -> None:
     async def trial(which: str, **how: Any) -> list[list[str]]:
-        found = await taken(rig.ops, count=1, trial=which, **how)
-        return [names(batch) for batch in found.batches]
+        return together(await taken(rig.ops, count=1, trial=which, **how))
 
     assert await trial("never_tried") == await trial("tried_longest_ago") == []
     await rig.record(1, 2, 3)
@@ -261,7 +260,7 @@ async def test_once_a_sink_works_again_all_that_was_tried_comes_due_within_a_min
     await rig.record(0, sequence=2)
     found = await rig.ops.record(Turn(rig.ops.lease, calls_forward=True, take=Take(START_US, 500, frozenset())))
     assert found is not None
-    assert [names(batch) for batch in found.batches] == [[of(count + 1)]]  # which was never tried
+    assert together(found) == [[of(count + 1)]]  # which was never tried
     moments = [each.due_at - START_US for each in await due(rig.ops) if each.attempts]
     assert len(moments) == count + 1
     assert min(moments) == soon - START_US  # it was to be tried earlier
@@ -282,7 +281,7 @@ async def test_what_is_settled_in_a_turn_makes_room_for_what_the_same_turn_takes
     (first,) = await due(rig.ops)
     found = await rig.ops.record(Turn(rig.ops.lease, (attempt_record(first),), take=Take(LATER, 9, frozenset())))
     assert found is not None
-    assert [names(batch) for batch in found.batches] == [[of(1, sequence=2)]]
+    assert together(found) == [[of(1, sequence=2)]]
     assert await rig.ops.record(Turn(rig.ops.lease)) is None
 
 

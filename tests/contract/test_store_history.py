@@ -4,7 +4,8 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from stores import PIPELINE, START_US, StoreRig, change, from_us, pipeline_change, upkeep
+from contract.conftest import prune
+from stores import PIPELINE, START_US, StoreRig, change, from_us, pipeline_change
 
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
@@ -128,8 +129,7 @@ async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_tim
 async def test_what_is_older_than_retention_goes(rig: StoreRig) -> None:
     for number, at in enumerate((START_US - 2 * DAY_US, START_US)):
         await rig.store.record(end(rig, number, at=at + 60_000_000, status="failed", text="boom"))
-    async for _ in (await upkeep(rig.store)).prune(ended_before=Micros(START_US - DAY_US), keep=lambda *_: True):
-        pass
+    await prune(rig.store, before=Micros(START_US - DAY_US), keep=lambda *_: True)
     found = await console(rig).history(NAME, since=Micros(START_US - 9 * DAY_US))
     assert list(found.hours) == [START_US]
     assert [each.failed_count for each, _ in found.errors] == [1]

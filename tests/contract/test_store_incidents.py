@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from contract.conftest import prune
 from stores import (
     LATER,
     PIPELINE,
@@ -23,7 +24,6 @@ from stores import (
     settle_all,
     silence,
     taken,
-    upkeep,
 )
 
 from watcher.domain.delivery import Delivery, DeliveryState
@@ -151,11 +151,9 @@ async def test_members_are_kept_until_the_receiver_knows_that_all_is_over(two: S
     await settle(two.ops, *batch)
     for number in (1, 2):
         await two.record(number, sequence=2, problems=closed(overdue(number)), ended_at=1)
-    long_after = LATER + 10**15
 
     async def kept() -> int:
-        async for _ in (await upkeep(two.store)).prune(ended_before=long_after, keep=lambda *_: False):  # type: ignore[arg-type]
-            pass
+        await prune(two.store, before=LATER + 10**15)
         rows = await two.store.read(lambda connection: connection.exec_driver_sql("SELECT 1 FROM incident").all())
         return len(rows)
 

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 import stores
-from stores import PIPELINE, SECOND_US, START_US, StoreRig, claim, due, event, from_us, sink_of, stream_of, upkeep
+from contract.conftest import prune
+from stores import PIPELINE, SECOND_US, START_US, StoreRig, claim, due, event, from_us, sink_of, stream_of
 
 from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.event import EventKey, EventType, OutboxEntry
@@ -88,13 +89,6 @@ async def test_of_one_problem_the_last_message_counts_and_one_that_is_gone_is_fo
     assert await kept(rig.store, rig.ops) is await thread(rig.store, rig.ops) is None
 
 
-async def test_failures_belong_in_the_thread_only_while_the_problem_is_open(rig: StoreRig) -> None:
-    await open_and_settle(rig.store, rig.account, rig.ops, ProblemMessage(PROBLEM.id, FIRST))
-    await rig.store.record(edge(rig.account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
-    assert await thread(rig.store, rig.ops) is None
-    assert await kept(rig.store, rig.ops) == ProblemMessage(PROBLEM.id, FIRST, OPENING)
-
-
 async def test_a_silent_pipeline_s_message_is_no_thread_for_failures(rig: StoreRig) -> None:
     silent = replace(PROBLEM, kind=EventType.PIPELINE_SILENT)
     await rig.store.record(edge(rig.account, 0, ProblemChange(silent, is_new=True)))
@@ -106,10 +100,7 @@ async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_tha
     await open_and_settle(rig.store, rig.account, rig.ops, ProblemMessage(PROBLEM.id, FIRST))
     await rig.store.record(edge(rig.account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
     rig.clock.us = START_US + 90 * 86_400 * SECOND_US
-    async for _ in (await upkeep(rig.store)).prune(
-        ended_before=Micros(rig.clock.us - SECOND_US), keep=lambda *_: False
-    ):
-        pass
+    await prune(rig.store, before=Micros(rig.clock.us - SECOND_US))
     assert await kept(rig.store, rig.ops) is None
     await settle(rig.ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late
     assert await kept(rig.store, rig.ops) is None

@@ -8,6 +8,7 @@ from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+from contract.conftest import prune
 from stores import (
     DAY_US,
     SECOND_US,
@@ -32,7 +33,7 @@ from watcher.domain.event import AccountTrouble, ClosedReason, EventType, Outbox
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import Problem, SentOpening
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import to_us
 from watcher.store.changes import Lease, SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -205,11 +206,6 @@ async def test_silences_are_there_for_every_replica_until_they_end(store: SqlSto
     await again.close()
 
 
-async def prune(store: SqlStore, *, before: Micros) -> None:
-    async for _ in (await upkeep(store)).prune(ended_before=before, keep=lambda *_: False):
-        pass
-
-
 async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for_a_day(
     store: SqlStore, clock: SetClock, ops: SinkStore
 ) -> None:
@@ -217,13 +213,13 @@ async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for
     made = await operator.add_silence("{}", starts_at=START, ends_at=START + timedelta(days=9), by=None, comment=None)
     await operator.request_action("enable", "ops")
     clock.us += DAY_US
-    await prune(store, before=clock.steady_us())
+    await prune(store, before=clock.us)
     assert (await operator.silences(), await operator.load_actions()) == ([made], [("enable", "ops")])
     clock.us += 1
-    await prune(store, before=clock.steady_us())
+    await prune(store, before=clock.us)
     assert await operator.load_actions() == []
     clock.us += 9 * DAY_US
-    await prune(store, before=clock.steady_us())
+    await prune(store, before=clock.us)
     clock.us -= 9 * DAY_US
     assert await operator.silences() == []
 

@@ -8,11 +8,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from contract.conftest import prune
 from stores import (
+    DAY_US,
     PIPELINE,
     SECOND_US,
     START_US,
-    SetClock,
     StoreRig,
     about,
     backlog_of,
@@ -321,12 +322,6 @@ async def test_who_tidied_the_store_before_changes_nothing_any_more(
     assert len(await due(rig.ops)) == 1
 
 
-async def prune(store: SqlStore, clock: SetClock, *, days: int) -> None:
-    clock.us = START_US + days * 86_400 * SECOND_US
-    async for _ in (await upkeep(store)).prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
-        pass
-
-
 @pytest.mark.parametrize("kind", ["pipeline", "execution"])
 async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its_end_goes(
     rig: StoreRig, kind: str
@@ -338,19 +333,22 @@ async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its
         problem = overdue(1)
         await rig.record(end_seen_at=START_US, problems=opened(problem))
     await settle_all(rig.ops)
-    await prune(rig.store, rig.clock, days=90)
+    rig.clock.us = START_US + 90 * DAY_US
+    await prune(rig.store, before=rig.clock.us - SECOND_US)
     assert await rig.store.read(partial(load_events, keys=[problem.opening]))
     await (await upkeep(rig.store)).close_problems([closing(problem)])
     assert len(await due(rig.ops)) == 1
     await settle_all(rig.ops)
-    await prune(rig.store, rig.clock, days=91)
+    rig.clock.us += DAY_US
+    await prune(rig.store, before=rig.clock.us - SECOND_US)
     assert await rig.store.read(partial(load_events, keys=[problem.opening])) == {}
 
 
 async def test_a_closed_problem_is_forgotten_in_time(rig: StoreRig) -> None:
     await rig.store.record(rules_change(rig.account, sinks=(), problems=opened(problem_of())))
     await rig.store.record(rules_change(rig.account, before=1, sinks=(), problems=closed(problem_of())))
-    await prune(rig.store, rig.clock, days=1)
+    rig.clock.us += DAY_US
+    await prune(rig.store, before=rig.clock.us - SECOND_US)
     again = problem_of(1, sequence=3)  # the same id: it could not be written beside the other
     await rig.store.record(rules_change(rig.account, before=2, sinks=(), problems=opened(again)))
     assert (await rig.owned.load_rules(PIPELINE)).problems == {FAILING: again}

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from contract.conftest import prune
 from stores import (
     DAY_US,
     LATER,
@@ -154,8 +155,7 @@ async def test_a_reminder_knows_whether_its_problem_is_open_and_comes_after_the_
     await settle(rig.ops, *await due(rig.ops))
     await rig.store.record(reminds(rig.ops, problem, sequence=2))
     rig.clock.us += 90 * DAY_US
-    async for _ in (await upkeep(rig.store)).prune(ended_before=rig.clock.steady_us(), keep=lambda *_: False):
-        pass
+    await prune(rig.store, before=rig.clock.steady_us())
     (reminder,) = await due(rig.ops, now=rig.clock.us)
     assert not reminder.is_problem_open  # retention took it
 
@@ -267,8 +267,7 @@ async def test_what_is_replayed_is_not_pruned(rig: StoreRig) -> None:
     await settle_all(rig.ops, state=DEAD)
     assert await operator_of(rig.store).replay("ops", None) == 1
     rig.clock.us += 90 * DAY_US
-    async for _ in (await upkeep(rig.store)).prune(ended_before=rig.clock.steady_us(), keep=lambda *_: False):
-        pass
+    await prune(rig.store, before=rig.clock.steady_us())
     assert len(await due(rig.ops, now=rig.clock.us)) == 1
 
 
