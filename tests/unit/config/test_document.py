@@ -50,6 +50,8 @@ BAD = [
     ("? [a]\n: b\n", "1:3: a key that is not text; write keys as plain words; quote a value that begins with {"),
     ("log: {level: info", f"1:6: {CLOSE}"),
     ("log: {level: '${X}'", f"1:6: {CLOSE}"),
+    ("log: {<<: [info], level: debug}", "1:12: merges something that has no keys; write <<: *name"),
+    ("log: {'<<': {level: debug}}", "1:7: log.…: unknown key, with characters that no key has; allowed: level, format"),
     ("- a\n", "1:1: no keys; begin with a key such as accounts:"),
     ("hello\n", "1:1: no keys; begin with a key such as accounts:"),
     (b"log:\n  level: \xff\n", "2:1: not UTF-8; save the file as UTF-8"),
@@ -92,35 +94,23 @@ def test_an_alias_stands_for_what_was_written_before(load: Load) -> None:
     assert settings.sinks["c"].model_dump()["timeout_s"] == 1
 
 
-def test_only_keys_can_be_merged(mistakes: Mistakes) -> None:
-    assert mistakes("log: {<<: [info], level: debug}")[0] == (
-        "watcher.yaml:1:12: merges something that has no keys; write <<: *name"
-    )
-
-
-def test_a_quoted_merge_key_is_an_ordinary_one(mistakes: Mistakes) -> None:
-    assert (
-        "unknown key, with characters that no key has; allowed: level, format"
-        in mistakes("log: {'<<': {level: debug}}")[0]
-    )
-
-
 @pytest.mark.parametrize(
-    "text",
-    ["\ufefflog:\r\n  level: debug\r\n", "log:\n  level: !!str debug\n", "%YAML 1.1\n---\nlog: {level: debug}\n"],
+    ("text", "level"),
+    [
+        ("\ufefflog:\r\n  level: debug\r\n", "debug"),
+        ("log:\n  level: !!str debug\n", "debug"),
+        ("%YAML 1.1\n---\nlog: {level: debug}\n", "debug"),
+        ("log: {level: !!null ''}", "info"),
+    ],
 )
-def test_what_is_yaml_is_read(text: str, load: Load) -> None:
-    assert load(text).log.level == "debug"
+def test_what_is_yaml_is_read(text: str, level: str, load: Load) -> None:
+    assert load(text).log.level == level
 
 
 def test_nothing_in_words_is_text_when_it_says_so(load: Load) -> None:
     watch = "accounts: {a: {api_key: k}}\nwatch:\n  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f\n"
     more = "    executions: [9a1b0000-0000-4000-8000-000000000001]\n    labels: {a: 'null', b: !!str null, c: ''}\n"
     assert load(watch + more).watch[0].labels == {"a": "null", "b": "null", "c": ""}
-
-
-def test_a_tag_may_say_that_there_is_nothing(load: Load) -> None:
-    assert load("log: {level: !!null ''}").log.level == "info"
 
 
 def test_columns_count_characters(mistakes: Mistakes) -> None:

@@ -214,11 +214,6 @@ TABLE = [
      '1:43: accounts.default.timeout: "0s" is too short; write a duration above 0, such as 10s'),
     ("accounts: {default: {api_key: k, timeout: 1d12h}}",
      '1:43: accounts.default.timeout: "1d12h" is not a duration; write 36h: one number and one unit'),
-    ("accounts: {default: {api_key: k, timeout: 5 minutes}}",
-     '1:43: accounts.default.timeout: "5 minutes" is not a duration; write 5m: one number and one unit'),
-    *((f"accounts: {{default: {{api_key: k, timeout: {text}}}}}",
-       f'1:43: accounts.default.timeout: "{text}" is not a duration; write 500ms, 10s, 15m, 48h or 3d')
-      for text in ("900", "5 months", "-5s", "PT5M", "999999999d 1h")),
     ("accounts: {default: {api_key: k, timeout: soon}}",
      '1:43: accounts.default.timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     ("accounts: {default: {api_key: k, base_url: 'https://u:p@h'}}",

@@ -51,7 +51,7 @@ NO_RATE = "is no usable rate; write more than 0/s, at most 1000000/s, such as 5/
     [
         *(
             (parse_duration, text, NO_DURATION)
-            for text in ("", "10", "-1s", "5 months", "PT5M", "0s 0m", "9" * 400 + "s 1s")
+            for text in ("", "10", "-1s", "5 months", "PT5M", "0s 0m", "999999999d 1h", "9" * 400 + "s 1s")
         ),
         *(
             (parse_duration, text, f"is not a duration; write {meant}: one number and one unit")
