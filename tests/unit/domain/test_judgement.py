@@ -43,11 +43,7 @@ def judged(
     [
         (FAILED, [], False, Part.WHOLE),
         (replace(FAILED, attempts=1), [SILENCE], False, Part.WHOLE),
-        (replace(FAILED, attempts=1), [replace(SILENCE, starts_at=AT - timedelta(minutes=1))], False, Part.WHOLE),
-        (replace(FAILED, replayed=True), [SILENCE], False, Part.WHOLE),
-        (CLOSING, [SILENCE], False, Part.WHOLE),
         (ENDS_OVERDUE, [SILENCE], False, Part.CLOSING),
-        (replace(ENDS_OVERDUE, is_opening_sent=False), [], False, Part.NEWS),
         (replace(ENDS_OVERDUE, only_closes=True), [], False, Part.WHOLE),
         (replace(ENDS_OVERDUE, only_closes=True), [], True, Part.CLOSING),
     ],

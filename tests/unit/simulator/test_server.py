@@ -263,12 +263,3 @@ def test_old_entries_are_forgotten_but_stay_counted() -> None:
     request_log = written(*at(1.0, 2.0, 3.0), kept_count=2)
     assert [entry.at for entry in request_log.entries] == [2.0, 3.0]
     assert request_log.served_count == 3
-
-
-def test_answered_statuses_come_from_lists_too() -> None:
-    request_log = RequestLog()
-    request_log.open(LoggedRequest(1.0, 0, "get", execution="e", answered="new"))
-    for status in ("running", "running", "success"):
-        request_log.open(LoggedRequest(2.0, 0, "list", rows={"e": status, "f": "paused"}))
-    assert answered_statuses(request_log, "e") == ["new", "running", "success"]
-    assert answered_statuses(request_log, "f") == ["paused"]

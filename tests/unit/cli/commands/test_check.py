@@ -1,5 +1,4 @@
 import asyncio
-import re
 import signal
 import threading
 from collections.abc import Iterator
@@ -8,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from e2e.programme import Board, begin
-from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
@@ -203,13 +201,6 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
     assert hint.startswith("  hint: nothing listens there")
     assert sink.startswith("✕ sinks.ops  http://127.0.0.1:1  fails (refused) (")
-
-
-def test_with_online_a_store_on_a_server_is_tried(command: Command, postgres: PostgresServer) -> None:
-    with postgres.database() as url:
-        write(f"{GOOD}store: {{url: '{url}'}}\n")
-        _, out, _ = command("check", "--online")
-    assert re.search(r"\nstore.url\tyes\t\d+\tcan be used\n", out)
 
 
 @pytest.mark.parametrize("content", [b"", b"dear diary", None])
