@@ -102,44 +102,28 @@ async def test_every_code_means_what_the_table_says(receiver: Receiver, kind: st
 
 
 @pytest.mark.parametrize(
-    ("said", "outcome"),
+    ("kind", "code", "said", "outcome"),
     [
-        (b"ok", DELIVERED),
-        (b"ok\n", DELIVERED),
-        (b"", RETRY),
-        (b"OK", RETRY),
-        (b"okay", RETRY),
-        (b"not ok", RETRY),
-        (b"no_text", RETRY),
-        (b'{"ok": true}', RETRY),
-        (b"<!doctype html><title>Sign in</title>", RETRY),
-        (b"ok" + b" " * 5_000_000 + b"not", DELIVERED),  # of megabytes only the beginning is read
-        (b"x" * 5_000_000, RETRY),
+        ("slack", 200, b"ok", DELIVERED),
+        ("slack", 200, b"ok\n", DELIVERED),
+        *(("slack", 200, said, RETRY) for said in (b"", b"OK", b"okay", b"not ok", b"no_text", b'{"ok": true}')),
+        ("slack", 200, b"<!doctype html><title>Sign in</title>", RETRY),
+        ("slack", 200, b"ok" + b" " * 5_000_000 + b"not", DELIVERED),  # of megabytes only the beginning is read
+        ("slack", 200, b"x" * 5_000_000, RETRY),
+        ("discord", 200, MESSAGE, DELIVERED),
+        ("discord", 200, MESSAGE[:-1] + b',"x":"' + b"y" * 5_000_000 + b'"}', DELIVERED),  # of it the beginning is read
+        *(("discord", 200, said, RETRY) for said in (b"", b"ok", b'{"ok": true}')),
+        ("discord", 200, b'<!doctype html><title>Sign in</title>{"embeds"', RETRY),
+        ("discord", 201, MESSAGE, RETRY),
+        ("discord", 204, b"", RETRY),
     ],
     ids=lambda value: value[:8] if isinstance(value, bytes) else None,
 )
-async def test_slack_says_ok(receiver: Receiver, said: bytes, outcome: SendOutcome) -> None:
-    receiver.reply = says(answer(200, body=said))
-    assert (await sent(receiver, "slack")).outcome is outcome
-
-
-@pytest.mark.parametrize(
-    ("code", "said", "outcome"),
-    [
-        (200, MESSAGE, DELIVERED),
-        (200, MESSAGE[:-1] + b',"x":"' + b"y" * 5_000_000 + b'"}', DELIVERED),  # of it the beginning is read
-        (200, b"", RETRY),
-        (200, b"ok", RETRY),
-        (200, b'{"ok": true}', RETRY),
-        (200, b'<!doctype html><title>Sign in</title>{"embeds"', RETRY),
-        (201, MESSAGE, RETRY),
-        (204, b"", RETRY),
-    ],
-    ids=lambda value: value[:8] if isinstance(value, bytes) else None,
-)
-async def test_discord_returns_the_message(receiver: Receiver, code: int, said: bytes, outcome: SendOutcome) -> None:
+async def test_slack_says_ok_and_discord_returns_the_message(
+    receiver: Receiver, kind: str, code: int, said: bytes, outcome: SendOutcome
+) -> None:
     receiver.reply = says(answer(code, body=said))
-    result = await sent(receiver, "discord")
+    result = await sent(receiver, kind)
     assert (result.outcome, bool(result.remedy)) == (outcome, outcome is RETRY)
 
 

@@ -13,23 +13,20 @@ from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
 
 
-def emitted(text: str, *, width: int = 100) -> list[str]:
-    path = Path("watcher.yaml")
-    path.write_text(text)
+def printed(path: Path, *, width: int) -> list[str]:
+    """Return what is said on a terminal that wide of a file with mistakes."""
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    print_problems(
-        caught.value.problems,
-        source=caught.value.source,
-        console=Console(file=out, width=width, highlight=False, markup=False),
-    )
+    console = Console(file=out, width=width, highlight=False, markup=False)
+    print_problems(caught.value.problems, source=caught.value.source, console=console)
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def emitted(text: str, *, width: int = 100) -> list[str]:
+    path = Path("watcher.yaml")
+    path.write_text(text)
+    return printed(path, width=width)
 
 
 def test_an_unknown_key_is_marked_in_its_line() -> None:
@@ -52,12 +49,7 @@ def test_a_value_the_problem_quotes_is_shown_with_the_remedy_beside_it() -> None
 
 
 def test_what_is_in_no_line_comes_with_a_hint() -> None:
-    path = Path("gone.yaml")
-    with pytest.raises(ConfigProblemsError) as caught:
-        load_config(path, environ={})
-    out = io.StringIO()
-    print_problems(caught.value.problems, source=caught.value.source, console=Console(file=out, width=200))
-    first, second, *_ = out.getvalue().splitlines()
+    first, second, *_ = printed(Path("gone.yaml"), width=200)
     assert first.startswith("error: gone.yaml: cannot read this file (no such file or directory")
     assert second == "hint: correct the path or its permissions"
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from http.cookies import SimpleCookie
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 from aiohttp import ClientSession, CookieJar, TCPConnector, web
@@ -19,6 +20,7 @@ from watcher.web.server import HEADERS, HttpServer
 
 TOKEN, READ_TOKEN = "token-0f8b4a61", "read-57aa90c2"
 JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 BEARER, READER = {"Authorization": f"Bearer {TOKEN}"}, {"Authorization": f"Bearer {READ_TOKEN}"}
 PUBLIC = "https://watcher.example.com"
 
@@ -67,9 +69,16 @@ class Site:
             return Got(response.status, response.headers, await response.text())
 
     async def log_in(self, token: str = TOKEN, *, address: str = "127.0.0.1", **headers: str) -> Got:
-        form = {"Content-Type": "application/x-www-form-urlencoded", **headers}
         body = f"token={token}&next=%2Fdeliveries".encode()
-        return await self.ask("/login", method="POST", headers=form, body=body, address=address)
+        return await self.ask("/login", method="POST", headers=FORM | headers, body=body, address=address)
+
+    async def write(self, request_line: str) -> bytes:
+        """Send a request as it is written, and return all of the answer."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        writer.write(f"{request_line}\r\nHost: 127.0.0.1:{self.port}\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        return answer
 
     async def session(self, token: str = TOKEN) -> dict[str, str]:
         """Log in and return the header that a browser sends from then on."""
@@ -355,7 +364,7 @@ async def test_who_logs_out_has_no_session_in_this_browser(token: str) -> None:
         page = await site.ask("/nowhere", headers=session)
         assert '<form method=post action="/logout">' in page.text
         assert page.headers["Referrer-Policy"] == "same-origin"  # else the form's `Origin` would be null
-        ours = {"Origin": f"http://127.0.0.1:{site.port}", "Content-Type": "application/x-www-form-urlencoded"}
+        ours = FORM | {"Origin": f"http://127.0.0.1:{site.port}"}
         got = await site.ask("/logout", method="POST", headers=session | ours)
         cookie = SimpleCookie(got.headers["Set-Cookie"])["cw_session"]
         assert (got.status, got.headers["Location"]) == (303, "/login")
@@ -379,12 +388,9 @@ async def test_a_page_is_not_taken_for_that_of_others_who_may_do_less_or_more() 
 )
 async def test_the_login_leads_to_no_other_site(next_: str) -> None:
     async with a_site(token=TOKEN) as site:
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        async with ClientSession() as session:
-            data = {"token": TOKEN, "next": next_}
-            url = f"http://127.0.0.1:{site.port}/login"
-            async with session.post(url, data=data, headers=form, allow_redirects=False) as response:
-                assert response.headers["Location"] == "/"
+        body = urlencode({"token": TOKEN, "next": next_}).encode()
+        got = await site.ask("/login", method="POST", headers=FORM, body=body)
+        assert got.headers["Location"] == "/"
 
 
 @pytest.mark.parametrize(
@@ -393,10 +399,7 @@ async def test_the_login_leads_to_no_other_site(next_: str) -> None:
 )
 async def test_only_the_files_of_pages_are_served(path: str) -> None:
     async with a_site() as site:
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{site.port}\r\nConnection: close\r\n\r\n".encode())
-        assert (await reader.read()).startswith(b"HTTP/1.1 404 ")
-        writer.close()
+        assert (await site.write(f"GET {path} HTTP/1.1")).startswith(b"HTTP/1.1 404 ")
 
 
 @pytest.mark.parametrize("path", ["/", "/login", "/api/v1/thing", "/nowhere", "/livez"])
@@ -421,11 +424,8 @@ async def test_an_unknown_path_is_a_page(method: str) -> None:
 )
 async def test_no_answer_names_what_serves_it(request_line: str) -> None:
     async with a_site() as site:
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(f"{request_line}\r\nHost: 127.0.0.1:{site.port}\r\nConnection: close\r\n\r\n".encode())
-        head = (await reader.read()).partition(b"\r\n\r\n")[0].lower()
+        head = (await site.write(request_line)).partition(b"\r\n\r\n")[0].lower()
         assert (b"server: clerk-watcher" in head, b"python" in head, b"aiohttp" in head) == (True, False, False)
-        writer.close()
 
 
 async def test_only_a_page_that_can_change_says_that_it_is_live() -> None:
@@ -447,5 +447,4 @@ async def test_what_a_page_loads_is_kept_by_the_browser() -> None:
 async def test_a_body_that_is_too_large_is_refused() -> None:
     async with a_site(token=TOKEN) as site:
         large = b"token=" + b"x" * 70_000
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        assert (await site.ask("/login", method="POST", headers=form, body=large)).status == 413
+        assert (await site.ask("/login", method="POST", headers=FORM, body=large)).status == 413

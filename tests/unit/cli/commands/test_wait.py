@@ -13,11 +13,6 @@ from watcher.domain.errors import Exit, UsageError
 TWO = "accounts:\n  default: {api_key: one}\n  eu: {api_key: two, base_url: 'https://eu.example.com'}\n"
 
 
-@pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 def found(text: str | None, *, name: str | None = None, **environ: str) -> tuple[Settings, str]:
     if text is not None:
         Path("watcher.yaml").write_text(text)
