@@ -106,7 +106,7 @@ async def problem_row(desk: Desk, kind: EventType, id_: bytes, *, of: str = PIPE
 
 
 async def report(
-    desk: Desk, kind: EventType, id_: UUID, *, sequence: int = 2, at: int = START_US, **data: Any
+    desk: Desk, kind: EventType, id_: UUID, *, sequence: int = 2, at: Micros = START_US, **data: Any
 ) -> SourceChange:
     """Record that a problem of the account, the pipeline or the sink `chat` has opened; return that change."""
     owner, name = ("sink", "chat") if kind.startswith("sink.") else ("account", "default")
@@ -674,7 +674,7 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
 async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(tmp_path: Path) -> None:
     id_ = UUID(int=9)
     async with a_desk(tmp_path) as desk:
-        change = await report(desk, EventType.PIPELINE_FAILING, id_, at=desk.clock.us)
+        change = await report(desk, EventType.PIPELINE_FAILING, id_, at=Micros(desk.clock.us))
         opened = change.problems[0].problem
         shown_of = {}
         for number, closed_at in ((40, None), (41, from_us(Micros(desk.clock.us + 30_000_000)))):
