@@ -117,14 +117,14 @@ async def sink_to(
     url: str,
     *,
     clock: Clock | None = None,
-    check: Callable[[], None] = lambda: None,
+    before_request: Callable[[], None] = lambda: None,
     take_slot: Callable[[], float] = lambda: 0.0,
     **more: object,
 ) -> AsyncIterator[Sink]:
     """Open a sink of type webhook, or of another, with these settings."""
     block = {"type": "webhook", "url": url, **more}
     settings = SINK_KINDS[str(block["type"])].model_validate(block)
-    sink = settings.open(SinkContext(clock or FakeClock(), take_slot=take_slot, before_request=check))
+    sink = settings.open(SinkContext(clock or FakeClock(), take_slot=take_slot, before_request=before_request))
     try:
         yield sink
     finally:

@@ -52,7 +52,7 @@ class SinkLease:
 async def receiver(type_: str, url: str, lease: SinkLease) -> AsyncIterator[Target]:
     async with (
         Receiver(says(answer(200))) as receiver,
-        sink_to(f"{url}:{receiver.port}", type=type_, check=lease.check) as sink,
+        sink_to(f"{url}:{receiver.port}", type=type_, before_request=lease.check) as sink,
     ):
         yield Target(
             sink, lambda: setattr(receiver, "reply", hangs), lambda: [request.body for request in receiver.requests]
@@ -61,7 +61,7 @@ async def receiver(type_: str, url: str, lease: SinkLease) -> AsyncIterator[Targ
 
 @asynccontextmanager
 async def slack_bot(lease: SinkLease) -> AsyncIterator[Target]:
-    async with FakeSlack() as slack, sink_to(**cast("Any", slack.block()), check=lease.check) as sink:
+    async with FakeSlack() as slack, sink_to(**cast("Any", slack.block()), before_request=lease.check) as sink:
         yield Target(
             sink,
             lambda: setattr(slack, "hangs", True),
@@ -72,7 +72,7 @@ async def slack_bot(lease: SinkLease) -> AsyncIterator[Target]:
 @asynccontextmanager
 async def email(lease: SinkLease) -> AsyncIterator[Target]:
     async with MailServer() as server:
-        sink = EmailSettings.model_validate(server.block()).open(SinkContext(FakeClock(), check=lease.check))
+        sink = EmailSettings.model_validate(server.block()).open(SinkContext(FakeClock(), before_request=lease.check))
         yield Target(
             sink, lambda: setattr(server, "hangs", True), lambda: [mail.body("plain").encode() for mail in server.mails]
         )

@@ -378,9 +378,9 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(rig: StoreRig) ->
 async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(rig: StoreRig) -> None:
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
     await prune(rig.store, before=LATER, keep=hold)
-    await rig.record(sequence=3, ended_at=None)
+    await rig.record(sequence=3, end_seen_at=None)
     assert await prune(rig.store, before=LATER) == 0
-    await rig.record(sequence=4, ended_at=START_US, sinks=())
+    await rig.record(sequence=4, end_seen_at=START_US, sinks=())
     (delivery,) = await due(rig.ops)
     await settle(rig.ops, delivery)
     assert await prune(rig.store, before=LATER) == 1

@@ -202,19 +202,25 @@ async def test_an_answer_means_what_the_table_says(question: Question, name: str
 
 
 @each_question
-@pytest.mark.parametrize(
-    ("url", "reason"), [(f"http://127.0.0.1:{unused_port()}", "refused"), ("http://nowhere.invalid", "dns")]
-)
-async def test_a_server_that_is_not_there_is_no_connection(question: Question, url: str, reason: str) -> None:
-    reply = await question(url)
+@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "refused"), ("nowhere.invalid", "dns")])
+async def test_a_server_that_is_not_there_is_no_connection(question: Question, host: str, reason: str) -> None:
+    reply = await question(f"http://{host}:{unused_port()}")
     assert (reply.outcome, reply.reason) == (Outcome.CONNECTION, reason)
 
 
 @each_question
 async def test_tls_to_a_port_without_is_no_connection(question: Question) -> None:
-    async with await asyncio.start_server(lambda _, writer: begins(answer(400))(writer), "127.0.0.1", 0) as server:
+    left = asyncio.Event()
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answer(400))
+        await reader.read()  # the client's greeting, and its end
+        writer.close()
+        left.set()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as server:
         reply = await question(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-    await asyncio.sleep(0.02)  # until the server has let go of its sockets, too
+        await left.wait()
     assert (reply.outcome, reply.reason) == (Outcome.CONNECTION, "tls")
 
 

@@ -679,7 +679,9 @@ async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recove
         shown_of = {}
         for number, closed_at in ((40, None), (41, from_us(Micros(desk.clock.us + 30_000_000)))):
             desk.clock.us += 60_000_000
-            await desk.store.record(executed(change.lease, "execution.failed", number=number, ended_at=desk.clock.us))
+            await desk.store.record(
+                executed(change.lease, "execution.failed", number=number, end_seen_at=desk.clock.us)
+            )
             if closed_at:
                 closed = (ProblemChange(opened, closed_at),)
                 await desk.store.record(replace(change, before=2, entries=(), problems=closed))
