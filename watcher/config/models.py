@@ -283,6 +283,30 @@ _OF_CONSECUTIVE = {"consecutive", "recover_after", "quiet_for_s"}
 _OF_RATE = {"rate", "of_last", "within_s", "at_least"}
 
 
+def _one_of(block: Block) -> None:
+    """Refuse a block of which no key is given."""
+    if not block.model_fields_set:
+        first, second = (key_of(type(block), name=name) for name in type(block).model_fields)
+        raise InvalidValueError(f"needs {first} or {second}", remedy=f"write one of them, or both: {first}, {second}")
+
+
+class AlsoSettings(Block):
+    """The successes that count as failures: with one of these keys, or with either of both."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    shorter_than_s: Duration | None = Field(default=None, examples=["5s"])
+    """A success that took less than this counts as a failure."""
+    fewer_nodes_than: int | None = Field(default=None, ge=1, le=1000, examples=["2"])
+    """A success that started fewer nodes counts as a failure. Lists may not say how many nodes started: with
+    `polling.details: always` each end is fetched, which costs a request each."""
+
+    @model_validator(mode="after")
+    def _with_a_key(self) -> Self:
+        _one_of(self)
+        return self
+
+
 class FailingSettings(Block):
     """The rule by which a pipeline is failing: `consecutive` or `rate`."""
 
@@ -306,6 +330,8 @@ class FailingSettings(Block):
     """With `rate`: the greatest age of a counted end, compared to the newest end."""
     at_least: int = Field(default=5, ge=1, le=1000, examples=["10"])
     """With `rate`: the least number of counted ends with which the problem opens."""
+    also: AlsoSettings | None = Field(default=None, examples=["{shorter_than: 5s, fewer_nodes_than: 2}"])
+    """Successes that count as failures of this rule alone. Their event stays `execution.success`."""
 
     @model_validator(mode="after")
     def _by_one_of_them(self) -> Self:
@@ -322,6 +348,31 @@ class FailingSettings(Block):
         return self
 
 
+class SlowSettings(Block):
+    """The rule by which an open execution is slow, compared with the last 200 successes of its pipeline."""
+
+    times: float = Field(default=3.0, gt=1.0, le=1000.0, examples=["4"])
+    """An execution is slow if it runs for this many times the usual duration: 95 % of the successes were not longer."""
+    at_least_s: Duration = Field(default=as_written("1m"), examples=["10m"])
+    """An execution is slow only if it runs at least this much longer than usual."""
+
+
+class TokensSettings(Block):
+    """The limits for the tokens that a pipeline uses."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    execution: int | None = Field(default=None, ge=1, le=1_000_000_000, examples=["20000"])
+    """Emit `execution.expensive` once for an execution that uses more tokens than this."""
+    per_day: int | None = Field(default=None, ge=1, le=1_000_000_000_000, examples=["2000000"])
+    """Emit `pipeline.overspending` when the executions that ended today (UTC) have used 80 % of this, and at 100 %."""
+
+    @model_validator(mode="after")
+    def _with_a_key(self) -> Self:
+        _one_of(self)
+        return self
+
+
 class RulesSettings(Block):
     """The rules for a pipeline as a whole. Each rule opens a problem once and closes it once."""
 
@@ -329,6 +380,12 @@ class RulesSettings(Block):
     """Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`."""
     silent_s: Duration | None = Field(default=None, examples=["6h"])
     """Emit `pipeline.silent` when no execution has started for this long. Only without `executions`."""
+    slow: SlowSettings | None = Field(default=None, examples=["{times: 3, at_least: 1m}"])
+    """Emit `pipeline.slow` when an open execution runs for much longer than is usual for its pipeline."""
+    tokens: TokensSettings | None = Field(default=None, examples=["{execution: 20000, per_day: 2000000}"])
+    """Emit an event when an execution, or a day's executions, use more tokens than this."""
+    new_error: bool = Field(default=False, examples=["true"])
+    """Emit `pipeline.new_error` when an execution fails with an error of a kind that was not seen for 30 days."""
 
 
 class WatchSettings(Block):
@@ -359,7 +416,7 @@ class WatchSettings(Block):
     )
     """The time in a status after which `execution.overdue` is emitted."""
     rules: RulesSettings | None = Field(default=None, examples=["{failing: {consecutive: 3}}"])
-    """The rules that open [problems](alerts.md) of the pipeline as a whole: `failing`, `silent`."""
+    """The [rules](alerts.md#rules) of the pipeline as a whole: `failing`, `silent`, `slow`, `tokens`, `new_error`."""
 
     @field_validator("rules")
     @classmethod

@@ -10,7 +10,7 @@ from yarl import URL
 
 from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
 from watcher.domain.routing import Route, Silence, types_matching
-from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.rules import FailingRule, Rules, SlowRule
 from watcher.domain.watch import Watch
 from watcher.polling.poll_item import CONFIRM_WITHIN_S, PollRules
 from watcher.runtime.http_client import Client, proxy_for
@@ -112,8 +112,17 @@ def _rules_of(settings: RulesSettings) -> Rules:
     if (given := settings.failing) is not None:
         within_us, quiet_us = round(given.within_s * 1_000_000), round(given.quiet_for_s * 1_000_000)
         of_rate = (given.rate, given.of_last, within_us, given.at_least)
-        failing = FailingRule(given.consecutive, *of_rate, given.recover_after, quiet_us)
-    return Rules(failing, None if settings.silent_s is None else round(settings.silent_s * 1_000_000))
+        also = (None, None) if given.also is None else (given.also.shorter_than_s, given.also.fewer_nodes_than)
+        failing = FailingRule(given.consecutive, *of_rate, given.recover_after, quiet_us, *also)
+    slow, tokens = settings.slow, settings.tokens
+    return Rules(
+        failing,
+        None if settings.silent_s is None else round(settings.silent_s * 1_000_000),
+        None if slow is None else SlowRule(slow.times, round(slow.at_least_s * 1_000_000)),
+        None if tokens is None else tokens.execution,
+        None if tokens is None else tokens.per_day,
+        settings.new_error,
+    )
 
 
 def fingerprint_of_settings(settings: Settings) -> str:

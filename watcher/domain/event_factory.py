@@ -259,14 +259,11 @@ def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSna
     head: Json = {"id": known.execution, "status": cut(change.status), "previousStatus": cut(change.previous)}
     if facts is None:
         return head
-    duration_s: float | None = None
-    if facts.started_at is not None and facts.finished_at is not None:
-        duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
+    duration_s = facts.duration_s
     said = head | {
         "startedAt": facts.started_at and timestamp(facts.started_at),
         "finishedAt": facts.finished_at and timestamp(facts.finished_at),
-        # left out below 0: the API has two clocks then, and one of them is wrong
-        "durationSeconds": None if duration_s is None or duration_s < 0 else duration_s,
+        "durationSeconds": None if duration_s is None else round(duration_s, 3),
         "error": cut(facts.error),
         "aiTokensUsed": facts.ai_tokens_used,
         "nodesStarted": facts.nodes_started,

@@ -84,6 +84,16 @@ class ExecutionSnapshot:
     began_at: Micros | None = field(default=None, compare=False)
     ended_at: Micros | None = field(default=None, compare=False)
 
+    @property
+    def duration_s(self) -> float | None:
+        """Return the seconds between the API's own dates. It is `None` without both, or if the end is the earlier one.
+
+        In the second case the API has two clocks, and one of them is wrong.
+        """
+        if self.started_at is None or self.finished_at is None or self.finished_at < self.started_at:
+            return None
+        return (self.finished_at - self.started_at).total_seconds()
+
 
 Counts = tuple[tuple[str, int], ...]
 """The number of an execution's events, by kind: (`running`, 2), (`unrecognized:odd`, 1), …"""

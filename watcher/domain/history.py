@@ -110,9 +110,7 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     if status == Status.FAILED:
         node = facts.failed_nodes[0] if facts.failed_nodes else FailedNode(None, None, None)
         return ended._replace(error=error_kind_of(node.name or node.id, node.error or facts.error or ""))
-    if status == Status.SUCCESS and facts.started_at is not None and facts.finished_at is not None:
-        return ended._replace(duration_s=max(0.0, (facts.finished_at - facts.started_at).total_seconds()))
-    return ended
+    return ended._replace(duration_s=facts.duration_s) if status == Status.SUCCESS else ended
 
 
 def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:

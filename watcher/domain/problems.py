@@ -32,8 +32,15 @@ _TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
     EventType.EXECUTION_OVERDUE: (Severity.WARNING, None),
     EventType.EXECUTION_UNRECOGNIZED: (Severity.WARNING, None),
     EventType.PIPELINE_GAP: (Severity.WARNING, None),
+    EventType.PIPELINE_SLOW: (Severity.WARNING, EventType.PIPELINE_ON_TIME),
+    EventType.EXECUTION_EXPENSIVE: (Severity.WARNING, None),
+    EventType.PIPELINE_OVERSPENDING: (Severity.ERROR, None),
+    EventType.PIPELINE_NEW_ERROR: (Severity.WARNING, None),
 }
-"""The severity of an event type, and the type of the closing if the type opens a problem. Other types are `info`."""
+"""The severity of an event type, and the type of the closing if the type opens a problem. Other types are `info`.
+
+`pipeline.overspending` is an `error` at 100 %, and a `warning` below (`Alert.severity` in watcher/sinks/alert.py).
+"""
 
 CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
 """The closing of each opening but `execution.overdue`. Any next event of the execution closes that problem."""

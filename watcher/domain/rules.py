@@ -6,13 +6,14 @@ the steady clock.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import attrgetter
 from typing import NamedTuple
 
 from watcher.domain.event import EventType
+from watcher.domain.history import DAY_US, EndedExecution, period_start
 from watcher.domain.timestamps import NEVER, Micros
 
 KEPT_ENDS_COUNT = 20
@@ -26,6 +27,24 @@ The state is therefore bounded: at most two tallies per part, for any number of 
 
 MAX_FAILED_SHARE = 0.1
 """The largest share of failures among the ends within `quiet_for` at which a problem may close."""
+
+DURATIONS_COUNT = 200
+"""The number of last successes whose durations say what is usual."""
+
+LEAST_DURATIONS_COUNT = 20
+"""The least number of successes with which `slow` is judged."""
+
+USUAL_SHARE = 0.95
+"""The share of the last successes that is at most as long as the usual duration.
+
+Ten longer ones of 200 make their duration the usual one.
+"""
+
+SPENT_PERCENTS = (100, 80)
+"""The shares of `tokens.per_day` at which `pipeline.overspending` is emitted, the highest first."""
+
+KNOWN_FOR_US = 30 * DAY_US
+"""The time for which a kind of error stays known after it was last seen."""
 
 
 class End(NamedTuple):
@@ -72,19 +91,56 @@ class FailingRule:
     at_least: int = 5
     recover_after: int = 3
     quiet_for_us: int = 300 * 1_000_000
+    shorter_than_s: float | None = None
+    fewer_nodes_than: int | None = None
 
     @property
     def ends_count(self) -> int:
         """Return the number of last ends to keep."""
         return max(KEPT_ENDS_COUNT, self.consecutive or self.of_last, self.recover_after)
 
+    def fault_of(self, *, duration_s: float | None, nodes_count: float | None) -> str | None:
+        """Return in words why a success counts as a failure (`also`); `None` if it does not.
+
+        A duration or a count of nodes that the API does not name is no fault.
+        """
+        if self.shorter_than_s is not None and duration_s is not None and duration_s < self.shorter_than_s:
+            return f"succeeded after {duration_s:g} s, in less than {self.shorter_than_s:g} s"
+        if self.fewer_nodes_than is not None and nodes_count is not None and nodes_count < self.fewer_nodes_than:
+            return f"succeeded, but started {nodes_count:g} nodes, fewer than {self.fewer_nodes_than}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class SlowRule:
+    """The rule `slow`: a problem is open while an execution runs for longer than the limit.
+
+    The limit is `times` the usual duration, and at least `at_least_us` more than it.
+    """
+
+    times: float
+    at_least_us: int
+
+    def limit_us(self, usual_us: int) -> int:
+        """Return the time after which an execution is slow, given the usual duration."""
+        return max(round(self.times * usual_us), usual_us + self.at_least_us)
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The rules of one watch. With `silent_us` a problem opens if no execution starts for longer than that."""
+    """The rules of one watch.
+
+    With `silent_us` a problem opens if no execution starts for longer than that. `tokens` is the most tokens of one
+    execution, `tokens_per_day` of all executions that end on one day (UTC). With `reports_new_errors` an event is
+    emitted for each new kind of error.
+    """
 
     failing: FailingRule | None = None
     silent_us: int | None = None
+    slow: SlowRule | None = None
+    tokens: int | None = None
+    tokens_per_day: int | None = None
+    reports_new_errors: bool = False
 
     def opens(self, kind: EventType) -> bool:
         """Return whether a rule opens problems of this kind."""
@@ -94,6 +150,7 @@ class Rules:
 KIND_OF_RULE: Mapping[str, EventType] = {
     "failing": EventType.PIPELINE_FAILING,
     "silent_us": EventType.PIPELINE_SILENT,
+    "slow": EventType.PIPELINE_SLOW,
 }
 """The kind of problem that each field of `Rules` opens."""
 
@@ -138,12 +195,14 @@ class News:
     """The time of the last new start; 0 if there is none."""
     scanned_until: Micros | None = None
     """The time before which a scan that is now complete showed all starts; `None` without such a scan."""
+    slow: Sequence[str] | None = None
+    """The ids of the open executions that are slow, the slowest first; `None` while that is unknown, after a start."""
 
 
 class Edge(NamedTuple):
     """The opening or closing of a problem. `failed_count` is its number of failures so far.
 
-    `execution` is the id of the execution whose end opened the problem.
+    `execution` is the id of the execution that opened the problem: it ended, or it is the slowest.
     """
 
     kind: EventType
@@ -171,6 +230,8 @@ def judge(rules: Rules, state: RuleState, failed_counts: Mapping[EventType, int]
         new = _judge_ends(rules.failing, state, news, counts, edges)
     if rules.silent_us is not None:
         started_at = _judge_starts(rules.silent_us, state, news, counts, edges)
+    if rules.slow is not None and news.slow is not None:
+        _judge_slow(news.slow, counts, edges)
     return Verdict(replace(new, started_at=started_at), counts, edges)
 
 
@@ -267,3 +328,37 @@ def _judge_starts(silent_us: int, state: RuleState, news: News, counts: dict[Eve
         counts[kind] = 0
         edges.append(Edge(kind, True))
     return started_at
+
+
+def _judge_slow(slow: Sequence[str], counts: dict[EventType, int], edges: list[Edge]) -> None:
+    """Open `pipeline.slow` if an execution is slow, and close it once none is."""
+    kind = EventType.PIPELINE_SLOW
+    if slow and kind not in counts:
+        counts[kind] = 0
+        edges.append(Edge(kind, True, execution=slow[0]))
+    elif not slow and kind in counts:
+        edges.append(Edge(kind, False, counts.pop(kind)))
+
+
+def usual_duration(durations: Sequence[int]) -> int | None:
+    """Return the duration that is usual by the last durations, all in one unit; `None` with fewer than 20."""
+    if len(durations) < LEAST_DURATIONS_COUNT:
+        return None
+    return sorted(durations)[int(USUAL_SHARE * len(durations))]
+
+
+class Spending(NamedTuple):
+    """The tokens of the executions that ended on one day (UTC), which begins at `day_at`."""
+
+    day_at: Micros
+    tokens: int = 0
+    percent: int = 0
+    """The highest share of `tokens_per_day` in percent that an event has named; 0 without such an event."""
+
+    def add(self, ended: Iterable[EndedExecution], *, per_day: int, now: Micros) -> "Spending":
+        """Return the spending of the day of `now`, with these ends. Ends of another day do not count."""
+        day_at = period_start(now, DAY_US)
+        before = self if self.day_at == day_at else Spending(day_at)
+        tokens = before.tokens + sum(each.tokens for each in ended if period_start(each.ended_at, DAY_US) == day_at)
+        percent = next((each for each in SPENT_PERCENTS if tokens * 100 >= per_day * each), 0)
+        return Spending(day_at, tokens, max(before.percent, percent))

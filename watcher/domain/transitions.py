@@ -27,6 +27,9 @@ EXECUTION_REASONS = {
 
 TYPES: Mapping[str, EventType] = {status: EventType(f"execution.{status}") for status in Status}
 
+EXPENSIVE = "expensive"
+"""The word by which `execution.expensive` is counted. It is part of the event's id."""
+
 RAW_STATUS_LENGTH = 64
 """The most characters of an unrecognized status. The status becomes part of ids and rows."""
 
@@ -64,9 +67,18 @@ class TransitionResult(NamedTuple):
 
 
 def observe(
-    before: ExecutionRecord, poll: Observation, *, polled_at: Micros, overdue_after_s: Mapping[str, float]
+    before: ExecutionRecord,
+    poll: Observation,
+    *,
+    polled_at: Micros,
+    overdue_after_s: Mapping[str, float],
+    tokens: int | None = None,
 ) -> TransitionResult:
-    """Evaluate a successful poll. `polled_at` is the time of the last answer that was not dropped."""
+    """Evaluate a successful poll. `polled_at` is the time of the last answer that was not dropped.
+
+    An execution that used more than `tokens` is expensive. That is reported once, before any change of status: an end
+    comes last.
+    """
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
     if before.end_seen_at is not None and before.lost is None:
         return TransitionResult(before, dropped=True, contradicts=status != before.status)
@@ -74,6 +86,11 @@ def observe(
         return TransitionResult(before, dropped=True)
     end_seen_at = poll.seen_at if terminal else None
     ended_at = end_seen_at and (poll.execution.ended_at or end_seen_at)  # by the API's date, if it gives one
+    if tokens is not None and (poll.execution.ai_tokens_used or 0) > tokens and EXPENSIVE not in dict(before.counts):
+        expensive = _emit(before, EventType.EXECUTION_EXPENSIVE, kind=EXPENSIVE, status=status, previous=None)
+        known = replace(expensive.known, polled_at=poll.seen_at)
+        later = observe(known, poll, polled_at=polled_at, overdue_after_s=overdue_after_s)
+        return later._replace(status_changes=(*expensive.status_changes, *later.status_changes))
     seen = TransitionResult(before)  # the common case: `before` itself is kept, so no object is made
     if status != before.status or before.lost is not None:
         seen = _move(before, poll, status=status, end_seen_at=end_seen_at, ended_at=ended_at)

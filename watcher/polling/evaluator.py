@@ -92,7 +92,8 @@ class ReplyEvaluator:
             self.pipeline_names[watch.pipeline] = execution.pipeline_name
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
-        result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
+        limits_s, tokens = watch.overdue_after_s, None if watch.rules is None else watch.rules.tokens
+        result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=limits_s, tokens=tokens)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
         next_s = None if known.end_seen_at else self.cadence((seen_at - known.since_at) / 1_000_000)
@@ -145,10 +146,11 @@ class ReplyEvaluator:
             is_overdue, problem = status_change.type is EventType.EXECUTION_OVERDUE, None
             if is_overdue:
                 problem = self._overdue_problem(entry, status_change.nth, status_change.sequence, at=at)
-            elif not entries and closed is not None:
-                nth = dict(before.counts).get("overdue", 1)  # the next event closes the problem
+            elif closed is not None and status_change.type is not EventType.EXECUTION_EXPENSIVE:
+                nth = dict(before.counts).get("overdue", 1)  # the next other event closes the problem
                 opened_at = at if before.overdue_at is None else from_us(before.overdue_at)
                 problem = self._overdue_problem(entry, nth, closed, at=opened_at, closed_at=at)
+                closed = None
             if problem is not None:
                 problems.append(problem)
             event = self.events.execution(

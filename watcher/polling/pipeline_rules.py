@@ -5,25 +5,38 @@ ends are judged: at once or, after a start of the daemon, a gap or trouble with 
 end is judged exactly once, even if the process is killed.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
 import structlog
 
-from watcher.domain.envelope import Json, pipeline_source, stream_of
+from watcher.domain.envelope import Json, pipeline_source, present, stream_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.event_factory import execution_block
+from watcher.domain.event_factory import Reported, execution_block
 from watcher.domain.execution import ExecutionSnapshot, Status
+from watcher.domain.history import DAY_US, error_kind_of, period_start
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, LatestFailure, Problem, ProblemChange
-from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, Verdict, judge
-from watcher.domain.timestamps import NEVER, Micros, Monotonic
+from watcher.domain.rules import (
+    KNOWN_FOR_US,
+    End,
+    FailingRule,
+    News,
+    Rules,
+    RuleState,
+    Spending,
+    UnjudgedEnd,
+    Verdict,
+    judge,
+)
+from watcher.domain.timestamps import NEVER, Micros, Monotonic, from_us
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.list_evidence import date_of
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.slow_executions import SlowExecutions
 from watcher.runtime.terminal import first_visible
 from watcher.runtime.units import spell_duration
 from watcher.store.changes import ChangeSet, RulesRecord, SingleChange, SourceChange
@@ -58,17 +71,29 @@ class PipelineRecorder:
     An end is judged after all older ones, including those of the `unconfirmed` executions, which a GET is to confirm.
     """
 
-    def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
-        """Start with a hold. Call `begin` before anything is recorded."""
+    def __init__(
+        self,
+        deps: AccountDependencies,
+        watch: Watch,
+        stream: PipelineStream,
+        all_entries: Mapping[str, TrackedExecution],
+    ) -> None:
+        """Start with a hold. Call `begin` before anything is recorded.
+
+        `all_entries` are the open executions of the account, by id.
+        """
         self.watch = watch
         self.unconfirmed: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
+        self._all_entries = all_entries
         self._clock = deps.clock
         self._record = RulesRecord(0, RuleState(), {}, ())  # as stored
         self._waiting = _Batch()  # for the next write
         self._hold: _Hold | None = None
         self._shown_at = NEVER  # the last start that the list showed
+        self._slow: SlowExecutions | None = None  # with the rule `slow`
+        self._spending = Spending(NEVER)
         self._begun_at: Monotonic | None = None
         self.hold()
 
@@ -88,6 +113,7 @@ class PipelineRecorder:
             self._record = await self._deps.store.load_rules(watch.pipeline)
             self._stream.sequence = max(self._stream.sequence, self._record.sequence)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
+            await self._load(self._rules)
             begun_at = self._clock.monotonic()
             if is_new_list:
                 self.hold()
@@ -95,6 +121,15 @@ class PipelineRecorder:
                 self._hold = None
             await self._write()
         self._begun_at = begun_at
+
+    async def _load(self, rules: Rules) -> None:
+        """Load from the store what the rules compare with. Raises `StoreError`."""
+        store, pipeline = self._deps.store, self.watch.pipeline
+        self._slow = None if rules.slow is None else SlowExecutions(rules.slow, await store.load_durations(pipeline))
+        if rules.tokens_per_day is not None:
+            day_at = period_start(self._clock.steady_us(), DAY_US)
+            stream = stream_of(pipeline_source(self.watch))
+            self._spending = await store.load_spending(pipeline, stream=stream, day_at=day_at)
 
     async def forget(self) -> None:
         """Delete the recorded state of the rules, so that later rules start without any. Raises `StoreError`."""
@@ -148,6 +183,20 @@ class PipelineRecorder:
             elif batch.error is not None:
                 raise batch.error
 
+    async def note_open(self, entries: Iterable[TrackedExecution]) -> None:
+        """Apply the rule `slow` after an answer that shows these executions. Raises `StoreError`."""
+        slow, now = self._slow, self._clock.steady_us()
+        if slow is None or not self.has_begun:
+            return
+        if slow.entries is None:  # after a start: what opened the problem is slow until an answer says otherwise
+            is_open = EventType.PIPELINE_SLOW in self._record.problems
+            of_it = [each for each in self._all_entries.values() if each.known.pipeline == self.watch.pipeline]
+            slow.entries = slow.slow_among(of_it if is_open else (), now=now)
+        slow.entries = slow.slow_among({*slow.entries, *entries}, now=now)
+        if bool(slow.entries) != (EventType.PIPELINE_SLOW in self._record.problems):
+            async with self._stream.writing:
+                await self._write()
+
     async def _write(self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         """Write changes with the problems that the rules open and close, in one transaction. Raises `StoreError`."""
         deps, stored, record = self._deps, self._record, self._record
@@ -160,27 +209,38 @@ class PipelineRecorder:
             record = stored.moved(-deps.api.ahead_us, now=self._clock.steady_us())
         hold, is_released, until = self._judged_until(evaluations)
         new = [end for each in evaluations if (end := self._end_of(each)) is not None]
-        is_judging = self._rules.failing is not None
+        is_judging = self._rules.failing is not None or self._rules.reports_new_errors
         ends = sorted([*record.unjudged, *new], key=lambda each: each.end.ended_at) if is_judging else []
         judged = [each for each in ends if each.end.ended_at <= until]
         held = ends[len(judged) :]
         starts = [self._start_of(each) for each in evaluations]
         starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
-        news = News(self._clock.steady_us(), judged, is_released, max(starts, default=NEVER), silent_until)
+        now, slow, spending = self._clock.steady_us(), self._slow, self._spending
+        if slow is not None:
+            slow = slow.after({each.entry: each.known for each in evaluations}, now=now)
+        running = None if slow is None else slow.slowest_first()
+        news = News(now, judged, is_released, max(starts, default=NEVER), silent_until, running)
         counts = {kind: problem.failed_count for kind, problem in record.problems.items()}
         verdict = judge(self._rules, record.state, counts, news)
         problems = dict(record.problems)
-        entries, edges = await self._events_of(verdict, problems, evaluations)
+        entries, edges = await self._events_of(verdict, problems, evaluations, slow)
+        if self._rules.reports_new_errors:
+            entries += await self._new_errors(judged, evaluations, after=self._stream.sequence + len(entries))
+        if self._rules.tokens_per_day is not None:
+            ended = [change.ended for each in evaluations if (change := each.change) is not None and change.ended]
+            spending = spending.add(ended, per_day=self._rules.tokens_per_day, now=now)
+            entries += self._overspending(spending, after=self._stream.sequence + len(entries))
         before, sequence = self._stream.sequence, self._stream.sequence + len(entries)
         is_as_before = record is stored and len(held) == len(stored.unjudged) + len(new)
         unjudged, judges_all = tuple(new if is_as_before else held), not is_as_before and bool(stored.unjudged)
-        if verdict.state != stored.state or edges or unjudged or judges_all:
+        if verdict.state != stored.state or entries or edges or unjudged or judges_all:
             written = (tuple(entries), tuple(edges))
             of_rules = SourceChange(deps.lease, before, sequence, None, *written, pipeline=self.watch.pipeline)
             changes.append(replace(of_rules, rules=verdict.state, unjudged=unjudged, judges_all=judges_all))
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._record = RulesRecord(sequence, verdict.state, problems, held)
+        self._slow, self._spending = slow, spending
         self._stream.sequence = sequence
         if is_released and self._hold is hold:  # another hold may have begun meanwhile
             self._hold = None
@@ -211,9 +271,13 @@ class PipelineRecorder:
         type_ = change.entries[-1].event.type if change and change.entries else None
         if type_ not in {EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED}:
             return None
+        known, rule = evaluation.known, self._rules.failing
         # A date a little ahead of now is kept: otherwise the ends of two answers could change places.
-        ended_at = (row and row.ended_at) or self._clock.steady_us()
-        return UnjudgedEnd(evaluation.known.execution, End(ended_at, type_ is EventType.EXECUTION_FAILED))
+        ended_at = known.ended_at or self._clock.steady_us()
+        failed = type_ is EventType.EXECUTION_FAILED
+        if not failed and row is not None and rule is not None:
+            failed = rule.fault_of(duration_s=row.duration_s, nodes_count=row.nodes_started) is not None
+        return UnjudgedEnd(known.execution, End(ended_at, failed))
 
     def _start_of(self, evaluation: Evaluation) -> Micros:
         """Return when an execution started, or when it ended if only that is dated; `NEVER` if its start is not new.
@@ -227,31 +291,29 @@ class PipelineRecorder:
         return min(now, row.began_at or row.ended_at or now) if is_news and row is not None else NEVER
 
     async def _events_of(
-        self, verdict: Verdict, problems: dict[EventType, Problem], evaluations: Sequence[Evaluation]
-    ) -> tuple[Sequence[OutboxEntry], Sequence[ProblemChange]]:
+        self,
+        verdict: Verdict,
+        problems: dict[EventType, Problem],
+        evaluations: Sequence[Evaluation],
+        slow: SlowExecutions | None,
+    ) -> tuple[list[OutboxEntry], Sequence[ProblemChange]]:
         """Return the events of a verdict and the changes of its problems. Update `problems` to the open ones.
 
         A problem that stays open gets only a new count of failures and a new latest failure.
         """
-        evaluator, rule = self._deps.evaluator, self._rules.failing
-        entries, changes = list[OutboxEntry](), list[ProblemChange]()
+        rule, entries, changes = self._rules.failing, list[OutboxEntry](), list[ProblemChange]()
         failing, latest = EventType.PIPELINE_FAILING, dict[EventType, LatestFailure | None]()
         if failing in problems or failing in verdict.failed_counts:
             latest[failing] = await self._latest(verdict, problems.get(failing), evaluations)
         for kind, opens, failed_count, execution in verdict.edges:
             problem = None if opens else replace(problems.pop(kind), failed_count=failed_count, latest=latest.get(kind))
-            block = None if execution is None else await self._block(evaluations, execution)
-            entry, change = evaluator.events.pipeline(
-                kind if opens else CLOSED_BY[kind],
-                self.watch,
-                {"execution": block, "closesWhen": _closes_when(rule) if rule and opens and execution else None},
-                problem,
-                name=evaluator.pipeline_names.get(self.watch.pipeline),
-                link=evaluator.link,
-                failed_count=failed_count,
-                after=self._stream.sequence + len(entries),
-                at=self._clock.now(),
-            )
+            more: Json = {"execution": None if execution is None else await self._block(evaluations, execution)}
+            if kind is failing and opens and rule is not None:
+                more["closesWhen"] = _closes_when(rule)
+            elif kind is EventType.PIPELINE_SLOW and opens and slow is not None:
+                more |= slow.facts(now=self._clock.steady_us())
+            after, type_ = self._stream.sequence + len(entries), kind if opens else CLOSED_BY[kind]
+            entry, change = self._event(type_, more, problem, failed_count=failed_count, after=after)
             assert change is not None
             entries.append(entry)
             changes.append(change)
@@ -263,6 +325,57 @@ class PipelineRecorder:
                 problems[kind] = now
                 changes.append(ProblemChange(now))
         return entries, changes
+
+    def _event(
+        self, type_: EventType, more: Json, problem: Problem | None = None, *, failed_count: int = 0, after: int
+    ) -> Reported:
+        """Return an event of the pipeline, with the data `more`. See `EventFactory.pipeline`."""
+        evaluator, pipeline = self._deps.evaluator, self.watch.pipeline
+        return evaluator.events.pipeline(
+            type_,
+            self.watch,
+            more,
+            problem,
+            name=evaluator.pipeline_names.get(pipeline),
+            link=evaluator.link,
+            failed_count=failed_count,
+            after=after,
+            at=self._clock.now(),
+        )
+
+    async def _new_errors(
+        self, judged: Sequence[UnjudgedEnd], evaluations: Sequence[Evaluation], *, after: int
+    ) -> Sequence[OutboxEntry]:
+        """Return an event for each kind of error among these ends that was not seen within the last 30 days.
+
+        A kind is known, too, if its text alone was seen: list rows, by which the history is counted, name no node.
+        """
+        entries, seen = list[OutboxEntry](), set[bytes]()
+        for execution, end in judged:
+            block = (await self._block(evaluations, execution) or {}) if end.failed else {}
+            node: Json = next(iter(block.get("failedNodes", ())), {})
+            kind = error_kind_of(node.get("name") or node.get("id"), node.get("error") or block.get("error") or "")
+            if block.get("status") != Status.FAILED or not kind.text or kind.fingerprint in seen:
+                continue
+            seen.add(kind.fingerprint)
+            same = {kind.fingerprint, error_kind_of(None, kind.text).fingerprint}
+            since = Micros(end.ended_at - KNOWN_FOR_US)
+            # This end may be recorded already: it was held, and is judged only now.
+            if any(at != end.ended_at for at in await self._deps.store.load_errors(self.watch.pipeline, same, since)):
+                continue
+            error = {"node": kind.node, "text": kind.text, "fingerprint": kind.fingerprint.hex()}
+            more = {"execution": block, "error": present(error)}
+            entries.append(self._event(EventType.PIPELINE_NEW_ERROR, more, after=after + len(entries)).entry)
+        return entries
+
+    def _overspending(self, spending: Spending, *, after: int) -> Sequence[OutboxEntry]:
+        """Return the event for a share of the day's tokens that was not reported on that day yet, if there is one."""
+        before = self._spending
+        if spending.percent <= (before.percent if before.day_at == spending.day_at else 0):
+            return ()
+        spent: Json = {"percent": spending.percent, "tokensUsed": spending.tokens}
+        spent |= {"tokensPerDay": self._rules.tokens_per_day, "day": f"{from_us(spending.day_at):%Y-%m-%d}"}
+        return [self._event(EventType.PIPELINE_OVERSPENDING, spent, after=after).entry]
 
     async def _latest(
         self, verdict: Verdict, problem: Problem | None, evaluations: Sequence[Evaluation]
@@ -278,14 +391,22 @@ class PipelineRecorder:
         return LatestFailure(Micros(verdict.state.failed_at), execution, name or None, error or None)
 
     async def _block(self, evaluations: Sequence[Evaluation], execution: str) -> Json | None:
-        """Return the `execution` block of the event of an end: from these evaluations, else from the store."""
+        """Return the `execution` block of the last event of an execution: from these evaluations, else from the store.
+
+        A success that counts as a failure has the reason as its error.
+        """
         changes = (each.change for each in evaluations if each.known.execution == execution)
         body = next((each.entries[-1].event.body for each in changes if each and each.entries), None)
         store = self._deps.store
         if body is None and (known := (await store.load_executions([execution])).get(execution)) is not None:
             key = EventKey(stream_of(pipeline_source(self.watch), execution), known.sequence)
             body = (await store.load_events([key])).get(key)
-        return None if body is None else execution_block(body)
+        block = None if body is None else execution_block(body)
+        rule = self._rules.failing
+        if block is not None and rule is not None and block.get("status") == Status.SUCCESS:
+            fault = rule.fault_of(duration_s=block.get("durationSeconds"), nodes_count=block.get("nodesStarted"))
+            block |= {} if fault is None else {"error": fault}
+        return block
 
 
 def _closes_when(rule: FailingRule) -> str:
@@ -302,8 +423,9 @@ def _closes_when(rule: FailingRule) -> str:
 class AccountRules:
     """The recorders of the pipelines that have rules, and the streams of pipelines' own events."""
 
-    def __init__(self, deps: AccountDependencies) -> None:
-        self._deps = deps
+    def __init__(self, deps: AccountDependencies, all_entries: Mapping[str, TrackedExecution]) -> None:
+        """Start without rules. `all_entries` are the open executions of the account, by id."""
+        self._deps, self._all_entries = deps, all_entries
         self.recorders: dict[str, PipelineRecorder] = {}
         self._streams: dict[str, PipelineStream] = {}
 
@@ -312,6 +434,11 @@ class AccountRules:
         stream = self._streams.setdefault(pipeline, PipelineStream(sequence))
         stream.sequence = max(stream.sequence, sequence)
         return stream
+
+    async def note_open(self, pipeline: str, entries: Iterable[TrackedExecution]) -> None:
+        """Apply the rule `slow` of a pipeline after an answer that shows these executions. Raises `StoreError`."""
+        if (recorder := self.recorders.get(pipeline)) is not None:
+            await recorder.note_open(entries)
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Apply the rules of these watches and no others. Raises `StoreError`.
@@ -326,7 +453,9 @@ class AccountRules:
             if watch.rules is None:
                 continue
             stream = self.stream(watch.pipeline)
-            recorder = self.recorders.get(watch.pipeline) or PipelineRecorder(self._deps, watch, stream)
+            recorder = self.recorders.get(watch.pipeline) or PipelineRecorder(
+                self._deps, watch, stream, self._all_entries
+            )
             is_same = (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole)
             if recorder.has_begun and is_same:
                 recorder.watch = watch

@@ -40,6 +40,9 @@ SIGNS: Mapping[str, tuple[str, str]] = {
     EventType.EXECUTION_OVERDUE: ("◷", "yellow"),
     EventType.EXECUTION_UNRECOGNIZED: ("!", "magenta"),
     EventType.PIPELINE_SILENT: ("◷", "yellow"),
+    EventType.PIPELINE_SLOW: ("◷", "yellow"),
+    EventType.EXECUTION_EXPENSIVE: ("!", "yellow"),
+    EventType.PIPELINE_OVERSPENDING: ("!", "yellow"),
     EventType.PIPELINE_GAP: ("!", "yellow"),
     EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
     EventType.WATCHER_REPORT: ("≡", "blue"),
@@ -55,10 +58,15 @@ _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_UNRECOGNIZED: "{who} has the undocumented status {status}",
     EventType.EXECUTION_OVERDUE: "{who} has been {dwell}",
     EventType.EXECUTION_LOST: "{who}: an execution is lost",
+    EventType.EXECUTION_EXPENSIVE: "{who} is expensive: {tokens} tokens in one execution",
     EventType.PIPELINE_FAILING: "{who} keeps failing{last}",
     EventType.PIPELINE_RECOVERED: "{who} recovered{after}",
     EventType.PIPELINE_SILENT: "{who} is silent: nothing starts",
     EventType.PIPELINE_ACTIVE: "{who} is active again{after}",
+    EventType.PIPELINE_SLOW: "{who} is slow: {running}",
+    EventType.PIPELINE_ON_TIME: "{who} is on time again{after}",
+    EventType.PIPELINE_OVERSPENDING: "{who} used {percent} % of its tokens for today",
+    EventType.PIPELINE_NEW_ERROR: "{who} failed with a new error{node}",
     EventType.PIPELINE_GAP: "{who}: executions may have been missed",
     EventType.ACCOUNT_DEGRADED: "Account {who}: the API cannot be used",
     EventType.ACCOUNT_RECOVERED: "Account {who} recovered{after}",
@@ -188,6 +196,8 @@ class Alert:
     @property
     def severity(self) -> Severity:
         """Return the severity of the event's `kind` if the event is trouble, else `info`."""
+        if self.type is EventType.PIPELINE_OVERSPENDING and self.data["percent"] < 100:
+            return Severity.WARNING
         return severity_of(self.kind) if self.is_trouble else Severity.INFO
 
     @property
@@ -306,6 +316,15 @@ class Alert:
         return f"{status} for {dwell}, limit {spell_duration(limit_s)}"
 
     @property
+    def running(self) -> str:
+        """Return how long the slowest execution has been running, what is usual, and how many more are slow."""
+        if "runningSeconds" not in self.data:
+            return ""
+        count, usual_s = self.data["slowCount"] - 1, self.data["usualSeconds"]
+        more = f" and {count:,} more" if count else ""
+        return f"running for {in_words(self.data['runningSeconds'] + self._open_s)}, usually {in_words(usual_s)}{more}"
+
+    @property
     def _open_s(self) -> float:
         return 0.0 if self.problem is None else _seconds(self.problem["openedAt"], self.time)
 
@@ -318,6 +337,9 @@ class Alert:
             last=f", last at {node}" if node else "",
             status=shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH),
             dwell=self.dwell,
+            running=self.running,
+            tokens=f"{self.data.get('execution', {}).get('aiTokensUsed', 0):,.0f}",
+            percent=self.data.get("percent"),
             answer=f" ({answer})" if answer else "",
             letters=f"{count:,} dead letter{'' if count == 1 else 's'}",
             after=self._after(),

@@ -14,7 +14,8 @@ from sqlalchemy import Connection, bindparam, select, text
 
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
-from watcher.domain.rules import End, RuleState, UnjudgedEnd
+from watcher.domain.history import DAY_US, period_start
+from watcher.domain.rules import DURATIONS_COUNT, End, RuleState, Spending, UnjudgedEnd
 from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
@@ -34,7 +35,7 @@ from watcher.store.recording import (
 )
 from watcher.store.sources import execution_id, execution_key, names_of, pipeline, pipeline_id
 from watcher.store.sql_store import LeasedStore
-from watcher.store.tables import AnyRow, execution, scan, snapshot, source, unjudged_end
+from watcher.store.tables import AnyRow, error_kind, execution, scan, snapshot, source, unjudged_end
 
 LOADED_COUNT = 5_000
 """Most executions that one statement loads. SQLite binds at most 32,766 values."""
@@ -55,6 +56,22 @@ _ENDS = text(
     " AND pipeline_id = (SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
     " ORDER BY finished_at DESC, ended_at DESC LIMIT :limit"
 )
+_DURATIONS = text(
+    "SELECT finished_at - started_at AS duration FROM execution WHERE finished_at IS NOT NULL AND sequence > 0"
+    " AND lost IS NULL AND pipeline_id = :of_pipeline AND status = 'success' AND was_paused = false"
+    f" AND finished_at > started_at ORDER BY finished_at DESC, ended_at DESC LIMIT {DURATIONS_COUNT}"
+)
+_TOKENS = text(
+    "SELECT coalesce(sum(tokens), 0) FROM pipeline_hour WHERE pipeline_id = :of_pipeline AND from_at >= :day"
+)
+_OVERSPENDING = text(
+    "SELECT body FROM event WHERE stream = :stream AND type = 'pipeline.overspending' AND recorded_at >= :day"
+    " ORDER BY sequence DESC LIMIT 1"
+)
+_ERRORS = text(
+    "SELECT first_at FROM error_kind WHERE pipeline_id = :of_pipeline AND from_at >= :since_day"
+    " AND fingerprint IN :fingerprints AND last_at >= :since"
+).bindparams(bindparam("fingerprints", expanding=True, type_=error_kind.c.fingerprint.type))
 _IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all rows are in memory at once
 _OPEN_PROBLEMS = text(OPEN_PROBLEMS.format("pipeline_id = :of_pipeline AND execution IS NULL"))
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
@@ -177,6 +194,35 @@ class AccountStore(LeasedStore):
             return record if record.state.in_api_time else record.moved(0, now=self._store.clock.steady_us())
 
         return await self._read(load)
+
+    async def load_durations(self, pipeline: str) -> Sequence[int]:
+        """Return the durations (microseconds) of the last successes of a pipeline, oldest first.
+
+        Executions that were seen paused, or are history, do not count.
+        """
+        of_it = {"of_pipeline": await self._number_of(pipeline)}
+        return await self._store.read(
+            lambda connection: [row.duration for row in reversed(connection.execute(_DURATIONS, of_it).all())]
+        )
+
+    async def load_spending(self, pipeline: str, *, stream: bytes, day_at: Micros) -> Spending:
+        """Return the tokens of a pipeline's executions that ended since `day_at`, and the share that was reported.
+
+        `stream` is the key of the pipeline's own events.
+        """
+        of_it = {"of_pipeline": await self._number_of(pipeline), "day": day_at, "stream": stream}
+
+        def load(connection: Connection) -> Spending:
+            tokens, body = int(connection.scalar(_TOKENS, of_it)), connection.scalar(_OVERSPENDING, of_it)
+            return Spending(day_at, tokens, 0 if body is None else json.loads(body)["data"]["percent"])
+
+        return await self._store.read(load)
+
+    async def load_errors(self, pipeline: str, fingerprints: Collection[bytes], since: Micros) -> Sequence[Micros]:
+        """Return when errors of these kinds were first seen, for each day on which there were some since `since`."""
+        of_it = {"of_pipeline": await self._number_of(pipeline), "fingerprints": sorted(fingerprints), "since": since}
+        of_it["since_day"] = period_start(since, DAY_US)
+        return await self._store.read(lambda connection: [row.first_at for row in connection.execute(_ERRORS, of_it)])
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, except those that retention has deleted."""

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 14, 14
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 15, 15
 """The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
 metadata = MetaData()

@@ -10,6 +10,7 @@ from watcher.runtime.units import spell_duration
 
 _CLOSES_WHEN = {
     EventType.PIPELINE_SILENT: "an execution starts",
+    EventType.PIPELINE_SLOW: "no execution has been running for longer than the limit",
     EventType.EXECUTION_OVERDUE: "the execution leaves this status",
     EventType.ACCOUNT_DEGRADED: "a request succeeds",
     EventType.SINK_FAILING: "a delivery gets through",
@@ -23,6 +24,7 @@ PROBLEM_REMEDIES = {
     AccountTrouble.INVALID: "check the account's base_url: a login page or a gateway may answer",
     AccountTrouble.OVER_BUDGET: "raise rate_limit, or polling.max_interval",
     EventType.PIPELINE_SILENT: "check what triggers the pipeline",
+    EventType.PIPELINE_SLOW: "open the execution and see which node it waits for",
     EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
     EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
 }
@@ -45,6 +47,9 @@ def rule_of(
             rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
     elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
         rule = f"no execution started for {spell_duration(rules.silent_s)}"
+    elif kind is EventType.PIPELINE_SLOW and rules.slow is not None:
+        least = spell_duration(rules.slow.at_least_s)
+        rule = f"an execution runs for {rules.slow.times:g} times as long as usual, and at least {least} longer"
     elif kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:
         rule = f"{data['execution']['status']} for longer than {spell_duration(data['limitSeconds'])}"
     elif kind is EventType.ACCOUNT_DEGRADED and data.get("reason") == AccountTrouble.OVER_BUDGET:

@@ -1,0 +1,148 @@
+"""The rule `slow`: an open execution against the last successes of its pipeline."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from rules_rig import again, name_of, row, show, told, watch_of, whole
+from virtual import EPOCH, Account, FakeClock, Start, said
+
+from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.rules import Rules, SlowRule
+
+SLOW = Rules(slow=SlowRule(3.0, 60_000_000))
+"""After 20 successes of 30 s each an execution is slow that runs for longer than 90 s."""
+
+BEGUN_S = 1010.0
+
+
+def success(number: int, *, seconds: float = 30.0, status: str = "success", **facts: Any) -> ExecutionSnapshot:
+    """Return an execution that started with its number, and took so long."""
+    at = EPOCH + timedelta(seconds=1000.0 + number / 100)
+    return said(name_of(number), status, started_at=at, finished_at=at + timedelta(seconds=seconds), **facts)
+
+
+def running(number: int, *, begun_s: float = BEGUN_S) -> ExecutionSnapshot:
+    return row(number, "running", at_s=begun_s)
+
+
+async def with_past(start: Start, clock: FakeClock, *past: ExecutionSnapshot, rules: Rules = SLOW) -> Account:
+    """Return an account in which these successes came after the watch began, and nothing is reported."""
+    account = await whole(start, rules)
+    clock.advance(40.0)
+    show(account, *past)
+    await account.run_for(5)
+    await account.events()
+    return account
+
+
+TWENTY = [success(number) for number in range(100, 120)]
+
+
+async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_nothing_does(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1), running(2, begun_s=1015.0))
+    assert await told(account, after_s=BEGUN_S + 89 - clock.monotonic()) == ["running", "running"]
+    await account.run_for(10)
+    (opening,) = await account.events()
+    data = opening["data"]
+    assert opening["type"] == "pipeline.slow"
+    assert (data["execution"]["id"], data["execution"]["status"]) == (name_of(1), "running")
+    assert (data["usualSeconds"], data["limitSeconds"], data["slowCount"]) == (30.0, 90.0, 1)
+    assert 90 < data["runningSeconds"] < 93
+    assert (data["problem"]["kind"], data["problem"]["severity"]) == ("pipeline.slow", "warning")
+    show(account, *TWENTY, success(1, seconds=100.0), running(2, begun_s=1015.0))
+    assert await told(account, after_s=20) == ["success"]
+    show(account, *TWENTY, success(1, seconds=100.0), success(2, seconds=100.0))
+    await account.run_for(5)
+    end, closing = await account.events()
+    assert (end["type"], closing["type"]) == ("execution.success", "pipeline.on_time")
+    assert closing["data"]["problem"]["id"] == data["problem"]["id"]
+
+
+@pytest.mark.parametrize(
+    "past",
+    [
+        TWENTY[1:],
+        [*TWENTY[1:], success(99, status="failed")],
+        [*TWENTY[1:], said(name_of(99), "success")],
+    ],
+    ids=["nineteen", "a failure", "one without dates"],
+)
+async def test_with_fewer_than_twenty_successes_nothing_is_slow(
+    start: Start, clock: FakeClock, past: list[ExecutionSnapshot]
+) -> None:
+    account = await with_past(start, clock, *past)
+    show(account, *past, running(1))
+    assert await told(account, after_s=600) == ["running"]
+
+
+async def test_history_is_not_the_past_of_a_pipeline(start: Start, clock: FakeClock) -> None:
+    account = await start(watches=[watch_of(SLOW)])
+    dates = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=30)}
+    show(account, *(replace(each, **dates) for each in TWENTY), running(1))
+    assert await told(account, after_s=600) == ["running"]
+
+
+async def test_who_was_seen_paused_counts_on_neither_side(start: Start, clock: FakeClock) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, row(1, "paused", at_s=BEGUN_S))
+    await account.run_for(5)
+    show(account, *TWENTY, running(1))
+    assert await told(account, after_s=600) == ["paused", "running"]
+    show(account, *TWENTY, success(1, seconds=600.0))
+    await account.run_for(5)
+    show(account, *TWENTY, success(1, seconds=600.0), running(2, begun_s=clock.monotonic()))
+    assert (await told(account, after_s=95))[-1] == "pipeline.slow"
+
+
+async def test_a_pause_that_is_seen_while_it_is_slow_closes_the_problem(start: Start, clock: FakeClock) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1))
+    assert await told(account, after_s=120) == ["running", "pipeline.slow"]
+    show(account, *TWENTY, row(1, "paused", at_s=BEGUN_S))
+    assert await told(account, after_s=5) == ["paused", "pipeline.on_time"]
+
+
+async def test_a_success_that_moves_the_limit_closes_the_problem_of_what_is_below_it(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1), running(2), running(3))
+    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+    show(account, *TWENTY, success(1, seconds=130.0), success(2, seconds=130.0), running(3))
+    assert await told(account, after_s=5) == ["success", "success", "pipeline.on_time"]
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_restart_neither_closes_nor_repeats_what_is_still_slow(
+    start: Start, clock: FakeClock, ends: bool
+) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1), running(2))
+    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+    account = await again(start, account, SLOW)
+    show(account, *TWENTY, success(1, seconds=100.0), *([success(2, seconds=100.0)] if ends else [running(2)]))
+    assert await told(account, after_s=60) == (["success"] * 2 + ["pipeline.on_time"] if ends else ["success"])
+
+
+async def test_a_threshold_that_is_changed_goes_on_with_the_same_problem(start: Start, clock: FakeClock) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1))
+    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+    await account.watcher.watch([watch_of(Rules(slow=SlowRule(2.0, 30_000_000)))])
+    assert await told(account, after_s=60) == []
+    await account.watcher.watch([watch_of(Rules(slow=SlowRule(100.0, 30_000_000)))])
+    assert await told(account, after_s=60) == ["pipeline.on_time"]
+
+
+async def test_an_execution_that_is_lost_is_slow_no_longer(start: Start, clock: FakeClock) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1))
+    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+    show(account, *TWENTY)
+    account.api.script[name_of(1)] = Outcome.NOT_FOUND
+    assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
