@@ -82,7 +82,7 @@ async def test_with_fewer_than_twenty_successes_nothing_is_slow(
 
 async def test_history_is_not_the_past_of_a_pipeline(start: Start, clock: FakeClock) -> None:
     account = await start(watches=[watch_of(SLOW)])
-    dates = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=30)}
+    dates: dict[str, Any] = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=30)}
     show(account, *(replace(each, **dates) for each in TWENTY), running(1))
     assert await told(account, after_s=600) == ["running"]
 
