@@ -37,10 +37,7 @@ _TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
     EventType.PIPELINE_OVERSPENDING: (Severity.ERROR, None),
     EventType.PIPELINE_NEW_ERROR: (Severity.WARNING, None),
 }
-"""The severity of an event type, and the type of the closing if the type opens a problem. Other types are `info`.
-
-`pipeline.overspending` is an `error` at 100 %, and a `warning` below (`Alert.severity` in watcher/sinks/alert.py).
-"""
+"""The severity of an event type, and the type of the closing if the type opens a problem. Other types are `info`."""
 
 CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
 """The closing of each opening but `execution.overdue`. Any next event of the execution closes that problem."""
@@ -55,8 +52,10 @@ TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST,
 """The event types that may close the problem of an overdue execution, and are trouble themselves."""
 
 
-def severity_of(type_: EventType) -> Severity:
-    """Return the severity of an event type, or of a kind of problem."""
+def severity_of(type_: EventType, *, percent: int = 100) -> Severity:
+    """Return the severity of an event type, or of a kind of problem. `percent` is that of `pipeline.overspending`."""
+    if type_ is EventType.PIPELINE_OVERSPENDING and percent < 100:
+        return Severity.WARNING
     return _TROUBLE[type_][0] if type_ in _TROUBLE else Severity.INFO
 
 

@@ -58,7 +58,8 @@ class ExecutionPoller:
             entry.unconfirmed_end, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
             entry.body_hash = reply.body_hash
-            await self._alert_rules.note_open(pipeline, [entry])
+            if (recorder := self._alert_rules.recorders.get(pipeline)) is not None:
+                await recorder.note_open([entry])
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:

@@ -113,8 +113,8 @@ class PageProcessor:
         finally:
             if changed:
                 await self._record(sorted(changed, key=_ended_at))
-        shown = (self._registry.entries.get(id_) for id_ in rows)
-        await self._alert_rules.note_open(page.request.listing.watch.pipeline, filter(None, shown))
+        if (recorder := self._alert_rules.recorders.get(page.request.listing.watch.pipeline)) is not None:
+            await recorder.note_open(filter(None, map(self._registry.entries.get, rows)))
 
     def _skip_unchanged(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
         """Return the rows to evaluate. Handle rows that equal the last answer here, as successful polls.

@@ -435,11 +435,6 @@ class AccountRules:
         stream.sequence = max(stream.sequence, sequence)
         return stream
 
-    async def note_open(self, pipeline: str, entries: Iterable[TrackedExecution]) -> None:
-        """Apply the rule `slow` of a pipeline after an answer that shows these executions. Raises `StoreError`."""
-        if (recorder := self.recorders.get(pipeline)) is not None:
-            await recorder.note_open(entries)
-
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Apply the rules of these watches and no others. Raises `StoreError`.
 

@@ -196,9 +196,7 @@ class Alert:
     @property
     def severity(self) -> Severity:
         """Return the severity of the event's `kind` if the event is trouble, else `info`."""
-        if self.type is EventType.PIPELINE_OVERSPENDING and self.data["percent"] < 100:
-            return Severity.WARNING
-        return severity_of(self.kind) if self.is_trouble else Severity.INFO
+        return severity_of(self.kind, percent=self.data.get("percent", 100)) if self.is_trouble else Severity.INFO
 
     @property
     def delay_s(self) -> float:

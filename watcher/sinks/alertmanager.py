@@ -119,7 +119,7 @@ def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
         labels[f"_{name}" if name[:1].isdigit() else name] = clean(value)
     own = {
         "alertname": f"Clerk{''.join(part.capitalize() for part in kind.split('.'))}",
-        "severity": severity_of(kind),
+        "severity": severity_of(kind, percent=data.get("percent", 100)),
         "account": data.get("account"),
         "pipeline": data.get("pipeline", {}).get("id"),
         "execution": data.get("execution", {}).get("id") if kind.startswith("execution.") else None,

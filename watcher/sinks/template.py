@@ -18,7 +18,7 @@ MINIMAL_NEXT = "a minimal message is tried next; check that url is this receiver
 
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
-    *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED),
+    *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_EXPENSIVE),
     *("pipeline.*", "account.*", "sink.*", "delivery.*", "problem.*", "watcher.*"),
 )
 """The events that chats, mail and Alertmanager get by default: all but the statuses of an execution that goes well."""
