@@ -76,8 +76,7 @@ def observe(
 ) -> TransitionResult:
     """Evaluate a successful poll. `polled_at` is the time of the last answer that was not dropped.
 
-    An execution that used more than `tokens` is expensive. That is reported once, before any change of status: an end
-    comes last.
+    An execution that used more than `tokens` is expensive. That is reported once, and before its end.
     """
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
     if before.end_seen_at is not None and before.lost is None:
@@ -87,10 +86,7 @@ def observe(
     end_seen_at = poll.seen_at if terminal else None
     ended_at = end_seen_at and (poll.execution.ended_at or end_seen_at)  # by the API's date, if it gives one
     if tokens is not None and (poll.execution.ai_tokens_used or 0) > tokens and EXPENSIVE not in dict(before.counts):
-        expensive = _emit(before, EventType.EXECUTION_EXPENSIVE, kind=EXPENSIVE, status=status, previous=None)
-        known = replace(expensive.known, polled_at=poll.seen_at)
-        later = observe(known, poll, polled_at=polled_at, overdue_after_s=overdue_after_s)
-        return later._replace(status_changes=(*expensive.status_changes, *later.status_changes))
+        return _observe_expensive(before, poll, polled_at=polled_at, overdue_after_s=overdue_after_s)
     seen = TransitionResult(before)  # the common case: `before` itself is kept, so no object is made
     if status != before.status or before.lost is not None:
         seen = _move(before, poll, status=status, end_seen_at=end_seen_at, ended_at=ended_at)
@@ -104,6 +100,20 @@ def observe(
     overdue = _emit(seen.known, EventType.EXECUTION_OVERDUE, kind="overdue", status=status, previous=None)
     known = replace(overdue.known, polled_at=poll.seen_at, overdue_sequence=overdue.known.sequence)
     return TransitionResult(known, (*seen.status_changes, *overdue.status_changes))
+
+
+def _observe_expensive(
+    before: ExecutionRecord, poll: Observation, *, polled_at: Micros, overdue_after_s: Mapping[str, float]
+) -> TransitionResult:
+    """Evaluate a successful poll that shows for the first time that an execution is expensive."""
+    status, seen = poll.execution.status[:RAW_STATUS_LENGTH], TransitionResult(before)
+    if not is_terminal(poll.execution):
+        seen = observe(before, poll, polled_at=polled_at, overdue_after_s=overdue_after_s)
+    expensive = _emit(seen.known, EventType.EXECUTION_EXPENSIVE, kind=EXPENSIVE, status=status, previous=None)
+    end = TransitionResult(replace(expensive.known, polled_at=poll.seen_at))
+    if is_terminal(poll.execution):  # its end comes last
+        end = observe(end.known, poll, polled_at=polled_at, overdue_after_s=overdue_after_s)
+    return TransitionResult(end.known, (*seen.status_changes, *expensive.status_changes, *end.status_changes))
 
 
 def lose(before: ExecutionRecord, reason: LostReason, *, at: Micros, polled_at: Micros) -> TransitionResult:

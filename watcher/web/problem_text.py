@@ -45,6 +45,10 @@ def rule_of(
         if failing.rate is not None:
             last = f"the last {failing.of_last} executions that ended within {spell_duration(failing.within_s)}"
             rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
+        if (also := failing.also) is not None:
+            shorter = also.shorter_than_s and f"took less than {also.shorter_than_s:g} s"
+            fewer = also.fewer_nodes_than and f"started fewer than {also.fewer_nodes_than} nodes"
+            rule = f"{rule}; a success counts as a failure if it {' or '.join(filter(None, (shorter, fewer)))}"
     elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
         rule = f"no execution started for {spell_duration(rules.silent_s)}"
     elif kind is EventType.PIPELINE_SLOW and rules.slow is not None:
