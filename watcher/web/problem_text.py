@@ -46,9 +46,9 @@ def rule_of(
             last = f"the last {failing.of_last} executions that ended within {spell_duration(failing.within_s)}"
             rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
         if (also := failing.also) is not None:
-            shorter = also.shorter_than_s and f"took less than {also.shorter_than_s:g} s"
-            fewer = also.fewer_nodes_than and f"started fewer than {also.fewer_nodes_than} nodes"
-            rule = f"{rule}; a success counts as a failure if it {' or '.join(filter(None, (shorter, fewer)))}"
+            faults = [] if also.shorter_than_s is None else [f"took less than {also.shorter_than_s:g} s"]
+            faults += [] if also.fewer_nodes_than is None else [f"started fewer than {also.fewer_nodes_than} nodes"]
+            rule = f"{rule}; a success counts as a failure if it {' or '.join(faults)}"
     elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
         rule = f"no execution started for {spell_duration(rules.silent_s)}"
     elif kind is EventType.PIPELINE_SLOW and rules.slow is not None:
