@@ -125,6 +125,17 @@ class SlowRule:
         """Return the time after which an execution is slow, given the usual duration."""
         return max(round(self.times * usual_us), usual_us + self.at_least_us)
 
+    def count_slow(self, durations_us: Sequence[int]) -> int:
+        """Return how many of these durations, oldest first, were above the limit by the up to 200 before them.
+
+        The first 20 are not judged.
+        """
+        count = 0
+        for nth in range(LEAST_DURATIONS_COUNT, len(durations_us)):
+            usual_us = usual_duration(durations_us[max(0, nth - DURATIONS_COUNT) : nth])
+            count += usual_us is not None and durations_us[nth] > self.limit_us(usual_us)
+        return count
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:

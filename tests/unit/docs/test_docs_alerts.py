@@ -3,9 +3,11 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from random import Random
+from statistics import fmean
 
 import pytest
-from documents import DOCS
+from documents import DOCS, slow_openings
 from documents.openings import SECOND, history, table
 from virtual import PIPELINE, Start, said
 
@@ -27,6 +29,27 @@ PHASES = ((0.75, 20 * MINUTE_S), (0.02, 20 * MINUTE_S), (1.0, MINUTE_S))
 
 def test_the_page_says_how_often_each_rule_opens_a_problem() -> None:
     assert table() in PAGE
+
+
+def test_the_page_says_how_often_slow_is_wrong() -> None:
+    assert slow_openings.table() in PAGE
+
+
+@pytest.mark.parametrize("past_count", [20, 200])
+@pytest.mark.parametrize(("sigma", "most"), [(0.3, 0), (0.5, 1)])
+def test_slow_is_wrong_at_most_once_in_ten_thousand_executions_on_average(
+    sigma: float, most: float, past_count: int
+) -> None:
+    draw = slow_openings.spread(sigma)
+    counts = [slow_openings.openings(draw, seed=seed, past_count=past_count)[0] for seed in range(20)]
+    assert fmean(counts) <= most
+
+
+def test_the_simulated_rule_is_the_one_that_check_counts_with() -> None:
+    (rule, *_), draw = slow_openings.COLUMNS.values(), slow_openings.heavy_tail(1.5)
+    random = Random(7)
+    durations = [round(draw(random, max(0, nth)) * SECOND) for nth in range(-20, slow_openings.ENDS_COUNT)]
+    assert slow_openings.openings(draw, seed=7, past_count=20)[0] == rule.count_slow(durations) > 0
 
 
 async def test_an_execution_that_waits_for_a_person_is_told_once_and_when_it_goes_on(

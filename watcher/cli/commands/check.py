@@ -5,7 +5,7 @@ import math
 import os
 import sys
 import uuid
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from yarl import URL
 
-from watcher.clerk.api import ClerkApi, Reply
+from watcher.clerk.api import PAGE_ROWS, ClerkApi, Reply
 from watcher.cli.config_loading import WARNING, load_or_exit, print_problems
 from watcher.cli.console import console_on, say
 from watcher.cli.daemon_client import DaemonClient, DaemonError, local_url
@@ -29,9 +29,10 @@ from watcher.config.document import Document
 from watcher.config.loader import load_config, require_usable
 from watcher.config.locate import find_config
 from watcher.config.models import PollingSettings, Settings, StoreSettings
-from watcher.daemon.from_settings import open_client
+from watcher.daemon.from_settings import open_client, watches_of
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
-from watcher.domain.execution import Outcome
+from watcher.domain.execution import Outcome, Status
+from watcher.domain.rules import DURATIONS_COUNT, LEAST_DURATIONS_COUNT, SlowRule, usual_duration
 from watcher.polling.evaluator import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
 from watcher.runtime.clock import Clock
@@ -40,7 +41,7 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.pacing import SHARE
 from watcher.runtime.settings import redact_url
 from watcher.runtime.threads import run_detached
-from watcher.runtime.units import Address, parse_address, write_duration
+from watcher.runtime.units import Address, parse_address, spell_duration, write_duration
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
@@ -73,13 +74,15 @@ def check(
 ) -> None:
     """Validate the file and print the plan.
 
-    The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
-    the plan is a tab-separated row per account, in seconds and requests per second. With --online a second table shows
-    what was tried: a row per key and sink, one per watch that does not work, and one each for a PostgreSQL store, the
-    heartbeat, which is pinged once, and http.listen. No message is sent without --send, and nothing is written into a
-    store. The requests to Clerk Chat keep to rate_limit, and are added to those of a daemon with the same key. Likely
-    mistakes are warnings on stderr. The plan ends with the silences; piped, they are notes on stderr. Exit codes: 2 the
-    file cannot be used, 4 what was tried does not work, 5 a pipeline is not known.
+    The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped, the
+    plan is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
+    was tried: a row per key and sink, one per watch that does not work, and one each for a PostgreSQL store, the
+    heartbeat, which is pinged once, and http.listen. A watch with the rule slow has a row that says how often the rule
+    would have reported the successes on the first page of the list: at most 50, and those that were paused, too. No
+    message is sent without --send, and nothing is written into a store. The requests to Clerk Chat keep to rate_limit,
+    and are added to those of a daemon with the same key. Likely mistakes are warnings on stderr. The plan ends with the
+    silences; piped, they are notes on stderr. Exit codes: 2 the file cannot be used, 4 what was tried does not work, 5
+    a pipeline is not known.
 
     Examples:
       watcher check watcher.yaml --without-secrets
@@ -218,8 +221,8 @@ def _advice(named: int, whole: int, polling: PollingSettings, *, budget_per_s: f
     )
 
 
-# The trials of `--online`. Each watch costs one request for its pipeline's list. Only with `--send` a sink gets a
-# message. Only scheme, host and port of a URL are shown
+# The trials of `--online`. Each watch costs one request for its pipeline's list, whatever its rules. Only with `--send`
+# a sink gets a message. Only scheme, host and port of a URL are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +292,10 @@ async def _timed(target: str, place: str | None, trying: Awaitable[TryOutcome], 
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[CheckResult]:
-    """Try the key of an account for each watch; return the result of the key, then one of each watch that fails."""
+    """Try the key of an account for each watch.
+
+    Return the result of the key, then one of each watch that fails or has the rule `slow`.
+    """
     account, key_path = settings.accounts[name], f"accounts.{name}"
     place, took_ms = redact_url(account.base_url), 0.0
 
@@ -303,13 +309,12 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
         hint = REMEDIES.get(answer.reason or "", hint).format(key=key)
         return result(words.format(cause=answer.reason), Exit.UNREACHABLE, hint)
 
-    watched = [
-        (f"watch[{nth}]", str(watch.pipeline)) for nth, watch in enumerate(settings.watch) if watch.account == name
-    ]
-    troubles: list[CheckResult] = []
+    watched = {f"watch[{nth}]": watch for nth, watch in enumerate(watches_of(settings)) if watch.account == name}
+    pipelines = {target: watch.pipeline for target, watch in watched.items()} or {key_path: str(uuid.uuid4())}
+    of_watches: list[CheckResult] = []
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
-        for nth, (target, pipeline) in enumerate(watched or [(key_path, str(uuid.uuid4()))]):
+        for nth, (target, pipeline) in enumerate(pipelines.items()):
             if nth:
                 await asyncio.sleep(1 / (account.rate_limit * SHARE))
             began_at = clock.monotonic()
@@ -318,14 +323,45 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
             if answer.outcome in _PIPELINE_FAILS:
                 words, code, remedy = _PIPELINE_FAILS[answer.outcome]
                 remedy += ", or watch it with the key of its own account"
-                troubles.append(result(f"{words.format(pipeline)} ({answer.status_code})", code, remedy, target=target))
+                words = f"{words.format(pipeline)} ({answer.status_code})"
+                of_watches.append(result(words, code, remedy, target=target))
             elif answer.outcome is not Outcome.OK:
-                return [key_failure(answer), *troubles]
-    if len(troubles) == max(1, len(watched)) and all(trial.code is Exit.UNREACHABLE for trial in troubles):
+                return [key_failure(answer), *of_watches]
+            elif (rules := watched[target].rules if watched else None) is not None and rules.slow is not None:
+                words = slow_words(rules.slow, answer, executions=watched[target].executions)
+                of_watches.append(result(words, target=target))
+    if len(of_watches) == len(pipelines) and all(trial.code is Exit.UNREACHABLE for trial in of_watches):
         key_result = key_failure(answer)
     else:
         key_result = result("accepts the key" if watched else "accepts the key; nothing is watched with it")
-    return [key_result, *(troubles if watched else ())]
+    return [key_result, *(of_watches if watched else ())]
+
+
+def slow_words(rule: SlowRule, page: Reply, *, executions: Collection[str] = ()) -> str:
+    """Return in words how often the rule `slow` would have reported the successes on the first page of a list.
+
+    With `executions` only those count. A page does not say which executions were paused, so these count, too.
+    """
+    rows = page.rows or ()
+    rows_count = len(rows) + page.skipped
+    is_part = rows_count >= PAGE_ROWS or (page.total or 0) > rows_count
+    shown = "the first page of the list shows" if is_part else "the list shows"
+    successes = [
+        (row.started_at, round(row.duration_s * 1_000_000))
+        for row in rows
+        if row.status == Status.SUCCESS and (not executions or row.id in executions)
+        if row.started_at is not None and row.duration_s  # the rule does not count a duration of 0 either
+    ]
+    durations_us = [duration_us for _, duration_us in sorted(successes)]
+    usual_us, count = usual_duration(durations_us[-DURATIONS_COUNT:]), len(durations_us)
+    if usual_us is None:
+        return f"slow: {shown} {_count(count, 'success')}, {LEAST_DURATIONS_COUNT} are needed"
+    usual, limit = (spell_duration(math.ceil(us / 1_000_000)) for us in (usual_us, rule.limit_us(usual_us)))
+    found = f"{shown} {LEAST_DURATIONS_COUNT} successes and none after them"
+    if (tried_count := count - LEAST_DURATIONS_COUNT) > 0:
+        tried = f"{_count(tried_count, 'success')} after the first {LEAST_DURATIONS_COUNT}"
+        found = f"would have been reported for {rule.count_slow(durations_us)} of {tried} ({shown} {count})"
+    return f"slow: {found}; 95 % took at most {usual}, limit {limit}"
 
 
 async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> TryOutcome:
@@ -422,7 +458,7 @@ def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
 
 
 def _count(count: int, word: str) -> str:
-    plural = "es" if word.endswith("ch") else "s"
+    plural = "es" if word.endswith(("ch", "ss")) else "s"
     return f"{count} {word}{'' if count == 1 else plural}"
 
 

@@ -18,13 +18,14 @@ from tls import serving
 from watcher.cli.commands.check import CheckResult, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
+from watcher.domain.execution import Status
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.units import Address
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
-from watcher.simulator.world import World
+from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World
 from watcher.sinks.slack_bot import ERROR_REMEDIES
 from watcher.web.health import Checks, health_routes
 from watcher.web.server import HttpServer
@@ -167,6 +168,108 @@ async def test_what_is_no_answer_of_the_api_is_reported_as_such(watch: dict[str,
     async with Simulator(filled(), faults=Faults(windows=(Window(Fault.HTML),))) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
     assert (trial.code, trial.words) == (Exit.UNREACHABLE, "does not answer as Clerk Chat's API does (200)")
+
+
+def ended(*durations_s: float, status: str = "success", newest_first: bool = True) -> World:
+    """Return a world in which executions of one pipeline took so long, one after the other."""
+    world = World(Clock(), newest_first=newest_first)
+    for nth, duration_s in enumerate(durations_s):
+        phases = (StatusPhase(Status.RUNNING, 0.0), StatusPhase(status, duration_s))
+        lifecycle = Lifecycle(f"9a1b0000-0000-4000-8000-{nth:012x}", phases)
+        world.add(lifecycle, pipeline=SimPipeline(PIPELINE, "Sales"), begins_s=1000.0 * (nth - 1 - len(durations_s)))
+    return world
+
+
+async def slow_tried(world: World, **watch: Any) -> tuple[str, int]:
+    """Return what is said of the rule `slow` of a watch, and how many requests that took."""
+    rules = {"slow": {"times": 3, "at_least": "1m"}}
+    document: dict[str, Any] = {"watch": [{"pipeline": PIPELINE, "account": "eu", "rules": rules, **watch}]}
+    async with Simulator(world) as simulator:
+        of_key, of_watch = await all_tried(account(simulator.base_url) | document)
+        requests_count = len(simulator.request_log.entries)
+    assert (of_key.target, of_key.code, of_watch.code) == ("accounts.eu", Exit.DONE, Exit.DONE)
+    assert of_watch.target == "watch[0]"
+    return of_watch.words, requests_count
+
+
+LIMIT = "95 % took at most 42 s, limit 2 m 6 s"
+HIGHER_LIMIT = "95 % took at most 2 m 6 s, limit 6 m 18 s"
+REPORTED = "would have been reported for"
+WHOLE_LIST, FIRST_PAGE = "the list shows", "the first page of the list shows"
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+@pytest.mark.parametrize(
+    ("durations_s", "words"),
+    [
+        ([42] * 7, f"{WHOLE_LIST} 7 successes, 20 are needed"),
+        ([42] * 20, f"{WHOLE_LIST} 20 successes and none after them; {LIMIT}"),
+        ([42] * 20 + [127], f"{REPORTED} 1 of 1 success after the first 20 ({WHOLE_LIST} 21); {LIMIT}"),
+        (
+            [42] * 20 + [127, 126] + [42] * 20 + [400] + [42] * 5,
+            f"{REPORTED} 2 of 28 successes after the first 20 ({WHOLE_LIST} 48); {HIGHER_LIMIT}",
+        ),
+    ],
+    ids=["too few", "just enough", "one more", "many"],
+)
+async def test_a_watch_with_slow_says_how_often_it_would_have_been_reported(
+    durations_s: Sequence[float], words: str, newest_first: bool
+) -> None:
+    world = ended(*durations_s, newest_first=newest_first)
+    assert await slow_tried(world) == (f"slow: {words}", 1)
+
+
+async def test_of_a_list_with_more_pages_the_first_is_tried_and_named_as_such() -> None:
+    few, many = ended(*[42] * 60, status="failed"), ended(*[42] * 58, 127, 42)
+    assert await slow_tried(few) == (f"slow: {FIRST_PAGE} 0 successes, 20 are needed", 1)
+    words = f"slow: {REPORTED} 1 of 30 successes after the first 20 ({FIRST_PAGE} 50); {LIMIT}"
+    assert await slow_tried(many) == (words, 1)
+
+
+async def test_only_the_executions_that_are_named_count() -> None:
+    runs = [f"9a1b0000-0000-4000-8000-{nth:012x}" for nth in range(20, 24)]
+    words, _ = await slow_tried(ended(*[42] * 30), executions=runs)
+    assert words == "slow: the list shows 4 successes, 20 are needed"
+
+
+async def test_what_has_not_succeeded_or_names_no_duration_is_no_past(receiver: Receiver) -> None:
+    at: dict[str, Any] = {
+        "status": "success",
+        "startedAt": "2026-11-24T10:00:00Z",
+        "finishedAt": "2026-11-24T10:00:42Z",
+    }
+    odd = [
+        {"status": "success"},
+        at | {"status": "failed"},
+        at | {"status": "running", "finishedAt": None},
+        at | {"startedAt": at["finishedAt"]},
+        at | {"startedAt": at["finishedAt"], "finishedAt": at["startedAt"]},
+        at | {"status": 7},
+    ]
+    rows = [{"id": f"9a1b0000-0000-4000-8000-{nth:012x}", **row} for nth, row in enumerate([*odd, at, at])]
+    body = json.dumps({"data": rows}).encode()
+    receiver.reply = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    watch = {"pipeline": PIPELINE, "account": "eu", "rules": {"slow": {}}}
+    _, of_watch = await all_tried(account(receiver.url) | {"watch": [watch]})
+    assert of_watch.words == "slow: the list shows 2 successes, 20 are needed"
+
+
+async def test_a_watch_with_slow_hides_no_failure_of_another_or_of_the_key(receiver: Receiver) -> None:
+    slow = {"pipeline": PIPELINE, "account": "eu", "rules": {"slow": {}}}
+    unknown = {"pipeline": UNKNOWN, "account": "eu", "rules": {"slow": {}}}
+    document = account(receiver.url, rate_limit="1000/s") | {"watch": [slow, unknown]}
+    receiver.reply = answering(receiver, {UNKNOWN: 403})
+    shown, refused = "slow: the list shows 0 successes, 20 are needed", f"refuses pipeline {UNKNOWN} to this key (403)"
+    assert [(trial.target, int(trial.code), trial.words) for trial in await all_tried(document)] == [
+        ACCEPTED,
+        ("watch[0]", 0, shown),
+        ("watch[1]", 4, refused),
+    ]
+    receiver.reply = answering(receiver, {UNKNOWN: 502})
+    assert [(trial.target, int(trial.code)) for trial in await all_tried(document)] == [
+        ("accounts.eu", 4),
+        ("watch[0]", 0),
+    ]
 
 
 @pytest.mark.parametrize("place", ["api_key", "api_key_file"])
