@@ -1,5 +1,6 @@
 """The table of docs/alerts.md that says how often `slow` reports what is no fault: simulated with the rule itself."""
 
+import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping
 from random import Random
@@ -47,7 +48,7 @@ def step(factor: float, sigma: float) -> Draw:
 
 
 def _drift(draw: Random, nth: int) -> float:
-    return 300 * 1.01 ** (nth / 100) * draw.lognormvariate(0, 0.3)
+    return 300 * math.pow(1.01, nth / 100) * draw.lognormvariate(0, 0.3)
 
 
 ROWS: Mapping[str, Draw] = {
