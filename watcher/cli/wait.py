@@ -1,7 +1,8 @@
 """The wait for the end of one execution: it polls by the daemon's rules, without a store and without sinks.
 
-`Poller` polls, `Progress` holds what is known so far, `View` shows it. Texts of the API are never read as markup, and
-their control characters never reach the terminal.
+With `--next` a search finds the execution first, in the list of its pipeline. `Poller` polls, `Progress` holds what is
+known so far, `View` shows it. Texts of the API are never read as markup, and their control characters never reach the
+terminal.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.clerk.api import ClerkApi, Reply
+from watcher.cli.next_execution import NextSearch
 from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
 from watcher.daemon.from_settings import open_client, poll_rules_of, watches_of
@@ -84,8 +86,11 @@ class Progress:
 
     pipeline_id: str
     execution_id: str
+    """Empty while there is a `search`."""
     lost_after: int
-    """The wait ends with `NOT_FOUND` after this number of answers that do not know the execution."""
+    """The wait ends with `NOT_FOUND` once `missing_count` is this number."""
+    search: NextSearch | None = None
+    """The search for the execution, `None` once it is found, or if the command line names it."""
     now_us: Micros = NEVER
     next_s: float | None = None
     """Seconds until the next poll, `None` while a poll is under way."""
@@ -93,7 +98,9 @@ class Progress:
     polled_us: Micros | None = None
     """Time of the last answer."""
     missing_count: int = 0
-    """Number of answers so far that do not know the execution."""
+    """Number of answers so far that do not know the execution or, while it is searched, its pipeline."""
+    is_listed: bool = False
+    """Whether a page of the pipeline's list was read: the pipeline exists, and the key is valid."""
     execution: ExecutionSnapshot | None = None
     """The execution as the last successful poll showed it."""
     periods: tuple[StatusPeriod, ...] = ()
@@ -111,6 +118,11 @@ class Progress:
         return self.periods[-1].status if self.periods else None
 
     @property
+    def unseen(self) -> str:
+        """Return in words what has not happened yet while the execution was never seen."""
+        return "not seen" if self.search is None else "no execution has started"
+
+    @property
     def has_ended(self) -> bool:
         """Return whether the execution itself has ended, not only the wait."""
         return self.ending is not None and self.ending.code in (Exit.DONE, Exit.FAILED)
@@ -120,16 +132,23 @@ class Progress:
         self.poll_count += 1
         self.polled_us = clock.steady_us()
         self.is_reached = self.is_reached or reply.outcome in _REACHED
-        if reply.execution is not None:
+        if reply.outcome is Outcome.OK:
             self.execution, self.failure = reply.execution, None
+            self.is_listed = self.is_listed or reply.rows is not None
             return
         since = self.failure.since if self.failure else clock.now()
         code = reply.status_code
         word = _WORDS.get(reply.outcome, reply.outcome) if code in {None, 200} else str(code)
         self.failure = PollFailure(reply.outcome, word, since)
         if self.execution is None:
-            self.missing_count += reply.outcome in _MISSING
+            self.missing_count += reply.outcome in _MISSING and (self.search is None or not self.is_listed)
             self._end_if_hopeless()
+
+    def take_page(self, search: NextSearch, reply: Reply) -> bool:
+        """Update the state by a page of the list. Return whether the search has found the execution."""
+        if (found := search.take(reply)) is not None:
+            self.execution_id, self.search, self.missing_count = found, None, 0
+        return found is not None
 
     def take_change(self, known: ExecutionRecord, events: Sequence[Event]) -> None:
         """Update the state by a changed record of the execution and the events of the change."""
@@ -153,12 +172,13 @@ class Progress:
             return
         outcome, word, _ = self.failure
         if self.missing_count >= self.lost_after:
-            self.ending = WaitResult(Exit.NOT_FOUND, f"Clerk Chat knows no such execution ({word})")
-        elif self.is_degraded and (
-            outcome is Outcome.UNAUTHORIZED or (outcome is Outcome.FORBIDDEN and not self.is_reached)
-        ):
+            what = "execution" if self.search is None else "pipeline"
+            self.ending = WaitResult(Exit.NOT_FOUND, f"Clerk Chat knows no such {what} ({word})")
+        elif self.is_listed or not self.is_degraded:
+            return
+        elif outcome is Outcome.UNAUTHORIZED or (outcome is Outcome.FORBIDDEN and not self.is_reached):
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
-        elif self.is_degraded and not self.is_reached:
+        elif not self.is_reached:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
 
 
@@ -177,6 +197,15 @@ class View:
         self._live = live
         self._as_json = as_json
         self._said_us: Micros | None = None
+
+    def on_found(self, execution_id: str) -> None:
+        """Print the id that the search has found. With `as_json` the events have it."""
+        if self._live is not None:
+            self._live.console.print(execution_id, highlight=False, soft_wrap=True)
+        elif not self._as_json:
+            put(execution_id)
+            put_all_out()
+        self._said_us = None
 
     def on_event(self, event: Event) -> None:
         """Print an event of the execution, with `as_json` also an event of its account. A live view prints no event."""
@@ -229,7 +258,7 @@ def picture(progress: Progress, *, columns: int) -> Text:
 
 def sign_of_life(progress: Progress) -> str:
     """Return the state in one line: the status, the number of polls, and the failure of the last poll."""
-    parts = ["waiting: not seen yet"]
+    parts = [f"waiting: {progress.unseen} yet"]
     if progress.status is not None:
         parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress)}"]
     parts.append(f"polls {progress.poll_count}")
@@ -240,12 +269,13 @@ def sign_of_life(progress: Progress) -> str:
 
 def _standing(progress: Progress) -> Text:
     if progress.status is None:
-        line = Text("· not seen yet")
+        line = Text(f"· {progress.unseen} yet")
     else:
         glyph, style = SIGNS.get(f"execution.{progress.status}", SIGNS["execution.unrecognized"])
         line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress)}", style=f"bold {style}")
     name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))
-    return Text.assemble(line, f"   {name or 'pipeline ' + progress.pipeline_id[:8]} · {progress.execution_id}")
+    whose = f"   {name or 'pipeline ' + progress.pipeline_id[:8]}"
+    return Text.assemble(line, f"{whose} · {progress.execution_id}" if progress.execution_id else whose)
 
 
 def _elapsed(progress: Progress) -> str:
@@ -294,7 +324,7 @@ def _complaint(failure: PollFailure, progress: Progress) -> str:
     seen = progress.execution is not None
     if not seen and progress.missing_count and failure.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
         return f"not known yet ({failure.word}), {progress.missing_count} of {progress.lost_after} answers"
-    never = " (a passing error never ends this)" if seen else ""
+    never = " (a passing error never ends this)" if seen or progress.is_listed else ""
     return f"API {failure.word} since {failure.since.astimezone():%H:%M}, retrying{never}"
 
 
@@ -315,8 +345,9 @@ async def wait_for(
     """Poll an execution until the wait is over; return the result, `None` if `stop` was set.
 
     The wait is over when the execution ends, when `timeout_s` have passed, or when it is clear that the execution
-    cannot be seen. `settings` must have one account, with one watch that names only this execution. The polling
-    settings decide when the execution is lost and when the account is degraded, but not on the interval.
+    cannot be seen. `settings` must have one account, with one watch that names only this execution, or none if the
+    progress has a search. The polling settings decide when the execution is lost and when the account is degraded, but
+    not on the interval.
     """
     clock = Clock()
     ((_, account),) = settings.accounts.items()
@@ -345,17 +376,17 @@ async def wait_for(
 
 def make_timeout(progress: Progress, timeout_s: float) -> WaitResult:
     """Return the result of a wait that has lasted `timeout_s`."""
-    status = f"still {progress.status}" if progress.status else "not seen"
+    status = f"still {progress.status}" if progress.status else progress.unseen
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
     last = f"; the last poll failed: {progress.failure.word}" if progress.failure else ""
     return WaitResult(Exit.TIMEOUT, f"{status} after {waited} (--timeout){last}")
 
 
 class Poller:
-    """The poller of one execution. It polls every `interval_s`, and after an hour never more often than every 10 s.
+    """The poller of one execution, or of its pipeline's list while the execution is searched.
 
-    It keeps to the rate limit. As in the daemon, the polling settings decide when the execution is lost and when its
-    account is degraded.
+    It polls every `interval_s`, and after an hour never more often than every 10 s. It keeps to the rate limit. As in
+    the daemon, the polling settings decide when the execution is lost and when its account is degraded.
     """
 
     def __init__(
@@ -364,9 +395,11 @@ class Poller:
         ((self._account, account),) = settings.accounts.items()
         (watch,) = watches_of(settings)
         self._progress, self._view, self._api, self._clock = progress, view, api, clock
-        self._interval_s = max(interval_s, 1 / (account.rate_limit * SHARE))
+        self._pace_s = 1 / (account.rate_limit * SHARE)
+        self._interval_s = max(interval_s, self._pace_s)
         self._began_at = self._due_at = clock.monotonic()
-        self._entry = TrackedExecution(known=ExecutionRecord(watch.executions[0], watch.pipeline), watch=watch)
+        known = ExecutionRecord(next(iter(watch.executions), ""), watch.pipeline)
+        self._entry = TrackedExecution(known=known, watch=watch)
         rules = poll_rules_of(settings, account=self._account)
         rules = replace(rules, min_interval_s=interval_s, max_interval_s=interval_s)
         self._breaker = AccountCircuitBreaker(rules, AccountRecord(), clock=clock, jitter=random.random)
@@ -400,10 +433,23 @@ class Poller:
         is_slow = asked_at - self._began_at >= SLOW_AFTER_S
         self._due_at = Monotonic(asked_at + max(self._interval_s, SLOW_INTERVAL_S if is_slow else 0.0))
         breaker.last_probe_at, self.is_asking = asked_at, True
-        reply = await self._api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
+        pipeline, search = entry.watch.pipeline, self._progress.search
+        if search is None:
+            reply = await self._api.get(pipeline=pipeline, execution=entry.known.execution)
+        else:
+            reply = await self._api.list(pipeline=pipeline, page=search.page)
         now, self.is_asking = self._clock.monotonic(), False
         self._progress.take_reply(reply, clock=self._clock)
         if self._progress.ending is not None:
+            return
+        if search is not None:
+            breaker.note(entry, reply, now=now, alone=True)
+            self.check()
+            if self._progress.take_page(search, reply):
+                entry.known, entry.failures = ExecutionRecord(self._progress.execution_id, pipeline), None
+                self._view.on_found(self._progress.execution_id)
+            if self._progress.search is None or search.page > 1:  # the next request only has to keep to the rate limit
+                self._due_at = Monotonic(asked_at + self._pace_s)
             return
         if reply.execution is not None:
             evaluation = self._evaluator.success(entry, reply.execution, sent_at=reply.sent_at)

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from watcher.cli.next_execution import NextSearch
 from watcher.cli.wait import PollFailure, Progress, StatusPeriod, View, WaitResult, change_line, picture
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event, EventType
@@ -42,6 +43,10 @@ def shown(progress: Progress, *, after_s: float = 137, next_s: float | None = 3.
     if progress.poll_count:
         progress.polled_us = Micros(progress.now_us - 800_000)
     return picture(progress, columns=columns).plain.split("\n")
+
+
+def searching() -> Progress:
+    return Progress(PIPELINE, "", lost_after=3, search=NextSearch(START))
 
 
 def event_of(status: str, *, time: datetime = NOON, reason: str | None = None, **execution: Any) -> Event:
@@ -88,6 +93,16 @@ def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
     ]
     progress.failure, progress.missing_count = PollFailure(Outcome.NOT_FOUND, "404", NOON), 1
     assert shown(progress)[-1] == "  not known yet (404), 1 of 3 answers"
+
+
+def test_a_search_says_that_nothing_has_started_and_that_no_passing_error_ends_it_once_the_list_was_read() -> None:
+    progress = searching()
+    assert shown(progress, next_s=None) == ["· no execution has started yet   pipeline 0b5c8f1e", "  polls 0 · polling"]
+    progress.failure, progress.missing_count = PollFailure(Outcome.NOT_FOUND, "404", NOON), 1
+    assert shown(progress)[-1] == "  not known yet (404), 1 of 3 answers"
+    progress.missing_count, progress.is_listed = 0, True
+    says = f"  API 404 since {NOON.astimezone():%H:%M}, retrying (a passing error never ends this)"
+    assert shown(progress)[-1] == says
 
 
 @pytest.mark.parametrize(
@@ -150,6 +165,8 @@ def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(capsys: py
             view.show(at_second(progress, second))
         return capsys.readouterr().err.splitlines()
 
+    assert signs(0, 61, progress=searching()) == ["waiting: no execution has started yet · polls 0"]
+    view.on_found(EXECUTION)
     running = progress_of(("running", 0))
     assert signs(5, 5.25, 64.9, progress=running) == []
     assert signs(65.1, 65.3, 124.9, progress=running) == ["waiting: running 1 m 5 s · polls 41"]

@@ -1,11 +1,13 @@
 """What ends a wait, and what does not: over replies and changes, in the order in which they come."""
 
+from datetime import timedelta
 from typing import cast
 
 import pytest
-from virtual import PIPELINE, FakeClock, ScriptedApi, said
+from virtual import EPOCH, PIPELINE, FakeClock, ScriptedApi, pages_of, said
 
 from watcher.clerk.api import ClerkApi, Reply
+from watcher.cli.next_execution import NextSearch
 from watcher.cli.wait import Poller, PollFailure, Progress, StatusPeriod, View, WaitResult, make_timeout
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
@@ -22,12 +24,21 @@ REFUSED = Reply(Outcome.UNAUTHORIZED, Monotonic(0.0), None, 401)
 FORBIDDEN = Reply(Outcome.FORBIDDEN, Monotonic(0.0), None, 403)
 DOWN = Reply(Outcome.SERVER_ERROR, Monotonic(0.0), None, 502)
 SILENT = Reply(Outcome.TIMEOUT, Monotonic(0.0))
+LISTED = Reply(Outcome.OK, Monotonic(0.0), None, 200, rows=())
 DEGRADED = AccountTrouble.UNREACHABLE
 
 
 def progress_after(*heard: Reply | AccountTrouble | ExecutionRecord | None) -> Progress:
     """Return a progress that has taken in these, of which `None` is that an account has recovered."""
-    progress = Progress("p", "e", lost_after=3)
+    return taking(Progress("p", "e", lost_after=3), *heard)
+
+
+def search_after(*heard: Reply | AccountTrouble | None) -> Progress:
+    """Return the same of a progress that is still in search of the execution."""
+    return taking(Progress("p", "", lost_after=3, search=NextSearch(Micros(1))), *heard)
+
+
+def taking(progress: Progress, *heard: Reply | AccountTrouble | ExecutionRecord | None) -> Progress:
     for one in heard:
         if isinstance(one, Reply):
             progress.take_reply(one, clock=CLOCK)
@@ -139,3 +150,92 @@ async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hou
     api.default, api.status_codes, api.retry_after_s = Outcome.RATE_LIMITED, {Outcome.RATE_LIMITED: 429}, 40.0
     await poller.poll()
     assert poller.next_at - clock.monotonic() == 40.0
+
+
+# The search for the next execution
+
+
+def test_a_search_ends_at_a_pipeline_that_nobody_knows_or_a_key_that_is_refused_as_a_wait_does() -> None:
+    unknown = WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such pipeline (404)")
+    assert search_after(MISSING, BUSY, MISSING).ending is None
+    assert search_after(MISSING, BUSY, MISSING, MISSING).ending == unknown
+    ending = search_after(REFUSED, DEGRADED).ending
+    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
+
+
+@pytest.mark.parametrize("reply", [MISSING, REFUSED, FORBIDDEN, DOWN, SILENT])
+def test_no_trouble_ends_a_search_whose_list_was_read(reply: Reply) -> None:
+    assert search_after(LISTED, reply, reply, reply, DEGRADED, reply).ending is None
+
+
+def test_what_is_found_and_not_known_so_many_times_is_not_found_and_no_other_trouble_ends_it() -> None:
+    rows = (ExecutionSnapshot("e", "running", began_at=Micros(2)),)
+    progress = search_after(MISSING, MISSING, LISTED._replace(rows=rows))
+    assert progress.search is not None
+    assert progress.take_page(progress.search, LISTED._replace(rows=rows))
+    assert progress.execution_id == "e"
+    assert taking(progress, MISSING, MISSING, REFUSED, DEGRADED, REFUSED).ending is None
+    unknown = WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
+    assert taking(progress, MISSING).ending == unknown
+
+
+def test_a_search_whose_time_is_over_says_that_nothing_started() -> None:
+    assert make_timeout(search_after(LISTED), 600.0).problem == "no execution has started after 10 m (--timeout)"
+    said_last = make_timeout(search_after(LISTED, DOWN), 600.0).problem
+    assert said_last == "no execution has started after 10 m (--timeout); the last poll failed: 502"
+
+
+def searching(api: ScriptedApi, *, view: View | None = None) -> tuple[Progress, Poller]:
+    """Return a search, and its poller, which may ask twice a second and does so every 2 s."""
+    account, watch = {"api_key": "k", "rate_limit": "2/s"}, {"pipeline": PIPELINE, "account": "a"}
+    document = {"accounts": {"a": account}, "watch": [watch], "polling": {"lost_grace": "0s"}}
+    settings, clock = Settings.model_validate(document), api.clock
+    progress = Progress(PIPELINE, "", lost_after=3, search=NextSearch(clock.steady_us()))
+    client = cast("ClerkApi", api)
+    return progress, Poller(progress, view or View(), api=client, settings=settings, interval_s=2.0, clock=clock)
+
+
+async def test_a_search_pauses_for_as_long_as_the_api_asks() -> None:
+    api = ScriptedApi(FakeClock(), default=Outcome.RATE_LIMITED, status_codes={Outcome.RATE_LIMITED: 429})
+    api.retry_after_s = 40.0
+    _, poller = searching(api)
+    await poller.poll()
+    assert poller.next_at - api.clock.monotonic() == 40.0
+
+
+async def test_refusals_of_the_list_do_not_count_against_what_is_found() -> None:
+    api = ScriptedApi(FakeClock(), pages={1: Outcome.NOT_FOUND}, script={EXECUTION: Outcome.NOT_FOUND})
+    progress, poller = searching(api)
+    for _ in range(2):
+        await poller.poll()
+    api.pages = pages_of(said(EXECUTION, "running", started_at=EPOCH + timedelta(seconds=1000)))
+    for _ in range(3):
+        await poller.poll()
+    assert (progress.execution_id, progress.missing_count, progress.ending) == (EXECUTION, 2, None)
+    await poller.poll()
+    assert progress.ending == WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (not_found)")
+
+
+@pytest.mark.parametrize("is_json", [True, False])
+async def test_a_search_keeps_to_interval_and_rate_and_what_it_finds_is_polled_at_once_after_its_id(
+    capsys: pytest.CaptureFixture[str], *, is_json: bool
+) -> None:
+    clock = FakeClock()
+    old = tuple(said(f"{nth}", "success", started_at=EPOCH) for nth in range(120))
+    api = ScriptedApi(clock, pages=pages_of(*old))
+    api.script[EXECUTION] = new = said(EXECUTION, "success", started_at=EPOCH + timedelta(seconds=1000))
+    progress, poller = searching(api, view=View(as_json=is_json))
+    waits_s = []
+    for rows in (old, old, (*old, new)):
+        api.pages = pages_of(*rows)
+        for _ in range(2):
+            await poller.poll()
+            waits_s.append(round(poller.next_at - clock.monotonic(), 2))
+            clock.elapsed_s = poller.next_at
+    assert [name for _, name in api.asked] == ["page 1", "page 3"] * 3
+    assert waits_s == [0.51, 2.0, 0.51, 2.0, 0.51, 0.51]
+    assert capsys.readouterr().out == ("" if is_json else f"{EXECUTION}\n")
+    await poller.poll()
+    assert (api.asked[-1][1], progress.ending) == (EXECUTION, WaitResult(Exit.DONE))
+    (line,) = capsys.readouterr().out.splitlines()
+    assert (f'"subject":"{EXECUTION}"' if is_json else "Z success ") in line

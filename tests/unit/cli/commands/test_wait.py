@@ -86,6 +86,39 @@ def test_what_is_no_id_is_2(command: Command) -> None:
     assert err.startswith('error: EXECUTION: "sales" is not a UUID; copy the id from the execution\'s address')
 
 
+NEITHER_NOR_BOTH = "name either an EXECUTION, or --next for the one that starts next"
+ONLY_NEXT = "--conversation and --since are only for --next"
+NO_ID = "is not a UUID; copy the id from the conversation's address in Clerk Chat"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), NEITHER_NOR_BOTH),
+        ((IDS[1], "--next"), NEITHER_NOR_BOTH),
+        ((IDS[1], "--conversation", IDS[1]), ONLY_NEXT),
+        ((IDS[1], "--since", "1m"), ONLY_NEXT),
+        (("--next", "--conversation", "sales"), f'--conversation: "sales" {NO_ID}'),
+        (("--next", "--since", "soon"), '--since: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
+    ],
+)
+def test_an_execution_and_the_next_one_exclude_each_other(words: tuple[str, ...], said: str, command: Command) -> None:
+    assert command("wait", IDS[0], *words, CLERK_API_KEY="k") == (2, "", f"error: {said}\n")
+
+
+@pytest.mark.parametrize(("words", "since"), [((), "30s"), (("--since", "2m"), "2m")])
+def test_a_timeout_without_a_start_says_so_and_what_did_not_count(
+    words: tuple[str, ...], since: str, command: Command
+) -> None:
+    Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
+    code, out, err = command("wait", IDS[0], "--next", "--timeout", "300ms", *words)
+    assert (code, out) == (3, "")
+    assert err == (
+        "error: no execution has started after 0.3 s (--timeout); the last poll failed: no connection\n"
+        f"hint: starts more than {since} before the command do not count (--since)\n"
+    )
+
+
 def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
     Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
     code, out, err = command("wait", *IDS, "--timeout", "300ms")
