@@ -45,6 +45,20 @@ class Scene:
         path = self.stage.write(document)
         return ["wait", PIPELINE.id, execution, "--config", str(path), "--interval", "1s", *options]
 
+    async def wait_next(self, *options: str, **blocks: Document) -> Life:
+        return await self.stage.begin(*self.arguments("--next", *options, **blocks))
+
+    async def listed(self, times: int) -> None:
+        """Return once a page of the list was answered so many times."""
+        entries = self.simulator.request_log.entries
+        answered = lambda: len([entry for entry in entries if entry.endpoint == "list" and entry.code]) >= times  # noqa: E731
+        await self.stage.board.until(answered, what="the list was read")
+
+    def begin(self, *lifecycles: Lifecycle) -> None:
+        world = self.simulator.world
+        for lifecycle in lifecycles:
+            world.add(lifecycle, pipeline=PIPELINE, begins_s=world.now_s())
+
     async def wait(self, execution: str, *options: str, **blocks: Document) -> Life:
         return await self.stage.begin(*self.arguments(execution, *options, **blocks))
 
@@ -63,8 +77,7 @@ class Scene:
     async def _begin(self, lifecycle: Lifecycle) -> None:
         asked = lambda: requests_of(self.simulator.request_log, lifecycle.execution)  # noqa: E731 (a condition)
         await self.stage.board.until(asked, what="it was asked for")
-        world = self.simulator.world
-        world.add(lifecycle, pipeline=PIPELINE, begins_s=world.now_s())
+        self.begin(lifecycle)
 
 
 def lifecycle_of(*path: tuple[str, float], nth: int = 1, ends: bool = False, error: str | None = None) -> Lifecycle:
@@ -190,6 +203,95 @@ async def test_a_reader_that_leaves_ends_it_quietly(scene: Scene) -> None:
     assert life.stderr.lines.everything() == b""
 
 
+# The next execution
+
+HISTORY_COUNT = 120
+"""The list has three pages: the new executions are either on the first page or on the last."""
+
+ORDERS = pytest.mark.parametrize("newest_first", [True, False])
+
+
+async def with_history(stage: Stage, *, newest_first: bool) -> Scene:
+    """Return a scene whose pipeline had many executions an hour ago, each of which failed."""
+    world = World(Clock(), newest_first=newest_first)
+    for nth in range(HISTORY_COUNT):
+        old = lifecycle_of(("running", 0.0), ("failed", 1.0), nth=1000 + nth)
+        world.add(old, pipeline=PIPELINE, begins_s=nth - 3600.0)
+    return Scene(stage, await stage.simulator(world))
+
+
+@ORDERS
+async def test_of_two_triggers_at_once_it_follows_the_earlier_or_that_of_the_conversation(
+    stage: Stage, *, newest_first: bool
+) -> None:
+    scene = await with_history(stage, newest_first=newest_first)
+    conversations = [str(UUID(int=nth, version=4)) for nth in (501, 502)]
+    earlier = lifecycle_of(("running", 0.0), ("success", 3.0), nth=2)
+    later = lifecycle_of(("new", 0.0), ("running", 1.0), ("failed", 3.0), nth=1)
+    earlier, later = (
+        replace(lifecycle, conversation_id=conversation)
+        for lifecycle, conversation in zip((earlier, later), conversations, strict=True)
+    )
+    anyone = await scene.wait_next()
+    mine = await scene.wait_next("--json", "--conversation", conversations[1].upper())
+    piped = await scene.wait_next("--conversation", conversations[1])
+    await scene.listed(12)
+    assert anyone.emitted == mine.emitted == piped.emitted == []
+    scene.begin(earlier, later)
+    code, stdout, stderr = await ended(anyone)
+    first, *lines = stdout.splitlines()
+    assert (code, first, stderr) == (0, earlier.execution, "")
+    assert [line.split(" ")[1] for line in lines] == ["running", "success"]
+    code, stdout_as_json, stderr_as_json = await ended(mine)
+    assert (code, {event["subject"] for event in mine.events()}) == (1, {later.execution})
+    assert checks.of_sequences(mine.emitted) == []
+    assert checks.of_truth(mine.emitted, scene.simulator) == []
+    code, stdout_piped, stderr_piped = await ended(piped)
+    assert (code, stdout_piped.splitlines()[0]) == (1, later.execution)
+    assert conversations[0] not in stdout_as_json + stderr_as_json
+    assert not [id_ for id_ in conversations if id_ in stdout + stderr + stdout_piped + stderr_piped]
+
+
+@ORDERS
+@pytest.mark.parametrize("end", ["success", "failed"])
+async def test_an_execution_that_ended_before_the_first_answer_is_found_and_gives_its_code(
+    stage: Stage, end: str, *, newest_first: bool
+) -> None:
+    scene = await with_history(stage, newest_first=newest_first)
+    world, done = scene.simulator.world, lifecycle_of(("running", 0.0), (end, 2.0))
+    world.add(done, pipeline=PIPELINE, begins_s=world.now_s() - 5.0)
+    code, stdout, stderr = await ended(await scene.wait_next())
+    assert (code, stderr) == (0 if end == "success" else 1, "")
+    first, line = stdout.splitlines()
+    assert (first, line.split(" ")[1:]) == (done.execution, [end, "2.0"])
+    assert [entry.endpoint for entry in scene.simulator.request_log.entries] == ["list", "list", "get"]
+
+
+@pytest.mark.parametrize("fault", [Fault.NOT_FOUND, Fault.BAD_GATEWAY])
+async def test_no_passing_error_ends_the_search_and_what_started_before_does_not_count(
+    stage: Stage, fault: Fault
+) -> None:
+    scene = await with_history(stage, newest_first=True)
+    world, log = scene.simulator.world, scene.simulator.request_log
+    world.add(lifecycle_of(("running", 0.0), nth=3), pipeline=PIPELINE, begins_s=world.now_s() - 20.0)
+    life = await scene.wait_next("--since", "5s", polling=PATIENT | {"lost_after": 2})
+    await scene.listed(2)
+    scene.simulator.dice.faults, before = Faults(windows=(Window(fault),)), log.served_count
+    await life.until(lambda: log.served_count > before + 3, what="it asked on")
+    scene.simulator.dice.faults = Faults()
+    next_one = lifecycle_of(("running", 0.0), ("success", 1.0))
+    scene.begin(next_one)
+    code, stdout, _ = await ended(life)
+    assert (code, stdout.splitlines()[0]) == (0, next_one.execution)
+
+
+async def test_an_unknown_pipeline_is_5(scene: Scene) -> None:
+    code, stdout, stderr = await ended(await scene.wait_next(polling=PATIENT | {"lost_after": 3}))
+    assert (code, stdout) == (5, "")
+    assert stderr.startswith("error: Clerk Chat knows no such pipeline (404)\nhint: is the id right, and ")
+    assert len(scene.simulator.request_log.entries) == 3
+
+
 # On a terminal
 
 
@@ -204,3 +306,14 @@ async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene)
     assert last[3] == r"  \x1b[31m[red]evil line"
     assert "\x1b[2K\x1b[1A" in terminal.written
     assert terminal.written.endswith("\x1b[?25h")
+
+
+async def test_on_a_terminal_the_id_of_the_next_execution_stands_above_the_picture(stage: Stage) -> None:
+    scene = await with_history(stage, newest_first=True)
+    terminal = await stage.terminal(*scene.arguments("--next"))
+    await terminal.until("· no execution has started yet   pipeline ")
+    scene.begin(lifecycle_of(("running", 0.0), ("success", 2.0)))
+    assert await terminal.end() == 0
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in terminal.plain.split("\n")]
+    assert lines.count(OPEN.execution) == 1
+    assert lines[lines.index(OPEN.execution) + 1].startswith("· ")  # the picture goes on below it
