@@ -102,8 +102,10 @@ class FailingRule:
     def fault_of(self, *, duration_s: float | None, nodes_count: float | None) -> str | None:
         """Return in words why a success counts as a failure (`also`); `None` if it does not.
 
-        A duration or a count of nodes that the API does not name is no fault.
+        A duration or a count of nodes that the API does not name is no fault. Events name milliseconds, and by these a
+        duration is judged.
         """
+        duration_s = None if duration_s is None else round(duration_s, 3)
         if self.shorter_than_s is not None and duration_s is not None and duration_s < self.shorter_than_s:
             return f"succeeded after {duration_s:g} s, in less than {self.shorter_than_s:g} s"
         if self.fewer_nodes_than is not None and nodes_count is not None and nodes_count < self.fewer_nodes_than:
