@@ -139,7 +139,18 @@ def error_kind_of(node: str | None, text: str) -> ErrorKind:
 
     Two errors of one node are of the same kind if their first two lines differ only in ids, dates and the like.
     """
-    head = "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH]
+    return _kind_of(node, "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH])
+
+
+def kind_without_node(text: str) -> ErrorKind:
+    """Return the kind of an error that names no node. `text` is the text of an `ErrorKind`: it is not cut again.
+
+    A cut text may end with a blank, which `error_kind_of` would remove.
+    """
+    return _kind_of(None, text)
+
+
+def _kind_of(node: str | None, head: str) -> ErrorKind:
     digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", _VARYING.sub("#", head))).encode()).digest()
     return ErrorKind(digest[:16], node, head)
 

@@ -5,17 +5,18 @@ ends are judged: at once or, after a start of the daemon, a gap or trouble with 
 end is judged exactly once, even if the process is killed.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
 import structlog
 
-from watcher.domain.envelope import Json, pipeline_source, present, stream_of
+from watcher.domain.envelope import Json, cut, pipeline_source, present, stream_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import Reported, execution_block
 from watcher.domain.execution import ExecutionSnapshot, Status
-from watcher.domain.history import DAY_US, error_kind_of, period_start
+from watcher.domain.history import DAY_US, ErrorKind, error_kind_of, kind_without_node, period_start
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, LatestFailure, Problem, ProblemChange
 from watcher.domain.rules import (
     KNOWN_FOR_US,
@@ -225,7 +226,8 @@ class PipelineRecorder:
         problems = dict(record.problems)
         entries, edges = await self._events_of(verdict, problems, evaluations, slow)
         if self._rules.reports_new_errors:
-            entries += await self._new_errors(judged, evaluations, after=self._stream.sequence + len(entries))
+            after = self._stream.sequence + len(entries)
+            entries += await self._new_errors(judged, record.unjudged, evaluations, after=after)
         if self._rules.tokens_per_day is not None:
             ended = [change.ended for each in evaluations if (change := each.change) is not None and change.ended]
             spending = spending.add(ended, per_day=self._rules.tokens_per_day, now=now)
@@ -344,29 +346,46 @@ class PipelineRecorder:
         )
 
     async def _new_errors(
-        self, judged: Sequence[UnjudgedEnd], evaluations: Sequence[Evaluation], *, after: int
+        self,
+        judged: Sequence[UnjudgedEnd],
+        unjudged: Sequence[UnjudgedEnd],
+        evaluations: Sequence[Evaluation],
+        *,
+        after: int,
     ) -> Sequence[OutboxEntry]:
-        """Return an event for each kind of error among these ends that was not seen within the last 30 days.
+        """Return an event for each kind of error among the `judged` ends that was not seen within the last 30 days.
 
-        A kind is known, too, if its text alone was seen: list rows, by which the history is counted, name no node.
+        A kind is known, too, if its text alone was seen: list rows, by which the history is counted, name no node. The
+        store has counted the errors of the ends that were `unjudged` before, so these do not make their kind known.
         """
-        entries, seen = list[OutboxEntry](), set[bytes]()
+        blocks = await self._blocks(evaluations, [execution for execution, end in judged if end.failed])
+        errors = {
+            each.known.execution: each.change.ended.error for each in evaluations if each.change and each.change.ended
+        }
+        entries, seen, waiting = list[OutboxEntry](), set[bytes](), None
         for execution, end in judged:
-            block = (await self._block(evaluations, execution) or {}) if end.failed else {}
-            node: Json = next(iter(block.get("failedNodes", ())), {})
-            kind = error_kind_of(node.get("name") or node.get("id"), node.get("error") or block.get("error") or "")
-            if block.get("status") != Status.FAILED or not kind.text or kind.fingerprint in seen:
+            if (block := blocks.get(execution)) is None or block.get("status") != Status.FAILED:
+                continue
+            kind = errors.get(execution) or _error_in(block)
+            same = {kind.fingerprint, kind_without_node(kind.text).fingerprint}
+            if not kind.text or not seen.isdisjoint(same):
                 continue
             seen.add(kind.fingerprint)
-            same = {kind.fingerprint, error_kind_of(None, kind.text).fingerprint}
             since = Micros(end.ended_at - KNOWN_FOR_US)
-            # This end may be recorded already: it was held, and is judged only now.
-            if any(at != end.ended_at for at in await self._deps.store.load_errors(self.watch.pipeline, same, since)):
-                continue
-            error = {"node": kind.node, "text": kind.text, "fingerprint": kind.fingerprint.hex()}
+            if count := await self._deps.store.count_errors(self.watch.pipeline, same, since):
+                if waiting is None:
+                    waiting = await self._kinds_of(unjudged)
+                if count > sum(waiting[each] for each in same):
+                    continue
+            error = {"node": cut(kind.node), "text": cut(kind.text), "fingerprint": kind.fingerprint.hex()}
             more = {"execution": block, "error": present(error)}
             entries.append(self._event(EventType.PIPELINE_NEW_ERROR, more, after=after + len(entries)).entry)
         return entries
+
+    async def _kinds_of(self, ends: Iterable[UnjudgedEnd]) -> Counter[bytes]:
+        """Return the number of recorded failures of each kind of error, by fingerprint."""
+        blocks = await self._blocks((), [execution for execution, end in ends if end.failed])
+        return Counter(_error_in(each).fingerprint for each in blocks.values() if each.get("status") == Status.FAILED)
 
     def _overspending(self, spending: Spending, *, after: int) -> Sequence[OutboxEntry]:
         """Return the event for a share of the day's tokens that was not reported on that day yet, if there is one."""
@@ -391,22 +410,35 @@ class PipelineRecorder:
         return LatestFailure(Micros(verdict.state.failed_at), execution, name or None, error or None)
 
     async def _block(self, evaluations: Sequence[Evaluation], execution: str) -> Json | None:
-        """Return the `execution` block of the last event of an execution: from these evaluations, else from the store.
+        """Return the `execution` block of the last event of an execution. See `_blocks`."""
+        return (await self._blocks(evaluations, [execution])).get(execution)
+
+    async def _blocks(self, evaluations: Sequence[Evaluation], executions: Collection[str]) -> Mapping[str, Json]:
+        """Return the `execution` blocks of executions' last events: from these evaluations, else from the store.
 
         A success that counts as a failure has the reason as its error.
         """
-        changes = (each.change for each in evaluations if each.known.execution == execution)
-        body = next((each.entries[-1].event.body for each in changes if each and each.entries), None)
-        store = self._deps.store
-        if body is None and (known := (await store.load_executions([execution])).get(execution)) is not None:
-            key = EventKey(stream_of(pipeline_source(self.watch), execution), known.sequence)
-            body = (await store.load_events([key])).get(key)
-        block = None if body is None else execution_block(body)
+        changes = {each.known.execution: each.change for each in evaluations}
+        wanted = ((execution, changes.get(execution)) for execution in executions)
+        bodies = {execution: change.entries[-1].event.body for execution, change in wanted if change and change.entries}
+        if others := [execution for execution in executions if execution not in bodies]:
+            source, known = pipeline_source(self.watch), await self._deps.store.load_executions(others)
+            keys = {EventKey(stream_of(source, name), each.sequence): name for name, each in known.items()}
+            bodies |= {keys[key]: body for key, body in (await self._deps.store.load_events(keys.keys())).items()}
+        return {execution: self._with_fault(execution_block(body)) for execution, body in bodies.items()}
+
+    def _with_fault(self, block: Json) -> Json:
         rule = self._rules.failing
-        if block is not None and rule is not None and block.get("status") == Status.SUCCESS:
-            fault = rule.fault_of(duration_s=block.get("durationSeconds"), nodes_count=block.get("nodesStarted"))
-            block |= {} if fault is None else {"error": fault}
-        return block
+        if rule is None or block.get("status") != Status.SUCCESS:
+            return block
+        fault = rule.fault_of(duration_s=block.get("durationSeconds"), nodes_count=block.get("nodesStarted"))
+        return block if fault is None else {**block, "error": fault}
+
+
+def _error_in(block: Json) -> ErrorKind:
+    """Return the kind of the error in the `execution` block of a failure."""
+    node: Json = next(iter(block.get("failedNodes", ())), {})
+    return error_kind_of(node.get("name") or node.get("id"), node.get("error") or block.get("error") or "")
 
 
 def _closes_when(rule: FailingRule) -> str:

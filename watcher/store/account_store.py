@@ -69,7 +69,7 @@ _OVERSPENDING = text(
     " ORDER BY sequence DESC LIMIT 1"
 )
 _ERRORS = text(
-    "SELECT first_at FROM error_kind WHERE pipeline_id = :of_pipeline AND from_at >= :since_day"
+    "SELECT coalesce(sum(failed_count), 0) FROM error_kind WHERE pipeline_id = :of_pipeline AND from_at >= :since_day"
     " AND fingerprint IN :fingerprints AND last_at >= :since"
 ).bindparams(bindparam("fingerprints", expanding=True, type_=error_kind.c.fingerprint.type))
 _IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all rows are in memory at once
@@ -218,11 +218,11 @@ class AccountStore(LeasedStore):
 
         return await self._store.read(load)
 
-    async def load_errors(self, pipeline: str, fingerprints: Collection[bytes], since: Micros) -> Sequence[Micros]:
-        """Return when errors of these kinds were first seen, for each day on which there were some since `since`."""
+    async def count_errors(self, pipeline: str, fingerprints: Collection[bytes], since: Micros) -> int:
+        """Return the number of failed executions with errors of these kinds, over the days with one since `since`."""
         of_it = {"of_pipeline": await self._number_of(pipeline), "fingerprints": sorted(fingerprints), "since": since}
         of_it["since_day"] = period_start(since, DAY_US)
-        return await self._store.read(lambda connection: [row.first_at for row in connection.execute(_ERRORS, of_it)])
+        return await self._store.read(lambda connection: int(connection.scalar(_ERRORS, of_it)))
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, except those that retention has deleted."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select, text
 
-from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, error_kind_of, period_start
+from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, kind_without_node, period_start
 from watcher.domain.timestamps import Micros
 from watcher.store.history import totals_in
 from watcher.store.sql_store import SqlStore
@@ -129,7 +129,7 @@ class HistoryStore:
             known_from = connection.scalar(_KNOWN_FROM, of_it)
             errors = []
             for row in _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), since, FREQUENT_COUNT):
-                alone = {"name": pipeline, "fingerprint": error_kind_of(None, row.text).fingerprint}
+                alone = {"name": pipeline, "fingerprint": kind_without_node(row.text).fingerprint}
                 errors.append((row, min(row.first_at, connection.scalar(_FIRST_SEEN, alone) or row.first_at)))
             problems = connection.execute(_PROBLEMS_SINCE, of_it).all()
             return PipelineHistory(hours, first_at, known_from, errors, problems)
