@@ -6,7 +6,7 @@ the steady clock.
 """
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from operator import attrgetter
@@ -368,9 +368,12 @@ class Spending(NamedTuple):
     percent: int = 0
     """The highest share of `tokens_per_day` in percent that an event has named; 0 without such an event."""
 
-    def add(self, ended: Iterable[EndedExecution], *, per_day: int, now: Micros) -> "Spending":
-        """Return the spending of the day of `now`, with these ends. Ends of another day do not count."""
-        day_at = period_start(now, DAY_US)
+    def add(self, ended: Sequence[EndedExecution], *, per_day: int, now: Micros) -> "Spending":
+        """Return the spending of the day of `now`, with these ends. Ends of another day do not count.
+
+        An end may be dated a little after `now`, by the clock of the API: then its day begins with it.
+        """
+        day_at = max(period_start(at, DAY_US) for at in (self.day_at, now, *(each.ended_at for each in ended)))
         before = self if self.day_at == day_at else Spending(day_at)
         tokens = before.tokens + sum(each.tokens for each in ended if period_start(each.ended_at, DAY_US) == day_at)
         percent = next((each for each in SPENT_PERCENTS if tokens * 100 >= per_day * each), 0)

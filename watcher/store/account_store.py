@@ -17,7 +17,7 @@ from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.history import DAY_US, period_start
 from watcher.domain.rules import DURATIONS_COUNT, End, RuleState, Spending, UnjudgedEnd
 from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.watch import Cursor
 from watcher.store.changes import AccountRecord, BackoffState, PipelineRecord, RulesRecord
 from watcher.store.problems import OPEN_PROBLEMS, open_problem_of, problem_of
@@ -208,13 +208,15 @@ class AccountStore(LeasedStore):
     async def load_spending(self, pipeline: str, *, stream: bytes, day_at: Micros) -> Spending:
         """Return the tokens of a pipeline's executions that ended since `day_at`, and the share that was reported.
 
-        `stream` is the key of the pipeline's own events.
+        `stream` is the key of the pipeline's own events. An event about the day before may be recorded after `day_at`.
         """
         of_it = {"of_pipeline": await self._number_of(pipeline), "day": day_at, "stream": stream}
 
         def load(connection: Connection) -> Spending:
             tokens, body = int(connection.scalar(_TOKENS, of_it)), connection.scalar(_OVERSPENDING, of_it)
-            return Spending(day_at, tokens, 0 if body is None else json.loads(body)["data"]["percent"])
+            reported = {} if body is None else json.loads(body)["data"]
+            is_of_day = reported.get("day") == f"{from_us(day_at):%Y-%m-%d}"
+            return Spending(day_at, tokens, reported["percent"] if is_of_day else 0)
 
         return await self._store.read(load)
 
