@@ -35,9 +35,13 @@ ERROR_LENGTH = 300
 _FINGERPRINT_VERSION = "1"
 _VARYING = re.compile(
     r"""\w+://\S+|[^\s@]+@[^\s@]+\.\w+|(?<!\w)(?:"[^"]*"|'[^']*'|`[^`]*`)(?!\w)|\b[0-9a-fA-F]{8,}\b"""
-    r"""|[^\s,;()\[\]{}]*\d[^\s,;()\[\]{}]*"""
+    r"""|“[^”]*”|„[^“”]*[“”]|«[^»]*»|[^\s,;()\[\]{}]*\d[^\s,;()\[\]{}]*"""
+    r"""|\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)\b"""
 )
 """The parts of an error text that may differ each time: addresses, quoted words, words with digits (ids, dates)."""
+
+_IN_JSON = re.compile(r'"(error|error_code|code|type|message|reason|detail|title|status)"\s*:\s*"([^"]*)"')
+"""A value in JSON that says what the error is: unlike other quoted words it does not vary."""
 
 _SIGNIFICANT_Z = 1.96
 """The standard deviations by which two rates must differ for p < 0.05."""
@@ -137,7 +141,8 @@ def period_start(at: Micros, length_us: int) -> Micros:
 def error_kind_of(node: str | None, text: str) -> ErrorKind:
     """Return the kind of an error.
 
-    Two errors of one node are of the same kind if their first two lines differ only in ids, dates and the like.
+    Two errors of one node are of the same kind if their first two lines differ only in ids, dates and the like. No
+    number tells two kinds apart, so `HTTP 502` and `HTTP 503` are of one kind, unless their words differ, too.
     """
     return _kind_of(node, "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH])
 
@@ -151,7 +156,8 @@ def kind_without_node(text: str) -> ErrorKind:
 
 
 def _kind_of(node: str | None, head: str) -> ErrorKind:
-    digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", _VARYING.sub("#", head))).encode()).digest()
+    pattern = _VARYING.sub("#", _IN_JSON.sub(r"\1: \2", head))
+    digest = sha256("\n".join((_FINGERPRINT_VERSION, node or "", pattern)).encode()).digest()
     return ErrorKind(digest[:16], node, head)
 
 

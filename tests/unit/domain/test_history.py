@@ -15,6 +15,7 @@ from watcher.domain.history import (
     ended_execution,
     error_kind_of,
     has_changed,
+    kind_without_node,
     sum_up,
     totals_of,
 )
@@ -105,6 +106,38 @@ def test_a_quantile_is_within_a_tenth_of_the_true_one() -> None:
         ("failed at 2026-11-30T03:00:00Z", "failed at 2026-12-01T04:10:00.5Z"),
         ("object deadbeefcafe is gone", "object 0123abcdef99 is gone"),
         ("first\nsecond 1\nat line one", "first\nsecond 2\nsomething else"),
+        ("Request timed out after 30000ms", "Request timed out after 5000ms"),
+        ("HTTP 502 from upstream", "HTTP 503 from upstream"),  # no number tells two kinds apart
+        ("failed with status=502 (attempt 3/5)", "failed with status=500 (attempt 1/5)"),
+        ("Error at line 12, column 5: unexpected token", "Error at line 873, column 41: unexpected token"),
+        ("KeyError: 'phone'", "KeyError: 'email'"),
+        ("no “Anna Müller” in the CRM", "no “Bob” in the CRM"),
+        ("failed on Mon, 30 Nov 2026 03:00:00 GMT", "failed on Tue, 01 Dec 2026 04:10:00 GMT"),
+        (
+            "Rate limit reached for gpt-4o in organization org-AbC1 on tokens per min: Used 29500. Try again in 1.4s.",
+            "Rate limit reached for gpt-4o in organization org-9zZ on tokens per min: Used 99. Try again in 860ms.",
+        ),
+        ("Incorrect API key provided: sk-abc1***xyz9", "Incorrect API key provided: sk-99qq***k1k2"),
+        ("maximum context length is 8192 tokens, got 9001", "maximum context length is 128000 tokens, got 130111"),
+        ("The 'To' number +15551234567 is not valid", "The 'To' number +4917012345678 is not valid"),
+        ("Twilio error 21211: invalid number", "Twilio error 21614: invalid number"),
+        (
+            'duplicate key violates unique constraint "contact_pkey"\nDETAIL: Key (email)=(bob@example.com) exists.',
+            'duplicate key violates unique constraint "mail_key"\nDETAIL: Key (email)=(al.ice@example.org) exists.',
+        ),
+        (
+            "could not connect to server 10.0.0.7:5432: refused",
+            "could not connect to server 192.168.1.20:5433: refused",
+        ),
+        ("slack: message to C0123ABCD failed: is_archived", "slack: message to C9876ZYXW failed: is_archived"),
+        (
+            '{"error":{"code":"rate_limit","message":"wait 3 s"},"request":"abc"}',
+            '{"error":{"code":"rate_limit","message":"wait 20 s"},"request":"xyz"}',
+        ),
+        (
+            "TypeError: x is undefined\n    at run (/app/dist/node.js:10:5)",
+            "TypeError: x is undefined\n    at run (/app/dist/node.js:99:17)\n    at main",
+        ),
     ],
 )
 def test_errors_that_differ_in_ids_and_the_like_are_of_one_kind(one: str, other: str) -> None:
@@ -113,13 +146,31 @@ def test_errors_that_differ_in_ids_and_the_like_are_of_one_kind(one: str, other:
     assert error_kind_of("Greeting", one).text == "\n".join(one.splitlines()[:2])
 
 
-def test_errors_of_other_words_are_of_another_kind_and_a_text_is_cut() -> None:
-    assert (
-        error_kind_of(None, "the model can't answer").fingerprint
-        != error_kind_of(None, "the model won't answer").fingerprint
-    )
-    assert len(error_kind_of(None, "x" * 5000).text) == 300
-    assert error_kind_of(None, "").text == ""
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("the model can't answer", "the model won't answer"),
+        ("502 Bad Gateway", "503 Service Unavailable"),
+        ("Rate limit reached on tokens per min", "Rate limit reached on requests per min"),
+        ("[HTTP 400] The 'To' number is not valid", "[HTTP 400] The message body is required"),
+        ('relation "contacts" does not exist', 'column "contacts" does not exist'),
+        ("slack: channel_not_found", "slack: not_in_channel"),
+        ('400: {"error": "invalid_auth"}', '400: {"error": "channel_not_found"}'),
+        ('{"error":{"type":"a","message":"slow down"}}', '{"error":{"type":"a","message":"no such key"}}'),
+        ("boom\n  at first (a.js:1:1)", "boom\n  at second (a.js:1:1)"),
+        ("the user's plan doesn't allow this", "the user's card doesn't allow this"),
+        ("quota exceeded", "quota exceeded\nraise the limit"),
+    ],
+)
+def test_errors_of_other_words_are_of_another_kind(one: str, other: str) -> None:
+    assert error_kind_of("Greeting", one).fingerprint != error_kind_of("Greeting", other).fingerprint
+
+
+def test_a_text_is_cut_and_its_kind_without_the_node_is_that_of_the_text_alone() -> None:
+    for text in ("x" * 5000, f"{'x' * 299} and more", "no answer\n\nat line 7", "", " boom "):
+        kind = error_kind_of("Greeting", text)
+        assert len(kind.text) <= 300
+        assert kind_without_node(kind.text) == error_kind_of(None, text)
 
 
 def test_hours_are_summed_up_from_the_one_that_begins_at_a_moment_until_another_moment() -> None:
@@ -142,7 +193,9 @@ def test_rates_differ_only_if_chance_does_not_explain_it(
     assert not has_changed(one, Totals())
 
 
-@pytest.mark.parametrize("text", ["@." * 150, "@" * 300, "a@" * 150, "://" * 100])
+@pytest.mark.parametrize(
+    "text", ["@." * 150, "@" * 300, "a@" * 150, "://" * 100, '"error":"' * 33, "„" * 300, "“" * 300]
+)
 def test_a_text_that_is_made_to_take_long_has_its_kind_at_once(text: str) -> None:
     began_at = process_time()
     for _ in range(10):
