@@ -161,11 +161,15 @@ def execution_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSet
     return models.ExecutionView(**fields)
 
 
+_WITHOUT_CHANGE = (EventType.EXECUTION_OVERDUE, EventType.EXECUTION_EXPENSIVE)
+"""The events of an execution that do not change its status."""
+
+
 def stays_of(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
     """Return the stays of an execution, made from its events. A stay is a period in one status."""
     found: list[models.Stay] = []
     for each in events:
-        if not each.type.startswith("execution.") or each.type is EventType.EXECUTION_OVERDUE:
+        if not each.type.startswith("execution.") or each.type in _WITHOUT_CHANGE:
             continue
         observed = each.data["observed"]
         status = "lost" if each.type is EventType.EXECUTION_LOST else each.data["execution"]["status"]
