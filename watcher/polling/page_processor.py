@@ -114,7 +114,9 @@ class PageProcessor:
             if changed:
                 await self._record(sorted(changed, key=_ended_at))
         if (recorder := self._alert_rules.recorders.get(page.request.listing.watch.pipeline)) is not None:
-            await recorder.note_open(filter(None, map(self._registry.entries.get, rows)))
+            found = (self._registry.entries.get(id_) for id_ in rows)
+            # An execution that is not queued is being polled. Its answer is newer than this page.
+            await recorder.note_open([entry for entry in found if entry is not None and entry.is_queued])
 
     def _skip_unchanged(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
         """Return the rows to evaluate. Handle rows that equal the last answer here, as successful polls.

@@ -217,8 +217,9 @@ class PipelineRecorder:
         starts = [self._start_of(each) for each in evaluations]
         starts += [] if silent_until is None else [min(self._shown_at, silent_until)]
         now, slow, spending = self._clock.steady_us(), self._slow, self._spending
+        known = {each.entry: each.known for each in evaluations}
         if slow is not None:
-            slow = slow.after({each.entry: each.known for each in evaluations}, now=now)
+            slow = slow.after(known, now=now)
         running = None if slow is None else slow.slowest_first()
         news = News(now, judged, is_released, max(starts, default=NEVER), silent_until, running)
         counts = {kind: problem.failed_count for kind, problem in record.problems.items()}
@@ -242,7 +243,9 @@ class PipelineRecorder:
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
         self._record = RulesRecord(sequence, verdict.state, problems, held)
-        self._slow, self._spending = slow, spending
+        self._spending = spending
+        if self._slow is not None:  # an answer may have shown another slow execution meanwhile
+            self._slow = self._slow.after(known, now=now)
         self._stream.sequence = sequence
         if is_released and self._hold is hold:  # another hold may have begun meanwhile
             self._hold = None

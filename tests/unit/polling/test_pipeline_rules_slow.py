@@ -1,15 +1,18 @@
 """The rule `slow`: an open execution against the last successes of its pipeline."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from rules_rig import again, name_of, row, show, told, watch_of, whole
-from virtual import EPOCH, Account, FakeClock, Start, said
+from stores import HeardStore
+from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, said
 
-from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules, SlowRule
+from watcher.polling.poll_item import TrackedExecution
 
 SLOW = Rules(slow=SlowRule(3.0, 60_000_000))
 """After 20 successes of 30 s each an execution is slow that runs for longer than 90 s."""
@@ -146,3 +149,28 @@ async def test_an_execution_that_is_lost_is_slow_no_longer(start: Start, clock: 
     show(account, *TWENTY)
     account.api.script[name_of(1)] = Outcome.NOT_FOUND
     assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
+
+
+async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_soon_as_that_is_done(
+    start: Start, heard: HeardStore, clock: FakeClock
+) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1))
+    assert await told(account, after_s=5) == ["running"]
+    account.api.pages = {1: Outcome.SERVER_ERROR}
+    clock.advance(120)
+    recorder, entry = account.watcher._alert_rules.recorders[PIPELINE], account.watcher._registry.entries[name_of(1)]
+    tasks: list[asyncio.Task[None]] = []
+
+    def meanwhile(_item: object) -> bool:
+        if not tasks:
+            tasks.append(asyncio.ensure_future(recorder.note_open([entry])))
+        return True
+
+    heard.takes = meanwhile
+    other = TrackedExecution(ExecutionRecord(name_of(2), PIPELINE), entry.watch)
+    evaluator = account.watcher._deps.evaluator
+    await recorder.record([evaluator.success(other, said(name_of(2), "running"), sent_at=clock.monotonic())])
+    await asyncio.gather(*tasks)
+    events = [each["type"] for each in await account.events()]
+    assert events == ["execution.running", "pipeline.slow"]
