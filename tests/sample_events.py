@@ -96,6 +96,17 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
     if type_ is EventType.EXECUTION_OVERDUE:
         data["execution"]["status"] = "running"
         data |= {"overdueSeconds": 125.0, "limitSeconds": 120.0}
+    if type_ is EventType.EXECUTION_EXPENSIVE:
+        data["execution"] |= {"status": "running", "aiTokensUsed": 23_456}
+    if type_ is EventType.PIPELINE_SLOW:
+        data["execution"] = {"id": execution_id(number), "status": "running"}
+        data |= {"runningSeconds": 125.0, "usualSeconds": 40.0, "limitSeconds": 120.0, "slowCount": 3}
+    if type_ is EventType.PIPELINE_OVERSPENDING:
+        data |= {"percent": 80, "tokensUsed": 1_612_345, "tokensPerDay": 2_000_000, "day": "2026-11-24"}
+    if type_ is EventType.PIPELINE_NEW_ERROR:
+        node = {"id": "n1", "name": "Greeting", "error": "upstream timeout after 30 s"}
+        data["execution"] = {"id": execution_id(number), "status": "failed", "failedNodes": [node]}
+        data["error"] = {"node": "Greeting", "text": "upstream timeout after 30 s", "fingerprint": "5e" * 16}
     if subject == "account":
         data |= {"account": "default", "reason": "unreachable", "cause": "timeout"}
     if subject in {"sink", "watcher"}:

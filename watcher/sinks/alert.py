@@ -308,9 +308,12 @@ class Alert:
     def dwell(self) -> str:
         """Return the status of an overdue execution, the time in this status, and its limit."""
         status = shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH)
-        if (limit_s := self.data.get("limitSeconds")) is None:  # an event of version 1.0.0 names no limit
+        limit_s, overdue_s = self.data.get("limitSeconds"), self.data.get("overdueSeconds")
+        if (
+            limit_s is None or overdue_s is None
+        ):  # an event of version 1.0.0 names no limit, other types are not overdue
             return f"{status} too long"
-        dwell = in_words(limit_s + self.data["overdueSeconds"] + self._open_s)
+        dwell = in_words(limit_s + overdue_s + self._open_s)
         return f"{status} for {dwell}, limit {spell_duration(limit_s)}"
 
     @property
@@ -319,7 +322,7 @@ class Alert:
         if "runningSeconds" not in self.data:
             return ""
         count, usual_s = self.data["slowCount"] - 1, self.data["usualSeconds"]
-        more = f" and {count:,} more" if count else ""
+        more = f"; {count:,} more {'is' if count == 1 else 'are'} slow" if count else ""
         return f"running for {in_words(self.data['runningSeconds'] + self._open_s)}, usually {in_words(usual_s)}{more}"
 
     @property

@@ -39,6 +39,11 @@ HEADLINES = {
     EventType.PIPELINE_RECOVERED: "✓ Sales agent recovered after 41 m (7 failed)",
     EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing starts",
     EventType.PIPELINE_ACTIVE: "✓ Sales agent is active again after 41 m",
+    EventType.EXECUTION_EXPENSIVE: "! Sales agent is expensive: 23,456 tokens in one execution",
+    EventType.PIPELINE_SLOW: "◷ Sales agent is slow: running for 43 m 5 s, usually 40.0 s; 2 more are slow",
+    EventType.PIPELINE_ON_TIME: "✓ Sales agent is on time again after 41 m",
+    EventType.PIPELINE_OVERSPENDING: "! Sales agent used 80 % of its tokens for today",
+    EventType.PIPELINE_NEW_ERROR: "✕ Sales agent failed with a new error at Greeting",
     EventType.PIPELINE_GAP: "! Sales agent: executions may have been missed",
     EventType.ACCOUNT_DEGRADED: "✕ Account default: the API cannot be used",
     EventType.ACCOUNT_RECOVERED: "✓ Account default recovered after 41 m",
@@ -113,6 +118,24 @@ def test_of_an_end_that_is_trouble_itself_a_sink_may_hear_one_part_alone(type_: 
     alone = read(sample(type_))
     assert (news.headline, news.severity) == (alone.headline, alone.severity)
     assert (news.problem, news.closes, news.overdue_text) == (None, False, None)
+
+
+@pytest.mark.parametrize(("slow_count", "more"), [(1, ""), (2, "; 1 more is slow"), (1001, "; 1,000 more are slow")])
+def test_a_slow_pipeline_says_for_how_long_its_slowest_execution_runs(slow_count: int, more: str) -> None:
+    data = data_of(EventType.PIPELINE_SLOW) | {
+        "slowCount": slow_count,
+        "problem": problem_block(EventType.PIPELINE_SLOW) | {"openedAt": timestamp(AT)},
+    }
+    assert read(sample(EventType.PIPELINE_SLOW, data=data)).title == (
+        f"Sales agent is slow: running for 2 m 5 s, usually 40.0 s{more}"
+    )
+
+
+@pytest.mark.parametrize(("percent", "severity"), [(80, Severity.WARNING), (100, Severity.ERROR)])
+def test_a_day_is_an_error_only_once_all_of_its_tokens_are_used(percent: int, severity: Severity) -> None:
+    data = data_of(EventType.PIPELINE_OVERSPENDING) | {"percent": percent}
+    alert = read(sample(EventType.PIPELINE_OVERSPENDING, data=data))
+    assert (alert.headline, alert.severity) == (f"! Sales agent used {percent} % of its tokens for today", severity)
 
 
 def test_one_dead_letter_is_not_several_and_its_error_is_what_to_do() -> None:
