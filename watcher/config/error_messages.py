@@ -34,13 +34,13 @@ _VALUE = ("a single value", "write one value behind the key")
 _WANTED = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), _BLOCK),
     "tuple_type": _LIST,
-    **dict.fromkeys(("string_type", "uuid_type", "int_type", "bool_type"), _VALUE),
+    **dict.fromkeys(("string_type", "uuid_type", "int_type", "float_type", "bool_type"), _VALUE),
 }
 _OWN_WORDS = (
-    *("int_parsing", "int_parsing_size", "bool_parsing", "greater_than_equal", "less_than_equal"),
-    *("too_short", "too_long"),
+    *("int_parsing", "int_parsing_size", "float_parsing", "greater_than", "greater_than_equal", "less_than_equal"),
+    *("bool_parsing", "too_short", "too_long"),
 )
-"""The errors that are shown in pydantic's words."""
+"""The errors that are shown in pydantic's words, but for a remedy that says more."""
 
 
 def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
@@ -221,5 +221,7 @@ def _report_own_words(document: Document, path: KeyPath, error: ErrorDetails) ->
         if value:
             return
         remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
+    elif error["type"] == "bool_parsing":
+        remedy = "write true or false"
     subject = "" if isinstance(value, list | dict) else f"{document.subject(path)} "
     document.report(path, f"{subject}cannot be used" if value else "is empty", remedy=remedy)

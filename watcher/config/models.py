@@ -286,12 +286,13 @@ _OF_RATE = {"rate", "of_last", "within_s", "at_least"}
 def _one_of(block: Block) -> None:
     """Refuse a block of which no key is given."""
     if not block.model_fields_set:
-        first, second = (key_of(type(block), name=name) for name in type(block).model_fields)
-        raise InvalidValueError(f"needs {first} or {second}", remedy=f"write one of them, or both: {first}, {second}")
+        fields = {key_of(type(block), name=name): field for name, field in type(block).model_fields.items()}
+        examples = (f"{key}: {field.examples[0]}" for key, field in fields.items() if field.examples)
+        raise InvalidValueError(f"needs {' or '.join(fields)}", remedy=f"write {', or '.join(examples)}, or both")
 
 
 class AlsoSettings(Block):
-    """The successes that count as failures: with one of these keys, or with either of both."""
+    """The successes that count as failures. With both keys, a success counts if either of them applies."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 

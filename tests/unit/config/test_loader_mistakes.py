@@ -74,7 +74,7 @@ TABLE = [
      'did you mean "running"? Allowed: new, running, paused')),
     (WATCH + "    rules: {failing: {consecutive: 3, in_a_row: 3}}",
      ('5:39: watch[0].rules.failing.in_a_row: unknown key "in_a_row"; '
-      "allowed: consecutive, recover_after, quiet_for, rate, of_last, within, at_least")),
+      "allowed: consecutive, recover_after, quiet_for, rate, of_last, within, at_least, also")),
     (WATCH + "    rules: {failing: {}}",
      "5:22: watch[0].rules.failing: needs consecutive or rate; write consecutive: 3, or rate: 20%"),
     (WATCH + "    rules: {failing: {consecutive: 3, rate: 20%}}",
@@ -100,13 +100,39 @@ TABLE = [
     (WATCH + "    rules: {failing: {rate: 20%, of_last: 4}}",
      ("5:43: watch[0].rules.failing.of_last: at_least 5 is more than of_last 4, so it would never hold; "
       "raise of_last or lower at_least")),
+    (WATCH + "    rules: {slow: {times: 1}}",
+     '5:27: watch[0].rules.slow.times: "1" cannot be used; input should be greater than 1'),
+    (WATCH + "    rules: {slow: {times: 3x}}",
+     ('5:27: watch[0].rules.slow.times: "3x" cannot be used; '
+      "input should be a valid number, unable to parse string as a number")),
+    (WATCH + "    rules: {slow: {times: [3]}}",
+     "5:27: watch[0].rules.slow.times: is a list, not a single value; write one value behind the key"),
+    (WATCH + "    rules: {slow: 3}",
+     ("5:19: watch[0].rules.slow: is a single value, not a block of keys; "
+      "write slow: {times: 3, at_least: 1m}")),
+    (WATCH + "    rules: {tokens: {}}",
+     ("5:21: watch[0].rules.tokens: needs execution or per_day; "
+      "write execution: 20000, or per_day: 2000000, or both")),
+    (WATCH + "    rules: {tokens: 20000}",
+     ("5:21: watch[0].rules.tokens: is a single value, not a block of keys; "
+      "write tokens: {execution: 20000, per_day: 2000000}")),
+    (WATCH + "    rules: {failing: {consecutive: 3, also: {}}}",
+     ("5:45: watch[0].rules.failing.also: needs shorter_than or fewer_nodes_than; "
+      "write shorter_than: 5s, or fewer_nodes_than: 2, or both")),
+    (WATCH + "    rules: {failing: {consecutive: 3, also: {shorter_than: 5}}}",
+     ('5:60: watch[0].rules.failing.also.shorter_than: "5" is not a duration; '
+      "write 500ms, 10s, 15m, 48h or 3d")),
+    (WATCH + "    rules: {also: {shorter_than: 5s}}",
+     ('5:13: watch[0].rules.also: unknown key "also"; it belongs under failing. '
+      "Allowed: failing, silent, slow, tokens, new_error")),
+    (WATCH + "    rules: {new_error: yes please}",
+     '5:24: watch[0].rules.new_error: "yes please" cannot be used; write true or false'),
     (WATCH + "    rules: {silent: 6h}",
      ("5:12: watch[0].rules: silent needs a pipeline that is watched whole; "
       "remove silent, or remove executions to watch every one")),
     (WATCH + "    silent_after: 6h", ('5:5: watch[0].silent_after: unknown key "silent_after"; '
      "allowed: pipeline, account, executions, name, labels, runbook, overdue_after, rules")),
-    (HOOK + "    allow_private: never", ('5:20: sinks.ops.allow_private: "never" cannot be used; '
-     "input should be a valid boolean, unable to interpret input")),
+    (HOOK + "    allow_private: never", ('5:20: sinks.ops.allow_private: "never" cannot be used; write true or false')),
     (HOOK + "    allow_private: [no]",
      "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
     ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",

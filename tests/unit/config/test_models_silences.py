@@ -79,7 +79,8 @@ MISTAKES = [
         (
             '23: silences[0].match.events[0]: "execution.faild" matches no event type; '
             'did you mean "execution.failed"? Write execution.new, execution.running, execution.paused, '
-            "execution.success, execution.failed, execution.unrecognized, execution.overdue, execution.lost"
+            "execution.success, execution.failed, execution.unrecognized, execution.overdue, execution.lost, "
+            "execution.expensive"
         ),
     ),
     # once
