@@ -6,7 +6,7 @@ The checks read the plain data of the file, not `Settings`, so they work whateve
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from yarl import URL
 
 from watcher.config.document import ConfigProblem, Document, KeyPath, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
-from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
+from watcher.config.models import AnySink, PollingSettings, RulesSettings, Settings, WatchSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
@@ -171,10 +171,19 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}|0b5c8f1e
 """The form of the ids in our examples. Almost no id of the API looks like this."""
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
-_OF_RULES = {type_ for kind in KIND_OF_RULE.values() for type_ in (kind, CLOSED_BY[kind])}
-_NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
+_RULE_OF = {
+    EventType.PIPELINE_FAILING: "rules: {failing: {consecutive: 3}}",
+    EventType.PIPELINE_SILENT: "rules: {silent: 6h}",
+    EventType.PIPELINE_SLOW: "rules: {slow: {}}",
+    EventType.EXECUTION_EXPENSIVE: "rules: {tokens: {execution: 20000}}",
+    EventType.PIPELINE_OVERSPENDING: "rules: {tokens: {per_day: 2000000}}",
+    EventType.PIPELINE_NEW_ERROR: "rules: {new_error: true}",
+}
+"""An example of the rule that leads to each event. The closings of problems are left out."""
 
-_RULES = "rules: {failing: {consecutive: 3}}"
+_OF_RULES = {*_RULE_OF, *(CLOSED_BY[kind] for kind in KIND_OF_RULE.values())}
+_WITHOUT_RULES = types_matching(("execution.*",)) - _OF_RULES
+_NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
 
 _PAGES = re.compile(
     r"https?://(?!hooks\.|events\.)(?:[\w-]+\.)*(?:slack|discord(?:app)?|teams\.(?:live|microsoft)|pagerduty)\.com/(?!api/)"
@@ -198,9 +207,7 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
     for name, account in settings.accounts.items():
         _warn_of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
     for index, watch in enumerate(settings.watch):
-        if watch.rules is not None and watch.rules.failing is not None and watch.rules.failing.consecutive == 1:
-            path, problem = ("watch", index, "rules", "failing", "consecutive"), "opens a problem at each failure"
-            document.warn(path, problem, remedy="write 2 or more, or a rate")
+        _warn_of_rules(document, watch.rules or RulesSettings(), path=("watch", index, "rules"))
         at = ("watch", index, "pipeline")
         if at not in document.excused and _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
@@ -234,6 +241,17 @@ def _warn_of_clear_text(document: Document, path: KeyPath, url: str, *, what: st
     if parts.scheme == "http" and not is_local:
         problem = f"http:// to {host}: whoever is on the way can read the {what}"
         document.warn(path, problem, remedy="write https://")
+
+
+def _warn_of_rules(document: Document, rules: RulesSettings, *, path: KeyPath) -> None:
+    if rules.failing is not None and rules.failing.consecutive == 1:
+        problem, remedy = "opens a problem at each failure", "write 2 or more, or a rate"
+        document.warn((*path, "failing", "consecutive"), problem, remedy=remedy)
+    if rules.slow is None and "slow" in document.table(path):
+        document.warn((*path, "slow"), "has no value, so nothing is slow", remedy="write slow: {}, or remove the key")
+    if (tokens := rules.tokens) is not None and (tokens.execution or 0) > (tokens.per_day or math.inf):
+        problem = f"is more than per_day {tokens.per_day}: one such execution uses more than a day may"
+        document.warn((*path, "tokens", "execution"), problem, remedy="lower execution, or raise per_day")
 
 
 def _warn_of_http(document: Document, settings: Settings) -> None:
@@ -279,7 +297,7 @@ def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnyS
     kinds = types & PROBLEM_KINDS & _OF_PIPELINES
     if kinds and watches and not any(kinds & _kinds_opened_by(watch) for watch in watches):
         problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "
-        key = "overdue_after: {running: 15m}" if kinds == {EventType.EXECUTION_OVERDUE} else _RULES
+        key = "overdue_after: {running: 15m}" if kinds == {EventType.EXECUTION_OVERDUE} else _rule_for(kinds)
         problem += "it would page for accounts and sinks at most"
         document.warn(at, problem, remedy=f"add {key} to a watch", block=True)
 
@@ -295,9 +313,16 @@ def _warn_of_events(document: Document, watches: list[WatchSettings], sink: AnyS
     if document.get((*path, "events")) is None or not watches or any(watch.rules for watch in watches):
         return
     for index, glob in enumerate(sink.events):
-        if (types := types_matching((glob,))) & _OF_RULES and types != frozenset(EventType):
-            problem = f"only rules lead to {' and '.join(KIND_OF_RULE.values())}, and no watch of this sink has any"
-            document.warn((*path, "events", index), problem, remedy=f"add {_RULES} to a watch")
+        types = types_matching((glob,))
+        if types & _OF_RULES and not types & _WITHOUT_RULES:
+            named = sorted(types & _RULE_OF.keys() or types & _OF_RULES)
+            problem = f"only rules lead to {' and '.join(named)}, and no watch of this sink has any"
+            document.warn((*path, "events", index), problem, remedy=f"add {_rule_for(types)} to a watch")
+
+
+def _rule_for(types: Collection[EventType]) -> str:
+    """Return an example of a rule that leads to one of these events, or to the opening that one of them closes."""
+    return next(rule for opening, rule in _RULE_OF.items() if {opening, CLOSED_BY.get(opening)} & {*types})
 
 
 def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: KeyPath) -> None:

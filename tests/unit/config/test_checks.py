@@ -38,17 +38,28 @@ NO_TOKEN = (
 SHORT = "has fewer than 16 characters: others may guess it; make one: openssl rand -hex 32"
 CURLY = "begins with a curly quote; write \" or '"
 PAST = "is in the past, so nothing is silenced; correct it, or remove this silence"
-OF_RULES = [str(kind) for kind in KIND_OF_RULE.values()]
-NO_RULES = (
-    f"only rules lead to {' and '.join(OF_RULES)}, and no watch of this sink has any; "
-    "add rules: {failing: {consecutive: 3}} to a watch"
-)
-CLOSING = f'events: [{", ".join(OF_RULES)}, execution.overdue, "account.*", "sink.*"]'
+ONLY_RULES = "only rules lead to {}, and no watch of this sink has any; add rules: {{{}}} to a watch"
+OF_RULES = [f"pipeline.{word}" for word in ("failing", "new_error", "overspending", "silent", "slow")]
+NO_RULES = ONLY_RULES.format(" and ".join(OF_RULES), "failing: {consecutive: 3}")
+RULES = {
+    "pipeline.failing": "failing: {consecutive: 3}",
+    "pipeline.silent": "silent: 6h",
+    "pipeline.slow": "slow: {}",
+    "pipeline.on_time": "slow: {}",
+    "execution.expensive": "tokens: {execution: 20000}",
+    "pipeline.overspending": "tokens: {per_day: 2000000}",
+    "pipeline.new_error": "new_error: true",
+}
+"""An example of the rule that leads to each event."""
+
+CLOSING = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
 NO_PAGE = (
     "no rule and no overdue_after can open a problem of a pipeline for this pager: "
     "it would page for accounts and sinks at most; add rules: {failing: {consecutive: 3}} to a watch"
 )
+OVER_DAY = "is more than per_day 20000: one such execution uses more than a day may; lower execution, or raise per_day"
 OPENS = "opens incidents that nothing closes"
+MOMENTS = "execution.failed, pipeline.gap, pipeline.new_error, pipeline.overspending"
 LEAVE_OUT = "leave events out: by default it gets what opens a problem"
 PAGER = f"sinks: {{phone: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}%s}}}}\n"
 UNTIL = "from: 2026-11-01T00:00:00Z, until: 2099-12-01T00:00:00Z"
@@ -83,7 +94,8 @@ TABLE = [
      "timezone: UTC}}]", []),
     # events that only rules, or a limit, lead to
     (BASE + HOOK + "    events: ['pipeline.*', 'account.*']\n", [f"9:14: sinks.ops.events[0]: {NO_RULES}"]),
-    (BASE + HOOK + "    events: [pipeline.failing]\n", [f"9:14: sinks.ops.events[0]: {NO_RULES}"]),
+    *((BASE + HOOK + f"    events: [{type_}]\n", [f"9:14: sinks.ops.events[0]: {ONLY_RULES.format(type_, rule)}"])
+      for type_, rule in RULES.items()),
     (RULED + HOOK + "    events: ['pipeline.*']\n", []),
     (BASE + HOOK + "    events: ['pipeline.*']\n    match: {labels: {team: slaes}}\n",
      [f"10:21: sinks.ops.match.labels: {UNFIT}"]),
@@ -95,12 +107,24 @@ TABLE = [
     (BASE + HOOK + "    events: ['execution.*']\n", []),
     (RULED.replace("consecutive: 3", "consecutive: 1"),
      ["5:36: watch[0].rules.failing.consecutive: opens a problem at each failure; write 2 or more, or a rate"]),
+    (RULED.replace("failing: {consecutive: 3}", "slow: "),
+     ["5:19: watch[0].rules.slow: has no value, so nothing is slow; write slow: {}, or remove the key"]),
+    (RULED.replace("failing: {consecutive: 3}", "slow: {}"), []),
+    (RULED.replace("failing: {consecutive: 3}", "tokens: {execution: 20001, per_day: 20000}"),
+     [f"5:33: watch[0].rules.tokens.execution: {OVER_DAY}"]),
+    *((RULED.replace("failing: {consecutive: 3}", f"tokens: {tokens}"), [])
+      for tokens in ("{execution: 20000, per_day: 20000}", "{execution: 20000}", "{per_day: 20000}")),
     # pagers
     (RULED + PAGER % "", []),
     (BASE + PAGER % "", [f"4:9: sinks.phone: {NO_PAGE}"]),
     (BASE.replace("sales}", "sales}, rules: {}") + PAGER % "", [f"4:9: sinks.phone: {NO_PAGE}"]),
     (BASE.replace("sales}", "sales}, overdue_after: {new: 1m}") + PAGER % "", []),
     (BASE.replace("sales}", "sales}, rules: {silent: 6h}") + PAGER % "", []),
+    (BASE.replace("sales}", "sales}, rules: {slow: {}}") + PAGER % "", []),
+    (BASE.replace("sales}", "sales}, rules: {tokens: {per_day: 9}, new_error: true}") + PAGER % "",
+     [f"4:9: sinks.phone: {NO_PAGE}"]),
+    (RULED + PAGER % ", events: [pipeline.slow]",
+     [f"6:108: sinks.phone: {NO_PAGE.replace('failing: {consecutive: 3}', 'slow: {}')}"]),
     (BASE.replace("sales}", "sales}, rules: {silent: 6h}") + PAGER % ", events: [pipeline.failing]",
      [f"4:108: sinks.phone: {NO_PAGE}"]),
     (RULED + f"  - {{pipeline: {OTHER}, labels: {{team: support}}}}\n" + PAGER % ", match: {labels: {team: support}}",
@@ -109,7 +133,7 @@ TABLE = [
     (RULED + PAGER % ", events: [execution.success, 'problem.*', 'watcher.*', pipeline.recovered, 'delivery.*']",
      [f"6:108: sinks.phone.events: {OPENS}: delivery.dead, execution.success; {LEAVE_OUT}"]),
     (RULED + PAGER % ", events: ['account.*', execution.failed, 'pipeline.*']",
-     [f"6:108: sinks.phone.events: {OPENS}: execution.failed, pipeline.gap; {LEAVE_OUT}"]),
+     [f"6:108: sinks.phone.events: {OPENS}: {MOMENTS}; {LEAVE_OUT}"]),
     (RULED.replace("labels: {}", "overdue_after: {new: 1m}") + PAGER % f", {CLOSING}", []),
     (RULED + PAGER % ", match: {labels: {team: support}}", [f"6:116: sinks.phone.match.labels: {UNFIT}"]),
     # webhooks
