@@ -23,7 +23,7 @@ from watcher.domain.history import Totals
 from watcher.domain.problems import LatestFailure, Problem, SentOpening
 from watcher.domain.report import PipelineResult, error_of, report_of
 from watcher.domain.routing import Router
-from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.rules import FailingRule, Rules, SlowRule
 from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Watch
 from watcher.store.sql_store import open_store
@@ -89,7 +89,7 @@ async def emitted() -> dict[str, Event]:
     async with _watched(SALE, TRIAGE, ODD, SLOW, GONE, overdue_after_s={"running": 900.0}) as account:
         await _live(account)
         events: list[Event] = list(await account.events())
-    events += await _ruled()
+    events += [*await _ruled(), *await _compared()]
     at = EPOCH + timedelta(hours=7)
     missing = {"reason": GapReason.DELETED, "atMost": 12}
     gap = EventFactory(Router({})).pipeline(EventType.PIPELINE_GAP, WATCH, missing, None, after=0, at=at).entry.event
@@ -122,24 +122,49 @@ async def _ruled() -> list[Event]:
         return [event for event in await account.events() if event["type"].startswith("pipeline.")]
 
 
-def _show(account: Account, number: int, status: str) -> None:
-    """Have the list begin with another execution."""
-    now, name = account.clock.now(), f"9a1b0000-0000-4000-8000-00000000000{number:x}"
+async def _compared() -> list[Event]:
+    """Return what the rules lead to that compare with the past: an execution is slow, expensive, and fails anew."""
+    slow = SlowRule(3.0, 60_000_000)
+    rules = Rules(slow=slow, tokens=20_000, tokens_per_day=50_000, reports_new_errors=True)
+    async with _watched(watches=[replace(WATCH, rules=rules)]) as account:
+        await account.run_for(10.0)
+        for number in range(0x20, 0x34):
+            _show(account, number, "success", began_s=30.0, ai_tokens_used=1_000)
+            await account.run_for(5.0)
+        began_at = account.clock.now()
+        for status, tokens, for_s in (("running", None, 120.0), ("running", 23_456, 10.0), ("failed", 23_456, 10.0)):
+            began_s = (account.clock.now() - began_at).total_seconds()
+            _show(account, 0x34, status, began_s=began_s, ai_tokens_used=tokens)
+            await account.run_for(for_s)
+        _show(account, 0x35, "success", began_s=5.0, ai_tokens_used=7_000)
+        await account.run_for(10.0)
+        new = {EventType.EXECUTION_EXPENSIVE, EventType.PIPELINE_SLOW, EventType.PIPELINE_ON_TIME}
+        new |= {EventType.PIPELINE_OVERSPENDING, EventType.PIPELINE_NEW_ERROR}
+        return [event for event in await account.events() if event["type"] in new]
+
+
+def _show(
+    account: Account, number: int, status: str, *, began_s: float = 5.0, ai_tokens_used: int | None = None
+) -> None:
+    """Have the list begin with another execution, or with what the first one is now."""
+    now, name = account.clock.now(), f"9a1b0000-0000-4000-8000-{number:012x}"
     node = FailedNode("2d3e0000-0000-4000-8000-000000000005", "Greeting", "upstream timeout after 30 s")
     failed_nodes, error = ((node,), "Greeting failed") if status == "failed" else ((), None)
     finished_at = None if status == "running" else now
     row = said(
         name,
         status,
-        started_at=now - timedelta(seconds=5),
+        started_at=now - timedelta(seconds=began_s),
         finished_at=finished_at,
+        ai_tokens_used=ai_tokens_used,
         failed_nodes=failed_nodes,
         error=error,
         **FACTS,
     )
     account.api.script[name] = row
     rows = account.api.pages.get(1, ())
-    account.api.pages = {1: (row, *rows)} if isinstance(rows, tuple) else {}
+    others = [each for each in rows if each.id != name] if isinstance(rows, tuple) else []
+    account.api.pages = {1: (row, *others)}
 
 
 def _of_problem(events: Sequence[Event]) -> list[Event]:

@@ -17,14 +17,28 @@ WHEN = {
     EventType.EXECUTION_LOST: "The API keeps answering 404 or an error for it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
+    EventType.EXECUTION_EXPENSIVE: "It used more tokens than the pipeline's rule `tokens.execution` allows. Emitted "
+    "once per execution, as soon as an answer shows it, and before its end. It opens and closes no problem: an execution "
+    "that is overdue stays so.",
     EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
-    "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it.",
+    "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it. With `also` that may be "
+    "a success: its `error` says why it counts as a failure.",
     EventType.PIPELINE_RECOVERED: "The rule holds no longer: see [what closes it](alerts.md#rules). "
     "It closes the problem, and goes exactly where `pipeline.failing` went.",
     EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
     "only after a complete scan of its list. It opens a problem.",
     EventType.PIPELINE_ACTIVE: "An execution started again. It closes the problem, and goes exactly where "
     "`pipeline.silent` went.",
+    EventType.PIPELINE_SLOW: "An open execution runs for longer than the pipeline's rule `slow` allows, compared with its "
+    "last successes. Emitted only after an answer that shows it still open. It opens a [problem](alerts.md#slow); "
+    "`execution` is the slowest at that time.",
+    EventType.PIPELINE_ON_TIME: "No execution runs for longer than the rule `slow` allows any more. It closes the "
+    "problem, and goes exactly where `pipeline.slow` went.",
+    EventType.PIPELINE_OVERSPENDING: "The executions that ended today (UTC) used 80 % or 100 % of the pipeline's rule "
+    "`tokens.per_day`; `percent` says which. Emitted once a day for each of the two; if an end leads past both, for "
+    "100 % only. It opens no problem.",
+    EventType.PIPELINE_NEW_ERROR: "An execution failed with a [kind of error](history.md#kinds-of-errors) that was not "
+    "seen in this pipeline for 30 days: its rule `new_error`. It opens no problem.",
     EventType.PIPELINE_GAP: "Of a pipeline that is watched whole: a scan of its list may have missed executions. "
     "`reason` is `lookback`, `deleted`, `unordered`, `outrun`, `not_found`, `rejected`, `forbidden` or `unreadable`: "
     "[what each means](pipelines.md#what-it-can-miss-and-how-you-would-know).",
@@ -78,7 +92,18 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
-    "limitSeconds": "`execution.overdue` only: the limit, `overdue_after` of its status",
+    "limitSeconds": "of `execution.overdue` the limit, `overdue_after` of its status; of `pipeline.slow` the time after "
+    "which an execution was slow when the problem opened",
+    "runningSeconds": "`pipeline.slow` only: for how long the slowest execution had been running",
+    "usualSeconds": "`pipeline.slow` only: the usual duration: 95 % of the last successes were no longer",
+    "slowCount": "`pipeline.slow` only: how many executions were slow",
+    "percent": "`pipeline.overspending` only: 80 or 100",
+    "tokensUsed": "`pipeline.overspending` only: the tokens of the executions that ended on that day so far",
+    "tokensPerDay": "`pipeline.overspending` only: the limit, `tokens.per_day`",
+    "day": "`pipeline.overspending` only: the day (UTC), such as `2026-11-24`",
+    "error.node": "`pipeline.new_error` only: the first failed node, by name, else by id; absent where none is named",
+    "error.text": "the first two lines of its error, cut to 300 characters",
+    "error.fingerprint": "the kind of error: the same for errors of one kind in one node, 32 hexadecimal digits",
     "closesWhen": "of a `pipeline.failing` problem, while it is open: what closes it, in words, by the rule as it was "
     "when the problem opened",
     "lastEndedAt": "of a reminder of a `pipeline.failing` problem only: when an execution of the pipeline last ended",
@@ -108,7 +133,8 @@ FIELDS = {
     "execution.startedAt": "as the API says",
     "execution.finishedAt": "as the API says",
     "execution.durationSeconds": "`finishedAt` - `startedAt`, if both are known",
-    "execution.error": "the API's error text, cut at 2 KiB",
+    "execution.error": "the API's error text, cut at 2 KiB; in `pipeline.failing`, of a success that counts as a failure, "
+    "why it does",
     "execution.aiTokensUsed": "as the API says",
     "execution.nodesStarted": "as the API says",
     "execution.triggeredBy": "as the API says",

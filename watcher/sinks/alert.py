@@ -309,9 +309,7 @@ class Alert:
         """Return the status of an overdue execution, the time in this status, and its limit."""
         status = shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH)
         limit_s, overdue_s = self.data.get("limitSeconds"), self.data.get("overdueSeconds")
-        if (
-            limit_s is None or overdue_s is None
-        ):  # an event of version 1.0.0 names no limit, other types are not overdue
+        if limit_s is None or overdue_s is None:  # of version 1.0.0, or not overdue at all
             return f"{status} too long"
         dwell = in_words(limit_s + overdue_s + self._open_s)
         return f"{status} for {dwell}, limit {spell_duration(limit_s)}"
