@@ -375,7 +375,7 @@ class TokensSettings(Block):
 
 
 class RulesSettings(Block):
-    """The rules for a pipeline as a whole. Each rule opens a problem once and closes it once."""
+    """The rules for a pipeline as a whole. `failing`, `silent` and `slow` open a problem once and close it once."""
 
     failing: FailingSettings | None = Field(default=None, examples=["{consecutive: 3}"])
     """Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`."""
@@ -384,7 +384,8 @@ class RulesSettings(Block):
     slow: SlowSettings | None = Field(default=None, examples=["{times: 3, at_least: 1m}"])
     """Emit `pipeline.slow` when an open execution runs for much longer than is usual for its pipeline."""
     tokens: TokensSettings | None = Field(default=None, examples=["{execution: 20000, per_day: 2000000}"])
-    """Emit an event when an execution, or a day's executions, use more tokens than this."""
+    """Emit `execution.expensive` or `pipeline.overspending` when too many tokens are used. Give at least one of the
+    two."""
     new_error: bool = Field(default=False, examples=["true"])
     """Emit `pipeline.new_error` when an execution fails with an error of a kind that was not seen for 30 days."""
 

@@ -623,6 +623,14 @@ RULES = [
     (EventType.PIPELINE_SILENT, {"silent": "6h"}, {}, "no execution started for 6 h", "an execution starts"),
     (EventType.PIPELINE_SILENT, None, {}, None, "an execution starts"),
     (
+        EventType.PIPELINE_SLOW,
+        {"slow": {"times": "2.5"}},
+        {},
+        "an execution runs for 2.5 times as long as usual, and at least 1 m longer",
+        "no execution has been running for longer than the limit",
+    ),
+    (EventType.PIPELINE_SLOW, None, {}, None, "no execution has been running for longer than the limit"),
+    (
         EventType.EXECUTION_OVERDUE,
         None,
         {"limitSeconds": 900, "overdueSeconds": 0.2},
