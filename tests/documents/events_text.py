@@ -18,19 +18,19 @@ WHEN = {
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
     EventType.EXECUTION_EXPENSIVE: "It used more tokens than the pipeline's rule `tokens.execution` allows. Emitted "
-    "once per execution, as soon as an answer shows it, and before its end. It opens and closes no problem: an execution "
-    "that is overdue stays so.",
+    "once per execution, as soon as an answer shows it, and before its end. It opens and closes no problem: an "
+    "execution that is overdue stays so.",
     EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
-    "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it. With `also` that may be "
-    "a success: its `error` says why it counts as a failure.",
+    "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it. With `also` that may "
+    "be a success: its `error` says why it counts as a failure.",
     EventType.PIPELINE_RECOVERED: "The rule holds no longer: see [what closes it](alerts.md#rules). "
     "It closes the problem, and goes exactly where `pipeline.failing` went.",
     EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
     "only after a complete scan of its list. It opens a problem.",
     EventType.PIPELINE_ACTIVE: "An execution started again. It closes the problem, and goes exactly where "
     "`pipeline.silent` went.",
-    EventType.PIPELINE_SLOW: "An open execution runs for longer than the pipeline's rule `slow` allows, compared with its "
-    "last successes. Emitted only after an answer that shows it still open. It opens a [problem](alerts.md#slow); "
+    EventType.PIPELINE_SLOW: "An open execution runs for longer than the pipeline's rule `slow` allows, compared with "
+    "its last successes. Emitted only after an answer that shows it still open. It opens a [problem](alerts.md#slow); "
     "`execution` is the slowest at that time.",
     EventType.PIPELINE_ON_TIME: "No execution runs for longer than the rule `slow` allows any more. It closes the "
     "problem, and goes exactly where `pipeline.slow` went.",
@@ -92,8 +92,8 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
-    "limitSeconds": "of `execution.overdue` the limit, `overdue_after` of its status; of `pipeline.slow` the time after "
-    "which an execution was slow when the problem opened",
+    "limitSeconds": "of `execution.overdue` the limit, `overdue_after` of its status; of `pipeline.slow` the time "
+    "after which an execution was slow when the problem opened",
     "runningSeconds": "`pipeline.slow` only: for how long the slowest execution had been running",
     "usualSeconds": "`pipeline.slow` only: the usual duration: 95 % of the last successes were no longer",
     "slowCount": "`pipeline.slow` only: how many executions were slow",
@@ -133,8 +133,8 @@ FIELDS = {
     "execution.startedAt": "as the API says",
     "execution.finishedAt": "as the API says",
     "execution.durationSeconds": "`finishedAt` - `startedAt`, if both are known",
-    "execution.error": "the API's error text, cut at 2 KiB; in `pipeline.failing`, of a success that counts as a failure, "
-    "why it does",
+    "execution.error": "the API's error text, cut at 2 KiB; in `pipeline.failing`, of a success that counts as a "
+    "failure, why it does",
     "execution.aiTokensUsed": "as the API says",
     "execution.nodesStarted": "as the API says",
     "execution.triggeredBy": "as the API says",
