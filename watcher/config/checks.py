@@ -15,7 +15,8 @@ from yarl import URL
 
 from watcher.config.document import ConfigProblem, Document, KeyPath, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
-from watcher.config.models import AnySink, PollingSettings, RulesSettings, Settings, WatchSettings
+from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
+from watcher.config.rules import RulesSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching

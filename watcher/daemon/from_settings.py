@@ -8,7 +8,8 @@ from hashlib import blake2b
 from pydantic import SecretStr
 from yarl import URL
 
-from watcher.config.models import AccountSettings, AnySink, RulesSettings, Settings, SilenceSettings
+from watcher.config.models import AccountSettings, AnySink, Settings, SilenceSettings
+from watcher.config.rules import RulesSettings
 from watcher.domain.routing import Route, Silence, types_matching
 from watcher.domain.rules import FailingRule, Rules, SlowRule
 from watcher.domain.watch import Watch

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from watcher.config.models import PollingSettings, RulesSettings, WatchSettings
+from watcher.config.models import PollingSettings, WatchSettings
+from watcher.config.rules import RulesSettings
 from watcher.delivery.sink_state import FAILING_AFTER_S
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.runtime.units import spell_duration
