@@ -141,8 +141,8 @@ def period_start(at: Micros, length_us: int) -> Micros:
 def error_kind_of(node: str | None, text: str) -> ErrorKind:
     """Return the kind of an error.
 
-    Two errors of one node are of the same kind if their first two lines differ only in ids, dates and the like. No
-    number tells two kinds apart, so `HTTP 502` and `HTTP 503` are of one kind, unless their words differ, too.
+    Two errors of one node are of the same kind if their first two lines differ only in ids, dates and other
+    numbers: `HTTP 502` and `HTTP 503` are of one kind, unless other words differ, too.
     """
     return _kind_of(node, "\n".join(text.strip().splitlines()[:2])[:ERROR_LENGTH])
 
