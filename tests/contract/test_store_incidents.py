@@ -150,7 +150,7 @@ async def test_members_are_kept_until_the_receiver_knows_that_all_is_over(two: S
     _, batch = await only(two)
     await settle(two.ops, *batch)
     for number in (1, 2):
-        await two.record(number, sequence=2, problems=closed(overdue(number)), ended_at=1)
+        await two.record(number, sequence=2, problems=closed(overdue(number)), end_seen_at=1)
 
     async def kept() -> int:
         await prune(two.store, before=LATER + 10**15)

@@ -328,7 +328,7 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
     account = await claim(desk.store, "account", "default")
     late: dict[str, Any] = data_of(EventType.EXECUTION_FAILED, 11)
     late["observed"]["delaySeconds"] = 240
-    ended: dict[str, Any] = {"ended_at": desk.clock.us}
+    ended: dict[str, Any] = {"end_seen_at": desk.clock.us}
     await desk.store.record(executed(account, "execution.failed", number=11, data=late, **ended))
     chat = await claim(desk.store, "sink", "chat")
     failing = entry(EventType.SINK_FAILING, source="/sinks/chat", data={"sink": "chat"})

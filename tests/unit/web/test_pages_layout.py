@@ -106,7 +106,7 @@ async def _record(desk: Desk, account: Lease, number: int) -> None:
     data: dict[str, Any] = data_of(type_, number)
     if status == "failed":
         data["execution"]["failedNodes"] = [{"name": "Look up the customer", "error": LONG_ERROR}]
-    known = {"since_at": desk.clock.us, "ended_at": desk.clock.us}
+    known = {"since_at": desk.clock.us, "end_seen_at": desk.clock.us}
     await desk.store.record(_to(executed(account, type_, number=number, sequence=2, data=data, **known), sinks))
 
 
