@@ -20,6 +20,9 @@ TOLERANCE = timedelta(milliseconds=50)
 """Between the clock of the simulator and that of the program: milliseconds are cut, and NTP slews."""
 
 ENDS = frozenset({"success", "failed"})
+WITHOUT_CHANGE = frozenset({"execution.overdue", "execution.expensive"})
+"""Events that change no status. What comes after them names the status before them."""
+
 REFUSALS = frozenset({400, 403, 404, 410, 422})
 
 
@@ -70,10 +73,13 @@ def of_truth(bodies: Iterable[bytes], simulator: Simulator, *, tolerance: timede
 
     The clocks of those who reported are within `tolerance` of the simulator's.
     """
-    emitted = streams(bodies)
+    changes = {
+        subject: [event for event in events if event["type"] not in WITHOUT_CHANGE]
+        for (_, subject), events in streams(bodies).items()
+    }
     return [
         complaint
-        for (_, subject), events in emitted.items()
+        for subject, events in changes.items()
         if subject is not None
         for complaint in _of_execution(subject, events=events, simulator=simulator, tolerance=tolerance)
     ]
