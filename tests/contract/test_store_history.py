@@ -127,7 +127,7 @@ async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_tim
 
 
 async def test_what_is_older_than_retention_goes(rig: StoreRig) -> None:
-    for number, at in enumerate((START_US - 2 * DAY_US, START_US)):
+    for number, at in enumerate((START_US - 3 * DAY_US, START_US)):
         await rig.store.record(end(rig, number, at=at + 60_000_000, status="failed", text="boom"))
     await prune(rig.store, before=Micros(START_US - DAY_US), keep=lambda *_: True)
     found = await console(rig).history(NAME, since=Micros(START_US - 9 * DAY_US))

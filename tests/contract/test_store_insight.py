@@ -133,6 +133,7 @@ async def count(rig: StoreRig, *kinds: ErrorKind, since: int = START_US, pipelin
 
 async def test_errors_are_counted_by_kind_over_the_days_that_have_one_since_a_moment(rig: StoreRig) -> None:
     assert await count(rig, NO_ANSWER, ALONE) == 0
+    rig.clock.us = START_US + DAY_US
     of_other = end(rig, 9, at=START_US, error=NO_ANSWER, status="failed")
     failures = [
         (START_US, NO_ANSWER),
@@ -154,5 +155,5 @@ async def test_errors_are_counted_by_kind_over_the_days_that_have_one_since_a_mo
 @pytest.mark.parametrize("kept", [False, True])
 async def test_a_kind_that_retention_deleted_is_not_known(rig: StoreRig, *, kept: bool) -> None:
     await record(rig, end(rig, 1, at=START_US + HOUR_US, error=NO_ANSWER, status="failed"))
-    await prune(rig.store, before=START_US + (0 if kept else DAY_US))
+    await prune(rig.store, before=START_US + DAY_US + (not kept))  # the day is over at that time
     assert await count(rig, NO_ANSWER, since=START_US - 30 * DAY_US) == kept

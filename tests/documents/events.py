@@ -125,7 +125,7 @@ async def _ruled() -> list[Event]:
 async def _compared() -> list[Event]:
     """Return what the rules lead to that compare with the past: an execution is slow, expensive, and fails anew."""
     slow = SlowRule(3.0, 60_000_000)
-    rules = Rules(slow=slow, tokens=20_000, tokens_per_day=50_000, reports_new_errors=True)
+    rules = Rules(slow=slow, tokens_per_execution=20_000, tokens_per_day=50_000, reports_new_errors=True)
     async with _watched(watches=[replace(WATCH, rules=rules)]) as account:
         await account.run_for(10.0)
         for number in range(0x20, 0x34):

@@ -13,7 +13,7 @@ _NO_START = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(slots=True)
 class NextSearch:
-    """The search for the earliest execution that started at `since_at` (steady clock) or later.
+    """The search for the earliest execution, on the pages it reads, that started at `since_at` (steady clock) or later.
 
     Request `page` and pass the reply to `take`, until `take` returns an id. Each round reads the first and the last
     page, because the list may be in either order.

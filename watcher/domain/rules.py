@@ -143,15 +143,15 @@ class SlowRule:
 class Rules:
     """The rules of one watch.
 
-    With `silent_us` a problem opens if no execution starts for longer than that. `tokens` is the most tokens of one
-    execution, `tokens_per_day` of all executions that end on one day (UTC). With `reports_new_errors` an event is
-    emitted for each new kind of error.
+    With `silent_us` a problem opens if no execution starts for longer than that. `tokens_per_execution` is the most
+    tokens of one execution, `tokens_per_day` of all executions that end on one day (UTC). With `reports_new_errors` an
+    event is emitted for each new kind of error.
     """
 
     failing: FailingRule | None = None
     silent_us: int | None = None
     slow: SlowRule | None = None
-    tokens: int | None = None
+    tokens_per_execution: int | None = None
     tokens_per_day: int | None = None
     reports_new_errors: bool = False
 
@@ -209,7 +209,7 @@ class News:
     scanned_until: Micros | None = None
     """The time before which a scan that is now complete showed all starts; `None` without such a scan."""
     slow: Sequence[str] | None = None
-    """The ids of the open executions that are slow, the slowest first; `None` while that is unknown, after a start."""
+    """The id of the slow execution that has been running longest, if any; `None` while that is unknown."""
 
 
 class Edge(NamedTuple):

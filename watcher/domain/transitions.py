@@ -72,11 +72,11 @@ def observe(
     *,
     polled_at: Micros,
     overdue_after_s: Mapping[str, float],
-    tokens: int | None = None,
+    max_tokens: int | None = None,
 ) -> TransitionResult:
     """Evaluate a successful poll. `polled_at` is the time of the last answer that was not dropped.
 
-    An execution that used more than `tokens` is expensive. That is reported once, and before its end.
+    An execution that used more than `max_tokens` is expensive. That is reported once, and before its end.
     """
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
     if before.end_seen_at is not None and before.lost is None:
@@ -85,7 +85,8 @@ def observe(
         return TransitionResult(before, dropped=True)
     end_seen_at = poll.seen_at if terminal else None
     ended_at = end_seen_at and (poll.execution.ended_at or end_seen_at)  # by the API's date, if it gives one
-    if tokens is not None and (poll.execution.ai_tokens_used or 0) > tokens and EXPENSIVE not in dict(before.counts):
+    used = 0 if max_tokens is None else poll.execution.ai_tokens_used or 0
+    if max_tokens is not None and used > max_tokens and EXPENSIVE not in dict(before.counts):
         return _observe_expensive(before, poll, polled_at=polled_at, overdue_after_s=overdue_after_s)
     seen = TransitionResult(before)  # the common case: `before` itself is kept, so no object is made
     if status != before.status or before.lost is not None:

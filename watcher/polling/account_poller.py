@@ -76,6 +76,8 @@ class AccountPoller:
                 self._registry.apply(watches, found, new_lists)
             finally:
                 self._registry.departed = None
+            for recorder in self._alert_rules.recorders.values():
+                await recorder.note_watched(self._registry.entries.values())
         self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
         self._deps.wake()
 

@@ -92,8 +92,8 @@ class ReplyEvaluator:
             self.pipeline_names[watch.pipeline] = execution.pipeline_name
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
-        limits_s, tokens = watch.overdue_after_s, None if watch.rules is None else watch.rules.tokens
-        result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=limits_s, tokens=tokens)
+        limits_s, max_tokens = watch.overdue_after_s, None if watch.rules is None else watch.rules.tokens_per_execution
+        result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=limits_s, max_tokens=max_tokens)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
         next_s = None if known.end_seen_at else self.cadence((seen_at - known.since_at) / 1_000_000)

@@ -57,9 +57,9 @@ class ExecutionPoller:
         if execution is not None and entry.unconfirmed_end is not None:
             entry.unconfirmed_end, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
-            entry.body_hash = reply.body_hash
             if (recorder := self._alert_rules.recorders.get(pipeline)) is not None:
-                await recorder.note_open([entry])
+                await recorder.note_shown([entry])
+            entry.body_hash = reply.body_hash
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:

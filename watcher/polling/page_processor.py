@@ -113,10 +113,11 @@ class PageProcessor:
         finally:
             if changed:
                 await self._record(sorted(changed, key=_ended_at))
-        if (recorder := self._alert_rules.recorders.get(page.request.listing.watch.pipeline)) is not None:
-            found = (self._registry.entries.get(id_) for id_ in rows)
+        pipeline = page.request.listing.watch.pipeline
+        if (recorder := self._alert_rules.recorders.get(pipeline)) is not None:
+            found = filter(None, map(self._registry.entries.get, rows))
             # An execution that is not queued is being polled. Its answer is newer than this page.
-            await recorder.note_open([entry for entry in found if entry is not None and entry.is_queued])
+            await recorder.note_shown(each for each in found if each.is_queued and each.known.pipeline == pipeline)
 
     def _skip_unchanged(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
         """Return the rows to evaluate. Handle rows that equal the last answer here, as successful polls.

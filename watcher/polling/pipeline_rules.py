@@ -77,17 +77,12 @@ class PipelineRecorder:
         deps: AccountDependencies,
         watch: Watch,
         stream: PipelineStream,
-        all_entries: Mapping[str, TrackedExecution],
     ) -> None:
-        """Start with a hold. Call `begin` before anything is recorded.
-
-        `all_entries` are the open executions of the account, by id.
-        """
+        """Start with a hold. Call `begin` before anything is recorded, then `note_watched`."""
         self.watch = watch
         self.unconfirmed: set[TrackedExecution] = set()
         self._deps = deps
         self._stream = stream
-        self._all_entries = all_entries
         self._clock = deps.clock
         self._record = RulesRecord(0, RuleState(), {}, ())  # as stored
         self._waiting = _Batch()  # for the next write
@@ -184,19 +179,35 @@ class PipelineRecorder:
             elif batch.error is not None:
                 raise batch.error
 
-    async def note_open(self, entries: Iterable[TrackedExecution]) -> None:
-        """Apply the rule `slow` after an answer that shows these executions. Raises `StoreError`."""
+    async def note_watched(self, entries: Iterable[TrackedExecution]) -> None:
+        """Apply the rule `slow` to the account's open executions, after a start or a reload. Raises `StoreError`."""
         slow, now = self._slow, self._clock.steady_us()
         if slow is None or not self.has_begun:
             return
-        if slow.entries is None:  # after a start: what opened the problem is slow until an answer says otherwise
+        if slow.entries is None:  # what opened the problem is slow until an answer says otherwise
             is_open = EventType.PIPELINE_SLOW in self._record.problems
-            of_it = [each for each in self._all_entries.values() if each.known.pipeline == self.watch.pipeline]
-            slow.entries = slow.slow_among(of_it if is_open else (), now=now)
-        slow.entries = slow.slow_among({*slow.entries, *entries}, now=now)
-        if bool(slow.entries) != (EventType.PIPELINE_SLOW in self._record.problems):
-            async with self._stream.writing:
+            slow.entries = {each for each in entries if is_open and each.known.pipeline == self.watch.pipeline}
+        slow.keep_slow(now=now)
+        await self._write_slow()
+
+    async def note_shown(self, entries: Iterable[TrackedExecution]) -> None:
+        """Apply the rule `slow` after an answer that shows these executions. Raises `StoreError`."""
+        if self._slow is not None and self._slow.entries is not None:
+            self._slow.note_shown(entries, now=self._clock.steady_us())
+            await self._write_slow()
+
+    async def _write_slow(self) -> None:
+        """Open `pipeline.slow`, or close it, if the slow executions ask for that."""
+        if not self._stream.writing.locked() and self._is_slow_as_recorded():
+            return
+        async with self._stream.writing:
+            if not self._is_slow_as_recorded():
                 await self._write()
+
+    def _is_slow_as_recorded(self) -> bool:
+        """Return whether the problem `pipeline.slow` is open if, and only if, an execution is slow."""
+        is_slow = self._slow is not None and bool(self._slow.entries)
+        return is_slow == (EventType.PIPELINE_SLOW in self._record.problems)
 
     async def _write(self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
         """Write changes with the problems that the rules open and close, in one transaction. Raises `StoreError`."""
@@ -219,9 +230,9 @@ class PipelineRecorder:
         now, slow, spending = self._clock.steady_us(), self._slow, self._spending
         known = {each.entry: each.known for each in evaluations}
         if slow is not None:
-            slow = slow.after(known, now=now)
-        running = None if slow is None else slow.slowest_first()
-        news = News(now, judged, is_released, max(starts, default=NEVER), silent_until, running)
+            slow = slow.with_changes(known, now=now)
+        slowest = None if slow is None else slow.slowest()
+        news = News(now, judged, is_released, max(starts, default=NEVER), silent_until, slowest)
         counts = {kind: problem.failed_count for kind, problem in record.problems.items()}
         verdict = judge(self._rules, record.state, counts, news)
         problems = dict(record.problems)
@@ -245,7 +256,7 @@ class PipelineRecorder:
         self._record = RulesRecord(sequence, verdict.state, problems, held)
         self._spending = spending
         if self._slow is not None:  # an answer may have shown another slow execution meanwhile
-            self._slow = self._slow.after(known, now=now)
+            self._slow = self._slow.with_changes(known, now=now)
         self._stream.sequence = sequence
         if is_released and self._hold is hold:  # another hold may have begun meanwhile
             self._hold = None
@@ -458,9 +469,8 @@ def _closes_when(rule: FailingRule) -> str:
 class AccountRules:
     """The recorders of the pipelines that have rules, and the streams of pipelines' own events."""
 
-    def __init__(self, deps: AccountDependencies, all_entries: Mapping[str, TrackedExecution]) -> None:
-        """Start without rules. `all_entries` are the open executions of the account, by id."""
-        self._deps, self._all_entries = deps, all_entries
+    def __init__(self, deps: AccountDependencies) -> None:
+        self._deps = deps
         self.recorders: dict[str, PipelineRecorder] = {}
         self._streams: dict[str, PipelineStream] = {}
 
@@ -483,9 +493,7 @@ class AccountRules:
             if watch.rules is None:
                 continue
             stream = self.stream(watch.pipeline)
-            recorder = self.recorders.get(watch.pipeline) or PipelineRecorder(
-                self._deps, watch, stream, self._all_entries
-            )
+            recorder = self.recorders.get(watch.pipeline) or PipelineRecorder(self._deps, watch, stream)
             is_same = (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole)
             if recorder.has_begun and is_same:
                 recorder.watch = watch

@@ -53,6 +53,8 @@ class ExecutionRegistry:
         whole = {watch.pipeline: watch for watch in watches if watch.whole}
         for entry in list(self.entries.values()):
             new_watch = named.get(entry.known.execution) or whole.get(entry.known.pipeline)
+            if new_watch is not None and new_watch.rules != entry.watch.rules:
+                entry.row = entry.body_hash = None  # an equal answer may mean more by the new rules
             entry.is_unwatched, entry.watch = new_watch is None, new_watch or entry.watch
             # An entry in flight leaves once its answer is there: no second poll of it may go out before.
             if entry.is_unwatched and entry.is_queued:

@@ -40,7 +40,7 @@ class AccountSession:
         confirmations = ConfirmationQueue(in_time_count=deps.rules.confirmed_at_most)
         self.poll_queue = PollQueue(confirmations, max_interval_s=deps.rules.max_interval_s)
         self.registry = ExecutionRegistry(deps, self.poll_queue)
-        self.alert_rules = AccountRules(deps, self.registry.entries)
+        self.alert_rules = AccountRules(deps)
         self.recent_ends: dict[str, RecentEnds] = {}  # of each watched pipeline
         self.reported = deps.breaker.trouble
         self._clock = deps.clock

@@ -1,7 +1,7 @@
 """Finds the open executions of a pipeline that are slow by the durations of its last successes: the rule `slow`."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from watcher.domain.envelope import Json
 from watcher.domain.execution import ExecutionRecord, Status
@@ -20,7 +20,7 @@ class SlowExecutions:
 
     rule: SlowRule
     durations: Sequence[int]
-    entries: Collection[TrackedExecution] | None = None
+    entries: set[TrackedExecution] | None = None
     usual_us: int | None = field(init=False)
     """The usual duration; `None` with too few successes."""
 
@@ -34,12 +34,25 @@ class SlowExecutions:
         is_open = known.end_seen_at is None and known.lost is None
         return is_open and now - known.started_at > self.rule.limit_us(self.usual_us)
 
-    def slow_among(self, entries: Iterable[TrackedExecution], *, now: Micros) -> set[TrackedExecution]:
-        """Return those of these executions that are watched and slow, and that no row shows as ended."""
-        slow = (each for each in entries if self.is_slow(each.known, now=now))
-        return {each for each in slow if not each.is_unwatched and each.unconfirmed_end is None}
+    def keep_slow(self, *, now: Micros) -> None:
+        """Drop the entries that are not watched any more, or not slow."""
+        kept = {each for each in self.entries or () if not each.is_unwatched and self.is_slow(each.known, now=now)}
+        self.entries = None if self.entries is None else kept
 
-    def after(self, known: Mapping[TrackedExecution, ExecutionRecord], *, now: Micros) -> "SlowExecutions":
+    def note_shown(self, entries: Iterable[TrackedExecution], *, now: Micros) -> None:
+        """Add and drop these executions, which an answer has shown.
+
+        If a row shows an end that a GET is to confirm, nothing is known of that execution.
+        """
+        for each in entries:
+            if self.entries is None or each.unconfirmed_end is not None:
+                continue
+            if self.is_slow(each.known, now=now) and not each.is_unwatched:
+                self.entries.add(each)
+            else:
+                self.entries.discard(each)
+
+    def with_changes(self, known: Mapping[TrackedExecution, ExecutionRecord], *, now: Micros) -> "SlowExecutions":
         """Return the state after these executions have changed. A success that is no history adds its duration."""
         added = [
             each.ended_at - each.started_at
@@ -47,17 +60,20 @@ class SlowExecutions:
             if each.status == Status.SUCCESS and each.lost is None and each.sequence and not each.was_paused
             if each.ended_at is not None and each.started_at is not None and each.ended_at > each.started_at
         ]
-        after = replace(self, durations=(*self.durations, *added)[-DURATIONS_COUNT:]) if added else self
-        if self.entries is None:
-            return after
-        kept = [each for each in self.entries if after.is_slow(known.get(each, each.known), now=now)]
-        return replace(after, entries=[each for each in kept if not each.is_unwatched])
+        durations = (*self.durations, *added)[-DURATIONS_COUNT:] if added else self.durations
+        after = SlowExecutions(self.rule, durations, self.entries)
+        if self.entries is not None:
+            changed = self.entries if added else self.entries & known.keys()
+            gone = {each for each in changed if not after.is_slow(known.get(each, each.known), now=now)}
+            after.entries = self.entries - gone
+        return after
 
-    def slowest_first(self) -> Sequence[str] | None:
-        """Return the ids of the slow executions, the one that started first at the head; `None` if they are unknown."""
+    def slowest(self) -> Sequence[str] | None:
+        """Return the id of the slow execution that has been running longest, if any; `None` if they are unknown."""
         if self.entries is None:
             return None
-        return [each.known.execution for each in sorted(self.entries, key=lambda each: each.known.started_at or 0)]
+        first = min(self.entries, key=lambda each: each.known.started_at or 0, default=None)
+        return [] if first is None else [first.known.execution]
 
     def facts(self, *, now: Micros) -> Json:
         """Return the data of `pipeline.slow`: the time of the slowest, what is usual, the limit, how many are slow."""

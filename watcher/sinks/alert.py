@@ -316,12 +316,18 @@ class Alert:
 
     @property
     def running(self) -> str:
-        """Return how long the slowest execution has been running, what is usual, and how many more are slow."""
+        """Return how long the slowest execution has been running, what is usual, and how many more are slow.
+
+        A later event of the problem gives the limit instead: another execution may be the slowest by now.
+        """
         if "runningSeconds" not in self.data:
             return ""
-        count, usual_s = self.data["slowCount"] - 1, self.data["usualSeconds"]
+        usual = f"usually {in_words(self.data['usualSeconds'])}"
+        if self.type is not EventType.PIPELINE_SLOW:
+            return f"{usual}, limit {in_words(self.data['limitSeconds'])}"
+        count = self.data["slowCount"] - 1
         more = f"; {count:,} more {'is' if count == 1 else 'are'} slow" if count else ""
-        return f"running for {in_words(self.data['runningSeconds'] + self._open_s)}, usually {in_words(usual_s)}{more}"
+        return f"running for {in_words(self.data['runningSeconds'])}, {usual}{more}"
 
     @property
     def _open_s(self) -> float:

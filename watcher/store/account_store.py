@@ -40,6 +40,9 @@ from watcher.store.tables import AnyRow, error_kind, execution, scan, snapshot, 
 LOADED_COUNT = 5_000
 """Most executions that one statement loads. SQLite binds at most 32,766 values."""
 
+SEARCHED_COUNT = 20_000
+"""Most of a pipeline's last ends among which the last successes are searched."""
+
 POLL_TIMES_COUNT = 1_000
 """Most poll times in one transaction. Each is a statement of its own, and changes of state wait for the transaction."""
 
@@ -57,9 +60,11 @@ _ENDS = text(
     " ORDER BY finished_at DESC, ended_at DESC LIMIT :limit"
 )
 _DURATIONS = text(
-    "SELECT finished_at - started_at AS duration FROM execution WHERE finished_at IS NOT NULL AND sequence > 0"
-    " AND lost IS NULL AND pipeline_id = :of_pipeline AND status = 'success' AND was_paused = false"
-    f" AND finished_at > started_at ORDER BY finished_at DESC, ended_at DESC LIMIT {DURATIONS_COUNT}"
+    "SELECT finished_at - started_at AS duration FROM (SELECT finished_at, ended_at, started_at, status, was_paused"
+    " FROM execution WHERE finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL AND pipeline_id = :of_pipeline"
+    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {SEARCHED_COUNT}) AS ended"
+    " WHERE status = 'success' AND was_paused = false AND finished_at > started_at"
+    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {DURATIONS_COUNT}"
 )
 _TOKENS = text(
     "SELECT coalesce(sum(tokens), 0) FROM pipeline_hour WHERE pipeline_id = :of_pipeline AND from_at >= :day"
@@ -69,9 +74,12 @@ _OVERSPENDING = text(
     " ORDER BY sequence DESC LIMIT 1"
 )
 _ERRORS = text(
-    "SELECT coalesce(sum(failed_count), 0) FROM error_kind WHERE pipeline_id = :of_pipeline AND from_at >= :since_day"
+    "SELECT coalesce(sum(failed_count), 0) FROM error_kind WHERE pipeline_id = :of_pipeline AND from_at IN :days"
     " AND fingerprint IN :fingerprints AND last_at >= :since"
-).bindparams(bindparam("fingerprints", expanding=True, type_=error_kind.c.fingerprint.type))
+).bindparams(
+    bindparam("days", expanding=True),  # with `from_at >= …` a database would read all kinds of these days
+    bindparam("fingerprints", expanding=True, type_=error_kind.c.fingerprint.type),
+)
 _IN_PARTS = {"yield_per": LOADED_COUNT}  # so that not all rows are in memory at once
 _OPEN_PROBLEMS = text(OPEN_PROBLEMS.format("pipeline_id = :of_pipeline AND execution IS NULL"))
 _CURSOR = select(*(scan.c[name] for name in CURSOR_FIELDS)).where(
@@ -223,7 +231,7 @@ class AccountStore(LeasedStore):
     async def count_errors(self, pipeline: str, fingerprints: Collection[bytes], since: Micros) -> int:
         """Return the number of failed executions with errors of these kinds, over the days with one since `since`."""
         of_it = {"of_pipeline": await self._number_of(pipeline), "fingerprints": sorted(fingerprints), "since": since}
-        of_it["since_day"] = period_start(since, DAY_US)
+        of_it["days"] = list(range(period_start(since, DAY_US), self._store.clock.steady_us() + DAY_US, DAY_US))
         return await self._store.read(lambda connection: int(connection.scalar(_ERRORS, of_it)))
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, delete, text
 
 from watcher.domain.event import OutboxEntry
+from watcher.domain.history import DAY_US
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import About, Emitted, Lease
@@ -139,9 +140,10 @@ _PRUNE_ERRORS = text(_PRUNE.format("error_kind", "from_at, fingerprint"))
 
 
 def prune_history(connection: Connection, *, before: int, after: PageStart) -> Pruned:
-    """Delete a page of the hours, and of the days of error kinds, that began before `before`."""
-    deleted = [connection.execute(each, {"before": before}).rowcount for each in (_PRUNE_HOURS, _PRUNE_ERRORS)]
-    return 0, after if ROWS_COUNT in deleted else None
+    """Delete a page of the hours that began before `before`, and of the days of error kinds that ended before it."""
+    hours = connection.execute(_PRUNE_HOURS, {"before": before}).rowcount
+    errors = connection.execute(_PRUNE_ERRORS, {"before": before - DAY_US}).rowcount
+    return 0, after if ROWS_COUNT in (hours, errors) else None
 
 
 _SINKS = text("SELECT id, name, absent_since FROM source WHERE kind = 'sink'")

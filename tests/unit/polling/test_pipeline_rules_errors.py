@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
-from rules_rig import again, name_of, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from stores import upkeep
 from virtual import RULES, Account, FakeClock, Start, pages_of
 
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
-from watcher.domain.history import error_kind_of
+from watcher.domain.history import DAY_US, error_kind_of
 from watcher.domain.rules import Rules
+from watcher.domain.timestamps import Micros
 
 NEW_ERROR = Rules(reports_new_errors=True)
 DAY_S = 24 * 3600.0
@@ -183,3 +185,21 @@ async def test_an_earlier_error_of_a_reported_kind_that_was_held_is_not_new(star
     assert "failed" in await told(account, after_s=100)
     show(account, failed(1, at_s=1005.0), failed(2, at_s=1010.0))
     assert NEW not in await told(account, after_s=200)
+
+
+async def test_a_kind_is_known_for_thirty_days_although_retention_has_deleted_hours(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await whole(start, NEW_ERROR)
+    clock.advance(10 * 3600)  # it is evening
+    first = row(1, at_s=clock.monotonic(), error="no answer")
+    show(account, first)
+    assert await told(account, after_s=5) == ["failed", NEW]
+    await account.watcher.cancel()
+    clock.advance(29 * 86_400 + 5 * 3600)
+    maintenance = await upkeep(account.store)
+    async for _ in maintenance.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: True):
+        pass
+    account = await start(watches=[watch_of(NEW_ERROR)], rules=UNCONFIRMED)
+    show(account, first, row(2, at_s=clock.monotonic(), error="no answer"))
+    assert await told(account, after_s=10) == ["failed"]

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import again, name_of, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, said
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, said
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules, SlowRule
@@ -164,7 +164,7 @@ async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_s
 
     def meanwhile(_item: object) -> bool:
         if not tasks:
-            tasks.append(asyncio.ensure_future(recorder.note_open([entry])))
+            tasks.append(asyncio.ensure_future(recorder.note_shown([entry])))
         return True
 
     heard.takes = meanwhile
@@ -174,3 +174,84 @@ async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_s
     await asyncio.gather(*tasks)
     events = [each["type"] for each in await account.events()]
     assert events == ["execution.running", "pipeline.slow"]
+
+
+async def test_what_is_shown_while_the_closing_is_written_opens_the_next_problem(
+    start: Start, heard: HeardStore, clock: FakeClock
+) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1), running(2, begun_s=1015.0))
+    assert (await told(account, after_s=BEGUN_S + 91 - clock.monotonic()))[-1] == "pipeline.slow"
+    clock.advance(20)
+    recorder = account.watcher._alert_rules.recorders[PIPELINE]
+    first, second = (account.watcher._registry.entries[name_of(number)] for number in (1, 2))
+    tasks: list[asyncio.Task[None]] = []
+
+    def meanwhile(_item: object) -> bool:
+        if not tasks:
+            tasks.append(asyncio.ensure_future(recorder.note_shown([second])))
+        return True
+
+    heard.takes = meanwhile
+    evaluator = account.watcher._deps.evaluator
+    evaluation = evaluator.success(first, success(1, seconds=100.0), sent_at=clock.monotonic())
+    await recorder.record([evaluation])
+    first.known = evaluation.known
+    await asyncio.gather(*tasks)
+    events = [each["type"] for each in await account.events()]
+    assert events == ["execution.success", "pipeline.on_time", "pipeline.slow"]
+
+
+async def test_a_row_with_an_end_that_gets_deny_neither_closes_nor_repeats_the_problem(
+    start: Start, clock: FakeClock
+) -> None:
+    account = await with_past(start, clock, *TWENTY)
+    show(account, *TWENTY, running(1))
+    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+    await account.watcher.cancel()
+    account = await start(watches=[watch_of(SLOW)], rules=RULES)
+    show(account, *TWENTY, row(1, "failed", at_s=BEGUN_S))
+    account.api.script[name_of(1)] = running(1)
+    assert await told(account, after_s=120) == []
+
+
+# named executions, which no list shows
+
+
+async def named(start: Start, account: Account, *numbers: int) -> Account:
+    """Return the account after a restart, with a watch of these executions alone."""
+    await account.watcher.cancel()
+    return await start(watches=[watch_of(SLOW, *map(name_of, numbers))], rules=UNCONFIRMED)
+
+
+async def with_slow(start: Start, clock: FakeClock, *others: int) -> Account:
+    """Return an account with a watch of some executions, of which the first is slow."""
+    account = await named(start, await with_past(start, clock, *TWENTY), 1, *others)
+    account.api.script = {name_of(1): running(1)}
+    account.api.script |= {name_of(number): running(number, begun_s=clock.monotonic()) for number in others}
+    assert "pipeline.slow" in await told(account, after_s=120)
+    return account
+
+
+async def test_a_named_execution_that_is_lost_after_a_restart_is_slow_no_longer(start: Start, clock: FakeClock) -> None:
+    account = await named(start, await with_slow(start, clock), 1)
+    account.api.script = {name_of(1): Outcome.NOT_FOUND}
+    assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
+
+
+async def test_the_problem_closes_if_the_slow_execution_is_named_no_more(start: Start, clock: FakeClock) -> None:
+    account = await with_slow(start, clock, 2)
+    account.api.script[name_of(2)] = said(name_of(2), "failed", started_at=EPOCH, finished_at=EPOCH)
+    assert await told(account, after_s=60) == ["failed"]
+    await account.watcher.watch([watch_of(SLOW, name_of(2))])
+    assert await told(account, after_s=60) == ["pipeline.on_time"]
+
+
+async def test_the_end_of_what_was_slow_before_a_restart_is_recorded_with_the_closing(
+    start: Start, heard: HeardStore, clock: FakeClock
+) -> None:
+    account = await named(start, await with_slow(start, clock), 1)
+    account.api.script = {name_of(1): success(1, seconds=100.0)}
+    heard.heard.clear()
+    assert await told(account, after_s=5) == ["success", "pipeline.on_time"]
+    assert [len(item.entries) for item in heard.heard if item.entries] == [2]

@@ -13,7 +13,7 @@ from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules
 from watcher.domain.watch import Details
 
-EXPENSIVE = Rules(tokens=1000)
+EXPENSIVE = Rules(tokens_per_execution=1000)
 PER_DAY = Rules(tokens_per_day=1000)
 OVERSPENDING = "pipeline.overspending"
 MIDNIGHT_S = 14 * 3600.0
@@ -270,7 +270,7 @@ async def test_a_rule_that_returns_on_the_same_day_reports_nothing_twice(start: 
     shown = [used(1, 900)]
     show(account, *shown)
     assert len(await spent(account)) == 1
-    for without in (None, Rules(tokens=10**6)):
+    for without in (None, Rules(tokens_per_execution=10**6)):
         await account.watcher.watch([watch_of(without)])
         shown.append(used(len(shown) * 7, 40))
         show(account, *shown)

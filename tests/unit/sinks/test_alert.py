@@ -40,7 +40,7 @@ HEADLINES = {
     EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing starts",
     EventType.PIPELINE_ACTIVE: "✓ Sales agent is active again after 41 m",
     EventType.EXECUTION_EXPENSIVE: "! Sales agent is expensive: 23,456 tokens in one execution",
-    EventType.PIPELINE_SLOW: "◷ Sales agent is slow: running for 43 m 5 s, usually 40.0 s; 2 more are slow",
+    EventType.PIPELINE_SLOW: "◷ Sales agent is slow: running for 2 m 5 s, usually 40.0 s; 2 more are slow",
     EventType.PIPELINE_ON_TIME: "✓ Sales agent is on time again after 41 m",
     EventType.PIPELINE_OVERSPENDING: "! Sales agent used 80 % of its tokens for today",
     EventType.PIPELINE_NEW_ERROR: "✕ Sales agent failed with a new error at Greeting",
@@ -129,6 +129,12 @@ def test_a_slow_pipeline_says_for_how_long_its_slowest_execution_runs(slow_count
     assert read(sample(EventType.PIPELINE_SLOW, data=data)).title == (
         f"Sales agent is slow: running for 2 m 5 s, usually 40.0 s{more}"
     )
+
+
+def test_a_reminder_of_a_slow_pipeline_says_the_limit_because_another_execution_may_be_the_slowest() -> None:
+    data = data_of(EventType.PIPELINE_SLOW) | {"problem": problem_block(EventType.PIPELINE_SLOW)}
+    title = read(sample(EventType.PROBLEM_REMINDER, data=data)).title
+    assert title.endswith("Sales agent is slow: usually 40.0 s, limit 2 m")
 
 
 @pytest.mark.parametrize(("percent", "severity"), [(80, Severity.WARNING), (100, Severity.ERROR)])
