@@ -128,4 +128,5 @@ class ExecutionRecord:
     ended_at: Micros | None = None
     """The end by the API's date, else the time at which the end was seen; `None` while the execution is open."""
     started_at: Micros | None = None
-    """The start by the API's date at the first poll, else the time of that poll."""
+    """The start by the API's date at the first poll, else the time of that poll. After a dated end: `ended_at` less the
+    duration by the API's dates."""

@@ -92,7 +92,10 @@ def observe(
     if status != before.status or before.lost is not None:
         seen = _move(before, poll, status=status, end_seen_at=end_seen_at, ended_at=ended_at)
     elif terminal:
-        ended = replace(before, polled_at=poll.seen_at, end_seen_at=end_seen_at, ended_at=ended_at)
+        started_at = _started_at(before.started_at, poll.execution)
+        ended = replace(
+            before, polled_at=poll.seen_at, end_seen_at=end_seen_at, ended_at=ended_at, started_at=started_at
+        )
         seen = TransitionResult(ended)
     if terminal or not overdue_after_s:
         return seen
@@ -137,7 +140,7 @@ def _move(
     began_at, since_at = poll.execution.began_at, poll.seen_at
     if before.status is None and before.lost is None and began_at is not None:
         since_at = min(since_at, began_at)
-    started_at = before.started_at or (since_at if before.status is None else None)
+    started_at = _started_at(before.started_at or (since_at if before.status is None else None), poll.execution)
     known = replace(
         before,
         status=status,
@@ -159,6 +162,15 @@ def _move(
     if any(counted == kind for counted, _ in before.counts):  # without an event, an overdue problem stays open
         return TransitionResult(replace(known, overdue_sequence=before.overdue_sequence, overdue_at=before.overdue_at))
     return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
+
+
+def _started_at(known: Micros | None, execution: ExecutionSnapshot) -> Micros | None:
+    """Return the start of an execution. Once its end is dated, the start is as long before it as the API's dates say.
+
+    Otherwise the duration would be wrong by up to a second: either date is converted with the `Date` of its own answer.
+    """
+    ended_at, duration_s = execution.ended_at, execution.duration_s
+    return known if ended_at is None or duration_s is None else Micros(ended_at - round(duration_s * 1_000_000))
 
 
 def exceeds_limit(known: ExecutionRecord, *, at: Micros, overdue_after_s: Mapping[str, float]) -> bool:

@@ -118,12 +118,13 @@ def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
         name = _UNFIT.sub("_", given)
         labels[f"_{name}" if name[:1].isdigit() else name] = clean(value)
     own = {
-        "alertname": f"Clerk{''.join(part.capitalize() for part in kind.split('.'))}",
+        "alertname": f"Clerk{''.join(part.capitalize() for part in re.split('[._]', kind))}",
         "severity": severity_of(kind, percent=data.get("percent", 100)),
         "account": data.get("account"),
         "pipeline": data.get("pipeline", {}).get("id"),
         "execution": data.get("execution", {}).get("id") if kind.startswith("execution.") else None,
         "sink": data.get("sink"),
+        "error_kind": data["error"]["fingerprint"] if kind is EventType.PIPELINE_NEW_ERROR else None,
     }
     labels |= {name: clean(value) for name, value in own.items() if value is not None}
     return {name: value for name, value in labels.items() if value}

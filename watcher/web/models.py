@@ -174,6 +174,7 @@ class ProblemView(ApiModel):
     account: str | None = None
     pipeline: PipelineRef | None = None
     execution: Id | None = None
+    """The overdue execution, or the one that opened `pipeline.slow`."""
     sink: str | None = None
     labels: Mapping[str, str] = {}
     link: str | None = None

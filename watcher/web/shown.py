@@ -110,6 +110,7 @@ def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSetti
         rule, closes_when = rule_of(EventType(row.kind), alert.data, watch, polling)
         remedy = PROBLEM_REMEDIES.get(alert.data.get("reason") or row.kind)
         said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
+    opened_by = said.get("execution", {}).get("id") if row.kind == EventType.PIPELINE_SLOW else None
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
     was_acked = (row.closed_at and row.acked_at) or _is_acknowledged(row, console.clock.now())
@@ -117,6 +118,7 @@ def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSetti
         **said,
         **row._asdict(),
         row.owner_kind: row.owner,
+        "execution": row.execution or opened_by,
         "severity": severity_of(EventType(row.kind)),
         "count": row.failed_count or None,
         "latest": said.get("latest"),

@@ -302,3 +302,14 @@ def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
     assert known.end_seen_at == NOW - SECOND
     result = see(known, an_observation("running"))
     assert (emitted(result), result.known.end_seen_at) == ("running<lost", None)
+
+
+@pytest.mark.parametrize("before", [(), ("running",)])
+def test_the_duration_of_what_ended_is_that_of_the_api_s_dates(before: tuple[str, ...]) -> None:
+    """Its dates come from answers whose `Date` differ by up to a second from each other on our clock."""
+    started_at, finished_at, ended_at = at(NOW - 9 * SECOND), at(NOW - 7 * SECOND), Micros(NOW - 5 * SECOND)
+    answer = replace(
+        an_observation("success").execution, started_at=started_at, finished_at=finished_at, ended_at=ended_at
+    )
+    known = see(after(*before), an_observation("success")._replace(execution=answer)).known
+    assert (known.ended_at, known.started_at) == (NOW - 5 * SECOND, NOW - 7 * SECOND)

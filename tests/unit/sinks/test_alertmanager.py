@@ -256,3 +256,14 @@ async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(
     await held.arrived.wait()
     assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
     assert await refreshing == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])
+
+
+def test_each_new_kind_of_error_is_an_alert_of_its_own() -> None:
+    kinds = ("2ad8980fe65c6264", "6757ba5bc7ab4c62")
+    alerts = []
+    for fingerprint in kinds:
+        data = data_of(EventType.PIPELINE_NEW_ERROR)
+        data["error"] = data["error"] | {"fingerprint": fingerprint}
+        alerts += alertmanager(sample(EventType.PIPELINE_NEW_ERROR, data=data))
+    assert [each["labels"]["error_kind"] for each in alerts] == list(kinds)
+    assert {each["labels"]["alertname"] for each in alerts} == {"ClerkPipelineNewError"}

@@ -679,6 +679,13 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
         assert (f"What to do: {found.get('remedy')}." in says) is ("remedy" in found)
 
 
+async def test_the_page_of_a_slow_pipeline_links_the_execution_that_opened_the_problem(tmp_path: Path) -> None:
+    async with a_desk(tmp_path) as desk:
+        await report(desk, EventType.PIPELINE_SLOW, id_ := UUID(int=9), execution={"id": execution_id(40)})
+        assert (await desk.found(f"/problems/{id_}"))["execution"] == execution_id(40)
+        assert f"/executions/default/{PIPELINE}/{execution_id(40)}" in (await get(desk, f"/problems/{id_}")).body
+
+
 async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(tmp_path: Path) -> None:
     id_ = UUID(int=9)
     async with a_desk(tmp_path) as desk:

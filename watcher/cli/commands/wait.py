@@ -57,7 +57,6 @@ def wait(
     answered, 5 not found.
 
     Examples:
-      watcher wait PIPELINE EXECUTION --timeout 10m
       watcher wait PIPELINE EXECUTION --json | jq .type
       watcher wait PIPELINE --next --timeout 10m
 
