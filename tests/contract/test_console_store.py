@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from postgres import PostgresServer
 from sqlalchemy import Engine, event
 from stores import (
     PIPELINE,
@@ -369,10 +370,8 @@ INSERT = (
 
 
 async def test_on_postgresql_a_transaction_that_commits_late_is_waited_for(
-    request: pytest.FixtureRequest, clock: SetClock
+    postgres: PostgresServer, clock: SetClock
 ) -> None:
-    postgres = request.getfixturevalue("postgres")
-
     with postgres.database() as url:
         store = await open_store(url, clock=clock)
         console = ConsoleStore(store)
