@@ -35,9 +35,9 @@ LEAST_DURATIONS_COUNT = 20
 """The least number of successes with which `slow` is judged."""
 
 USUAL_SHARE = 0.95
-"""The share of the last successes that is at most as long as the usual duration.
+"""The share of the last successes that are at most as long as the usual duration.
 
-Ten longer ones of 200 make their duration the usual one.
+Of 200 successes, up to nine longer ones do not change the usual duration, and ten do.
 """
 
 SPENT_PERCENTS = (100, 80)
@@ -82,6 +82,9 @@ class FailingRule:
 
     With `rate` the last `of_last` ends count, unless they are older than `within_us`. The problem opens if at least
     `at_least` ends count and a share of `rate` or more failed. It closes if the share is below half of `rate`.
+
+    A success counts as a failure of this rule if it took less than `shorter_than_s`, or started fewer nodes than
+    `fewer_nodes_than`.
     """
 
     consecutive: int | None = None
@@ -102,8 +105,8 @@ class FailingRule:
     def fault_of(self, *, duration_s: float | None, nodes_count: float | None) -> str | None:
         """Return in words why a success counts as a failure (`also`); `None` if it does not.
 
-        A duration or a count of nodes that the API does not name is no fault. Events name milliseconds, and by these a
-        duration is judged.
+        A duration or a count of nodes that the API does not name is no fault. The duration is rounded to milliseconds,
+        as in events.
         """
         duration_s = None if duration_s is None else round(duration_s, 3)
         if self.shorter_than_s is not None and duration_s is not None and duration_s < self.shorter_than_s:

@@ -72,12 +72,7 @@ class PipelineRecorder:
     An end is judged after all older ones, including those of the `unconfirmed` executions, which a GET is to confirm.
     """
 
-    def __init__(
-        self,
-        deps: AccountDependencies,
-        watch: Watch,
-        stream: PipelineStream,
-    ) -> None:
+    def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
         """Start with a hold. Call `begin` before anything is recorded, then `note_watched`."""
         self.watch = watch
         self.unconfirmed: set[TrackedExecution] = set()
@@ -370,13 +365,13 @@ class PipelineRecorder:
         """Return an event for each kind of error among the `judged` ends that was not seen within the last 30 days.
 
         A kind is known, too, if its text alone was seen: list rows, by which the history is counted, name no node. The
-        store has counted the errors of the ends that were `unjudged` before, so these do not make their kind known.
+        store has counted the errors of the ends that were `unjudged` before. Their number is therefore subtracted.
         """
         blocks = await self._blocks(evaluations, [execution for execution, end in judged if end.failed])
         errors = {
             each.known.execution: each.change.ended.error for each in evaluations if each.change and each.change.ended
         }
-        entries, seen, waiting = list[OutboxEntry](), set[bytes](), None
+        entries, seen, unjudged_counts = list[OutboxEntry](), set[bytes](), None
         for execution, end in judged:
             if (block := blocks.get(execution)) is None or block.get("status") != Status.FAILED:
                 continue
@@ -387,9 +382,9 @@ class PipelineRecorder:
             seen.add(kind.fingerprint)
             since = Micros(end.ended_at - KNOWN_FOR_US)
             if count := await self._deps.store.count_errors(self.watch.pipeline, same, since):
-                if waiting is None:
-                    waiting = await self._kinds_of(unjudged)
-                if count > sum(waiting[each] for each in same):
+                if unjudged_counts is None:
+                    unjudged_counts = await self._kinds_of(unjudged)
+                if count > sum(unjudged_counts[each] for each in same):
                     continue
             error = {"node": cut(kind.node), "text": cut(kind.text), "fingerprint": kind.fingerprint.hex()}
             more = {"execution": block, "error": present(error)}

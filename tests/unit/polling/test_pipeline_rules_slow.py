@@ -12,6 +12,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, said
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules, SlowRule
+from watcher.polling.pipeline_rules import PipelineRecorder
 from watcher.polling.poll_item import TrackedExecution
 
 SLOW = Rules(slow=SlowRule(3.0, 60_000_000))
@@ -151,6 +152,19 @@ async def test_an_execution_that_is_lost_is_slow_no_longer(start: Start, clock: 
     assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
 
 
+def showing(heard: HeardStore, recorder: PipelineRecorder, entry: TrackedExecution) -> list[asyncio.Task[None]]:
+    """Have an answer show an execution during the next write. Return its task, once it has begun."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def meanwhile(_item: object) -> bool:
+        if not tasks:
+            tasks.append(asyncio.ensure_future(recorder.note_shown([entry])))
+        return True
+
+    heard.takes = meanwhile
+    return tasks
+
+
 async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_soon_as_that_is_done(
     start: Start, heard: HeardStore, clock: FakeClock
 ) -> None:
@@ -160,14 +174,7 @@ async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_s
     account.api.pages = {1: Outcome.SERVER_ERROR}
     clock.advance(120)
     recorder, entry = account.watcher._alert_rules.recorders[PIPELINE], account.watcher._registry.entries[name_of(1)]
-    tasks: list[asyncio.Task[None]] = []
-
-    def meanwhile(_item: object) -> bool:
-        if not tasks:
-            tasks.append(asyncio.ensure_future(recorder.note_shown([entry])))
-        return True
-
-    heard.takes = meanwhile
+    tasks = showing(heard, recorder, entry)
     other = TrackedExecution(ExecutionRecord(name_of(2), PIPELINE), entry.watch)
     evaluator = account.watcher._deps.evaluator
     await recorder.record([evaluator.success(other, said(name_of(2), "running"), sent_at=clock.monotonic())])
@@ -185,14 +192,7 @@ async def test_what_is_shown_while_the_closing_is_written_opens_the_next_problem
     clock.advance(20)
     recorder = account.watcher._alert_rules.recorders[PIPELINE]
     first, second = (account.watcher._registry.entries[name_of(number)] for number in (1, 2))
-    tasks: list[asyncio.Task[None]] = []
-
-    def meanwhile(_item: object) -> bool:
-        if not tasks:
-            tasks.append(asyncio.ensure_future(recorder.note_shown([second])))
-        return True
-
-    heard.takes = meanwhile
+    tasks = showing(heard, recorder, second)
     evaluator = account.watcher._deps.evaluator
     evaluation = evaluator.success(first, success(1, seconds=100.0), sent_at=clock.monotonic())
     await recorder.record([evaluation])
