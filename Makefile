@@ -13,7 +13,7 @@ test: .venv/dev  ## lint, types and the tests with coverage: about 9 minutes on 
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@rm -f $(SKIPPED)
-	@$(MAKE) --jobs=3 --output-sync=target test-traced test-untraced types ARGS="-rfE $(ARGS)"; \
+	@$(MAKE) --jobs=2 --output-sync=target test-untraced types ARGS="-rfE $(ARGS)" && $(MAKE) test-traced ARGS="-rfE $(ARGS)"; \
 	code=$$?; [ ! -e $(SKIPPED) ] || sort $(SKIPPED); exit $$code
 test: export SKIPPED = .skipped
 
@@ -23,19 +23,16 @@ test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rlE --include='test_*.py' '$(1)' tests)
 
-# Side by side: what holds the program to times mostly waits, and must not wait for the others, which keep processors busy.
-LAST := nice -n 19
-
 test-traced: .venv/dev
-	$(LAST) $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
-	$(LAST) $(BIN)/pytest $(call marked,mark\.heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
+	$(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest $(call marked,mark\.heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
 
 test-untraced: .venv/dev
 	$(BIN)/pytest $(call marked,mark\.untraced) -m "untraced and not heavy and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
-types: .venv/dev
-	$(LAST) $(BIN)/mypy
-	$(LAST) $(BIN)/lint-imports --no-cache --no-logo
+types: .venv/dev  # at the lowest priority: what holds the program to times runs beside it
+	nice -n 19 $(BIN)/mypy
+	nice -n 19 $(BIN)/lint-imports --no-cache --no-logo
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 6 minutes; they mostly wait
 	$(BIN)/pytest $(call marked,mark\.long|thinned) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
