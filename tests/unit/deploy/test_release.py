@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -13,43 +14,83 @@ from deployment import ROOT
 
 WORKFLOW: dict[str, Any] = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text(encoding="utf-8"))
 VERSION: str = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+REHEARSAL = (ROOT / ".ci/release-check").read_text(encoding="utf-8")
 
 
-def step(job: str, name: str) -> str:
-    """Return what a named step of a job runs."""
-    (found,) = (each["run"] for each in WORKFLOW["jobs"][job]["steps"] if each.get("name") == name)
-    return str(found)
+VERSIONED = ("pyproject.toml", "deploy/kubernetes/base/kustomization.yaml", "deploy/helm/clerk-watcher/Chart.yaml")
+"""Where the version stands."""
 
 
-def run(script: str, *, tag: str, cwd: Path) -> int:
-    environ = os.environ | {"GITHUB_REF_NAME": tag}
-    return subprocess.run(["/bin/bash", "-e", "-c", script], cwd=cwd, env=environ, check=False).returncode
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of what `make version` and the first step of a release read."""
+    for name in ("Makefile", "CHANGELOG.md", ".ci/release-check", *VERSIONED):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+def refused(checkout: Path, **environ: str) -> str:
+    """Return the last line of a rehearsal. Here it comes no further than its first step: nothing can be built."""
+    cleared = {name: value for name, value in os.environ.items() if not name.startswith(("GITHUB_", "MAKE"))}
+    done = subprocess.run(
+        [checkout / ".ci/release-check"], env=cleared | environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    return done.stderr.splitlines()[-1]
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", VERSIONED)
+def test_a_release_has_one_version_everywhere(checkout: Path, name: str) -> None:
+    assert refused(checkout).startswith("make: ")
+    replace(checkout / name, f"ersion: {VERSION}" if "Chart" in name else VERSION, "9.9.9")
+    assert "version" in refused(checkout) or "no dated section of 9.9.9" in refused(checkout)
+
+
+def test_a_release_has_a_dated_section_of_the_changelog(checkout: Path) -> None:
+    replace(checkout / "CHANGELOG.md", f"## {VERSION} (", f"## {VERSION} (not ")
+    assert refused(checkout) == f"CHANGELOG.md has no dated section of {VERSION}"
 
 
 @pytest.mark.parametrize(("tag", "passes"), [(f"v{VERSION}", True), ("v99.0.0", False), (VERSION, False)])
-def test_only_the_tag_of_this_version_is_published(tag: str, passes: bool) -> None:
-    checks = step("build", "the tag is the version, and the changelog has it")
-    assert (run(checks, tag=tag, cwd=ROOT) == 0) is passes
+def test_only_the_tag_of_this_version_is_published(checkout: Path, tag: str, passes: bool) -> None:
+    last = refused(checkout, GITHUB_REF_TYPE="tag", GITHUB_REF_NAME=tag)
+    assert (last == f"the tag {tag} is not v{VERSION}") is not passes
 
 
 def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
     changelog = "# Changelog\n\n## 1.1.0 (2027-01-01)\n\nnew\n\n## 1.0.0 (2026-11-28)\n\nold\n"
     (tmp_path / "CHANGELOG.md").write_text(changelog)
-    cutting = step("notes", "the section of the changelog becomes the notes").partition("gh release")[0]
-    assert run(cutting, tag="v1.1.0", cwd=tmp_path) == 0
-    assert (tmp_path / "notes.md").read_text().split() == ["new"]
+    (cutting,) = re.findall(r"^sed .* CHANGELOG.md (?=>)", REHEARSAL, re.MULTILINE)
+    done = subprocess.run(
+        ["/bin/bash", "-c", f"version=1.1.0; {cutting}"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert done.stdout.split() == [b"new"]
 
 
-def test_what_is_made_and_published_is_there() -> None:
+def test_what_is_published_is_what_the_rehearsal_makes_and_ci_rehearses_it() -> None:
     steps = [each for job in WORKFLOW["jobs"].values() for each in job["steps"]]
-    targets = {target for each in steps for target in re.findall(r"\bmake ([a-z ]+)", each.get("run", ""))}
-    assert {word for words in targets for word in words.split()} == {"dist", "sbom"}
-    assert all(re.search(rf"^{target}:", MAKEFILE, re.MULTILINE) for target in ("dist", "sbom"))
+    assert not any("make " in each.get("run", "") for each in steps)
+    assert ".ci/run" in [each.get("run") for each in WORKFLOW["jobs"]["build"]["steps"]]
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").count("\nmake release-check\n") == 1
     (push,) = (each["with"] for each in steps if "build-push" in each.get("uses", ""))
     assert push["platforms"] == "linux/amd64,linux/arm64"
     assert push["sbom"] is True
     assert push["provenance"] == "mode=max"
+
+
+@pytest.mark.parametrize("job", ["image", "chart"])
+def test_image_and_chart_are_signed_by_the_workflow_itself(job: str) -> None:
+    signing = [each["run"] for each in WORKFLOW["jobs"][job]["steps"] if "cosign sign" in each.get("run", "")]
+    assert len(signing) == 1
+    assert "--key" not in signing[0]
+    assert WORKFLOW["jobs"][job]["permissions"]["id-token"] == "write"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / ".github/workflows").iterdir()), ids=lambda path: path.name)
@@ -59,14 +100,10 @@ def test_each_action_is_pinned_by_its_commit_and_says_which_version_that_is(path
     assert [each for each in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
 
 
-def test_a_new_version_is_written_where_it_stands(tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "deploy/kubernetes/base/kustomization.yaml"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    subprocess.run(["make", "version", "VERSION=7.8.9"], cwd=tmp_path, check=True, capture_output=True)  # noqa: S607
-    found = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.rglob("*") if path.is_file()}
-    assert 'version = "7.8.9"' in found["pyproject.toml"]
-    assert "newTag: 7.8.9" in found["kustomization.yaml"]
+def test_a_new_version_is_written_where_it_stands(checkout: Path) -> None:
+    subprocess.run(["make", "version", "VERSION=7.8.9"], cwd=checkout, check=True, capture_output=True)  # noqa: S607
+    replace(checkout / "CHANGELOG.md", f"## {VERSION} (", "## 7.8.9 (")
+    assert refused(checkout).startswith("make: ")
 
 
 def test_each_job_has_only_the_rights_it_needs() -> None:

@@ -12,9 +12,6 @@ from deployment import DOCKERFILE, ROOT
 
 PINNED = re.compile(r"^([\w.-]+)(?:\[[\w,-]+\])?==(\S+)(?: ; (.*?))? \\$", re.MULTILINE)
 
-(EXTRAS,) = re.findall(r"^ARG EXTRAS=(\w+)$", DOCKERFILE, re.MULTILINE)
-"""Which list the image is made from unless somebody says otherwise."""
-
 
 def pinned() -> dict[str, str]:
     """Return the version of each package that the image installs on Linux."""
@@ -22,7 +19,7 @@ def pinned() -> dict[str, str]:
 
 
 def listed() -> list[tuple[str, str, str]]:
-    _, runtime = (name.replace("${EXTRAS}", EXTRAS) for name in re.findall(r"--require-hashes -r (\S+)", DOCKERFILE))
+    _, runtime = re.findall(r"--require-hashes -r (\S+)", DOCKERFILE)
     found: list[tuple[str, str, str]] = PINNED.findall((ROOT / runtime).read_text(encoding="utf-8"))
     return found
 
@@ -31,17 +28,13 @@ def test_what_is_installed_does_not_depend_on_the_version_of_python() -> None:
     assert [marker for _, _, marker in listed() if "python" in marker] == []
 
 
-@pytest.mark.parametrize("extras", ["postgres", "apprise"])
-def test_the_image_can_be_made_with_either_list(extras: str) -> None:
-    assert f".ci/requirements-{extras}.txt" in DOCKERFILE
-    assert (ROOT / f".ci/requirements-{extras}.txt").exists()
-
-
-def test_without_being_asked_for_apprise_is_nowhere() -> None:
+def test_the_image_has_every_extra_and_the_list_without_extras_has_none() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert not any("apprise" in each for each in project["dependencies"])
-    assert "apprise" not in (ROOT / ".ci/requirements.txt").read_text(encoding="utf-8")
-    assert {"apprise", "requests"} & pinned().keys() == set()
+    extras = {re.split(r"\W", each)[0] for names in project["optional-dependencies"].values() for each in names}
+    assert extras == {"apprise", "psycopg"}
+    assert extras <= pinned().keys()
+    assert not any(name in each for name in extras for each in project["dependencies"])
+    assert not any(f"{name}==" in (ROOT / ".ci/requirements.txt").read_text(encoding="utf-8") for name in extras)
 
 
 @pytest.mark.soak  # it installs all of the image once more, and as many packages to write it down
