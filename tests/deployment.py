@@ -1,9 +1,12 @@
 """What the tests of deploy/ share: the image, what it sets, and the configurations that are mounted into it."""
 
+import platform
 import re
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from unit.conftest import Command
 
 ROOT = Path(__file__).parents[1]
@@ -12,6 +15,20 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 ENDING_S = 8.0
 """A drain takes no longer."""
+
+PROGRAMS = ROOT / ".venv/helm"
+"""Where `make .venv/dev` puts helm and kubectl, which are for Linux on x86-64."""
+
+RUNS = (platform.system(), platform.machine()) == ("Linux", "x86_64") and PROGRAMS.exists()
+
+needs_helm = pytest.mark.skipif(not RUNS, reason="helm and kubectl do not run here: make .venv/dev, on Linux on x86-64")
+
+
+def run(program: str, *words: str | Path) -> str:
+    """Return what helm or kubectl prints. Raises `CalledProcessError` with what it says on stderr."""
+    command = [str(PROGRAMS / program), *map(str, words)]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
 
 SECRETS = {
     "clerk_api_key": "k",

@@ -1,8 +1,8 @@
 """The manifests: right by the schemas of Kubernetes, whole in themselves, and true of the program and its image."""
 
+import json
 import re
 import shutil
-import subprocess
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from aiohttp import web
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables, needs_helm, run
 from prometheus_client import CollectorRegistry
 from unit.conftest import Command
 from yarl import URL
@@ -42,11 +42,9 @@ WHOLE = sorted(
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 """Of Kubernetes: the oldest that docs/run.md names, and the newest that is known here."""
 
-KUSTOMIZE = shutil.which("kustomize")
 OVERLAYS = ("sqlite", "postgres", "slack-and-pager")
 
 by_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
-needs_kustomize = pytest.mark.skipif(KUSTOMIZE is None, reason="kustomize is not installed: apt-get install kustomize")
 
 
 def read(path: Path) -> Manifest:
@@ -57,8 +55,10 @@ def read(path: Path) -> Manifest:
 @cache
 def built(overlay: str, folder: Path = FOLDER) -> dict[str, Manifest]:
     """Return what would be applied, by kind."""
-    words = [str(KUSTOMIZE), "build", str(folder / overlay)]
-    text = subprocess.run(words, check=True, capture_output=True, timeout=60).stdout
+    return by_kind(run("kubectl", "kustomize", folder / overlay))
+
+
+def by_kind(text: str) -> dict[str, Manifest]:
     manifests = list(yaml.safe_load_all(text))
     kinds: dict[str, Manifest] = {manifest["kind"]: manifest for manifest in manifests}
     assert len(kinds) == len(manifests)
@@ -83,7 +83,7 @@ def test_a_manifest_is_as_its_schema_asks(path: Path, version: str) -> None:
     kubernetes_validate.validate(read(path), version, strict=True)
 
 
-@needs_kustomize
+@needs_helm
 @by_overlay
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_an_overlay_comes_to_is_as_its_schemas_ask(overlay: str, version: str) -> None:
@@ -172,7 +172,7 @@ def test_the_secrets_that_are_asked_for_are_those_of_the_examples_which_hold_non
     examples = {path.parent.name: read(path) for path in FOLDER.rglob("secret.example.yaml")}
     assert {value for example in examples.values() for value in example["stringData"].values()} == {"REPLACE_ME"}
     (volume,) = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
-    (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == "secrets")
+    (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["mountPath"].startswith("/run/secrets/"))
     for folder, config in (("kubernetes", CONFIG), ("slack-and-pager", FOLDER / "slack-and-pager/watcher.yaml")):
         keys = re.findall(rf"{mount['mountPath']}/(\w+)(?: +#.*)?$", config.read_text("utf-8"), re.MULTILINE)
         example = examples[folder]
@@ -209,7 +209,7 @@ def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp
         check(each, tmp_path, {name: variable["value"] for name, variable in variables.items()}, command)
 
 
-@needs_kustomize
+@needs_helm
 @by_overlay
 def test_service_budget_and_policy_are_about_these_pods(overlay: str) -> None:
     kinds = built(overlay)
@@ -221,7 +221,7 @@ def test_service_budget_and_policy_are_about_these_pods(overlay: str) -> None:
     assert [each["labelSelector"]["matchLabels"] for each in spread] == [LABELS, LABELS]
 
 
-@needs_kustomize
+@needs_helm
 def test_on_sqlite_one_replica_ends_before_the_next_one_has_its_volume() -> None:
     kinds = built("sqlite")
     spec, container = kinds["Deployment"]["spec"], container_of(kinds["Deployment"])
@@ -235,7 +235,7 @@ def test_on_sqlite_one_replica_ends_before_the_next_one_has_its_volume() -> None
     assert image_variables()[STORE_VARIABLE].startswith(f"sqlite:///{mount['mountPath']}/")
 
 
-@needs_kustomize
+@needs_helm
 def test_on_postgres_two_of_three_replicas_are_always_there() -> None:
     kinds = built("postgres")
     spec = kinds["Deployment"]["spec"]
@@ -243,7 +243,7 @@ def test_on_postgres_two_of_three_replicas_are_always_there() -> None:
     assert (spec["strategy"]["type"], spec["strategy"]["rollingUpdate"]["maxUnavailable"]) == ("RollingUpdate", 0)
 
 
-@needs_kustomize
+@needs_helm
 @by_overlay
 def test_the_watcher_may_reach_what_it_needs_and_no_other_port(overlay: str) -> None:
     kinds = built(overlay)
@@ -258,20 +258,21 @@ def test_the_watcher_may_reach_what_it_needs_and_no_other_port(overlay: str) -> 
     assert open_ports == {53} | sinks | store
 
 
-def with_component(component: str, overlay: str, folder: Path) -> dict[str, Manifest]:
-    """Return what would be applied of an overlay to which a component was added, by kind."""
+def with_components(components: list[str], overlay: str, folder: Path) -> dict[str, Manifest]:
+    """Return what would be applied of an overlay to which components were added, by kind."""
     copy = shutil.copytree(FOLDER, folder / "kubernetes")
     kustomization = copy / overlay / "kustomization.yaml"
-    kustomization.write_text(f"{kustomization.read_text('utf-8')}\ncomponents: [../{component}]\n", encoding="utf-8")
+    added = [f"../{component}" for component in components]
+    kustomization.write_text(f"{kustomization.read_text('utf-8')}\ncomponents: {json.dumps(added)}\n", encoding="utf-8")
     return built(overlay, copy)
 
 
-@needs_kustomize
+@needs_helm
 @pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
 def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_the_rules(
     overlay: str, tmp_path: Path
 ) -> None:
-    kinds = with_component("prometheus", overlay, tmp_path)
+    kinds = with_components(["prometheus"], overlay, tmp_path)
     monitor = kinds["ServiceMonitor"]["spec"]
     assert monitor["selector"]["matchLabels"].items() <= kinds["Service"]["metadata"]["labels"].items()
     (endpoint,) = monitor["endpoints"]
@@ -282,11 +283,11 @@ def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_
     assert f'up{{job="{job}"}}' in str(rules)
 
 
-@needs_kustomize
+@needs_helm
 @by_overlay
 @pytest.mark.parametrize("version", VERSIONS)
 def test_with_its_component_an_ingress_leads_to_the_pages_over_tls(overlay: str, version: str, tmp_path: Path) -> None:
-    kinds = with_component("ingress", overlay, tmp_path)
+    kinds = with_components(["ingress"], overlay, tmp_path)
     for manifest in kinds.values():
         kubernetes_validate.validate(manifest, version, strict=True)
     ingress, service = kinds["Ingress"]["spec"], kinds["Service"]
@@ -317,7 +318,7 @@ def _leads(start: str, path: str) -> bool:
     return f"{path}/".startswith(start) if start.endswith("/") and start != "/" else path == start
 
 
-@needs_kustomize
+@needs_helm
 def test_with_slack_and_a_pager_the_configuration_takes_the_place_of_the_one_of_the_base() -> None:
     text = (FOLDER / "slack-and-pager/watcher.yaml").read_text(encoding="utf-8")
     assert built("slack-and-pager")["ConfigMap"]["data"] == {"watcher.yaml": text}
