@@ -37,8 +37,6 @@ def test_a_command_in_the_docs_has_the_options_it_is_shown_with(page: Path, opti
         assert given <= options[name] | {"--help"}, (name, words)
 
 
-def test_every_command_that_asks_the_daemon_is_in_the_table() -> None:
-    table = re.findall(r"^\| `watcher ([\w-]+)", (DOCS / "console.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(table) == {
-        command for command, module in COMMANDS.items() if module in {"status", "operate", "report", "history"}
-    }
+def test_every_command_is_in_the_tables() -> None:
+    first_cells = re.findall(r"^\| (`watcher .*?) \|", (DOCS / "console.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(re.findall(r"`watcher ([\w-]+)", " ".join(first_cells))) == COMMANDS.keys()
