@@ -219,14 +219,14 @@ lists and texts go first, then the link, and the labels last. Ids, statuses and 
 | `execution.expensive` | it used more tokens than a rule of yours allows |
 | `pipeline.failing` `.recovered` | too many executions of a pipeline fail / no longer do, by a rule of yours |
 | `pipeline.silent` `.active` | no execution of a pipeline has started for too long / one did |
-| `pipeline.slow` `.on_time` | an open execution runs for much longer than is usual for its pipeline / none does any more |
+| `pipeline.slow` `.on_time` | an open execution runs for much longer than usual / none does any more |
 | `pipeline.overspending` | the executions of a day used 80 %, or all, of a pipeline's tokens |
 | `pipeline.new_error` | an execution failed with a kind of error that was not seen for 30 days |
 | `pipeline.gap` | a scan may have missed executions |
 | `account.degraded` `.recovered` | the API cannot be used with this key, and why / it can again |
 | `sink.failing` `.recovered` `.disabled` | a sink has been failing for 5 minutes; sent to the other sinks |
 | `delivery.dead` | deliveries of a sink became dead letters: how many, and why; sent to the other sinks |
-| `problem.reminder` `.acknowledged` `.closed` | a problem is still open / somebody took it / nobody watches for it any more |
+| `problem.reminder` `.acknowledged` `.closed` | a problem is still open / somebody took it / it is watched no more |
 """
 
 TAIL = """\
