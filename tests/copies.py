@@ -1,9 +1,12 @@
 """Stores of both kinds, full ones and empty ones, and what is in them."""
 
+import re
+import sqlite3
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import psycopg
@@ -142,6 +145,30 @@ class Databases:
         url = await self.without_rows(kind)
         fill(url, count=count)
         return url
+
+
+FIRST_STORE = Path(__file__).parent / "fixtures" / "store-1.0.0"
+_TIME = re.compile(r"\b17\d{14}\b")
+
+
+def first_store(url: str, *, stopped_s_ago: float = 60.0) -> str:
+    """Put the store that version 1.0.0 left into an empty database, as if it had been left so long ago; return its URL.
+
+    All times in its rows are moved. The events keep theirs.
+    """
+    is_sqlite = url.startswith("sqlite")
+    script = (FIRST_STORE / f"{'sqlite' if is_sqlite else 'postgresql'}.sql").read_text()
+    left = _TIME.search(script)  # its first line says when
+    assert left is not None
+    by_us = time_ns() // 1000 - round(stopped_s_ago * 1e6) - int(left[0])
+    script = _TIME.sub(lambda found: str(int(found[0]) + by_us), script)
+    if is_sqlite:
+        with closing(sqlite3.connect(path_of(url))) as database:
+            database.executescript(script)
+    else:
+        with psycopg.connect(url) as connection:
+            connection.execute(script.encode())
+    return url
 
 
 def path_of(url: str) -> Path:

@@ -29,6 +29,10 @@ def upgrade() -> None:
     where = sa.text("finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL")
     columns = ["pipeline_id", "finished_at", "ended_at"]
     op.create_index("execution_strip", "execution", columns, sqlite_where=where, postgresql_where=where)
+    if "dated" not in {column["name"] for column in sa.inspect(op.get_bind()).get_columns("scan")}:
+        # The first builds of version 1.0.0 had another column here, and kept the times of scans on our own clock.
+        op.execute("ALTER TABLE scan DROP COLUMN newest_at")
+        op.add_column("scan", sa.Column("dated", sa.Boolean, nullable=False, server_default=sa.false()))
     op.add_column("scan", sa.Column("total", sa.BigInteger))
     op.add_column("scan", sa.Column("ahead_us", sa.BigInteger))
     op.execute(
