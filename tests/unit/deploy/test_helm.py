@@ -3,6 +3,7 @@
 import json
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import yaml
 from deployment import DEPLOY, ROOT, check, needs_helm, run
 from unit.conftest import Command
-from unit.deploy.test_kubernetes import FOLDER, VERSIONS, Manifest, built, by_kind, container_of, with_components
+from unit.deploy.test_kubernetes import VERSIONS, Manifest, built, by_kind, container_of, with_components
 
 CHART = DEPLOY / "helm" / "clerk-watcher"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
@@ -70,11 +71,6 @@ def comparable(node: Any) -> Any:
     return node
 
 
-@by_example
-def test_lint_has_nothing_to_say(example: str) -> None:
-    assert "0 chart(s) failed" in run("helm", "lint", "--strict", CHART, "--values", values_of(example))
-
-
 @pytest.mark.parametrize("example", ["sqlite", "postgres"])
 def test_an_example_installs_what_its_overlay_of_kustomize_applies(example: str) -> None:
     ours, theirs = rendered("--values", values_of(example)), built(example)
@@ -94,14 +90,6 @@ def test_an_example_installs_what_its_overlay_of_kustomize_applies_with_both_com
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
     (text,) = dashboard["data"].values()
     assert json.loads(text) == json.loads((DEPLOY / "grafana/dashboard.json").read_text(encoding="utf-8"))
-
-
-@by_example
-@pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_installed_is_as_its_schemas_ask(example: str, version: str) -> None:
-    for kind, manifest in rendered("--values", values_of(example)).items():
-        if kind not in OPERATOR:
-            kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @by_example
@@ -147,45 +135,83 @@ def test_the_alerts_name_the_job_of_every_release() -> None:
     assert f'up{{job="{job}"}}' in str(kinds["PrometheusRule"])
 
 
-def test_the_alerts_link_to_the_repository_that_is_named() -> None:
-    words = ("--set", "prometheusRule.repository=https://git.test/ours")
-    kinds = rendered("--values", values_of("slack-and-pager"), *words)
-    rules = [rule for group in kinds["PrometheusRule"]["spec"]["groups"] for rule in group["rules"]]
-    starts = {rule["annotations"]["runbook_url"].partition("#")[0] for rule in rules}
-    assert starts == {"https://git.test/ours/blob/main/docs/runbook.md"}
+OTHER: dict[str, Any] = {
+    "config": {"http": {"public_url": "https://other.test"}},
+    "secrets": ["clerk-watcher", "other-secret"],
+    "env": [{"name": "OTHER_NAME", "value": "other-variable"}],
+    "image": {"repository": "other.test/image", "tag": "other-tag"},
+    "imagePullSecrets": [{"name": "other-pull"}],
+    "resources": {"requests": {"cpu": "101m", "memory": "193Mi"}, "limits": {"memory": "513Mi"}},
+    "nodeSelector": {"disk": "other-disk"},
+    "tolerations": [{"key": "other-taint"}],
+    "networkPolicy": {"from": [{"podSelector": {"matchLabels": {"a": "other-from"}}}], "egressPorts": [588]},
+    "ingress": {
+        "annotations": {"a": "other-note"},
+        "className": "other-class",
+        "host": "other.test",
+        "tlsSecret": "other-tls",
+        "controllerNamespace": "other-controller",
+    },
+    "serviceMonitor": {"interval": "31s", "labels": {"a": "other-monitor"}},
+    "prometheusRule": {"labels": {"a": "other-rule"}, "repository": "https://other.test/repository"},
+    "grafanaDashboard": {"labels": {"a": "other-dashboard"}},
+}
+"""For each value another than its default."""
+
+STORES: dict[str, dict[str, Any]] = {
+    "a new volume": {"persistence": {"size": "6Gi", "storageClass": "other-storage"}},
+    "a volume that is there": {"persistence": {"existingClaim": "other-claim"}},
+    "PostgreSQL": {"postgresql": {"url": "postgresql://other.test/database", "replicas": 47}},
+}
 
 
-def test_what_is_there_already_is_used() -> None:
-    words = ("existingConfigMap=theirs", "persistence.existingClaim=disk", "image.digest=sha256:" + "0" * 64)
-    kinds = rendered(*(word for each in words for word in ("--set", each)))
-    assert not kinds.keys() & {"ConfigMap", "PersistentVolumeClaim"}
-    config, _, state = kinds["Deployment"]["spec"]["template"]["spec"]["volumes"]
-    assert config["configMap"] == {"name": "theirs"}
-    assert state["persistentVolumeClaim"] == {"claimName": "disk"}
-    assert container_of(kinds["Deployment"])["image"].endswith(f"/clerk-watcher@sha256:{'0' * 64}")
+def leaves(node: Any) -> Iterator[str]:
+    if isinstance(node, dict | list):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from leaves(child)
+    else:
+        yield str(node)
 
 
-def test_what_a_cluster_asks_for_is_passed_on(tmp_path: Path) -> None:
-    added: dict[str, Any] = {
-        "env": [{"name": "CLERK_API_KEY", "valueFrom": {"secretKeyRef": {"name": "theirs", "key": "api"}}}],
-        "imagePullSecrets": [{"name": "pull"}],
-        "nodeSelector": {"disk": "ssd"},
-        "tolerations": [{"key": "agents", "operator": "Exists"}],
-        "persistence": {"storageClass": "fast"},
-        "networkPolicy": {"egressPorts": [443, 587]},
-        "ingress": {"annotations": {"cert-manager.io/cluster-issuer": "ours"}},
-    }
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_value_is_used_and_gives_what_its_schemas_ask(store: str, version: str, tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump(added), encoding="utf-8")
+    values.write_text(yaml.safe_dump(OTHER | STORES[store]), encoding="utf-8")
     kinds = rendered("--values", values_of("slack-and-pager"), "--values", values)
-    pod = kinds["Deployment"]["spec"]["template"]["spec"]
-    assert [each["name"] for each in container_of(kinds["Deployment"])["env"]] == ["CLERK_API_KEY"]
-    assert {key: pod[key] for key in ("imagePullSecrets", "nodeSelector", "tolerations")}.items() <= added.items()
-    assert kinds["PersistentVolumeClaim"]["spec"]["storageClassName"] == "fast"
-    assert [each["port"] for each in kinds["NetworkPolicy"]["spec"]["egress"][1]["ports"]] == [443, 587]
-    assert kinds["Ingress"]["metadata"]["annotations"] == added["ingress"]["annotations"]
+    text = yaml.safe_dump_all(kinds.values(), width=1000)
+    assert [leaf for leaf in leaves(OTHER | STORES[store]) if leaf not in text] == []
+    assert ("PersistentVolumeClaim" in kinds) is (store == "a new volume")
     for kind in kinds.keys() - OPERATOR:
-        kubernetes_validate.validate(kinds[kind], VERSIONS[0], strict=True)
+        kubernetes_validate.validate(kinds[kind], version, strict=True)
+
+
+def test_no_value_is_left_out_above() -> None:
+    named = (
+        OTHER | STORES["PostgreSQL"] | {"persistence": {**STORES["a new volume"]["persistence"], "existingClaim": ""}}
+    )
+    assert named.keys() == VALUES.keys() - {"existingConfigMap"}
+    for name in ("persistence", "postgresql", "ingress", "serviceMonitor", "prometheusRule", "networkPolicy"):
+        assert named[name].keys() == VALUES[name].keys() - {"enabled"}
+
+
+def test_a_digest_takes_the_place_of_the_tag_and_a_config_map_of_the_configuration() -> None:
+    digest = f"sha256:{'1' * 64}"
+    kinds = rendered("--set", "existingConfigMap=theirs", "--set", f"image.digest={digest}")
+    assert "ConfigMap" not in kinds
+    config, *_ = kinds["Deployment"]["spec"]["template"]["spec"]["volumes"]
+    assert config["configMap"] == {"name": "theirs"}
+    assert container_of(kinds["Deployment"])["image"] == f"{VALUES['image']['repository']}@{digest}"
+
+
+PORTS = {"db": 5432, "db:6432": 6432, "u@[::1]:7": 7, "[::1]": 5432, "a:1,b:1": 1}
+
+
+@pytest.mark.parametrize("host", PORTS)
+@pytest.mark.parametrize("rest", ["/watcher", "/watcher?sslmode=require", "", "?x=1"])
+def test_the_policy_opens_the_port_of_the_database(host: str, rest: str) -> None:
+    kinds = rendered("--values", values_of("postgres"), "--set-literal", f"postgresql.url=postgresql://{host}{rest}")
+    assert kinds["NetworkPolicy"]["spec"]["egress"][-1]["ports"] == [{"protocol": "TCP", "port": PORTS[host]}]
 
 
 def test_without_a_policy_there_is_none() -> None:
@@ -198,6 +224,7 @@ MISTAKES = {
     "existingConfigMap=theirs": "both `config` and `existingConfigMap` are set",
     "config.store.url=postgresql://a/b": "put a PostgreSQL's URL into `postgresql.url`",
     "config.http.listen=:1": "`config.http.listen` is set by the chart",
+    "ingress.enabled=true,config.http=null": "`config.http.public_url` must be https://watcher.example.com",
     "ingress.enabled=true": "`config.http.public_url` must be https://watcher.example.com",
     "replicas=3": "additional properties 'replicas' not allowed",
     "postgresql.url=sqlite:///x": "postgresql/url",
@@ -224,7 +251,6 @@ def test_the_package_holds_rules_and_dashboard_and_installs_the_same(tmp_path: P
     (package,) = tmp_path.glob("clerk-watcher-*.tgz")
     with tarfile.open(package) as archive:
         assert all(member.isfile() for member in archive.getmembers())
-        assert not any("/examples/" in name for name in archive.getnames())
     words = ("--values", values_of("slack-and-pager"))
     assert rendered(*words, chart=package) == rendered(*words)
 
@@ -235,9 +261,3 @@ def test_the_notes_lead_to_logs_and_pages() -> None:
     assert "logs --selector app.kubernetes.io/instance=eu,app.kubernetes.io/name=clerk-watcher" in notes
     assert "port-forward service/eu-clerk-watcher 8080" in notes
     assert "https://watcher.example.com/" in notes
-
-
-def test_the_chart_is_of_the_version_that_kustomize_installs() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text(encoding="utf-8"))
-    (image,) = yaml.safe_load((FOLDER / "base/kustomization.yaml").read_text(encoding="utf-8"))["images"]
-    assert chart["version"] == chart["appVersion"] == image["newTag"]

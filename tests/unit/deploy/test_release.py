@@ -60,8 +60,13 @@ def test_a_release_has_a_dated_section_of_the_changelog(checkout: Path) -> None:
 
 @pytest.mark.parametrize(("tag", "passes"), [(f"v{VERSION}", True), ("v99.0.0", False), (VERSION, False)])
 def test_only_the_tag_of_this_version_is_published(checkout: Path, tag: str, passes: bool) -> None:
-    last = refused(checkout, GITHUB_REF_TYPE="tag", GITHUB_REF_NAME=tag)
+    last = refused(checkout, GITHUB_REF_TYPE="tag", GITHUB_REF_NAME=tag, IMAGE="registry.test/clerk-watcher")
     assert (last == f"the tag {tag} is not v{VERSION}") is not passes
+
+
+def test_a_chart_without_an_image_is_not_published(checkout: Path) -> None:
+    last = refused(checkout, GITHUB_REF_TYPE="tag", GITHUB_REF_NAME=f"v{VERSION}")
+    assert last.startswith("the variable IMAGE is not set")
 
 
 def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
@@ -106,7 +111,7 @@ def test_a_new_version_is_written_where_it_stands(checkout: Path) -> None:
     assert refused(checkout).startswith("make: ")
 
 
-def test_each_job_has_only_the_rights_it_needs() -> None:
+def test_one_job_alone_may_write_to_the_repository() -> None:
     assert WORKFLOW["permissions"] == {"contents": "read"}
     writing = {name for name, job in WORKFLOW["jobs"].items() if job["permissions"].get("contents") == "write"}
     assert writing == {"notes"}
