@@ -52,7 +52,7 @@ for codec in ("ascii", "idna", "latin-1", "punycode", "utf-8-sig"):
 
 LONGEST = ["e2e_pipelines", "account_poller_fairness", "e2e_browser", "pages_layout", "e2e_groups", "e2e_chaos"]
 LONGEST += ["e2e_alertmanager", "e2e_demo", "e2e_replicas", "api_document", "e2e_kill", "e2e_commands"]
-LONGEST += ["e2e_operations", "e2e_strangers"]
+LONGEST += ["e2e_operations", "e2e_strangers", "e2e_upgrade"]
 """Of the long tests these files take longest, the first of them most."""
 
 

@@ -188,7 +188,6 @@ async def test_what_version_1_0_0_left_open_and_waiting_is_taken_over(sqlite_sta
             and all(slack.messages[place].earlier for place in before.messages)
         ),
         what="all problems have closed everywhere",
-        within_s=20,
     )
     assert await asked(pages, "problems?state=open") == []
     assert await life.stop() == 0
