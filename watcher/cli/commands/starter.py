@@ -45,7 +45,8 @@ def init(
     say(
         console_on(sys.stderr),
         ("✓ ", "green"),
-        f"wrote {path}. Next: put in your pipeline's id, export CLERK_API_KEY, watcher check",
+        f"wrote {path}. Next: put in your pipeline's id, export CLERK_API_KEY, watcher check --config {path}",
+        wrap=False,
     )
 
 

@@ -5,7 +5,7 @@
 
 {{- define "clerk-watcher.selectorLabels" -}}
 app.kubernetes.io/name: clerk-watcher
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "clerk-watcher.labels" -}}
