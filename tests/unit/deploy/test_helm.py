@@ -229,6 +229,8 @@ MISTAKES = {
     "networkPolicy.from=null": "at '/networkPolicy': missing property 'from'",
     "replicas=3": "additional properties 'replicas' not allowed",
     "postgresql.url=sqlite:///x": "postgresql/url",
+    "postgresql.url=postgresql://watcher:secret@db/watcher": "postgresql/url",
+    "env[0].name=A,env[0].value=5": "env/0/value",
     "image.digest=latest": "image/digest",
     "secrets={Wrong Name}": "secrets/0",
 }
