@@ -1,6 +1,8 @@
 """What all tests share: files in memory, aioresponses with the aiohttp we use, logging of one's own, PostgreSQL."""
 
+import atexit
 import codecs
+import fcntl
 import logging
 import os
 import re
@@ -17,7 +19,7 @@ import aiohttp
 import aioresponses.core
 import pytest
 import structlog
-from plans import PlanCheck
+from plans import PlanCheck, make_files
 from postgres import PostgresServer, postgres_server
 from receiver import Receiver
 
@@ -35,6 +37,14 @@ def _has_room(folder: Path) -> bool:
 if "TMPDIR" not in os.environ and _has_room(MEMORY):
     # On a disk each commit waits for it, ten times as long where others use it too.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+SHARED = "WATCHER_TESTS_SHARED"
+"""The environment variable that names the folder of what all processes of a run share."""
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    shared = tempfile.TemporaryDirectory(prefix="watcher-shared-")
+    atexit.register(shared.cleanup)
+    os.environ[SHARED] = shared.name
 
 
 class AnsweredResponse(aiohttp.ClientResponse):
@@ -127,8 +137,16 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    """Run a PostgreSQL server as long as this process has tests that want it."""
-    with postgres_server() as server, PlanCheck(server) as check:
+    """Run a PostgreSQL server as long as this process has tests that want it.
+
+    The process that wants one first makes the files that all of them begin with: a full database takes 7 s.
+    """
+    files = Path(os.environ[SHARED], "postgres")
+    with files.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not files.exists():
+            make_files(files)
+    with postgres_server(None, files) as server, PlanCheck(server) as check:
         checks.append(check)
         yield server
         checks.clear()

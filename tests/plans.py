@@ -5,15 +5,17 @@ out. A step that the transaction has turned off costs 10,000,000,000, or is mark
 """
 
 import re
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Self
 
 import psycopg
-from postgres import PostgresServer
+from postgres import TEMPLATE, PostgresServer, postgres_server
 from sqlalchemy import Engine, event
 
 DEAREST = 100_000
+
+FULL = "all_full"
+"""The database with much in each table, of every server that begins with the files of `make_files`."""
 
 _OF_ALL_THAT_WAITS = ("SET first_due_us = ", "AND first_due_us <=", "ORDER BY delivery.tried_at")
 """These look up the lane of each of 50,000 that wait for a sink: its upkeep, and the trial after it failed."""
@@ -70,11 +72,9 @@ class PlanCheck:
     """Notes each statement that this process sends to PostgreSQL, once, with the values it has first."""
 
     def __init__(self, server: PostgresServer) -> None:
-        self._server = server
+        self._url = server.url(FULL)
         self._seen: set[str] = set()
         self._new: list[tuple[str, str, Any]] = []
-        self._full = ExitStack()
-        self._url = ""
 
     def __enter__(self) -> Self:
         """Hear the statements of all engines from now on."""
@@ -83,14 +83,12 @@ class PlanCheck:
 
     def __exit__(self, *_: object) -> None:
         event.remove(Engine, "before_cursor_execute", self._note)
-        self._full.close()
 
     def costly(self) -> list[str]:
         """Return each statement that is new since it was asked last, and costs too much, with its plan."""
         new, self._new = self._new, []
         if not new:
             return []
-        self._url = self._url or self._full.enter_context(full_database(self._server))
         with psycopg.connect(self._url, autocommit=True) as connection:
             plans = [
                 (statement, _costly_plan(connection, begin, statement, values)) for begin, statement, values in new
@@ -122,11 +120,11 @@ def _costly_plan(connection: psycopg.Connection[Any], begin: str, statement: str
     return "\n".join(steps) if is_costly else ""
 
 
-@contextmanager
-def full_database(server: PostgresServer) -> Iterator[str]:
-    """Give the URL of a database with much in each table."""
-    with server.database() as url:
-        with psycopg.connect(url) as connection:
+def make_files(files: Path) -> None:
+    """Make the files of a server with a full database, for many servers to begin with."""
+    with postgres_server(max_wal_size="64MB") as server:
+        server.run(f"CREATE DATABASE {FULL} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+        with psycopg.connect(server.url(FULL)) as connection:
             connection.execute(UNCHECKED)
             connection.execute(_FILL.encode())
-        yield url
+        server.keep(files)

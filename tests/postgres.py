@@ -66,13 +66,16 @@ OPTIONS = "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public
 class PostgresServer:
     """A server that listens on a socket in a directory of its own."""
 
-    def __init__(self, directory: Path, programs: Path | None = None, **settings: str) -> None:
-        """Make its files; start nothing yet. The programs are those of the package, unless others are named."""
+    def __init__(self, directory: Path, programs: Path | None, files: Path | None, **settings: str) -> None:
+        """Make its files or copy those; start nothing yet. Without `programs` run those of the package."""
         self._directory = directory
         self._settings = {**_SETTINGS, "unix_socket_directories": str(directory), **settings}
         self._programs = programs or _programs(directory)
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = count(1)
+        if files is not None:
+            _copy(files, directory / "data")
+            return
         options = ["--auth=trust", "--username=postgres", "--no-sync", "--no-locale", "--encoding=UTF8"]
         command = [str(self._programs / "initdb"), *options, "-D", str(directory / "data")]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_nobody())
@@ -108,6 +111,11 @@ class PostgresServer:
             self._process.send_signal(how)
             self._process.wait()
             self._process = None
+
+    def keep(self, files: Path) -> None:
+        """End it, and copy its files to that place."""
+        self.stop()
+        _copy(self._directory / "data", files)
 
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql://{user}@/{database}?host={self._directory}"
@@ -163,6 +171,10 @@ class PostgresServer:
         self.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+def _copy(files: Path, to: Path) -> None:
+    subprocess.run(["cp", "-a", files, to], check=True)  # noqa: S607 (shutil would change the owner)
+
+
 def _name_in(url: str) -> str:
     return url.partition("?")[0].rpartition("/")[2]
 
@@ -174,16 +186,22 @@ def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
 
 
 @contextmanager
-def postgres_server(programs: Path | None = None, **settings: str) -> Iterator[PostgresServer]:
-    """Run a server meanwhile. Its directory is none of pytest's: those are closed to other users."""
+def postgres_server(
+    programs: Path | None = None, files: Path | None = None, /, **settings: str
+) -> Iterator[PostgresServer]:
+    """Run a server meanwhile, of a copy of another's `files` if they are given.
+
+    Its directory is none of pytest's: those are closed to other users.
+    """
     with TemporaryDirectory(prefix="watcher-postgres-") as name:
         directory = Path(name)
         if as_nobody():
             shutil.chown(directory, "nobody")
-        server = PostgresServer(directory, programs, **settings)
+        server = PostgresServer(directory, programs, files, **settings)
         try:
             server.start()
-            asyncio.run(_make_template(server))
+            if files is None:
+                asyncio.run(_make_template(server))
             yield server
         finally:
             server.stop()
