@@ -70,13 +70,18 @@ def test_a_chart_without_an_image_is_not_published(checkout: Path) -> None:
 
 
 def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
-    changelog = "# Changelog\n\n## 1.1.0 (2027-01-01)\n\nnew\n\n## 1.0.0 (2026-11-28)\n\nold\n"
+    changelog = "# Changelog\n\n## 1.1.0 (2027-01-01)\n\nnew: [a](docs/a.md#b), [c](https://c.test/)\n\n## 1.0.0 (2026-11-28)\n\nold\n"
     (tmp_path / "CHANGELOG.md").write_text(changelog)
     (cutting,) = re.findall(r"^sed .* CHANGELOG.md (?=>)", REHEARSAL, re.MULTILINE)
     done = subprocess.run(
-        ["/bin/bash", "-c", f"version=1.1.0; {cutting}"], cwd=tmp_path, capture_output=True, check=True
+        ["/bin/bash", "-c", f"version=1.1.0; repository=https://git.test/o/r; {cutting}"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
     )
-    assert done.stdout.split() == [b"new"]
+    assert (
+        done.stdout.decode().strip() == "new: [a](https://git.test/o/r/blob/v1.1.0/docs/a.md#b), [c](https://c.test/)"
+    )
 
 
 def test_what_is_published_is_what_the_rehearsal_makes_and_ci_rehearses_it() -> None:
