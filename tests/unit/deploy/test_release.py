@@ -70,7 +70,8 @@ def test_a_chart_without_an_image_is_not_published(checkout: Path) -> None:
 
 
 def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
-    changelog = "# Changelog\n\n## 1.1.0 (2027-01-01)\n\nnew: [a](docs/a.md#b), [c](https://c.test/)\n\n## 1.0.0 (2026-11-28)\n\nold\n"
+    new = "new: [a](docs/a.md#b), [c](https://c.test/)"
+    changelog = f"# Changelog\n\n## 1.1.0 (2027-01-01)\n\n{new}\n\n## 1.0.0 (2026-11-28)\n\nold\n"
     (tmp_path / "CHANGELOG.md").write_text(changelog)
     (cutting,) = re.findall(r"^sed .* CHANGELOG.md (?=>)", REHEARSAL, re.MULTILINE)
     done = subprocess.run(
