@@ -231,6 +231,8 @@ MISTAKES = {
     "postgresql.url=sqlite:///x": "postgresql/url",
     "postgresql.url=postgresql://watcher:secret@db/watcher": "postgresql/url",
     "env[0].name=A,env[0].value=5": "env/0/value",
+    "image.repository=registry.test:5000/watcher:1.2": "image/repository",
+    "config.http=on": "config/http",
     "image.digest=latest": "image/digest",
     "secrets={Wrong Name}": "secrets/0",
 }
