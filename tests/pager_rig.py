@@ -187,7 +187,7 @@ class PagerRig(Rig):
 
     async def _write(self, entry: OutboxEntry, change: ProblemChange | None, then_s: float | None) -> Problem:
         assert change is not None
-        await self.write(entry, problems=[change])
+        await self.write(entry, problems=[change], pipeline=entry.event.pipeline)
         if then_s is not None:
             await self.later(then_s)
         return change.problem

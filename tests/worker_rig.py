@@ -193,7 +193,7 @@ class Rig:
         self.woken = False
         self.is_trusted = True
         self.recorded: Counter[str] = Counter()
-        self._changes_count = 0
+        self._change_counts: Counter[str | None] = Counter()
 
     async def start(
         self, *, rules: WorkerRules = RULES, fingerprint: str = "as written", busy_timeout_s: float = BUSY_TIMEOUT_S
@@ -287,10 +287,13 @@ class Rig:
         self.sink.answer = lambda _: held
         return held
 
-    async def write(self, *entries: OutboxEntry, problems: Sequence[ProblemChange] = ()) -> None:
-        """Record events, with the problems that they open or close."""
-        before, self._changes_count = self._changes_count, self._changes_count + 1
-        change = SourceChange(self._account, before, self._changes_count, None, entries, tuple(problems))
+    async def write(
+        self, *entries: OutboxEntry, problems: Sequence[ProblemChange] = (), pipeline: str | None = None
+    ) -> None:
+        """Record events of the account, or of a pipeline of it, with the problems that they open or close."""
+        before = self._change_counts[pipeline]
+        self._change_counts[pipeline] += 1
+        change = SourceChange(self._account, before, before + 1, None, entries, tuple(problems), pipeline=pipeline)
         await self.real_store.record(change)
 
     async def go(self, after_s: float = 0.0, *, flushes: bool = False) -> float:

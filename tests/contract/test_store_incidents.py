@@ -75,7 +75,7 @@ async def two(rig: StoreRig) -> StoreRig:
 async def test_problems_of_one_group_go_together_as_one_incident(two: StoreRig) -> None:
     incident, batch = await only(two)
     assert names(batch) == [of(1), of(2)]
-    assert (open_ones(incident), incident.newest) == ([UUID(int=1), UUID(int=2)], batch[-1].body)
+    assert (open_ones(incident), incident.problems[-1].opening) == ([UUID(int=1), UUID(int=2)], batch[-1].body)
     assert (await only(two))[0].key == incident.key  # as nothing was settled
 
 

@@ -140,10 +140,12 @@ def pagerduty_picture() -> str:
     template = PagerDutyTemplate(routing_key="k" * 32)
     kinds = [EventType.EXECUTION_OVERDUE] * 3 + [EventType.PIPELINE_FAILING] * 9
     problems = [
-        IncidentProblem(Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", 1)), "default", f"p{number}")
+        IncidentProblem(
+            Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", 1)), "default", f"p{number}", _failing().body
+        )
         for number, kind in enumerate(kinds)
     ]
-    begins = replace(_failing(), incident=Incident(UUID(PROBLEM), problems, _failing().body))
+    begins = replace(_failing(), incident=Incident(UUID(PROBLEM), problems))
     ends = replace(sample(EventType.PIPELINE_RECOVERED), incident=Incident(UUID(PROBLEM)))
     (trigger,) = (json.loads(message.body) for message in template.messages([begins]))
     (resolve,) = (json.loads(message.body) for message in template.messages([ends]))

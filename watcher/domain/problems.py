@@ -93,11 +93,12 @@ class ProblemChange:
 
 
 class IncidentProblem(NamedTuple):
-    """An open problem of an incident, and the account and pipeline of the problem, if any."""
+    """An open problem of an incident, the account and pipeline of the problem, if any, and the body of its opening."""
 
     problem: Problem
     account: str | None = None
     pipeline: str | None = None
+    opening: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,6 @@ class Incident:
     key: UUID
     problems: Sequence[IncidentProblem] = ()
     """The open problems, in the order in which they opened."""
-    newest: bytes | None = None
-    """The body of the opening of the newest open problem."""
     acked_until: datetime | None = None
     """The time until which all open problems are acknowledged (wall clock); `None` if not all are."""
 

@@ -12,12 +12,12 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, SecretStr
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import Json, timestamp
+from watcher.domain.envelope import Json, present, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import with_latest
-from watcher.domain.problems import PROBLEM_KINDS, Incident, ProblemChange, Severity, severity_of
+from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, ProblemChange, Severity, severity_of
 from watcher.runtime.units import InvalidValueError
-from watcher.sinks.alert import Alert, clean, cut, shorten, to_json
+from watcher.sinks.alert import Alert, clean, cut, shorten, to_json, usable_link
 from watcher.sinks.template import Message, Template
 
 INCIDENT_WAIT_S = 10.0
@@ -25,6 +25,9 @@ INCIDENT_WAIT_S = 10.0
 
 EVENTS = tuple(sorted(PROBLEM_KINDS))
 """The events that PagerDuty gets by default: the openings. Nothing would resolve the incident of another event."""
+
+NAMED_COUNT = 10
+"""The most problems of an incident that its trigger names one by one."""
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
@@ -91,25 +94,52 @@ class PagerDutyTemplate(Template):
         """
         attempts, is_single = max(each.attempts for each in batch), len(incident.problems) == 1
         is_plain = any(each.rejections for each in batch) or (attempts >= 2 and attempts % 2 == 0)
-        newest = json.loads(incident.newest or batch[-1].body)
-        newest["data"] = with_latest(newest["data"], ProblemChange(incident.problems[-1].problem))
         reminders = [each.content for each in batch if is_single and each.type == EventType.PROBLEM_REMINDER]
+        newest = _as_now(incident.problems[-1]) or batch[-1].content
         alert = Alert.of(reminders[-1] if reminders else newest, self.public_url)
         if is_single and not is_plain:
             return self._trigger(alert, key=key, id_=id_)
         counts = Counter(each.problem.kind for each in incident.problems)
         severity = min(map(severity_of, counts), key=list(Severity).index)
-        known = {"summary": _summary(incident, counts, None if is_plain else alert), "severity": severity}
+        known: Json = {"summary": _summary(incident, counts, None if is_plain else alert), "severity": severity}
         if is_plain:
             payload = {**known, "source": "clerk-watcher", "custom_details": {"open": counts}}
             return self._message("trigger", key=key, id_=id_, payload=payload)
-        return self._trigger(
-            alert, {**known, "custom_details": {"open": counts, "newest": _cleaned(alert.data)}}, key=key, id_=id_
-        )
+        known["custom_details"] = {"open": counts, "problems": self._worst(incident), "newest": _cleaned(alert.data)}
+        page = usable_link(f"{self.public_url}/problems?incident={key}") if self.public_url else None
+        links = {f"All {len(incident.problems):,} problems": page} if page else {}
+        return self._trigger(alert, known, links={**links, **alert.links}, key=key, id_=id_)
 
-    def _trigger(self, alert: Alert, known: Mapping[str, Any] | None = None, *, key: str, id_: str) -> Message:
-        """Return the trigger for an event. The fields in `known` are its incident's, and replace those of the event."""
-        pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links
+    def _worst(self, incident: Incident) -> list[Json]:
+        """Return the first ten open problems of an incident: the most severe first, then in the order of opening."""
+        by_severity = sorted(incident.problems, key=lambda each: list(Severity).index(severity_of(each.problem.kind)))
+        events = filter(None, map(_as_now, by_severity[:NAMED_COUNT]))
+        alerts = [Alert.of(event, self.public_url) for event in events]
+        return [
+            present(
+                {
+                    "problem": cut(": ".join(filter(None, (alert.title, alert.error))), SUMMARY_LENGTH),
+                    "severity": alert.severity,
+                    "since": alert.problem and alert.problem["openedAt"],
+                    "link": alert.link,
+                    "page": alert.page,
+                    "runbook": alert.links.get("Runbook"),
+                }
+            )
+            for alert in alerts
+        ]
+
+    def _trigger(
+        self,
+        alert: Alert,
+        known: Mapping[str, Any] | None = None,
+        *,
+        links: Mapping[str, str] | None = None,
+        key: str,
+        id_: str,
+    ) -> Message:
+        """Return the trigger for an event. The fields in `known`, and `links`, replace those of the event."""
+        pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links if links is None else links
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get(
             "sink", "clerk-watcher"
         )
@@ -132,6 +162,14 @@ class PagerDutyTemplate(Template):
     def _message(self, action: str, *, key: str, id_: str, **more: Any) -> Message:
         event = {"routing_key": self.routing_key, "event_action": action, "dedup_key": key, **more}
         return Message(id_, to_json(event).encode())
+
+
+def _as_now(each: IncidentProblem) -> Json | None:
+    """Return the event that opened a problem, with the problem as it is now; `None` if the store has no such event."""
+    if each.opening is None:
+        return None
+    event: Json = json.loads(each.opening)
+    return event | {"data": with_latest(event["data"], ProblemChange(each.problem))}
 
 
 def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert | None) -> str:

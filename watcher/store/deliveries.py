@@ -73,7 +73,7 @@ EARLIER = (
 )
 # `<= 0` instead of IS NULL: PostgreSQL assumes that one row in 200 is NULL, and would choose a plan for many rows.
 IS_HEAD = f"delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND coalesce({EARLIER}, 0) <= 0"
-_OF_EVENT = ("event_id", "type", "account", "pipeline", "labels", "problem_id", "closes", "body")
+_OF_EVENT = ("event_id", "type", "account", "pipeline", "pipeline_id", "labels", "problem_id", "closes", "body")
 _IS_FOLLOWED = (
     "EXISTS (SELECT 1 FROM delivery AS later WHERE later.sink_id + 0 = delivery.sink_id"
     " AND later.lane = delivery.lane AND later.number > delivery.number AND later.state = 'waiting') AS is_followed"
@@ -106,10 +106,10 @@ _INCIDENTS_WITH_NEWS = text(
     f"SELECT DISTINCT incident.key{_OF_INCIDENTS} NOT incident.resolved AND delivery.tried = false"
     f" AND (delivery.due_at <= :now OR event.type NOT IN ({_KINDS}))"
 )
-_WAITING_OPENINGS = text(
-    f"SELECT problem_id, lane, account, pipeline, labels, {EARLIER} AS earlier FROM delivery"
+_NEXT_DUE = text(
+    f"SELECT number, problem_id, lane, type, account, pipeline, pipeline_id, labels, {EARLIER} AS earlier FROM delivery"
     " JOIN event ON event.id = delivery.number WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting'"
-    f" AND delivery.tried = false AND delivery.due_at > :now AND event.type IN ({_KINDS}) LIMIT :limit"
+    " AND delivery.tried = false AND delivery.due_at <= :until ORDER BY delivery.due_at LIMIT :limit"
 )
 _OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
@@ -238,11 +238,11 @@ def _take_incidents(
         return rules.group_of(name, account=row.account, pipeline=row.pipeline, labels=labels_of(row.labels))
 
     def waiting() -> Iterable[AnyRow]:
-        """Return the openings that wait for their group."""
-        if request.trial or request.defers_openings:
-            return ()
-        rows = connection.execute(_WAITING_OPENINGS, key)
-        return (row for row in rows if row.earlier is None and row.lane not in request.skip)
+        """Return the openings that were never tried. With `after` only those that are due: others may not be sent."""
+        until = request.now + (0 if request.defers_openings else round(rules.wait_s * 1e6))
+        rows = sorted(connection.execute(_NEXT_DUE, key | {"until": until}), key=attrgetter("number"))
+        free = (row for row in rows if row.earlier is None and row.lane not in request.skip)
+        return (row for row in free if row.type in PROBLEM_KINDS)
 
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []

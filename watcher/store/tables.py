@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 15, 15
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 16, 15
 """The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
 metadata = MetaData()
@@ -219,6 +219,9 @@ incident = _table_by_key(
     Column("nth", Integer, nullable=False),  # the nth incident of its group at this sink
     Column("begun_at", BigInteger, nullable=False),  # when its first opening was taken
     Column("resolved", Boolean, nullable=False, server_default="0"),  # the receiver accepted the end of the incident
+    Column("at_trigger", Boolean, nullable=False, server_default="0"),  # the incident was triggered with this problem
+    # The pipelines of the group, outside the incident, that had open problems when it was triggered.
+    Column("outside_count", Integer, nullable=False, server_default="0"),
     Index("incident_key", "sink_id", "key"),
     Index("incident_unresolved", "sink_id", **_only_where("NOT resolved")),
     Index("incident_group", "sink_id", "group_key", "nth"),

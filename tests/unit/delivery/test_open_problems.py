@@ -88,7 +88,7 @@ async def test_a_reminder_that_waits_when_somebody_takes_the_problem_is_not_sent
 async def test_a_reminder_is_an_event_of_the_sink_and_says_what_the_opening_said(rig: Rig) -> None:
     await open_problem(rig)
     counted = ProblemChange(replace(PROBLEM, failed_count=7))
-    before = rig._changes_count
+    before = rig._change_counts[None]
     await rig.real_store.record(SourceChange(rig._account, before, before, None, (), (counted,)))
     await rig.go(3600)
     (event,) = reminders(rig)

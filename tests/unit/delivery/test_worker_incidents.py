@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from pager_rig import PagerRig
+from pager_rig import PagerEvent, PagerRig
 from stores import backlog_of, operator_of, upkeep
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, in_flight
 
@@ -132,7 +132,11 @@ async def test_a_problem_stays_in_its_incident_when_group_by_changes(pager: Page
 async def test_a_trigger_that_fails_is_replaced_at_once_by_what_is_newer(pager: PagerRig) -> None:
     """The next attempt of the first is an hour away."""
     await pager.start(rules=BY_ACCOUNT)
-    pager.pager.answer = lambda event: BUSY_FOR_AN_HOUR if "error of one" in str(event) else DELIVERED
+
+    def answer(event: PagerEvent) -> SendResult:
+        return BUSY_FOR_AN_HOUR if event.get("payload", {}).get("summary", "").startswith("one ") else DELIVERED
+
+    pager.pager.answer = answer
     one = await pager.opens("one", then_s=20)
     assert pager.pager.pages == []
     two = await pager.opens("two", then_s=11)
@@ -474,3 +478,69 @@ async def test_a_pager_that_is_enabled_again_is_not_paged_of_what_closed_while_i
     await pager.worker.enable()
     await pager.later(120)
     assert [event["payload"]["summary"][:3] for event in pager.pager.pages] == ["one"]
+
+
+async def test_an_outage_pages_although_something_small_rang_before(pager: PagerRig) -> None:
+    """The incident of the small one accepts three pipelines more; the others are the next one."""
+    await pager.start(rules=BY_ACCOUNT)
+    await pager.opens("small", then_s=120)
+    for number in range(40):
+        await pager.opens(f"Agent {number}")
+    await pager.later(15)
+    assert [page["payload"]["custom_details"].get("open", {}) for page in pager.pager.pages] == [
+        {},
+        {"pipeline.failing": 37},
+    ]
+    assert await backlog_of(pager.real_store) == {}
+
+
+@pytest.mark.parametrize("kills", [False, True])
+async def test_an_outage_that_spreads_slowly_pages_with_the_first_fifth_eleventh_and_23rd(
+    pager: PagerRig, kills: bool
+) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    paging = []
+    for number in range(1, 25):
+        await pager.opens(f"Agent {number}", then_s=11)
+        if len(pager.pager.pages) > len(paging):
+            paging.append(number)
+        if kills:
+            await pager.restart_with(BY_ACCOUNT)
+    assert paging == [1, 5, 11, 23]
+
+
+async def test_more_of_the_same_pipeline_pages_nobody_again(pager: PagerRig) -> None:
+    """Its incident is no longer the newest of its group, and full."""
+    await pager.start(rules=BY_ACCOUNT)
+    await pager.hangs("run 0", "Agent 0", then_s=11)
+    for number in range(1, 10):
+        await pager.hangs(f"run {number}", f"Agent {number}", then_s=11)
+    assert len(pager.pager.pages) == 2
+    for number in range(10, 20):
+        await pager.hangs(f"run {number}", "Agent 0", then_s=11)
+    assert len(pager.pager.pages) == 2
+
+
+async def test_a_worse_problem_pages_although_its_group_has_rung(pager: PagerRig) -> None:
+    await pager.start(rules=BY_ACCOUNT)
+    await pager.hangs("run", then_s=11)
+    await pager.opens("Agent", then_s=11)
+    await pager.hangs("another run", then_s=11)
+    assert [page["payload"]["severity"] for page in pager.pager.pages] == ["warning", "critical"]
+
+
+async def test_what_is_silenced_leaves_no_room_in_the_incident(pager: PagerRig) -> None:
+    """Thirty problems are silenced when the first goes: of thirty that follow only three join it."""
+    await pager.start(rules=BY_ACCOUNT)
+    names = [f"Agent {number}" for number in range(30)]
+    at = pager.clock.now()
+    pager.silences.all = [Silence(at, at + timedelta(hours=1), pipelines=names, sinks=("ops",))]
+    await pager.opens("first")
+    for name in names:
+        await pager.opens(name)
+    await pager.later(60)
+    assert pager.pager.summaries() == ["first keeps failing, last at Greeting: error of first"]
+    for number in range(30, 60):
+        await pager.opens(f"Agent {number}")
+    await pager.later(60)
+    assert len(pager.pager.pages) == 2

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.heavy
 
 STEPS = 120
 BYS = (("pipeline",), ("account",), ("labels.team",))
-NAMES = [f"p{number}" for number in range(6)]
+NAMES = [f"p{number}" for number in range(9)]
 TEAMS = {name: "sales" if number % 3 else None for number, name in enumerate(NAMES)}
 
 
@@ -64,6 +64,23 @@ def members(path: Path) -> dict[bytes, tuple[str, int]]:
     with closing(sqlite3.connect(path)) as connection:
         query = "SELECT problem_id, hex(key), opened_at FROM incident JOIN problem ON problem.id = problem_id"
         return {id_: (key.lower(), opened_at) for id_, key, opened_at in connection.execute(query)}
+
+
+def overfull(path: Path) -> list[str]:
+    """Return the incidents that accepted too many pipelines, or a problem worse than those they began with."""
+    query = (
+        "SELECT hex(key), count(DISTINCT problem.pipeline_id),"
+        " count(DISTINCT CASE WHEN at_trigger THEN problem.pipeline_id END), max(outside_count),"
+        " max(problem.kind = 'pipeline.failing'), max(at_trigger AND problem.kind = 'pipeline.failing'),"
+        " sum(at_trigger)"
+        " FROM incident JOIN problem ON problem.id = problem_id WHERE group_key IS NOT NULL GROUP BY key"
+    )
+    with closing(sqlite3.connect(path)) as connection:
+        return [
+            key
+            for key, count, first_count, outside_count, is_critical, began_critical, began in connection.execute(query)
+            if began and (count - first_count > max(3, first_count + outside_count) or is_critical > began_critical)
+        ]
 
 
 @pytest.mark.parametrize("after_s", [0.0, 60.0])
@@ -117,6 +134,7 @@ async def test_each_incident_opens_and_ends_and_what_stays_open_is_at_the_pager(
             rules = rules_by(dice.choice(BYS), after_s=after_s)
             await rig.start(rules=rules)
         joined |= members(rig.path)
+        assert overfull(rig.path) == []
     pager.is_well, rig.silences.all = True, []
     await operator_of(rig.real_store).replay("ops", None)
     rig.worker.wake()

@@ -40,12 +40,16 @@ def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
 def of_incident(delivery: Delivery, *kinds: EventType, acknowledged: bool = False) -> Delivery:
     """Return a delivery about an incident whose open problems are of these kinds, the newest last."""
     problems = [
-        IncidentProblem(Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", number)), "default", f"p{number}")
+        IncidentProblem(
+            Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", number)),
+            "default",
+            f"p{number}",
+            sample(kind).body,
+        )
         for number, kind in enumerate(kinds)
     ]
-    newest = sample(kinds[-1]).body if kinds else None
     until = datetime.max.replace(tzinfo=UTC) if acknowledged else None
-    return replace(delivery, incident=Incident(UUID(PROBLEM), problems, newest, until))
+    return replace(delivery, incident=Incident(UUID(PROBLEM), problems, until))
 
 
 @pytest.mark.parametrize("type_", [*PROBLEM_KINDS, EventType.PROBLEM_REMINDER])
@@ -91,6 +95,20 @@ def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() 
     counts = {"execution.overdue": 3, "sink.failing": 1, "pipeline.silent": 2}
     assert event["payload"]["custom_details"]["open"] == counts
     assert event["payload"]["custom_details"]["newest"]["pipeline"]["name"] == "Sales agent"
+
+
+def test_a_trigger_names_the_ten_most_severe_problems_and_leads_to_all() -> None:
+    kinds = [EventType.EXECUTION_OVERDUE] * 12 + [EventType.PIPELINE_FAILING]
+    delivery = of_incident(sample(EventType.PIPELINE_FAILING), *kinds)
+    template = PagerDutyTemplate(routing_key=KEY, public_url="https://watcher.example.com")
+    (event,) = (check_pagerduty(message.body) for message in template.messages([delivery]))
+    worst, *others = event["payload"]["custom_details"]["problems"]
+    assert len(others) == 9
+    assert worst["problem"] == "Sales agent keeps failing"
+    assert (worst["severity"], worst["page"]) == ("critical", f"https://watcher.example.com/problems/{UUID(int=12)}")
+    assert [each["page"][-2:] for each in others] == [f"0{nth}" for nth in range(9)]  # the oldest first
+    all_of_them = {"href": f"https://watcher.example.com/problems?incident={PROBLEM}", "text": "All 13 problems"}
+    assert event["links"][0] == all_of_them
 
 
 @pytest.mark.parametrize("type_", set(EventType) - PROBLEM_KINDS - set(KINDS_OF_CLOSINGS) - NOT_ALONE)

@@ -42,7 +42,6 @@ OF_DELIVERIES: list[Statement] = [
     deliveries.HEADS,
     deliveries._NEVER_TRIED,
     deliveries._OPENING,
-    deliveries._WAITING_OPENINGS,
     recording._CALL_OPENING_FORWARD,
     recording._DELIVERY,
     recording._SINKS_OF,
@@ -60,11 +59,14 @@ OF_DELIVERIES: list[Statement] = [
 ]
 OTHERS: list[Statement] = [
     incidents._MEMBER,
-    incidents._NEWEST,
+    incidents._JOINABLE,
+    incidents._LAST_NTH,
+    incidents._IN_TROUBLE,
     incidents._OPEN,
     incidents._RESOLVED,
     deliveries._WAITING_OF_INCIDENT,
     deliveries._INCIDENTS_WITH_NEWS,
+    deliveries._NEXT_DUE,
     problems.MESSAGE_OF_PROBLEM,
     problems.MESSAGE_OF_FAILING,
     recording._WRITE_SOURCE,

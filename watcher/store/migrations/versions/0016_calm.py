@@ -1,0 +1,13 @@
+"""Adds to incidents what limits the problems that join them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0016"
+down_revision = "0015"
+
+
+def upgrade() -> None:
+    """Add the columns. An incident that an older program began accepts no further problems."""
+    op.add_column("incident", sa.Column("at_trigger", sa.Boolean, nullable=False, server_default="0"))
+    op.add_column("incident", sa.Column("outside_count", sa.Integer, nullable=False, server_default="0"))
