@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from receivers_rules import check_pagerduty
-from stores import operator_of
 from worker_rig import DELIVERED, FakeClock, Rig, ScriptedSink
 
 from watcher.domain.delivery import Delivery
@@ -22,6 +21,7 @@ from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
 from watcher.sinks.pagerduty import PagerDutyTemplate
 from watcher.sinks.protocol import SendResult, Sink, WorkerRules
+from watcher.store.operator_store import OperatorStore
 
 PagerEvent = Mapping[str, Any]
 
@@ -102,7 +102,7 @@ class PagerRig(Rig):
         await super().start(rules=rules, **how)
 
     def route(self, rules: WorkerRules) -> Route:
-        return Route(self.types, {}, frozenset(), rules.group, rules.opening_wait_s)
+        return Route(self.types, {}, frozenset(), rules.group, rules.problem_group, rules.opening_wait_s)
 
     async def restart_with(self, rules: WorkerRules) -> None:
         await self.kill()
@@ -145,6 +145,28 @@ class PagerRig(Rig):
             seen_at=self.clock.steady_us(),
         )
         await self.write(OutboxEntry(entry.event, (self.name,)))
+
+    async def fails(self, execution: str, pipeline: str = "Agent", *, then_s: float | None = None) -> None:
+        """Let an execution fail."""
+        await self._moment(EventType.EXECUTION_FAILED, execution, pipeline, then_s)
+
+    async def is_expensive(self, execution: str, pipeline: str = "Agent", *, then_s: float | None = None) -> None:
+        """Let an execution use too many tokens."""
+        await self._moment(EventType.EXECUTION_EXPENSIVE, execution, pipeline, then_s)
+
+    async def _moment(self, type_: EventType, execution: str, pipeline: str, then_s: float | None) -> None:
+        self.clock.passed_s += 0.001
+        self.recorded[execution] += 1
+        entry = self.events.execution(
+            StatusChange(type_, "failed", "failed", "running", 1, self.recorded[execution]),
+            ExecutionRecord(execution, pipeline, "failed"),
+            watch=Watch("default", pipeline, (), name=pipeline),
+            observed_at=self.clock.now(),
+            seen_at=self.clock.steady_us(),
+        )
+        await self.write(entry, pipeline=pipeline)
+        if then_s is not None:
+            await self.later(then_s)
 
     async def hangs(self, execution: str, pipeline: str = "Agent", *, then_s: float | None = None) -> Problem:
         """Let an execution be overdue."""
@@ -205,6 +227,7 @@ class PagerRig(Rig):
         self, problem: Problem, *, until: datetime | None = None, then_s: float | None = None
     ) -> None:
         """Let somebody take a problem."""
-        await operator_of(self.real_store).acknowledge(problem.id, by="ann", comment=None, until=until)
+        operator = OperatorStore(self.real_store, self.events)
+        await operator.acknowledge(problem.id, by="ann", comment=None, until=until)
         if then_s is not None:
             await self.later(then_s)

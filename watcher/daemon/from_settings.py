@@ -33,8 +33,9 @@ def routes_of(settings: Settings) -> dict[str, Route]:
             types_matching(sink.events),
             dict(sink.match.labels),
             frozenset(map(str, sink.match.pipelines)),
-            sink.rules.group,
-            sink.rules.opening_wait_s,
+            (rules := sink.rules).group,
+            rules.problem_group,
+            rules.opening_wait_s,
         )
         for name, sink in settings.sinks.items()
     }

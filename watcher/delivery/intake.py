@@ -7,6 +7,7 @@ from watcher.delivery.in_flight import CONCURRENCY, InFlight
 from watcher.delivery.retries import CircuitBreaker
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.domain.delivery import Delivery
+from watcher.domain.routing import messages_of
 from watcher.domain.timestamps import NEVER
 from watcher.store.changes import Take, Taken, Trial
 
@@ -52,15 +53,18 @@ class Intake:
         if trial is None and (self._breaker.is_open or not is_due or len(self.ready) >= CONCURRENCY):
             return None
         rules = self._deps.rules
+        groups = [each for each in (rules.group, rules.problem_group) if each is not None]
         return Take(
             now=now,
             count=1 if trial else self._count,
             skip=in_flight.sending_keys(self.ready),
-            group_count=1 if rules.group is None else rules.group.max_count,
+            group_count=max((each.max_count for each in groups), default=1),
+            group_wait_s=max((each.wait_s for each in groups), default=0.0),
             trial=trial,
             with_messages=rules.keeps_messages,
             incidents=rules.incidents,
             defers_openings=rules.after_s > 0,
+            covers=rules.covers,
         )
 
     def next_batch(self, count: int) -> Sequence[Delivery]:
@@ -75,7 +79,10 @@ class Intake:
 
     def take_in(self, taken: Taken, request: Take) -> None:
         """Add the deliveries that the store returned for a request."""
-        self.ready.extend(taken.batches)
+        batches = taken.batches
+        if self._deps.rules.problem_group is not None:
+            batches = [message for batch in batches for message in messages_of(batch)]
+        self.ready.extend(batches[:1] if request.trial else batches)
         self.trial = request.trial
         if taken.next_due_at is not None:
             self.due_at = min(self.due_at, taken.next_due_at)

@@ -58,7 +58,7 @@ class Upkeep:
             clock_s=self._state.clock_s(),
             after_s=after_s,
             skip=skip,
-            group_wait_s=rules.group.wait_s if rules.group else 0.0,
+            group_wait_s=rules.group_wait_s,
         )
         if count:
             self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)

@@ -204,7 +204,7 @@ class DeliveryWorker:
         The pause, the time without a success and the own clock of the sink are saved, too, if deliveries are settled or
         `saves` is set.
         """
-        unsettled, state, group = self._in_flight.unsettled.copy(), self._state, self._deps.rules.group
+        unsettled, state = self._in_flight.unsettled.copy(), self._state
         saves = saves or bool(unsettled)
         if not (saves or request):
             return
@@ -220,7 +220,7 @@ class DeliveryWorker:
             backoff=state.backoff() if saves else None,
             clock_s=state.clock_s() if saves else None,
             calls_forward=any(map(CLOSES_BREAKER, unsettled)),
-            group_wait_s=group.wait_s if group else 0.0,
+            group_wait_s=self._deps.rules.group_wait_s,
             take=request,
         )
         if request or self._in_flight.frees_some:
@@ -266,7 +266,8 @@ class DeliveryWorker:
     def _next_batch(self, count: int, now: Monotonic) -> Sequence[Delivery]:
         """Return the deliveries of the next request (at most `count`), without those that are postponed or silenced."""
         batch = self._intake.next_batch(count)
-        receiver = Receiver(self._sink.keeps_state, round(self._deps.rules.after_s * 1e6), self._owned_from)
+        rules = self._deps.rules
+        receiver = Receiver(self._sink.keeps_state, round(rules.after_s * 1e6), self._owned_from, covers=rules.covers)
         silences = self._silences() if self._deps.silences.all else ()
         to_send: list[Delivery] = []
         kept: list[AttemptRecord] = []

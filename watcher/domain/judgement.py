@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, Part
+from watcher.domain.event import EventType
 from watcher.domain.routing import Silence, is_over, part_to_send
 from watcher.domain.timestamps import Micros
 
@@ -18,6 +19,10 @@ OVER = "over"
 """The recorded answer of a replayed dead letter that is not sent, because its problem has closed."""
 
 
+COVERED = "covered"
+"""The recorded answer of a single failure that is not sent, because the sink knows that its pipeline keeps failing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Receiver:
     """The properties of a sink on which judgements depend."""
@@ -28,6 +33,8 @@ class Receiver:
     """The microseconds from the recording of an opening until it is due."""
     owned_from: Micros
     """The time at which this process became the sink's owner (microseconds UTC, steady)."""
+    covers: bool = False
+    """Whether an open `pipeline.failing` that the sink was sent covers the single failures of its pipeline."""
 
 
 def judge_delivery(
@@ -55,6 +62,10 @@ def judge_delivery(
     part = part_to_send(delivery, silences, at=at)
     if part is None:
         return silenced(AFTER if delivery.silenced_as == AFTER else None)
+    if receiver.covers and not delivery.replayed and _is_covered(delivery, receiver, silences):
+        if not (delivery.closes and delivery.is_opening_sent):
+            return silenced(COVERED)
+        part = Part.CLOSING
     waits_until = _waits_until(delivery, after_us=after_us, at=at, now=now) if is_deferred else now
     if waits_until > now:
         postponed = replace(delivery, due_at=waits_until, first_due_at_s=None)
@@ -62,6 +73,14 @@ def judge_delivery(
     if part is Part.WHOLE and delivery.only_closes and keeps_state:
         part = Part.CLOSING
     return delivery if part is Part.WHOLE else replace(delivery, part=part)
+
+
+def _is_covered(failure: Delivery, receiver: Receiver, silences: Sequence[Silence]) -> bool:
+    """Return whether the opening of the pipeline's open `pipeline.failing` was sent, or waits for its group alone."""
+    if failure.failing_opening is not DeliveryState.WAITING:
+        return failure.failing_opening is not None
+    opening = replace(failure, type=EventType.PIPELINE_FAILING)
+    return receiver.after_us == 0 and not any(each.matches(opening) for each in silences)
 
 
 def _waits_until(opening: Delivery, *, after_us: int, at: datetime, now: Micros) -> Micros:

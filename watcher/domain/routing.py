@@ -7,6 +7,7 @@ describes routes and silences.
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time, timedelta
+from enum import Enum, auto
 from fnmatch import fnmatchcase
 from uuid import uuid5
 from zoneinfo import ZoneInfo
@@ -21,6 +22,28 @@ from watcher.domain.watch import Watch
 _LABEL = "labels."
 
 
+class Grouped(Enum):
+    """The events that a rule groups."""
+
+    EVENTS = auto()
+    """Events of executions, and `pipeline.gap`."""
+    OTHERS = auto()
+    """The same without the events that are about a problem."""
+    PROBLEMS = auto()
+    """The openings of problems, the acknowledgements, and the closings: each of the three is a group of its own. With
+    the openings go the events in `MOMENTS`."""
+
+
+MOMENTS = frozenset({EventType.EXECUTION_EXPENSIVE, EventType.PIPELINE_NEW_ERROR})
+"""Events that people are to see as soon as the opening of a problem, although nothing closes them."""
+
+OF_ONE_PIPELINE = MOMENTS | {EventType.EXECUTION_OVERDUE}
+"""Events that go in one message if they are about one pipeline."""
+
+APART_COUNT = 3
+"""The most openings of problems, acknowledgements or closings that are sent as a message each."""
+
+
 @dataclass(frozen=True, slots=True)
 class GroupRules:
     """The rules of a sink for groups. Events that are equal in each field of `by` are sent together."""
@@ -31,21 +54,43 @@ class GroupRules:
     """The seconds from the recording of an event until it is due."""
     max_count: int
     """The most events in one request."""
-    problems: bool = True
-    """Whether an event that opens or closes a problem of an execution is grouped, too."""
+    of: Grouped = Grouped.EVENTS
 
     def group_of(self, event: Event) -> Group | None:
-        """Return the group of an event; `None` if it is sent alone.
-
-        Only the events of executions and `pipeline.gap` have a group. An event has none if it lacks a field of `by`,
-        or if it opens or closes a problem and `problems` is false.
-        """
-        is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
-        if not is_grouped or not (self.problems or event.problem is None):
-            return None
+        """Return the group of an event; `None` if it is not grouped, or lacks a field of `by`."""
+        part = self._part_of(event)
         fields = {"pipeline": event.pipeline, "account": event.account, "type": event.type}
         values = _values(self.by, fields, event.labels)
-        return None if values is None else Group(uuid5(NAMESPACE, "\0".join(["group", *values])).bytes, self.wait_s)
+        if part is None or values is None:
+            return None
+        return Group(uuid5(NAMESPACE, "\0".join(["group", *part, *values])).bytes, self.wait_s)
+
+    def _part_of(self, event: Event) -> Sequence[str] | None:
+        """Return what distinguishes the groups of this rule, besides the fields of `by`; `None`: it is not grouped."""
+        if self.of is Grouped.PROBLEMS:
+            if event.closes:
+                return ["closings"]
+            if event.type == EventType.PROBLEM_ACKNOWLEDGED:
+                return ["acknowledgements"]
+            return ["openings"] if event.type in PROBLEM_KINDS | MOMENTS else None
+        is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
+        return [] if is_grouped and (self.of is Grouped.EVENTS or event.problem is None) else None
+
+
+def messages_of(group: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
+    """Return the deliveries of a group at a chat, by the message that is to show them.
+
+    More than three problems are one message. Else each has its own, but overdue and expensive executions and new
+    errors of one pipeline share one. Events of a group that are about no problem are one message, too.
+    """
+    is_digest = group[0].problem is None and group[0].type not in MOMENTS
+    if is_digest or len({each.problem for each in group} - {None}) > APART_COUNT:
+        return [group]
+    messages: dict[object, list[Delivery]] = {}
+    for each in group:
+        key = (each.account, each.pipeline) if each.type in OF_ONE_PIPELINE else each.number
+        messages.setdefault(key, []).append(each)
+    return list(messages.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +127,19 @@ class Route:
     labels: Mapping[str, str]
     pipelines: frozenset[str]
     group: GroupRules | None = None
+    problem_group: GroupRules | None = None
+    """The rules for the openings, acknowledgements and closings of problems. They come before `group`."""
     opening_wait_s: float = 0.0
     """The seconds from the recording of an opening until it is due."""
+
+    def wait_of(self, event: Event) -> Group | None:
+        """Return the wait of an event, and its group; `None` if it is sent at once."""
+        rules = [each for each in (self.problem_group, self.group) if each is not None]
+        if not self.opening_wait_s or event.type not in PROBLEM_KINDS:
+            return next(filter(None, (each.group_of(event) for each in rules)), None)
+        group = self.problem_group.group_of(event) if self.problem_group else None
+        key, wait_s = group or (None, 0.0)
+        return Group(key, self.opening_wait_s + wait_s)
 
 
 def types_matching(globs: tuple[str, ...]) -> frozenset[EventType]:
@@ -104,7 +160,6 @@ class Router:
         Without `watch` the event has no pipeline, so only its type is matched. The sink `without_sink` is left out.
         """
         sinks: list[str] = []
-        groups: dict[str, Group] = {}
         for name, route in self.routes.items():
             if name == without_sink or event.type not in route.types:
                 continue
@@ -113,11 +168,19 @@ class Router:
                 if not in_pipeline or not route.labels.items() <= watch.labels.items():
                     continue
             sinks.append(name)
-            if route.opening_wait_s and event.type in PROBLEM_KINDS:
-                groups[name] = Group(None, route.opening_wait_s)
-            elif route.group is not None and (group := route.group.group_of(event)) is not None:
-                groups[name] = group
-        return OutboxEntry(event, tuple(sinks), groups)
+        return self.follow_up(event, sinks)
+
+    def follow_up(self, event: Event, sinks: Sequence[str] = ()) -> OutboxEntry:
+        """Return an event with these sinks, and with its wait at each sink that does not send it at once.
+
+        To a closing or an acknowledgement the store adds the sinks that got the opening. Of these, only those that
+        group problems let it wait.
+        """
+        waits = {name: self.routes[name].wait_of(event) for name in sinks}
+        if event.closes or event.type == EventType.PROBLEM_ACKNOWLEDGED:
+            rules = {name: route.problem_group for name, route in self.routes.items() if name not in waits}
+            waits |= {name: group.group_of(event) for name, group in rules.items() if group is not None}
+        return OutboxEntry(event, tuple(sinks), {name: wait for name, wait in waits.items() if wait is not None})
 
 
 @dataclass(frozen=True, slots=True)

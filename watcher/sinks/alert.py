@@ -277,7 +277,7 @@ class Alert:
     def title(self) -> str:
         """Return one line that says what happened, without a sign."""
         if self.only_closes:
-            return f"{self._who()} is no longer overdue, after {self.overdue_text}"
+            return f"{self.who} is no longer overdue, after {self.overdue_text}"
         if self.type is EventType.WATCHER_REPORT:
             return report_title(self.data["report"])
         title = self._title()
@@ -292,10 +292,17 @@ class Alert:
         return title
 
     @property
+    def happened(self) -> str:
+        """Return what happened without the name that the title begins with, to count how often it did."""
+        if self.type is EventType.PROBLEM_ACKNOWLEDGED:
+            return self._acknowledged_by()
+        return self.title.removeprefix(f"{self.who} ")
+
+    @property
     def topic(self) -> str | None:
         """Return the subject of all mails about the problem, such as `Pipeline failing: Sales agent`, or `None`."""
         problem = self.problem
-        return f"{problem['kind'].replace('.', ' ').capitalize()}: {self._who()}" if problem else None
+        return f"{problem['kind'].replace('.', ' ').capitalize()}: {self.who}" if problem else None
 
     @property
     def overdue_text(self) -> str | None:
@@ -337,7 +344,7 @@ class Alert:
         node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
         answer, count = shorten(self.data.get("answer", ""), NODE_LENGTH), self.data.get("count", 0)
         return _TITLES.get(self.kind, f"{{who}}: {self.kind}").format(
-            who=self._who(),
+            who=self.who,
             node=f" at {node}" if node else "",
             last=f", last at {node}" if node else "",
             status=shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH),
@@ -356,7 +363,9 @@ class Alert:
         in_time = f" until {datetime.fromisoformat(until).astimezone(UTC):%Y-%m-%d %H:%M} UTC" if until else ""
         return f"Acknowledged{f' by {by}' if by else ''}{in_time}"
 
-    def _who(self) -> str:
+    @property
+    def who(self) -> str:
+        """Return the name of the pipeline, else of the sink or account that the event is about."""
         if self.pipeline is not None:
             return shorten(self.pipeline, NAME_LENGTH)
         return clean(self.data.get("sink") or self.data.get("account") or "")

@@ -75,6 +75,11 @@ class AppriseSettings(RemoteSettings):
     """The highest rate of messages."""
 
     @property
+    def is_chat(self) -> bool:
+        """Whether people read each message: in a chat that keeps no state, or as mail."""
+        return True
+
+    @property
     def target(self) -> str:
         """Return the scheme. The rest of the URL is a secret."""
         return f"{self.url.get_secret_value().partition('://')[0].lower()}://"

@@ -18,9 +18,11 @@ from watcher.domain.event import EventType
 from watcher.domain.history import error_kind_of
 from watcher.domain.problems import Severity
 from watcher.sinks.alert import (
+    GOOD,
     HEADLINE_LENGTH,
     ID_LENGTH,
     NAME_LENGTH,
+    TROUBLE,
     Alert,
     clean,
     cut,
@@ -43,6 +45,7 @@ NEWEST_ERROR_LENGTH = 150
 NEWEST_LINK_LENGTH = 300
 """The most characters of the link in a `Newest`. A longer link is left out."""
 
+NAMES_COUNT = 15
 CLUSTERS_COUNT = 6
 CLUSTER_LENGTH = 140
 _WORDS_COUNT = 3
@@ -128,15 +131,17 @@ def _of_report(alert: Alert, limit: int) -> Notice:
 def _of_group(alerts: Sequence[Alert]) -> Notice:
     """Return the content of a message about a group: how many events of each type, the kinds of errors, the newest."""
     is_trouble, by_time = any(alert.is_trouble for alert in alerts), sorted(alerts, key=lambda alert: alert.time)
+    signs = {alert.sign[0] for alert in alerts}
+    sign = signs.pop() if len(signs) == 1 else TROUBLE[0] if is_trouble else GOOD[0]
     seen_later = max(alerts, key=lambda alert: alert.delay_s).seen_later
     times = span(by_time[0].time, by_time[-1].time) + (f", seen up to {seen_later}" if seen_later else "")
     title = f"{_counted(alerts)}{_where(alerts)} ({times})"
     return Notice(
         str(group_id(UUID(alert.id) for alert in alerts)),
-        shorten(f"{'✕' if is_trouble else '✓'} {title}", HEADLINE_LENGTH),
+        shorten(f"{sign} {title}", HEADLINE_LENGTH),
         min((alert.severity for alert in alerts), key=_SEVERITIES.index),
         is_trouble,
-        error="\n".join(_clusters(alerts)),
+        error="\n".join([*_clusters(alerts), *_names(alerts)]),
         footer=f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout.",
         links=_links(alerts),
         newest=list(map(_newest, by_time[-NEWEST_COUNT:])),
@@ -160,10 +165,20 @@ def _newest(alert: Alert) -> Newest:
 
 
 def _links(alerts: Sequence[Alert]) -> Mapping[str, str]:
-    """Return the link to our page of executions: of one pipeline if the group has only that one, else of all."""
+    """Return the link to our page of problems or executions, of one pipeline if the group has only that one."""
     public_url, pipelines = alerts[-1].public_url, {alert.data.get("pipeline", {}).get("id") for alert in alerts}
     of_one = f"?pipeline={quote(pipelines.pop(), safe='')}" if len(pipelines) == 1 and None not in pipelines else ""
-    return {"Details": f"{public_url}/executions{of_one}"} if public_url else {}
+    page = "problems" if any(alert.problem for alert in alerts) else "executions"
+    return {"Details": f"{public_url}/{page}{of_one}"} if public_url else {}
+
+
+def _names(alerts: Sequence[Alert]) -> list[str]:
+    """Return a line with the pipelines, accounts and sinks of a group of problems; none for other groups."""
+    names = list(dict.fromkeys(alert.who for alert in alerts if alert.problem))
+    if len(names) < 2:
+        return []
+    line, rest = ", ".join(names[:NAMES_COUNT]), len(names) - NAMES_COUNT
+    return [f"In: {line}{f' and {rest:,} more' if rest > 0 else ''}"]
 
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:
@@ -171,7 +186,7 @@ def _clusters(alerts: Sequence[Alert]) -> list[str]:
     clusters = defaultdict[bytes, list[str]](list)
     for alert in alerts:
         node = alert.nodes[0][0] if alert.nodes else ""
-        text = clean(": ".join(filter(None, (node, alert.error)))) or alert.title
+        text = clean(": ".join(filter(None, (node, alert.error)))) or (alert.happened if alert.problem else alert.title)
         clusters[error_kind_of(node, text).fingerprint].append(text)
     ranked = sorted(clusters.values(), key=len, reverse=True)
     lines = []

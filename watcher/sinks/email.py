@@ -14,7 +14,7 @@ from email.policy import SMTP as SMTP_POLICY
 from functools import cached_property, partial
 from html import escape
 from ssl import SSLContext
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 import aiosmtplib as smtp
 from pydantic import AfterValidator, Field, SecretStr, model_validator
@@ -28,7 +28,7 @@ from watcher.runtime.units import Address, InvalidValueError, is_loopback, parse
 from watcher.sinks.alert import Alert, in_utc
 from watcher.sinks.chat import Notice, notice_of_alerts
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.sinks.settings import EventGlobs, GroupSettings, PemPath, RemoteSettings, client_context
+from watcher.sinks.settings import EventGlobs, Grouping, GroupSettings, PemPath, RemoteSettings, client_context
 from watcher.sinks.template import ALERT_EVENTS
 
 SUBMISSION_PORT, TLS_PORT, BUSY_CODE = 587, 465, 421
@@ -82,9 +82,8 @@ MailAddress = Annotated[str, AfterValidator(_address)]
 class EmailSettings(RemoteSettings):
     """`{type: email, server: …, from: …, to: […]}`."""
 
-    groups_problems: ClassVar = False
     type: Literal["email"] = Field(examples=["email"])
-    """Sends mails. Events of a problem are sent one by one as a thread, other events in groups."""
+    """Sends mails. The mails of a problem are a thread, other events are sent in groups."""
     server: Annotated[str, AfterValidator(_server)] = Field(examples=["smtp.example.com:587"])
     """Host and port of the mail server. The default port is 587."""
     tls: Literal["starttls", "tls", "none"] | None = Field(default=None, examples=["tls"])
@@ -106,8 +105,9 @@ class EmailSettings(RemoteSettings):
     """The longest time for a mail, from connecting to the last answer. Many servers scan a mail before they answer."""
     rate_limit: Rate = Field(default=as_written("30/m"), examples=["10/m"])
     """The highest rate of mails. Microsoft 365 accepts 30 a minute."""
-    group: GroupSettings | None = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
-    """Groups events into one mail. An event of a problem always has a mail of its own."""
+    group: Grouping = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
+    """Groups events into one mail. Without it more than three problems of an account that open, are acknowledged or
+    close within 10s are one mail, too; `none` sends each event alone and at once."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:
@@ -118,6 +118,11 @@ class EmailSettings(RemoteSettings):
             raise InvalidValueError("none shows others the password", remedy="write starttls, or tls", at="tls")
         assert self.context
         return self
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether people read each message: in a chat that keeps no state, or as mail."""
+        return True
 
     @property
     def target(self) -> str:
@@ -243,7 +248,8 @@ def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime,
     both to show a thread.
     """
     alerts = [Alert.of_delivery(each, public_url) for each in batch]
-    notice, problem = notice_of_alerts(alerts), alerts[0].problem or {}
+    is_single = len(alerts) == 1
+    notice, problem = notice_of_alerts(alerts), (alerts[0].problem if is_single else None) or {}
     text, html = bodies_of(notice)
     mail = EmailMessage(policy=_POLICY)
     mail["From"] = settings.from_
@@ -253,7 +259,7 @@ def mail_of(batch: Sequence[Delivery], settings: EmailSettings, *, at: datetime,
     mail["Auto-Submitted"] = "auto-generated"
     mail["X-Auto-Response-Suppress"] = "All"
     # Set raw values: else Python would decode an encoded word in a subject, line ends included, and encode long ids.
-    subject = Header(alerts[0].topic or notice.headline, "utf-8", header_name="Subject")
+    subject = Header((is_single and alerts[0].topic) or notice.headline, "utf-8", header_name="Subject")
     mail.set_raw("Subject", subject.encode())
     for name in ("References", "In-Reply-To") if problem else ():
         mail.set_raw(name, f"<{problem['id']}@{settings.domain}>")

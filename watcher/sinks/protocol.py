@@ -67,6 +67,10 @@ class WorkerRules:
     """Whether failures may open the circuit breaker."""
     group: GroupRules | None = None
     """The rules of grouping; `None`: nothing is grouped."""
+    problem_group: GroupRules | None = None
+    """The rules of grouping for the openings, acknowledgements and closings of problems, at chats and mail."""
+    covers: bool = False
+    """Whether an open `pipeline.failing` that the sink was sent covers the single failures of its pipeline."""
     incidents: IncidentRules | None = None
     """The rules by which problems are joined to incidents; `None`: the sink has no incidents."""
     after_s: float = 0.0
@@ -74,6 +78,11 @@ class WorkerRules:
     remind_every_s: float | None = None
     keeps_messages: bool = False
     """Whether deliveries come with the place of their problem's message at the receiver."""
+
+    @property
+    def group_wait_s(self) -> float:
+        """Return the time that an event of a group waits at least, from its recording."""
+        return min((rules.wait_s for rules in (self.group, self.problem_group) if rules is not None), default=0.0)
 
     @property
     def opening_wait_s(self) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -28,7 +28,7 @@ from yarl import URL
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import trial_event
-from watcher.domain.routing import GroupRules
+from watcher.domain.routing import Grouped, GroupRules
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, redact_url
@@ -183,20 +183,35 @@ class GroupSettings(Block):
     )
 
 
+PROBLEMS_TOGETHER = (("account",), 10.0)
+"""The fields by which chats group problems, and the time that a problem waits for others, unless `group` is given."""
+
+
+def _unless_none(value: object) -> object:
+    return None if value == "none" else value
+
+
+Grouping = Annotated[
+    GroupSettings | None, BeforeValidator(_unless_none, json_schema_input_type=GroupSettings | Literal["none"] | None)
+]
+"""A block, or `none`, which is the same as no group. Only a chat groups problems if the key is absent."""
+
+
 class RemoteSettings(SinkSettings):
     """The settings of every sink but stdout. The receiver may be slow, away, or overloaded."""
 
-    groups_problems: ClassVar[bool] = True
-    """Whether an event about a problem of an execution may be grouped with other events."""
+    grouped: ClassVar[Grouped] = Grouped.EVENTS
+    """The events that `group` groups."""
     timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
     """The longest time for one request."""
     rate_limit: Rate = Field(default=as_written("100/s"), examples=["60/m"])
     """The highest rate of requests. The defaults for Slack and Teams are `1/s`, Discord `30/m`, PagerDuty `2/s`."""
     retry: RetrySettings = RetrySettings()
     """The retries of a failed delivery."""
-    group: GroupSettings | None = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
+    group: Grouping = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
     """Sends events together: as a CloudEvents batch by a webhook without `template`, as one incident at PagerDuty
-    (`wait` is 10s there), as one message elsewhere."""
+    (`wait` is 10s there), as one message elsewhere. Without it chats still send more than three problems of an account
+    that open, are acknowledged or close within 10s as one message; `none` sends each event alone and at once."""
     after_s: Duration | None = Field(default=None, examples=["10m"])
     """The time that the opening of a problem waits. The opening is sent only if the problem is still open then, and not
     while the problem is acknowledged. By default an opening is sent at once."""
@@ -209,14 +224,26 @@ class RemoteSettings(SinkSettings):
         return GROUP_COUNT
 
     @property
+    def is_chat(self) -> bool:
+        """Whether people read each message: in a chat that keeps no state, or as mail."""
+        return False
+
+    @property
     def rules(self) -> WorkerRules:
         """Return the rules by which the worker sends to the sink."""
-        group = self.group
+        group, problem_group = self.group, None
+        if self.is_chat and not ("group" in self.model_fields_set and group is None):
+            by, wait_s = (group.by, group.wait_s) if group and "group" in self.model_fields_set else PROBLEMS_TOGETHER
+            problem_group = GroupRules(by, wait_s, GROUP_COUNT, Grouped.PROBLEMS)
+        names_failures = "events" in self.model_fields_set and EventType.EXECUTION_FAILED in self.events
+        grouped = Grouped.OTHERS if self.is_chat else self.grouped
         return WorkerRules(
             self.retry.schedule,
             self.retry.give_up_after_s,
             self.rate_limit,
-            group=None if group is None else GroupRules(group.by, group.wait_s, self.group_count, self.groups_problems),
+            group=None if group is None else GroupRules(group.by, group.wait_s, self.group_count, grouped),
+            problem_group=problem_group,
+            covers=self.is_chat and not names_failures,
             after_s=self.after_s or 0.0,
             remind_every_s=self.remind_every_s,
         )

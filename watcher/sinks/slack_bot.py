@@ -23,6 +23,7 @@ from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import Json
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
+from watcher.domain.routing import Grouped
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
 from watcher.runtime.units import InvalidValueError
@@ -130,7 +131,7 @@ def _api_url(value: str) -> str:
 class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
-    groups_problems: ClassVar = False
+    grouped: ClassVar = Grouped.OTHERS
     type: Literal["slack_bot"] = Field(examples=["slack_bot"])
     """Posts in one Slack channel as an app: one message for each problem, updated when the problem is over."""
     token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(examples=["${SLACK_BOT_TOKEN}"])

@@ -34,6 +34,7 @@ from watcher.domain.routing import IncidentRules
 from watcher.runtime.settings import file_twin, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alertmanager import AlertmanagerTemplate
+from watcher.sinks.chat import ChatTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.http_post import Poster
 from watcher.sinks.pagerduty import INCIDENT_WAIT_S, PagerDutyTemplate, RoutingKey
@@ -190,6 +191,11 @@ class WebhookSettings(HttpSinkSettings):
             remedy = "write pipeline, account or labels.NAME"
             raise InvalidValueError("type is not for incidents", remedy=remedy, at="group")
         return self
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether people read each message: in a chat that keeps no state, or as mail."""
+        return isinstance(self.template, str) and issubclass(PRESETS[self.template], ChatTemplate)
 
     @property
     def rules(self) -> WorkerRules:

@@ -122,6 +122,8 @@ class Take:
     """Ordering keys and incident keys of deliveries in flight. No delivery with such a key is returned."""
     group_count: int = 1
     """The most deliveries of one group in one batch."""
+    group_wait_s: float = 0.0
+    """The longest time that a delivery waits for its group. With `after` a group has none that waits for longer."""
     trial: Trial | None = None
     """Set while the circuit breaker is open. `tried_longest_ago` returns a delivery even before it is due."""
     with_messages: bool = False
@@ -130,6 +132,8 @@ class Take:
     """Set if the sink shows problems as incidents: all pending deliveries of an incident form one batch."""
     defers_openings: bool = False
     """Whether the sink delays openings (`after`), so that none is returned before it is due."""
+    covers: bool = False
+    """Whether each `execution.failed` is returned with its `failing_opening`."""
 
 
 @dataclass(frozen=True, slots=True)

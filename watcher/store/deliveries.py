@@ -114,7 +114,8 @@ _NEXT_DUE = text(
 _OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id + 0 = :of_sink AND delivery.state = 'waiting' AND delivery.group_key = :of_group"
-    " AND (delivery.tried = false OR delivery.due_at <= :now){} ORDER BY delivery.number LIMIT :limit"
+    " AND (delivery.tried = false AND delivery.due_at <= :until OR delivery.due_at <= :now){}"
+    " ORDER BY delivery.number LIMIT :limit"
 )
 _MEMBERS = text(_OF_GROUP.format(""))
 _MEMBERS_OF_TRIAL = text(_OF_GROUP.format(f" AND delivery.attempts < {TOGETHER_COUNT}"))
@@ -122,6 +123,14 @@ _OPENING = text(
     "SELECT closed_at, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
     f" LEFT JOIN event ON {OPENS} LEFT JOIN delivery ON delivery.number = event.id AND delivery.sink_id = :of_sink"
     " WHERE problem.id = :of_problem"
+)
+
+# A delivery of a group that was not tried waits for its group alone.
+_FAILING_OPENING = text(
+    f"SELECT delivery.state FROM problem JOIN event ON {OPENS} JOIN delivery ON delivery.number = event.id"
+    " WHERE problem.pipeline_id = :of_pipeline AND problem.closed_at IS NULL AND problem.execution IS NULL"
+    " AND problem.kind = 'pipeline.failing' AND delivery.sink_id = :of_sink AND (delivery.state IN"
+    " ('delivered', 'accepted') OR delivery.state = 'waiting' AND NOT tried AND group_key IS NOT NULL) LIMIT 1"
 )
 
 
@@ -295,7 +304,8 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
     if request.trial is not None and first.attempts >= TOGETHER_COUNT:
         return [first]
     limit = request.group_count + len(request.skip)
-    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "limit": limit}
+    until = request.now + round(request.group_wait_s * 1e6)
+    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "until": until, "limit": limit}
     members = {first.number: first}
     for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
         is_free = row.earlier is None or row.earlier in members
@@ -341,6 +351,9 @@ def labels_of(text: str | None) -> dict[str, str]:
 def _with_problem(connection: Connection, sink_id: int, row: AnyRow, *, name: str, request: Take) -> Delivery:
     """Return the delivery of a row, with the state of its problem and the sink's messages where these are needed."""
     sent = _delivery(row, name)
+    if request.covers and sent.type == EventType.EXECUTION_FAILED:
+        found = connection.scalar(_FAILING_OPENING, {"of_sink": sink_id, "of_pipeline": row.pipeline_id})
+        sent = replace(sent, failing_opening=found and DeliveryState(found))
     if sent.problem is None and not request.with_messages:
         return sent
     follows_opening = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}

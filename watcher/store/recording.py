@@ -260,8 +260,8 @@ class Outbox:
             for name in entry.sinks:
                 group = entry.groups.get(name)
                 deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            for sink_id in others.values():
-                more = _delivery_row(entry, sink_id, None, row["recorded_at"], now=now)
+            for name, sink_id in others.items():
+                more = _delivery_row(entry, sink_id, entry.groups.get(name), row["recorded_at"], now=now)
                 deliveries.append(more | {"only_closes": entry.event.closes})
         if deliveries:
             _DELIVERY.run(connection, *deliveries)

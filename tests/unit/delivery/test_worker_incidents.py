@@ -499,7 +499,7 @@ async def test_an_outage_that_spreads_slowly_pages_with_the_first_fifth_eleventh
     pager: PagerRig, kills: bool
 ) -> None:
     await pager.start(rules=BY_ACCOUNT)
-    paging = []
+    paging: list[int] = []
     for number in range(1, 25):
         await pager.opens(f"Agent {number}", then_s=11)
         if len(pager.pager.pages) > len(paging):

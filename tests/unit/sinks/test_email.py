@@ -36,7 +36,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import encode, group_id
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
-from watcher.domain.routing import GroupRules
+from watcher.domain.routing import Grouped, GroupRules
 from watcher.sinks import email
 from watcher.sinks.chat import notice_of_batch
 from watcher.sinks.email import EmailSettings, bodies_of, mail_of
@@ -516,4 +516,4 @@ async def test_a_wrong_password_is_tried_once_and_the_mail_is_taken_once_it_is_r
 
 
 def test_events_wait_30_s_for_others_of_their_pipeline_but_those_of_problems_go_at_once() -> None:
-    assert MAIL.rules.group == GroupRules(("pipeline",), 30.0, 10_000, problems=False)
+    assert MAIL.rules.group == GroupRules(("pipeline",), 30.0, 10_000, Grouped.OTHERS)

@@ -20,7 +20,7 @@ from watcher.daemon.from_settings import fingerprint_of_sink
 from watcher.domain.envelope import group_id
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import PROBLEM_KINDS, Incident, Problem, SentOpening, Severity, severity_of
-from watcher.domain.routing import GroupRules, IncidentRules, types_matching
+from watcher.domain.routing import Grouped, GroupRules, IncidentRules, types_matching
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Template
@@ -193,12 +193,46 @@ def test_a_routing_key_is_pagerdutys_alone_which_groups_by_no_type(more: dict[st
             {"group": {"by": ["type", "labels.team"], "wait": "2m", "max": 5}},
             GroupRules(("type", "labels.team"), 120.0, 5),
         ),
-        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000)),
+        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000, Grouped.OTHERS)),
         ({"group": {}, "template": "alertmanager"}, GroupRules(("pipeline",), 30.0, 256)),
     ],
 )
 def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | None) -> None:
     assert settings(**more).rules.group == group
+
+
+@pytest.mark.parametrize(
+    ("more", "by_and_wait"),
+    [
+        ({}, None),
+        ({"template": "pagerduty", "routing_key": "k" * 32}, None),
+        ({"template": "alertmanager", "group": {}}, None),
+        ({"template": "slack"}, (("account",), 10.0)),
+        ({"template": "slack", "group": {}}, (("pipeline",), 30.0)),
+        ({"template": "teams", "group": {"by": ["labels.team"], "wait": "5s"}}, (("labels.team",), 5.0)),
+        ({"template": "discord", "group": "none"}, None),
+    ],
+)
+def test_problems_are_grouped_at_chats_unless_the_file_says_none(more: dict[str, Any], by_and_wait: object) -> None:
+    group = settings(**more).rules.problem_group
+    assert (group and (group.by, group.wait_s)) == by_and_wait
+    assert group is None or group.of is Grouped.PROBLEMS
+
+
+@pytest.mark.parametrize(
+    ("more", "covers"),
+    [
+        ({}, False),
+        ({"template": "slack"}, True),
+        ({"template": "slack", "events": ["execution.*"]}, True),
+        ({"template": "slack", "events": ["execution.failed", "pipeline.*"]}, False),
+        ({"template": "pagerduty", "routing_key": "k" * 32, "events": ["execution.*"]}, False),
+    ],
+)
+def test_a_chat_is_not_sent_failures_of_a_known_problem_unless_it_asks_for_them(
+    more: dict[str, Any], covers: bool
+) -> None:
+    assert settings(**more).rules.covers is covers
 
 
 @pytest.mark.parametrize(

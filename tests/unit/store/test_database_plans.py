@@ -174,7 +174,7 @@ LITTLE = 200  # hundreds of steps
     [
         (deliveries.HEADS, {"of_sink": 2, "limit": 50}),
         (deliveries.HEADS, {"of_sink": 3, "limit": 50}),
-        (deliveries._MEMBERS, {"of_sink": 2, "of_group": b"7", "now": COUNT, "limit": 50}),
+        (deliveries._MEMBERS, {"of_sink": 2, "of_group": b"7", "now": COUNT, "until": COUNT, "limit": 50}),
     ],
     ids=["heads", "heads of another", "group"],
 )

@@ -1,0 +1,201 @@
+"""What a chat is sent when much goes wrong at once: problems together, and no failure that its problem covers."""
+
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import cast
+
+import pytest
+from pager_rig import FakePagerDuty, PagerRig
+from stores import backlog_of
+from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, FakeClock
+
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
+from watcher.domain.routing import Grouped, GroupRules, Silence
+from watcher.sinks.chat import notice_of_batch
+from watcher.sinks.protocol import SendResult, Sink
+
+TOGETHER = GroupRules(("account",), wait_s=10.0, max_count=10_000, of=Grouped.PROBLEMS)
+CHAT = replace(RULES, problem_group=TOGETHER, covers=True, rate_per_s=1.0)
+FAILURES = GroupRules(("account",), wait_s=10.0, max_count=10_000, of=Grouped.OTHERS)
+
+
+class FakeChat(Sink):
+    """Keeps the headline of each message that it took, and for how long each opening had been open by then."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.answer = DELIVERED
+        self.headlines: list[str] = []
+        self.taken: list[Delivery] = []
+        self.waited_s: list[float] = []
+        self.complaints: list[str] = []
+        self._clock = clock
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        if self.answer.outcome.is_taken:
+            self.headlines.append(notice_of_batch(batch).headline)
+            self.taken += batch
+            now = self._clock.steady_us()
+            self.waited_s += [(now - each.recorded_at) / 1e6 for each in batch if each.opens]
+        return self.answer
+
+
+class ChatRig(PagerRig):
+    """A rig whose sink is a chat."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.chat = FakeChat(self.clock)
+        self.pager = cast("FakePagerDuty", self.chat)
+        self.types = frozenset(EventType) - {EventType.EXECUTION_RUNNING}
+
+    def settled_as(self, type_: EventType) -> list[tuple[str, str | None]]:
+        """Return how the deliveries of this type were settled, in their order."""
+        query = "SELECT state, answer FROM delivery JOIN event ON event.id = number WHERE type = ? ORDER BY number"
+        with closing(sqlite3.connect(self.path)) as connection:
+            return list(connection.execute(query, (type_,)))
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[ChatRig]:
+    rig = ChatRig(tmp_path / "watcher.db")
+    yield rig
+    assert rig.ends == []
+    await rig.kill()
+
+
+async def test_a_problem_that_opens_alone_is_a_message_after_ten_seconds(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    await rig.opens("one", then_s=9.9)
+    assert rig.chat.headlines == []
+    await rig.later(0.2)
+    assert rig.chat.headlines == ["✕ one keeps failing, last at Greeting"]
+
+
+async def test_three_problems_that_open_together_are_a_message_each(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    for name in ("one", "two", "three"):
+        await rig.opens(name)
+    await rig.later(15)
+    assert [each.partition(" keeps")[0] for each in rig.chat.headlines] == ["✕ one", "✕ two", "✕ three"]
+
+
+async def test_an_outage_is_one_message_one_of_its_acknowledgements_and_one_of_its_end(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    problems = {f"Agent {number}": await rig.opens(f"Agent {number}") for number in range(40)}
+    await rig.later(11)
+    for problem in problems.values():
+        await rig.acknowledge(problem)
+    await rig.later(11)
+    for name, problem in problems.items():
+        await rig.closes(name, problem)
+    await rig.later(11)
+    assert [each.partition(" (")[0] for each in rig.chat.headlines] == [
+        "✕ 40 failing in 40 pipelines",
+        "◆ 40 acknowledged in 40 pipelines",
+        "✓ 40 recovered in 40 pipelines",
+    ]
+    assert len(rig.chat.taken) == 120
+    assert await backlog_of(rig.real_store) == {}
+
+
+async def test_failures_of_a_pipeline_whose_problem_is_known_are_covered(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    await rig.fails("run 0", then_s=1)
+    problem = await rig.opens("Agent")
+    await rig.fails("run 1", then_s=1)  # the opening waits for its group
+    await rig.later(10)
+    await rig.fails("run 2", then_s=1)  # the opening was sent
+    await rig.closes("Agent", problem, then_s=11)
+    await rig.fails("run 3", then_s=1)
+    answers = [("delivered", "204"), ("silenced", "covered"), ("silenced", "covered"), ("delivered", "204")]
+    assert rig.settled_as(EventType.EXECUTION_FAILED) == answers
+
+
+@pytest.mark.parametrize("why", ["another pipeline", "after", "a silence", "a retry", "no rule"])
+async def test_failures_are_not_covered_by_a_problem_that_is_not_known_there(rig: ChatRig, why: str) -> None:
+    rules = {"after": replace(CHAT, after_s=600.0), "no rule": replace(CHAT, covers=False)}.get(why, CHAT)
+    await rig.start(rules=rules)
+    if why == "a silence":
+        at, kinds = rig.clock.now(), (EventType.PIPELINE_FAILING,)
+        rig.silences.all = [Silence(at, at + timedelta(hours=1), types=kinds, sinks=("ops",))]
+    await rig.opens("other" if why == "another pipeline" else "Agent")
+    if why == "a retry":
+        rig.chat.answer = FAILED
+        await rig.later(11)
+        rig.chat.answer = DELIVERED
+    await rig.fails("run", then_s=3)
+    assert rig.settled_as(EventType.EXECUTION_FAILED) == [("delivered", "204")]
+
+
+async def test_a_covered_failure_that_ends_an_overdue_goes_as_its_closing_alone(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    overdue = await rig.hangs("run", then_s=11)
+    await rig.opens("Agent", then_s=11)
+    await rig.ends_overdue("run", overdue, then_s=11)
+    assert rig.chat.headlines[-1].startswith("✓ Agent is no longer overdue")
+
+
+async def test_what_is_overdue_and_expensive_in_one_pipeline_is_one_message(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    await rig.hangs("run 1")
+    await rig.hangs("run 2")
+    await rig.is_expensive("run 3")
+    await rig.is_expensive("run 4", "Other")
+    await rig.later(15)
+    assert [each.partition(" (")[0] for each in rig.chat.headlines] == [
+        "✕ 2 overdue, 1 expensive in Agent",
+        "! Other is expensive: 0 tokens in one execution",
+    ]
+
+
+async def test_a_message_of_many_problems_that_is_refused_goes_problem_by_problem(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    for number in range(5):
+        await rig.opens(f"Agent {number}")
+    rig.chat.answer = REFUSED
+    await rig.later(11)
+    rig.chat.answer = DELIVERED
+    await rig.later(60)
+    assert len(rig.chat.headlines) == 5
+    assert await backlog_of(rig.real_store) == {}
+
+
+async def test_an_outage_with_after_is_one_message_of_what_is_open_then(rig: ChatRig) -> None:
+    await rig.start(rules=replace(CHAT, after_s=60.0))
+    problems = {f"Agent {number}": await rig.opens(f"Agent {number}") for number in range(20)}
+    await rig.later(30)
+    for number in range(10):
+        await rig.closes(f"Agent {number}", problems[f"Agent {number}"])
+    await rig.later(50)
+    assert [each.partition(" (")[0] for each in rig.chat.headlines] == ["✕ 10 failing in 10 pipelines"]
+    assert await backlog_of(rig.real_store) == {}
+
+
+@pytest.mark.parametrize("kills", [False, True])
+async def test_a_night_of_failures_is_few_messages_and_nothing_is_lost(rig: ChatRig, kills: bool) -> None:
+    """Forty pipelines fail for a minute; the chat is away for a while, and asks for pauses."""
+    await rig.start(rules=replace(CHAT, group=FAILURES))
+    problems = {}
+    for second in range(60):
+        for number in range(40):
+            if second % 6 == number % 6:
+                await rig.fails(f"run {number} at {second}", f"Agent {number}")
+            if second == 12 + number % 6:
+                problems[number] = await rig.opens(f"Agent {number}")
+        rig.chat.answer = {20: FAILED, 25: replace(BUSY, retry_after_s=2.0), 27: DELIVERED}.get(second, rig.chat.answer)
+        await rig.later(1)
+        if kills and second % 10 == 9:
+            await rig.kill()
+            await rig.start(rules=replace(CHAT, group=FAILURES))
+    for number, problem in problems.items():
+        await rig.closes(f"Agent {number}", problem)
+    await rig.later(120)
+    assert await backlog_of(rig.real_store) == {}
+    assert len(rig.chat.headlines) <= 12
+    covered = rig.settled_as(EventType.EXECUTION_FAILED).count(("silenced", "covered"))
+    assert covered + sum(each.type == EventType.EXECUTION_FAILED for each in rig.chat.taken) >= 400
