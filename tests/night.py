@@ -105,17 +105,17 @@ WHOLE = Night(
 )
 SHORT = Night(
     every_s=3,
-    outage=Span(30, 44),
+    outage=Span(30, 48),
     fails={"Booking": Span(10, 36), "Intake": Span(14, 28), "Reminder": Span(28, 42)},
     survey={"hang": Span(26, 44), "slow": Span(36, 46)},
     invoices={"empty": Span(10, 22), "novel": Span(34, 37), "expensive": Span(30, 44)},
     silent=Span(22, 52),
     refused=Span(24, 36),
-    ack_at_s=43,
-    back_at_s=45,
-    ends_s=80,
+    ack_at_s=52,
+    back_at_s=55,
+    ends_s=78,
     patience_s=15,
-    limits={"quiet": "8s", "overdue": "8s", "slow": "4s", "silent": "28s", "degraded": "5s"},
+    limits={"quiet": "6s", "overdue": "8s", "slow": "4s", "silent": "28s", "degraded": "5s"},
 )
 
 
@@ -174,9 +174,8 @@ def _how(name: str, ends_s: float, night: Night, dice: Random) -> Mapping[str, A
     if name in night.fails and night.fails[name].has(ends_s):
         is_burst = name != "Booking"
         return {} if is_burst and dice.random() > BURST_SHARE else {"error": BURST if is_burst else SMALL}
-    odd = {"empty": {"nodes_count": 1}, "novel": {"error": NOVEL}, "expensive": {"tokens": 25_000}}
-    spans = night.invoices if name == "Invoices" else {}
-    return next((odd[kind] for kind, span in spans.items() if span.has(ends_s)), {})
+    odd: Document = {"empty": {"nodes_count": 1}, "novel": {"error": NOVEL}, "expensive": {"tokens": 25_000}}
+    return next((odd[kind] for kind, span in night.invoices.items() if name == "Invoices" and span.has(ends_s)), {})
 
 
 def watches(night: Night) -> list[Document]:
