@@ -1,0 +1,17 @@
+"""A night of trouble in 46 pipelines: the outage rings, the chat and the mailbox do not drown, nothing is lost."""
+
+import pytest
+from e2e.stage import Stage
+from night import SHORT, WHOLE, broken, spend
+
+pytestmark = pytest.mark.untraced
+
+
+@pytest.mark.long
+async def test_a_short_night_of_trouble_rings_for_the_outage_and_does_not_drown_the_chat(stage: Stage) -> None:
+    assert broken(await spend(stage, SHORT)) == []
+
+
+@pytest.mark.soak
+async def test_a_whole_night_of_trouble_rings_for_the_outage_and_does_not_drown_the_chat(stage: Stage) -> None:
+    assert broken(await spend(stage, WHOLE)) == []
