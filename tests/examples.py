@@ -17,6 +17,7 @@ ENVIRON = {
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
     "SMTP_PASSWORD": "p",
     "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
+    "HEARTBEAT_URL": "https://hc-ping.com/s3cret",
     "WATCHER_DB_PASSWORD": "p",
 }
 

@@ -20,9 +20,13 @@ class NextSearch:
 
     An execution without a usable start counts as started when a round first shows it. The first round shows old
     executions, too, so such a row of the first round does not count until it has a start.
+
+    An execution that had ended before the search began at `began_at` is probably not the one that was just triggered:
+    it does not count in the first round, and later only if no other one does.
     """
 
     since_at: Micros
+    began_at: Micros
     conversation_id: str | None = None
     """In lower case. Without it the executions of all conversations count."""
     page: int = 1
@@ -59,5 +63,9 @@ class NextSearch:
             rows += [row for row in newest_page if row.began_at is None and row.id not in self._seen]
         if self.conversation_id is not None:
             rows = [row for row in rows if (row.conversation_id or "").lower() == self.conversation_id]
-        first = min(rows, key=lambda row: (row.started_at or _NO_START, row.id), default=None)
-        return None if first is None else first.id
+        first = min(rows, key=lambda row: (self._is_over(row), row.started_at or _NO_START, row.id), default=None)
+        return None if first is None or (self._seen is None and self._is_over(first)) else first.id
+
+    def _is_over(self, row: ExecutionSnapshot) -> bool:
+        """Return whether an execution had ended before the search began."""
+        return row.ended_at is not None and row.ended_at < self.began_at

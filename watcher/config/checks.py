@@ -6,7 +6,8 @@ The checks read the plain data of the file, not `Settings`, so they work whateve
 import math
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from watcher.domain.routing import types_matching
 from watcher.domain.rules import KIND_OF_RULE
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import is_private_host
-from watcher.runtime.settings import did_you_mean
+from watcher.runtime.settings import did_you_mean, key_of
 from watcher.runtime.units import is_loopback, parse_address, parse_duration, spell_duration
-from watcher.sinks.settings import Match, RemoteSettings, SilenceMatch
-from watcher.sinks.webhook import WebhookSettings
+from watcher.sinks.apprise import AppriseSettings
+from watcher.sinks.email import TLS_PORT, EmailSettings
+from watcher.sinks.settings import GroupSettings, HttpSinkSettings, Match, RemoteSettings, SilenceMatch
+from watcher.sinks.webhook import TemplateFile, WebhookSettings
 
 
 def fill_in(document: Document) -> None:
@@ -191,8 +194,26 @@ _PAGES = re.compile(
 )
 """The addresses of pages of chats and pagers. People may copy such an address instead of the URL of a webhook."""
 
+_TEMPLATE_OF = {"hooks.slack.com": "slack", "discord.com": "discord", "events.pagerduty.com": "pagerduty"}
+"""The template of each receiver that is known by its host. Discord also takes Slack's messages, at one of its paths."""
+
+_CHATS = ("slack", "discord", "teams")
+"""The templates of chats: they, Apprise and mail show several openings as one message."""
+
+_UNFIT_TLS = {25: "tls", 587: "tls", TLS_PORT: "starttls"}
+"""The value of `tls` that does not work at a port of a mail server."""
+
+_BY_ACCOUNT = {"by": ["account"], "wait": "10s"}
+"""The group that is advised for a sink that would get too many messages."""
+
 _LATE_S = 30.0
 """The longest acceptable time until the last message about an outage. It is the default of `group.wait`."""
+
+_FAILED_COUNT = 5
+"""The number of executions of each pipeline that fail in the minute of an outage for which messages are counted."""
+
+_SENT_ALONE_COUNT = 3
+"""The most openings that come together and are still sent one by one. The same for acknowledgements and closings."""
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 """The endings of local host names. A name without a dot is local, too, such as `receiver` in Compose."""
@@ -216,6 +237,9 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
     _warn_of_sinks(document, settings)
     _warn_of_store(document, settings)
     _warn_of_http(document, settings)
+    if settings.heartbeat is not None and settings.heartbeat.url.get_secret_value().endswith("/your-check"):
+        problem, remedy = "is an example, so nobody notices when the pings stop", "copy the URL of a check of your own"
+        document.warn(("heartbeat", "url"), problem, remedy=remedy)
     for index, silence in enumerate(settings.silences):
         if silence.window(now)[1] <= now:
             problem, remedy = "is in the past, so nothing is silenced", "correct it, or remove this silence"
@@ -248,8 +272,11 @@ def _warn_of_rules(document: Document, rules: RulesSettings, *, path: KeyPath) -
     if rules.failing is not None and rules.failing.consecutive == 1:
         problem, remedy = "opens a problem at each failure", "write 2 or more, or a rate"
         document.warn((*path, "failing", "consecutive"), problem, remedy=remedy)
-    if rules.slow is None and "slow" in document.table(path):
-        document.warn((*path, "slow"), "has no value, so nothing is slow", remedy="write slow: {}, or remove the key")
+    for name, field in RulesSettings.model_fields.items():
+        key = key_of(RulesSettings, name=name)
+        if document.table(path).get(key, key) is None:
+            remedy = f"write {key}: {(field.examples or [''])[0]}, or remove the key"
+            document.warn((*path, key), "has no value, so this rule is off", remedy=remedy)
     if (tokens := rules.tokens) is not None and (tokens.execution or 0) > (tokens.per_day or math.inf):
         problem = f"is more than per_day {tokens.per_day}: one such execution uses more than a day may"
         document.warn((*path, "tokens", "execution"), problem, remedy="lower execution, or raise per_day")
@@ -274,20 +301,48 @@ def _warn_of_sinks(document: Document, settings: Settings) -> None:
         if types_matching(sink.events) & _OF_PIPELINES:
             _warn_of_match(document, settings, (*path, "match"), sink.match)
         _warn_of_events(document, watches, sink, path=path)
-        is_pager = isinstance(sink, WebhookSettings) and sink.template == "pagerduty"
-        gets_failures = EventType.EXECUTION_FAILED in types_matching(sink.events)
-        if isinstance(sink, RemoteSettings) and gets_failures and not is_pager:  # a pager has its own warning
+        if isinstance(sink, RemoteSettings):
             _warn_of_rate(document, watches, sink, path=path)
+            _warn_of_group(document, watches, sink, path=(*path, "group"))
+        for key, problem, remedy in _mistakes_of(sink):
+            document.warn((*path, *key), problem, remedy=remedy)
         if isinstance(sink, WebhookSettings):
             _warn_of_clear_text(document, (*path, "url"), sink.url.get_secret_value(), what="events")
-            if _PAGES.match(sink.url.get_secret_value()):
-                remedy = "copy the webhook's URL: see docs/sinks.md"
-                document.warn((*path, "url"), "is the address of a page, not of a webhook", remedy=remedy)
             if sink.template is None and not sink.secret:
                 problem = "has no secret, so its receiver cannot verify that events are yours"
                 document.warn((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
             if sink.template == "pagerduty":
                 _warn_of_pager(document, watches, sink, path=path)
+
+
+def _mistakes_of(sink: AnySink) -> Iterator[tuple[KeyPath, str, str]]:
+    """Yield the key, the problem and the remedy of each likely mistake that a sink's own block shows."""
+    if isinstance(sink, RemoteSettings) and sink.retry.schedule[0] >= sink.retry.give_up_after_s:
+        key, problem = ("retry", "give_up_after"), "is over before the second attempt, so nothing is tried again"
+        yield key, problem, "raise it, or lower the first step of schedule"
+    if isinstance(sink, EmailSettings) and sink.tls == _UNFIT_TLS.get(port := sink.endpoint.port):
+        yield ("tls",), f"{sink.tls} does not fit port {port}", "remove tls; 465 is the port for tls, 587 for starttls"
+    if isinstance(sink, HttpSinkSettings):
+        url, template = URL(sink.address), sink.template if isinstance(sink, WebhookSettings) else None
+        wanted = _TEMPLATE_OF.get((url.host or "").lower(), template)
+        if isinstance(sink, WebhookSettings) and _PAGES.match(sink.address):
+            yield ("url",), "is the address of a page, not of a webhook", "copy the webhook's URL: see docs/sinks.md"
+        elif wanted != template and not isinstance(template, TemplateFile) and not url.path.endswith("/slack"):
+            problem = f"is of {url.host}, which takes only messages of template {wanted}"
+            yield ("url",), problem, f"write type: webhook and template: {wanted}, or correct the URL"
+        if template is not None and sink.group is not None and sink.group.max is not None:
+            yield ("group", "max"), "is only for a webhook without template, so it does nothing", "remove it"
+        if template == "pagerduty" and sink.remind_every_s:
+            problem = "only adds a note to the incident: PagerDuty rings until somebody acknowledges it there"
+            yield ("remind_every",), problem, "remove it; PagerDuty's own escalation policy is what rings again"
+
+
+def _warn_of_group(document: Document, watches: list[WatchSettings], sink: RemoteSettings, *, path: KeyPath) -> None:
+    known = set[str]().union(*(watch.labels for watch in watches))
+    for index, name in enumerate(sink.group.by if sink.group is not None and watches else ()):
+        if name.startswith("labels.") and name.removeprefix("labels.") not in known:
+            problem = f"{document.subject(at := (*path, 'by', index))} is a label that no watch of this sink has"
+            document.warn(at, f"{problem}, so nothing is grouped", remedy="give watches the label, or write account")
 
 
 def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnySink, *, path: KeyPath) -> None:
@@ -328,20 +383,42 @@ def _rule_for(types: Collection[EventType]) -> str:
 
 def _warn_of_rate(document: Document, watches: list[WatchSettings], sink: RemoteSettings, path: KeyPath) -> None:
     """Warn of a sink whose `rate_limit` is too low if all of its pipelines fail at once."""
-    by, wait_s = (("account", "pipeline"), 0.0) if sink.group is None else (sink.group.by, sink.group.wait_s)
-    messages = {tuple(_group_fields(watch).get(name, watch.pipeline) for name in by) for watch in watches}
-    last_s = (len(messages) - 1) / sink.rate_limit
-    if last_s > max(_LATE_S, wait_s):
-        last = f"the last of {len(messages)} messages goes after {spell_duration(last_s)}"
-        problem = f"if all {len(watches)} pipelines fail at once, {last}"
-        remedy = f"write group: {{by: [account]}}, or group: {{wait: {math.ceil(last_s / 60)}m}}"
-        document.warn((*path, "group"), problem, remedy=remedy, block=document.get((*path, "group")) is None)
+    count = outage_messages(watches, sink)
+    if (last_s := (count - 1) / sink.rate_limit) <= max(_LATE_S, sink.group.wait_s if sink.group else 0.0):
+        return
+    grouped = sink.model_copy(update={"group": GroupSettings.model_validate(_BY_ACCOUNT)})
+    least = math.ceil((outage_messages(watches, grouped) - 1) / _LATE_S)
+    remedy = "write group: {by: [account], wait: 10s}"
+    if least > sink.rate_limit:
+        remedy += f", with rate_limit: {least}/s or, if its receiver takes less, several sinks with match"
+    problem = f"an outage of all its pipelines ({len(watches)}) leads to {count} messages"
+    problem += f", and the last goes after {spell_duration(last_s)}"
+    document.warn((*path, "group"), problem, remedy=remedy, block=document.get((*path, "group")) is None)
 
 
-def _group_fields(watch: WatchSettings) -> Mapping[str, object]:
-    """Return the values by which `group.by` may group a failure in this pipeline. Absent labels are left out."""
-    labels = {f"labels.{name}": value for name, value in watch.labels.items()}
-    return {"account": watch.account, "pipeline": watch.pipeline, "type": EventType.EXECUTION_FAILED, **labels}
+def outage_messages(watches: Sequence[WatchSettings], sink: RemoteSettings) -> int:
+    """Return the number of messages to a sink in the worst plausible minute.
+
+    In it `_FAILED_COUNT` executions of each pipeline fail, and each problem opens, is acknowledged and closes. Chats
+    and mail get no failures of a pipeline whose problem they know, unless `events` names `execution.failed`.
+    """
+    template = sink.template if isinstance(sink, WebhookSettings) else None
+    is_chat, is_pager = template in _CHATS or isinstance(sink, AppriseSettings | EmailSettings), template == "pagerduty"
+    by = sink.group.by if sink.group is not None else ("account",) if is_chat else ("pipeline",)
+    most = math.ceil(60 / sink.group.wait_s) if sink.group is not None else _FAILED_COUNT * len(watches)
+    types, names_failed = types_matching(sink.events), EventType.EXECUTION_FAILED in sink.events
+    covers = is_chat and not (names_failed and "events" in sink.model_fields_set)
+    failed, opened = Counter[object](), Counter[object]()
+    for watch in watches:
+        labels = {f"labels.{name}": value for name, value in watch.labels.items()}
+        fields, failing = {"account": watch.account, "type": "", **labels}, (watch.rules or RulesSettings()).failing
+        group, count = tuple(fields.get(name, watch.pipeline) for name in by), _FAILED_COUNT
+        if failing is not None and EventType.PIPELINE_FAILING in types:
+            opened[group] += 1
+            count = min(count, (failing.consecutive or failing.at_least) - 1) if covers else count
+        failed[group] += count if EventType.EXECUTION_FAILED in types and not is_pager else 0
+    openings = (1 if is_pager or (is_chat and count > _SENT_ALONE_COUNT) else count for count in opened.values())
+    return 3 * sum(openings) + sum(min(count, most) for count in failed.values())
 
 
 def _warn_of_store(document: Document, settings: Settings) -> None:

@@ -21,7 +21,7 @@ NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 
 _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
-_WITHOUT_SPACE = re.compile(r"[\w-]+:[^\s/]")
+_WITHOUT_SPACE = re.compile(r"[A-Za-z_-]+:[^\s/]")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
 

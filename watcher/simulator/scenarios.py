@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -76,12 +77,11 @@ SCENARIOS: Mapping[str, Scenario] = {
     "harsh": Scenario("all of these by turns, redirects and huge answers", HARSH, odd_share=0.25),
 }
 
-FAIL_EVERY_S = 10.0
-FAIL_FOR_S = 3600.0
-"""Seconds between two starts in a pipeline that is to fail, and seconds within which all its executions start."""
+LONG_EVERY = 30
+"""In a pipeline that goes on for ever, one execution of this many takes as long as a real one: minutes or hours."""
 
-_FAIL_INDEX, _PAST_INDEX = 1_000_000, 100_000_000
-"""The first index of executions in pipelines that are to fail, and of past executions.
+_ENDLESS_INDEX, _PAST_INDEX = 1_000_000, 100_000_000
+"""The first index of executions in pipelines that go on for ever, and of past executions.
 
 An index decides the id of an execution, so other executions must have lower indexes.
 """
@@ -103,24 +103,26 @@ def populate(
     fit_s: float | None = None,
     odd_share: float = 0.0,
     fails: Mapping[str, float] | None = None,
-    has_past: bool = False,
+    forever: bool = False,
 ) -> None:
     """Fill the world with pipelines of `executions_count` executions each, which begin within 40 s.
 
     With `fit_s` all executions begin and end within `fit_s` seconds. A pipeline in `fails` gets an execution every 10 s
-    instead: executions that begin within the seconds given there fail, later ones succeed. With `has_past` each
-    pipeline also has executions that began in the week before the world began.
+    instead, for ever: executions that begin within the seconds given there fail, later ones succeed. With `forever`
+    each pipeline gets an execution every 10 s, and has executions that began in the week before the world began.
     """
     rng = Random(f"{seed}/oddities")
     for nth, name in enumerate(pipeline_names(pipelines_count)):
         pipeline = pipeline_named(name, seed=seed)
-        for place in range(1, round(PAST_FOR_S / PAST_EVERY_S)) if has_past else ():
+        for place in range(1, round(PAST_FOR_S / PAST_EVERY_S)) if forever else ():
             is_worse = name == WORSE and place * PAST_EVERY_S <= WORSE_FOR_S
             kind = Kind.FAILING if rng.random() < (0.25 if is_worse else 0.02) else Kind.QUICK
             lifecycle = make_lifecycle(seed, index=_PAST_INDEX * (nth + 1) + place, kind=kind)
             world.add(lifecycle, pipeline=pipeline, begins_s=-place * PAST_EVERY_S)
-        if fails and name in fails:
-            _cast_failing(world, pipeline=pipeline, seed=seed, nth=nth, fails_s=fails[name])
+        fails_s = (fails or {}).get(name)
+        if forever or fails_s is not None:
+            _make_endless(world, pipeline=pipeline, seed=seed, nth=nth, fails_s=fails_s)
+        if fails_s is not None:
             continue
         for index in range(nth * executions_count, (nth + 1) * executions_count):
             execution = _cast(world, pipeline=pipeline, seed=seed, index=index, fit_s=fit_s)
@@ -149,12 +151,13 @@ def _cast(world: World, *, pipeline: SimPipeline, seed: int, index: int, fit_s: 
     return world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
 
 
-def _cast_failing(world: World, *, pipeline: SimPipeline, seed: int, nth: int, fails_s: float) -> None:
-    for place in range(round(FAIL_FOR_S / FAIL_EVERY_S)):
-        begins_s = place * FAIL_EVERY_S
-        kind = Kind.FAILING if begins_s < fails_s else Kind.QUICK
-        lifecycle = make_lifecycle(seed, index=_FAIL_INDEX * (nth + 1) + place, kind=kind, pace=BRISK)
-        world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
+def _make_endless(world: World, *, pipeline: SimPipeline, seed: int, nth: int, fails_s: float | None) -> None:
+    make, first = partial(make_lifecycle, seed), _ENDLESS_INDEX * (nth + 1)
+    if fails_s is None:
+        world.add_endless(pipeline, lambda place: make(index=first + place, pace=BRISK if place % LONG_EVERY else REAL))
+        return
+    kinds, until = (Kind.QUICK, Kind.FAILING), fails_s / world.STARTS_EVERY_S
+    world.add_endless(pipeline, lambda place: make(index=first + place, pace=BRISK, kind=kinds[place < until]))
 
 
 def _odd(execution: SimExecution, *, last_open: Mapping[str, Any] | None = None, **changes: Any) -> SimExecution:

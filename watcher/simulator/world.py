@@ -6,7 +6,7 @@ began, on the monotonic clock.
 
 import math
 from bisect import insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -246,6 +246,9 @@ class SimExecution:
 class World:
     """The pipelines and the executions of a simulation, on one clock."""
 
+    STARTS_EVERY_S = 10.0
+    """Seconds between two starts in a pipeline that goes on for ever."""
+
     def __init__(self, clock: Clock, *, newest_first: bool = True) -> None:
         self.clock = clock
         self.epoch = clock.now()
@@ -255,6 +258,9 @@ class World:
         self._ids: dict[str, list[tuple[float, str]]] = {}
         """The beginning and the id of each execution, by pipeline, in the order of the beginnings."""
         self._executions: dict[str, SimExecution] = {}
+        self._endless: list[tuple[SimPipeline, Callable[[int], Lifecycle]]] = []
+        self._started_count = 1
+        """The number of executions that have started in each pipeline of `_endless`."""
 
     def now_s(self) -> float:
         """Return the seconds since the world began."""
@@ -270,6 +276,20 @@ class World:
         insort(self._ids.setdefault(pipeline.id, []), (begins_s, execution.id))
         return execution
 
+    def add_endless(self, pipeline: SimPipeline, make: Callable[[int], Lifecycle]) -> None:
+        """Add a pipeline that goes on for ever, to a new world. `make` returns the lifecycle of the nth, from 0."""
+        self.add(make(0), pipeline=pipeline)
+        self._endless.append((pipeline, make))
+
+    def _catch_up(self) -> float:
+        """Add the executions that have begun by now in pipelines that go on for ever. Return the present time."""
+        now_s = self.now_s()
+        while (begins_s := self._started_count * self.STARTS_EVERY_S) <= now_s:
+            for pipeline, make in self._endless:
+                self.add(make(self._started_count), pipeline=pipeline, begins_s=begins_s)
+            self._started_count += 1
+        return now_s
+
     def replace(self, execution: SimExecution) -> None:
         """Replace the execution with the same id, which no answer may have shown yet."""
         self._executions[execution.id] = execution
@@ -281,12 +301,13 @@ class World:
 
     def list_executions(self, pipeline: str) -> list[SimExecution]:
         """Return the executions of a pipeline that the API knows now, in the order of its lists."""
-        now_s = self.now_s()
+        now_s = self._catch_up()
         ids = self._ids[pipeline]
         ordered = reversed(ids) if self._newest_first else ids
         executions = (self._executions[execution] for _, execution in ordered)
         return [execution for execution in executions if execution.is_visible(now_s)]
 
     def executions(self) -> Iterator[SimExecution]:
-        """Return all executions, also those that begin later."""
+        """Return all executions, also those that begin later, but for pipelines that go on for ever."""
+        self._catch_up()
         return iter(self._executions.values())

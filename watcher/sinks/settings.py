@@ -172,7 +172,7 @@ class GroupSettings(Block):
     event that lacks one of the fields is sent alone."""
     wait_s: Duration = Field(default=as_written("30s"), examples=["2m"])
     """The time that an event waits for others, from its recording. Then all pending events of its group are sent
-    together. `wait` must be less than `retry.give_up_after`."""
+    together."""
     max: int | None = Field(
         default=None,
         ge=1,

@@ -83,6 +83,9 @@ TemplateChoice = Annotated[
 
 _EXAMPLE_URL = "https://hooks.example.com/clerk"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_RETIRED = re.compile(r"(?:.+\.)?webhook\.office\.com|outlook\.office(?:365)?\.com")
+"""The hosts of Office 365 connectors. The URLs of Teams flows, their successors, are not matched by any pattern."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
 
@@ -132,7 +135,10 @@ SigningSecrets = Annotated[
 
 
 def _sink_url(value: SecretStr) -> SecretStr:
-    split_http_url(value.get_secret_value(), example=_EXAMPLE_URL)
+    parts = split_http_url(value.get_secret_value(), example=_EXAMPLE_URL)
+    if _RETIRED.fullmatch(parts.hostname or ""):
+        remedy = 'make the flow "Post to a channel when a webhook request is received" in Teams, and copy its URL'
+        raise InvalidValueError("is an Office 365 connector, which Microsoft has switched off", remedy=remedy)
     return value
 
 

@@ -42,7 +42,8 @@ def api_of(*rows: ExecutionSnapshot, newest_first: bool = True) -> ScriptedApi:
 
 
 def search_of(*, since_s: float = 30.0, conversation: str | None = None) -> NextSearch:
-    return NextSearch(Micros(FakeClock().steady_us() - round(since_s * 1_000_000)), conversation)
+    now = FakeClock().steady_us()
+    return NextSearch(Micros(now - round(since_s * 1_000_000)), now, conversation)
 
 
 async def found_by(search: NextSearch, api: ScriptedApi) -> str | None:
@@ -86,6 +87,22 @@ async def test_it_may_have_started_and_ended_so_long_before_the_command(
     starts_s = (-30.5, -30.0, 0.0)
     rows = [row(nth, at_s=at_s, status="failed") for nth, at_s in enumerate(starts_s, start=1)]
     assert await found_by(search_of(since_s=since_s), api_of(*OLD, *rows, newest_first=newest_first)) == id_of(found)
+
+
+@ORDERS
+async def test_what_had_ended_before_the_command_is_found_only_if_there_is_no_other(*, newest_first: bool) -> None:
+    ended = row(1, at_s=-20.0, status="success", finished_at=EPOCH + timedelta(seconds=CLOCK_S - 5.0))
+    search, api = search_of(), api_of(*OLD, ended, newest_first=newest_first)
+    assert await found_by(search, api) is None
+    assert await found_by(search, api) == id_of(1)
+    api.pages = pages_of(*listed(*OLD, ended, row(2, at_s=-1.0), newest_first=newest_first))
+    assert await found_by(search, api) == id_of(2)
+    assert await found_by(search_of(), api) == id_of(2)
+
+
+async def test_what_ended_while_the_command_was_starting_is_found_at_once() -> None:
+    ended = row(1, at_s=-2.0, status="failed", finished_at=EPOCH + timedelta(seconds=CLOCK_S))
+    assert await found_by(search_of(), api_of(*OLD, ended)) == id_of(1)
 
 
 @pytest.mark.parametrize("offset_s", [-7200.0, 7200.0])

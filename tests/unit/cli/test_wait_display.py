@@ -46,7 +46,7 @@ def shown(progress: Progress, *, after_s: float = 137, next_s: float | None = 3.
 
 
 def searching() -> Progress:
-    return Progress(PIPELINE, "", lost_after=3, search=NextSearch(START))
+    return Progress(PIPELINE, "", lost_after=3, search=NextSearch(START, START))
 
 
 def event_of(status: str, *, time: datetime = NOON, reason: str | None = None, **execution: Any) -> Event:

@@ -35,7 +35,7 @@ def progress_after(*heard: Reply | AccountTrouble | ExecutionRecord | None) -> P
 
 def search_after(*heard: Reply | AccountTrouble | None) -> Progress:
     """Return the same of a progress that is still in search of the execution."""
-    return taking(Progress("p", "", lost_after=3, search=NextSearch(Micros(1))), *heard)
+    return taking(Progress("p", "", lost_after=3, search=NextSearch(Micros(1), Micros(1))), *heard)
 
 
 def taking(progress: Progress, *heard: Reply | AccountTrouble | ExecutionRecord | None) -> Progress:
@@ -190,7 +190,7 @@ def searching(api: ScriptedApi, *, view: View | None = None) -> tuple[Progress, 
     account, watch = {"api_key": "k", "rate_limit": "2/s"}, {"pipeline": PIPELINE, "account": "a"}
     document = {"accounts": {"a": account}, "watch": [watch], "polling": {"lost_grace": "0s"}}
     settings, clock = Settings.model_validate(document), api.clock
-    progress = Progress(PIPELINE, "", lost_after=3, search=NextSearch(clock.steady_us()))
+    progress = Progress(PIPELINE, "", lost_after=3, search=NextSearch(clock.steady_us(), clock.steady_us()))
     client = cast("ClerkApi", api)
     return progress, Poller(progress, view or View(), api=client, settings=settings, interval_s=2.0, clock=clock)
 

@@ -4,10 +4,11 @@ from pathlib import Path
 from uuid import UUID, uuid5
 
 import pytest
-from unit.config.conftest import Warned
+from unit.config.conftest import Load, Warned
 
-from watcher.config.checks import network_disk
+from watcher.config.checks import fits, network_disk, outage_messages
 from watcher.domain.rules import KIND_OF_RULE
+from watcher.sinks.settings import RemoteSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SALES = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
@@ -24,12 +25,9 @@ PAGE = "is the address of a page, not of a webhook; copy the webhook's URL: see 
 ADDRESSES = {
     "https://acme.slack.com/archives/C0123456789": True,
     "https://app.slack.com/client/T0/C0": True,
-    "https://hooks.slack.com/services/T0/B0/x": False,
     "https://discord.com/channels/1/2": True,
-    "https://discord.com/api/webhooks/1/x": False,
     "https://teams.microsoft.com/l/channel/19": True,
     "https://acme.pagerduty.com/services/P0": True,
-    "https://events.pagerduty.com/v2/enqueue": False,
     "https://myslack.com/archives/x": False,
 }
 NO_TOKEN = (
@@ -70,6 +68,38 @@ RULED = (
     "    rules: {failing: {consecutive: 3}}\n"
 )
 
+OFF = "has no value, so this rule is off"
+EMPTY = {
+    "failing": "{consecutive: 3}",
+    "silent": "6h",
+    "slow": "{times: 3, at_least: 1m}",
+    "tokens": "{execution: 20000, per_day: 2000000}",
+    "new_error": "true",
+}
+"""An example of each rule."""
+
+LOOSE = "is a label that no watch of this sink has, so nothing is grouped; give watches the label, or write account"
+NO_CHECK = "is an example, so nobody notices when the pings stop; copy the URL of a check of your own"
+ONCE = "is over before the second attempt, so nothing is tried again; raise it, or lower the first step of schedule"
+NOTE = (
+    "only adds a note to the incident: PagerDuty rings until somebody acknowledges it there; "
+    "remove it; PagerDuty's own escalation policy is what rings again"
+)
+
+
+def takes(host: str, template: str) -> str:
+    said = f"is of {host}, which takes only messages of template {template}"
+    return f"{said}; write type: webhook and template: {template}, or correct the URL"
+
+
+OF_SLACK, OF_DISCORD = takes("hooks.slack.com", "slack"), takes("discord.com", "discord")
+
+
+def posts(url: str, template: str) -> str:
+    """Return a sink with this URL, which stands at 4:18."""
+    return f"sinks: {{x: {{url: '{url}', type: webhook, template: {template}}}}}\n"
+
+
 TABLE = [
     # match
     (BASE + HOOK + "    match: {labels: {team: slaes}}\n",
@@ -107,8 +137,9 @@ TABLE = [
     (BASE + HOOK + "    events: ['execution.*']\n", []),
     (RULED.replace("consecutive: 3", "consecutive: 1"),
      ["5:36: watch[0].rules.failing.consecutive: opens a problem at each failure; write 2 or more, or a rate"]),
-    (RULED.replace("failing: {consecutive: 3}", "slow: "),
-     ["5:19: watch[0].rules.slow: has no value, so nothing is slow; write slow: {}, or remove the key"]),
+    *((RULED.replace("failing: {consecutive: 3}", f"{key}: "),
+       [f"5:{14 + len(key) + 1}: watch[0].rules.{key}: {OFF}; write {key}: {example}, or remove the key"])
+      for key, example in EMPTY.items()),
     (RULED.replace("failing: {consecutive: 3}", "slow: {}"), []),
     (RULED.replace("failing: {consecutive: 3}", "tokens: {execution: 20001, per_day: 20000}"),
      [f"5:33: watch[0].rules.tokens.execution: {OVER_DAY}"]),
@@ -136,6 +167,38 @@ TABLE = [
      [f"6:108: sinks.phone.events: {OPENS}: {MOMENTS}; {LEAVE_OUT}"]),
     (RULED.replace("labels: {}", "overdue_after: {new: 1m}") + PAGER % f", {CLOSING}", []),
     (RULED + PAGER % ", match: {labels: {team: support}}", [f"6:116: sinks.phone.match.labels: {UNFIT}"]),
+    # groups
+    (RULED + HOOK + "    group: {by: [pipeline, labels.team]}\n",
+     [f'11:28: sinks.ops.group.by[1]: "labels.team" {LOOSE}']),
+    (RULED + PAGER % ", group: {by: [labels.team]}", [f'6:113: sinks.phone.group.by[0]: "labels.team" {LOOSE}']),
+    (BASE + HOOK + "    group: {by: [labels.team]}\n", []),
+    (RULED + PAGER % ", group: {max: 9}",
+     ["6:113: sinks.phone.group.max: is only for a webhook without template, so it does nothing; remove it"]),
+    (BASE + HOOK + "    group: {max: 9}\n", []),
+    (BASE + HOOK + "    retry: {schedule: [1h], give_up_after: 1h}\n",
+     [f"9:44: sinks.ops.retry.give_up_after: {ONCE}"]),
+    (BASE + HOOK + "    retry: {schedule: [59m, 2h], give_up_after: 1h}\n", []),
+    # receivers
+    (RULED + PAGER % ", remind_every: 4h", [f"6:114: sinks.phone.remind_every: {NOTE}"]),
+    *((BASE + posts("https://hooks.slack.com/services/x", template), [f"4:18: sinks.x.url: {OF_SLACK}"])
+      for template in ("discord", "alertmanager")),
+    (BASE + posts("https://discord.com/api/webhooks/1/x", "slack"), [f"4:18: sinks.x.url: {OF_DISCORD}"]),
+    (BASE + posts("https://discord.com/api/webhooks/1/x/slack", "slack"), []),
+    (BASE + posts("https://acme.environment.api.powerplatform.com/x", "slack"), []),
+    (BASE + posts("https://chat.acme.io/hooks/x", "slack"), []),
+    (BASE + HOOK.replace("https://hooks.example.com/s3cret", "https://discord.com/api/webhooks/1/x"),
+     [f"7:10: sinks.ops.url: {OF_DISCORD}"]),
+    (BASE + "sinks: {x: {type: slack_bot, token: xoxb-1, channel: C0123456789, url: 'https://hooks.slack.com/x'}}\n",
+     [f"4:72: sinks.x.url: {OF_SLACK}"]),
+    *((BASE + f"sinks: {{m: {{type: email, tls: {tls}, server: 'h.acme.io:{port}', from: w@h.io, to: [o@h.io]}}}}\n",
+       [f"4:31: sinks.m.tls: {tls} does not fit port {port}; remove tls; 465 is the port for tls, 587 for starttls"]
+       if is_wrong else [])
+      for tls, port, is_wrong in (("tls", 587, True), ("tls", 25, True), ("starttls", 465, True), ("tls", 465, False),
+                                  ("starttls", 587, False), ("tls", 2465, False), ("none", 25, False))),
+    # the heartbeat
+    (BASE + "heartbeat: {url: 'https://hc-ping.com/your-check'}\n",
+     [f"4:18: heartbeat.url: {NO_CHECK}"]),
+    (BASE + "heartbeat: {url: 'https://hc-ping.com/0b5c8f1e'}\n", []),
     # webhooks
     (BASE + HOOK.replace(f"    secret: {SECRET}\n", ""), [f"5:3: sinks.ops: {NO_SECRET}"]),
     (BASE + HOOK.replace("https:", "http:"),
@@ -222,10 +285,11 @@ def test_a_store_on_a_network_disk_is_warned_of(
     )
 
 
-def pipelines(count: int) -> str:
-    """Return a file that watches so many pipelines, of which two at a time share a label."""
+def pipelines(count: int, failing: str = "") -> str:
+    """Return a file that watches so many pipelines, of which two at a time share a label, with this rule `failing`."""
     ids = (uuid5(UUID(SALES), str(number)) for number in range(count))
-    watches = "".join(f"  - {{pipeline: {id_}, labels: {{team: t{at // 2}}}}}\n" for at, id_ in enumerate(ids))
+    rules = f", rules: {{failing: {failing}}}" if failing else ""
+    watches = "".join(f"  - {{pipeline: {id_}, labels: {{team: t{at // 2}}}{rules}}}\n" for at, id_ in enumerate(ids))
     return f"accounts: {{default: {{api_key: k}}}}\nwatch:\n{watches}"
 
 
@@ -233,47 +297,84 @@ def chat(more: str = "", template: str = "slack") -> str:
     return f"sinks: {{chat: {{type: webhook, template: {template}, url: 'https://hooks.example.com/x'{more}}}}}\n"
 
 
+BOT = "sinks: {chat: {type: slack_bot, token: xoxb-1, channel: C0123456789%s}}\n"
+MAIL = "sinks: {mail: {type: email, server: smtp.acme.io, from: w@acme.io, to: [o@acme.io]%s}}\n"
+NTFY = "sinks: {ntfy: {type: apprise, url: 'ntfys://ntfy.sh/t'%s}}\n"
+ACCOUNT = ", group: {by: [account], wait: 10s}"
+FAILURES = ", events: [execution.failed, 'pipeline.*']"
+
+
 @pytest.mark.parametrize(
-    ("sink", "warning"),
+    ("count", "rules", "sink", "messages"),
     [
-        (chat(), "the last of 40 messages goes after 39 s"),
-        (chat(", group: {wait: 30s}"), "the last of 40 messages goes after 39 s"),
-        (chat(", group: {wait: 2s, by: [labels.team]}, rate_limit: 30/m"), "the last of 20 messages goes after 38 s"),
-        (chat(", group: {by: [labels.other, type]}"), "the last of 40 messages goes after 39 s"),  # nobody has it
-        (chat(template="discord"), "the last of 40 messages goes after 1 m 18 s"),
-        (chat(", events: ['*']"), "the last of 40 messages goes after 39 s"),
-        ("sinks: {chat: {type: slack_bot, token: xoxb-1, channel: C0123456789}}\n", "the last of 40 messages goes"),
-        (chat(", group: {wait: 1m}"), None),
-        (chat(", group: {by: [account]}"), None),
-        (chat(", group: {by: [labels.team], wait: 2s}"), None),
-        (chat(", match: {labels: {team: t1}}"), None),
-        (chat(", rate_limit: 2/s"), None),
-        (chat(", events: [execution.overdue, 'pipeline.gap']"), None),
-        (f"sinks: {{ops: {{type: webhook, url: 'https://hooks.example.com/x', secret: {SECRET}}}}}\n", None),
+        # without a rule five failures of each pipeline, alone
+        (10, "", chat(), 50),
+        (10, "", chat(", events: ['execution.*']"), 50),
+        (10, "", chat(", events: ['pipeline.*', 'account.*']"), 0),
+        (10, "", chat(", match: {labels: {team: t1}}"), 10),
+        # or in groups: a message each ten seconds, or each half minute, and never more than there are failures
+        (10, "", chat(ACCOUNT), 6),
+        (10, "", chat(", group: {by: [labels.team]}"), 10),
+        (10, "", chat(", group: {by: [labels.other, type]}"), 20),
+        (10, "", chat(", group: {wait: 1s}"), 50),
+        # with a rule the failures before its problem, and one message each for openings, acknowledgements, closings
+        (10, "{consecutive: 3}", chat(), 20 + 3),
+        (10, "{consecutive: 20}", chat(), 50 + 3),
+        (10, "{rate: 20%, at_least: 2}", chat(), 10 + 3),
+        (10, "{consecutive: 3}", chat(ACCOUNT), 6 + 3),
+        (10, "{consecutive: 3}", chat(", group: {by: [labels.team], wait: 10s}"), 20 + 30),  # two in each group
+        (3, "{consecutive: 3}", chat(), 6 + 9),
+        (4, "{consecutive: 3}", chat(), 8 + 3),
+        # unless execution.failed is named
+        (10, "{consecutive: 3}", chat(FAILURES), 50 + 3),
+        (10, "{consecutive: 3}", chat(", events: ['execution.*', 'pipeline.*']"), 20 + 3),
+        *((10, "{consecutive: 3}", sink % ACCOUNT, 6 + 3) for sink in (MAIL, NTFY)),
+        (10, "{consecutive: 3}", chat(template="discord"), 20 + 3),
+        (10, "{consecutive: 3}", chat(template="teams"), 20 + 3),
+        # where each problem is sent alone
+        (10, "{consecutive: 3}", chat(template="alertmanager"), 50 + 30),
+        (10, "{consecutive: 3}", HOOK, 50 + 30),
+        (10, "{consecutive: 3}", BOT % ACCOUNT, 6 + 30),
+        # incidents
+        (10, "{consecutive: 3}", PAGER % "", 30),
+        (10, "{consecutive: 3}", PAGER % ", group: {by: [account]}", 3),
+        (10, "", PAGER % "", 0),
     ],
 )
-def test_a_sink_whose_rate_is_too_low_for_an_outage_is_warned_of(
-    sink: str, warning: str | None, warned: Warned
+def test_the_messages_of_an_outage_are_counted_as_they_are_sent(
+    count: int, rules: str, sink: str, messages: int, load: Load
 ) -> None:
-    found = warned(pipelines(40) + sink)
-    assert len(found) == (warning is not None)
-    assert warning is None or f": if all 40 pipelines fail at once, {warning}" in found[0]
+    settings = load(pipelines(count, rules) + sink)
+    ((_, found),) = [each for each in settings.sinks.items() if each[0] != "stdout"]
+    assert isinstance(found, RemoteSettings)
+    assert outage_messages([each for each in settings.watch if fits(each, found.match)], found) == messages
 
 
-def test_the_warning_of_a_low_rate_stands_at_the_group_and_its_remedies_help(warned: Warned) -> None:
-    at = "if all 200 pipelines fail at once, the last of 200 messages goes after 3 m 19 s"
-    remedy = "write group: {by: [account]}, or group: {wait: 4m}"
-    assert warned(pipelines(200) + chat()) == [f"203:9: sinks.chat: {at}; {remedy}"]
-    (line,) = warned(pipelines(200) + chat(", group: {wait: 30s}"))
-    assert line.endswith(f"sinks.chat.group: {at}; {remedy}")
-    assert warned(pipelines(200) + chat(", group: {by: [account]}")) == []
-    assert warned(pipelines(200) + chat(", group: {wait: 4m}")) == []
+def test_a_sink_whose_rate_is_too_low_for_an_outage_is_warned_of_with_a_remedy_that_helps(warned: Warned) -> None:
+    said = "an outage of all its pipelines (40) leads to 200 messages, and the last goes after 3 m 19 s"
+    remedy = "write group: {by: [account], wait: 10s}"
+    assert warned(pipelines(40) + chat()) == [f"43:9: sinks.chat: {said}; {remedy}"]
+    (line,) = warned(pipelines(40) + chat(", group: {wait: 10s}"))
+    assert line.endswith(f"sinks.chat.group: {said}; {remedy}")
+    assert warned(pipelines(40) + chat(ACCOUNT)) == []
 
 
-def test_the_warning_of_a_low_rate_stands_at_a_mail_sink_that_groups_by_default(warned: Warned) -> None:
-    mail = "sinks: {mail: {type: email, server: smtp.example.com, from: w@example.com, to: [o@example.com]}}\n"
-    (line,) = warned(pipelines(40) + mail)
-    assert line.startswith("43:9: sinks.mail: if all 40 pipelines fail at once, the last of 40 messages goes after")
+def test_where_a_group_is_not_enough_the_remedy_names_the_rate_that_is(warned: Warned) -> None:
+    (line,) = warned(pipelines(40, "{consecutive: 3}") + BOT % ACCOUNT)
+    assert line.endswith(
+        "leads to 126 messages, and the last goes after 2 m 5 s; write group: {by: [account], wait: 10s}, "
+        "with rate_limit: 5/s or, if its receiver takes less, several sinks with match"
+    )
+    assert warned(pipelines(40, "{consecutive: 3}") + BOT % f"{ACCOUNT}, rate_limit: 5/s") == []
+
+
+@pytest.mark.parametrize(
+    "sink", [chat(", rate_limit: 1/m"), HOOK + "    rate_limit: 1/m\n", PAGER % ", rate_limit: 1/m"]
+)
+def test_a_rate_of_one_message_a_minute_is_too_low_for_a_single_pipeline(sink: str, warned: Warned) -> None:
+    (line,) = warned(pipelines(1, "{consecutive: 3}") + sink)
+    assert "an outage of all its pipelines (1) leads to" in line
+    assert "rate_limit: 1/s" in line
 
 
 def test_a_pager_that_gets_single_failures_is_warned_of_that_alone(warned: Warned) -> None:
@@ -281,9 +382,10 @@ def test_a_pager_that_gets_single_failures_is_warned_of_that_alone(warned: Warne
     assert OPENS in line
 
 
-def test_a_last_message_after_half_a_minute_is_soon_enough(warned: Warned) -> None:
-    assert warned(pipelines(31) + chat()) == []
-    assert len(warned(pipelines(32) + chat())) == 1
+def test_a_last_message_after_half_a_minute_or_after_the_wait_is_soon_enough(warned: Warned) -> None:
+    assert warned(pipelines(31) + chat(", group: {wait: 1m}, rate_limit: 1/s")) == []
+    assert warned(pipelines(6) + chat()) == []
+    assert len(warned(pipelines(7) + chat())) == 1
 
 
 LOCAL = (

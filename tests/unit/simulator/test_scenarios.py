@@ -2,6 +2,7 @@ from collections.abc import Callable
 
 import pytest
 from simulator_facts import path
+from virtual import FakeClock
 
 from watcher.config.models import AccountSettings, WatchSettings
 from watcher.domain.execution import Status
@@ -10,10 +11,12 @@ from watcher.simulator.responses import full
 from watcher.simulator.scenarios import (
     NAMES,
     OPTIONAL_FIELDS,
+    SEED,
     UNKNOWN_STATUS,
     WORSE,
     WORSE_FOR_S,
     example_config,
+    pipeline_named,
     populate,
 )
 from watcher.simulator.world import SimExecution, World
@@ -90,8 +93,10 @@ def test_the_example_configuration_watches_everything() -> None:
 
 
 def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_afterwards() -> None:
-    world, fails = World(Clock()), {"Onboarding": 60.0}
+    clock, fails = FakeClock(), {"Onboarding": 60.0}
+    world = World(clock)
     populate(world, fails=fails)
+    clock.advance(600.0)
     document = example_config(world, base_url="http://h", fails=fails)
     rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
     at_once = {"consecutive": 3, "recover_after": 1, "quiet_for": "1s"}
@@ -106,9 +111,21 @@ def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_a
     assert {"success", "failed"} == set(others)
 
 
+def test_in_a_world_that_goes_on_for_ever_each_pipeline_does() -> None:
+    clock = FakeClock()
+    world = World(clock)
+    populate(world, executions_count=1, forever=True, fails={"Onboarding": 60.0})
+    for _ in range(3):
+        clock.advance(86_400.0)
+        newest = {name: world.list_executions(pipeline_named(name, seed=SEED).id)[0] for name in NAMES}
+        assert {world.now_s() - each.begins_s for each in newest.values()} == {0.0}
+    lasting = [each for each in world.executions() if each.begins_s > 0 and each.lifecycle.length_s() > 60]
+    assert {each.pipeline.name for each in lasting} == set(NAMES) - {"Onboarding"}
+
+
 def test_a_world_with_a_past_has_ends_of_a_week_and_one_pipeline_got_worse() -> None:
     world = World(Clock())
-    populate(world, has_past=True)
+    populate(world, forever=True)
     past = [each for each in world.executions() if each.begins_s < 0]
     assert all(each.phase_at(0.0).has_ended for each in past)
     assert {each.pipeline.name for each in past} == set(NAMES)

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Awaitable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -81,8 +81,8 @@ def check(
     would have reported the successes on the first page of the list: at most 50, and those that were paused, too. No
     message is sent without --send, and nothing is written into a store. The requests to Clerk Chat keep to rate_limit,
     and are added to those of a daemon with the same key. Likely mistakes are warnings on stderr. The plan ends with the
-    silences; piped, they are notes on stderr. Exit codes: 2 the file cannot be used, 4 what was tried does not work, 5
-    a pipeline is not known.
+    silences, and with when each report is due next; piped, they are notes on stderr. Exit codes: 2 the file cannot be
+    used, 4 what was tried does not work, 5 a pipeline is not known.
 
     Examples:
       watcher check watcher.yaml --without-secrets
@@ -97,15 +97,20 @@ def check(
     document = Document(file=str(path), without_secrets=without_secrets)
     settings = load_or_exit(partial(load_config, path, environ=os.environ, document=document))
     require_usable(settings)
-    silences = silence_lines(settings, at=Clock().now())
+    now = Clock().now()
+    notes = [("‖ ", line) for line in silence_lines(settings, at=now)]
+    notes += [("→ ", line) for line in report_lines(settings, at=now)]
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
-        for line in silences:
-            say(console_on(sys.stdout), ("‖ ", "yellow"), line)
+        for sign, line in notes:
+            say(console_on(sys.stdout), (sign, "yellow"), line)
     else:
         print_plan_rows(plan(settings))
-        for line in silences:
+        for _, line in notes:
             put_error(f"note: {line}")
+        for each in plan(settings):
+            if each.advice:
+                put_error(f"warning: {each.account}: {each.advice}")
     warnings = find_warnings(document, settings)
     if sys.stderr.isatty():
         print_problems(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
@@ -446,6 +451,16 @@ def silence_lines(settings: Settings, *, at: datetime) -> list[str]:
             first = "silent now" if begin <= at else f"silent from {begin:%Y-%m-%d %H:%M}"
             why = f" ({silence.comment})" if silence.comment else ""
             lines.append(f"{first} until {end:%Y-%m-%d %H:%M} UTC: {what}{why}")
+    return lines
+
+
+def report_lines(settings: Settings, *, at: datetime) -> list[str]:
+    """Return a line for each report: when it is due next after `at`, in its own time zone, and its sinks."""
+    lines = []
+    for name, report in settings.reports.items():
+        near = chain.from_iterable(report.schedule.last_two(at + timedelta(days=count)) for count in range(1, 9))
+        due = next(moment for moment in near if moment > at).astimezone(report.schedule.zone)
+        lines.append(f"report {name}: next {due:%a %Y-%m-%d %H:%M} {report.timezone}, to {', '.join(report.sinks)}")
     return lines
 
 

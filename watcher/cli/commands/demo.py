@@ -30,7 +30,7 @@ from watcher.sinks.webhook import sign, signing_key
 from watcher.web.server import HttpServer
 
 FAILS_S = {"Support triage": 3600.0, "Payment chaser": 0.0}
-"""The pipelines of `--forever` with an execution every 10 s. Executions that begin within the given seconds fail."""
+"""The pipelines of `--forever` with a rule about failures. Executions that begin within the given seconds fail."""
 
 TEAMS = dict.fromkeys(NAMES, "sales") | {"Support triage": "support", "Payment chaser": "billing"}
 SLOW = "Onboarding"
@@ -110,7 +110,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         world = World(Clock())
         fails = FAILS_S if forever else {}
         fit_s, count = (None, 40) if forever else (LIFECYCLES_FIT_S, 8)
-        populate(world, fit_s=fit_s, executions_count=count, fails=fails, has_past=forever)
+        populate(world, fit_s=fit_s, executions_count=count, fails=fails, forever=forever)
         simulator = await stack.enter_async_context(Simulator(world))
 
         def show(event: Mapping[str, Any]) -> None:

@@ -194,7 +194,8 @@ def ack(
 
     """
     if bool(ids) == every:
-        raise UsageError("ack needs the ids of problems, or --all, not both")
+        said = "takes ids or --all, not both" if every else "needs the ids of problems (see watcher problems), or --all"
+        raise UsageError(f"ack {said}")
     _check_can_ask("ack --all", yes=yes or not every)
     daemon = find_daemon(config, url=url)
     known = [*daemon.items("/problems")]

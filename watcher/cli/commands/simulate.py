@@ -18,7 +18,6 @@ from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import spell_duration
 from watcher.simulator.scenarios import (
-    FAIL_EVERY_S,
     NAMES,
     SCENARIOS,
     SEED,
@@ -43,7 +42,7 @@ def simulate(
         typer.Option(
             metavar="PIPELINE[=5m]",
             help="Let this pipeline fail, for ever or for the first 5 minutes: one execution starts every "
-            f"{FAIL_EVERY_S:g} s. By its name ({', '.join(NAMES)}) or id; may be repeated.",
+            f"{World.STARTS_EVERY_S:g} s. By its name ({', '.join(NAMES)}) or id; may be repeated.",
         ),
     ] = None,
     pipelines: Annotated[int, typer.Option(min=1, help="Number of pipelines.")] = 5,

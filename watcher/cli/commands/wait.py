@@ -52,7 +52,8 @@ def wait(
     same key. Without a file the key is $CLERK_API_KEY. Once the execution was seen, a passing error of the API never
     ends the wait.
     With --next the execution is the earliest of the pipeline that started after the command, or at most --since before
-    it, by the dates in the first and the last page of the list. Its id is the first line, with --json in the events.
+    it, by the dates in the first and the last page of the list; one that had ended by then is taken only if the second
+    poll shows no other. Its id is the first line, with --json in the events.
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
 
@@ -103,7 +104,8 @@ def make_search(conversation: str | None, since: str) -> NextSearch:
     since_us = round(parse_seconds(since, option="--since") * 1_000_000)
     if conversation is not None:
         conversation = parse_id(conversation, of="conversation", name="--conversation")
-    return NextSearch(Micros(Clock().steady_us() - since_us), conversation)
+    now = Clock().steady_us()
+    return NextSearch(Micros(now - since_us), now, conversation)
 
 
 def parse_id(text: str, *, of: str, name: str | None = None) -> str:

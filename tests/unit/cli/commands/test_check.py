@@ -11,7 +11,7 @@ from receiver import Receiver, answer, hangs, says
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
-from watcher.cli.commands.check import silence_lines
+from watcher.cli.commands.check import report_lines, silence_lines
 from watcher.config.loader import load_config
 from watcher.runtime.http_client import REMEDIES
 
@@ -61,6 +61,38 @@ def test_the_plan_says_what_is_silent_and_what_will_be(command: Command) -> None
     assert err.startswith("note: silent ")
 
 
+REPORTS = """
+sinks: {mail: {type: email, server: smtp.acme.io, from: w@acme.io, to: [o@acme.io]}}
+reports:
+  morning: {at: "08:00", days: [mon, fri], timezone: Europe/Berlin, sinks: [mail, stdout]}
+  daily: {at: "00:30", sinks: [mail]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "morning", "daily"),
+    [
+        (datetime(2026, 12, 1, 12, tzinfo=UTC), "Fri 2026-12-04", "Wed 2026-12-02"),
+        (datetime(2026, 12, 4, 6, 59, tzinfo=UTC), "Fri 2026-12-04", "Sat 2026-12-05"),
+        (datetime(2026, 12, 4, 7, tzinfo=UTC), "Mon 2026-12-07", "Sat 2026-12-05"),
+    ],
+)
+def test_the_plan_says_when_each_report_is_due_next(at: datetime, morning: str, daily: str, command: Command) -> None:
+    write(f"{GOOD}{REPORTS}")
+    assert report_lines(load_config(Path("watcher.yaml"), environ={}), at=at) == [
+        f"report morning: next {morning} 08:00 Europe/Berlin, to mail, stdout",
+        f"report daily: next {daily} 00:30 UTC, to mail",
+    ]
+    code, out, err = command("check")
+    assert (code, out) == (0, ROWS)
+    assert [line.split(": next ")[0] for line in err.splitlines()] == ["note: report morning", "note: report daily"]
+
+
+def test_a_rate_limit_that_is_too_low_is_a_warning_also_where_no_person_reads_the_plan(command: Command) -> None:
+    write(GOOD.replace("api_key: k,", "api_key: k, rate_limit: 1/m,"))
+    assert "warning: default: over max_interval 60s: raise rate_limit to" in command("check").err
+
+
 def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal) -> None:
     write(f"log: {{level: loud}}\n{GOOD}")
     assert on_terminal("run").splitlines() == [
@@ -100,7 +132,7 @@ def test_without_secrets_every_example_is_fine_and_each_secret_a_warning(path: P
     assert all(line.startswith(f"warning: {path}:") for line in lines)
     absent = [line for line in lines if "is not set" in line or "cannot read" in line]
     assert absent
-    others = ("looks like the id of an example", "is in the past")
+    others = ("looks like the id of an example", "is in the past", "is an example, so nobody notices")
     assert len(absent) + sum(any(words in line for words in others) for line in lines) == len(lines)
     assert command("check", str(path)).code == 2
 

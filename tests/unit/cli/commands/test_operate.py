@@ -365,8 +365,8 @@ def test_silences_are_listed_and_ended(daemon: FakeDaemon, command: Command) -> 
             '"d_1" is no id of a delivery; watcher deliveries --state dead lists them',
         ),
         (("ack", "--all"), "ack --all asks first, and this is no terminal; add --yes"),
-        (("ack", "--all", "3f2a"), "ack needs the ids of problems, or --all, not both"),
-        (("ack",), "ack needs the ids of problems, or --all, not both"),
+        (("ack", "--all", "3f2a"), "ack takes ids or --all, not both"),
+        (("ack",), "ack needs the ids of problems (see watcher problems), or --all"),
     ],
 )
 def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said: str, command: Command) -> None:
