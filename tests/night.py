@@ -287,11 +287,9 @@ async def spend(stage: Stage, night: Night) -> Outcome:
     api = await stage.enter(aiohttp.ClientSession(f"{await life.started()}/api/v1/"))
     assert world.now_s() < BEGINS_S, "the program took too long to start"
     await _until(world, night.ack_at_s)
-    acknowledged_count = 0
-    for problem in await listed(api, "problems"):
-        async with api.post(f"problems/{problem['id']}/ack", json={"by": "dana", "comment": "on it"}) as response:
-            assert response.status in {200, 409}  # it may have closed meanwhile
-            acknowledged_count += response.status == 200
+    taken, body = [f"problems/{problem['id']}/ack" for problem in await listed(api, "problems")], {"by": "dana"}
+    answers = await asyncio.gather(*(api.post(path, json=body) for path in taken))
+    assert {answer.status for answer in answers} <= {200, 409}  # some may have closed meanwhile
     await _until(world, night.back_at_s)
     await crm.__aenter__()
     await _until(world, night.ends_s)
@@ -307,8 +305,8 @@ async def spend(stage: Stage, night: Night) -> Outcome:
         deliveries += await listed(api, "deliveries", state=state)
     assert await life.stop() == 0
     subjects = [each.message["Subject"] for each in mail.mails]
-    kept = (open_problems, events, deliveries)
-    return Outcome(night, (world, west), channels, subjects, audit, *kept, acknowledged_count, settled_after_s)
+    kept, taken_count = (open_problems, events, deliveries), sum(answer.status == 200 for answer in answers)
+    return Outcome(night, (world, west), channels, subjects, audit, *kept, taken_count, settled_after_s)
 
 
 async def listed(api: aiohttp.ClientSession, path: str, **query: str) -> list[Document]:

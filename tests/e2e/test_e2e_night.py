@@ -2,16 +2,18 @@
 
 import pytest
 from e2e.stage import Stage
-from night import SHORT, WHOLE, broken, spend
+from night import SHORT, WHOLE, broken, spend, table
 
 pytestmark = pytest.mark.untraced
 
 
 @pytest.mark.long
 async def test_a_short_night_of_trouble_rings_for_the_outage_and_does_not_drown_the_chat(stage: Stage) -> None:
-    assert broken(await spend(stage, SHORT)) == []
+    outcome = await spend(stage, SHORT)
+    assert broken(outcome) == [], table(outcome)
 
 
 @pytest.mark.soak
 async def test_a_whole_night_of_trouble_rings_for_the_outage_and_does_not_drown_the_chat(stage: Stage) -> None:
-    assert broken(await spend(stage, WHOLE)) == []
+    outcome = await spend(stage, WHOLE)
+    assert broken(outcome) == [], table(outcome)
