@@ -107,5 +107,5 @@ def read_page(
     found = [row for scope in scopes or () for row in connection.execute(all_.where(*scope))]
     if scopes is None or len(found) > FEW_COUNT:
         return search(connection, list_, (), wanted, after, limit, EXAMINED_COUNT, lowest)
-    found = [row for row in found if row.is_wanted and (after is None or position_of(row) < after)]
-    return cut_page(sorted(found, key=position_of, reverse=True), None, limit)
+    found = [row for row in found if row.is_wanted and (after is None or position_of(row, list_.part) < after)]
+    return cut_page(sorted(found, key=position_of, reverse=True), None, limit, list_.part)

@@ -51,14 +51,15 @@ async def status(console: Console) -> StatusView:
 
 
 async def problems(console: Console, request: models.ProblemQuery) -> models.Page[models.ProblemView]:
-    """Return problems, the last opened first."""
+    """Return problems: open ones that nobody acknowledged, other open ones, closed ones; the last opened first."""
     rows, last = await console.store.problems(
         is_open={"open": True, "closed": False, "all": None}[request.state],
         kinds=request.kind,
         accounts=request.account,
         is_of_pipeline=_is_of_pipeline(console, request) if request.pipeline or request.label else None,
+        incident_key=request.incident,
         since=_since(console, request),
-        after=_position(request, ""),
+        after=_position(request, "oae"),
         limit=request.limit,
     )
     return models.Page[models.ProblemView](items=await _problems(console, rows), next=_cursor(last))

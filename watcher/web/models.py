@@ -85,7 +85,7 @@ Span = Annotated[Duration, Field(json_schema_extra={"pattern": r"^[0-9]+(\.[0-9]
 When = Annotated[UtcMoment, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
-CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
+CURSOR = r"^([oaei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
 """The `next` of every list but the events: the part of the list, a time or number, and the key of a row."""
 
 NO_CURSOR = 'is no cursor of this list; take the "next" of a page'
@@ -191,6 +191,8 @@ class ProblemQuery(PipelineQuery):
     """Kinds of problems, any of them."""
     account: Sequence[NonEmptyText] = ()
     """Names of accounts, any of them."""
+    incident: UUID | None = None
+    """Key of an incident (`dedup_key` at PagerDuty): only its problems."""
 
 
 class PersonalRequest(ApiRequest):
