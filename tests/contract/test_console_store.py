@@ -244,14 +244,15 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
     assert sorted(number for number in found if number in stay) == sorted(stay)
 
 
-async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
+async def test_a_page_looks_at_four_windows_and_then_says_where_to_go_on(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
-    assert [len(page) for page in pages] == [0, 0, 1]
+    assert [len(page) for page in pages] == [0, 0, 1, 0]
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
     bodies: list[bytes] = []
     numbers = [0]
     for _ in range(3):
@@ -352,6 +353,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
     since = Micros(rig.clock.us - 150 * SECOND_US)
     found, after = await console.newest_events(EventFilter(since=since), limit=50)
     assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
     numbers: list[int | None] = [None]
     bodies: list[bytes] = []
     for _ in range(3):
@@ -360,7 +362,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
         )
         bodies += found
         numbers.append(after)
-    assert (len(bodies), numbers) == (1, [None, 8, 3, None])
+    assert (len(bodies), numbers) == (1, [None, 9, 5, 1])
 
 
 INSERT = (
@@ -531,6 +533,14 @@ async def test_the_problems_of_one_incident_are_listed(
     pages = await walk(lambda after: console.problems(incident_key=UUID(int=50), is_open=is_open, after=after, limit=1))
     assert problems_in(row for page in pages for row in page) == found
     assert await console.problems(incident_key=UUID(int=52), limit=1) == ([], None)
+
+
+async def test_the_time_of_a_place_in_the_list_is_that_of_its_event_or_of_the_next(
+    rig: StoreRig, console: ConsoleStore
+) -> None:
+    await rig.store.record(executed(rig.account, 1))
+    assert await console.recorded_at(0) == await console.recorded_at(1) == rig.clock.steady_us()
+    assert await console.recorded_at(2) is None
 
 
 async def test_problems_end_at_the_first_that_opened_earlier(

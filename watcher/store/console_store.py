@@ -17,7 +17,7 @@ from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.history_store import HistoryStore
 from watcher.store.pagination import TOP, Listing, Position, Rows, cut_page, position_of, read_page, search
-from watcher.store.problems import LAST_ENDED_AT
+from watcher.store.problems import LAST_ENDED_AT, SLOWEST_FROM
 from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, incident, problem
 
@@ -228,6 +228,11 @@ class ConsoleStore(HistoryStore):
             return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
 
         return await self._store.read(read)
+
+    async def recorded_at(self, number: int) -> Micros | None:
+        """Return when the event with this number was recorded, or the next event if there is no such event."""
+        row = await self._store.read(lambda connection: connection.execute(_NEXT, {"at": number - 1}).one_or_none())
+        return None if row is None else Micros(row.recorded_at)
 
     async def problems(
         self,
@@ -465,7 +470,8 @@ _OF_INCIDENT = select(incident.c.problem_id).where(
 )
 _PROBLEMS = text(
     "SELECT problem.*, source.kind AS owner_kind, source.name AS owner, pipeline.name AS pipeline_name, body,"
-    f" {LAST_ENDED_AT} AS last_ended_at FROM problem JOIN source ON source.id = problem.source_id"
+    f" {LAST_ENDED_AT} AS last_ended_at, {SLOWEST_FROM} AS slowest_from FROM problem"
+    " JOIN source ON source.id = problem.source_id"
     " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
     " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence WHERE problem.id IN :ids"
 ).bindparams(bindparam("ids", expanding=True, type_=problem.c.id.type))
