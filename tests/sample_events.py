@@ -98,6 +98,9 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data |= {"overdueSeconds": 125.0, "limitSeconds": 120.0}
     if type_ is EventType.EXECUTION_EXPENSIVE:
         data["execution"] |= {"status": "running", "aiTokensUsed": 23_456}
+        data["tokensPerExecution"] = 20_000
+    if type_ is EventType.PIPELINE_SILENT:
+        data |= {"limitSeconds": 21_600.0, "silentSince": timestamp(OPENED_AT - timedelta(hours=6))}
     if type_ is EventType.PIPELINE_SLOW:
         data["execution"] = {"id": execution_id(number), "status": "running"}
         data |= {"runningSeconds": 125.0, "usualSeconds": 40.0, "limitSeconds": 120.0, "slowCount": 3}

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from postgres import PostgresServer
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event, insert, select, update
 from stores import (
     PIPELINE,
     SECOND_US,
@@ -40,7 +40,7 @@ from watcher.store.console_store import ConsoleStore, EventFilter
 from watcher.store.pagination import Position, Rows
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
-from watcher.store.tables import AnyRow
+from watcher.store.tables import AnyRow, incident, problem, source
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 PAGE = 3
@@ -244,14 +244,15 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
     assert sorted(number for number in found if number in stay) == sorted(stay)
 
 
-async def test_a_page_looks_at_so_many_rows_and_then_says_where_to_go_on(
+async def test_a_page_looks_at_four_windows_and_then_says_where_to_go_on(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
-    assert [len(page) for page in pages] == [0, 0, 1]
+    assert [len(page) for page in pages] == [0, 0, 1, 0]
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
     bodies: list[bytes] = []
     numbers = [0]
     for _ in range(3):
@@ -352,6 +353,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
     since = Micros(rig.clock.us - 150 * SECOND_US)
     found, after = await console.newest_events(EventFilter(since=since), limit=50)
     assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
     numbers: list[int | None] = [None]
     bodies: list[bytes] = []
     for _ in range(3):
@@ -360,7 +362,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
         )
         bodies += found
         numbers.append(after)
-    assert (len(bodies), numbers) == (1, [None, 8, 3, None])
+    assert (len(bodies), numbers) == (1, [None, 9, 5, 1])
 
 
 INSERT = (
@@ -473,15 +475,15 @@ async def test_a_problem_says_whose_it_is_and_of_which_pipeline(rig: StoreRig, c
 @pytest.mark.parametrize(
     ("how", "found"),
     [
-        ({"is_open": None}, [3, 2, 1, 9]),
+        ({"is_open": None}, [3, 1, 9, 2]),
         ({"is_open": True}, [3, 1, 9]),
         ({"is_open": False}, [2]),
         ({"kinds": ["account.degraded"]}, [9]),
-        ({"kinds": ["account.degraded", "execution.overdue"]}, [3, 2, 1, 9]),
+        ({"kinds": ["account.degraded", "execution.overdue"]}, [3, 1, 9, 2]),
         ({"kinds": ["sink.failing"]}, []),
-        ({"accounts": ["default"]}, [3, 2, 1, 9]),
+        ({"accounts": ["default"]}, [3, 1, 9, 2]),
         ({"accounts": ["other"]}, []),
-        ({"is_of_pipeline": lambda name: name == f"default/{PIPELINE}"}, [3, 2, 1]),
+        ({"is_of_pipeline": lambda name: name == f"default/{PIPELINE}"}, [3, 1, 2]),
         ({"is_of_pipeline": lambda _: False}, []),
         ({"since": Micros(START_US + 2)}, [3, 2]),
         ({"is_open": True, "kinds": ["execution.overdue"], "since": Micros(START_US + 2)}, [3]),
@@ -496,6 +498,49 @@ async def test_problems_are_listed_by_state_kind_account_pipeline_and_opening(
         pages = await walk(lambda after: console.problems(after=after, limit=2, **how))
         assert problems_in(row for page in pages for row in page) == found
         monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5])
+async def test_open_problems_that_nobody_acknowledged_come_first_and_closed_ones_last(
+    rig: StoreRig, console: ConsoleStore, limit: int
+) -> None:
+    await open_problems(rig.store, rig.account, rig.clock)
+
+    def acknowledge(connection: Connection) -> None:
+        for number, until in ((3, None), (9, START_US - 1)):  # the acknowledgement of 9 is over
+            values = {"acked_at": START_US - 2, "acked_until": until}
+            connection.execute(update(problem).where(problem.c.id == UUID(int=number).bytes).values(**values))
+
+    await rig.store.write(acknowledge)
+    pages = await walk(lambda after: console.problems(after=after, limit=limit))
+    assert problems_in(row for page in pages for row in page) == [1, 9, 3, 2]
+    assert all(len(page) == limit for page in pages[:-1])
+
+
+@pytest.mark.parametrize(("is_open", "found"), [(None, [3, 2]), (True, [3]), (False, [2])])
+async def test_the_problems_of_one_incident_are_listed(
+    rig: StoreRig, console: ConsoleStore, is_open: bool | None, found: list[int]
+) -> None:
+    await open_problems(rig.store, rig.account, rig.clock)
+
+    def join(connection: Connection) -> None:
+        sink_id = connection.scalar(select(source.c.id).where(source.c.kind == "sink"))
+        for number, key in ((3, 50), (2, 50), (1, 51)):
+            row = {"problem_id": UUID(int=number).bytes, "sink_id": sink_id, "key": UUID(int=key).bytes}
+            connection.execute(insert(incident).values(**row, nth=1, begun_at=START_US))
+
+    await rig.store.write(join)
+    pages = await walk(lambda after: console.problems(incident_key=UUID(int=50), is_open=is_open, after=after, limit=1))
+    assert problems_in(row for page in pages for row in page) == found
+    assert await console.problems(incident_key=UUID(int=52), limit=1) == ([], None)
+
+
+async def test_the_time_of_a_place_in_the_list_is_that_of_its_event_or_of_the_next(
+    rig: StoreRig, console: ConsoleStore
+) -> None:
+    await rig.store.record(executed(rig.account, 1))
+    assert await console.recorded_at(0) == await console.recorded_at(1) == rig.clock.steady_us()
+    assert await console.recorded_at(2) is None
 
 
 async def test_problems_end_at_the_first_that_opened_earlier(

@@ -93,7 +93,9 @@ FIELDS = {
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
     "limitSeconds": "of `execution.overdue` the limit, `overdue_after` of its status; of `pipeline.slow` the time "
-    "after which an execution was slow when the problem opened",
+    "after which an execution was slow when the problem opened; of `pipeline.silent` the limit, `silent`",
+    "silentSince": "`pipeline.silent` only: since when no execution had started; without any, since the first scan",
+    "tokensPerExecution": "`execution.expensive` only: the limit, `tokens.execution`",
     "runningSeconds": "`pipeline.slow` only: for how long the slowest execution had been running",
     "usualSeconds": "`pipeline.slow` only: the usual duration: 95 % of the last successes were no longer",
     "slowCount": "`pipeline.slow` only: how many executions were slow",

@@ -26,15 +26,21 @@ ROWS_COUNT = 50
 UNCUT_WIDTH = 16
 """A column of at most this width, in characters, is cut only after all wider columns."""
 
-_TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest|^from)$")
+NAME_WIDTH = 40
+"""A name is not cut below this width, in characters: the last columns of its table are left out instead."""
+
+_TIME = re.compile(r"(At|\.at|[sS]ince|[uU]ntil|oldest|^from)$")
 _SIGNS = {
     **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
-    **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "overdue"), ("! ", "yellow")),
+    **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "slow", "overdue", "behind"), ("! ", "yellow")),
     "in_trouble": ("✕ ", "red"),
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }
 """The sign and the style of a table's cell that holds a state or a severity, by the cell's text."""
+
+Notes = Callable[[dict[str, Any]], Iterable[str]]
+"""A function that returns the lines below an item of a table."""
 
 
 def console_on(stream: TextIO) -> Console:
@@ -64,9 +70,13 @@ def print_list(
     items: Iterable[dict[str, Any]],
     *,
     as_json: bool = False,
-    note: Callable[[dict[str, Any]], str] = lambda _: "",
+    shown: Sequence[str] = (),
+    notes: Notes = lambda _: (),
 ) -> None:
-    """Print a list: as JSON lines, on a terminal as a table of 50 rows and notes, otherwise as tab-separated rows."""
+    """Print a list: as JSON lines, on a terminal as a table of 50 rows, otherwise as tab-separated rows.
+
+    The table has the fields `shown`, by default all.
+    """
     if as_json:
         for item in items:
             put(json.dumps(item))
@@ -77,11 +87,10 @@ def print_list(
         for item in chain(first, rest):
             put(*(harmless(_text(_value(item, field))) for field in fields))
     else:
-        console, shown = console_on(sys.stdout), list(islice(items, ROWS_COUNT + 1))
-        console.print(table(fields, shown[:ROWS_COUNT], console=console) if shown else "none")
-        for text in filter(None, map(note, shown[:ROWS_COUNT])):
-            say(console, text)
-        if len(shown) > ROWS_COUNT:
+        console, found = console_on(sys.stdout), list(islice(items, ROWS_COUNT + 1))
+        rows = table(shown or fields, found[:ROWS_COUNT], console=console, notes=notes)
+        console.print(rows if found else "none")
+        if len(found) > ROWS_COUNT:
             put_error(f"hint: these are the first {ROWS_COUNT}; piped, all are printed")
 
 
@@ -93,20 +102,32 @@ def print_done(done: str, answer: Mapping[str, Any], *, as_json: bool, failed: b
         say(console_on(sys.stdout), ("✕ ", "red") if failed else ("✓ ", "green"), done, wrap=False)
 
 
-def table(fields: Sequence[str], items: Sequence[Mapping[str, Any]], *, console: Console) -> Table:
+def table(
+    fields: Sequence[str], items: Sequence[dict[str, Any]], *, console: Console, notes: Notes = lambda _: ()
+) -> Table:
     """Return a table with one row per item, without empty columns.
 
-    Times are shown as ages, and ids by their first 8 characters.
+    Times are shown as ages, and ids by their first 8 characters. The notes of an item stand below the text in its last
+    column, which is not cut then.
     """
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    columns = []
+    columns: dict[str, list[Text]] = {}
+    least: dict[str, int] = {}
     for field in fields:
         column = [_cell(field, _text(_value(item, field)), console=console) for item in items]
         if any(column):
             words = re.sub(r"([A-Z])", r" \1", field.rpartition(".")[2]).lower().removesuffix(" at")
-            shown.add_column(words, no_wrap=max(map(len, column)) <= UNCUT_WIDTH)
-            columns.append(column)
-    for row in zip(*columns, strict=True):
+            width = max(len(words), *map(len, column))
+            columns[words], least[words] = column, 2 + min(width, NAME_WIDTH if words == "name" else UNCUT_WIDTH)
+    while "name" in least and len(least) > 2 and sum(least.values()) > console.width + 2:
+        del columns[least.popitem()[0]]
+    for words, column in columns.items():
+        limit = max(NAME_WIDTH, console.width - sum(least.values()) + least[words]) if words == "name" else None
+        shown.add_column(words, no_wrap=limit is not None or max(map(len, column)) <= UNCUT_WIDTH, max_width=limit)
+    for item, row in zip(items, zip(*columns.values(), strict=True), strict=True):
+        for note in notes(item):
+            row[-1].no_wrap, row[-1].overflow = False, "fold"
+            row[-1].append(f"\n{make_printable(note, console=console)}", "dim")
         shown.add_row(*row)
     return shown
 

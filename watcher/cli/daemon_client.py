@@ -7,6 +7,7 @@ import the models in `watcher.web.models` takes most of a second.
 import http.client
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -16,6 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 import typer
 
+from watcher.cli.shell import put_error
 from watcher.config.locate import daemon_document, find_config, http_token, listen_address
 from watcher.domain.errors import ConfigError, Exit, UsageError, WatcherError
 from watcher.runtime.terminal import harmless
@@ -30,6 +32,9 @@ Query = Sequence[tuple[str, str]]
 
 TIMEOUT_S = 30.0
 """Longest wait for an answer, in seconds. The daemon may take 20 s to answer a request to do something."""
+
+FILL_S = 2.0
+"""Seconds for which the list that a terminal shows is read on, if its pages end early."""
 
 LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (to connect to, not to listen on)
 """The address to connect to, by the address at which a daemon listens on every interface."""
@@ -102,13 +107,17 @@ class DaemonClient:
         exit_code = Exit.NOT_FOUND if code == 404 else Exit.USAGE if code < 500 else Exit.FAILED
         raise DaemonError(why, code=exit_code, is_refusal=code < 500)
 
-    def items(self, path: str, query: Query = ()) -> Iterator[Answer]:
-        """Yield all items of a list of the API, page by page."""
+    def items(self, path: str, query: Query = (), *, is_brief: bool = False) -> Iterator[Answer]:
+        """Yield all items of a list of the API, page by page. `is_brief`: stop after 2 s."""
         after: Query = ()
+        until = time.monotonic() + FILL_S
         while True:
             page = self.ask("GET", path, query=[*query, ("limit", "200"), *after])
             yield from page["items"]
             if not page.get("next"):
+                return
+            if is_brief and "lookedBackTo" in page and time.monotonic() > until:
+                put_error(f"hint: this looked back to {page['lookedBackTo']}; piped, it goes on to the end")
                 return
             after = [("after", page["next"])]
 

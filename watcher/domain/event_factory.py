@@ -80,6 +80,7 @@ class EventFactory:
             reported_at, happened_at = facts.started_at, facts.began_at
         delay_us = None if reported_at is None else max(0, seen_at - (happened_at or seen_at))
         link = link and link.replace("{executionId}", known.execution)
+        is_expensive = change.type is EventType.EXECUTION_EXPENSIVE
         data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or pipeline_name)
         if facts is not None:
             data["pipeline"] |= {"versionId": cut(facts.version_id), "versionNumber": facts.version_number}
@@ -88,6 +89,7 @@ class EventFactory:
             "reason": known.lost,
             "overdueSeconds": None if overdue_s is None else round(overdue_s, 3),
             "limitSeconds": limit_s,
+            "tokensPerExecution": watch.rules.tokens_per_execution if is_expensive and watch.rules else None,
             "problem": problem and problem_data(problem),
             "observed": {
                 "at": timestamp(observed_at),

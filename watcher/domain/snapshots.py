@@ -21,7 +21,10 @@ class PipelineSnapshot:
     oldest: Mapping[str, Micros] = field(default_factory=dict)
     """The time at which the oldest open execution in each status entered the status."""
     ends: str = ""
-    """The last ends as one letter each, oldest first: `s`uccess, `f`ailed, `u`nrecognized."""
+    """The last ends as one letter each, oldest first: `s`uccess, `f`ailed, `u`nrecognized, `c`ounted as failed.
+
+    The rule `failing` counts a success as failed if it was too short, or started too few nodes.
+    """
     ends_from: Micros | None = None
     """The time of the oldest of these ends."""
     last_ended_at: Micros | None = None

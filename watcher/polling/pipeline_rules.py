@@ -12,7 +12,7 @@ from math import inf
 
 import structlog
 
-from watcher.domain.envelope import Json, cut, pipeline_source, present, stream_of
+from watcher.domain.envelope import Json, cut, pipeline_source, present, stream_of, timestamp
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import Reported, execution_block
 from watcher.domain.execution import ExecutionSnapshot, Status
@@ -321,6 +321,9 @@ class PipelineRecorder:
             more: Json = {"execution": None if execution is None else await self._block(evaluations, execution)}
             if kind is failing and opens and rule is not None:
                 more["closesWhen"] = _closes_when(rule)
+            elif kind is EventType.PIPELINE_SILENT and opens and self._rules.silent_us is not None:
+                more["limitSeconds"] = self._rules.silent_us / 1e6
+                more["silentSince"] = timestamp(from_us(Micros(verdict.state.started_at)))
             elif kind is EventType.PIPELINE_SLOW and opens and slow is not None:
                 more |= slow.facts(now=self._clock.steady_us())
             after, type_ = self._stream.sequence + len(entries), kind if opens else CLOSED_BY[kind]

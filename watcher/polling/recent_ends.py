@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from operator import itemgetter
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
+from watcher.domain.rules import Rules
 from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.runtime.metrics import END_LABELS, STARTED, end_label
+
+COUNTED = "c"
+"""The letter of a success that the rule `failing` counts as failed."""
 
 
 class RecentEnds:
@@ -17,19 +21,40 @@ class RecentEnds:
     """
 
     def __init__(self, before: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
-        newest = {label[0]: label for label in END_LABELS}.get(before.ends[-1:], "")
+        letters = before.ends.replace(COUNTED, Status.SUCCESS[0])
+        newest = {label[0]: label for label in END_LABELS}.get(letters[-1:], "")
         known = {STARTED: before.last_started_at, newest: before.last_ended_at, Status.FAILED: before.last_failed_at}
         self.last_at = {label: at for label, at in known.items() if label and at is not None}
         self._ends: list[tuple[Micros, str]] = []  # with the first letter of the status
         for at, status in ends:
             self._add_end(at, status, now=at)
+        # The store does not know which successes counted as failed: the snapshot does, of the ends that both have.
+        old = [each for each in self._ends if each[0] <= (before.last_ended_at or NEVER)][-len(letters) :]
+        if "".join(letter for _, letter in old) == letters[-len(old) :]:
+            marks = zip(old, before.ends[-len(old) :], strict=True)
+            self._ends[: len(old)] = [(at, mark) for (at, _), mark in marks]
 
-    def note(self, known: ExecutionRecord, facts: ExecutionSnapshot | None, *, starts: bool, now: Micros) -> None:
-        """Record that an execution starts, or ends, or both. A time in the future counts as now."""
+    def note(
+        self,
+        known: ExecutionRecord,
+        facts: ExecutionSnapshot | None,
+        rules: Rules | None = None,
+        *,
+        starts: bool,
+        now: Micros,
+    ) -> None:
+        """Record that an execution starts, or ends, or both. A time in the future counts as now.
+
+        The rule `failing` of `rules` may count a success as failed.
+        """
         if starts:
             self._note_last(STARTED, now if facts is None or facts.began_at is None else min(now, facts.began_at))
         if known.end_seen_at is not None:
-            self._add_end(known.ended_at or now, known.status, now=now)
+            mark, rule = None, rules.failing if rules else None
+            if rule is not None and facts is not None and known.status == Status.SUCCESS:
+                counts = rule.fault_of(duration_s=facts.duration_s, nodes_count=facts.nodes_started)
+                mark = COUNTED if counts else None
+            self._add_end(known.ended_at or now, known.status, now=now, mark=mark)
 
     def snapshot(self) -> PipelineSnapshot:
         """Return the snapshot of the last ends and starts."""
@@ -41,9 +66,9 @@ class RecentEnds:
             last_started_at=self.last_at.get(STARTED),
         )
 
-    def _add_end(self, at: Micros, status: str | None, *, now: Micros) -> None:
+    def _add_end(self, at: Micros, status: str | None, *, now: Micros, mark: str | None = None) -> None:
         """Insert an end by its time. Ends with equal times stay in the order of recording."""
-        insort(self._ends, (at, end_label(status)[0]), key=itemgetter(0))
+        insort(self._ends, (at, mark or end_label(status)[0]), key=itemgetter(0))
         del self._ends[:-ENDS_COUNT]
         self._note_last(end_label(status), min(now, at))
 

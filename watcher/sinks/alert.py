@@ -58,14 +58,14 @@ _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_UNRECOGNIZED: "{who} has the undocumented status {status}",
     EventType.EXECUTION_OVERDUE: "{who} has been {dwell}",
     EventType.EXECUTION_LOST: "{who}: an execution is lost",
-    EventType.EXECUTION_EXPENSIVE: "{who} is expensive: {tokens} tokens in one execution",
+    EventType.EXECUTION_EXPENSIVE: "{who} is expensive: {tokens} in one execution",
     EventType.PIPELINE_FAILING: "{who} keeps failing{last}",
     EventType.PIPELINE_RECOVERED: "{who} recovered{after}",
-    EventType.PIPELINE_SILENT: "{who} is silent: nothing starts",
+    EventType.PIPELINE_SILENT: "{who} is silent: {silent}",
     EventType.PIPELINE_ACTIVE: "{who} is active again{after}",
     EventType.PIPELINE_SLOW: "{who} is slow: {running}",
     EventType.PIPELINE_ON_TIME: "{who} is on time again{after}",
-    EventType.PIPELINE_OVERSPENDING: "{who} used {percent} % of its tokens for today",
+    EventType.PIPELINE_OVERSPENDING: "{who} used {percent} % of its tokens for today{tokens}",
     EventType.PIPELINE_NEW_ERROR: "{who} failed with a new error{node}",
     EventType.PIPELINE_GAP: "{who}: executions may have been missed",
     EventType.ACCOUNT_DEGRADED: "Account {who}: the API cannot be used",
@@ -350,12 +350,26 @@ class Alert:
             status=shorten(self.data.get("execution", {}).get("status", ""), NODE_LENGTH),
             dwell=self.dwell,
             running=self.running,
-            tokens=f"{self.data.get('execution', {}).get('aiTokensUsed', 0):,.0f}",
+            silent=self._silent(),
+            tokens=self._tokens(),
             percent=self.data.get("percent"),
             answer=f" ({answer})" if answer else "",
             letters=f"{count:,} dead letter{'' if count == 1 else 's'}",
             after=self._after(),
         )
+
+    def _silent(self) -> str:
+        if "silentSince" not in self.data:  # of version 1.1.0
+            return "nothing starts"
+        silent_for = in_words(_seconds(self.data["silentSince"], self.time))
+        return f"nothing has started for {silent_for}, limit {spell_duration(self.data['limitSeconds'])}"
+
+    def _tokens(self) -> str:
+        if "tokensPerDay" in self.data:
+            return f" ({self.data['tokensUsed']:,.0f} of {self.data['tokensPerDay']:,.0f})"
+        limit = self.data.get("tokensPerExecution")
+        used = f"{self.data.get('execution', {}).get('aiTokensUsed', 0):,.0f} tokens"
+        return used if limit is None else f"{used} (limit {limit:,.0f})"
 
     def _acknowledged_by(self) -> str:
         given = self.data.get("acknowledgement", {})
@@ -378,6 +392,10 @@ class Alert:
     def _stated_reason(self) -> str:
         if self.kind is EventType.SINK_DISABLED:
             return _DISABLED
+        if self.kind is EventType.PIPELINE_SILENT and "silentSince" in self.data:
+            return f"nothing has started since {in_utc(datetime.fromisoformat(self.data['silentSince']))}"
+        if self.kind is EventType.SINK_FAILING:
+            return f"what is sent to it waits; watcher test-sink {self._who()} says what to do"
         if self.kind is EventType.DELIVERY_DEAD:
             return first_visible(self.data.get("remedy"))
         cause, count = self.data.get("cause"), self.data.get("atMost")

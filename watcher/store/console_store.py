@@ -7,19 +7,19 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, bindparam, false, func, or_, select, text
+from sqlalchemy import ColumnElement, Connection, bindparam, false, func, not_, or_, select, text
 
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
-from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.store import pagination
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.history_store import HistoryStore
 from watcher.store.pagination import TOP, Listing, Position, Rows, cut_page, position_of, read_page, search
-from watcher.store.problems import LAST_ENDED_AT
+from watcher.store.problems import LAST_ENDED_AT, SLOWEST_FROM
 from watcher.store.sources import execution_key, names_of
-from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, problem
+from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, incident, problem
 
 SETTLED_AFTER_US = 10_000_000
 """Time after which every transaction is over. If an event number is still missing then, no event will ever have it."""
@@ -229,6 +229,11 @@ class ConsoleStore(HistoryStore):
 
         return await self._store.read(read)
 
+    async def recorded_at(self, number: int) -> Micros | None:
+        """Return when the event with this number was recorded, or the next event if there is no such event."""
+        row = await self._store.read(lambda connection: connection.execute(_NEXT, {"at": number - 1}).one_or_none())
+        return None if row is None else Micros(row.recorded_at)
+
     async def problems(
         self,
         *,
@@ -236,29 +241,45 @@ class ConsoleStore(HistoryStore):
         kinds: Collection[str] = (),
         accounts: Collection[str] = (),
         is_of_pipeline: Callable[[str], bool] | None = None,
+        incident_key: UUID | None = None,
         since: Micros = NEVER,
         after: Position | None = None,
         limit: int,
     ) -> Rows:
-        """Return a page of problems, the last opened first.
+        """Return a page of problems: first open ones that nobody acknowledged, then other open ones, then closed ones.
 
-        `is_of_pipeline` is called with names of pipelines (account/id).
+        Each part has the last opened first. `is_of_pipeline` is called with names of pipelines (account/id).
+        `incident_key` names an incident of a pager.
         """
+        acked_until = func.coalesce(problem.c.acked_until, TOP)
+        is_free = or_(problem.c.acked_at.is_(None), acked_until <= to_us(self._store.clock.now()))
+        conditions = {"o": (_IS_OPEN, is_free), "a": (_IS_OPEN, not_(is_free)), "e": (not_(_IS_OPEN),)}
 
         def read(connection: Connection) -> Rows:
             # `+ 0` keeps SQLite from searching for open problems in the index of all problems.
             wanted: list[Any] = [problem.c.opened_at + 0 >= since]
-            if is_open is not None:
-                wanted.append(problem.c.closed_at.is_(None) if is_open else problem.c.closed_at.is_not(None))
             if kinds:
                 wanted.append(problem.c.kind.in_(kinds))
             if accounts:
                 wanted.append(problem.c.source_id.in_(_numbers(connection, "account", accounts.__contains__)))
             if is_of_pipeline is not None:
                 wanted.append(problem.c.pipeline_id.in_(_numbers(connection, "pipeline", is_of_pipeline)))
-            scopes = [wanted] if is_open else None
-            found, position = read_page(connection, _PROBLEM, scopes, wanted, after, limit, since)
-            return _problems(connection, [row.key for row in found]), position
+            if incident_key is not None:
+                key = {"of_incident": incident_key.bytes, "sinks": list(names_of(connection, "sink"))}
+                wanted.append(problem.c.id.in_(connection.scalars(_OF_INCIDENT, key).all()))
+            parts = {None: "oae", True: "oa", False: "e"}[is_open]
+            ids, position = list[bytes](), after
+            for part in parts[0 if after is None else parts.find(after.part) :]:
+                of_part = [*wanted, *conditions[part]]
+                scopes = None if part == "e" and incident_key is None else [of_part]
+                list_, behind = _PROBLEM._replace(part=part), position if position and position.part == part else None
+                found, position = read_page(connection, list_, scopes, of_part, behind, limit - len(ids), since)
+                ids += [row.key for row in found]
+                if position is None and len(ids) == limit and part != parts[-1]:
+                    position = position_of(found[-1], part)
+                if position is not None:
+                    break
+            return _problems(connection, ids), position
 
         return await self._store.read(read)
 
@@ -443,9 +464,14 @@ def _deliveries(connection: Connection, numbers: Sequence[int]) -> Sequence[AnyR
 # Problems
 
 _PROBLEM = Listing(problem.c.opened_at, problem.c.id)
+_IS_OPEN = problem.c.closed_at.is_(None)
+_OF_INCIDENT = select(incident.c.problem_id).where(
+    incident.c.key == bindparam("of_incident"), incident.c.sink_id.in_(bindparam("sinks", expanding=True))
+)
 _PROBLEMS = text(
     "SELECT problem.*, source.kind AS owner_kind, source.name AS owner, pipeline.name AS pipeline_name, body,"
-    f" {LAST_ENDED_AT} AS last_ended_at FROM problem JOIN source ON source.id = problem.source_id"
+    f" {LAST_ENDED_AT} AS last_ended_at, {SLOWEST_FROM} AS slowest_from FROM problem"
+    " JOIN source ON source.id = problem.source_id"
     " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
     " LEFT JOIN event ON event.stream = problem.stream AND event.sequence = problem.sequence WHERE problem.id IN :ids"
 ).bindparams(bindparam("ids", expanding=True, type_=problem.c.id.type))

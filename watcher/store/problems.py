@@ -33,6 +33,14 @@ LAST_ENDED_AT = (
 
 The conditions have no parameters, because with parameters SQLite would not use the partial index.
 """
+SLOWEST_FROM = (
+    "(SELECT min(started_at) FROM execution WHERE problem.kind = 'pipeline.slow' AND problem.closed_at IS NULL"
+    " AND execution.pipeline_id = problem.pipeline_id AND ended_at IS NULL AND lost IS NULL AND was_paused = false)"
+)
+"""A column for statements on `problem`: the start of the slowest execution of an open `pipeline.slow`, else NULL.
+
+An execution that was seen paused is never slow.
+"""
 OPEN_PROBLEMS = "SELECT * FROM problem WHERE source_id = :of_source AND closed_at IS NULL AND {} ORDER BY opened_at"
 _OF_SOURCE = text(OPEN_PROBLEMS.format("pipeline_id IS NULL"))
 

@@ -51,17 +51,20 @@ async def status(console: Console) -> StatusView:
 
 
 async def problems(console: Console, request: models.ProblemQuery) -> models.Page[models.ProblemView]:
-    """Return problems, the last opened first."""
+    """Return problems: open ones that nobody acknowledged, other open ones, closed ones; the last opened first."""
     rows, last = await console.store.problems(
         is_open={"open": True, "closed": False, "all": None}[request.state],
         kinds=request.kind,
         accounts=request.account,
         is_of_pipeline=_is_of_pipeline(console, request) if request.pipeline or request.label else None,
+        incident_key=request.incident,
         since=_since(console, request),
-        after=_position(request, ""),
+        after=_position(request, "oae"),
         limit=request.limit,
     )
-    return models.Page[models.ProblemView](items=await _problems(console, rows), next=_cursor(last))
+    looked = None if last is None or len(rows) == request.limit else last.at
+    items = await _problems(console, rows)
+    return models.Page[models.ProblemView](items=items, next=_cursor(last), looked_back_to=looked)
 
 
 async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.ProblemView]:
@@ -107,7 +110,8 @@ async def executions(console: Console, request: models.ExecutionQuery) -> models
         limit=request.limit,
     )
     items = [each for each in (shown.execution_view(console, row, watches) for row in rows) if each.id.endswith(end)]
-    return models.Page[models.ExecutionView](items=items, next=_cursor(last))
+    looked = None if last is None or len(rows) == request.limit else last.at
+    return models.Page[models.ExecutionView](items=items, next=_cursor(last), looked_back_to=looked)
 
 
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
@@ -134,7 +138,8 @@ async def newest_events(console: Console, request: models.EventQuery) -> models.
     after = None if request.after is None else int(request.after)
     bodies, last = await console.store.newest_events(_filter(console, request), after=after, limit=request.limit)
     items = [shown.alert(console, json.loads(body)) for body in bodies]
-    return models.Page[Any](items=items, next=None if last is None else str(last))
+    looked = None if last is None or len(items) == request.limit else await console.store.recorded_at(last)
+    return models.Page[Any](items=items, next=None if last is None else str(last), looked_back_to=looked)
 
 
 def _filter(console: Console, request: models.EventQuery) -> EventFilter:
@@ -156,7 +161,9 @@ async def deliveries(console: Console, request: models.DeliveryQuery) -> models.
         after=_position(request, "", is_number=True),
         limit=request.limit,
     )
-    return models.Page[models.DeliveryView](items=shown.delivery_views(console, rows), next=_cursor(last))
+    looked = None if last is None or len(rows) == request.limit else await console.store.recorded_at(last.at)
+    views = shown.delivery_views(console, rows)
+    return models.Page[models.DeliveryView](items=views, next=_cursor(last), looked_back_to=looked)
 
 
 async def silences(console: Console) -> models.Page[models.SilenceView]:

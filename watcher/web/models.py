@@ -23,8 +23,8 @@ from watcher.sinks.settings import EventGlob, SilenceMatch
 
 T = TypeVar("T")
 
-ENDS = {"s": "success", "f": "failed", "u": "unrecognized"}
-"""The statuses of ended executions, by their letters in a snapshot."""
+ENDS = {"s": "success", "f": "failed", "u": "unrecognized", "c": "counts_as_failed"}
+"""The statuses of ended executions, by their letters in a snapshot. `counts_as_failed` are successes."""
 
 ACK_COUNT = 200
 """Problems that one request may acknowledge, at most."""
@@ -64,10 +64,15 @@ class Trouble(ApiModel):
 
 
 class Page(ApiModel, Generic[T]):
-    """A page of a list. `next` is the `after` of the next page. A page may be short although the list goes on."""
+    """A page of a list. `next` is the `after` of the next page.
+
+    A page looks at no more than 20,000 rows. It may therefore be short, or empty, although the list goes on.
+    """
 
     items: Sequence[T]
     next: str | None = None
+    looked_back_to: Time | None = None
+    """The time back to which a page looked that is short although the list goes on, newest first."""
 
 
 def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:
@@ -85,7 +90,7 @@ Span = Annotated[Duration, Field(json_schema_extra={"pattern": r"^[0-9]+(\.[0-9]
 When = Annotated[UtcMoment, WithJsonSchema({"type": "string", "format": "date-time"})]
 
 
-CURSOR = r"^([oei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
+CURSOR = r"^([oaei]?)\.([0-9]{1,18})\.([0-9a-f]{1,32})$"
 """The `next` of every list but the events: the part of the list, a time or number, and the key of a row."""
 
 NO_CURSOR = 'is no cursor of this list; take the "next" of a page'
@@ -191,6 +196,8 @@ class ProblemQuery(PipelineQuery):
     """Kinds of problems, any of them."""
     account: Sequence[NonEmptyText] = ()
     """Names of accounts, any of them."""
+    incident: UUID | None = None
+    """Key of an incident (`dedup_key` at PagerDuty): only its problems."""
 
 
 class PersonalRequest(ApiRequest):

@@ -50,7 +50,10 @@ class PipelineStatus(ApiModel):
     open: Mapping[str, int] = {}
     oldest: Mapping[str, Time] = {}
     ends: Ends = ()
-    """Statuses of the last 60 executions that ended, in the order of their ends."""
+    """Statuses of the last 60 executions that ended, in the order of their ends.
+
+    `counts_as_failed` is a success that the rule `failing` counts as failed, by its `also`.
+    """
     ends_from: Time | None = None
     """Time of the first of these ends."""
     last_ended_at: Time | None = None
@@ -81,12 +84,13 @@ class AccountStatus(ApiModel):
 class SinkStatus(ApiModel):
     """A sink with its backlog and its last answer. `unknown_since` is the time when its state became unknown.
 
-    A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that.
+    A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that. It is `behind` if
+    it takes deliveries, and the oldest has been waiting for more than 60 s: since `oldest_waiting_at`.
     """
 
     name: str
     type: str
-    state: Literal["well", "in_trouble", "failing", "disabled", "unknown"]
+    state: Literal["well", "behind", "in_trouble", "failing", "disabled", "unknown"]
     unknown_since: Time | None = None
     waiting: int = 0
     oldest_waiting_at: Time | None = None

@@ -45,6 +45,9 @@ FAILED_COUNT = 10
 PIPELINES_COUNT = 100
 """Maximum number of pipelines on one page of the overview: a page with thousands would be slow."""
 
+FILL_S = 2.0
+"""Seconds for which the page of a filtered list goes on until it is full."""
+
 ROUTINE = (EventType.EXECUTION_NEW, EventType.EXECUTION_RUNNING)
 """Types of events that the lists of events and of deliveries show only on demand.
 
@@ -56,7 +59,8 @@ PageContext = dict[str, Any]
 """The values for a template. The page's ETag is a hash of these values, so they must not hold the present time."""
 
 FindContext = Callable[[Console, StatusView, web.Request], Awaitable[PageContext]]
-Q = TypeVar("Q", bound=models.ApiRequest)
+Q = TypeVar("Q", bound=models.PageQuery)
+T = TypeVar("T")
 
 
 def page_routes(
@@ -263,7 +267,18 @@ def _names(status: StatusView) -> Mapping[str, str]:
 
 async def _executions(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ExecutionQuery, request)
-    return {**_filters(status, query), "page": await api.executions(console, query)}
+    return {**_filters(status, query), "page": await _fill(console, api.executions, query)}
+
+
+async def _fill(console: Console, find: Callable[[Console, Q], Awaitable[models.Page[T]]], query: Q) -> models.Page[T]:
+    """Return a page of a list. If it ends early, go on for up to 2 s until it is full."""
+    until = console.clock.monotonic() + FILL_S
+    page = await find(console, query)
+    while page.next and len(page.items) < query.limit and console.clock.monotonic() < until:
+        rest = {"after": page.next, "limit": query.limit - len(page.items)}
+        further = await find(console, query.model_copy(update=rest))
+        page = further.model_copy(update={"items": [*page.items, *further.items]})
+    return page
 
 
 def _filters(status: StatusView, query: models.PipelineQuery) -> PageContext:
@@ -306,14 +321,14 @@ async def _pipeline(console: Console, status: StatusView, request: web.Request) 
 async def _problems(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ProblemQuery, request)
     asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
-    page = await api.problems(console, asked)
+    page = await _fill(console, api.problems, asked)
     return {**_filters(status, query), "asked": asked, "page": page, "kinds": sorted(PROBLEM_KINDS)}
 
 
 async def _events(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.EventQuery, request)
     hidden = () if query.type or query.execution else ROUTINE
-    page = await api.newest_events(console, _without(hidden, query))
+    page = await _fill(console, api.newest_events, _without(hidden, query))
     return {**_filters(status, query), "accounts": (), "hidden": hidden, "page": page}
 
 
@@ -357,7 +372,7 @@ async def _deliveries(console: Console, status: StatusView, request: web.Request
     return {
         "asked": query,
         "hidden": hidden,
-        "page": await api.deliveries(console, _without(hidden, query)),
+        "page": await _fill(console, api.deliveries, _without(hidden, query)),
         "sinks": status.sinks,
     }
 

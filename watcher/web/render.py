@@ -52,6 +52,8 @@ def glyph(status: str | None) -> str:
 
 def status_class(status: str | None) -> str:
     """Return the CSS class of a status of executions. `lost`, unrecognized and missing statuses share one class."""
+    if status == "counts_as_failed":
+        return "counted"
     return status if status and status in _STATUSES else "unknown"
 
 

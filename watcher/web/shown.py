@@ -26,6 +26,7 @@ from watcher.runtime.terminal import first_visible
 from watcher.runtime.version import VERSION
 from watcher.sinks.alert import Alert, clean
 from watcher.sinks.registry import SINK_KINDS
+from watcher.store.changes import Backlog
 from watcher.store.console_store import NEEDS_COUNT, ConsoleStore, EventsAndDeliveries, Overview
 from watcher.store.operator_store import OperatorStore
 from watcher.store.problems import acked_until, problem_of
@@ -40,6 +41,9 @@ SEVERITIES = tuple(Severity)
 
 OWNED_WITHIN_US = 60_000_000
 """Age in microseconds from which a snapshot does not count: an owner writes its snapshot at least every 30 s."""
+
+BEHIND_AFTER_US = 60_000_000
+"""A sink is behind if its oldest delivery that is due has waited for longer than this many microseconds."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +63,8 @@ class Console:
     status: Recent[StatusView] = field(init=False)
     pipelines: Mapping[str, PipelineStatus] = field(default_factory=dict)
     """The pipelines of the last `status`, by `account/id`. Await `status.get()` before you read them."""
+    backlog: Mapping[str, Backlog] = field(default_factory=dict)
+    """What waits for each sink, from the last `status`."""
     problem_counts: Mapping[str, int] = field(default_factory=dict)
     """The number of open problems of each pipeline, from the last `status`."""
 
@@ -87,6 +93,8 @@ def _alert(console: Console, row: AnyRow) -> Alert:
     """
     event, now = json.loads(row.body), console.clock.now()
     data = with_latest(event["data"], ProblemChange(problem_of(row)))
+    if row.slowest_from is not None:  # how many more are slow is known only of the opening
+        data |= {"runningSeconds": max(0, console.clock.steady_us() - row.slowest_from) / 1e6, "slowCount": 1}
     time = timestamp(from_us(row.closed_at) if row.closed_at else now)
     return alert(console, {**event, "data": data, "time": time})
 
@@ -108,6 +116,8 @@ def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSetti
         said = {**alert.data, "title": alert.title, "reason": clean(alert.error), "link": alert.link}
         watch, polling = watches.get(row.pipeline_name), console.settings().polling
         rule, closes_when = rule_of(EventType(row.kind), alert.data, watch, polling)
+        if row.closed_at is None and row.owner_kind == "sink" and (waiting := console.backlog.get(row.owner)):
+            said["reason"] = f"{waiting.pending_count:,} waiting; {said['reason']}"
         remedy = PROBLEM_REMEDIES.get(alert.data.get("reason") or row.kind)
         said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
     opened_by = said.get("execution", {}).get("id") if row.kind == EventType.PIPELINE_SLOW else None
@@ -262,6 +272,7 @@ async def find_status(console: Console) -> StatusView:
     """Return the overview, and set the console's pipelines and counts of problems."""
     settings, now = console.settings(), console.clock.steady_us()
     found = await console.store.overview(since=Micros(now - DAY_US))
+    console.backlog = found.backlog
     troubles = console.troubles()
     store_failed_since = next((each.since for each in troubles if each.kind == "store"), None)
     all_silences = await load_silences(console)
@@ -382,15 +393,17 @@ def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:
 
 def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, now: Micros) -> SinkStatus:
     settings = console.settings().sinks[name]
-    now_known = "unknown" if row["is_unknown"] else "in_trouble" if row.get("has_failed") else "well"
     waiting, dead = found.backlog.get(name), found.dead.get(name)
+    oldest_at = min(now, waiting.oldest_at) if waiting and waiting.oldest_at else None
+    is_behind = oldest_at is not None and oldest_at < now - BEHIND_AFTER_US
+    stands = "in_trouble" if row.get("has_failed") else "behind" if is_behind else "well"
     return SinkStatus(
         name=name,
         type=next(kind for kind, model in SINK_KINDS.items() if isinstance(settings, model)),
-        state=row.get("state") or now_known,
+        state=row.get("state") or ("unknown" if row["is_unknown"] else stands),
         unknown_since=row.get("unknown_since"),
         waiting=0 if waiting is None else waiting.pending_count,
-        oldest_waiting_at=min(now, waiting.oldest_at) if waiting and waiting.oldest_at else None,
+        oldest_waiting_at=oldest_at,
         dead=0 if dead is None else dead.all_count,
         answer=row.get("answer") or None,
         last_delivered_at=row.get("last_success_at"),

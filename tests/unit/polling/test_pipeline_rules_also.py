@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rules_rig import AT_ONCE, again, name_of, row, show, told, watch_of, whole
-from virtual import EPOCH, PIPELINE, RULES, FakeClock, Start, said
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, said
 
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.rules import FailingRule, Rules
@@ -15,6 +15,10 @@ from watcher.domain.watch import Details
 TOO_SHORT = Rules(FailingRule(consecutive=3, shorter_than_s=5.0, **AT_ONCE))
 TOO_FEW = Rules(FailingRule(consecutive=3, fewer_nodes_than=2, **AT_ONCE))
 RATE = Rules(FailingRule(rate=0.5, of_last=6, at_least=4, shorter_than_s=5.0))
+
+
+def ends_of(account: Account) -> str:
+    return account.watcher._session.recent_ends[PIPELINE].snapshot().ends
 
 
 def success(number: int, *, seconds: float | None = 30.0, **facts: Any) -> ExecutionSnapshot:
@@ -46,6 +50,18 @@ async def test_successes_that_were_too_short_open_a_problem_and_say_why(start: S
     assert (problem.latest.node, problem.latest.error) == (None, "succeeded after 0.25 s, in less than 5 s")
     show(account, *short, row(3), success(8, seconds=0.25), success(13))
     assert await told(account, after_s=5) == ["success", "pipeline.recovered"]
+
+
+async def test_the_last_ends_show_which_successes_count_as_failed_over_a_restart_too(start: Start) -> None:
+    account = await whole(start, TOO_SHORT)
+    show(account, success(1, seconds=1.5), success(2), row(3))
+    await account.run_for(5)
+    await account.watcher.flush()
+    assert ends_of(account) == "csf"
+    show(account, success(1, seconds=1.5), success(2), row(3), success(4))
+    await account.run_for(5)  # this end is in no snapshot
+    account = await again(start, account)
+    assert ends_of(account) == "csfs"
 
 
 async def test_an_opening_by_a_success_names_its_fault(start: Start) -> None:

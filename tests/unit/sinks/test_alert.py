@@ -37,12 +37,12 @@ HEADLINES = {
     EventType.EXECUTION_LOST: "? Sales agent: an execution is lost",
     EventType.PIPELINE_FAILING: "✕ Sales agent keeps failing",
     EventType.PIPELINE_RECOVERED: "✓ Sales agent recovered after 41 m (7 failed)",
-    EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing starts",
+    EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing has started for 6 h 41 m, limit 6 h",
     EventType.PIPELINE_ACTIVE: "✓ Sales agent is active again after 41 m",
-    EventType.EXECUTION_EXPENSIVE: "! Sales agent is expensive: 23,456 tokens in one execution",
+    EventType.EXECUTION_EXPENSIVE: "! Sales agent is expensive: 23,456 tokens (limit 20,000) in one execution",
     EventType.PIPELINE_SLOW: "◷ Sales agent is slow: running for 2 m 5 s, usually 40.0 s; 2 more are slow",
     EventType.PIPELINE_ON_TIME: "✓ Sales agent is on time again after 41 m",
-    EventType.PIPELINE_OVERSPENDING: "! Sales agent used 80 % of its tokens for today",
+    EventType.PIPELINE_OVERSPENDING: "! Sales agent used 80 % of its tokens for today (1,612,345 of 2,000,000)",
     EventType.PIPELINE_NEW_ERROR: "✕ Sales agent failed with a new error at Greeting",
     EventType.PIPELINE_GAP: "! Sales agent: executions may have been missed",
     EventType.ACCOUNT_DEGRADED: "✕ Account default: the API cannot be used",
@@ -141,7 +141,27 @@ def test_a_reminder_of_a_slow_pipeline_says_the_limit_because_another_execution_
 def test_a_day_is_an_error_only_once_all_of_its_tokens_are_used(percent: int, severity: Severity) -> None:
     data = data_of(EventType.PIPELINE_OVERSPENDING) | {"percent": percent}
     alert = read(sample(EventType.PIPELINE_OVERSPENDING, data=data))
-    assert (alert.headline, alert.severity) == (f"! Sales agent used {percent} % of its tokens for today", severity)
+    used = f"! Sales agent used {percent} % of its tokens for today (1,612,345 of 2,000,000)"
+    assert (alert.headline, alert.severity) == (used, severity)
+
+
+def test_events_of_an_earlier_version_say_what_they_know() -> None:
+    for type_, unknown, title in (
+        (EventType.PIPELINE_SILENT, "silentSince", "Sales agent is silent: nothing starts"),
+        (
+            EventType.EXECUTION_EXPENSIVE,
+            "tokensPerExecution",
+            "Sales agent is expensive: 23,456 tokens in one execution",
+        ),
+    ):
+        data = data_of(type_)
+        del data[unknown]
+        assert read(sample(type_, data=data)).title == title
+
+
+def test_a_silent_pipeline_says_since_when_nothing_has_started() -> None:
+    error = read(sample(EventType.PIPELINE_SILENT)).error
+    assert error == "nothing has started since 2026-11-24 05:19:31 UTC"
 
 
 def test_one_dead_letter_is_not_several_and_its_error_is_what_to_do() -> None:
@@ -207,7 +227,7 @@ def test_no_reason_is_shown_by_its_code(reason: str) -> None:
         (EventType.ACCOUNT_DEGRADED, "it cannot be reached (timeout)"),
         (EventType.ACCOUNT_RECOVERED, ""),
         (EventType.EXECUTION_LOST, "the API does not know it"),
-        (EventType.SINK_FAILING, ""),
+        (EventType.SINK_FAILING, "what is sent to it waits; watcher test-sink ops says what to do"),
         (
             EventType.SINK_DISABLED,
             "its receiver is gone: what is sent to it waits until it is enabled or has a new url",

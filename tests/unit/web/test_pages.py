@@ -18,13 +18,14 @@ from sample_events import HOSTILE_PARTS, PIPELINE, data_of, execution_id, proble
 from sqlalchemy import delete, insert, update
 from stores import START_US, claim
 
-from watcher.domain.event import EventKey, EventType
+from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, from_us, to_us
+from watcher.store import pagination
 from watcher.store.changes import SourceChange
 from watcher.store.sources import Source
-from watcher.store.tables import pipeline_hour, problem, snapshot
+from watcher.store.tables import incident, pipeline_hour, problem, snapshot
 from watcher.web import pages
 from watcher.web.overview import Need
 
@@ -332,12 +333,13 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
     await desk.store.record(executed(account, "execution.failed", number=11, data=late, **ended))
     chat = await claim(desk.store, "sink", "chat")
     failing = entry(EventType.SINK_FAILING, source="/sinks/chat", data={"sink": "chat"})
+    waits = "what is sent to it waits; watcher test-sink chat says what to do"
     await desk.store.record(SourceChange(chat, 0, 1, "failing", (failing,)))
     got = await get(desk, "/events")
     about = f"{execution_id(11)} Sales agent"
     gap = "Sales agent: executions may have been missed"
     assert cells(got.body)[:4] == [
-        ["00:00:00 UTC", "✕ sink.failing", "problem chat", "Sink chat is failing (503)", ""],
+        ["00:00:00 UTC", "✕ sink.failing", "problem chat", "Sink chat is failing (503)", waits],
         [
             "00:00:00 UTC seen 4 m later",
             "✕ execution.failed",
@@ -907,6 +909,82 @@ async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_wh
                     "upstream returned 404",
                 )
                 assert found["latest"]["execution"] == execution_id(28)
+
+
+async def test_a_sink_is_behind_if_its_oldest_delivery_has_been_due_for_more_than_a_minute(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, sinks={"console": {"type": "stdout"}, "chat": SETTINGS["sinks"]["chat"]}) as desk:
+        account = await claim(desk.store, "account", "eu")
+        for sink in ("console", "chat"):
+            await desk.store.number_of(Source("sink", sink))
+            await save(desk, Source("sink", sink), SinkSnapshot("200", desk.clock.us))
+        late = OutboxEntry(entry(EventType.EXECUTION_FAILED, number=77, sinks=("chat",)).event, ("chat",))
+        await desk.store.record(replace(executed(account, "execution.failed", number=77), entries=(late,)))
+        due_at = desk.clock.us
+        for waited_s, state in ((60, "well"), (1, "behind")):
+            desk.clock.us += waited_s * 1_000_000
+            for sink in ("console", "chat"):
+                await save(desk, Source("sink", sink), SinkSnapshot("200", desk.clock.us))
+            sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
+            assert (sinks["chat"]["state"], sinks["chat"]["waiting"], sinks["console"]["state"]) == (state, 1, "well")
+        assert datetime.fromisoformat(sinks["chat"]["oldestWaitingAt"]) == from_us(due_at)
+        page = (await get(desk, "/")).page
+        assert "! 1 of 2 sinks behind: 1 waiting" in page.says()
+        await save(desk, Source("sink", "chat"), SinkSnapshot("503", desk.clock.us, has_failed=True))
+        desk.clock.us += 2_000_000
+        sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
+        assert sinks["chat"]["state"] == "in_trouble"
+
+
+async def test_a_filtered_page_goes_on_until_it_is_full_and_says_how_far_it_looked(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
+    early = await desk.found("/deliveries?state=delivered&type=*")
+    assert (early["items"], datetime.fromisoformat(early["lookedBackTo"]) >= from_us(START_US)) == ([], True)
+    whole = await shown(desk, "/deliveries?state=delivered&type=*")
+    assert len(whole.values("tr", "data-row")) == 1
+    assert "Looked back to" not in whole.says()
+    monkeypatch.setattr(pages, "FILL_S", -1.0)
+    assert "Looked back to" in (await shown(desk, "/deliveries?state=delivered&type=*")).says()
+    monkeypatch.undo()
+    assert "lookedBackTo" not in await desk.found("/deliveries?limit=1")  # a full page
+
+
+async def test_a_slow_pipeline_runs_for_as_long_as_it_does_now(desk: Desk) -> None:
+    account = await claim(desk.store, "account", "default")
+    slow_id, started_at = UUID(int=70), Micros(desk.clock.us - 90_000_000)
+    found = {"problem": problem_block(EventType.PIPELINE_SLOW) | {"id": str(slow_id)}, "slowCount": 1}
+    opening = entry(EventType.PIPELINE_SLOW, sequence=2, data=found)
+    opened = Problem(slow_id, EventType.PIPELINE_SLOW, from_us(desk.clock.us), EventKey(opening.event.stream, 2))
+    change = (ProblemChange(opened, is_new=True),)
+    await desk.store.record(SourceChange(account, 1, 2, None, (opening,), change, pipeline=PIPELINE))
+    await desk.store.record(executed(account, "execution.running", number=70, started_at=started_at))
+    desk.clock.us += 900_000_000 - 90_000_000
+    title = "Sales agent is slow: running for 15 m, usually 40.0 s"
+    assert (await desk.found(f"/problems/{slow_id}"))["title"] == title
+    assert "running for 15 m 1 s, usually 40.0 s" in (await shown(desk, "/")).says()
+
+
+async def test_successes_that_count_as_failed_have_a_mark_and_a_count(desk: Desk) -> None:
+    stands = PipelineSnapshot(ends="ssccf", ends_from=Micros(desk.clock.us - 60_000_000))
+    await save(desk, Source("account", "default"), AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: stands}))
+    for path in ("/", f"/pipelines/default/{PIPELINE}"):
+        page = await shown(desk, path)
+        assert "4 of 5 succeeded, 2 count as failed in 1 m" in page.says()
+        assert page.values("path", "class")[:3] == ["success", "counted", "failed"]
+    (pipeline, *_) = (await desk.found("/status"))["pipelines"]
+    assert pipeline["ends"] == ["success", "success", "counts_as_failed", "counts_as_failed", "failed"]
+
+
+async def test_the_page_of_problems_shows_those_of_one_incident(desk: Desk) -> None:
+    key, sink_id = UUID(int=99), await desk.store.number_of(Source("sink", "ops"))
+    row = {"problem_id": OVERDUE.bytes, "sink_id": sink_id, "key": key.bytes, "nth": 1, "begun_at": START_US}
+    await write(desk, insert(incident), row)
+    page = await shown(desk, f"/problems?incident={key}")
+    assert page.values("tr", "data-key") == [str(OVERDUE)]
+    assert page.values("input", "value").count(str(key)) == 1
+    assert [each["id"] for each in (await desk.found(f"/problems?incident={key}"))["items"]] == [str(OVERDUE)]
+    assert "/problems" in (await shown(desk, "/")).values("a", "href")
 
 
 async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import getpass
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from watcher.sinks.stdout import event_line, reason_of, shows_whole_ids
 EVENT_FIELDS = ("time", "type", "data.account", "data.pipeline.id", "data.pipeline.name", "subject", "reason", "id")
 ACK_FIELDS = ("acknowledged.by", "acknowledged.until", "acknowledged.at", "acknowledged.comment")
 PROBLEM_FIELDS = ("id", "severity", "openedAt", "title", "reason", "closedAt", "count", *ACK_FIELDS)
+SHOWN_PROBLEM_FIELDS = ("id", "severity", "openedAt", "closedAt", "count", "title")
 SILENCE_FIELDS = ("id", "active", "from", "until", "weekly", "pipelines", "match", "by", "comment")
 DELIVERY_FIELDS = ("id", "type", "execution", "sink", "state", "attempts", "answer", "recordedAt", "nextTryAt", "event")
 
@@ -144,7 +145,7 @@ def problems(
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """List the open problems, newest first, and what closes them.
+    """List the open problems, and what closes them. Those that nobody has acknowledged come first.
 
     Examples:
       watcher problems
@@ -152,20 +153,32 @@ def problems(
 
     """
     daemon = find_daemon(config, url=url)
-    print_list(PROBLEM_FIELDS, daemon.items("/problems", [("state", state)]), as_json=as_json, note=_closes_when)
+    _print_problems(
+        daemon.items("/problems", [("state", state)], is_brief=not as_json and sys.stdout.isatty()), as_json=as_json
+    )
     status = daemon.ask("GET", "/status")
     others = [f"{each['title']}: {each['reason']}" for each in status["needs"] if each["kind"] != "problem"]
     for text in filter(None, (*others, unknown_text(status))):
         put_error(f"warning: {harmless(text)}")
 
 
-def _closes_when(problem: dict[str, Any]) -> str:
-    """Return the note of an open problem: what closes it, how long no execution has ended, and the remedy."""
-    if "closesWhen" not in problem or "closedAt" in problem:
-        return ""
-    idle = f"; no execution has ended for {age(problem['lastEndedAt'])}" if "lastEndedAt" in problem else ""
-    remedy = f". What to do: {problem['remedy']}" if "remedy" in problem else ""
-    return f"{problem['id'][:8]} closes when {problem['closesWhen']}{idle}{remedy}"
+def _print_problems(items: Iterable[Answer], *, as_json: bool = False) -> None:
+    print_list(PROBLEM_FIELDS, items, as_json=as_json, shown=SHOWN_PROBLEM_FIELDS, notes=_notes)
+
+
+def _notes(problem: dict[str, Any]) -> Iterator[str]:
+    """Yield the reason, the acknowledgement, and of an open problem what closes it and what to do."""
+    if problem["reason"]:
+        yield problem["reason"]
+    if (taken := problem.get("acknowledged")) is not None:
+        by, comment = (taken.get(key, "") for key in ("by", "comment"))
+        words = f"acknowledged{by and f' by {by}'} {age(taken['at'])} ago{until(taken.get('until'))}"
+        yield f"{words}{comment and f': {comment}'}"
+    if "closesWhen" in problem and "closedAt" not in problem:
+        idle = f"; no execution has ended for {age(problem['lastEndedAt'])}" if "lastEndedAt" in problem else ""
+        yield f"closes when {problem['closesWhen']}{idle}"
+    if "remedy" in problem and "closedAt" not in problem:
+        yield f"what to do: {problem['remedy']}"
 
 
 def ack(
@@ -205,7 +218,7 @@ def ack(
     if not titles and not as_json:
         print_done(f"nothing to {'take back' if undo else 'acknowledge'}", {}, as_json=False)
     if titles and every and not yes:
-        print_list(PROBLEM_FIELDS, chosen)
+        _print_problems(chosen)
         typer.confirm(f"{'Take back' if undo else 'Acknowledge'} all of these ({len(titles):,})?", abort=True)
     if undo:
         for id_, title in titles.items():
@@ -295,7 +308,11 @@ def deliveries(
     """
     daemon = find_daemon(config, url=url)
     query = _given(state=state, sink=sink and _sink(daemon, sink)["name"]).items()
-    print_list(DELIVERY_FIELDS, daemon.items("/deliveries", [*query]), as_json=as_json)
+    print_list(
+        DELIVERY_FIELDS,
+        daemon.items("/deliveries", [*query], is_brief=not as_json and sys.stdout.isatty()),
+        as_json=as_json,
+    )
 
 
 def _sink(daemon: DaemonClient, name: str) -> Answer:

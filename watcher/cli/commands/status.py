@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,18 +12,22 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.console import age, console_on, make_printable, print_list, table
+from watcher.cli.console import age, console_on, make_printable, print_list, table, until
 from watcher.cli.daemon_client import DaemonError, JsonOption, UrlOption, find_daemon
 from watcher.cli.shell import ConfigOption, exit_at_signals, put
 from watcher.domain.errors import Exit, UsageError
 
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
-MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince")
+MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince", "countAsFailed")
 ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, *MORE_FIELDS)
 NEED_FIELDS = ("severity", "title", "failed", "reason", "since", "acknowledged")
-SINK_FIELDS = ("state", "name", "unknownSince", "waiting", "dead", "answer", "nextTryAt")
+SHOWN_NEED_FIELDS = ("severity", "since", "failed", "title")
+SINK_FIELDS = ("state", "name", "unknownSince", "waiting", "oldestWaitingAt", "dead", "answer", "nextTryAt")
 ACCOUNT_FIELDS = ("state", "name", "unknownSince", "used", "needed", "allowed", "reason")
+COUNTED = "counts_as_failed"
+"""The status of a success that the rule `failing` counts as failed."""
+
 NEEDS_COUNT = 10
 """Maximum number of needs that `status` shows."""
 
@@ -90,11 +95,11 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     elif not unknown:
         lines.append(("✓ nothing needs you", "green"))
     parts: list[RenderableType] = [Text(make_printable(text, console=console), style) for text, style in lines if text]
-    parts.append(table(NEED_FIELDS, [*map(_need, needs[:NEEDS_COUNT])], console=console))
+    parts.append(table(SHOWN_NEED_FIELDS, [*map(_need, needs[:NEEDS_COUNT])], console=console, notes=_notes))
     if len(needs) > NEEDS_COUNT:
         parts.append(f"and {len(needs) - NEEDS_COUNT:,} more: watcher problems")
     for fields, items in (
-        ((*PIPELINE_FIELDS, "unknownSince"), [*map(_pipeline, found["pipelines"])]),
+        ((*PIPELINE_FIELDS, "countAsFailed", "unknownSince"), [*map(_pipeline, found["pipelines"])]),
         (SINK_FIELDS, found["sinks"]),
         (ACCOUNT_FIELDS, found["accounts"]),
     ):
@@ -113,6 +118,15 @@ def _need(each: dict[str, Any]) -> dict[str, Any]:
     return {**each, "failed": each["count"] if len(each["problems"]) == 1 and each["count"] > 1 else None}
 
 
+def _notes(need: dict[str, Any]) -> Iterator[str]:
+    """Yield the reason of a need, and who has acknowledged it."""
+    if need["reason"]:
+        yield need["reason"]
+    if need["acknowledged"]:
+        by = f" by {need['acknowledgedBy']}" if "acknowledgedBy" in need else ""
+        yield f"acknowledged{by}{until(need.get('acknowledgedUntil'))}"
+
+
 def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
     """Add the columns of a pipeline that are computed: name, oldest open execution, and share of successes."""
     ends = each.get("ends", ())
@@ -120,5 +134,6 @@ def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
         **each,
         "name": each.get("name") or each["id"],
         "oldest": min(each.get("oldest", {}).values(), default=None),
-        "succeeded": f"{ends.count('success')} of {len(ends)}" if ends else None,
+        "succeeded": f"{ends.count('success') + ends.count(COUNTED)} of {len(ends)}" if ends else None,
+        "countAsFailed": ends.count(COUNTED) or None,
     }

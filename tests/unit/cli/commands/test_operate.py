@@ -11,6 +11,7 @@ from fake_daemon import FakeDaemon
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
+from watcher.cli import daemon_client
 from watcher.sinks.settings import SilenceMatch
 from watcher.web.models import (
     Acknowledgement,
@@ -106,8 +107,8 @@ def test_on_a_terminal_a_list_is_a_table_that_is_cut_to_width_and_obeys_nothing(
     assert [line for line in lines if len(line) > 90] == []
     assert lines[0].split()[:4] == ["id", "severity", "opened", "title"]
     assert re.match(r"3f2a0000  ✕ critical  .*\d+ [dhm]", lines[1])
-    assert "! warning" in lines[2]
-    assert r"[red]Onb" in lines[2]
+    assert "! warning" in lines[3]
+    assert r"[red]Onb" in lines[3]
 
 
 def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution_has_ended(
@@ -121,12 +122,39 @@ def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution
     ]
     daemon.replies["GET /problems"] = Page[ProblemView](items=several)
     lines = on_terminal("problems", columns=120, WATCHER_URL=daemon.url).splitlines()
-    assert lines[0].split()[-2:] == ["closed", "count"]
-    assert lines[1].split()[-1] == "28"
-    assert lines[4:] == [
-        "3f2a0000 closes when 3 in a row succeeded; no execution has ended for 3 h",
-        "3f2b0000 closes when 3 in a row succeeded",
+    assert lines[0].split()[-3:] == ["closed", "count", "title"]
+    assert re.search(r" 28 +Sales agent keeps failing$", lines[1].rstrip())
+    assert [line.strip() for line in lines[2:4]] == [
+        "Greeting: timeout",
+        "closes when 3 in a row succeeded; no execution has ended for 3 h",
     ]
+    assert sum("closes when" in line for line in lines) == 2
+
+
+def test_at_80_columns_the_name_in_a_problem_is_whole_and_its_acknowledgement_stands_below(
+    daemon: FakeDaemon, on_terminal: OnTerminal
+) -> None:
+    name = "Novelty agent of the northern branches 1"
+    taken = Acknowledgement(at=datetime.now(UTC) - timedelta(minutes=5), by="kim", comment="calling the vendor")
+    items = [problem(title=f"{name} keeps failing, last at Greeting", count=12), problem(acknowledged=taken)]
+    daemon.replies["GET /problems"] = Page[ProblemView](items=items)
+    lines = on_terminal("problems", columns=80, WATCHER_URL=daemon.url).splitlines()
+    assert len(name) == 40
+    assert name in lines[1]
+    assert any(re.search(r"acknowledged by kim 5 m.* ago: calling", line) for line in lines)
+    assert [line for line in lines if len(line) > 80 or re.search(r"\d{4}-\d\d-\d\dT", line)] == []
+
+
+def test_on_a_terminal_a_list_whose_pages_end_early_stops_and_says_how_far_it_got(
+    daemon: FakeDaemon, on_terminal: OnTerminal, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    early = Page[DeliveryView](items=[], next="x", looked_back_to=AT)
+    daemon.replies["GET /deliveries"] = [early, early, Page[DeliveryView](items=[delivery()])]
+    assert len(command("deliveries")[1].splitlines()) == 2
+    daemon.replies["GET /deliveries"] = early
+    monkeypatch.setattr(daemon_client, "FILL_S", -1.0)
+    lines = on_terminal("deliveries", WATCHER_URL=daemon.url).splitlines()
+    assert lines == [f"hint: this looked back to {WRITTEN}; piped, it goes on to the end", "none"]
 
 
 def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
