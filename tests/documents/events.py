@@ -21,7 +21,7 @@ from watcher.domain.event_factory import EventFactory, trial_event
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.history import Totals
 from watcher.domain.problems import LatestFailure, Problem, SentOpening
-from watcher.domain.report import PipelineResult, error_of, report_of
+from watcher.domain.report import Happening, PipelineResult, error_of, report_of
 from watcher.domain.routing import Router
 from watcher.domain.rules import FailingRule, Rules, SlowRule
 from watcher.domain.timestamps import to_us
@@ -194,7 +194,10 @@ def _report() -> Event:
     link = "https://watcher.example.com"
     times = {"from": timestamp(at - timedelta(days=1)), "until": timestamp(at)}
     about = {"name": "morning", **times, "timezone": "Europe/Berlin", "link": link}
-    made = report_of([sales, other], [{"pipeline": name, **error}], about)
+    since, until = (to_us(at - timedelta(hours=hours)) for hours in (9, 8))
+    failing = Happening(EventType.PIPELINE_FAILING, "pipeline", name, since, None, 30, error["node"], error["text"])
+    over = failing._replace(name="Onboarding", until=until, failed_count=5)
+    made = report_of([sales, other], [{"pipeline": name, **error}], about, [failing, over])
     entry = EventFactory(Router({})).report("morning", made, sinks=["ops"], moment=at, after=0, at=at)
     event: Event = json.loads(entry.event.body)
     return event

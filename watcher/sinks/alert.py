@@ -7,7 +7,7 @@ UTF-16, in which an emoji counts as two characters: no receiver counts more.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -418,11 +418,18 @@ def with_newest_failure(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def report_title(report: Mapping[str, Any]) -> str:
-    """Return the title of a report: its day, and the number of pipelines that need a look."""
+    """Return the title of a report: its day, and how many pipelines, accounts and sinks need a look."""
     _, until = report_times(report)
-    look_count = report["lookCount"]
-    needs = f"{look_count:,} of {look_count + report['wellCount']:,} need{'s' if look_count == 1 else ''} a look"
-    return f"Clerk agents, {until:%a} {until.day} {until:%b}: {needs if look_count else 'all are well'}"
+    count, *others = look_counts(report)
+    looks = [f"{count:,} of {count + report['wellCount']:,}"] if count else []
+    looks += [f"{n:,} {what}{'s' if n > 1 else ''}" for n, what in zip(others, ("account", "sink"), strict=True) if n]
+    needs = f"{', '.join(looks)} need{'s' if count + sum(others) == 1 else ''} a look"
+    return f"Clerk agents, {until:%a} {until.day} {until:%b}: {needs if looks else 'all are well'}"
+
+
+def look_counts(report: Mapping[str, Any]) -> Sequence[int]:
+    """Return how many pipelines, accounts and sinks need a look by a report. Version 1.1.0 counted pipelines only."""
+    return [report.get(key, 0) for key in ("lookCount", "lookAccounts", "lookSinks")]
 
 
 def report_times(report: Mapping[str, Any]) -> tuple[datetime, datetime]:

@@ -28,6 +28,7 @@ from watcher.sinks.alert import (
     cut,
     in_utc,
     in_words,
+    look_counts,
     shorten,
     span,
     to_json,
@@ -124,7 +125,7 @@ def _of_report(alert: Alert, limit: int) -> Notice:
     report = alert.data["report"]
     lines, link = report_lines(report, limit=limit), usable_link(report.get("link"))
     links = {"Details": link} if link else {}
-    severity = Severity.WARNING if report["lookCount"] else alert.severity
+    severity = Severity.WARNING if any(look_counts(report)) else alert.severity
     return Notice(alert.id, alert.headline, severity, alert.is_trouble, "\n".join(lines), report_span(report), links)
 
 

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,8 +10,17 @@ from watcher.domain.envelope import LINE_BYTES
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.history import Totals
-from watcher.domain.report import PIPELINES_COUNT, PipelineResult, ReportSchedule, error_of, report_of, shorten_report
+from watcher.domain.report import (
+    PIPELINES_COUNT,
+    Happening,
+    PipelineResult,
+    ReportSchedule,
+    error_of,
+    report_of,
+    shorten_report,
+)
 from watcher.domain.routing import Router
+from watcher.domain.timestamps import Micros
 
 EVERY_DAY = frozenset(range(7))
 YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -152,6 +162,10 @@ def test_a_report_has_what_happened_in_each_pipeline_and_in_all() -> None:
         "lookCount": 1,
         "wellCount": 1,
         "moreCount": 0,
+        "lookAccounts": 0,
+        "lookSinks": 0,
+        "lineCount": 0,
+        "happened": [],
         "errors": [{"pipeline": "Sales agent", "node": "Greeting", "text": "upstream timeout", "count": 12}] * 3,
     }
 
@@ -166,9 +180,10 @@ def test_a_pipeline_needs_a_look_by_its_state_a_low_rate_or_a_fall_that_chance_d
         result("fell by chance", totals(19, 1), totals(20)),
         result("rose", totals(1_000), totals(950, 50)),
         result("nothing ended", totals()),
+        result("its failures are over", totals(5, 5))._replace(is_over=True),
     )
     assert set(names(made, needs_look=True)) == {"open problem", "unknown", "under 90 %", "fell"}
-    assert (made["lookCount"], made["wellCount"]) == (4, 4)
+    assert (made["lookCount"], made["wellCount"], made["lineCount"]) == (4, 5, 2)
 
 
 def test_the_worst_come_first_by_open_problems_then_rate_then_how_many_failed() -> None:
@@ -213,6 +228,62 @@ def test_a_report_loses_whole_pipelines_before_its_event_is_too_long(character: 
     assert len(made["pipelines"]) + made["moreCount"] == PIPELINES_COUNT
     assert made["pipelines"]
     assert all("error" in each and "tokens" in each for each in made["pipelines"])
+
+
+def happening(name: str, since: int, until: int | None, text: str = "503", **more: Any) -> Happening:
+    """Return a failing pipeline, with times in minutes."""
+    at, end = (None if minute is None else Micros(minute * 60_000_000) for minute in (since, until))
+    assert at is not None
+    return Happening("pipeline.failing", "pipeline", name, at, end, text=text, **more)
+
+
+def lines_of(*happenings: Happening) -> list[tuple[list[str], int, bool]]:
+    made = report_of([], (), ABOUT, happenings)
+    return [(each["names"], each["times"], "until" in each) for each in made["happened"]]
+
+
+def test_one_trouble_of_several_pipelines_in_one_stretch_is_one_line() -> None:
+    found = lines_of(
+        *(happening(name, 0, 1) for name in "abcd"),
+        *(happening(name, 5, 20) for name in "ab"),
+        *(happening(name, 31, 32) for name in "cd"),
+        *(happening(name, 0, 1, "429 of another kind") for name in "ab"),
+        *(happening(name, 0, None) for name in "ef"),
+    )
+    assert found == [
+        (["e", "f"], 2, False),
+        (["a", "b", "c"], 6, True),
+        (["a", "b"], 2, True),
+        (["c", "d"], 2, True),
+    ]
+
+
+def test_what_happened_to_one_pipeline_again_and_again_is_one_line_with_its_newest_error() -> None:
+    made = report_of(
+        [], (), ABOUT, [happening("a", 60 * hour, 60 * hour + 1, f"error {'x' * hour}") for hour in range(5)]
+    )
+    (line,) = made["happened"]
+    assert (line["times"], line["nameCount"], line["text"]) == (5, 1, "error xxxx")
+    assert (line["from"], line["until"]) == ("1970-01-01T00:00:00.000Z", "1970-01-01T04:01:00.000Z")
+
+
+def test_an_account_and_a_sink_have_lines_of_their_own_before_what_they_may_have_caused() -> None:
+    sink = Happening("sink.failing", "sink", "ops", Micros(0), None, text="503")
+    dead = sink._replace(kind="delivery.dead", failed_count=3)
+    accounts = [Happening("account.degraded", "account", name, Micros(0), None, text="401") for name in ("a", "b")]
+    made = report_of([], (), ABOUT, [happening("c", 0, None), sink, dead, *accounts, sink._replace(until=Micros(1))])
+    assert [each["names"] for each in made["happened"]] == [["a"], ["b"], ["c"], ["ops"], ["ops"], ["ops"]]
+    assert (made["lookAccounts"], made["lookSinks"], made["lineCount"]) == (2, 1, 6)
+
+
+def test_what_happened_is_cut_only_if_no_pipeline_is_left() -> None:
+    text = "\x1b" * 300
+    happenings = [happening(f"{number}{text}", number * 60, None, f"{'x' * number} {text}") for number in range(60)]
+    made = shorten_report(report_of([result("a", totals(1))], (), ABOUT, happenings))
+    assert made["pipelines"] == []
+    assert 0 < len(made["happened"]) < 20
+    assert made["lineCount"] == 60
+    assert len(json.dumps(made).encode()) < 16 * 1024
 
 
 def test_an_event_of_a_report_has_one_id_for_each_name_and_moment() -> None:

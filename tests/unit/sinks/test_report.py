@@ -24,13 +24,19 @@ TITLE = "Clerk agents, Mon 30 Nov: 1 of 18 needs a look"
 TIMES = "\N{MULTIPLICATION SIGN}"
 RATE, DURATIONS = "91.2 % of 342 succeeded, was 98.4 %", "median 12 s, p95 40 s"
 LINES = [
-    f"✕ Sales agent: failing; {RATE}; 12 {TIMES} Greeting: upstream timeout; {DURATIONS}",
+    f"✕ Sales agent: failing: Greeting: upstream timeout, since Sun 22:10; {RATE}",
     "✓ 17 are well",
     f"All 18: {RATE}; {DURATIONS}; 1 open problem; 51,200 tokens",
 ]
 SPAN = "Sun 29 Nov 08:00 to Mon 30 Nov 08:00 (CET)"
 LINK = "https://watcher.example.com"
 ALL = 10**6
+
+
+def before(**of_report: Any) -> dict[str, Any]:
+    """Return a report as version 1.1.0 stored it."""
+    new = {"happened", "lineCount", "lookAccounts", "lookSinks"}
+    return {key: value for key, value in report_block(**of_report).items() if key not in new}
 
 
 def delivery(**of_report: Any) -> Delivery:
@@ -42,6 +48,66 @@ def test_a_title_says_the_day_and_how_many_pipelines_need_a_look() -> None:
     assert report_title(report_block()) == TITLE
     assert report_title(report_block(count=3)) == "Clerk agents, Mon 30 Nov: 3 of 20 need a look"
     assert report_title(report_block(count=0)) == "Clerk agents, Mon 30 Nov: all are well"
+
+
+@pytest.mark.parametrize(
+    ("counts", "looks"),
+    [
+        ((0, 1, 0), "1 account needs a look"),
+        ((0, 0, 2), "2 sinks need a look"),
+        ((3, 1, 2), "3 of 20, 1 account, 2 sinks need a look"),
+    ],
+)
+def test_a_title_counts_accounts_and_sinks_that_need_a_look(counts: tuple[int, int, int], looks: str) -> None:
+    count, accounts, sinks = counts
+    report = report_block(count=count) | {"lookAccounts": accounts, "lookSinks": sinks}
+    assert report_title(report) == f"Clerk agents, Mon 30 Nov: {looks}"
+    notice = notice_of_batch([sample(EventType.WATCHER_REPORT, data={"report": report})])
+    assert notice.severity is Severity.WARNING
+
+
+def test_a_report_of_version_1_1_0_has_a_line_for_each_pipeline_that_needs_a_look() -> None:
+    first = f"✕ Sales agent: failing; {RATE}; 12 {TIMES} Greeting: upstream timeout; {DURATIONS}"
+    assert report_lines(before(), limit=ALL) == [first, *LINES[1:]]
+    assert report_title(before()) == TITLE
+    assert "and 19 more" in report_lines(before(count=20), limit=300)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"from": "2026-11-30T05:00:00Z"}, f"✕ Sales agent: failing: Greeting: upstream timeout, since 06:00; {RATE}"),
+        (
+            {"nameCount": 25, "names": ["a", "b", "c"], "times": 25, "until": "2026-11-29T21:11:00Z"},
+            "✓ 25 pipelines: Greeting: upstream timeout, Sun 22:10 to 22:11, over",
+        ),
+        (
+            {"nameCount": 2, "names": ["a", "b"], "times": 5, "until": "2026-11-30T05:00:00Z"},
+            "✓ a, b: failing (5 times): Greeting: upstream timeout, Sun 22:10 to 06:00, over",
+        ),
+        (
+            {"from": "2026-11-12T05:00:00Z", "names": ["x" * 90], "text": "z" * 90},
+            f"✕ {'x' * 39}…: failing: Greeting: {'z' * 49}…, since 12 Nov 06:00",
+        ),
+        (
+            {"kind": "account.degraded", "about": "account", "names": ["eu"], "node": "", "text": "it refuses the key"},
+            "✕ Account eu: it refuses the key, since Sun 22:10",
+        ),
+        (
+            {"kind": "delivery.dead", "about": "sink", "names": ["ops"], "node": "", "text": "422"},
+            "✕ Sink ops: dead letters (12): 422, since Sun 22:10",
+        ),
+        (
+            {"kind": "pipeline.new_error", "until": "2026-11-29T21:10:00Z"},
+            "! Sales agent: new error: Greeting: upstream timeout, Sun 22:10",
+        ),
+        ({"kind": "unknown", "node": "", "text": "", "names": ["a"]}, "? a: unknown, since Sun 22:10"),
+    ],
+)
+def test_a_line_says_who_has_which_trouble_and_when(changes: dict[str, Any], line: str) -> None:
+    report = report_block()
+    report["happened"] = [report["happened"][0] | changes]
+    assert report_lines(report, limit=ALL)[0] == line
 
 
 def test_a_report_has_a_line_for_each_pipeline_that_needs_a_look_one_for_the_others_and_totals() -> None:
@@ -73,7 +139,7 @@ def test_a_report_has_a_line_for_each_pipeline_that_needs_a_look_one_for_the_oth
     ],
 )
 def test_a_line_says_what_is_known_of_a_pipeline_and_no_more(changes: dict[str, Any], line: str) -> None:
-    report = report_block()
+    report = before()
     each = {key: value for key, value in (report["pipelines"][0] | changes).items() if value is not None}
     assert report_lines(report | {"pipelines": [each]}, limit=ALL)[0] == line
 
@@ -81,14 +147,16 @@ def test_a_line_says_what_is_known_of_a_pipeline_and_no_more(changes: dict[str, 
 def test_what_has_no_room_is_counted() -> None:
     for limit in (200, 300, 1_000, ALL):
         lines = report_lines(report_block(count=20), limit=limit)
-        shown_count = sum(line.startswith("✕") for line in lines)
-        more = [line for line in lines if line.startswith("and ")]
-        left = 20 - shown_count
-        assert more == ([f"and {left} more need a look"] if left else [])
+        left = 20 - sum(line.startswith("✕") for line in lines)
+        assert [line for line in lines if line.startswith("and ")] == ([f"and {left} more"] if left else [])
         assert sum(length(line) + 1 for line in lines) <= limit
-    assert shown_count == 20
-    one_more = report_block(count=2) | {"pipelines": report_block()["pipelines"]}
-    assert "and 1 more needs a look" in report_lines(one_more, limit=ALL)
+    assert not left
+
+
+def test_what_is_over_is_left_out_first() -> None:
+    report = report_block(count=2)
+    report["happened"][1] = report["happened"][1] | {"until": "2026-11-29T21:11:00Z"}
+    assert report_lines(report, limit=260)[:2] == [LINES[0], "and 1 more"]
 
 
 def test_without_a_zone_a_report_is_by_the_clock_of_the_machine_that_shows_it() -> None:
