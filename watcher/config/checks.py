@@ -20,13 +20,12 @@ from watcher.config.models import AnySink, PollingSettings, Settings, WatchSetti
 from watcher.config.rules import RulesSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
-from watcher.domain.routing import types_matching
+from watcher.domain.routing import APART_COUNT, types_matching
 from watcher.domain.rules import KIND_OF_RULE
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import is_private_host
 from watcher.runtime.settings import did_you_mean, key_of
 from watcher.runtime.units import is_loopback, parse_address, parse_duration, spell_duration
-from watcher.sinks.apprise import AppriseSettings
 from watcher.sinks.email import TLS_PORT, EmailSettings
 from watcher.sinks.settings import GroupSettings, HttpSinkSettings, Match, RemoteSettings, SilenceMatch
 from watcher.sinks.webhook import TemplateFile, WebhookSettings
@@ -197,9 +196,6 @@ _PAGES = re.compile(
 _TEMPLATE_OF = {"hooks.slack.com": "slack", "discord.com": "discord", "events.pagerduty.com": "pagerduty"}
 """The template of each receiver that is known by its host. Discord also takes Slack's messages, at one of its paths."""
 
-_CHATS = ("slack", "discord", "teams")
-"""The templates of chats: they, Apprise and mail show several openings as one message."""
-
 _UNFIT_TLS = {25: "tls", 587: "tls", TLS_PORT: "starttls"}
 """The value of `tls` that does not work at a port of a mail server."""
 
@@ -211,9 +207,6 @@ _LATE_S = 30.0
 
 _FAILED_COUNT = 5
 """The number of executions of each pipeline that fail in the minute of an outage for which messages are counted."""
-
-_SENT_ALONE_COUNT = 3
-"""The most openings that come together and are still sent one by one. The same for acknowledgements and closings."""
 
 _LOCAL_NAMES = (".localhost", ".local", ".internal", ".lan", ".home.arpa", ".svc")
 """The endings of local host names. A name without a dot is local, too, such as `receiver` in Compose."""
@@ -402,23 +395,22 @@ def outage_messages(watches: Sequence[WatchSettings], sink: RemoteSettings) -> i
     In it `_FAILED_COUNT` executions of each pipeline fail, and each problem opens, is acknowledged and closes. Chats
     and mail get no failures of a pipeline whose problem they know, unless `events` names `execution.failed`.
     """
-    template = sink.template if isinstance(sink, WebhookSettings) else None
-    is_chat, is_pager = template in _CHATS or isinstance(sink, AppriseSettings | EmailSettings), template == "pagerduty"
-    by = sink.group.by if sink.group is not None else ("account",) if is_chat else ("pipeline",)
-    most = math.ceil(60 / sink.group.wait_s) if sink.group is not None else _FAILED_COUNT * len(watches)
-    types, names_failed = types_matching(sink.events), EventType.EXECUTION_FAILED in sink.events
-    covers = is_chat and not (names_failed and "events" in sink.model_fields_set)
+    rules, types = sink.rules, types_matching(sink.events)
+    together = rules.problem_group or rules.incidents
+    problems_by, failures_by = (each.by if each is not None else ("pipeline",) for each in (together, rules.group))
     failed, opened = Counter[object](), Counter[object]()
     for watch in watches:
         labels = {f"labels.{name}": value for name, value in watch.labels.items()}
         fields, failing = {"account": watch.account, "type": "", **labels}, (watch.rules or RulesSettings()).failing
-        group, count = tuple(fields.get(name, watch.pipeline) for name in by), _FAILED_COUNT
+        count = _FAILED_COUNT if EventType.EXECUTION_FAILED in types and not rules.incidents else 0
         if failing is not None and EventType.PIPELINE_FAILING in types:
-            opened[group] += 1
-            count = min(count, (failing.consecutive or failing.at_least) - 1) if covers else count
-        failed[group] += count if EventType.EXECUTION_FAILED in types and not is_pager else 0
-    openings = (1 if is_pager or (is_chat and count > _SENT_ALONE_COUNT) else count for count in opened.values())
-    return 3 * sum(openings) + sum(min(count, most) for count in failed.values())
+            opened[tuple(fields.get(name, watch.pipeline) for name in problems_by)] += 1
+            count = min(count, (failing.consecutive or failing.at_least) - 1) if rules.covers else count
+        failed[tuple(fields.get(name, watch.pipeline) for name in failures_by)] += count
+    apart = APART_COUNT if rules.problem_group else 0
+    openings = sum(1 if together and count > apart else count for count in opened.values())
+    most = math.ceil(60 / rules.group.wait_s) if rules.group else _FAILED_COUNT * len(watches)
+    return 3 * openings + sum(min(count, most) for count in failed.values())
 
 
 def _warn_of_store(document: Document, settings: Settings) -> None:

@@ -81,15 +81,18 @@ def messages_of(group: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
     """Return the deliveries of a group at a chat, by the message that is to show them.
 
     More than three problems are one message. Else each has its own, but overdue and expensive executions and new
-    errors of one pipeline share one. Events of a group that are about no problem are one message, too.
+    errors share one: those of one pipeline, or all if they are of more than three. Events of a group that are about no
+    problem are one message, too.
     """
     is_digest = group[0].problem is None and group[0].type not in MOMENTS
     if is_digest or len({each.problem for each in group} - {None}) > APART_COUNT:
         return [group]
+    names = {each.number: (each.account, each.pipeline) for each in group if each.type in OF_ONE_PIPELINE}
+    if len(set(names.values())) > APART_COUNT:
+        names = dict.fromkeys(names, ("", ""))
     messages: dict[object, list[Delivery]] = {}
     for each in group:
-        key = (each.account, each.pipeline) if each.type in OF_ONE_PIPELINE else each.number
-        messages.setdefault(key, []).append(each)
+        messages.setdefault(names.get(each.number, each.number), []).append(each)
     return list(messages.values())
 
 

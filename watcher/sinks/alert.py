@@ -395,7 +395,7 @@ class Alert:
         if self.kind is EventType.PIPELINE_SILENT and "silentSince" in self.data:
             return f"nothing has started since {in_utc(datetime.fromisoformat(self.data['silentSince']))}"
         if self.kind is EventType.SINK_FAILING:
-            return f"what is sent to it waits; watcher test-sink {self._who()} says what to do"
+            return f"what is sent to it waits; watcher test-sink {self.who} says what to do"
         if self.kind is EventType.DELIVERY_DEAD:
             return first_visible(self.data.get("remedy"))
         cause, count = self.data.get("cause"), self.data.get("atMost")

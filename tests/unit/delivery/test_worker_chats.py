@@ -153,6 +153,14 @@ async def test_what_is_overdue_and_expensive_in_one_pipeline_is_one_message(rig:
     ]
 
 
+async def test_new_costs_of_more_than_three_pipelines_are_one_message(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    for number in range(4):
+        await rig.is_expensive(f"run {number}", f"Agent {number}")
+    await rig.later(15)
+    assert [each.partition(" (")[0] for each in rig.chat.headlines] == ["! 4 expensive in 4 pipelines"]
+
+
 async def test_a_message_of_many_problems_that_is_refused_goes_problem_by_problem(rig: ChatRig) -> None:
     await rig.start(rules=CHAT)
     for number in range(5):
