@@ -156,7 +156,7 @@ FIELDS = {
     "report.lookSinks": "how many sinks do",
     "report.lineCount": "how many entries `happened` has before it is cut to 20 or fewer, and how many pipelines need "
     "a look for their success rate alone",
-    "report.happened": "what happened, first what is not over: `kind` (the type of the event that told of it, or "
+    "report.happened": "what happened, first what is not over: `kind` (the type of the event that reported it, or "
     "`unknown`), `about` (`account`, `sink` or `pipeline`), `names` (at most three of `nameCount`), `times`, `count` "
     "(failures, or dead letters), `node` and `text` of the newest error, or the reason, `from`, and `until`, which is "
     "absent while it is not over",

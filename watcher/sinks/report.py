@@ -21,7 +21,7 @@ _WORDS: Mapping[str, str] = {
     EventType.PIPELINE_GAP: "executions may have been missed",
     EventType.DELIVERY_DEAD: "dead letters",
 }
-"""What happened, by kind. Other kinds are said by the last word of their type, such as `failing`."""
+"""The words of a kind of trouble. Other kinds have the last word of their type, such as `failing`."""
 
 ReportData = Mapping[str, Any]
 

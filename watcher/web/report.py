@@ -77,7 +77,7 @@ class Happened(ApiModel):
     """Problems that were open in the span of a report, or other events of it: all of one kind and one stretch."""
 
     kind: str
-    """The type of the event that told of it; `unknown` for pipelines about which nothing is known now."""
+    """The type of the event that reported it; `unknown` for pipelines about which nothing is known now."""
     about: Literal["account", "sink", "pipeline"]
     names: Sequence[str]
     """At most three names of `name_count` pipelines, or that of the account or sink."""
@@ -91,7 +91,7 @@ class Happened(ApiModel):
     """The newest error, or the reason."""
     from_: Time = Field(alias="from")
     until: Time | None = None
-    """When the last of it was over, or happened if nothing closes it; absent while something is not over."""
+    """The time of the last closing, or of the last event that closes nothing; absent while a problem is open."""
 
 
 class Report(ApiModel):
@@ -109,7 +109,7 @@ class Report(ApiModel):
     line_count: int = 0
     """Number of entries in `happened`, and of pipelines that need a look for their success rate alone."""
     happened: Sequence[Happened] = ()
-    """What happened, first what is not over."""
+    """The problems and events of the span; those that are not over come first."""
     total: Figures
     pipelines: Sequence[PipelineReport] = ()
     errors: Sequence[ReportedError] = ()
@@ -150,7 +150,7 @@ async def make_report(
 
 
 def _happenings(console: Console, status: StatusView, rows: Sequence[AnyRow]) -> Iterator[Happening]:
-    """Yield what a report tells of, without the pipelines that are no longer watched."""
+    """Yield the contents of a report, without those of pipelines that are not in the configuration."""
     names = {key: each.name or each.id for key, each in console.pipelines.items()}
     have_dead = {each.name for each in status.sinks if each.dead}
     for row in rows:
