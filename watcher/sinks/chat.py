@@ -46,7 +46,7 @@ NEWEST_ERROR_LENGTH = 150
 NEWEST_LINK_LENGTH = 300
 """The most characters of the link in a `Newest`. A longer link is left out."""
 
-NAMES_COUNT = 15
+NAMES_COUNT, NAMES_LENGTH = 15, 600
 CLUSTERS_COUNT = 6
 CLUSTER_LENGTH = 140
 _WORDS_COUNT = 3
@@ -179,7 +179,7 @@ def _names(alerts: Sequence[Alert]) -> list[str]:
     if len(names) < 2:
         return []
     line, rest = ", ".join(names[:NAMES_COUNT]), len(names) - NAMES_COUNT
-    return [f"In: {line}{f' and {rest:,} more' if rest > 0 else ''}"]
+    return [f"In: {shorten(line, NAMES_LENGTH)}{f' and {rest:,} more' if rest > 0 else ''}"]
 
 
 def _clusters(alerts: Sequence[Alert]) -> list[str]:

@@ -1,23 +1,30 @@
 """What a chat is sent when much goes wrong at once: problems together, and no failure that its problem covers."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+from uuid import UUID
 
 import pytest
 from pager_rig import FakePagerDuty, PagerRig
 from stores import backlog_of
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, FakeClock
 
+from watcher.config.checks import outage_messages
+from watcher.config.models import WatchSettings
+from watcher.config.rules import RulesSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.routing import Grouped, GroupRules, Silence
 from watcher.sinks.chat import notice_of_batch
+from watcher.sinks.email import EmailSettings
 from watcher.sinks.protocol import SendResult, Sink
+from watcher.sinks.settings import RemoteSettings
+from watcher.sinks.webhook import WebhookSettings
 
 TOGETHER = GroupRules(("account",), wait_s=10.0, max_count=10_000, of=Grouped.PROBLEMS)
 CHAT = replace(RULES, problem_group=TOGETHER, covers=True, rate_per_s=1.0)
@@ -207,3 +214,43 @@ async def test_a_night_of_failures_is_few_messages_and_nothing_is_lost(rig: Chat
     assert len(rig.chat.headlines) <= 12
     covered = rig.settled_as(EventType.EXECUTION_FAILED).count(("silenced", "covered"))
     assert covered + sum(each.type == EventType.EXECUTION_FAILED for each in rig.chat.taken) >= 400
+
+
+ADVICE = {"group": {"by": ["account"], "wait": "10s"}}
+SINKS: Mapping[str, tuple[type[RemoteSettings], Mapping[str, Any]]] = {
+    "slack": (WebhookSettings, {"type": "webhook", "template": "slack", "url": "https://hooks.slack.com/services/x"}),
+    "mail": (
+        EmailSettings,
+        {"type": "email", "server": "smtp.example.com", "from": "w@example.com", "to": ["ops@example.com"]},
+    ),
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+async def test_what_check_advises_gets_an_outage_out_in_time_in_as_few_messages_as_it_counts(
+    rig: ChatRig, sink: str
+) -> None:
+    """Forty pipelines fail five times each within a minute, are acknowledged, and recover."""
+    model, values = SINKS[sink]
+    settings = model.model_validate({**values, **ADVICE})
+    rule = RulesSettings.model_validate({"failing": {"consecutive": 3}})
+    pipelines = [UUID(int=number) for number in range(40)]
+    counted = outage_messages(
+        [WatchSettings(pipeline=each, account="default", rules=rule) for each in pipelines], settings
+    )
+    await rig.start(rules=settings.rules)
+    problems = {}
+    for nth in range(5):
+        for pipeline in map(str, pipelines):
+            await rig.fails(f"{pipeline} {nth}", pipeline)
+            if nth == 2:
+                problems[pipeline] = await rig.opens(pipeline)
+        await rig.later(10)
+    for problem in problems.values():
+        await rig.acknowledge(problem)
+    for pipeline, problem in problems.items():
+        await rig.closes(pipeline, problem)
+    await rig.later(30)
+    assert await backlog_of(rig.real_store) == {}
+    assert len(rig.chat.headlines) <= counted
+    assert max(rig.chat.waited_s) <= 15
