@@ -37,6 +37,7 @@ class FakeChat(Sink):
     def __init__(self, clock: FakeClock) -> None:
         self.answer = DELIVERED
         self.headlines: list[str] = []
+        self.errors: list[str] = []
         self.taken: list[Delivery] = []
         self.waited_s: list[float] = []
         self.complaints: list[str] = []
@@ -44,7 +45,9 @@ class FakeChat(Sink):
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         if self.answer.outcome.is_taken:
-            self.headlines.append(notice_of_batch(batch).headline)
+            notice = notice_of_batch(batch)
+            self.headlines.append(notice.headline)
+            self.errors.append(notice.error)
             self.taken += batch
             now = self._clock.steady_us()
             self.waited_s += [(now - each.recorded_at) / 1e6 for each in batch if each.opens]
@@ -106,6 +109,12 @@ async def test_an_outage_is_one_message_one_of_its_acknowledgements_and_one_of_i
         "◆ 40 acknowledged in 40 pipelines",
         "✓ 40 recovered in 40 pipelines",
     ]
+    assert [each.splitlines()[0].partition(" of")[0] for each in rig.chat.errors] == [
+        "40 \N{MULTIPLICATION SIGN} Greeting: error",
+        "40 \N{MULTIPLICATION SIGN} Acknowledged by ann",
+        "40 \N{MULTIPLICATION SIGN} recovered after 22.0 s",
+    ]
+    assert "In: Agent 0, Agent 1, " in rig.chat.errors[0]
     assert len(rig.chat.taken) == 120
     assert await backlog_of(rig.real_store) == {}
 
