@@ -13,7 +13,7 @@ from watcher.domain.timestamps import NEVER
 from watcher.store.tables import AnyRow
 
 EXAMINED_COUNT = 5_000
-"""Most rows in one window of a page. A plan for more rows would cost so much that PostgreSQL compiles it."""
+"""Most rows in one window of a page. PostgreSQL would compile the plan of a larger window."""
 
 WINDOWS_COUNT = 4
 """Most windows of a page. A page that finds too few rows in them ends early, with a cursor."""

@@ -66,13 +66,13 @@ class Trouble(ApiModel):
 class Page(ApiModel, Generic[T]):
     """A page of a list. `next` is the `after` of the next page.
 
-    A page looks at no more than 20,000 rows. It may therefore be short, or empty, although the list goes on.
+    A page reads at most 20,000 rows. It may therefore be short, or empty, although the list goes on.
     """
 
     items: Sequence[T]
     next: str | None = None
     looked_back_to: Time | None = None
-    """The time back to which a page looked that is short although the list goes on, newest first."""
+    """The time back to which a short page was searched; absent if the page is full, or the last one."""
 
 
 def _form(pattern: str, words: str) -> tuple[AfterValidator, Any]:

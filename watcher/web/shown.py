@@ -64,7 +64,7 @@ class Console:
     pipelines: Mapping[str, PipelineStatus] = field(default_factory=dict)
     """The pipelines of the last `status`, by `account/id`. Await `status.get()` before you read them."""
     backlog: Mapping[str, Backlog] = field(default_factory=dict)
-    """What waits for each sink, from the last `status`."""
+    """The backlog of each sink, from the last `status`."""
     problem_counts: Mapping[str, int] = field(default_factory=dict)
     """The number of open problems of each pipeline, from the last `status`."""
 

@@ -187,7 +187,7 @@ async def test_the_worst_comes_first_and_of_those_the_causes(desk: Desk) -> None
         "Sales agent keeps failing",
         "Sink ops is failing (503)",
         "Sink ops: 1 dead letter",
-        "Sales agent is silent: nothing starts",
+        "Sales agent is silent: nothing has started for 0.0 s, limit 6 h",
         "Sales agent: 1 overdue",
         "Sales agent: executions may have been missed",
     ]
@@ -912,24 +912,27 @@ async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_wh
 
 
 async def test_a_sink_is_behind_if_its_oldest_delivery_has_been_due_for_more_than_a_minute(tmp_path: Path) -> None:
-    async with a_desk(tmp_path, sinks={"console": {"type": "stdout"}, "chat": SETTINGS["sinks"]["chat"]}) as desk:
+    async with a_desk(
+        tmp_path,
+        sinks={"console": {"type": "stdout"}, "chat": {"type": "webhook", "url": "https://chat.example.com/x"}},
+    ) as desk:
         account = await claim(desk.store, "account", "eu")
         for sink in ("console", "chat"):
             await desk.store.number_of(Source("sink", sink))
-            await save(desk, Source("sink", sink), SinkSnapshot("200", desk.clock.us))
+            await save(desk, Source("sink", sink), SinkSnapshot("200", Micros(desk.clock.us)))
         late = OutboxEntry(entry(EventType.EXECUTION_FAILED, number=77, sinks=("chat",)).event, ("chat",))
         await desk.store.record(replace(executed(account, "execution.failed", number=77), entries=(late,)))
         due_at = desk.clock.us
         for waited_s, state in ((60, "well"), (1, "behind")):
             desk.clock.us += waited_s * 1_000_000
             for sink in ("console", "chat"):
-                await save(desk, Source("sink", sink), SinkSnapshot("200", desk.clock.us))
+                await save(desk, Source("sink", sink), SinkSnapshot("200", Micros(desk.clock.us)))
             sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
             assert (sinks["chat"]["state"], sinks["chat"]["waiting"], sinks["console"]["state"]) == (state, 1, "well")
-        assert datetime.fromisoformat(sinks["chat"]["oldestWaitingAt"]) == from_us(due_at)
+        assert datetime.fromisoformat(sinks["chat"]["oldestWaitingAt"]) == from_us(Micros(due_at))
         page = (await get(desk, "/")).page
         assert "! 1 of 2 sinks behind: 1 waiting" in page.says()
-        await save(desk, Source("sink", "chat"), SinkSnapshot("503", desk.clock.us, has_failed=True))
+        await save(desk, Source("sink", "chat"), SinkSnapshot("503", Micros(desk.clock.us), has_failed=True))
         desk.clock.us += 2_000_000
         sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
         assert sinks["chat"]["state"] == "in_trouble"
@@ -955,7 +958,9 @@ async def test_a_slow_pipeline_runs_for_as_long_as_it_does_now(desk: Desk) -> No
     slow_id, started_at = UUID(int=70), Micros(desk.clock.us - 90_000_000)
     found = {"problem": problem_block(EventType.PIPELINE_SLOW) | {"id": str(slow_id)}, "slowCount": 1}
     opening = entry(EventType.PIPELINE_SLOW, sequence=2, data=found)
-    opened = Problem(slow_id, EventType.PIPELINE_SLOW, from_us(desk.clock.us), EventKey(opening.event.stream, 2))
+    opened = Problem(
+        slow_id, EventType.PIPELINE_SLOW, from_us(Micros(desk.clock.us)), EventKey(opening.event.stream, 2)
+    )
     change = (ProblemChange(opened, is_new=True),)
     await desk.store.record(SourceChange(account, 1, 2, None, (opening,), change, pipeline=PIPELINE))
     await desk.store.record(executed(account, "execution.running", number=70, started_at=started_at))
