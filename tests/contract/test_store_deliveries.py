@@ -2,20 +2,25 @@
 
 from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from stores import (
     LATER,
+    PIPELINE,
     SECOND_US,
     START_US,
     StoreRig,
     attempt_record,
     backlog_of,
     change,
+    closed,
     due,
     event,
+    execution_id,
     names,
     of,
+    opened,
     settle,
     settle_all,
     sink_of,
@@ -24,8 +29,9 @@ from stores import (
 )
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.event import EventType, Group, OutboxEntry
-from watcher.domain.timestamps import Micros
+from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
+from watcher.domain.problems import Problem
+from watcher.domain.timestamps import Micros, from_us
 from watcher.store.changes import BackoffState, Lease, SourceChange, Take, Taken, Turn
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import open_store
@@ -337,3 +343,29 @@ async def test_what_waited_for_a_delivery_that_failed_and_was_then_silenced_goes
     await rig.record(sequence=2, group=Group(b"g", 1.0))
     await settle(rig.ops, first, state=DeliveryState.SILENCED, attempts=1)
     assert names(await due(rig.ops, now=START_US + 2 * SECOND_US)) == [of(1, sequence=2)]
+
+
+async def test_a_failure_comes_with_how_the_sink_has_the_opening_of_its_pipelines_problem(rig: StoreRig) -> None:
+    failing = Problem(UUID(int=9), EventType.PIPELINE_FAILING, from_us(START_US), EventKey(stream_of("pipeline"), 1))
+    opening = event("pipeline", sequence=1, type_=EventType.PIPELINE_FAILING, problem=failing.id)
+    entry = OutboxEntry(opening, ("ops",), {"ops": FIRST})
+    source = SourceChange(rig.account, 0, 1, None, (entry,), opened(failing), pipeline=PIPELINE)
+    failed = [event(execution_id(number), sequence=1, type_=EventType.EXECUTION_FAILED) for number in (1, 2)]
+
+    async def state() -> object:
+        deliveries = await due(rig.ops, covers=True)
+        return [each.failing_opening for each in deliveries if each.type == EventType.EXECUTION_FAILED]
+
+    await rig.store.record(replace(change(rig.account, 1), entries=(OutboxEntry(failed[0], ("ops",)),)))
+    assert await state() == [None]
+    await rig.store.record(source)
+    assert await state() == [DeliveryState.WAITING]
+    (sent,) = [each for each in await due(rig.ops) if each.type == EventType.PIPELINE_FAILING]
+    await settle(rig.ops, sent, state=WAITING, answer="503", due_at=LATER)
+    assert await state() == [None]
+    await settle(rig.ops, sent)
+    assert await state() == [DeliveryState.DELIVERED]
+    recovered = event("pipeline", sequence=2, type_=EventType.PIPELINE_RECOVERED, problem=failing.id, closes=True)
+    more = (OutboxEntry(recovered, ()),)
+    await rig.store.record(SourceChange(rig.account, 1, 2, None, more, closed(failing), pipeline=PIPELINE))
+    assert await state() == [None]

@@ -160,3 +160,20 @@ async def test_members_are_kept_until_the_receiver_knows_that_all_is_over(two: S
     assert await kept() == 2
     await settle(two.ops, *(await only(two))[1])
     assert await kept() == 0
+
+
+async def test_an_incident_accepts_three_pipelines_more_than_it_was_triggered_with(rig: StoreRig) -> None:
+    """The limit is kept with the incident: another process may own the sink by then."""
+    by_account = IncidentRules(("account",), wait_s=0.0)
+    keys = []
+    for number in range(1, 6):
+        problem, pipeline = overdue(number), str(UUID(int=number))
+        about = {"account": "default", "pipeline": pipeline, "problem": problem.id}
+        emitted = event(execution_id(number), sequence=1, type_=EventType.EXECUTION_OVERDUE, **about)
+        entries = (OutboxEntry(emitted, ("ops",)),)
+        told = change(rig.account, number, problems=opened(problem))
+        await rig.store.record(replace(told, known=replace(told.known, pipeline=pipeline), entries=entries))
+        incident, batch = await only(rig, rules=by_account)
+        keys.append(incident.key)
+        await settle(rig.ops, *batch)
+    assert keys[0] == keys[1] == keys[2] == keys[3] != keys[4]

@@ -84,7 +84,7 @@ def messages_of(group: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
     errors share one: those of one pipeline, or all if they are of more than three. Events of a group that are about no
     problem are one message, too.
     """
-    is_digest = group[0].problem is None and group[0].type not in MOMENTS
+    is_digest = any(each.problem is None and each.type not in MOMENTS for each in group)
     if is_digest or len({each.problem for each in group} - {None}) > APART_COUNT:
         return [group]
     names = {each.number: (each.account, each.pipeline) for each in group if each.type in OF_ONE_PIPELINE}

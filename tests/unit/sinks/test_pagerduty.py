@@ -89,7 +89,8 @@ def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() 
     kinds = [EventType.EXECUTION_OVERDUE] * 3 + [EventType.SINK_FAILING] + [EventType.PIPELINE_SILENT] * 2
     (event,) = pagerduty(of_incident(sample(EventType.PIPELINE_SILENT), *kinds))
     assert event["payload"]["summary"] == (
-        "1 sink failing, 3 executions overdue, 2 pipelines silent in account default; newest: Sales agent, nothing has started since 2026-11-24 05:19:31 UTC"
+        "1 sink failing, 3 executions overdue, 2 pipelines silent in account default;"
+        " newest: Sales agent, nothing has started since 2026-11-24 05:19:31 UTC"
     )
     assert event["payload"]["severity"] == "error"
     counts = {"execution.overdue": 3, "sink.failing": 1, "pipeline.silent": 2}
