@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from e2e.chaos import AN_HOUR_AHEAD, needs_faketime
 from e2e.endpoint import Receiver
 from e2e.programme import PATIENCE_S, Life, page
 from e2e.stage import Document, Stage, document_of, webhook, world_of
@@ -86,6 +87,21 @@ async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
     await again.until(lambda: receiver.events("account.recovered"), what="it was closed")
     assert again.events("problem.reminder") == []
     assert await again.stop() == 0
+
+
+@needs_faketime
+async def test_what_waits_is_sent_in_time_though_the_clock_is_set_back_an_hour_before_the_next_start(
+    stage: Stage, simulator: Simulator, receiver: Receiver
+) -> None:
+    document = refused(simulator, webhook(receiver, events=["account.*"], after="3s", remind_every="2s"))
+    life = await stage.start(document, environ=AN_HOUR_AHEAD)
+    await life.until(lambda: life.events("account.degraded"), what="the key was refused")
+    await life.kill()
+    assert receiver.attempts == []
+    again = await stage.start(document)
+    await again.until(lambda: receiver.events("problem.reminder"), what="the opening was sent, and a reminder")
+    assert [event["type"] for event in receiver.events()][:2] == ["account.degraded", "problem.reminder"]
+    await again.kill()
 
 
 RUNBOOK, PUBLIC = "https://wiki.example.com/sales", "https://watcher.example.com"

@@ -28,8 +28,8 @@ from watcher.store.recording import (
     MARK_SOURCE,
     RULE_STATE,
     as_known,
-    backoff_of,
     is_forgotten,
+    load_backoff,
     load_events,
     write_backoff,
 )
@@ -108,9 +108,10 @@ class AccountStore(LeasedStore):
             if last is not None:
                 with suppress(ValidationError):  # another version wrote it: the counts start from 0 again
                     stood = _SNAPSHOT.validate_json(last.body)
-            return AccountRecord(row.sequence, row.state, backoff_of(row, now=now), opened, stood, stood_at)
+            backoff = load_backoff(connection, row, now=now)
+            return AccountRecord(row.sequence, row.state, backoff, opened, stood, stood_at)
 
-        return await self._read(load)
+        return await self._write(load)
 
     async def load_executions(self, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return the stored states of these executions, by id. Times in the future are returned as now."""
@@ -271,7 +272,8 @@ def _record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Mic
         lost=None if row.lost is None else LostReason(row.lost),
         end_seen_at=row.ended_at,
         ended_at=row.finished_at,
-        **dict(zip(AS_KNOWN, as_known(row), strict=True)) | {"found_at": min(row.found_at, now)},
+        **dict(zip(AS_KNOWN, as_known(row), strict=True))
+        | {"found_at": min(row.found_at, now), "started_at": row.started_at and min(row.started_at, now)},
     )
 
 

@@ -321,6 +321,7 @@ def _release(connection: Connection, request: RenewRequest, *, now: Micros) -> N
 
 def _show_alive(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
     is_row = (table.c.kind == REPLICA, table.c.name == request.replica)
+    connection.execute(update(table).where(table.c.until > now + LEASE_US).values(until=now + LEASE_US))
     connection.execute(delete(table).where(table.c.until < now - FORGOTTEN_US))
     if request.fingerprint is None:
         connection.execute(delete(table).where(*is_row))

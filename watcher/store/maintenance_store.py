@@ -204,7 +204,7 @@ class MaintenanceStore:
 
         def mark(connection: Connection) -> dict[int, int]:
             sinks = connection.execute(_SINKS).all()
-            absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
+            absent = {row.id: min(row.absent_since or now, now) for row in sinks if row.name not in present}
             if sinks:  # sorted, so that two writers cannot deadlock
                 marks = [{"of_source": row.id, "since": absent.get(row.id)} for row in sinks]
                 connection.execute(MARK_SOURCE, sorted(marks, key=itemgetter("of_source")))

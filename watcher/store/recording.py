@@ -155,7 +155,7 @@ def is_forgotten(row: AnyRow, *, now: Micros) -> bool:
 
 _WRITE_BACKOFF = HotStatement(
     "UPDATE source SET paused_until = :new_paused_until, failing_for_s = :new_failing_for_s,"
-    " clock_us = coalesce(:new_clock_us, clock_us) WHERE id = :of_source"
+    " backoff_at = :now, clock_us = coalesce(:new_clock_us, clock_us) WHERE id = :of_source"
 )
 
 
@@ -168,14 +168,20 @@ def write_backoff(
         "new_paused_until": None if backoff.pause_s is None else now + round(backoff.pause_s * 1e6),
         "new_failing_for_s": backoff.failing_for_s,
         "new_clock_us": None if clock_s is None else round(clock_s * 1e6),
+        "now": now,
     }
     _WRITE_BACKOFF.run(connection, row)
 
 
-def backoff_of(row: AnyRow, *, now: Micros) -> BackoffState:
-    """Return the stored pause and failing time of an account or a sink. The pause is the time that is left at `now`."""
-    pause_s = None if row.paused_until is None else (row.paused_until - now) / 1e6
-    return BackoffState(pause_s, row.failing_for_s)
+def load_backoff(connection: Connection, row: AnyRow, *, now: Micros) -> BackoffState:
+    """Return the pause and the failing time of a row of an account or a sink. The pause is the time that is left.
+
+    If the clock was set back since they were written, the pause lasts as long as was wanted then.
+    """
+    pause_s = None if row.paused_until is None else (row.paused_until - max(now, row.backoff_at or NEVER)) / 1e6
+    backoff = BackoffState(pause_s, row.failing_for_s)
+    write_backoff(connection, row.id, backoff, now=now)
+    return backoff
 
 
 # Events and their deliveries

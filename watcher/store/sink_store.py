@@ -9,11 +9,11 @@ from sqlalchemy import Connection, case, delete, select, text, update
 
 from watcher.domain.envelope import problem_source, sink_source, stream_of
 from watcher.domain.problems import SentOpening
-from watcher.domain.timestamps import Micros, from_us, to_us
+from watcher.domain.timestamps import NEVER, Micros, from_us, to_us
 from watcher.store.changes import SinkRecord
 from watcher.store.deliveries import IS_HEAD, UNBLOCK
 from watcher.store.problems import LAST_ENDED_AT, acked_until, open_problem_of, problem_of
-from watcher.store.recording import backoff_of
+from watcher.store.recording import load_backoff
 from watcher.store.sql_store import LeasedStore
 from watcher.store.tables import OPENS, AnyRow, action, source
 
@@ -24,6 +24,20 @@ _NOTE_FIRST_DUE = text(
     f"UPDATE delivery SET first_due_us = :clock_us WHERE {IS_HEAD} AND due_at <= :now AND first_due_us IS NULL"
 )
 _TOO_OLD = text(f"SELECT number, lane FROM delivery WHERE {IS_HEAD} AND first_due_us <= :due_before_us")
+# A time later than now was written before the clock was set back. What waits then waits as if that time were now, so no
+# longer than was wanted when it was written.
+_LATER, _EARLIER = (f"CASE WHEN {{0}} {sign} {{1}} THEN {{0}} ELSE {{1}} END" for sign in "><")
+_WRITTEN_AT = _LATER.format(_LATER.format("recorded_at", "tried_at"), ":written_at")
+_RECORDED_AT, _TRIED_AT = _EARLIER.format("recorded_at", ":now"), _EARLIER.format("tried_at", ":now")
+_BOUND_DUE = text(
+    f"UPDATE delivery SET due_at = due_at - {_WRITTEN_AT} + :now, recorded_at = {_RECORDED_AT}, tried_at = {_TRIED_AT}"
+    f" WHERE sink_id = :of_sink AND state = 'waiting' AND due_at > :now AND {_WRITTEN_AT} > :now"
+)
+_BOUND_SENT = text(
+    f"UPDATE delivery SET recorded_at = {_RECORDED_AT}, settled_at = :now WHERE sink_id = :of_sink"
+    f" AND settled_at > :now AND number IN (SELECT event.id FROM problem JOIN event ON {OPENS} WHERE closed_at IS NULL)"
+)
+_BOUND_REMINDED = text("UPDATE reminder SET reminded_at = :now WHERE sink_id = :of_sink AND reminded_at > :now")
 _MAKE_DEAD = text(
     "UPDATE delivery SET state = 'dead', settled_at = :now, answer = coalesce(answer, 'never_tried')"
     " WHERE sink_id = :of_sink AND number = :of_number AND state || '' = 'waiting'"  # `|| ''`: by the primary key
@@ -67,6 +81,15 @@ Older ones may come from an earlier version, which reported none.
 """
 
 
+def _bound_waits(connection: Connection, sink_id: int, *, written_at: Micros, now: Micros) -> None:
+    """Bound the waits of a sink's deliveries and reminders after the clock was set back.
+
+    `written_at` is when the state of the sink was written: the same transaction may have called all deliveries forward.
+    """
+    for statement in (_BOUND_DUE, _BOUND_SENT, _BOUND_REMINDED):
+        connection.execute(statement, {"of_sink": sink_id, "written_at": written_at, "now": now})
+
+
 class SinkStore(LeasedStore):
     """The deliveries and the state of one sink. `record` of a `Turn` returns a future of what the turn takes."""
 
@@ -84,9 +107,10 @@ class SinkStore(LeasedStore):
         def load(connection: Connection, sink_id: int) -> SinkRecord:
             connection.execute(update(source).where(source.c.id == sink_id).values(**values))
             row = connection.execute(select(source).where(source.c.id == sink_id)).one()
+            _bound_waits(connection, sink_id, written_at=row.backoff_at or NEVER, now=now)
             opened = open_problem_of(connection, source_id=sink_id)
             failures_count = connection.scalars(_FAILURES, {"of_sink": sink_id}).one()
-            backoff = backoff_of(row, now=now)
+            backoff = load_backoff(connection, row, now=now)
             of_stream = {"of_stream": stream_of(sink_source(row.name))}
             reported_at = connection.scalar(_LAST_REPORT_OF_DEAD, of_stream) or now - DEAD_FOR_US
             dead_from = Micros(min(now, reported_at))  # the clock may have been ahead when the report was recorded
@@ -116,6 +140,7 @@ class SinkStore(LeasedStore):
 
         def give_up(connection: Connection, sink_id: int) -> int:
             key = {"of_sink": sink_id, "now": now}
+            _bound_waits(connection, sink_id, written_at=now, now=now)  # other replicas may have started before
             connection.execute(_NOTE_FIRST_DUE, key | {"clock_us": clock_us})
             due_before_us = clock_us - round(after_s * 1e6)
             found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": due_before_us})

@@ -68,6 +68,7 @@ source = _table(
     Column("absent_since", BigInteger),  # since when a sink is not configured, or a pipeline not watched whole
     Column("paused_until", BigInteger),
     Column("failing_for_s", Float),  # seconds of running time without a success, at the last write
+    Column("backoff_at", BigInteger),  # when the two columns before were written
     Column("rules", String),  # the state of a pipeline's rules: JSON of domain/rules
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )

@@ -6,10 +6,10 @@ from uuid import UUID
 import pytest
 from worker_rig import HASTY, FakeClock
 
-from watcher.delivery.retries import records_of
+from watcher.delivery.retries import FAILURES_COUNT, CircuitBreaker, records_of
 from watcher.delivery.sink_state import SinkState
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
 from watcher.store.changes import BackoffState, SinkRecord
 
@@ -158,3 +158,25 @@ def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_
 def test_a_minimal_form_that_is_left_goes_at_once(asked_s: float, wait_s: float) -> None:
     decision = after(SendOutcome.REFUSED, asked_s=asked_s, minimal_left=True)
     assert decision == (DeliveryState.WAITING, 1, wait_s)
+
+
+@pytest.mark.parametrize(("success_us", "is_together"), [(6, True), (7, True), (8, False)])
+def test_a_group_that_failed_three_times_goes_apart_if_something_got_through_after_it_was_last_tried(
+    clock: FakeClock, success_us: int, *, is_together: bool
+) -> None:
+    sink = sink_state(clock)
+    sink.last_success_at = Micros(success_us)
+    group = [replace(delivery(number, attempts=2, tried_at=Micros(7)), group_key=b"g") for number in (1, 2)]
+    result = SendResult(SendOutcome.RETRY, "503")
+    records = records_of(group, result, HASTY, sink, at=Micros(9), took_s=0.0, failures_before=2, jitter=lambda: 0.5)
+    assert [record.delivery.group_key for record in records] == [b"g" if is_together else None] * 2
+
+
+def test_an_open_breaker_that_finds_nothing_to_try_asks_again_in_a_second() -> None:
+    breaker = CircuitBreaker(FAILURES_COUNT, opens=True, now=Monotonic(0.0))
+    breaker.note_trial("never_tried", begins=False, now=Monotonic(10.0))
+    assert breaker.trial(Monotonic(10.0)) == "tried_longest_ago"
+    breaker.note_trial("tried_longest_ago", begins=False, now=Monotonic(10.0))
+    assert (breaker.trial(Monotonic(10.9)), breaker.trial_at()) == (None, 11.0)
+    breaker.note_trial("never_tried", begins=False, now=Monotonic(10.5))
+    assert breaker.trial(Monotonic(11.0)) == "tried_longest_ago"

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from watcher.domain.event import EventType
+from watcher.domain.history import DAY_US, EndedExecution
 from watcher.domain.problems import CLOSED_BY
 from watcher.domain.rules import (
     KIND_OF_RULE,
@@ -17,6 +18,7 @@ from watcher.domain.rules import (
     Rules,
     RuleState,
     SlowRule,
+    Spending,
     Tally,
     UnjudgedEnd,
     judge,
@@ -408,3 +410,49 @@ def test_of_two_hundred_durations_the_usual_one_is_the_tenth_from_above(
 def test_a_duration_is_compared_with_the_two_hundred_before_it(durations_s: list[int], count: int) -> None:
     rule = SlowRule(3.0, 60 * SECOND)
     assert rule.count_slow([each * SECOND for each in durations_s]) == count
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "nodes_count", "fault"),
+    [
+        (None, None, None),
+        (5.0, 2, None),
+        (4.9996, 2, None),
+        (4.9994, 2, "succeeded after 4.999 s, in less than 5 s"),
+        (0.25, None, "succeeded after 0.25 s, in less than 5 s"),
+        (5.0, 1, "succeeded, but started 1 nodes, fewer than 2"),
+        (None, 0, "succeeded, but started 0 nodes, fewer than 2"),
+        (1.0, 0, "succeeded after 1 s, in less than 5 s"),
+    ],
+)
+def test_a_success_that_was_too_short_or_started_too_few_nodes_is_a_failure(
+    duration_s: float | None, nodes_count: float | None, fault: str | None
+) -> None:
+    rule = FailingRule(consecutive=3, shorter_than_s=5.0, fewer_nodes_than=2)
+    assert rule.fault_of(duration_s=duration_s, nodes_count=nodes_count) == fault
+    assert FailingRule(consecutive=3).fault_of(duration_s=duration_s, nodes_count=nodes_count) is None
+
+
+NOON = Micros(20_000 * DAY_US + DAY_US // 2)
+TODAY, TOMORROW = Micros(20_000 * DAY_US), Micros(20_001 * DAY_US)
+
+
+@pytest.mark.parametrize(
+    ("before", "ends", "after"),
+    [
+        ((TODAY, 70, 0), [], (TODAY, 70, 0)),
+        ((TODAY, 70, 0), [(NOON, 9)], (TODAY, 79, 0)),
+        ((TODAY, 70, 0), [(NOON, 4), (TODAY, 6)], (TODAY, 80, 80)),
+        ((TODAY, 85, 80), [(NOON, 14)], (TODAY, 99, 80)),
+        ((TODAY, 85, 80), [(NOON, 15)], (TODAY, 100, 100)),
+        ((TODAY, 10, 100), [(NOON, 1)], (TODAY, 11, 100)),  # an event has named it
+        ((TODAY, 70, 0), [(TODAY - 1, 90)], (TODAY, 70, 0)),
+        ((TODAY - DAY_US, 90, 80), [(NOON, 5)], (TODAY, 5, 0)),
+        ((TODAY, 90, 80), [(TOMORROW, 5), (NOON, 90)], (TOMORROW, 5, 0)),
+    ],
+)
+def test_the_tokens_of_a_day_are_those_of_the_ends_dated_on_it(
+    before: tuple[int, int, int], ends: list[tuple[int, int]], after: tuple[int, int, int]
+) -> None:
+    ended = [EndedExecution(NOON, Micros(at), "success", tokens) for at, tokens in ends]
+    assert Spending(Micros(before[0]), *before[1:]).add(ended, per_day=100, now=NOON) == after

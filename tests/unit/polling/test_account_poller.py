@@ -348,6 +348,7 @@ async def test_what_contradicts_an_end_is_counted_and_not_reported(start: Start,
     [
         pytest.param(60.0, 10.0, 50.0, id="goes on"),
         pytest.param(3600.0, -899.0, 900.0, id="of a clock that was ahead is no longer than any"),
+        pytest.param(8.0, -7200.0, 8.0, id="of a clock that was set back is as long as it was"),
     ],
 )
 async def test_a_pause_outlives_a_kill(

@@ -331,6 +331,16 @@ async def test_replicas_that_were_killed_long_ago_are_forgotten(replicas: Replic
     assert postgres.run(count, replicas.url) == [(1,)]
 
 
+async def test_a_lease_lasts_no_longer_than_any_though_the_servers_clock_was_set_back(replicas: Replicas) -> None:
+    await replicas.begin("dead")
+    replicas.age(-7200, "dead")
+    other = await replicas.begin("other")
+    assert (other.names, replicas.until_s(A) <= LEASE_S) == ([], True)
+    replicas.age(LEASE_S + ORPHANED_US / 1e6, "dead")
+    assert (await other.renew()).replica_count == 1
+    assert other.names == sorted(key.name for key in ACCOUNTS)
+
+
 C, D = ACCOUNTS[2:4]
 
 
