@@ -61,10 +61,11 @@ def with_secrets(config: Path, folder: Path) -> Path:
 
 
 def check(config: Path, folder: Path, environ: Mapping[str, str], command: Command) -> None:
-    """Have the program check what is mounted, with the image's variables: it warns of the ids of an example alone."""
+    """Have the program check what is mounted, with the image's variables: it warns of the examples in it alone."""
     settings = {name: value for name, value in image_variables().items() if name.startswith("WATCHER_")}
     ended = command("check", "--config", str(with_secrets(config, folder)), **{**settings, **environ})
     lines = ended.err.splitlines()
     assert ended.code == 0, lines
     expected = ("looks like the id of an example", "there is no folder /var/lib/watcher")  # in the image there is
+    expected += ("heartbeat.url: is an example",)
     assert [line for line in lines if not any(each in line for each in expected)] == []
