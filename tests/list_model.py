@@ -75,6 +75,7 @@ class ModelApi(ScriptedApi):
     hides: Callable[[ExecutionSnapshot], bool] = lambda _row: False
     last_page: Callable[[int], int] | None = None  # by how many rows there are: it is shown for those beyond, too
     total_at_most: int = 10**9
+    counts_page: bool = False  # its total is of each page alone
     has_date: bool = True  # its answers say what its clock shows
     count: int = 0
 
@@ -122,7 +123,8 @@ class ModelApi(ScriptedApi):
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
         rows = tuple(self.amend(row) for row in rows if not self.hides(row))
-        total = min(len(shown), self.total_at_most) if self.states_total else None
+        count = len(rows) if self.counts_page else min(len(shown), self.total_at_most)
+        total = count if self.states_total else None
         body_hash = hash((repr(rows), total))
         if known is not None and known.body_hash == body_hash:
             return known._replace(sent_at=sent_at)

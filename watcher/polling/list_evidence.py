@@ -40,7 +40,8 @@ class ListMemory:
     complete scan last read it to the end. `total` is the API's number of rows at the last complete scan. `dates` are
     the earliest and the latest date of that scan's rows, if they had any. `unconfirmed_new` are the ids of new rows in
     later scans that did not count. A list with an order may not be read whole again before `whole_from` (monotonic
-    seconds).
+    seconds). `counts_all` is true once a total was other than the number of rows on its page. It is false once a total
+    counted only the rows of its page: then no total counts.
     """
 
     lookback_us: int
@@ -53,6 +54,7 @@ class ListMemory:
     dates: tuple[Micros, ...] = ()
     unconfirmed_new: set[str] = field(default_factory=set)
     whole_from: Monotonic = EARLIEST
+    counts_all: bool | None = None
 
     @property
     def rows_per_page(self) -> int:
@@ -143,12 +145,22 @@ class Evidence:
         self.new |= new
         self.new_pages_count += bool(new)
         self.meets_known |= bool(known_rows or unsettled)
-        self.total = self.total if reply.total is None else reply.total
+        memory, row_count = self._memory, len(rows) + reply.skipped
+        if not memory.counts_all and reply.total == row_count and 0 < row_count < len(self.seen_on):
+            memory.counts_all, self.highest_total = False, 0
+            memory.total = self.first_total = self.total = None
+        elif reply.total not in {None, row_count} and memory.counts_all is None:
+            memory.counts_all = True
+        self.note_total(reply.total)
         self.is_total_steady &= before == (self.total or 0)
         self.highest_total = max(self.highest_total, self.total or 0)
         is_disjoint = len(self.seen_on) - seen_count == len(rows)
         fell_count = max(0, before - (self.total or 0)) if is_disjoint else 0
-        return ScanPage(number, rows, len(rows) + reply.skipped, known_rows, len(unseen), fell_count)
+        return ScanPage(number, rows, row_count, known_rows, len(unseen), fell_count)
+
+    def note_total(self, total: int | None) -> None:
+        """Record the total that a page named, unless such a total counts the rows of its page alone."""
+        self.total = self.total if total is None or self._memory.counts_all is False else total
 
     def mark_first(self) -> None:
         """Record that the page that was just read is the first page of the scan."""

@@ -47,7 +47,7 @@ class UnorderedReader:
             return None
         if page.number == 1:
             self._evidence.mark_first()
-        self.length = self._memory.before(page.number) + page.row_count
+        self.length = self._end_of(page)
         return page
 
     def note_head(self, page: int, row_count: int) -> None:
@@ -68,7 +68,10 @@ class UnorderedReader:
         The list ends there if a total, or the last scan, expects no more rows. Otherwise the page is requested again. A
         page with rows is the last one only if the next page is empty.
         """
-        length = self._memory.before(page.number) + page.row_count
+        if page.number == 1 and 0 < page.row_count == self._evidence.total and not self._memory.counts_all:
+            self._go_to(2)  # the total may count the rows of each page alone
+            return False
+        length = self._end_of(page)
         expected_count = max(self._memory.length or 0, self._evidence.highest_total)
         # New rows would be on the page that is not full: on this page, or if it is empty, on the page before.
         shown_on = page if page.row_count else self._previous
@@ -95,6 +98,11 @@ class UnorderedReader:
             self._is_empty, self._answers_count = is_empty, 0
         self._answers_count = (self._answers_count + 1) % SURE_AFTER
         return self._answers_count > 0
+
+    def _end_of(self, page: ScanPage) -> int:
+        """Return the number of rows up to the end of a page, or if it is empty, of the last page with rows."""
+        last = page if page.row_count else self._previous or page
+        return self._memory.before(last.number) + last.row_count
 
     def _is_full(self, page: ScanPage) -> bool:
         return page.row_count >= self._memory.rows_per_page

@@ -79,6 +79,31 @@ async def test_total_never_says_more_than_100(lists: Lists, order: Order) -> Non
     assert_all(await lists.watched(lists.api(old + since, order=order, total_at_most=100), for_s=180), since)
 
 
+@pytest.mark.parametrize("old_count", [0, 5, 130])
+@ORDERED
+async def test_a_total_that_counts_the_rows_of_its_page_alone_is_none(
+    lists: Lists, order: Order, old_count: int
+) -> None:
+    old, since = lives(old_count, from_s=0.0, until_s=990.0), lives(120, from_s=1020.0, until_s=1140.0)
+    api = lists.api(old + since, order=order, page_rows=20, counts_page=True)
+    api.last_page = lambda count: max(1, -(-count // 20))
+    account = await lists.watch(api)
+    for _ in range(3):
+        await account.run_for(40)
+        await account.watcher.cancel()
+        account = await lists.watch(api)
+    assert_all(await emitted(account, after_s=120), since)
+
+
+@ORDERED
+@pytest.mark.parametrize("old_count", [0, 1, 40])
+async def test_whether_a_total_counts_all_rows_costs_one_request(lists: Lists, order: Order, old_count: int) -> None:
+    api = lists.api(lives(old_count, from_s=0.0, until_s=990.0), order=order)
+    await lists.watched(api, for_s=60)
+    assert [what for _, what in api.asked].count("page 2") == (old_count > 0)
+    assert len(api.asked) == pytest.approx(60, abs=3)
+
+
 @pytest.mark.parametrize("orders", thinned([(newest, oldest), (oldest, newest), (newest, by_id), (by_id, oldest)]))
 @pytest.mark.parametrize("restarts", thinned([True, False]))
 async def test_the_list_is_turned_over_in_mid_life(
