@@ -146,17 +146,21 @@ class Evidence:
         self.new_pages_count += bool(new)
         self.meets_known |= bool(known_rows or unsettled)
         memory, row_count = self._memory, len(rows) + reply.skipped
-        if reply.total == row_count < len(self.seen_on):
+        if not memory.counts_all and reply.total == row_count and 0 < row_count < len(self.seen_on):
             memory.counts_all, self.highest_total = False, 0
             memory.total = self.first_total = self.total = None
         elif reply.total not in {None, row_count} and memory.counts_all is None:
             memory.counts_all = True
-        self.total = self.total if reply.total is None or memory.counts_all is False else reply.total
+        self.note_total(reply.total)
         self.is_total_steady &= before == (self.total or 0)
         self.highest_total = max(self.highest_total, self.total or 0)
         is_disjoint = len(self.seen_on) - seen_count == len(rows)
         fell_count = max(0, before - (self.total or 0)) if is_disjoint else 0
         return ScanPage(number, rows, row_count, known_rows, len(unseen), fell_count)
+
+    def note_total(self, total: int | None) -> None:
+        """Record the total that a page named, unless such a total counts the rows of its page alone."""
+        self.total = self.total if total is None or self._memory.counts_all is False else total
 
     def mark_first(self) -> None:
         """Record that the page that was just read is the first page of the scan."""

@@ -116,7 +116,7 @@ class Scan:
 
     def note_head(self, page: int, *, row_count: int, total: int | None) -> None:
         """Record a page that was read out of turn because it may be the head."""
-        self._evidence.total = self._evidence.total if total is None else total
+        self._evidence.note_total(total)
         if page == self.head:
             self._reader.note_head(page, row_count)
 
