@@ -66,6 +66,6 @@ def check(config: Path, folder: Path, environ: Mapping[str, str], command: Comma
     ended = command("check", "--config", str(with_secrets(config, folder)), **{**settings, **environ})
     lines = ended.err.splitlines()
     assert ended.code == 0, lines
-    expected = ("looks like the id of an example", "there is no folder /var/lib/watcher")  # in the image there is
-    expected += ("heartbeat.url: is an example",)
+    expected = ["looks like the id of an example", "heartbeat.url: is an example"]
+    expected += ["there is no folder /var/lib/watcher"]  # in the image there is
     assert [line for line in lines if not any(each in line for each in expected)] == []

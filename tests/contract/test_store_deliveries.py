@@ -164,7 +164,7 @@ async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_onc
 async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_tried_or_is_due(rig: StoreRig) -> None:
     await rig.record(1, 2, 3, group=FIRST)
     await rig.record(4)
-    found = await taken(rig.ops, now=START_US + SECOND_US, group_count=9, group_wait_s=WAIT_S)
+    found = await taken(rig.ops, now=START_US + SECOND_US, group_count=9)
     assert together(found) == [[of(4)]]
     assert found.next_due_at == START_US + WAIT_S * SECOND_US
     now = START_US + round(WAIT_S * SECOND_US)
@@ -173,7 +173,7 @@ async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_t
     rig.clock.us = now
     await rig.record(5, group=FIRST)  # which itself is not due for long
     await rig.record(6, group=SECOND)
-    found = await taken(rig.ops, now=now + 2, group_count=9, group_wait_s=WAIT_S, skip=[ordering_key(4)])
+    found = await taken(rig.ops, now=now + 2, group_count=9, skip=[ordering_key(4)])
     assert together(found) == [[of(2), of(3), of(5)]]
     assert found.next_due_at == now + WAIT_S * SECOND_US + 1  # of the other group, a little later
     assert {each.group_key for batch in found.batches for each in batch} == {FIRST.key}

@@ -59,11 +59,10 @@ class Intake:
             count=1 if trial else self._count,
             skip=in_flight.sending_keys(self.ready),
             group_count=max((each.max_count for each in groups), default=1),
-            group_wait_s=max((each.wait_s for each in groups), default=0.0),
             trial=trial,
             with_messages=rules.keeps_messages,
             incidents=rules.incidents,
-            defers_openings=rules.after_s > 0,
+            after_s=rules.after_s,
             covers=rules.covers,
         )
 
@@ -82,7 +81,12 @@ class Intake:
         batches = taken.batches
         if self._deps.rules.problem_group is not None:
             batches = [message for batch in batches for message in messages_of(batch)]
-        self.ready.extend(batches[:1] if request.trial else batches)
+        if request.trial is not None and len(batches) > 1:
+            wants_tried = request.trial == "tried_longest_ago"
+            batches = sorted(
+                batches, key=lambda each: min((bool(one.attempts) is not wants_tried, one.tried_at) for one in each)
+            )[:1]
+        self.ready.extend(batches)
         self.trial = request.trial
         if taken.next_due_at is not None:
             self.due_at = min(self.due_at, taken.next_due_at)

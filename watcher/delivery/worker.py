@@ -254,10 +254,11 @@ class DeliveryWorker:
         while self._intake.ready and (count := self._in_flight.free_count):
             if self._pacer.ready_at > now:
                 return
-            if batch := self._next_batch(min(self._sink.batch_count, count), now):
-                trial = self._intake.trial if self._breaker.is_open else None
-                if trial is not None:
-                    self._breaker.note_trial(trial, begins=True, now=now)
+            batch = self._next_batch(min(self._sink.batch_count, count), now)
+            trial = self._intake.trial if self._breaker.is_open else None
+            if trial is not None:
+                self._breaker.note_trial(trial, begins=bool(batch), now=now)
+            if batch:
                 self._pacer.spend(now)
                 task = asyncio.create_task(self._send(batch, trial))
                 task.add_done_callback(self._ended)
@@ -266,8 +267,7 @@ class DeliveryWorker:
     def _next_batch(self, count: int, now: Monotonic) -> Sequence[Delivery]:
         """Return the deliveries of the next request (at most `count`), without those that are postponed or silenced."""
         batch = self._intake.next_batch(count)
-        rules = self._deps.rules
-        receiver = Receiver(self._sink.keeps_state, round(rules.after_s * 1e6), self._owned_from, covers=rules.covers)
+        receiver = Receiver(self._sink.keeps_state, round(self._deps.rules.after_s * 1e6), self._owned_from)
         silences = self._silences() if self._deps.silences.all else ()
         to_send: list[Delivery] = []
         kept: list[AttemptRecord] = []

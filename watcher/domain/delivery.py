@@ -108,7 +108,7 @@ class Delivery:
     """The message of the event's own problem, at a sink that keeps messages."""
     failing_opening: DeliveryState | None = None
     """The state in which the sink has the opening of the pipeline's open `pipeline.failing`, at a sink that `covers`.
-    It is `WAITING` only while the opening waits for its group. Set for an `execution.failed` alone."""
+    It is `WAITING` only while the opening waits for its group alone. Only an `execution.failed` has it."""
     thread: ProblemMessage | None = None
     """The message of the pipeline's open `pipeline.failing`. Single failures go into the thread of this message."""
 

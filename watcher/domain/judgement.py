@@ -33,8 +33,6 @@ class Receiver:
     """The microseconds from the recording of an opening until it is due."""
     owned_from: Micros
     """The time at which this process became the sink's owner (microseconds UTC, steady)."""
-    covers: bool = False
-    """Whether an open `pipeline.failing` that the sink was sent covers the single failures of its pipeline."""
 
 
 def judge_delivery(
@@ -62,7 +60,7 @@ def judge_delivery(
     part = part_to_send(delivery, silences, at=at)
     if part is None:
         return silenced(AFTER if delivery.silenced_as == AFTER else None)
-    if receiver.covers and not delivery.replayed and _is_covered(delivery, receiver, silences):
+    if not delivery.replayed and _is_covered(delivery, receiver, silences):
         if not (delivery.closes and delivery.is_opening_sent):
             return silenced(COVERED)
         part = Part.CLOSING

@@ -80,20 +80,16 @@ class GroupRules:
 def messages_of(group: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
     """Return the deliveries of a group at a chat, by the message that is to show them.
 
-    More than three problems are one message. Else each has its own, but overdue and expensive executions and new
-    errors share one: those of one pipeline, or all if they are of more than three. Events of a group that are about no
-    problem are one message, too.
+    A problem has its own message, but overdue and expensive executions and new errors of one pipeline share one, and so
+    do events of a group that are about no problem. If that were more than three messages, or if the group has more than
+    three problems, all of it is one message.
     """
-    is_digest = any(each.problem is None and each.type not in MOMENTS for each in group)
-    if is_digest or len({each.problem for each in group} - {None}) > APART_COUNT:
-        return [group]
-    names = {each.number: (each.account, each.pipeline) for each in group if each.type in OF_ONE_PIPELINE}
-    if len(set(names.values())) > APART_COUNT:
-        names = dict.fromkeys(names, ("", ""))
     messages: dict[object, list[Delivery]] = {}
     for each in group:
-        messages.setdefault(names.get(each.number, each.number), []).append(each)
-    return list(messages.values())
+        about = (each.account, each.pipeline) if each.type in OF_ONE_PIPELINE else each.problem
+        messages.setdefault(about, []).append(each)
+    count = max(len(messages), len({each.problem for each in group} - {None}))
+    return list(messages.values()) if count <= APART_COUNT else [group]
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,16 +122,14 @@ class Take:
     """Ordering keys and incident keys of deliveries in flight. No delivery with such a key is returned."""
     group_count: int = 1
     """The most deliveries of one group in one batch."""
-    group_wait_s: float = 0.0
-    """The longest time that a delivery waits for its group. With `after` a group has none that waits for longer."""
     trial: Trial | None = None
     """Set while the circuit breaker is open. `tried_longest_ago` returns a delivery even before it is due."""
     with_messages: bool = False
     """Whether the sink keeps one message per problem. The message is returned with each delivery about the problem."""
     incidents: IncidentRules | None = None
     """Set if the sink shows problems as incidents: all pending deliveries of an incident form one batch."""
-    defers_openings: bool = False
-    """Whether the sink delays openings (`after`), so that none is returned before it is due."""
+    after_s: float = 0.0
+    """The time from the recording of an opening until it is returned (`after`)."""
     covers: bool = False
     """Whether each `execution.failed` is returned with its `failing_opening`."""
 

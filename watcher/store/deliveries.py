@@ -6,9 +6,10 @@ however many deliveries are blocked.
 """
 
 import json
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
@@ -109,12 +110,15 @@ _INCIDENTS_WITH_NEWS = text(
 _NEXT_DUE = text(
     f"SELECT number, problem_id, lane, type, account, pipeline, pipeline_id, labels, {EARLIER} AS earlier FROM delivery"
     " JOIN event ON event.id = delivery.number WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting'"
-    " AND delivery.tried = false AND delivery.due_at <= :until ORDER BY delivery.due_at LIMIT :limit"
+    " AND delivery.tried = false AND delivery.due_at <= :until AND NOT EXISTS (SELECT 1 FROM incident WHERE"
+    " incident.problem_id = event.problem_id AND incident.sink_id = delivery.sink_id)"
+    " ORDER BY delivery.due_at LIMIT :limit"
 )
 _OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id + 0 = :of_sink AND delivery.state = 'waiting' AND delivery.group_key = :of_group"
-    " AND (delivery.tried = false AND delivery.due_at <= :until OR delivery.due_at <= :now){}"
+    f" AND (delivery.tried = false AND (delivery.recorded_at <= :recorded_by OR event.type NOT IN ({_KINDS}))"
+    " OR delivery.due_at <= :now){}"
     " ORDER BY delivery.number LIMIT :limit"
 )
 _MEMBERS = text(_OF_GROUP.format(""))
@@ -125,12 +129,13 @@ _OPENING = text(
     " WHERE problem.id = :of_problem"
 )
 
-# A delivery of a group that was not tried waits for its group alone.
+# A head of a group that was not tried waits for its group alone.
 _FAILING_OPENING = text(
     f"SELECT delivery.state FROM problem JOIN event ON {OPENS} JOIN delivery ON delivery.number = event.id"
     " WHERE problem.pipeline_id = :of_pipeline AND problem.closed_at IS NULL AND problem.execution IS NULL"
     " AND problem.kind = 'pipeline.failing' AND delivery.sink_id = :of_sink AND (delivery.state IN"
-    " ('delivered', 'accepted') OR delivery.state = 'waiting' AND NOT tried AND group_key IS NOT NULL) LIMIT 1"
+    " ('delivered', 'accepted') OR delivery.state = 'waiting' AND NOT tried AND group_key IS NOT NULL"
+    f" AND coalesce({EARLIER}, 0) <= 0) LIMIT 1"
 )
 
 
@@ -227,7 +232,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
 def _may_be_sent(row: AnyRow, request: Take) -> bool:
     # A delivery that was not tried, has no group and is no waiting opening was due when it was recorded. The due
     # time is not compared with the clock, which may have been set back since.
-    waits = row.tried or row.group_key or (row.type in PROBLEM_KINDS and (request.incidents or request.defers_openings))
+    waits = row.tried or row.group_key or (row.type in PROBLEM_KINDS and (request.incidents or request.after_s))
     return row.due_at <= request.now or not waits or request.trial == "tried_longest_ago"
 
 
@@ -246,12 +251,15 @@ def _take_incidents(
     def group_of(row: AnyRow) -> bytes | None:
         return rules.group_of(name, account=row.account, pipeline=row.pipeline, labels=labels_of(row.labels))
 
-    def waiting() -> Iterable[AnyRow]:
-        """Return the openings that were never tried. With `after` only those that are due: others may not be sent."""
-        until = request.now + (0 if request.defers_openings else round(rules.wait_s * 1e6))
-        rows = sorted(connection.execute(_NEXT_DUE, key | {"until": until}), key=attrgetter("number"))
-        free = (row for row in rows if row.earlier is None and row.lane not in request.skip)
-        return (row for row in free if row.type in PROBLEM_KINDS)
+    @cache
+    def never_tried() -> Mapping[bytes | None, list[AnyRow]]:
+        """Return the openings that may join an incident, by group. With `after` only those that are due."""
+        until = request.now + (0 if request.after_s else round(rules.wait_s * 1e6))
+        by_group = defaultdict[bytes | None, list[AnyRow]](list)
+        for row in sorted(connection.execute(_NEXT_DUE, key | {"until": until}), key=attrgetter("number")):
+            if row.type in PROBLEM_KINDS and row.earlier is None and row.lane not in request.skip:
+                by_group[group_of(row)].append(row)
+        return by_group
 
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []
@@ -261,7 +269,9 @@ def _take_incidents(
             continue
         incident_key = key_of(connection, sink_id, row.problem_id)
         if incident_key is None and row.type in PROBLEM_KINDS and not row.tried:
-            incident_key = join(connection, sink_id, row, waiting(), group_of=group_of, now=request.now)
+            group = group_of(row)
+            others_of_group = never_tried()[group] if group is not None else []
+            incident_key = join(connection, sink_id, row, others_of_group, group=group, now=request.now)
         elif incident_key is None:  # a version without incidents may have sent the opening
             about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
             if about.is_opening_sent and about.is_problem_open:
@@ -304,8 +314,8 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
     if request.trial is not None and first.attempts >= TOGETHER_COUNT:
         return [first]
     limit = request.group_count + len(request.skip)
-    until = request.now + round(request.group_wait_s * 1e6)
-    key = {"of_sink": sink_id, "of_group": first.group_key, "now": request.now, "until": until, "limit": limit}
+    by = {"now": request.now, "recorded_by": request.now - round(request.after_s * 1e6)}
+    key = {"of_sink": sink_id, "of_group": first.group_key, "limit": limit, **by}
     members = {first.number: first}
     for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
         is_free = row.earlier is None or row.earlier in members
@@ -357,7 +367,7 @@ def _with_problem(connection: Connection, sink_id: int, row: AnyRow, *, name: st
     if sent.problem is None and not request.with_messages:
         return sent
     follows_opening = sent.closes or sent.type in {EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED}
-    is_deferred = request.defers_openings and sent.opens
+    is_deferred = request.after_s > 0 and sent.opens
     if sent.problem is not None and (follows_opening or is_deferred or sent.replayed):
         sent = _with_opening(connection, sink_id, sent.problem, sent)
     key: dict[str, Any] = {"of_sink": sink_id, "of_pipeline": f"{sent.account}/{sent.pipeline}"}

@@ -4,7 +4,7 @@ A problem joins an incident in the transaction that takes its opening, before th
 moves to another incident.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import attrgetter
 from uuid import UUID, uuid5
@@ -25,9 +25,6 @@ JOINABLE_FOR_US = 600_000_000
 A pager alerts nobody again for a key that it already shows, so later problems begin the group's next incident.
 """
 
-GroupOf = Callable[[AnyRow], bytes | None]
-"""A function that returns the group of an opening's row; `None` if the problem becomes an incident of its own."""
-
 FURTHER_COUNT = 3
 """The further pipelines that an incident accepts in any case."""
 
@@ -36,15 +33,10 @@ _SEVERITIES = tuple(Severity)  # the highest first
 _OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
 _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
 _OF_GROUP = "incident.sink_id = :of_sink AND incident.group_key = :of_group"
-_JOINABLE = text(
-    "SELECT nth, begun_at, at_trigger, outside_count, kind, pipeline_id, told_count, closed_at FROM incident"
-    f" JOIN problem ON problem.id = incident.problem_id WHERE {_OF_GROUP}"
-    " AND begun_at > :begun_after AND begun_at <= :now ORDER BY nth DESC"
-)
 _LAST_NTH = text(f"SELECT coalesce(max(nth), 0) FROM incident WHERE {_OF_GROUP}")
-_IN_TROUBLE = text(
-    f"SELECT pipeline_id FROM incident JOIN problem ON problem.id = incident.problem_id WHERE {_OF_GROUP}"
-    " AND NOT resolved AND closed_at IS NULL AND pipeline_id IS NOT NULL"
+_UNRESOLVED = text(
+    "SELECT nth, begun_at, at_trigger, outside_count, kind, pipeline_id, told_count, closed_at FROM incident"
+    f" JOIN problem ON problem.id = incident.problem_id WHERE {_OF_GROUP} AND NOT incident.resolved"
 )
 _JOIN = text(
     "INSERT INTO incident (problem_id, sink_id, key, group_key, nth, begun_at, at_trigger, outside_count)"
@@ -60,29 +52,33 @@ _OPEN = text(
 _RESOLVED = text("UPDATE incident SET resolved = true WHERE sink_id = :of_sink AND key = :of_key")
 
 
-class _Joinable:
+class _Incident:
     """An incident that may accept further problems. `rows` are its problems."""
 
     def __init__(self, rows: Sequence[AnyRow]) -> None:
-        self.nth, self.begun_at, self.outside_count = rows[0].nth, rows[0].begun_at, rows[0].outside_count
-        is_acknowledged = any(row.told_count for row in rows)  # or was: the acknowledgement may be withdrawn
-        self.is_open = any(row.closed_at is None for row in rows) and not is_acknowledged
-        at_trigger = [row for row in rows if row.at_trigger]  # none: a version without limits began it
+        self.nth, self.begun_at = rows[0].nth, rows[0].begun_at
+        self.outside_count = max(row.outside_count for row in rows)  # an older program writes 0
+        self._is_open = any(row.closed_at is None for row in rows)
+        self._was_acknowledged = any(row.told_count for row in rows)  # the acknowledgement may have been withdrawn
+        at_trigger = [row for row in rows if row.at_trigger]  # none: an older program began it
         self._highest = min((_rank(row.kind) for row in at_trigger), default=len(_SEVERITIES))
-        self.pipelines = {row.pipeline_id for row in rows} - {None}
+        self.pipelines = {row.pipeline_id for row in rows}
         first_count = len({row.pipeline_id for row in at_trigger} - {None})
-        self._most_count = first_count + max(FURTHER_COUNT, first_count + self.outside_count)
+        self._pipelines_limit = first_count + max(FURTHER_COUNT, first_count + self.outside_count)
 
-    def accepts(self, opening: AnyRow) -> bool:
-        """Return whether the problem of an opening may join. A problem of no pipeline needs no room."""
-        has_room = {None, *self.pipelines} >= {opening.pipeline_id} or len(self.pipelines) < self._most_count
-        return has_room and _rank(opening.type) >= self._highest
+    def is_joinable(self, *, now: Micros) -> bool:
+        """Return whether the incident accepts any further problem."""
+        return self._is_open and not self._was_acknowledged and self.begun_at <= now < self.begun_at + JOINABLE_FOR_US
 
     def add(self, opening: AnyRow) -> bool:
         """Add the pipeline of an opening if its problem may join; return whether it may."""
-        if accepts := self.accepts(opening):
-            self.pipelines |= {opening.pipeline_id} - {None}
-        return accepts
+        pipelines = self.pipelines | {opening.pipeline_id}
+        if len(pipelines - {None}) > self._pipelines_limit and pipelines != self.pipelines:
+            return False
+        if _rank(opening.type) < self._highest:
+            return False
+        self.pipelines = pipelines
+        return True
 
 
 def _rank(kind: str) -> int:
@@ -96,37 +92,36 @@ def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | N
 
 
 def join(
-    connection: Connection, sink_id: int, first: AnyRow, others: Iterable[AnyRow], *, group_of: GroupOf, now: Micros
+    connection: Connection, sink_id: int, first: AnyRow, others: list[AnyRow], *, group: bytes | None, now: Micros
 ) -> bytes:
     """Add the problem of an opening to an incident of its group, or begin the group's next one; return its key.
 
-    `others` are further openings that may be sent together with `first`. Those of the same group that the incident
-    accepts join it, too: a new incident accepts them all. An incident accepts problems for ten minutes from its first
-    trigger, until one of its problems is acknowledged or all are closed; of pipelines that are not yet in it as many
-    as had open problems in its group when it was triggered, at least `FURTHER_COUNT`; and none of a higher severity
-    than it was triggered with. docs/alerts.md gives the reasons.
+    `others` are further openings of the group that may be sent together with `first`. Those that join, too, are removed
+    from the list: a new incident accepts them all. docs/sinks.md says what an incident accepts. The incident that
+    already holds the pipeline is tried first, then the newest.
     """
-    group = group_of(first)
     if group is None:
         return begin_own(connection, sink_id, first.problem_id, now=now)
-    of_group = {"of_sink": sink_id, "of_group": group, "now": now, "begun_after": now - JOINABLE_FOR_US}
-    by_nth = groupby(connection.execute(_JOINABLE, of_group).all(), key=attrgetter("nth"))
-    joinable = [each for each in (_Joinable(list(rows)) for _, rows in by_nth) if each.is_open]
-    its_own = [each for each in joinable if first.pipeline_id in each.pipelines]
-    incident = next((each for each in (*its_own, *joinable[:1]) if each.add(first)), None)
-    members = [first]
-    waiting = [each for each in others if each.problem_id != first.problem_id and group_of(each) == group]
+    of_group = {"of_sink": sink_id, "of_group": group}
+    last_nth, rows = connection.scalars(_LAST_NTH, of_group).one(), connection.execute(_UNRESOLVED, of_group).all()
+    newest_first = sorted(rows, key=attrgetter("nth"), reverse=True)
+    incidents = [_Incident(list(each)) for _, each in groupby(newest_first, key=attrgetter("nth"))]
+    joinable = [each for each in incidents if each.is_joinable(now=now)]
+    joinable.sort(key=lambda each: first.pipeline_id not in each.pipelines)
+    tried = [each for each in joinable if first.pipeline_id in each.pipelines or each.nth == last_nth]
+    incident = next((each for each in tried if each.add(first)), None)
+    waiting = [each for each in others if each.problem_id != first.problem_id]
+    members = [first, *(each for each in waiting if incident is None or incident.add(each))]
     if incident is not None:
-        members += filter(incident.add, waiting)
         row = {"nth": incident.nth, "begun_at": incident.begun_at, "outside_count": incident.outside_count}
     else:
-        members += waiting
-        in_trouble = set(connection.scalars(_IN_TROUBLE, of_group)) - {each.pipeline_id for each in members}
-        nth = connection.scalars(_LAST_NTH, of_group).one() + 1
-        row = {"nth": nth, "begun_at": now, "outside_count": len(in_trouble)}
+        in_trouble = {each.pipeline_id for each in rows if each.closed_at is None}
+        outside_count = len(in_trouble - {each.pipeline_id for each in members} - {None})
+        row = {"nth": last_nth + 1, "begun_at": now, "outside_count": outside_count}
     key = uuid5(NAMESPACE, f"incident/{group.hex()}/{row['nth']}").bytes
     row |= {"of_sink": sink_id, "key": key, "group_key": group, "at_trigger": incident is None}
     connection.execute(_JOIN, [row | {"of_problem": each.problem_id} for each in members])
+    others[:] = [each for each in waiting if each not in members]
     return key
 
 

@@ -198,6 +198,9 @@ _DELIVERY = HotStatement(
     " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
 )
 
+LONGEST_WAIT_S = 1e9
+"""A time that no group waits. A sink that does not group closings does not group problems."""
+
 # Sinks at which the opening is silenced are included: their workers silence the later events of the problem until the
 # opening is released.
 _SINKS_OF = text(
@@ -210,10 +213,12 @@ _BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequ
 
 
 # Makes a deferred opening due when its problem is closed, because neither the opening nor the closing has to wait any
-# longer. `+ 0` makes a database use the index of ordering keys.
+# longer. An opening that waits for its group alone goes on to wait. `+ 0` makes a database use the index of ordering
+# keys.
 _CALL_OPENING_FORWARD = text(
-    "UPDATE delivery SET due_at = :now WHERE lane = :lane AND state = 'waiting' AND tried = false"
-    f" AND group_key IS NULL AND due_at + 0 > :now AND coalesce({EARLIER}, 0) <= 0"
+    "UPDATE delivery SET due_at = :now WHERE sink_id + 0 = :of_sink AND lane = :lane AND state = 'waiting'"
+    " AND tried = false AND (group_key IS NULL OR due_at + 0 > recorded_at + :group_wait_us) AND due_at + 0 > :now"
+    f" AND coalesce({EARLIER}, 0) <= 0"
 )
 
 
@@ -260,8 +265,11 @@ class Outbox:
                 key = {"of_problem": row["problem_id"], "now": now}
                 found = connection.execute(_SINKS_OF, key).all()  # a sink may have two openings of one problem
                 others = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
-                if entry.event.closes and any(each.waits for each in found):
-                    connection.execute(_CALL_OPENING_FORWARD, {"lane": entry.event.ordering_key, "now": now})
+                for each in found:
+                    if entry.event.closes and each.waits:
+                        wait_s = entry.groups[each.name].wait_s if each.name in entry.groups else LONGEST_WAIT_S
+                        key = {"of_sink": each.sink_id, "lane": entry.event.ordering_key, "now": now}
+                        connection.execute(_CALL_OPENING_FORWARD, key | {"group_wait_us": round(wait_s * 1e6)})
             names.update(entry.sinks, others)
             for name in entry.sinks:
                 group = entry.groups.get(name)

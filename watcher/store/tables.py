@@ -224,7 +224,7 @@ incident = _table_by_key(
     # The pipelines of the group, outside the incident, that had open problems when it was triggered.
     Column("outside_count", Integer, nullable=False, server_default="0"),
     Index("incident_key", "sink_id", "key"),
-    Index("incident_unresolved", "sink_id", **_only_where("NOT resolved")),
+    Index("incident_unresolved", "sink_id", "group_key", "nth", **_only_where("NOT resolved")),
     Index("incident_group", "sink_id", "group_key", "nth"),
 )
 

@@ -263,3 +263,62 @@ async def test_what_check_advises_gets_an_outage_out_in_time_in_as_few_messages_
     assert await backlog_of(rig.real_store) == {}
     assert len(rig.chat.headlines) <= counted
     assert max(rig.chat.waited_s) <= 15
+
+
+async def test_two_acknowledgements_of_a_problem_go_in_their_order(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    problem = await rig.opens("one", then_s=11)
+    await rig.acknowledge(problem)
+    await rig.acknowledge(problem)
+    rig.chat.answer = FAILED
+    await rig.later(11)
+    rig.chat.answer = DELIVERED
+    await rig.later(60)
+    numbers = [each.number for each in rig.chat.taken]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 3
+
+
+async def test_the_end_of_an_overdue_execution_does_not_wait_for_after(rig: ChatRig) -> None:
+    await rig.start(rules=replace(CHAT, after_s=600.0))
+    overdue = await rig.hangs("run", then_s=30)
+    await rig.ends_overdue("run", overdue, then_s=12)
+    assert rig.settled_as(EventType.EXECUTION_OVERDUE) == [("silenced", "after")]
+    assert rig.settled_as(EventType.EXECUTION_FAILED) == [("delivered", "204")]
+
+
+async def test_a_chat_that_is_back_is_sent_what_waits_although_an_acknowledged_opening_waits_on(rig: ChatRig) -> None:
+    """While the circuit breaker is open, what is tried is another opening than the acknowledged one of its group."""
+    group = replace(TOGETHER, wait_s=120.0)
+    await rig.start(rules=replace(CHAT, after_s=60.0, problem_group=group))
+    await rig.acknowledge(await rig.opens("one"))
+    await rig.later(100)
+    await rig.opens("two")
+    rig.chat.answer = FAILED
+    for number in range(8):
+        await rig.fails(f"run {number}", "three", then_s=10)
+    await rig.later(120)
+    rig.chat.answer = DELIVERED
+    await rig.later(90)
+    assert "✕ two keeps failing, last at Greeting" in rig.chat.headlines
+    assert "✕ one keeps failing, last at Greeting" not in rig.chat.headlines
+
+
+async def test_a_blocked_opening_covers_nothing(rig: ChatRig) -> None:
+    await rig.start(rules=CHAT)
+    await rig.closes("Agent", await rig.opens("Agent", then_s=11))
+    rig.chat.answer = replace(FAILED, retry_after_s=600.0)
+    await rig.later(11)
+    await rig.opens("Agent")
+    rig.chat.answer = DELIVERED
+    await rig.fails("run", then_s=3)
+    assert rig.settled_as(EventType.EXECUTION_FAILED) == [("delivered", "204")]
+
+
+async def test_openings_that_have_waited_for_after_go_together_although_other_groups_wait_longer(rig: ChatRig) -> None:
+    await rig.start(rules=replace(CHAT, after_s=60.0, group=replace(FAILURES, wait_s=30.0)))
+    for number in range(20):
+        await rig.opens(f"Agent {number}", then_s=1)
+    await rig.later(120)
+    assert len(rig.chat.headlines) <= 4
+    assert len(rig.chat.taken) == 20

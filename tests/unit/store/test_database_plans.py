@@ -59,9 +59,8 @@ OF_DELIVERIES: list[Statement] = [
 ]
 OTHERS: list[Statement] = [
     incidents._MEMBER,
-    incidents._JOINABLE,
     incidents._LAST_NTH,
-    incidents._IN_TROUBLE,
+    incidents._UNRESOLVED,
     incidents._OPEN,
     incidents._RESOLVED,
     deliveries._WAITING_OF_INCIDENT,
@@ -174,7 +173,7 @@ LITTLE = 200  # hundreds of steps
     [
         (deliveries.HEADS, {"of_sink": 2, "limit": 50}),
         (deliveries.HEADS, {"of_sink": 3, "limit": 50}),
-        (deliveries._MEMBERS, {"of_sink": 2, "of_group": b"7", "now": COUNT, "until": COUNT, "limit": 50}),
+        (deliveries._MEMBERS, {"of_sink": 2, "of_group": b"7", "now": COUNT, "recorded_by": COUNT, "limit": 50}),
     ],
     ids=["heads", "heads of another", "group"],
 )
