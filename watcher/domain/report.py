@@ -20,6 +20,9 @@ WELL_RATE = 0.9
 LISTED_COUNT = 20
 """The most pipelines, and the most lines about what happened, in the event of a report."""
 
+WHAT_BYTES = 256
+"""The most bytes of a text that says what happened to which pipelines."""
+
 NAMES_COUNT = 3
 """The most names in one line about what happened."""
 
@@ -78,6 +81,17 @@ class Happening:
     rank: int = len(Severity)
     """The place of its severity: 0 is the most severe."""
     is_acknowledged: bool = False
+
+    @property
+    def trouble(self) -> str | bytes:
+        """Return what two pipelines with the same trouble have in common: the kind of error."""
+        return error_kind_of(None, self.error).fingerprint if self.about == "pipeline" else self.names[0]
+
+    @property
+    def place(self) -> tuple[float, ...]:
+        """Return the sort key: first what is not over, then what nobody acknowledged, causes, the severe, the many."""
+        is_effect = self.about == "pipeline"
+        return self.until is not None, self.is_acknowledged, is_effect, self.rank, -len(self.names), self.since
 
 
 class PipelineResult(NamedTuple):
@@ -152,23 +166,10 @@ def success_rate(totals: Totals) -> float | None:
 
 
 def _lines(happenings: Iterable[Happening]) -> Sequence[Json]:
-    """Return a line for each stretch of one trouble, and one for all that happened to a single pipeline.
-
-    What is not over comes first; then what nobody acknowledged, causes (accounts and sinks), the severe, the many.
-    """
-
-    def trouble(each: Happening) -> object:
-        return error_kind_of(None, each.error).fingerprint if each.about == "pipeline" else each.names[0]
-
-    def one_name(each: Happening) -> object:
-        return each.names[0] if len(set(each.names)) == 1 else id(each)
-
-    def place(each: Happening) -> tuple[float, ...]:
-        is_effect = each.about == "pipeline"
-        return each.until is not None, each.is_acknowledged, is_effect, each.rank, -len(each.names), each.since
-
-    lines = _merged(_merged(happenings, trouble, STRETCH_US), one_name, inf)
-    return list(map(_line, sorted(lines, key=place)))
+    """Return a line for each stretch of one trouble, and one for all that happened to a single pipeline."""
+    stretches = _merged(happenings, lambda each: each.trouble, STRETCH_US)
+    lines = _merged(stretches, lambda each: each.names[0] if len(set(each.names)) == 1 else id(each), inf)
+    return [_line(each) for each in sorted(lines, key=attrgetter("place"))]
 
 
 def _merged(happenings: Iterable[Happening], same: Callable[[Happening], object], pause_us: float) -> list[Happening]:
@@ -190,10 +191,16 @@ def _merged(happenings: Iterable[Happening], same: Callable[[Happening], object]
 
 def _line(each: Happening) -> Json:
     names, until = list(dict.fromkeys(each.names)), each.until and timestamp(from_us(each.until))
-    who = {"names": list(map(shorten_text, names[:NAMES_COUNT])), "nameCount": len(names), "times": len(each.names)}
-    what = {"title": shorten_text(each.title), "error": shorten_text(each.error)}
-    times = {"acknowledged": each.is_acknowledged or None, "from": timestamp(from_us(each.since)), "until": until}
-    return present({"kind": each.kind, "about": each.about, **who, **what, **times})
+    few = ", ".join(names) if len(names) <= NAMES_COUNT else f"{len(names):,} pipelines"
+    what = each.title if len(names) == 1 else few
+    what += f" ({len(each.names):,} times)" if len(each.names) > len(names) else ""
+    who = {"kind": each.kind, "about": each.about, "names": list(map(shorten_text, names[:NAMES_COUNT]))}
+    words = {
+        "what": cut(what, limit=WHAT_BYTES),
+        "error": shorten_text(each.error or (each.kind.rpartition(".")[2] if len(names) > 1 else "")),
+    }
+    times = {"from": timestamp(from_us(each.since)), "until": until}
+    return present({**who, **words, **times, "acknowledged": each.is_acknowledged or None})
 
 
 def _place(each: PipelineResult) -> tuple[bool, bool, float, int, str]:

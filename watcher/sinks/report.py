@@ -12,9 +12,8 @@ from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import percent, spell_duration
 from watcher.sinks.alert import GOOD, SIGNS, TROUBLE, in_words, length, report_times, shorten
 
-NAME_LENGTH = 40
-ERROR_LENGTH = 60
-TITLE_LENGTH = 100
+ERROR_LENGTH = 80
+WHAT_LENGTH = 120
 
 ReportData = Mapping[str, Any]
 
@@ -53,24 +52,18 @@ def _rest(report: ReportData) -> Sequence[str]:
 
 
 def _happened(each: ReportData, today: datetime) -> str:
-    """Return a line: who has which trouble, why, how often, when. A line about one name begins with an alert's title."""
-    kind, count, is_over = each["kind"], each["nameCount"], "until" in each
+    """Return a line: what happened to whom, why, and when."""
+    kind, is_over = each["kind"], "until" in each
     is_closed = is_over and kind in PROBLEM_KINDS
-    what, error = shorten(each["title"], TITLE_LENGTH), shorten(each.get("error", ""), ERROR_LENGTH)
-    if count > 1:
-        what = ", ".join(shorten(name, NAME_LENGTH) for name in each["names"])
-        what = what if count == len(each["names"]) else f"{count:,} pipelines"
-        error = error or kind.rpartition(".")[2].replace("_", " ")
     sign = SIGNS.get(kind, TROUBLE)[0]
-    if is_over or "acknowledged" in each:
+    if is_over or each.get("acknowledged"):
         sign = GOOD[0] if is_closed else "!" if is_over else SIGNS[EventType.PROBLEM_ACKNOWLEDGED][0]
-    times = f" ({each['times']:,} times)" if each["times"] > count else ""
-    since, until = (
-        datetime.fromisoformat(each.get(key, each["from"])).astimezone(today.tzinfo) for key in ("from", "until")
-    )
+    said = ": ".join(filter(None, (shorten(each["what"], WHAT_LENGTH), shorten(each.get("error", ""), ERROR_LENGTH))))
+    times = (each["from"], each.get("until", each["from"]))
+    since, until = (datetime.fromisoformat(time).astimezone(today.tzinfo) for time in times)
     when = ("" if is_over else "since ") + _clock(since, today)
     when += f" to {_clock(until, today, since)}" if until > since else ""
-    return f"{sign} {': '.join(filter(None, (what, error)))}{times}, {when}{', over' if is_closed else ''}"
+    return f"{sign} {said}, {when}{', over' if is_closed else ''}"
 
 
 def _clock(moment: datetime, *days: datetime) -> str:

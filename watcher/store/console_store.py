@@ -521,7 +521,8 @@ _COUNT_DEAD = text(
     " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
 )
 _NEWS = text(
-    "SELECT body, recorded_at AS opened_at, recorded_at AS closed_at, NULL AS latest, NULL AS acked_at"
+    "SELECT account || '/' || pipeline AS pipeline_name, body, recorded_at AS opened_at, recorded_at AS closed_at,"
+    " NULL AS latest, NULL AS acked_at"
     f"{_WITHOUT_EXECUTION % 'DESC'} WHERE recorded_at < :until AND looked_at.type IN"
     " ('pipeline.new_error', 'pipeline.overspending', 'pipeline.gap', 'delivery.dead')"
 )

@@ -16,11 +16,10 @@ from watcher.domain.report import Happening, PipelineResult, error_of, report_of
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent
 from watcher.sinks.alert import NAME_LENGTH, Alert, shorten
-from watcher.store.problems import acked_until
 from watcher.web.history import PAST_SPAN, PastSpan
 from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.overview import StatusView
-from watcher.web.shown import Console
+from watcher.web.shown import Console, is_acknowledged
 
 ERROR_KINDS_COUNT = 1_000
 """Maximum number of kinds of errors that are read from the store, the most frequent ones of all pipelines."""
@@ -84,12 +83,9 @@ class Happened(ApiModel):
     """The type of the event that reported it; `unknown` or `low_rate` for the present state of pipelines."""
     about: Literal["account", "sink", "pipeline"]
     names: Sequence[str]
-    """At most three names of `name_count` pipelines, or that of the account or sink."""
-    name_count: int
-    times: int
-    """Number of the problems or events."""
-    title: str
-    """The title of the newest, as a message has it."""
+    """At most three names of pipelines, or that of the account or sink."""
+    what: str
+    """What happened to whom, and how many times if more than once."""
     error: str | None = None
     """The newest error, or the reason."""
     acknowledged: bool = False
@@ -140,18 +136,17 @@ async def make_report(
     recovered = {each.names[0] for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in console.pipelines.items():
-        who, error = shorten(each.name or each.id, NAME_LENGTH), worst.get(key)
+        who, frequent = shorten(each.name or each.id, NAME_LENGTH), worst.get(key, {})
         is_over = who in recovered or bool(each.ends and Status.FAILED not in each.ends[-CLEAN_COUNT:])
         what = (each.account, each.id, each.name, each.state, console.problem_counts.get(key, 0))
-        result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), error, is_over=is_over)
+        result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), frequent or None, is_over)
         results.append(result)
         if each.state == "unknown":
             at = to_us(each.unknown_since or console.clock.now())
             happenings.append(Happening("unknown", "pipeline", [who], at, None, f"{who} is unknown"))
         elif each.state == "well" and result.needs_look:
             title = f"{who}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
-            text = error["text"] if error else ""
-            happenings.append(Happening("low_rate", "pipeline", [who], since, None, title, text))
+            happenings.append(Happening("low_rate", "pipeline", [who], since, None, title, frequent.get("text", "")))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
     about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
     return report_of(results, sorted(errors, key=itemgetter("count"), reverse=True), about, happenings)
@@ -162,19 +157,17 @@ async def _happenings(console: Console, status: StatusView, since: Micros, until
     have_dead, found = {each.name for each in status.sinks if each.dead}, []
     rows, _ = await console.store.problems(limit=PROBLEMS_COUNT)
     for row in [*rows, *await console.store.news(since=since, until=until)]:
-        event = json.loads(row.body or "null")
-        if event is None or not (row.closed_at is None or since <= row.closed_at < until):
+        is_known = row.body and (row.pipeline_name is None or row.pipeline_name in console.pipelines)
+        if not is_known or (row.closed_at is not None and not since <= row.closed_at < until):
             continue
-        alert = Alert.of(
-            {**event, "data": {**event["data"], **({"latest": json.loads(row.latest)} if row.latest else {})}}
-        )
-        about = "pipeline" if alert.pipeline else "sink" if "sink" in alert.data else "account"
-        is_watched = (
-            about != "pipeline" or f"{alert.data['account']}/{alert.data['pipeline']['id']}" in console.pipelines
-        )
-        if is_watched and alert.data.get("percent", 100) == 100:
-            over_at = None if alert.type is EventType.DELIVERY_DEAD and alert.who in have_dead else row.closed_at
+        event = json.loads(row.body)
+        event["data"] |= {"latest": json.loads(row.latest)} if row.latest else {}
+        alert = Alert.of(event)
+        if alert.data.get("percent", 100) == 100:
+            about = "pipeline" if alert.pipeline else "sink" if "sink" in alert.data else "account"
+            is_lasting = alert.type is EventType.DELIVERY_DEAD and alert.who in have_dead
+            over_at = None if is_lasting else row.closed_at
             words = (alert.title, alert.error, list(Severity).index(alert.severity))
-            is_acked = over_at is None and acked_until(row) is not None
+            is_acked = over_at is None and is_acknowledged(row, console.clock.now())
             found.append(Happening(alert.type, about, [alert.who], row.opened_at, over_at, *words, is_acked))
     return found
