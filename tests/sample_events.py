@@ -44,8 +44,8 @@ def report_block(*, name: str = "Sales agent", error: str = "upstream timeout", 
     figures |= {"openProblems": 1, "medianSeconds": 12.3, "p95Seconds": 40.1}
     kind = {"node": "Greeting", "text": error, "count": 12}
     about = {"account": "default", "id": PIPELINE, "name": name, "state": "failing", "needsLook": True}
-    lasting = {"kind": EventType.PIPELINE_FAILING, "about": "pipeline", "names": [name], "nameCount": 1, "times": 1}
-    lasting |= {"count": 12, "node": "Greeting", "text": error, "from": "2026-11-29T21:10:00.000Z"}
+    lasting = {"kind": EventType.PIPELINE_FAILING, "about": "pipeline", "names": [name], "error": error}
+    lasting |= {"what": f"{name} keeps failing, last at Greeting", "from": "2026-11-29T21:10:00.000Z"}
     return {
         "name": "morning",
         "from": "2026-11-29T07:00:00.000Z",
@@ -55,8 +55,6 @@ def report_block(*, name: str = "Sales agent", error: str = "upstream timeout", 
         "lookCount": count,
         "wellCount": 17,
         "moreCount": 0,
-        "lookAccounts": 0,
-        "lookSinks": 0,
         "lineCount": count,
         "happened": [lasting] * count,
         "total": figures,

@@ -1,7 +1,6 @@
 """Reports in the store, on both databases: each moment is recorded once, with its event and deliveries, or not."""
 
 from datetime import datetime, timedelta
-from uuid import UUID
 
 import pytest
 from stores import (
@@ -9,23 +8,18 @@ from stores import (
     START,
     StoreRig,
     claim,
-    closed,
     due,
     event,
     names,
     open_soon,
-    opened,
-    source_change,
-    stream_of,
     upkeep,
 )
 
 from watcher.domain.errors import StoreError
-from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import Micros, to_us
 from watcher.store.changes import SourceChange
 from watcher.store.console_store import ConsoleStore
 from watcher.store.maintenance_store import MaintenanceStore
@@ -131,36 +125,14 @@ async def test_a_report_that_was_removed_is_forgotten_but_its_sequence_goes_on(
     assert len(names(await due(rig.ops))) == 2
 
 
-async def test_what_happened_is_what_is_open_or_closed_in_the_span_and_what_closes_nothing(rig: StoreRig) -> None:
-    def problem(number: int, minute: int) -> Problem:
-        key = EventKey(stream_of("accounts/default"), number)
-        return Problem(UUID(int=number), EventType.ACCOUNT_DEGRADED, START + timedelta(minutes=minute), key)
-
-    def body_of(row: AnyRow) -> str:
-        return bytes(row.body).decode().partition('"id":"')[2].rstrip('"}')
-
-    for number in (1, 2, 3):
-        opening = problem(number, 10 * number)
-        await rig.store.record(source_change(rig.account, sequence=number, problems=opened(opening)))
-    closings = [closed(problem(number, 10 * number), at=START + timedelta(minutes=15 * number)) for number in (1, 2)]
-    for number, closing in enumerate(closings, 4):
-        await rig.store.record(source_change(rig.account, sequence=number, problems=closing))
+async def test_news_are_events_of_the_span_that_open_no_problem(rig: StoreRig) -> None:
+    at = to_us(START)
+    rig.clock.us = at
     emitted = event("a pipeline", sequence=1, type_=EventType.PIPELINE_NEW_ERROR)
-    rig.clock.us = to_us(START + timedelta(minutes=40))
-    change_ = SourceChange(rig.account, 0, 1, None, (OutboxEntry(emitted, ()),), pipeline=PIPELINE)
-    await rig.store.record(change_)
+    await rig.store.record(SourceChange(rig.account, 0, 1, None, (OutboxEntry(emitted, ()),), pipeline=PIPELINE))
     store = ConsoleStore(rig.store)
-
-    async def happened(since: int, until: int) -> set[tuple[str, str]]:
-        span = {name: to_us(START + timedelta(minutes=at)) for name, at in (("since", since), ("until", until))}
-        return {(row.kind, body_of(row)) for row in await store.happened(**span)}
-
-    open_ = ("account.degraded", "accounts/default-3")
-    over = ("account.degraded", "accounts/default-2")
-    news = ("pipeline.new_error", "a pipeline-1")
-    assert await happened(20, 60) == {open_, over, news}
-    assert await happened(30, 40) == {open_, over}
-    assert await happened(31, 41) == {open_, news}
-    (row,) = [row for row in await store.happened(since=to_us(START), until=to_us(THIRD)) if row.kind == news[0]]
-    assert (row.about, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
-    assert row.opened_at == row.closed_at == rig.clock.us
+    (row,) = await store.news(since=at, until=Micros(at + 1))
+    assert bytes(row.body) == emitted.body
+    assert (row.opened_at, row.closed_at) == (at, at)
+    assert await store.news(since=Micros(at + 1), until=Micros(at + 2)) == []
+    assert await store.news(since=Micros(at - 1), until=at) == []

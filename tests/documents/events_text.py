@@ -152,14 +152,10 @@ FIELDS = {
     "report.lookCount": "how many pipelines need a look",
     "report.wellCount": "how many do not",
     "report.moreCount": "how many of them are not in `pipelines`",
-    "report.lookAccounts": "how many accounts need a look",
-    "report.lookSinks": "how many sinks do",
-    "report.lineCount": "how many entries `happened` has before it is cut to 20 or fewer, and how many pipelines need "
-    "a look for their success rate alone",
+    "report.lineCount": "how many entries `happened` has before it is cut to 20 or fewer",
     "report.happened": "what happened, first what is not over: `kind` (the type of the event that reported it, or "
-    "`unknown`), `about` (`account`, `sink` or `pipeline`), `names` (at most three of `nameCount`), `times`, `count` "
-    "(failures, or dead letters), `node` and `text` of the newest error, or the reason, `from`, and `until`, which is "
-    "absent while it is not over",
+    "`unknown` or `low_rate`), `about` (`account`, `sink` or `pipeline`), `names` (at most three), `what` happened to "
+    "whom, the newest `error` or the reason, `from`, `until`, which is absent while it is not over, and `acknowledged`",
     "report.total.openProblems": "of all pipelines, and below `pipelines` of each: how many problems are open now",
     "report.total.ended": "how many executions ended",
     "report.total.failed": "how many of them failed",

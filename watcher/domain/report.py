@@ -1,27 +1,27 @@
 """Reports on all pipelines: when a report is due, and its contents. Pure functions."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from functools import partial
+from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from watcher.domain.envelope import Json, cut, encode, present, timestamp
-from watcher.domain.event import EventType
 from watcher.domain.history import Totals, error_kind_of, has_changed
-from watcher.domain.problems import Severity, severity_of
+from watcher.domain.problems import Severity
 from watcher.domain.timestamps import Micros, from_us
 
 WELL_RATE = 0.9
 """The success rate (0 to 1) below which a pipeline needs attention."""
 
-PIPELINES_COUNT = 20
-"""The most pipelines in the event of a report."""
+LISTED_COUNT = 20
+"""The most pipelines, and the most lines about what happened, in the event of a report."""
 
-HAPPENED_COUNT = 20
-"""The most lines about what happened in the event of a report."""
+WHAT_BYTES = 256
+"""The most bytes of a text that says what happened to which pipelines."""
 
 NAMES_COUNT = 3
 """The most names in one line about what happened."""
@@ -61,22 +61,37 @@ class ReportSchedule:
         return before, newest
 
 
-class Happening(NamedTuple):
-    """A problem, or an event that closes nothing, for a report. Equal troubles at the same time are one line of it."""
+@dataclass(slots=True)
+class Happening:
+    """A line of a report: a trouble of one or more pipelines in one stretch of time, or of an account or a sink."""
 
     kind: str
-    """The type of the event that reported it; `unknown` for a pipeline about which nothing is known now."""
+    """The type of the event that reported it; `unknown` or `low_rate` for the present state of a pipeline."""
     about: str
     """`pipeline`, `account` or `sink`."""
-    name: str
+    names: list[str]
+    """The name of each problem or event of the line, in the order of their times."""
     since: Micros
     until: Micros | None
     """The time at which it was over: that of the event if it closes nothing. `None` if it is not over."""
-    failed_count: int = 0
-    """The number of failures, or of dead letters."""
-    node: str | None = None
-    text: str | None = None
-    """The error, or the reason."""
+    title: str
+    """What happened, with the name: for a line about a single name."""
+    error: str = ""
+    """The newest error, or the reason."""
+    rank: int = len(Severity)
+    """The place of its severity: 0 is the most severe."""
+    is_acknowledged: bool = False
+
+    @property
+    def trouble(self) -> str | bytes:
+        """Return what two pipelines with the same trouble have in common: the kind of error."""
+        return error_kind_of(None, self.error).fingerprint if self.about == "pipeline" else self.names[0]
+
+    @property
+    def place(self) -> tuple[float, ...]:
+        """Return the sort key: first what is not over, then what nobody acknowledged, causes, the severe, the many."""
+        is_effect = self.about == "pipeline"
+        return self.until is not None, self.is_acknowledged, is_effect, self.rank, -len(self.names), self.since
 
 
 class PipelineResult(NamedTuple):
@@ -115,8 +130,7 @@ def report_of(
     pipelines: Iterable[PipelineResult], errors: Sequence[Json], about: Json, happenings: Iterable[Happening] = ()
 ) -> Json:
     """Return the data of a report with all pipelines, the worst first. `about` is its name, period, time zone, link."""
-    happened = _happened(happenings)
-    others = {(each["about"], *each["names"]) for each in happened if "until" not in each}
+    happened = _lines(happenings)
     ranked = sorted(pipelines, key=_place)
     now, before = Totals(), Totals()
     for each in ranked:
@@ -128,9 +142,7 @@ def report_of(
         "lookCount": look_count,
         "wellCount": len(ranked) - look_count,
         "moreCount": 0,
-        "lookAccounts": sum(about == "account" for about, *_ in others),
-        "lookSinks": sum(about == "sink" for about, *_ in others),
-        "lineCount": len(happened) + sum(each.needs_look and each.state == "well" for each in ranked),
+        "lineCount": len(happened),
         "happened": happened,
         "total": _figures(now, before, sum(each.open_problems_count for each in ranked)),
         "pipelines": list(map(_pipeline, ranked)),
@@ -139,15 +151,10 @@ def report_of(
 
 
 def shorten_report(report: Json) -> Json:
-    """Return the report with its first 20 pipelines, or with fewer if its event would otherwise be too large.
-
-    If that is not enough, fewer lines say what happened.
-    """
-    sizes = [(count, HAPPENED_COUNT) for count in range(PIPELINES_COUNT, -1, -1)]
-    for count, happened_count in [*sizes, *((0, count) for count in range(HAPPENED_COUNT - 1, -1, -1))]:
-        more_count = max(0, len(report["pipelines"]) - count)
-        short = {**report, "pipelines": report["pipelines"][:count], "moreCount": more_count}
-        short["happened"] = report["happened"][:happened_count]
+    """Return the report with its first 20 pipelines and lines, or with fewer if its event would be too large."""
+    for count in range(LISTED_COUNT, -1, -1):
+        short = {key: each[:count] if key in {"pipelines", "happened"} else each for key, each in report.items()}
+        short["moreCount"] = max(0, len(report["pipelines"]) - count)
         if len(encode(short)) <= REPORT_BYTES:
             break
     return short
@@ -158,47 +165,42 @@ def success_rate(totals: Totals) -> float | None:
     return totals.success * 10_000 // totals.ended / 10_000 if totals.ended else None
 
 
-def _happened(happenings: Iterable[Happening]) -> Sequence[Json]:
-    """Return the data of a line for each stretch of trouble, and of one for all that happened to a single pipeline.
-
-    What is not over comes first, then the most severe, then causes (accounts and sinks), then what affects the most.
-    """
-    stretches: list[list[Happening]] = []
-    newest: dict[object, tuple[int, Micros]] = {}  # the number and the end of the newest stretch of a trouble
-    for each in sorted(happenings, key=lambda each: each.since):
-        trouble = error_kind_of(each.node, each.text or "").fingerprint if each.about == "pipeline" else each.name
-        key = each.kind, each.until is None, trouble
-        number, end = newest.get(key, (len(stretches), each.since))
-        if each.until is not None and each.since > end + STRETCH_US:
-            number = len(stretches)
-        stretches += [[]] if number == len(stretches) else []
-        stretches[number].append(each)
-        newest[key] = number, max(end, each.until or end)
-    lines = defaultdict[object, list[Happening]](list)
-    for number, stretch in enumerate(stretches):
-        one, is_single = stretch[0], len({each.name for each in stretch}) == 1
-        lines[(one.kind, one.until is None, one.about, one.name) if is_single else number] += stretch
-    return [_line(each) for each in sorted(lines.values(), key=_urgency)]
+def _lines(happenings: Iterable[Happening]) -> Sequence[Json]:
+    """Return a line for each stretch of one trouble, and one for all that happened to a single pipeline."""
+    stretches = _merged(happenings, lambda each: each.trouble, STRETCH_US)
+    lines = _merged(stretches, lambda each: each.names[0] if len(set(each.names)) == 1 else id(each), inf)
+    return [_line(each) for each in sorted(lines, key=attrgetter("place"))]
 
 
-def _urgency(stretch: Sequence[Happening]) -> tuple[bool, int, bool, int, Micros]:
-    first, count = stretch[0], len({each.name for each in stretch})
-    severity = severity_of(EventType(first.kind)) if first.kind != "unknown" else Severity.INFO
-    is_cause = first.about != "pipeline"
-    return first.until is not None, list(Severity).index(severity), not is_cause, -count, first.since
+def _merged(happenings: Iterable[Happening], same: Callable[[Happening], object], pause_us: float) -> list[Happening]:
+    """Return one line for all of a kind that are the same, and a further one after a longer pause."""
+    lines: list[Happening] = []
+    newest: dict[object, Happening] = {}
+    for each in sorted(happenings, key=attrgetter("since")):
+        key = each.kind, each.until is None, each.is_acknowledged, same(each)
+        line = newest.get(key)
+        if line is None or each.since > (line.until or inf) + pause_us:
+            newest[key] = each
+            lines.append(each)
+        else:
+            line.names += each.names
+            line.title, line.error = each.title, each.error
+            line.until = each.until and max(line.until or each.until, each.until)
+    return lines
 
 
-def _line(stretch: Sequence[Happening]) -> Json:
-    first, last, names = stretch[0], stretch[-1], list(dict.fromkeys(each.name for each in stretch))
-    until = last.until and timestamp(from_us(max(each.until or last.until for each in stretch)))
-    shown = {"names": list(map(shorten_text, names[:NAMES_COUNT])), "nameCount": len(names), "times": len(stretch)}
-    error = {"node": shorten_text(last.node), "text": shorten_text(last.text)}
-    times = {
-        "count": sum(each.failed_count for each in stretch),
-        "from": timestamp(from_us(first.since)),
-        "until": until,
+def _line(each: Happening) -> Json:
+    names, until = list(dict.fromkeys(each.names)), each.until and timestamp(from_us(each.until))
+    few = ", ".join(names) if len(names) <= NAMES_COUNT else f"{len(names):,} pipelines"
+    what = each.title if len(names) == 1 else few
+    what += f" ({len(each.names):,} times)" if len(each.names) > len(names) else ""
+    who = {"kind": each.kind, "about": each.about, "names": list(map(shorten_text, names[:NAMES_COUNT]))}
+    words = {
+        "what": cut(what, limit=WHAT_BYTES),
+        "error": shorten_text(each.error or (each.kind.rpartition(".")[2] if len(names) > 1 else "")),
     }
-    return present({"kind": last.kind, "about": last.about, **shown, **error, **times})
+    times = {"from": timestamp(from_us(each.since)), "until": until}
+    return present({**who, **words, **times, "acknowledged": each.is_acknowledged or None})
 
 
 def _place(each: PipelineResult) -> tuple[bool, bool, float, int, str]:

@@ -428,8 +428,9 @@ def report_title(report: Mapping[str, Any]) -> str:
 
 
 def look_counts(report: Mapping[str, Any]) -> Sequence[int]:
-    """Return how many pipelines, accounts and sinks need a look by a report. Version 1.1.0 counted pipelines only."""
-    return [report.get(key, 0) for key in ("lookCount", "lookAccounts", "lookSinks")]
+    """Return how many pipelines, accounts and sinks need a look by a report."""
+    lasting = {(each["about"], *each["names"]) for each in report.get("happened", ()) if "until" not in each}
+    return [report["lookCount"], *(sum(about == what for about, *_ in lasting) for what in ("account", "sink"))]
 
 
 def report_times(report: Mapping[str, Any]) -> tuple[datetime, datetime]:

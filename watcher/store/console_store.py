@@ -321,15 +321,10 @@ class ConsoleStore(HistoryStore):
 
         return await self._store.read(read)
 
-    async def happened(self, *, since: Micros, until: Micros) -> Sequence[AnyRow]:
-        """Return the problems that are open or were closed in a span, and events of the span that close nothing.
-
-        They have the same columns. `body` is the event, or the opening of a problem of an account or a sink.
-        """
-        span = {"since": since, "until": until, "limit": pagination.EXAMINED_COUNT}
-        return await self._store.read(
-            lambda connection: [row for each in _HAPPENED for row in connection.execute(each, span)]
-        )
+    async def news(self, *, since: Micros, until: Micros) -> Sequence[AnyRow]:
+        """Return events of a span that are trouble without a problem or an execution, with columns of problems."""
+        span = {"since": since, "until": until}
+        return await self._store.read(lambda connection: connection.execute(_NEWS, span).all())
 
 
 # Executions
@@ -525,28 +520,11 @@ _COUNT_DEAD = text(
     " (SELECT CASE WHEN settled_at >= :since THEN settled_at END AS late FROM delivery"
     " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
 )
-_WITH_NAMES = (
-    " JOIN source AS owner ON owner.id = {0}.source_id LEFT JOIN source AS pipeline ON pipeline.id = {0}.pipeline_id"
-)
-_REPORTED = (
-    "SELECT problem.kind, opened_at, closed_at, failed_count, latest, body, owner.kind AS about, owner.name AS owner,"
-    f" pipeline.name AS pipeline_name FROM (SELECT * FROM problem WHERE {{}} LIMIT :limit) AS problem"
-    f"{_WITH_NAMES.format('problem')} LEFT JOIN event ON problem.pipeline_id IS NULL"
-    " AND event.stream = problem.stream AND event.sequence = problem.sequence"
-)
-_HAPPENED = (
-    text(_REPORTED.format("closed_at IS NULL")),
-    # No index has the times of closings: the problems that opened last are examined.
-    text(
-        _REPORTED.format("opened_at < :until ORDER BY opened_at DESC")
-        + " WHERE closed_at >= :since AND closed_at < :until"
-    ),
-    text(
-        "SELECT event.type AS kind, recorded_at AS opened_at, recorded_at AS closed_at, 0 AS failed_count,"
-        " NULL AS latest, body, owner.kind AS about, owner.name AS owner, pipeline.name AS pipeline_name"
-        f"{_WITHOUT_EXECUTION % 'DESC'}{_WITH_NAMES.format('event')} WHERE recorded_at < :until AND looked_at.type IN"
-        " ('pipeline.new_error', 'pipeline.overspending', 'pipeline.gap', 'delivery.dead')"
-    ),
+_NEWS = text(
+    "SELECT account || '/' || pipeline AS pipeline_name, body, recorded_at AS opened_at, recorded_at AS closed_at,"
+    " NULL AS latest, NULL AS acked_at"
+    f"{_WITHOUT_EXECUTION % 'DESC'} WHERE recorded_at < :until AND looked_at.type IN"
+    " ('pipeline.new_error', 'pipeline.overspending', 'pipeline.gap', 'delivery.dead')"
 )
 _SOURCES = text(
     "SELECT kind, name, state, paused_until, written_at, body FROM source"

@@ -1,7 +1,7 @@
 """Reports on all pipelines, made from the hourly counts in the store and from the present state of the pipelines."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Literal
 
@@ -11,18 +11,21 @@ from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.execution import Status
 from watcher.domain.history import HOUR_US, Totals, period_start
-from watcher.domain.report import Happening, PipelineResult, error_of, report_of, shorten_text
+from watcher.domain.problems import Severity
+from watcher.domain.report import Happening, PipelineResult, error_of, report_of, shorten_text, success_rate
 from watcher.domain.timestamps import Micros, from_us, to_us
-from watcher.sinks.alert import Alert
-from watcher.store.tables import AnyRow
+from watcher.runtime.units import percent
+from watcher.sinks.alert import NAME_LENGTH, Alert, shorten
 from watcher.web.history import PAST_SPAN, PastSpan
 from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.overview import StatusView
-from watcher.web.shown import Console
+from watcher.web.shown import Console, is_acknowledged
 
 ERROR_KINDS_COUNT = 1_000
 """Maximum number of kinds of errors that are read from the store, the most frequent ones of all pipelines."""
 
+PROBLEMS_COUNT = 1_000
+"""Maximum number of problems that are read from the store: the open ones, then those that opened last."""
 
 CLEAN_COUNT = 20
 """If none of its last 20 executions failed, the failures of a pipeline are over."""
@@ -74,21 +77,18 @@ class PipelineReport(Figures):
 
 
 class Happened(ApiModel):
-    """Problems that were open in the span of a report, or other events of it: all of one kind and one stretch."""
+    """What happened in the span of a report and closes nothing, or a problem: all of one kind and one stretch."""
 
     kind: str
-    """The type of the event that reported it; `unknown` for pipelines about which nothing is known now."""
+    """The type of the event that reported it; `unknown` or `low_rate` for the present state of pipelines."""
     about: Literal["account", "sink", "pipeline"]
     names: Sequence[str]
-    """At most three names of `name_count` pipelines, or that of the account or sink."""
-    name_count: int
-    times: int
-    """Number of the problems or events."""
-    count: int
-    """Number of failed executions, or of dead letters."""
-    node: str | None = None
-    text: str | None = None
+    """At most three names of pipelines, or that of the account or sink."""
+    what: str
+    """What happened to whom, and how many times if more than once."""
+    error: str | None = None
     """The newest error, or the reason."""
+    acknowledged: bool = False
     from_: Time = Field(alias="from")
     until: Time | None = None
     """The time of the last closing, or of the last event that closes nothing; absent while a problem is open."""
@@ -103,11 +103,8 @@ class Report(ApiModel):
     well_count: int
     more_count: int = 0
     """Number of pipelines that are left out: 0 in an answer of the API, but an event may leave out some."""
-    look_accounts: int = 0
-    look_sinks: int = 0
-    """Number of accounts, and of sinks, that need a look."""
     line_count: int = 0
-    """Number of entries in `happened`, and of pipelines that need a look for their success rate alone."""
+    """Number of entries in `happened`, of which an event may leave out some."""
     happened: Sequence[Happened] = ()
     """The problems and events of the span; those that are not over come first."""
     total: Figures
@@ -135,45 +132,42 @@ async def make_report(
             error = error_of(row.node, row.text, count)
             errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
-    happenings = list(_happenings(console, status, await store.happened(since=since, until=until)))
-    recovered = {each.name for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
+    happenings = await _happenings(console, status, since, until)
+    recovered = {each.names[0] for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in console.pipelines.items():
-        totals = (now.get(key, Totals()), before.get(key, Totals()))
-        count = console.problem_counts.get(key, 0)
-        is_clean = each.ends and Status.FAILED not in each.ends[-CLEAN_COUNT:]
-        what = (each.account, each.id, each.name, each.state, count, *totals, worst.get(key))
-        results.append(PipelineResult(*what, is_over=bool(is_clean or (each.name or each.id) in recovered)))
+        who, frequent = shorten(each.name or each.id, NAME_LENGTH), worst.get(key, {})
+        is_over = who in recovered or bool(each.ends and Status.FAILED not in each.ends[-CLEAN_COUNT:])
+        what = (each.account, each.id, each.name, each.state, console.problem_counts.get(key, 0))
+        result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), frequent or None, is_over)
+        results.append(result)
+        if each.state == "unknown":
+            at = to_us(each.unknown_since or console.clock.now())
+            happenings.append(Happening("unknown", "pipeline", [who], at, None, f"{who} is unknown"))
+        elif each.state == "well" and result.needs_look:
+            title = f"{who}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
+            happenings.append(Happening("low_rate", "pipeline", [who], since, None, title, frequent.get("text", "")))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
     about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
     return report_of(results, sorted(errors, key=itemgetter("count"), reverse=True), about, happenings)
 
 
-def _happenings(console: Console, status: StatusView, rows: Sequence[AnyRow]) -> Iterator[Happening]:
-    """Yield the contents of a report, without those of pipelines that are not in the configuration."""
-    names = {key: each.name or each.id for key, each in console.pipelines.items()}
-    have_dead = {each.name for each in status.sinks if each.dead}
-    for row in rows:
-        is_pipeline = row.pipeline_name is not None
-        about, name = ("pipeline", names.get(row.pipeline_name)) if is_pipeline else (row.about, row.owner)
-        latest, event = json.loads(row.latest or "{}"), json.loads(row.body or '{"data": {}}')
-        node, text = (latest.get("node"), latest.get("error")) if row.body is None else _error_in(event)
-        is_dead = row.kind == EventType.DELIVERY_DEAD
-        if name is not None and event["data"].get("percent", 100) == 100:
-            until = None if is_dead and name in have_dead else row.closed_at
-            count = event["data"]["count"] if is_dead else row.failed_count
-            yield Happening(row.kind, about, name, row.opened_at, until, count, node, text)
-    for key, each in console.pipelines.items():
-        if each.state == "unknown":
-            since = to_us(each.unknown_since or console.clock.now())
-            yield Happening("unknown", "pipeline", names[key], since, None)
-
-
-def _error_in(event: Json) -> tuple[str | None, str]:
-    """Return the node and the error, or the reason, of an event that is not about one execution."""
-    data = event["data"]
-    if "tokensUsed" in data:
-        return None, f"{data['tokensUsed']:,} of {data['tokensPerDay']:,}"
-    if "error" in data:
-        return data["error"].get("node"), data["error"]["text"]
-    return None, data.get("answer") or Alert.of(event).error
+async def _happenings(console: Console, status: StatusView, since: Micros, until: Micros) -> list[Happening]:
+    """Return problems that are open or were closed in a span, and events of the span that open none."""
+    have_dead, found = {each.name for each in status.sinks if each.dead}, []
+    rows, _ = await console.store.problems(limit=PROBLEMS_COUNT)
+    for row in [*rows, *await console.store.news(since=since, until=until)]:
+        is_known = row.body and (row.pipeline_name is None or row.pipeline_name in console.pipelines)
+        if not is_known or (row.closed_at is not None and not since <= row.closed_at < until):
+            continue
+        event = json.loads(row.body)
+        event["data"] |= {"latest": json.loads(row.latest)} if row.latest else {}
+        alert = Alert.of(event)
+        if alert.data.get("percent", 100) == 100:
+            about = "pipeline" if alert.pipeline else "sink" if "sink" in alert.data else "account"
+            is_lasting = alert.type is EventType.DELIVERY_DEAD and alert.who in have_dead
+            over_at = None if is_lasting else row.closed_at
+            words = (alert.title, alert.error, list(Severity).index(alert.severity))
+            is_acked = over_at is None and is_acknowledged(row, console.clock.now())
+            found.append(Happening(alert.type, about, [alert.who], row.opened_at, over_at, *words, is_acked))
+    return found

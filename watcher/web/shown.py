@@ -123,7 +123,7 @@ def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSetti
     opened_by = said.get("execution", {}).get("id") if row.kind == EventType.PIPELINE_SLOW else None
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
     acked = {"at": row.acked_at, "until": row.acked_until, "by": row.acked_by, "comment": row.acked_comment}
-    was_acked = (row.closed_at and row.acked_at) or _is_acknowledged(row, console.clock.now())
+    was_acked = (row.closed_at and row.acked_at) or is_acknowledged(row, console.clock.now())
     fields = {
         **said,
         **row._asdict(),
@@ -138,7 +138,7 @@ def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSetti
     return models.ProblemView(**fields)
 
 
-def _is_acknowledged(row: AnyRow, now: datetime) -> bool:
+def is_acknowledged(row: AnyRow, now: datetime) -> bool:
     """Return whether a problem is acknowledged at the time `now`."""
     until = acked_until(row)
     return until is not None and until > now
@@ -421,11 +421,11 @@ async def _needs(console: Console, found: Overview) -> Sequence[Need]:
 
     def place(row: AnyRow) -> Any:
         is_cause = row.pipeline_name is None
-        return _is_acknowledged(row, now), *_place(row.kind), not is_cause, row.owner_kind, row.opened_at
+        return is_acknowledged(row, now), *_place(row.kind), not is_cause, row.owner_kind, row.opened_at
 
     overdue: dict[tuple[str, bool], list[AnyRow]] = defaultdict(list)
-    for each in sorted(found.overdue, key=lambda each: (_is_acknowledged(each, now), each.opened_at)):
-        overdue[each.pipeline_name, _is_acknowledged(each, now)].append(each)
+    for each in sorted(found.overdue, key=lambda each: (is_acknowledged(each, now), each.opened_at)):
+        overdue[each.pipeline_name, is_acknowledged(each, now)].append(each)
     worst = [row.id for row in sorted(found.others, key=place)[:NEEDS_COUNT]]
     longest = [rows[0].id for rows in overdue.values()][:NEEDS_COUNT]
     rows = {row.id: row for row in await console.store.problems_by_id([*worst, *longest])}

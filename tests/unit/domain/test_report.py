@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,7 +12,7 @@ from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.history import Totals
 from watcher.domain.report import (
-    PIPELINES_COUNT,
+    LISTED_COUNT,
     Happening,
     PipelineResult,
     ReportSchedule,
@@ -162,8 +163,6 @@ def test_a_report_has_what_happened_in_each_pipeline_and_in_all() -> None:
         "lookCount": 1,
         "wellCount": 1,
         "moreCount": 0,
-        "lookAccounts": 0,
-        "lookSinks": 0,
         "lineCount": 0,
         "happened": [],
         "errors": [{"pipeline": "Sales agent", "node": "Greeting", "text": "upstream timeout", "count": 12}] * 3,
@@ -183,7 +182,7 @@ def test_a_pipeline_needs_a_look_by_its_state_a_low_rate_or_a_fall_that_chance_d
         result("its failures are over", totals(5, 5))._replace(is_over=True),
     )
     assert set(names(made, needs_look=True)) == {"open problem", "unknown", "under 90 %", "fell"}
-    assert (made["lookCount"], made["wellCount"], made["lineCount"]) == (4, 5, 2)
+    assert (made["lookCount"], made["wellCount"]) == (4, 5)
 
 
 def test_the_worst_come_first_by_open_problems_then_rate_then_how_many_failed() -> None:
@@ -210,7 +209,7 @@ def test_a_rate_is_rounded_down_and_absent_if_nothing_ended() -> None:
 
 def test_an_event_has_the_worst_20_and_says_how_many_more_there_are() -> None:
     made = shorten_report(report(*(result(f"number {count:02}", totals(count, 10)) for count in range(30))))
-    assert [each["name"] for each in made["pipelines"]] == [f"number {count:02}" for count in range(PIPELINES_COUNT)]
+    assert [each["name"] for each in made["pipelines"]] == [f"number {count:02}" for count in range(LISTED_COUNT)]
     assert (made["moreCount"], made["lookCount"] + made["wellCount"]) == (10, 30)
 
 
@@ -219,13 +218,13 @@ def test_a_report_loses_whole_pipelines_before_its_event_is_too_long(character: 
     text = character * 300
     error = error_of(text, text, 10**9)
     result_ = result(text, totals(10**9, 10**9, tokens=10**15, seconds=(10, 20)), totals(10**9), error=error)
-    results = (result_._replace(id=f"{count}{PIPELINES_COUNT}" * 18) for count in range(PIPELINES_COUNT))
+    results = (result_._replace(id=f"{count}{LISTED_COUNT}" * 18) for count in range(LISTED_COUNT))
     made = shorten_report(
         report(*results, errors=[{"pipeline": text[:128], **error}] * 3, name="x" * 64, link=f"https://{'x' * 250}")
     )
     entry = EventFactory(Router({})).report("x" * 64, made, sinks=["a"], moment=MONDAY, after=0, at=MONDAY)
     assert len(entry.event.body) <= LINE_BYTES
-    assert len(made["pipelines"]) + made["moreCount"] == PIPELINES_COUNT
+    assert len(made["pipelines"]) + made["moreCount"] == LISTED_COUNT
     assert made["pipelines"]
     assert all("error" in each and "tokens" in each for each in made["pipelines"])
 
@@ -234,12 +233,12 @@ def happening(name: str, since: int, until: int | None, text: str = "503", **mor
     """Return a failing pipeline, with times in minutes."""
     at, end = (None if minute is None else Micros(minute * 60_000_000) for minute in (since, until))
     assert at is not None
-    return Happening("pipeline.failing", "pipeline", name, at, end, text=text, **more)
+    return Happening("pipeline.failing", "pipeline", [name], at, end, f"{name} keeps failing", text, **more)
 
 
-def lines_of(*happenings: Happening) -> list[tuple[list[str], int, bool]]:
+def lines_of(*happenings: Happening) -> list[tuple[str, bool]]:
     made = report_of([], (), ABOUT, happenings)
-    return [(each["names"], each["times"], "until" in each) for each in made["happened"]]
+    return [(each["what"], "until" in each) for each in made["happened"]]
 
 
 def test_one_trouble_of_several_pipelines_in_one_stretch_is_one_line() -> None:
@@ -251,10 +250,10 @@ def test_one_trouble_of_several_pipelines_in_one_stretch_is_one_line() -> None:
         *(happening(name, 0, None) for name in "ef"),
     )
     assert found == [
-        (["e", "f"], 2, False),
-        (["a", "b", "c"], 6, True),
-        (["a", "b"], 2, True),
-        (["c", "d"], 2, True),
+        ("e, f", False),
+        ("4 pipelines (6 times)", True),
+        ("a, b", True),
+        ("c, d", True),
     ]
 
 
@@ -263,24 +262,28 @@ def test_what_happened_to_one_pipeline_again_and_again_is_one_line_with_its_newe
         [], (), ABOUT, [happening("a", 60 * hour, 60 * hour + 1, f"error {'x' * hour}") for hour in range(5)]
     )
     (line,) = made["happened"]
-    assert (line["times"], line["nameCount"], line["text"]) == (5, 1, "error xxxx")
+    assert (line["what"], line["error"]) == ("a keeps failing (5 times)", "error xxxx")
     assert (line["from"], line["until"]) == ("1970-01-01T00:00:00.000Z", "1970-01-01T04:01:00.000Z")
 
 
-def test_an_account_and_a_sink_have_lines_of_their_own_before_what_they_may_have_caused() -> None:
-    sink = Happening("sink.failing", "sink", "ops", Micros(0), None, text="503")
-    dead = sink._replace(kind="delivery.dead", failed_count=3)
-    accounts = [Happening("account.degraded", "account", name, Micros(0), None, text="401") for name in ("a", "b")]
-    made = report_of([], (), ABOUT, [happening("c", 0, None), sink, dead, *accounts, sink._replace(until=Micros(1))])
-    assert [each["names"] for each in made["happened"]] == [["a"], ["b"], ["c"], ["ops"], ["ops"], ["ops"]]
-    assert (made["lookAccounts"], made["lookSinks"], made["lineCount"]) == (2, 1, 6)
+def test_accounts_and_sinks_have_lines_of_their_own_before_pipelines_and_acknowledged_ones_are_last() -> None:
+    sink = Happening("sink.failing", "sink", ["ops"], Micros(0), None, "Sink ops is failing", rank=1)
+    dead = replace(sink, kind="delivery.dead", names=["ops"], title="Sink ops: 3 dead letters")
+    over = replace(sink, names=["ops"], until=Micros(1))
+    accounts = [Happening("account.degraded", "account", [name], Micros(0), None, name, rank=0) for name in "ab"]
+    acked = replace(accounts[0], names=["d"], title="d", is_acknowledged=True)
+    other = happening("e", 0, None, "429 of another kind", rank=1)
+    found = lines_of(happening("c", 0, None, rank=0), sink, dead, other, acked, *accounts, over)
+    assert [what for what, _ in found] == [
+        *("a", "b", "Sink ops is failing", "Sink ops: 3 dead letters", "c keeps failing", "e keeps failing", "d"),
+        "Sink ops is failing",
+    ]
 
 
-def test_what_happened_is_cut_only_if_no_pipeline_is_left() -> None:
+def test_what_happened_is_cut_until_the_event_fits() -> None:
     text = "\x1b" * 300
     happenings = [happening(f"{number}{text}", number * 60, None, f"{'x' * number} {text}") for number in range(60)]
     made = shorten_report(report_of([result("a", totals(1))], (), ABOUT, happenings))
-    assert made["pipelines"] == []
     assert 0 < len(made["happened"]) < 20
     assert made["lineCount"] == 60
     assert len(json.dumps(made).encode()) < 16 * 1024
