@@ -245,16 +245,8 @@ class ListPoller:
                 return
             entries: tuple[OutboxEntry, ...] = ()
             if gap is not None:
-                event, _ = evaluator.events.pipeline(
-                    EventType.PIPELINE_GAP,
-                    watch,
-                    {"reason": gap, "atMost": at_most},
-                    None,
-                    name=evaluator.pipeline_names.get(watch.pipeline),
-                    link=evaluator.link,
-                    after=stream.sequence,
-                    at=self._clock.now(),
-                )
+                more = {"reason": gap, "atMost": at_most}
+                event, _ = evaluator.pipeline_event(watch, EventType.PIPELINE_GAP, more, after=stream.sequence)
                 entries = (event,)
             sequence = stream.sequence + len(entries)
             change = SourceChange(
