@@ -378,11 +378,8 @@ def write_group(
     problems: list[tuple[ProblemChange, About]] = []
     ended: list[tuple[int, EndedExecution]] = []
     for change, owner, its_pipeline in work.changes:
-        about: About = {
-            "source_id": numbers[owner],
-            "pipeline_id": None if its_pipeline is None else numbers[its_pipeline],
-            "execution": None,
-        }
+        its_number = None if its_pipeline is None else numbers[its_pipeline]
+        about: About = {"source_id": numbers[owner], "pipeline_id": its_number, "execution": None}
         if isinstance(change, ExecutionChange):
             about["execution"] = execution_key(change.known.execution)
             executions.append((change, about))
