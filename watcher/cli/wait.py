@@ -35,6 +35,7 @@ from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import SHARE
+from watcher.runtime.tasks import stop_task
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 from watcher.sinks.alert import SIGNS
@@ -367,8 +368,7 @@ async def wait_for(
             if progress.ending is not None or following.done():
                 break
             await asyncio.wait([following], timeout=min(0.25, ends_at - now))
-        following.cancel()
-        await asyncio.wait([following])
+        await stop_task(following)
     if not following.cancelled():
         following.result()
     return None if stop.is_set() else progress.ending

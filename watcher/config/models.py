@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Literal, Self, Union
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -86,10 +87,10 @@ _DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK_TIME = re.compile(r"(?:[01]\d|2[0-3]):[0-5]\d|24:00")
 
 
-def _clock_time(value: str) -> str:
-    if _CLOCK_TIME.fullmatch(value):
+def _clock_time(value: str, *, latest: str = "24:00") -> str:
+    if _CLOCK_TIME.fullmatch(value) and value <= latest:
         return value
-    raise InvalidValueError("is not a time of day", remedy="write it like 08:00, from 00:00 to 24:00", quote=True)
+    raise InvalidValueError("is not a time of day", remedy=f"write it like 08:00, from 00:00 to {latest}", quote=True)
 
 
 def _timezone(value: str) -> str:
@@ -167,16 +168,10 @@ class SilenceSettings(Block):
         return self.from_at, self.until_at
 
 
-def _report_time(value: str) -> str:
-    if _CLOCK_TIME.fullmatch(value) and value != "24:00":
-        return value
-    raise InvalidValueError("is not a time of day", remedy="write it like 08:00, from 00:00 to 23:59", quote=True)
-
-
 class ReportSettings(Block):
     """A report of the results of all pipelines: its times and its sinks. See [reports.md](reports.md)."""
 
-    at: Annotated[str, AfterValidator(_report_time)] = Field(examples=['"08:00"'])
+    at: Annotated[str, AfterValidator(partial(_clock_time, latest="23:59"))] = Field(examples=['"08:00"'])
     """The time of day at which the report is sent. It covers the time since the last report was due."""
     days: tuple[Day, ...] = Field(default=_DAYS, min_length=1, examples=["[mon, tue, wed, thu, fri]"])
     """The days on which the report is sent: `mon` to `sun`."""

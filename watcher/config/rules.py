@@ -11,29 +11,28 @@ _OF_CONSECUTIVE = {"consecutive", "recover_after", "quiet_for_s"}
 _OF_RATE = {"rate", "of_last", "within_s", "at_least"}
 
 
-def _require_a_key(block: Block) -> None:
-    """Refuse a block of which no key is given."""
-    if not block.model_fields_set:
-        fields = {key_of(type(block), name=name): field for name, field in type(block).model_fields.items()}
-        examples = (f"{key}: {field.examples[0]}" for key, field in fields.items() if field.examples)
-        raise InvalidValueError(f"needs {' or '.join(fields)}", remedy=f"write {', or '.join(examples)}, or both")
-
-
-class AlsoSettings(Block):
-    """The successes that count as failures. With both keys, a success counts if either of them applies."""
+class _SomeKeys(Block):
+    """A block of which at least one key must be given."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if not self.model_fields_set:
+            fields = {key_of(type(self), name=name): field for name, field in type(self).model_fields.items()}
+            examples = (f"{key}: {field.examples[0]}" for key, field in fields.items() if field.examples)
+            raise InvalidValueError(f"needs {' or '.join(fields)}", remedy=f"write {', or '.join(examples)}, or both")
+        return self
+
+
+class AlsoSettings(_SomeKeys):
+    """The successes that count as failures. With both keys, a success counts if either of them applies."""
 
     shorter_than_s: Duration | None = Field(default=None, examples=["5s"])
     """A success that took less than this counts as a failure."""
     fewer_nodes_than: int | None = Field(default=None, ge=1, le=1000, examples=["2"])
     """A success that started fewer nodes counts as a failure. Lists may not say how many nodes started: with
     `polling.details: always` each end is fetched, which costs a request each."""
-
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> Self:
-        _require_a_key(self)
-        return self
 
 
 class FailingSettings(Block):
@@ -86,20 +85,13 @@ class SlowSettings(Block):
     """An execution is slow only if it runs at least this much longer than usual."""
 
 
-class TokensSettings(Block):
+class TokensSettings(_SomeKeys):
     """The limits for the tokens that a pipeline uses."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     execution: int | None = Field(default=None, ge=1, le=1_000_000_000, examples=["20000"])
     """Emit `execution.expensive` once for an execution that uses more tokens than this."""
     per_day: int | None = Field(default=None, ge=1, le=1_000_000_000_000, examples=["2000000"])
     """Emit `pipeline.overspending` when the executions that ended today (UTC) have used 80 % of this, and at 100 %."""
-
-    @model_validator(mode="after")
-    def _is_not_empty(self) -> Self:
-        _require_a_key(self)
-        return self
 
 
 class RulesSettings(Block):

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from socket import gethostname
@@ -30,6 +30,7 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
+from watcher.runtime.tasks import wait_at_most
 from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
@@ -140,9 +141,7 @@ async def run(
                 output=output,
             )
             await _work(shared, settings, pages=pages, follower=follower, stop=stop, started=started)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    waiting = await waiting_count(store)
+            waiting = await wait_at_most(CLOSE_S, waiting_count(store))
     log.info("stopped", waiting=waiting)
     if failures:
         raise failures[0]
@@ -246,13 +245,8 @@ def _fatal_errors(fatal: Callable[[BaseException], None]) -> Iterator[None]:
 
 async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
     """Start nothing new, and wait for work in flight. Work that takes too long is cancelled, and is due again later."""
-
-    async def stop_schedule() -> None:
-        with suppress(TimeoutError):  # maintenance that hangs on the store is done after the next start
-            async with asyncio.timeout(DRAIN_S):
-                await schedule.stop()
-
-    await asyncio.gather(supervisor.stop(), stop_schedule())
+    # Maintenance that hangs on the store is done after the next start.
+    await asyncio.gather(supervisor.stop(), wait_at_most(DRAIN_S, schedule.stop()))
 
 
 async def _close_store(store: SqlStore) -> None:
@@ -277,9 +271,7 @@ async def open_when_ready(settings: StoreSettings, *, clock: Clock, stop: asynci
             if str(error) != logged:
                 log.error("store.failed", problem=str(error), note="tried again until it works")  # noqa: TRY400 (the text is enough)
             logged = str(error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(TRY_AGAIN_AFTER_S):
-                    await stop.wait()
+            await wait_at_most(TRY_AGAIN_AFTER_S, stop.wait())
         else:
             if logged:
                 log.info("store.recovered")

@@ -17,6 +17,7 @@ from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.settings import redact_url
+from watcher.runtime.tasks import stop_task
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.template import REDIRECTED
@@ -80,9 +81,7 @@ class Heartbeat:
         if settings == self._settings:
             return
         pinging, self._settings, self._task = self._task, None, None
-        if pinging is not None:
-            pinging.cancel()
-            await asyncio.wait([pinging])
+        await stop_task(pinging)
         self._settings = settings
         if settings is not None:
             self._task = asyncio.create_task(self._repeat(URL(settings.url.get_secret_value()), settings.every_s))

@@ -14,7 +14,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.threads import raise_to
+from watcher.runtime.tasks import start_task, stop_task, wait_at_most
 from watcher.store.changes import Lease
 from watcher.store.leases import (
     FOR_EVER,
@@ -96,8 +96,7 @@ class Ownership:
         self._wanted, self._fingerprint, self.is_agreed = {**keys, MAINTENANCE: ""}, fingerprint, False
         await self._run_alone(self._try_to_renew)
         if self._renewing is None:
-            self._renewing = asyncio.create_task(self._keep_renewing(), name="leases")
-            self._renewing.add_done_callback(partial(raise_to, self._fatal))
+            self._renewing = start_task(self._keep_renewing(), fatal=self._fatal)
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether a lease is wanted, is held with the right API key, and is not meant for another replica."""
@@ -144,9 +143,7 @@ class Ownership:
     async def close(self) -> None:
         """Release all leases."""
         self.leave()
-        if self._renewing is not None:
-            self._renewing.cancel()
-            await asyncio.wait([self._renewing])
+        await stop_task(self._renewing)
         await self._write_releases(self._release_all)
 
     def problem(self) -> str | None:
@@ -173,9 +170,7 @@ class Ownership:
 
     async def _write_releases(self, work: Callable[[], Awaitable[None]]) -> None:
         """Write releases to the store. Wait at most `RELEASE_S` for the write."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RELEASE_S):
-                await self._run_alone(work)
+        await wait_at_most(RELEASE_S, self._run_alone(work))
 
     async def _renew_if_released(self) -> None:
         if self._released:  # else another renewal has written the release
@@ -189,9 +184,7 @@ class Ownership:
     async def _keep_renewing(self) -> None:
         self._leases.renew_now = self._renewal_wanted.set
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._renew_at - self._clock.boot_time())):
-                    await self._renewal_wanted.wait()
+            await wait_at_most(max(0.0, self._renew_at - self._clock.boot_time()), self._renewal_wanted.wait())
             self._renewal_wanted.clear()
             await self._run_alone(self._try_to_renew)
             if self._renew_at == FOR_EVER:

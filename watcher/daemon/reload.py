@@ -1,14 +1,11 @@
 """Reloading the configuration on SIGHUP and when its files change. A bad configuration changes nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any
 
 import structlog
 
@@ -19,7 +16,8 @@ from watcher.config.models import Settings
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.threads import raise_to, run_detached
+from watcher.runtime.tasks import start_task, stop_task, wait_at_most
+from watcher.runtime.threads import run_detached
 
 log = structlog.get_logger()
 
@@ -69,17 +67,12 @@ class ConfigFollower:
     def begin(self) -> None:
         """Check the files from now on."""
         if self._source is not None and self._following is None:
-            self._following = self._start(self._follow(self._source))
+            self._following = start_task(self._follow(self._source), fatal=self._fatal)
 
     async def end(self) -> None:
         """Stop checking the files and applying settings."""
-        await _stop(self._following)
-        await _stop(self._applying)
-
-    def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        task.add_done_callback(partial(raise_to, self._fatal))
-        return task
+        await stop_task(self._following)
+        await stop_task(self._applying)
 
     async def _follow(self, source: ConfigSource) -> None:
         """Read and apply each new configuration.
@@ -87,17 +80,15 @@ class ConfigFollower:
         A newer one cancels an older one that is still being applied: an owner may take long to drain.
         """
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._check_every_s):
-                    await source.asked.wait()
+            await wait_at_most(self._check_every_s, source.asked.wait())
             if source.asked.is_set() or stamps_of(source.files) != source.files:
                 source.asked.clear()
                 if (settings := await self._read(source)) is not None:
-                    await _stop(self._applying)
+                    await stop_task(self._applying)
                     self._pending, self._logged = settings, set()
             is_applying = self._applying is not None and not self._applying.done()
             if self._pending is not None and self.apply is not None and not is_applying:
-                self._applying = self._start(self._apply(self._pending, self.apply))
+                self._applying = start_task(self._apply(self._pending, self.apply), fatal=self._fatal)
 
     async def _read(self, source: ConfigSource) -> Settings | None:
         """Read the files once they stop changing. Return the settings, or log the problems and return `None`."""
@@ -152,12 +143,6 @@ class ConfigFollower:
             watches=len(settings.watch),
             sinks=len(settings.sinks),
         )
-
-
-async def _stop(task: asyncio.Task[None] | None) -> None:
-    if task is not None:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 def _keys_for_restart(running: Settings, wanted: Settings) -> list[str]:

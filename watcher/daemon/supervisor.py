@@ -22,7 +22,7 @@ from watcher.daemon.ownership import Ownership
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.threads import raise_to
+from watcher.runtime.tasks import start_task
 from watcher.store.leases import HeldLease, LeaseKey
 
 log = structlog.get_logger()
@@ -133,10 +133,9 @@ class Supervisor:
     def _ownership_changed(self, keys: Collection[LeaseKey]) -> None:
         """Start or end the owners of these keys, as the leases now allow."""
         for key in keys:
-            change = asyncio.create_task(self._change_or_retry(key))
+            change = start_task(self._change_or_retry(key), fatal=self._shared.fatal)
             self._changes.add(change)
             change.add_done_callback(self._changes.discard)
-            change.add_done_callback(partial(raise_to, self._shared.fatal))
 
     async def _change_or_retry(self, key: LeaseKey) -> None:
         try:

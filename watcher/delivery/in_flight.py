@@ -66,10 +66,8 @@ class InFlight:
 
     def sending_keys(self, ready: Iterable[Sequence[Delivery]]) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are ready or being sent."""
-        keys: set[bytes] = set()
-        for each in chain.from_iterable((*ready, *self.sending.values())):
-            keys.update(each.ordering_keys)
-        return frozenset(keys)
+        deliveries = chain.from_iterable((*ready, *self.sending.values()))
+        return frozenset(key for each in deliveries for key in each.ordering_keys)
 
     def unsettled_keys(self) -> frozenset[bytes]:
         """Return the ordering keys of the deliveries that are answered, postponed or silenced, and not settled."""

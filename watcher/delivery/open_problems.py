@@ -2,7 +2,6 @@
 
 import asyncio
 from datetime import timedelta
-from functools import partial
 
 import structlog
 
@@ -10,7 +9,7 @@ from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependenc
 from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
-from watcher.runtime.threads import raise_to
+from watcher.runtime.tasks import start_task, stop_task
 from watcher.sinks.protocol import Sink
 
 CHECK_EVERY_S = 30.0
@@ -55,8 +54,7 @@ class OpenProblems:
         if now >= self._refresh_at:
             self._refresh_at = Monotonic(now + (self._sink.refresh_every_s or 0.0))
             if self._refreshing is None or self._refreshing.done():
-                self._refreshing = asyncio.create_task(self._refresh())
-                self._refreshing.add_done_callback(partial(raise_to, self._deps.fatal))
+                self._refreshing = start_task(self._refresh(), fatal=self._deps.fatal)
         try:
             if now >= self._check_at:
                 await self._remind(now)
@@ -65,9 +63,7 @@ class OpenProblems:
 
     async def cancel(self) -> None:
         """Cancel a refresh in flight. The first tick after the next start repeats the refresh."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        await stop_task(self._refreshing)
 
     async def _remind(self, now: Monotonic) -> None:
         """Record the reminders that are due, one per open problem or incident. A failing or disabled sink gets none."""

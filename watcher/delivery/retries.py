@@ -66,11 +66,8 @@ def records_of(
     seconds. The sink had failed `failures_before` times in a row before it.
     """
     if result.outcome.is_taken:
-        taken: list[AttemptRecord] = []
-        for each in batch:
-            tried = replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at)
-            taken.append(AttemptRecord(tried, DeliveryState(result.outcome.value), result.answer))
-        return taken
+        taken = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
+        return [AttemptRecord(each, DeliveryState(result.outcome.value), result.answer) for each in taken]
     clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
     is_incident = batch[0].incident is not None

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.domain.envelope import new_problem, pipeline_source
+from watcher.domain.envelope import Json, new_problem, pipeline_source
 from watcher.domain.event import EventType, OutboxEntry
-from watcher.domain.event_factory import EventFactory
+from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.history import ended_execution
-from watcher.domain.problems import ProblemChange
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
-from watcher.domain.watch import has_limit
+from watcher.domain.watch import Watch, has_limit
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.failures import LOST_EVERY_S
 from watcher.polling.poll_item import TrackedExecution
@@ -124,6 +124,15 @@ class ReplyEvaluator:
             return Evaluation(entry, None, before, None, next_s)
         result = lose(before, reason, at=at, polled_at=entry.polled_at)
         return Evaluation(entry, None, result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
+
+    def pipeline_event(
+        self, watch: Watch, type_: EventType, more: Json, problem: Problem | None = None, *, count: int = 0, after: int
+    ) -> Reported:
+        """Return an event of a pipeline, as `EventFactory.pipeline` does. `count` is its `failed_count`."""
+        name, link, at = self.pipeline_names.get(watch.pipeline), self.link, self.clock.now()
+        return self.events.pipeline(
+            type_, watch, more, problem, name=name, link=link, failed_count=count, after=after, at=at
+        )
 
     def _change(
         self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: Micros

@@ -107,9 +107,8 @@ class ListPoller:
             return await self._ask_name(request, *listing.nameless)
         key = listing.watch.pipeline, request.page
         reply = await self._deps.api.list(pipeline=key[0], page=request.page, known=self._pages.pop(key, None))
-        if reply.body_hash is not None and (
-            request.page == 1 or request.unseen
-        ):  # the page will be requested again soon
+        will_be_read_again = request.page == 1 or bool(request.unseen)
+        if reply.body_hash is not None and will_be_read_again:
             self._pages[key] = reply
             if len(self._pages) > PAGES_KEPT:
                 del self._pages[next(iter(self._pages))]
@@ -245,16 +244,8 @@ class ListPoller:
                 return
             entries: tuple[OutboxEntry, ...] = ()
             if gap is not None:
-                event, _ = evaluator.events.pipeline(
-                    EventType.PIPELINE_GAP,
-                    watch,
-                    {"reason": gap, "atMost": at_most},
-                    None,
-                    name=evaluator.pipeline_names.get(watch.pipeline),
-                    link=evaluator.link,
-                    after=stream.sequence,
-                    at=self._clock.now(),
-                )
+                more = {"reason": gap, "atMost": at_most}
+                event, _ = evaluator.pipeline_event(watch, EventType.PIPELINE_GAP, more, after=stream.sequence)
                 entries = (event,)
             sequence = stream.sequence + len(entries)
             change = SourceChange(

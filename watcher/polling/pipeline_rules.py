@@ -14,7 +14,7 @@ import structlog
 
 from watcher.domain.envelope import Json, cut, pipeline_source, present, stream_of, timestamp
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.event_factory import Reported, execution_block
+from watcher.domain.event_factory import execution_block
 from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.history import DAY_US, ErrorKind, error_kind_of, kind_without_node, period_start
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS, LatestFailure, Problem, ProblemChange
@@ -77,6 +77,7 @@ class PipelineRecorder:
         self.watch = watch
         self.unconfirmed: set[TrackedExecution] = set()
         self._deps = deps
+        self._event = deps.evaluator.pipeline_event
         self._stream = stream
         self._clock = deps.clock
         self._record = RulesRecord(0, RuleState(), {}, ())  # as stored
@@ -85,13 +86,9 @@ class PipelineRecorder:
         self._shown_at = NEVER  # the last start that the list showed
         self._slow: SlowExecutions | None = None  # with the rule `slow`
         self._spending = Spending(NEVER)
-        self._begun_at: Monotonic | None = None
+        self.begun_at: Monotonic | None = None
+        """The time since which the rules of `watch` are applied; `None` before `begin`, or after it failed."""
         self.hold()
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the rules of `watch` are applied: `begin` was called and did not fail."""
-        return self._begun_at is not None
 
     @property
     def _rules(self) -> Rules:
@@ -99,7 +96,7 @@ class PipelineRecorder:
 
     async def begin(self, watch: Watch) -> None:
         """Apply the rules of a watch, from the recorded state on. After a `StoreError` it must be called again."""
-        self._begun_at = None
+        self.begun_at = None
         async with self._stream.writing:
             self._record = await self._deps.store.load_rules(watch.pipeline)
             self._stream.sequence = max(self._stream.sequence, self._record.sequence)
@@ -111,7 +108,7 @@ class PipelineRecorder:
             elif not watch.whole:  # there is no scan to wait for
                 self._hold = None
             await self._write()
-        self._begun_at = begun_at
+        self.begun_at = begun_at
 
     async def _load(self, rules: Rules) -> None:
         """Load from the store what the rules compare with. Raises `StoreError`."""
@@ -153,7 +150,7 @@ class PipelineRecorder:
             self._hold.unconfirmed = self._unconfirmed()
         async with self._stream.writing:
             # A scan that began before the rules may have shown a start that is not known here.
-            has_seen_all = self._begun_at is not None and asked_at >= self._begun_at
+            has_seen_all = self.begun_at is not None and asked_at >= self.begun_at
             await self._write(silent_until=silent_until if has_seen_all else None)
 
     async def record(self, evaluations: Sequence[Evaluation]) -> None:
@@ -177,7 +174,7 @@ class PipelineRecorder:
     async def note_watched(self, entries: Iterable[TrackedExecution]) -> None:
         """Apply the rule `slow` to the account's open executions, after a start or a reload. Raises `StoreError`."""
         slow, now = self._slow, self._clock.steady_us()
-        if slow is None or not self.has_begun:
+        if slow is None or self.begun_at is None:
             return
         if slow.entries is None:  # what opened the problem is slow until an answer says otherwise
             is_open = EventType.PIPELINE_SLOW in self._record.problems
@@ -327,7 +324,7 @@ class PipelineRecorder:
             elif kind is EventType.PIPELINE_SLOW and opens and slow is not None:
                 more |= slow.facts(now=self._clock.steady_us())
             after, type_ = self._stream.sequence + len(entries), kind if opens else CLOSED_BY[kind]
-            entry, change = self._event(type_, more, problem, failed_count=failed_count, after=after)
+            entry, change = self._event(self.watch, type_, more, problem, count=failed_count, after=after)
             assert change is not None
             entries.append(entry)
             changes.append(change)
@@ -339,23 +336,6 @@ class PipelineRecorder:
                 problems[kind] = now
                 changes.append(ProblemChange(now))
         return entries, changes
-
-    def _event(
-        self, type_: EventType, more: Json, problem: Problem | None = None, *, failed_count: int = 0, after: int
-    ) -> Reported:
-        """Return an event of the pipeline, with the data `more`. See `EventFactory.pipeline`."""
-        evaluator, pipeline = self._deps.evaluator, self.watch.pipeline
-        return evaluator.events.pipeline(
-            type_,
-            self.watch,
-            more,
-            problem,
-            name=evaluator.pipeline_names.get(pipeline),
-            link=evaluator.link,
-            failed_count=failed_count,
-            after=after,
-            at=self._clock.now(),
-        )
 
     async def _new_errors(
         self,
@@ -391,7 +371,8 @@ class PipelineRecorder:
                     continue
             error = {"node": cut(kind.node), "text": cut(kind.text), "fingerprint": kind.fingerprint.hex()}
             more = {"execution": block, "error": present(error)}
-            entries.append(self._event(EventType.PIPELINE_NEW_ERROR, more, after=after + len(entries)).entry)
+            entry, _ = self._event(self.watch, EventType.PIPELINE_NEW_ERROR, more, after=after + len(entries))
+            entries.append(entry)
         return entries
 
     async def _kinds_of(self, ends: Iterable[UnjudgedEnd]) -> Counter[bytes]:
@@ -406,7 +387,7 @@ class PipelineRecorder:
             return ()
         spent: Json = {"percent": spending.percent, "tokensUsed": spending.tokens}
         spent |= {"tokensPerDay": self._rules.tokens_per_day, "day": f"{from_us(spending.day_at):%Y-%m-%d}"}
-        return [self._event(EventType.PIPELINE_OVERSPENDING, spent, after=after).entry]
+        return [self._event(self.watch, EventType.PIPELINE_OVERSPENDING, spent, after=after).entry]
 
     async def _latest(
         self, verdict: Verdict, problem: Problem | None, evaluations: Sequence[Evaluation]
@@ -493,7 +474,7 @@ class AccountRules:
             stream = self.stream(watch.pipeline)
             recorder = self.recorders.get(watch.pipeline) or PipelineRecorder(self._deps, watch, stream)
             is_same = (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole)
-            if recorder.has_begun and is_same:
+            if recorder.begun_at is not None and is_same:
                 recorder.watch = watch
             else:
                 await recorder.begin(watch)

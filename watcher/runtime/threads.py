@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -23,12 +23,6 @@ def begin(work: Callable[[], T], *, name: str) -> Future[T]:
     outcome.set_running_or_notify_cancel()  # a caller may stop waiting, but cannot cancel the work
     threading.Thread(target=_run, args=(work, outcome), name=name, daemon=True).start()
     return outcome
-
-
-def raise_to(fatal: Callable[[BaseException], None], task: "asyncio.Task[Any]") -> None:
-    """Call `fatal` with the error of a task that nobody awaits, if the task failed."""
-    if not task.cancelled() and (error := task.exception()):
-        fatal(error)
 
 
 async def run_detached(work: Callable[[], T], *, name: str) -> T:

@@ -187,10 +187,9 @@ def _clusters(alerts: Sequence[Alert]) -> list[str]:
     clusters = defaultdict[bytes, list[str]](list)
     for alert in alerts:
         node = alert.nodes[0][0] if alert.nodes else ""
-        error = (
-            "" if alert.type is EventType.PROBLEM_ACKNOWLEDGED else clean(": ".join(filter(None, (node, alert.error))))
-        )
-        text = error or (alert.happened if alert.problem else alert.title)
+        text = clean(": ".join(filter(None, (node, alert.error))))
+        if not text or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
+            text = alert.happened if alert.problem else alert.title
         clusters[error_kind_of(node, text).fingerprint].append(text)
     ranked = sorted(clusters.values(), key=len, reverse=True)
     lines = []

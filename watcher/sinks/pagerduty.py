@@ -140,12 +140,10 @@ class PagerDutyTemplate(Template):
     ) -> Message:
         """Return the trigger for an event. The fields in `known`, and `links`, replace those of the event."""
         pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links if links is None else links
-        source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get(
-            "sink", "clerk-watcher"
-        )
+        source = "/".join(filter(None, (alert.data.get("account"), pipeline)))
         payload = {
             "summary": ": ".join(filter(None, (alert.title, alert.error))),
-            "source": shorten(source, FIELD_LENGTH),
+            "source": shorten(source or alert.data.get("sink", "clerk-watcher"), FIELD_LENGTH),
             "severity": alert.severity,
             "timestamp": timestamp(alert.time),
             "component": shorten(alert.nodes[0][0], FIELD_LENGTH) if alert.nodes else None,

@@ -21,12 +21,10 @@ PREVIEW_LENGTH = 300
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
 _NEW_CHANNEL = "the channel is archived: make a webhook for another one and set url"
 
-_CODES = frozenset(
-    {
-        *("invalid_payload", "invalid_blocks", "invalid_token", "no_text", "too_many_attachments", "user_not_found"),
-        *("channel_not_found", "channel_is_archived", "action_prohibited", "posting_to_general_channel_denied"),
-        *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
-    }
+_CODES = (
+    *("invalid_payload", "invalid_blocks", "invalid_token", "no_text", "too_many_attachments", "user_not_found"),
+    *("channel_not_found", "channel_is_archived", "action_prohibited", "posting_to_general_channel_denied"),
+    *("no_service", "no_service_id", "no_team", "team_disabled", "no_active_hooks"),
 )
 """The words for errors that Slack documents for webhooks. Other words of an answer are not passed on.
 

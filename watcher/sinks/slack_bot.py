@@ -75,25 +75,21 @@ CANNOT_UPDATE_ERRORS = frozenset({"edit_window_closed", "cant_update_message"})
 """The errors for a message that cannot be updated: the workspace forbids it, or another app posted the message."""
 
 _BUSY_ERRORS = frozenset({"ratelimited", "rate_limited"})
-_REFUSAL_ERRORS = frozenset(
-    {
-        *("msg_too_long", "msg_blocks_too_long", "no_text", "too_many_attachments"),
-        *("invalid_blocks", "invalid_blocks_format", "block_mismatch"),
-    }
+_REFUSAL_ERRORS = (
+    *("msg_too_long", "msg_blocks_too_long", "no_text", "too_many_attachments"),
+    *("invalid_blocks", "invalid_blocks_format", "block_mismatch"),
 )
 """The errors for a message that Slack will never accept."""
 
-_OTHER_ERRORS = frozenset(
-    {
-        *("access_denied", "accesslimited", "as_user_not_supported", "deprecated_endpoint", "ekm_access_denied"),
-        *("enterprise_is_restricted", "external_channel_migrating", "fatal_error", "internal_error", "is_inactive"),
-        *("invalid_arg_name", "invalid_arguments", "invalid_json", "invalid_post_type", "json_not_object"),
-        *("messages_tab_disabled", "method_deprecated", "missing_post_type", "no_permission", "org_login_required"),
-        *("request_timeout", "service_unavailable", "team_added_to_org", "team_not_found", "update_failed"),
-        *("two_factor_setup_required", "unknown_method"),
-    }
+_OTHER_ERRORS = (
+    *("access_denied", "accesslimited", "as_user_not_supported", "deprecated_endpoint", "ekm_access_denied"),
+    *("enterprise_is_restricted", "external_channel_migrating", "fatal_error", "internal_error", "is_inactive"),
+    *("invalid_arg_name", "invalid_arguments", "invalid_json", "invalid_post_type", "json_not_object"),
+    *("messages_tab_disabled", "method_deprecated", "missing_post_type", "no_permission", "org_login_required"),
+    *("request_timeout", "service_unavailable", "team_added_to_org", "team_not_found", "update_failed"),
+    *("two_factor_setup_required", "unknown_method"),
 )
-_CODES = ERROR_REMEDIES.keys() | GONE_ERRORS | CANNOT_UPDATE_ERRORS | _BUSY_ERRORS | _REFUSAL_ERRORS | _OTHER_ERRORS
+_CODES = {*ERROR_REMEDIES, *GONE_ERRORS, *CANNOT_UPDATE_ERRORS, *_BUSY_ERRORS, *_REFUSAL_ERRORS, *_OTHER_ERRORS}
 """The documented errors of `chat.postMessage`, `chat.update` and `auth.test`. Other words are not passed on."""
 
 

@@ -81,9 +81,8 @@ def cause_of(error: BaseException) -> BaseException:
 
 def _line_of(error: Exception, cause: BaseException) -> str:
     ours = [frame for frame in extract_tb(error.__traceback__) if "watcher" in Path(frame.filename).parts]
-    return (
-        f"{type(cause).__name__} at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else type(cause).__name__
-    )
+    place = f" at {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+    return f"{type(cause).__name__}{place}"
 
 
 class Database(ABC):

@@ -203,10 +203,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
         heads = list(connection.execute(trial, of_sink))
     is_full = len(heads) >= of_sink["limit"]
-    blocking: set[bytes] = set()
-    for row in heads:
-        if row.is_followed:
-            blocking.add(row.lane)
+    blocking: set[bytes] = {row.lane for row in heads if row.is_followed}
     if request.incidents is not None:
         batches, heads = _take_incidents(connection, sink_id, heads, name=name, request=request, blocking=blocking)
     for row in heads:

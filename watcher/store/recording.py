@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, insert, text
 
 from watcher.domain.errors import SequenceConflictError
-from watcher.domain.event import EventKey, EventType, Group, OutboxEntry
+from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.history import EndedExecution
 from watcher.domain.problems import ProblemChange
 from watcher.domain.rules import RuleState
@@ -271,30 +271,22 @@ class Outbox:
                         key = {"of_sink": each.sink_id, "lane": entry.event.ordering_key, "now": now}
                         connection.execute(_CALL_OPENING_FORWARD, key | {"group_wait_us": round(wait_s * 1e6)})
             names.update(entry.sinks, others)
-            for name in entry.sinks:
+            for name, sink_id in ({name: self.numbers[sink(name)] for name in entry.sinks} | others).items():
                 group = entry.groups.get(name)
-                deliveries.append(_delivery_row(entry, self.numbers[sink(name)], group, row["recorded_at"], now=now))
-            for name, sink_id in others.items():
-                more = _delivery_row(entry, sink_id, entry.groups.get(name), row["recorded_at"], now=now)
-                deliveries.append(more | {"only_closes": entry.event.closes})
+                delivery = {
+                    "stream": entry.event.stream,
+                    "sequence": entry.event.sequence,
+                    "sink_id": sink_id,
+                    "lane": entry.event.ordering_key,
+                    "group_key": None if group is None else group.key,
+                    "only_closes": name in others and entry.event.closes,
+                    "recorded_at": row["recorded_at"],
+                    "due": now if group is None else row["recorded_at"] + round(group.wait_s * 1e6),
+                }
+                deliveries.append(delivery)
         if deliveries:
             _DELIVERY.run(connection, *deliveries)
         return names
-
-
-def _delivery_row(
-    entry: OutboxEntry, sink_id: int, group: Group | None, recorded_at: Micros, *, now: Micros
-) -> dict[str, Any]:
-    return {
-        "stream": entry.event.stream,
-        "sequence": entry.event.sequence,
-        "sink_id": sink_id,
-        "lane": entry.event.ordering_key,
-        "group_key": None if group is None else group.key,
-        "only_closes": False,
-        "recorded_at": recorded_at,
-        "due": now if group is None else recorded_at + round(group.wait_s * 1e6),
-    }
 
 
 def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
@@ -394,11 +386,8 @@ def write_group(
     problems: list[tuple[ProblemChange, About]] = []
     ended: list[tuple[int, EndedExecution]] = []
     for change, owner, its_pipeline in work.changes:
-        about: About = {
-            "source_id": numbers[owner],
-            "pipeline_id": None if its_pipeline is None else numbers[its_pipeline],
-            "execution": None,
-        }
+        its_number = None if its_pipeline is None else numbers[its_pipeline]
+        about: About = {"source_id": numbers[owner], "pipeline_id": its_number, "execution": None}
         if isinstance(change, ExecutionChange):
             about["execution"] = execution_key(change.known.execution)
             executions.append((change, about))

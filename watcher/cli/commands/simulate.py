@@ -1,7 +1,6 @@
 """`watcher simulate`: it serves a simulated Clerk Chat API."""
 
 import asyncio
-import contextlib
 import errno
 import math
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from watcher.cli.config_loading import parse_seconds
 from watcher.cli.shell import put_error, run_interruptible, write_file
 from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import Clock
+from watcher.runtime.tasks import wait_at_most
 from watcher.runtime.units import spell_duration
 from watcher.simulator.scenarios import (
     NAMES,
@@ -100,6 +100,5 @@ def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:
 async def report(simulator: Simulator, *, stop: asyncio.Event, every_s: float = 10.0) -> None:
     """Print a summary of the requests every `every_s` seconds, and at the end."""
     while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), every_s)
+        await wait_at_most(every_s, stop.wait())
         put_error(simulator.request_log.summary())
