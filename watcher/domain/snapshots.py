@@ -25,6 +25,8 @@ class PipelineSnapshot:
 
     The rule `failing` counts a success as failed if it was too short, or started too few nodes.
     """
+    counted: tuple[Micros, ...] = ()
+    """The times of the ends that are `c`ounted as failed."""
     ends_from: Micros | None = None
     """The time of the oldest of these ends."""
     last_ended_at: Micros | None = None

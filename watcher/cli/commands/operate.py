@@ -153,9 +153,7 @@ def problems(
 
     """
     daemon = find_daemon(config, url=url)
-    _print_problems(
-        daemon.items("/problems", [("state", state)], is_brief=not as_json and sys.stdout.isatty()), as_json=as_json
-    )
+    _print_problems(daemon.items("/problems", [("state", state)]), as_json=as_json)
     status = daemon.ask("GET", "/status")
     others = [f"{each['title']}: {each['reason']}" for each in status["needs"] if each["kind"] != "problem"]
     for text in filter(None, (*others, unknown_text(status))):
@@ -308,11 +306,7 @@ def deliveries(
     """
     daemon = find_daemon(config, url=url)
     query = _given(state=state, sink=sink and _sink(daemon, sink)["name"]).items()
-    print_list(
-        DELIVERY_FIELDS,
-        daemon.items("/deliveries", [*query], is_brief=not as_json and sys.stdout.isatty()),
-        as_json=as_json,
-    )
+    print_list(DELIVERY_FIELDS, daemon.items("/deliveries", [*query]), as_json=as_json)
 
 
 def _sink(daemon: DaemonClient, name: str) -> Answer:
