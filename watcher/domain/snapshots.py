@@ -25,8 +25,6 @@ class PipelineSnapshot:
 
     The rule `failing` counts a success as failed if it was too short, or started too few nodes.
     """
-    counted: tuple[Micros, ...] = ()
-    """The times of the ends that are `c`ounted as failed."""
     ends_from: Micros | None = None
     """The time of the oldest of these ends."""
     last_ended_at: Micros | None = None
@@ -36,6 +34,8 @@ class PipelineSnapshot:
     """The API's name of the pipeline, if an answer had it."""
     is_read: bool = True
     """Whether a scan of the pipeline was ever complete; true, too, if only single executions are watched."""
+    counted: tuple[Micros, ...] = ()
+    """The times of the ends that are `c`ounted as failed."""
 
 
 @dataclass(frozen=True, slots=True)

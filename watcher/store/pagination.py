@@ -4,7 +4,7 @@ The rows of a page are searched in its window: a bounded number of rows, read al
 are read only for the rows of the page.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, true, tuple_
@@ -88,6 +88,24 @@ def search(
     found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
     end = position_of(found[-1], list_.part) if found and found[-1].nth == count else None
     return cut_page([row for row in found if row.is_wanted], end, limit, list_.part)
+
+
+def read_parts(
+    parts: str, read_part: Callable[[str, Position | None, int], Rows], after: Position | None, limit: int
+) -> Rows:
+    """Return a page of a list with several parts, one after the other.
+
+    `read_part` returns a page of one part, from a position in that part and with a limit.
+    """
+    found: list[AnyRow] = []
+    for part in parts[0 if after is None else parts.find(after.part) :]:
+        rows, position = read_part(part, after if after and after.part == part else None, limit - len(found))
+        found += rows
+        if position is None and len(found) == limit and part != parts[-1]:
+            position = position_of(found[-1], part)
+        if position is not None:
+            return found, position
+    return found, None
 
 
 def read_page(

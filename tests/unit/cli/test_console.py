@@ -23,6 +23,25 @@ def test_where_there_are_no_signs_letters_stand_for_them() -> None:
     assert said(("✓ ", "green"), "a · b ✕", encoding="ascii") == "+ a - b x\n"
 
 
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (200, ["state", "name", "open", "answer", "last failed"]),
+        (80, ["state", "name", "open", "answer"]),
+        (62, ["state", "name", "open"]),
+        (30, ["state", "name"]),
+    ],
+)
+def test_a_table_leaves_out_its_last_columns_before_a_name_is_cut_below_40(width: int, columns: list[str]) -> None:
+    name = "Novelty agent of the northern branches no. 1, second team"
+    item = {"state": "failing", "name": name, "open": 144, "answer": "503 " * 9, "lastFailedAt": "2026-11-24T12:00:00Z"}
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table([*item], [item], console=console))
+    head, row, *_ = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert re.split(r" {2,}", head.strip()) == columns
+    assert (name if width == 200 else name[:39] if width > 50 else name[:15]) in row
+
+
 @pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
 def test_colours_are_as_the_environment_asks(variable: str, coloured: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FORCE_COLOR", "NO_COLOR", "TERM"):
