@@ -507,10 +507,10 @@ async def test_an_open_slow_problem_has_the_start_of_its_oldest_open_execution(
         await rig.store.record(SourceChange(rig.account, 0, 0, problems=problems, pipeline=PIPELINE))
     open_from = {1: 40, 2: 30, 3: 20, 4: 10}
     for number, second in open_from.items():
-        known = {"started_at": START_US + second * SECOND_US, "was_paused": number == 3}
+        known: dict[str, Any] = {"started_at": START_US + second * SECOND_US, "was_paused": number == 3}
         pipeline = OTHER if number == 4 else PIPELINE
         await rig.store.record(executed(rig.account, number, pipeline=pipeline, **known))
-    ended = {"started_at": START_US, "end_seen_at": START_US + SECOND_US, "status": "success"}
+    ended: dict[str, Any] = {"started_at": START_US, "end_seen_at": START_US + SECOND_US, "status": "success"}
     await rig.store.record(executed(rig.account, 6, **ended))
     (row,) = (await console.problems(limit=5))[0]
     assert row.slowest_from == (START_US + 30 * SECOND_US if is_open else None)

@@ -184,7 +184,8 @@ async def test_three_labels_of_a_pipeline_stay_in_their_column(desk: Desk, brows
     for width in (1280, 1201, 360):
         await person.page.set_viewport_size({"width": width, "height": 720})
         outside = await labels.evaluate_all(
-            "all => all.map(each => each.getBoundingClientRect().right - each.closest('td').getBoundingClientRect().right)"
+            "all => all.map(each => each.getBoundingClientRect().right"
+            " - each.closest('td').getBoundingClientRect().right)"
         )
         assert max(outside) <= 0, width
 
