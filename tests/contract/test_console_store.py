@@ -244,15 +244,14 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
     assert sorted(number for number in found if number in stay) == sorted(stay)
 
 
-async def test_a_page_looks_at_four_windows_and_then_says_where_to_go_on(
+async def test_a_page_that_its_window_leaves_short_says_where_to_go_on(
     rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
+    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
     pages = await walk(lambda after: console.executions(statuses=["paused"], after=after, limit=2))
-    assert [len(page) for page in pages] == [0, 0, 1, 0]
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
+    assert [len(page) for page in pages] == [0, 0, 1]
     bodies: list[bytes] = []
     numbers = [0]
     for _ in range(3):
@@ -353,7 +352,6 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
     since = Micros(rig.clock.us - 150 * SECOND_US)
     found, after = await console.newest_events(EventFilter(since=since), limit=50)
     assert ([int(body[-6:-4], 16) for body in found], after) == ([12, 11], None)
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
     numbers: list[int | None] = [None]
     bodies: list[bytes] = []
     for _ in range(3):
@@ -362,7 +360,7 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
         )
         bodies += found
         numbers.append(after)
-    assert (len(bodies), numbers) == (1, [None, 9, 5, 1])
+    assert (len(bodies), numbers) == (1, [None, 8, 3, None])
 
 
 INSERT = (
@@ -498,6 +496,24 @@ async def test_problems_are_listed_by_state_kind_account_pipeline_and_opening(
         pages = await walk(lambda after: console.problems(after=after, limit=2, **how))
         assert problems_in(row for page in pages for row in page) == found
         monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_an_open_slow_problem_has_the_start_of_its_oldest_open_execution(
+    rig: StoreRig, console: ConsoleStore, is_open: bool
+) -> None:
+    slow = Problem(UUID(int=5), EventType.PIPELINE_SLOW, from_us(START_US), EventKey(b"\7" * 16, 1))
+    for problems in (opened(slow), () if is_open else closed(slow)):
+        await rig.store.record(SourceChange(rig.account, 0, 0, problems=problems, pipeline=PIPELINE))
+    open_from = {1: 40, 2: 30, 3: 20, 4: 10}
+    for number, second in open_from.items():
+        known: dict[str, Any] = {"started_at": START_US + second * SECOND_US, "was_paused": number == 3}
+        pipeline = OTHER if number == 4 else PIPELINE
+        await rig.store.record(executed(rig.account, number, pipeline=pipeline, **known))
+    ended: dict[str, Any] = {"started_at": START_US, "end_seen_at": START_US + SECOND_US, "status": "success"}
+    await rig.store.record(executed(rig.account, 6, **ended))
+    (row,) = (await console.problems(limit=5))[0]
+    assert row.slowest_from == (START_US + 30 * SECOND_US if is_open else None)
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5])

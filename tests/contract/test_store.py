@@ -337,7 +337,11 @@ async def test_the_backlog_counts_what_waits_and_finds_the_oldest(rig: StoreRig)
         await rig.record(number, sinks=("ops", "log"))
         rig.clock.us += SECOND_US
     await settle(rig.ops, (await due(rig.ops))[0])
-    assert await backlog_of(rig.store) == {"ops": Backlog(2, Micros(START_US + SECOND_US)), "log": Backlog(3, START_US)}
+    first, second, third = (Micros(START_US + nth * SECOND_US) for nth in range(3))
+    assert await backlog_of(rig.store) == {"ops": Backlog(2, second, second), "log": Backlog(3, first, first)}
+    head = (await due(rig.ops, now=LATER))[0]
+    await settle(rig.ops, replace(head, due_at=LATER), state=DeliveryState.WAITING, answer="400")
+    assert (await backlog_of(rig.store))["ops"] == Backlog(2, second, third)  # what failed is due at its next attempt
 
 
 async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *, end: DeliveryState) -> None:

@@ -7,7 +7,7 @@ with whole values, below the names of the API's fields, such as `pipeline.name`.
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from typing import Any, TextIO
@@ -31,16 +31,12 @@ NAME_WIDTH = 40
 
 _TIME = re.compile(r"(At|\.at|[sS]ince|[uU]ntil|oldest|^from)$")
 _SIGNS = {
-    **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
+    **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled", "in_trouble"), ("✕ ", "red")),
     **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "slow", "overdue", "behind"), ("! ", "yellow")),
-    "in_trouble": ("✕ ", "red"),
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }
 """The sign and the style of a table's cell that holds a state or a severity, by the cell's text."""
-
-Notes = Callable[[dict[str, Any]], Iterable[str]]
-"""A function that returns the lines below an item of a table."""
 
 
 def console_on(stream: TextIO) -> Console:
@@ -65,18 +61,8 @@ def make_printable(text: str, *, console: Console) -> str:
     return printable(harmless(text), encoding=console.encoding)
 
 
-def print_list(
-    fields: Sequence[str],
-    items: Iterable[dict[str, Any]],
-    *,
-    as_json: bool = False,
-    shown: Sequence[str] = (),
-    notes: Notes = lambda _: (),
-) -> None:
-    """Print a list: as JSON lines, on a terminal as a table of 50 rows, otherwise as tab-separated rows.
-
-    The table has the fields `shown`, by default all.
-    """
+def print_list(fields: Sequence[str], items: Iterable[dict[str, Any]], *, as_json: bool = False) -> None:
+    """Print a list: as JSON lines, on a terminal as a table of 50 rows, otherwise as tab-separated rows."""
     if as_json:
         for item in items:
             put(json.dumps(item))
@@ -88,8 +74,7 @@ def print_list(
             put(*(harmless(_text(_value(item, field))) for field in fields))
     else:
         console, found = console_on(sys.stdout), list(islice(items, ROWS_COUNT + 1))
-        rows = table(shown or fields, found[:ROWS_COUNT], console=console, notes=notes)
-        console.print(rows if found else "none")
+        console.print(table(fields, found[:ROWS_COUNT], console=console) if found else "none")
         if len(found) > ROWS_COUNT:
             put_error(f"hint: these are the first {ROWS_COUNT}; piped, all are printed")
 
@@ -102,13 +87,11 @@ def print_done(done: str, answer: Mapping[str, Any], *, as_json: bool, failed: b
         say(console_on(sys.stdout), ("✕ ", "red") if failed else ("✓ ", "green"), done, wrap=False)
 
 
-def table(
-    fields: Sequence[str], items: Sequence[dict[str, Any]], *, console: Console, notes: Notes = lambda _: ()
-) -> Table:
+def table(fields: Sequence[str], items: Sequence[Mapping[str, Any]], *, console: Console) -> Table:
     """Return a table with one row per item, without empty columns.
 
-    Times are shown as ages, and ids by their first 8 characters. The notes of an item stand below the text in its last
-    column, which is not cut then.
+    Times are shown as ages, and ids by their first 8 characters. The `notes` of an item stand below the text in its
+    last column, which is not cut then.
     """
     shown = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     columns: dict[str, list[Text]] = {}
@@ -123,9 +106,9 @@ def table(
         del columns[least.popitem()[0]]
     for words, column in columns.items():
         limit = max(NAME_WIDTH, console.width - sum(least.values()) + least[words]) if words == "name" else None
-        shown.add_column(words, no_wrap=limit is not None or max(map(len, column)) <= UNCUT_WIDTH, max_width=limit)
+        shown.add_column(words, no_wrap=bool(limit) or max(map(len, column)) <= UNCUT_WIDTH, max_width=limit)
     for item, row in zip(items, zip(*columns.values(), strict=True), strict=True):
-        for note in notes(item):
+        for note in filter(None, item.get("notes", ())):
             row[-1].no_wrap, row[-1].overflow = False, "fold"
             row[-1].append(f"\n{make_printable(note, console=console)}", "dim")
         shown.add_row(*row)

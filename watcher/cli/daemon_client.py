@@ -7,6 +7,7 @@ import the models in `watcher.web.models` takes most of a second.
 import http.client
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -107,8 +108,8 @@ class DaemonClient:
         exit_code = Exit.NOT_FOUND if code == 404 else Exit.USAGE if code < 500 else Exit.FAILED
         raise DaemonError(why, code=exit_code, is_refusal=code < 500)
 
-    def items(self, path: str, query: Query = (), *, is_brief: bool = False) -> Iterator[Answer]:
-        """Yield all items of a list of the API, page by page. `is_brief`: stop after 2 s."""
+    def items(self, path: str, query: Query = ()) -> Iterator[Answer]:
+        """Yield all items of a list of the API, page by page. On a terminal stop after 2 s if pages end early."""
         after: Query = ()
         until = time.monotonic() + FILL_S
         while True:
@@ -116,7 +117,7 @@ class DaemonClient:
             yield from page["items"]
             if not page.get("next"):
                 return
-            if is_brief and "lookedBackTo" in page and time.monotonic() > until:
+            if sys.stdout.isatty() and "lookedBackTo" in page and time.monotonic() > until:
                 put_error(f"hint: this looked back to {page['lookedBackTo']}; piped, it goes on to the end")
                 return
             after = [("after", page["next"])]

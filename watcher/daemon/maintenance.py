@@ -21,7 +21,7 @@ from watcher.daemon.supervisor import Supervisor, raise_worst
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch, has_limit
 from watcher.polling.account_poller import AccountPoller
 from watcher.store.changes import Backlog, OpenProblem
@@ -101,7 +101,7 @@ class Maintenance:
         for gauge in (self._shared.metrics.outbox_pending, self._shared.metrics.outbox_oldest):
             gauge.clear()
         for name in {*(self._supervisor.applied or self._settings).sinks, *waiting_by_sink}:
-            waiting = waiting_by_sink.get(name, Backlog(0, None))
+            waiting = waiting_by_sink.get(name, Backlog(0, None, NEVER))
             self._shared.metrics.outbox_pending.labels(name).set(waiting.pending_count)
             self._shared.metrics.outbox_oldest.labels(name).set((waiting.oldest_at or 0) / 1_000_000)
 

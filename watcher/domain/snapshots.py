@@ -34,6 +34,8 @@ class PipelineSnapshot:
     """The API's name of the pipeline, if an answer had it."""
     is_read: bool = True
     """Whether a scan of the pipeline was ever complete; true, too, if only single executions are watched."""
+    counted: tuple[Micros, ...] = ()
+    """The times of the ends that are `c`ounted as failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,27 +21,15 @@ class RecentEnds:
     """
 
     def __init__(self, before: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
-        letters = before.ends.replace(COUNTED, Status.SUCCESS[0])
-        newest = {label[0]: label for label in END_LABELS}.get(letters[-1:], "")
+        newest = {label[0]: label for label in END_LABELS}.get(before.ends[-1:].replace(COUNTED, "s"), "")
         known = {STARTED: before.last_started_at, newest: before.last_ended_at, Status.FAILED: before.last_failed_at}
         self.last_at = {label: at for label, at in known.items() if label and at is not None}
         self._ends: list[tuple[Micros, str]] = []  # with the first letter of the status
         for at, status in ends:
-            self._add_end(at, status, now=at)
-        # The store does not know which successes counted as failed: the snapshot does, of the ends that both have.
-        old = [each for each in self._ends if each[0] <= (before.last_ended_at or NEVER)][-len(letters) :]
-        if "".join(letter for _, letter in old) == letters[-len(old) :]:
-            marks = zip(old, before.ends[-len(old) :], strict=True)
-            self._ends[: len(old)] = [(at, mark) for (at, _), mark in marks]
+            self._add_end(at, status, now=at, counts=at in before.counted)
 
     def note(
-        self,
-        known: ExecutionRecord,
-        facts: ExecutionSnapshot | None,
-        rules: Rules | None = None,
-        *,
-        starts: bool,
-        now: Micros,
+        self, known: ExecutionRecord, facts: ExecutionSnapshot | None, rules: Rules | None, *, starts: bool, now: Micros
     ) -> None:
         """Record that an execution starts, or ends, or both. A time in the future counts as now.
 
@@ -50,25 +38,24 @@ class RecentEnds:
         if starts:
             self._note_last(STARTED, now if facts is None or facts.began_at is None else min(now, facts.began_at))
         if known.end_seen_at is not None:
-            mark, rule = None, rules.failing if rules else None
-            if rule is not None and facts is not None and known.status == Status.SUCCESS:
-                counts = rule.fault_of(duration_s=facts.duration_s, nodes_count=facts.nodes_started)
-                mark = COUNTED if counts else None
-            self._add_end(known.ended_at or now, known.status, now=now, mark=mark)
+            rule = rules.failing if rules and facts and known.status == Status.SUCCESS else None
+            fault = rule and facts and rule.fault_of(duration_s=facts.duration_s, nodes_count=facts.nodes_started)
+            self._add_end(known.ended_at or now, known.status, now=now, counts=bool(fault))
 
     def snapshot(self) -> PipelineSnapshot:
         """Return the snapshot of the last ends and starts."""
         return PipelineSnapshot(
             ends="".join(letter for _, letter in self._ends),
+            counted=tuple(at for at, letter in self._ends if letter == COUNTED),
             ends_from=self._ends[0][0] if self._ends else None,
             last_ended_at=max((at for label, at in self.last_at.items() if label != STARTED), default=None),
             last_failed_at=self.last_at.get(Status.FAILED),
             last_started_at=self.last_at.get(STARTED),
         )
 
-    def _add_end(self, at: Micros, status: str | None, *, now: Micros, mark: str | None = None) -> None:
+    def _add_end(self, at: Micros, status: str | None, *, now: Micros, counts: bool) -> None:
         """Insert an end by its time. Ends with equal times stay in the order of recording."""
-        insort(self._ends, (at, mark or end_label(status)[0]), key=itemgetter(0))
+        insort(self._ends, (at, COUNTED if counts else end_label(status)[0]), key=itemgetter(0))
         del self._ends[:-ENDS_COUNT]
         self._note_last(end_label(status), min(now, at))
 

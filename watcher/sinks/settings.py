@@ -157,7 +157,8 @@ class RetrySettings(Block):
         examples=["[5s, 1m, 10m]"],
     )
     """The times between the attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more. The last
-    time repeats. Once the receiver works again, everything that is pending is sent within about a minute."""
+    time repeats. Once the receiver works again, everything that is pending is sent within about a minute, plus
+    the time to send it at `rate_limit`."""
     give_up_after_s: Duration = Field(default=as_written("3d"), examples=["12h"])
     """The time from when a delivery is first due until it becomes a dead letter."""
 

@@ -260,3 +260,5 @@ class Backlog:
     pending_count: int
     oldest_at: Micros | None
     """Microseconds UTC, steady clock. It may lie ahead: an opening waits for `after`, an event for its group."""
+    due_at: Micros
+    """The earliest time at which one of them is due: a delivery that failed is due at its next attempt."""

@@ -16,7 +16,7 @@ from watcher.store import pagination
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.history_store import HistoryStore
-from watcher.store.pagination import TOP, Listing, Position, Rows, cut_page, position_of, read_page, search
+from watcher.store.pagination import TOP, Listing, Position, Rows, cut_page, position_of, read_page, read_parts, search
 from watcher.store.problems import LAST_ENDED_AT, SLOWEST_FROM
 from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, incident, problem
@@ -89,7 +89,7 @@ class ConsoleStore(HistoryStore):
         (hexadecimal digits) executions are in the order of their ids.
         """
         only = statuses or ("",)
-        has_open, has_ended = not TERMINAL_STATUSES.issuperset(only), not OPEN_STATUSES.issuperset(only)
+        parts = "o" * (not TERMINAL_STATUSES.issuperset(only)) + "e" * (not OPEN_STATUSES.issuperset(only))
 
         def find(connection: Connection) -> Rows:
             names = names_of(connection, "pipeline")
@@ -102,18 +102,13 @@ class ConsoleStore(HistoryStore):
             of_these = wanted if several is None else [*wanted, execution.c.pipeline_id.in_(several)]
             if id_beginning is not None:
                 return _by_id(connection, id_beginning, of_these, after, limit)
-            found: Sequence[AnyRow] = ()
-            if has_open and (after is None or after.part == "o"):
-                found, position = _open(connection, several, wanted, after, limit, is_filtered=bool(statuses))
-                if position is None and has_ended and len(found) == limit:
-                    position = position_of(found[-1], "o")
-                if position is not None:
-                    return found, position
-            if not has_ended:
-                return found, None
-            behind = None if after is None or after.part == "o" else after
-            ended, position = search(connection, _ENDED, (), of_these, behind, limit - len(found), lowest=ended_since)
-            return [*found, *ended], position
+
+            def read_part(part: str, behind: Position | None, count: int) -> Rows:
+                if part == "o":
+                    return _open(connection, several, wanted, behind, count, is_filtered=bool(statuses))
+                return search(connection, _ENDED, (), of_these, behind, count, lowest=ended_since)
+
+            return read_parts(parts, read_part, after, limit)
 
         def read(connection: Connection) -> Rows:
             found, position = find(connection)
@@ -267,19 +262,14 @@ class ConsoleStore(HistoryStore):
             if incident_key is not None:
                 key = {"of_incident": incident_key.bytes, "sinks": list(names_of(connection, "sink"))}
                 wanted.append(problem.c.id.in_(connection.scalars(_OF_INCIDENT, key).all()))
-            parts = {None: "oae", True: "oa", False: "e"}[is_open]
-            ids, position = list[bytes](), after
-            for part in parts[0 if after is None else parts.find(after.part) :]:
+
+            def read_part(part: str, behind: Position | None, count: int) -> Rows:
                 of_part = [*wanted, *conditions[part]]
                 scopes = None if part == "e" and incident_key is None else [of_part]
-                list_, behind = _PROBLEM._replace(part=part), position if position and position.part == part else None
-                found, position = read_page(connection, list_, scopes, of_part, behind, limit - len(ids), since)
-                ids += [row.key for row in found]
-                if position is None and len(ids) == limit and part != parts[-1]:
-                    position = position_of(found[-1], part)
-                if position is not None:
-                    break
-            return _problems(connection, ids), position
+                return read_page(connection, _PROBLEM._replace(part=part), scopes, of_part, behind, count, since)
+
+            found, position = read_parts({None: "oae", True: "oa", False: "e"}[is_open], read_part, after, limit)
+            return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
 

@@ -406,12 +406,12 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
 
 
 _BACKLOG = text(
-    "SELECT source.name, counted.pending, counted.oldest FROM source JOIN"
-    " (SELECT sink_id, count(*) AS pending, min(CASE WHEN tried = true THEN recorded_at ELSE due_at END) AS oldest"
+    "SELECT source.name, pending, oldest, due FROM source JOIN (SELECT sink_id, count(*) AS pending,"
+    " min(CASE WHEN tried = true THEN recorded_at ELSE due_at END) AS oldest, min(due_at) AS due"
     " FROM delivery WHERE state = 'waiting' GROUP BY sink_id) AS counted ON counted.sink_id = source.id"
 )
 
 
 def backlog(connection: Connection) -> dict[str, Backlog]:
     """Return the backlog of each sink with pending deliveries, by the name of the sink. Only the index is read."""
-    return {row.name: Backlog(row.pending, row.oldest) for row in connection.execute(_BACKLOG)}
+    return {row.name: Backlog(row.pending, row.oldest, row.due) for row in connection.execute(_BACKLOG)}

@@ -1,10 +1,10 @@
 """Pages of a list in the store. The cursor of a page names the row after which the next page begins.
 
-The rows of a page are searched in its windows: a bounded number of rows, read along an index. Columns outside the index
+The rows of a page are searched in its window: a bounded number of rows, read along an index. Columns outside the index
 are read only for the rows of the page.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, true, tuple_
@@ -13,10 +13,10 @@ from watcher.domain.timestamps import NEVER
 from watcher.store.tables import AnyRow
 
 EXAMINED_COUNT = 5_000
-"""Most rows in one window of a page. PostgreSQL would compile the plan of a larger window."""
+"""Most rows in the window of a page. A page that finds too few rows there ends early, with a cursor.
 
-WINDOWS_COUNT = 4
-"""Most windows of a page. A page that finds too few rows in them ends early, with a cursor."""
+PostgreSQL would compile the plan of a larger window.
+"""
 
 FEW_COUNT = 5_000
 """Most rows that a page reads and sorts in memory, if an index holds only such rows: pending, dead or open ones.
@@ -71,29 +71,41 @@ def search(
     limit: int,
     count: int = EXAMINED_COUNT,
     lowest: int = NEVER,
-    windows: int = WINDOWS_COUNT,
 ) -> Rows:
-    """Return a page: at most `limit` wanted rows of the next windows of a list, with `at` not below `lowest`.
+    """Return a page: at most `limit` wanted rows among the next `count` rows of a list, with `at` not below `lowest`.
 
-    A window has `count` rows. `scope` are conditions that an index covers. Each row of a window is checked for the
-    conditions `wanted`.
+    `scope` are conditions that an index covers. Each row of the window is checked for the conditions `wanted`.
     """
     at, key = list_.at, list_.key
-    all_ = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
-    all_ = all_.where(*scope, at.between(lowest, TOP if after is None else after.at))
+    rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
+    rows = rows.where(*scope, at.between(lowest, TOP if after is None else after.at))
     if after is not None:
-        all_ = all_.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
-    window = all_.order_by(at.desc(), key.desc()).limit(count).subquery("window")
+        rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
+    window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
     nth = func.row_number().over(order_by=(window.c.at.desc(), window.c.key.desc())).label("nth")
     looked_at = select(window, nth).subquery("looked_at")
     wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # the database returns no other rows
     found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
     end = position_of(found[-1], list_.part) if found and found[-1].nth == count else None
-    rows, position = cut_page([row for row in found if row.is_wanted], end, limit, list_.part)
-    if position is None or len(rows) == limit or windows == 1:
-        return rows, position
-    rest, position = search(connection, list_, scope, wanted, position, limit - len(rows), count, lowest, windows - 1)
-    return [*rows, *rest], position
+    return cut_page([row for row in found if row.is_wanted], end, limit, list_.part)
+
+
+def read_parts(
+    parts: str, read_part: Callable[[str, Position | None, int], Rows], after: Position | None, limit: int
+) -> Rows:
+    """Return a page of a list with several parts, one after the other.
+
+    `read_part` returns a page of one part, from a position in that part and with a limit.
+    """
+    found: list[AnyRow] = []
+    for part in parts[0 if after is None else parts.find(after.part) :]:
+        rows, position = read_part(part, after if after and after.part == part else None, limit - len(found))
+        found += rows
+        if position is None and len(found) == limit and part != parts[-1]:
+            position = position_of(found[-1], part)
+        if position is not None:
+            return found, position
+    return found, None
 
 
 def read_page(

@@ -66,7 +66,7 @@ class Trouble(ApiModel):
 class Page(ApiModel, Generic[T]):
     """A page of a list. `next` is the `after` of the next page.
 
-    A page reads at most 20,000 rows. It may therefore be short, or empty, although the list goes on.
+    A page reads at most 5,000 rows. It may therefore be short, or empty, although the list goes on.
     """
 
     items: Sequence[T]

@@ -85,7 +85,7 @@ class SinkStatus(ApiModel):
     """A sink with its backlog and its last answer. `unknown_since` is the time when its state became unknown.
 
     A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that. It is `behind` if
-    it takes deliveries, and the oldest has been waiting for more than 60 s: since `oldest_waiting_at`.
+    it takes deliveries, and one has been due for more than 60 s.
     """
 
     name: str

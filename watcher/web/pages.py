@@ -60,7 +60,6 @@ PageContext = dict[str, Any]
 
 FindContext = Callable[[Console, StatusView, web.Request], Awaitable[PageContext]]
 Q = TypeVar("Q", bound=models.PageQuery)
-T = TypeVar("T")
 
 
 def page_routes(
@@ -267,18 +266,18 @@ def _names(status: StatusView) -> Mapping[str, str]:
 
 async def _executions(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ExecutionQuery, request)
-    return {**_filters(status, query), "page": await _fill(console, api.executions, query)}
+    return {**_filters(status, query), **await _fill(console, api.executions, query)}
 
 
-async def _fill(console: Console, find: Callable[[Console, Q], Awaitable[models.Page[T]]], query: Q) -> models.Page[T]:
-    """Return a page of a list. If it ends early, go on for up to 2 s until it is full."""
+async def _fill(console: Console, find: Callable[[Console, Q], Awaitable[models.Page[Any]]], query: Q) -> PageContext:
+    """Return the `page` of a list. If it ends early, go on for up to 2 s until it is full."""
     until = console.clock.monotonic() + FILL_S
     page = await find(console, query)
     while page.next and len(page.items) < query.limit and console.clock.monotonic() < until:
         rest = {"after": page.next, "limit": query.limit - len(page.items)}
         further = await find(console, query.model_copy(update=rest))
         page = further.model_copy(update={"items": [*page.items, *further.items]})
-    return page
+    return {"page": page}
 
 
 def _filters(status: StatusView, query: models.PipelineQuery) -> PageContext:
@@ -321,15 +320,15 @@ async def _pipeline(console: Console, status: StatusView, request: web.Request) 
 async def _problems(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ProblemQuery, request)
     asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
-    page = await _fill(console, api.problems, asked)
-    return {**_filters(status, query), "asked": asked, "page": page, "kinds": sorted(PROBLEM_KINDS)}
+    kinds = sorted(PROBLEM_KINDS)
+    return {**_filters(status, query), "asked": asked, "kinds": kinds, **await _fill(console, api.problems, asked)}
 
 
 async def _events(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.EventQuery, request)
     hidden = () if query.type or query.execution else ROUTINE
     page = await _fill(console, api.newest_events, _without(hidden, query))
-    return {**_filters(status, query), "accounts": (), "hidden": hidden, "page": page}
+    return {**_filters(status, query), "accounts": (), "hidden": hidden, **page}
 
 
 async def _problem(console: Console, status: StatusView, request: web.Request) -> PageContext:
@@ -369,12 +368,8 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
 async def _deliveries(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.DeliveryQuery, request)
     hidden = () if query.type or query.state == "dead" else ROUTINE
-    return {
-        "asked": query,
-        "hidden": hidden,
-        "page": await _fill(console, api.deliveries, _without(hidden, query)),
-        "sinks": status.sinks,
-    }
+    page = await _fill(console, api.deliveries, _without(hidden, query))
+    return {"asked": query, "hidden": hidden, "sinks": status.sinks, **page}
 
 
 def _without(hidden: Sequence[EventType], query: Q) -> Q:

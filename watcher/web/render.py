@@ -25,6 +25,7 @@ from watcher.web.graphs import graphs, short, spell_period
 from watcher.web.models import Stay
 
 _STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
+_CLASSES = dict[str | None, str]((each, each) for each in _STATUSES) | {"counts_as_failed": "failed counted"}
 
 LONGEST_MEDIANS = 10
 """Longest stay that is drawn to scale, as a multiple of the median stay. A longer stay is drawn with this length."""
@@ -52,9 +53,7 @@ def glyph(status: str | None) -> str:
 
 def status_class(status: str | None) -> str:
     """Return the CSS class of a status of executions. `lost`, unrecognized and missing statuses share one class."""
-    if status == "counts_as_failed":
-        return "counted"
-    return status if status and status in _STATUSES else "unknown"
+    return _CLASSES.get(status, "unknown")
 
 
 def event_glyph(type_: str) -> str:

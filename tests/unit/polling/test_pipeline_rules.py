@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -324,6 +324,9 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, cl
     await account.run_for(4000)
     account = await again(start, account, SILENT)
     (opening,) = await account.events(after_s=4000)
+    since, at = (datetime.fromisoformat(text) for text in (opening["data"]["silentSince"], opening["time"]))
+    assert SILENT.silent_us == opening["data"]["limitSeconds"] * 1e6
+    assert 0 <= (at - since).total_seconds() - opening["data"]["limitSeconds"] < 61
     show(account, row(1, "running", at_s=clock.monotonic()))
     running, closing = await account.events(after_s=61)
     assert (running["type"], closing["type"]) == ("execution.running", "pipeline.active")

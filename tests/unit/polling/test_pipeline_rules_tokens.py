@@ -44,6 +44,7 @@ async def test_an_execution_is_expensive_once_before_its_end(start: Start) -> No
     expensive, end = await account.events(after_s=5)
     assert (expensive["type"], end["type"]) == ("execution.expensive", "execution.success")
     assert expensive["data"]["execution"]["aiTokensUsed"] == 1001
+    assert (expensive["data"]["tokensPerExecution"], "tokensPerExecution" in end["data"]) == (1000, False)
     assert "problem" not in expensive["data"]
     show(account, used(1, 1001), used(6, 1000), used(7, None), used(8, 5000, "failed"))
     assert await told(account, after_s=5) == ["success", "success", "expensive", "failed"]

@@ -176,6 +176,20 @@ async def test_rows_of_pipelines_have_one_height_on_a_desk_and_headings_on_a_pho
         assert len(without) == (20 if path == "/" else 0), (path, without)  # the names of pipelines are headings
 
 
+async def test_three_labels_of_a_pipeline_stay_in_their_column(desk: Desk, browser: Browser) -> None:
+    person = await a_person(desk, browser)
+    await person.go("/")
+    labels = person.page.locator("tr[data-row]").first.locator(".name>.label")
+    assert sorted(await labels.all_inner_texts()) == ["overdue", "silenced", "unknown"]
+    for width in (1280, 1201, 360):
+        await person.page.set_viewport_size({"width": width, "height": 720})
+        outside = await labels.evaluate_all(
+            "all => all.map(each => each.getBoundingClientRect().right"
+            " - each.closest('td').getBoundingClientRect().right)"
+        )
+        assert max(outside) <= 0, width
+
+
 async def test_rows_of_problems_and_events_have_one_height_on_a_desk_however_long_their_words_are(
     desk: Desk, browser: Browser
 ) -> None:

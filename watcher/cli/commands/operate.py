@@ -153,9 +153,7 @@ def problems(
 
     """
     daemon = find_daemon(config, url=url)
-    _print_problems(
-        daemon.items("/problems", [("state", state)], is_brief=not as_json and sys.stdout.isatty()), as_json=as_json
-    )
+    _print_problems(daemon.items("/problems", [("state", state)]), as_json=as_json)
     status = daemon.ask("GET", "/status")
     others = [f"{each['title']}: {each['reason']}" for each in status["needs"] if each["kind"] != "problem"]
     for text in filter(None, (*others, unknown_text(status))):
@@ -163,21 +161,24 @@ def problems(
 
 
 def _print_problems(items: Iterable[Answer], *, as_json: bool = False) -> None:
-    print_list(PROBLEM_FIELDS, items, as_json=as_json, shown=SHOWN_PROBLEM_FIELDS, notes=_notes)
+    if as_json or not sys.stdout.isatty():
+        print_list(PROBLEM_FIELDS, items, as_json=as_json)
+    else:
+        print_list(SHOWN_PROBLEM_FIELDS, ({**each, "notes": [*_notes(each)]} for each in items))
 
 
 def _notes(problem: dict[str, Any]) -> Iterator[str]:
     """Yield the reason, the acknowledgement, and of an open problem what closes it and what to do."""
-    if problem["reason"]:
-        yield problem["reason"]
+    yield problem["reason"]
     if (taken := problem.get("acknowledged")) is not None:
         by, comment = (taken.get(key, "") for key in ("by", "comment"))
         words = f"acknowledged{by and f' by {by}'} {age(taken['at'])} ago{until(taken.get('until'))}"
         yield f"{words}{comment and f': {comment}'}"
-    if "closesWhen" in problem and "closedAt" not in problem:
+    is_open = "closedAt" not in problem
+    if is_open and "closesWhen" in problem:
         idle = f"; no execution has ended for {age(problem['lastEndedAt'])}" if "lastEndedAt" in problem else ""
         yield f"closes when {problem['closesWhen']}{idle}"
-    if "remedy" in problem and "closedAt" not in problem:
+    if is_open and "remedy" in problem:
         yield f"what to do: {problem['remedy']}"
 
 
@@ -308,11 +309,7 @@ def deliveries(
     """
     daemon = find_daemon(config, url=url)
     query = _given(state=state, sink=sink and _sink(daemon, sink)["name"]).items()
-    print_list(
-        DELIVERY_FIELDS,
-        daemon.items("/deliveries", [*query], is_brief=not as_json and sys.stdout.isatty()),
-        as_json=as_json,
-    )
+    print_list(DELIVERY_FIELDS, daemon.items("/deliveries", [*query]), as_json=as_json)
 
 
 def _sink(daemon: DaemonClient, name: str) -> Answer:

@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -19,15 +18,12 @@ from watcher.domain.errors import Exit, UsageError
 
 OPEN = {"new": "○", "running": "▶", "paused": "‖"}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
-MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince", "countAsFailed")
+MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince")
 ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, *MORE_FIELDS)
 NEED_FIELDS = ("severity", "title", "failed", "reason", "since", "acknowledged")
 SHOWN_NEED_FIELDS = ("severity", "since", "failed", "title")
 SINK_FIELDS = ("state", "name", "unknownSince", "waiting", "oldestWaitingAt", "dead", "answer", "nextTryAt")
 ACCOUNT_FIELDS = ("state", "name", "unknownSince", "used", "needed", "allowed", "reason")
-COUNTED = "counts_as_failed"
-"""The status of a success that the rule `failing` counts as failed."""
-
 NEEDS_COUNT = 10
 """Maximum number of needs that `status` shows."""
 
@@ -95,11 +91,11 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     elif not unknown:
         lines.append(("✓ nothing needs you", "green"))
     parts: list[RenderableType] = [Text(make_printable(text, console=console), style) for text, style in lines if text]
-    parts.append(table(SHOWN_NEED_FIELDS, [*map(_need, needs[:NEEDS_COUNT])], console=console, notes=_notes))
+    parts.append(table(SHOWN_NEED_FIELDS, [*map(_need, needs[:NEEDS_COUNT])], console=console))
     if len(needs) > NEEDS_COUNT:
         parts.append(f"and {len(needs) - NEEDS_COUNT:,} more: watcher problems")
     for fields, items in (
-        ((*PIPELINE_FIELDS, "countAsFailed", "unknownSince"), [*map(_pipeline, found["pipelines"])]),
+        ((*PIPELINE_FIELDS, "unknownSince"), [*map(_pipeline, found["pipelines"])]),
         (SINK_FIELDS, found["sinks"]),
         (ACCOUNT_FIELDS, found["accounts"]),
     ):
@@ -114,17 +110,11 @@ def unknown_text(found: dict[str, Any]) -> str:
 
 
 def _need(each: dict[str, Any]) -> dict[str, Any]:
-    """Add the number of failed executions to a need that is one problem: its title lacks that number."""
-    return {**each, "failed": each["count"] if len(each["problems"]) == 1 and each["count"] > 1 else None}
-
-
-def _notes(need: dict[str, Any]) -> Iterator[str]:
-    """Yield the reason of a need, and who has acknowledged it."""
-    if need["reason"]:
-        yield need["reason"]
-    if need["acknowledged"]:
-        by = f" by {need['acknowledgedBy']}" if "acknowledgedBy" in need else ""
-        yield f"acknowledged{by}{until(need.get('acknowledgedUntil'))}"
+    """Add notes, and to a need that is one problem the number of failed executions, which its title lacks."""
+    by = f" by {each['acknowledgedBy']}" if "acknowledgedBy" in each else ""
+    taken = f"acknowledged{by}{until(each.get('acknowledgedUntil'))}" if each["acknowledged"] else ""
+    failed = each["count"] if len(each["problems"]) == 1 and each["count"] > 1 else None
+    return {**each, "failed": failed, "notes": (each["reason"], taken)}
 
 
 def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
@@ -134,6 +124,5 @@ def _pipeline(each: dict[str, Any]) -> dict[str, Any]:
         **each,
         "name": each.get("name") or each["id"],
         "oldest": min(each.get("oldest", {}).values(), default=None),
-        "succeeded": f"{ends.count('success') + ends.count(COUNTED)} of {len(ends)}" if ends else None,
-        "countAsFailed": ends.count(COUNTED) or None,
+        "succeeded": f"{ends.count('success')} of {len(ends)}" if ends else None,
     }
