@@ -98,7 +98,7 @@ def read_parts(
     `read_part` returns a page of one part, from a position in that part and with a limit.
     """
     found: list[AnyRow] = []
-    for part in parts[0 if after is None else parts.find(after.part) :]:
+    for part in parts if after is None else "".join(parts.partition(after.part)[1:]):
         rows, position = read_part(part, after if after and after.part == part else None, limit - len(found))
         found += rows
         if position is None and len(found) == limit and part != parts[-1]:

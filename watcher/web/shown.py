@@ -395,13 +395,8 @@ def _sink(console: Console, name: str, row: Mapping[str, Any], found: Overview, 
     settings = console.settings().sinks[name]
     waiting, dead = found.backlog.get(name), found.dead.get(name)
     oldest_at = min(now, waiting.oldest_at) if waiting and waiting.oldest_at else None
-    stands = (
-        "in_trouble"
-        if row.get("has_failed")
-        else "behind"
-        if waiting and waiting.due_at < now - BEHIND_AFTER_US
-        else "well"
-    )
+    is_behind = waiting is not None and waiting.due_at < now - BEHIND_AFTER_US
+    stands = "in_trouble" if row.get("has_failed") else "behind" if is_behind else "well"
     return SinkStatus(
         name=name,
         type=next(kind for kind, model in SINK_KINDS.items() if isinstance(settings, model)),

@@ -16,14 +16,16 @@ import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
 from sample_events import HOSTILE_PARTS, PIPELINE, data_of, execution_id, problem_block
 from sqlalchemy import delete, insert, update
-from stores import START_US, claim
+from stores import START_US, claim, due, settle
 
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.store import pagination
 from watcher.store.changes import SourceChange
+from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import incident, pipeline_hour, problem, snapshot
 from watcher.web import pages
@@ -933,6 +935,13 @@ async def test_a_sink_is_behind_if_its_oldest_delivery_has_been_due_for_more_tha
         page = (await get(desk, "/")).page
         assert "! 1 of 2 sinks behind: 1 waiting" in page.says()
         assert "behind 1 waiting oldest 1 m" in " ".join(page.says().split())  # in place of the last answer
+        chat = SinkStore(desk.store, await claim(desk.store, "sink", "chat"))
+        (refused,) = await due(chat, now=desk.clock.us)
+        later = replace(refused, due_at=Micros(desk.clock.us + 3_600_000_000))
+        await settle(chat, later, state=DeliveryState.WAITING, answer="400")
+        desk.clock.us += 2_000_000
+        sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
+        assert (sinks["chat"]["state"], sinks["chat"]["waiting"]) == ("well", 1)  # nothing is due
         await save(desk, Source("sink", "chat"), SinkSnapshot("503", Micros(desk.clock.us), has_failed=True))
         desk.clock.us += 2_000_000
         sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
