@@ -19,11 +19,7 @@ from watcher.runtime.http_client import proxy_for
 
 
 def load_config(
-    path: Path,
-    *,
-    environ: Mapping[str, str],
-    only: Collection[str] | None = None,
-    document: Document | None = None,
+    path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None, document: Document | None = None
 ) -> Settings:
     """Read the file and the files that it names. Raises `ConfigProblemsError` with all problems.
 

@@ -55,10 +55,7 @@ class Upkeep:
             return 0
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         count = await store.give_up(
-            clock_s=self._state.clock_s(),
-            after_s=after_s,
-            skip=skip,
-            group_wait_s=rules.group_wait_s,
+            clock_s=self._state.clock_s(), after_s=after_s, skip=skip, group_wait_s=rules.group_wait_s
         )
         if count:
             self._deps.metrics.outcomes[DeliveryState.DEAD].inc(count)

@@ -128,11 +128,7 @@ REAL = Pace(
 )
 """The pace of real agents: an execution takes seconds to hours."""
 
-BRISK = Pace(
-    new_s=(0.5, 2.5),
-    running_s=dict.fromkeys(Kind, (1.5, 5.0)),
-    paused_s=dict.fromkeys(Kind, (1.5, 4.0)),
-)
+BRISK = Pace(new_s=(0.5, 2.5), running_s=dict.fromkeys(Kind, (1.5, 5.0)), paused_s=dict.fromkeys(Kind, (1.5, 4.0)))
 """A fast pace for demonstrations: an execution takes about half a minute at most."""
 
 

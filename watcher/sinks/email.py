@@ -182,9 +182,7 @@ class EmailSink(Sink):
         try:
             async with asyncio.timeout(settings.timeout_s):
                 await client.connect(
-                    tls_context=settings.context,
-                    use_tls=security == "tls",
-                    start_tls=security == "starttls",
+                    tls_context=settings.context, use_tls=security == "tls", start_tls=security == "starttls"
                 )
                 if settings.username is not None and password is not None:
                     await client.ehlo()

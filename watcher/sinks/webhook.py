@@ -75,9 +75,7 @@ def _dumped(value: str | TemplateFile) -> Any:
 
 
 TemplateChoice = Annotated[
-    str | TemplateFile,
-    PlainValidator(_preset_or_file, json_schema_input_type=_Preset | str),
-    PlainSerializer(_dumped),
+    str | TemplateFile, PlainValidator(_preset_or_file, json_schema_input_type=_Preset | str), PlainSerializer(_dumped)
 ]
 """The name of a receiver, or the path of a template file. The loader replaces the path by a `TemplateFile`."""
 
@@ -104,10 +102,7 @@ def _header_value(value: SecretStr) -> SecretStr:
     return value
 
 
-Headers = Mapping[
-    Annotated[str, AfterValidator(_header_name)],
-    Annotated[SecretStr, AfterValidator(_header_value)],
-]
+Headers = Mapping[Annotated[str, AfterValidator(_header_name)], Annotated[SecretStr, AfterValidator(_header_value)]]
 """Headers that are added to each request. Their values are secrets."""
 
 

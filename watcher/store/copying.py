@@ -109,11 +109,7 @@ class StoreEnd:
 
 
 def copy_all(
-    source: StoreEnd,
-    target: StoreEnd,
-    *,
-    copied: Callable[[str, int, int], None],
-    stopped: Callable[[], bool],
+    source: StoreEnd, target: StoreEnd, *, copied: Callable[[str, int, int], None], stopped: Callable[[], bool]
 ) -> Mapping[str, int]:
     """Copy all rows; return the number of rows of each table. The source stays as it is.
 

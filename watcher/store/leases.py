@@ -239,10 +239,7 @@ class PostgresLeases:
     """The leases of a database that several replicas share."""
 
     def __init__(
-        self,
-        write: Callable[[Callable[[Connection], Any]], Awaitable[Any]],
-        *,
-        on_lost: Callable[[], object],
+        self, write: Callable[[Callable[[Connection], Any]], Awaitable[Any]], *, on_lost: Callable[[], object]
     ) -> None:
         """Run each transaction by `write`. `on_lost` is called, in any thread, when all leases taken so far are lost.
 

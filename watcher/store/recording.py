@@ -364,12 +364,7 @@ _NAME_OF_LEASE = attrgetter("lease.name")
 
 
 def write_group(
-    connection: Connection,
-    work: GroupWork,
-    *,
-    outbox: Outbox,
-    leases: LocalLeases | PostgresLeases | None,
-    now: Micros,
+    connection: Connection, work: GroupWork, *, outbox: Outbox, leases: LocalLeases | PostgresLeases | None, now: Micros
 ) -> tuple[set[str], dict[int, Taken]]:
     """Write a group; return the names of sinks to wake, and the deliveries that each turn took, by `id` of the turn.
 

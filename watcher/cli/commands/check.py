@@ -68,8 +68,7 @@ def check(
     ] = False,
     send: Annotated[bool, typer.Option("--send", help="As --online, and send each sink a test message.")] = False,
     without_secrets: Annotated[
-        bool,
-        typer.Option("--without-secrets", help="Only warn of unset variables and absent secret files: for CI."),
+        bool, typer.Option("--without-secrets", help="Only warn of unset variables and absent secret files: for CI.")
     ] = False,
 ) -> None:
     """Validate the file and print the plan.

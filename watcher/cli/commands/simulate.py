@@ -17,15 +17,7 @@ from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import Clock
 from watcher.runtime.tasks import wait_at_most
 from watcher.runtime.units import spell_duration
-from watcher.simulator.scenarios import (
-    NAMES,
-    SCENARIOS,
-    SEED,
-    example_config,
-    pipeline_named,
-    pipeline_names,
-    populate,
-)
+from watcher.simulator.scenarios import NAMES, SCENARIOS, SEED, example_config, pipeline_named, pipeline_names, populate
 from watcher.simulator.server import SIM_KEY, Simulator
 from watcher.simulator.world import World
 
