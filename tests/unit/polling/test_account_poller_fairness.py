@@ -143,7 +143,7 @@ async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_i
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("until_s", "is_gap"), [(520.0, False), (1020.0, True)])
+@pytest.mark.parametrize(("until_s", "is_gap"), [(520.0, False), (1100.0, True)])
 async def test_a_storm_that_outruns_two_scans_in_a_row_is_a_gap_that_says_how_many_at_most(
     stack: AsyncExitStack, until_s: float, *, is_gap: bool
 ) -> None:
