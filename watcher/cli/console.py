@@ -29,7 +29,7 @@ UNCUT_WIDTH = 16
 _TIME = re.compile(r"(At|[sS]ince|[uU]ntil|oldest|^from)$")
 _SIGNS = {
     **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
-    **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "overdue"), ("! ", "yellow")),
+    **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "slow", "overdue"), ("! ", "yellow")),
     "in_trouble": ("✕ ", "red"),
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),

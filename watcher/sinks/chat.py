@@ -130,11 +130,12 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
     is_trouble, by_time = any(alert.is_trouble for alert in alerts), sorted(alerts, key=lambda alert: alert.time)
     seen_later = max(alerts, key=lambda alert: alert.delay_s).seen_later
     times = span(by_time[0].time, by_time[-1].time) + (f", seen up to {seen_later}" if seen_later else "")
-    title = f"{_counted(alerts)}{_where(alerts)} ({times})"
+    worst = min(alerts, key=lambda alert: _SEVERITIES.index(alert.severity))
+    title = f"{worst.sign[0] if is_trouble else '✓'} {_counted(alerts)}{_where(alerts)} ({times})"
     return Notice(
         str(group_id(UUID(alert.id) for alert in alerts)),
-        shorten(f"{'✕' if is_trouble else '✓'} {title}", HEADLINE_LENGTH),
-        min((alert.severity for alert in alerts), key=_SEVERITIES.index),
+        shorten(title, HEADLINE_LENGTH),
+        worst.severity,
         is_trouble,
         error="\n".join(_clusters(alerts)),
         footer=f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout.",
