@@ -17,8 +17,10 @@ def busy_pipeline() -> PipelineMetrics:
     known = ExecutionRecord("9a1b", "0b5c", "success", end_seen_at=Micros(1))
     last_at = {STARTED: Micros(1), "success": Micros(1)}
     pipeline = PipelineMetrics("Sales agent", oldest={"running": Micros(1)}, last_at=last_at)
-    ran = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=2)}
-    pipeline.count(known, ExecutionSnapshot("9a1b", "success", goals=("Booked",), **ran), starts=True)
+    facts = ExecutionSnapshot(
+        "9a1b", "success", goals=("Booked",), started_at=EPOCH, finished_at=EPOCH + timedelta(seconds=2)
+    )
+    pipeline.count(known, facts, starts=True)
     return pipeline
 
 

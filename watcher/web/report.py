@@ -86,8 +86,9 @@ async def make_report(
     since = period_start(since, HOUR_US)
     await console.status.get()
     store = console.store
-    now = await store.totals(since=since, until=until)
-    before = await store.totals(since=period_start(Micros(2 * since - until), HOUR_US), until=since)
+    now = await store.totals(console.pipelines, since=since, until=until, with_durations=True)
+    since_before = period_start(Micros(2 * since - until), HOUR_US)
+    before = await store.totals(console.pipelines, since=since_before, until=since)
     errors: list[Json] = []
     worst: dict[str, Json] = {}
     for row in await store.frequent_errors(since=since, until=until, limit=ERROR_KINDS_COUNT):

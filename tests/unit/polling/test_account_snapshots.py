@@ -351,3 +351,20 @@ async def test_a_sink_says_how_it_is_and_when_it_tries_again(path: Path) -> None
     _, snapshot = written(path, "sink")
     assert (snapshot.answer, snapshot.next_try_at) == ("410", None)
     await rig.stop()
+
+
+async def test_after_trouble_with_the_store_an_unchanged_snapshot_is_written_again(path: Path) -> None:
+    rig = Rig(path)
+    await rig.start()
+    await rig.send("a")
+    await rig.worker.flush()
+    first_at, snapshot = written(path, "sink")
+    await rig.go_for(2)
+    await rig.worker.flush()
+    assert written(path, "sink") == (first_at, snapshot)
+    rig.store.monitor.last_failing_since = rig.clock.monotonic()
+    await rig.go_for(2)
+    await rig.worker.flush()
+    again_at, unchanged = written(path, "sink")
+    assert (again_at > first_at, unchanged) == (True, snapshot)
+    await rig.stop()
