@@ -59,6 +59,7 @@ INSERT INTO unjudged_end (pipeline_id, execution, ended_at, failed)
     SELECT 10 + n % 990, {_BYTES}, n, false FROM generate_series(1, 20000) AS n;
 INSERT INTO pipeline_hour (pipeline_id, from_at, started, success, failed, unrecognized, tokens, durations)
     SELECT id, n, 1, 1, 1, 1, 1, '{{}}' FROM generate_series(10, 110) AS id, generate_series(1, 720) AS n;
+INSERT INTO pipeline_day SELECT * FROM pipeline_hour;
 INSERT INTO error_kind (pipeline_id, from_at, fingerprint, failed_count, text, first_at, last_at)
     SELECT id, n, {_BYTES}, 1, n, n, n FROM generate_series(10, 110) AS id, generate_series(1, 200) AS n;
 INSERT INTO report (source_id, moment_at) SELECT n, n FROM generate_series(10, 100) AS n;

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 from console_rig import unserved
 from lease_store import Alone
 from receiver import Receiver, Reply, answer, says
+from sample_metrics import families_of
 from stores import claim, source_change
 from virtual import PIPELINE, FakeClock
 
@@ -184,7 +185,7 @@ class Setup:
 
     def named(self, label: str) -> set[str]:
         """Return whom the metrics name under that label."""
-        samples = [sample for family in self.metrics.registry.collect() for sample in family.samples]
+        samples = [sample for family in families_of(self.metrics) for sample in family.samples]
         return {sample.labels[label] for sample in samples if label in sample.labels}
 
     def watcher(self) -> AccountPoller:

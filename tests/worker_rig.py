@@ -24,7 +24,7 @@ from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Router, Silences
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
@@ -130,7 +130,7 @@ class FlakyStore:
         self.broken: set[str] = set()
         self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()
-        self.monitor = SimpleNamespace(failing_since=None)
+        self.monitor = SimpleNamespace(failing_since=None, last_failing_since=EARLIEST)
 
     async def record(self, item: Item) -> Taken | None:
         if not isinstance(item, Turn):

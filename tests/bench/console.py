@@ -1,8 +1,8 @@
 """How long API and pages take to answer over a store with very much in it, on both databases.
 
 100,000 executions are open, 400,000 have ended, of 20, 100 or 1,000 pipelines; each has two events, and each event a
-delivery to two sinks. A few wait, a few are dead, 250 of 100,000 problems are open. Nothing is recorded while it is
-measured.
+delivery to two sinks. A few wait, a few are dead, 250 of 100,000 problems are open. 1,000 pipelines have 90 days of
+history. Nothing is recorded while it is measured.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from aiohttp import ClientSession
 from console_rig import StandInOperator, unserved
 from postgres import postgres_server
 from sample_events import PIPELINE as FIRST
+from sample_metrics import busy_pipeline
 from sqlalchemy import create_engine, text
 
 from bench.figures import Figure, at_most, shown
@@ -34,16 +36,18 @@ from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.units import Address
 from watcher.store.sql_store import open_store
 from watcher.web.access import access
+from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
 from watcher.web.routes import API, api_routes
 from watcher.web.server import HttpServer
 
 PIPELINES_COUNTS = (20, 100, 1_000)
 EVENT_PIPELINES_COUNT = 20
-HISTORY_PIPELINES_COUNT, HISTORY_HOURS, KINDS_COUNT = 100, 30 * 24, 5
+HISTORY_PIPELINES_COUNT, HISTORY_DAYS, KINDS_COUNT = 1_000, 90, 5
 OPEN_COUNT, EXECUTIONS_COUNT = 100_000, 500_000
 PROBLEMS_COUNT, OPEN_PROBLEMS_COUNT = 100_000, 250
 WAITING_COUNT, DEAD_COUNT = 200, 5_000
@@ -61,6 +65,7 @@ COLUMNS: Mapping[str, str] = {
     "delivery": "number sink_id lane state recorded_at due_at attempts settled_at answer tried",
     "scan": "account_id pipeline_id since_at complete_at found dated known_from",
     "pipeline_hour": "pipeline_id from_at started success failed unrecognized tokens durations",
+    "pipeline_day": "pipeline_id from_at started success failed unrecognized tokens durations",
     "error_kind": "pipeline_id from_at fingerprint failed_count node text first_at last_at",
     "problem": "id kind source_id pipeline_id execution opened_at closed_at stream sequence",
 }
@@ -167,19 +172,27 @@ def _problems(now: int) -> Iterator[Row]:
 
 def _scans(now: int) -> Iterator[Row]:
     for nth in range(HISTORY_PIPELINES_COUNT):
-        yield 1, 10 + nth, now, now, True, False, now - HISTORY_HOURS * HOUR_US
+        yield 1, 10 + nth, now, now, True, False, now - HISTORY_DAYS * DAY_US
 
 
 def _hours(now: int) -> Iterator[Row]:
-    durations = json.dumps({str(bucket): 1 + bucket % 3 for bucket in range(5, 35)})
+    return _periods(now // HOUR_US * HOUR_US, HOUR_US, HISTORY_DAYS * 24, 1)
+
+
+def _days(now: int) -> Iterator[Row]:
+    return _periods(now // DAY_US * DAY_US, DAY_US, HISTORY_DAYS + 1, 24)
+
+
+def _periods(last_at: int, length_us: int, count: int, factor: int) -> Iterator[Row]:
+    durations = json.dumps({str(bucket): factor * (1 + bucket % 3) for bucket in range(5, 35)})
     for nth in range(HISTORY_PIPELINES_COUNT):
-        for ago in range(HISTORY_HOURS):
-            yield 10 + nth, now // HOUR_US * HOUR_US - ago * HOUR_US, 62, 60, nth % 3, 0, 9_000, durations
+        counts = (62 * factor, 60 * factor, nth % 3 * factor, 0, 9_000 * factor, durations)
+        yield from ((10 + nth, last_at - ago * length_us, *counts) for ago in range(count))
 
 
 def _error_kinds(now: int) -> Iterator[Row]:
     for nth in range(HISTORY_PIPELINES_COUNT):
-        for day in range(HISTORY_HOURS // 24):
+        for day in range(HISTORY_DAYS):
             at = now // DAY_US * DAY_US - day * DAY_US
             for kind in range(KINDS_COUNT):
                 yield 10 + nth, at, _key("kind", kind), 3 + kind, "Greeting", "upstream timeout after 30 s " * 4, at, at
@@ -193,6 +206,7 @@ FILL: Mapping[str, Callable[[int], Iterator[Row]]] = {
     "problem": _problems,
     "scan": _scans,
     "pipeline_hour": _hours,
+    "pipeline_day": _days,
     "error_kind": _error_kinds,
 }
 
@@ -267,6 +281,9 @@ def settings(pipelines_count: int) -> Settings:
 ENDED = EXECUTIONS_COUNT - OPEN_COUNT - 12
 MIDDLE = EXECUTIONS_COUNT - OPEN_COUNT // 2
 SEVERAL_COUNT = 24
+METRICS = "/metrics"
+REPORT_BOUNDS_MS = {"24h": 1_000, "30d": 1_000, "90d": 3_000}
+HELD_MS = 50
 
 
 def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
@@ -311,6 +328,7 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "history": f"/pipelines/default/{FIRST}/history",
         "history, 30 d": f"/pipelines/default/{FIRST}/history?span=30d",
         "silences": "/silences",
+        **{f"report, {span}": f"/report?last={span}" for span in REPORT_BOUNDS_MS},
     }
     pages = {
         "page /": "/",
@@ -338,28 +356,60 @@ def requests(now: int, pipelines_count: int) -> Mapping[str, str]:
         "page /deliveries, 200": "/deliveries?limit=200",
         "page /silences": "/silences",
     }
-    return {**{name: f"{API}{path}" for name, path in answers.items()}, **pages}
+    return {**{name: f"{API}{path}" for name, path in answers.items()}, **pages, METRICS: METRICS}
+
+
+def _metrics(pipelines_count: int) -> Metrics:
+    metrics = Metrics()
+    AccountMetrics(metrics, "default")
+    metrics.pipelines["default"] = {pipeline_id(nth): busy_pipeline() for nth in range(pipelines_count)}
+    return metrics
+
+
+async def _note_held(held_ms: list[float]) -> None:
+    """Note for how long the event loop did not come to this task, again and again."""
+    while True:
+        began_at = time.perf_counter()
+        await asyncio.sleep(0.001)
+        held_ms.append(1000 * (time.perf_counter() - began_at) - 1)
 
 
 async def ask(
     url: str, now: int, pipelines_count: int, repetitions: int
-) -> tuple[Mapping[str, Sequence[float]], Sequence[float]]:
-    """Return how long each answer took, and the CPU of each, of the one who asks and the one who answers."""
+) -> tuple[Mapping[str, Sequence[float]], Sequence[float], Sequence[float]]:
+    """Return how long each answer took, the CPU of each, and for how long a scrape held the event loop.
+
+    The CPU is that of the one who asks and the one who answers.
+    """
     clock = Clock()
     store = await open_store(url, clock=clock)
     given = settings(pipelines_count)
     console = unserved(store, lambda: given, clock=clock, operator=StandInOperator(store))
-    routes = [*api_routes(lambda: console), *page_routes(lambda: console, lambda: given, clock)]
+
+    async def ready() -> Sequence[str]:
+        return ()
+
+    checks = Checks(tuple, ready, partial(asyncio.sleep, 0))
+    routes = [
+        *health_routes(lambda: checks, _metrics(pipelines_count).text, clock=clock),
+        *api_routes(lambda: console),
+        *page_routes(lambda: console, lambda: given, clock),
+    ]
     allowed = access(lambda: given, listen="127.0.0.1:0", clock=clock)
     server = HttpServer(routes, clock=clock, access=[allowed])
     port = await server.listen(Address("127.0.0.1", 0))
     paths = requests(now, pipelines_count)
     took: dict[str, list[float]] = {name: [] for name in paths}
     cpu_ms: list[float] = []
+    held_ms: list[float] = []
+    of_scrapes: list[float] = []
+    noting = asyncio.create_task(_note_held(held_ms))
     async with ClientSession(f"http://127.0.0.1:{port}") as session:
         for _ in range(repetitions):
             for name, path in paths.items():
                 console.__post_init__()  # else the status may be the last one's
+                await asyncio.sleep(0.01)
+                held_ms.clear()
                 began_at, cpu_at = time.perf_counter(), time.process_time()
                 async with session.get(path) as response:
                     body = await response.read()
@@ -367,9 +417,12 @@ async def ask(
                         raise RuntimeError(f"{path}: {body.decode()}")
                 took[name].append(1000 * (time.perf_counter() - began_at))
                 cpu_ms.append(1000 * (time.process_time() - cpu_at))
+                await asyncio.sleep(0.002)
+                of_scrapes += [max(held_ms)] if path == METRICS else []
+    noting.cancel()
     await server.close()
     await store.close()
-    return took, cpu_ms
+    return took, cpu_ms, of_scrapes
 
 
 def measure_console(repetitions: int) -> Iterator[Figure]:
@@ -386,10 +439,14 @@ def measure_console(repetitions: int) -> Iterator[Figure]:
         for pipelines_count in PIPELINES_COUNTS:
             for database, url in (("SQLite", sqlite), ("PostgreSQL", postgresql)):
                 spread(url, now, pipelines_count)
-                took, cpu_ms = asyncio.run(ask(url, now, pipelines_count, repetitions))
-                slowest = max(took, key=lambda name: median(took[name]))
+                took, cpu_ms, held_ms = asyncio.run(ask(url, now, pipelines_count, repetitions))
+                others = [name for name in took if not name.startswith("report") and name != METRICS]
+                slowest = max(others, key=lambda name: median(took[name]))
                 title = f"slowest answer with {pipelines_count:,} pipelines on {database}, ms: {slowest}"
                 yield at_most(100, title, took[slowest])
+                for span, bound in REPORT_BOUNDS_MS.items():
+                    yield at_most(bound, f"a report over {span}, ms", took[f"report, {span}"])
+                yield at_most(HELD_MS, "the event loop is held by a scrape, at most, ms", held_ms)
                 yield shown("  CPU of an answer here, ms", cpu_ms)
                 for name, values in took.items():
                     yield shown(f"  {name}", values)

@@ -9,7 +9,7 @@ from stores import PIPELINE, START_US, StoreRig, change, from_us, pipeline_chang
 
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, error_kind_of
+from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, Totals, error_kind_of, sum_up
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
@@ -62,9 +62,40 @@ async def test_executions_that_run_count_as_started_too(rig: StoreRig) -> None:
     await rig.store.record(end(rig, 3, at=START_US + 120_000_000))
     found = await console(rig).history(NAME, since=START_US)
     assert {at: each.started for at, each in found.hours.items()} == {START_US: 2}
-    totals = await console(rig).totals(since=START_US, until=Micros(START_US + HOUR_US))
-    assert (totals[NAME].started, totals[NAME].success) == (2, 1)
-    assert await console(rig).totals(since=Micros(START_US + HOUR_US), until=Micros(START_US + 2 * HOUR_US)) == {}
+
+
+async def test_totals_are_those_of_all_hours_of_a_span_whichever_days_are_whole(rig: StoreRig) -> None:
+    await rig.record(1, started_at=Micros(START_US + 5))  # it runs, so it counts nowhere
+    first = Micros(START_US - 2 * DAY_US)
+    at = [Micros(first + number * 5 * HOUR_US + 60_000_000) for number in range(15)]
+    for number, ended_at in enumerate(at, 2):
+        await rig.store.record(end(rig, number, at=ended_at, duration_s=float(number)))
+    await rig.store.record(end(rig, 20, at=first + DAY_US, status="failed", text="boom"))
+    store = console(rig)
+    for since in range(first - HOUR_US, first + 3 * DAY_US, 7 * HOUR_US):
+        for until in range(since + HOUR_US, since + 4 * DAY_US, 11 * HOUR_US):
+            from_at, end_at = Micros(since), Micros(until)
+            found = await store.totals([NAME], since=from_at, until=end_at, with_durations=True)
+            totals = found.get(NAME, Totals())
+            expected = sum_up((await store.history(NAME, since=from_at)).hours, from_at, end_at)
+            assert replace(totals, started=0) == replace(expected, started=0)
+            without = await store.totals([NAME, "default/another"], since=from_at, until=end_at)
+            rates = without.get(NAME, Totals())
+            assert replace(rates, durations=totals.durations) == totals
+    assert await store.totals(["default/another"], since=first) == {}
+
+
+@pytest.mark.parametrize("chunk", [1, 100])
+async def test_totals_of_many_pipelines_are_read_some_at_a_time(
+    rig: StoreRig, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.store.history_store.PIPELINES_COUNT", chunk)
+    names = [f"default/77aa0000-0000-4000-8000-{number:012}" for number in range(3)]
+    for number, name in enumerate(names):
+        ended = end(rig, number)
+        await rig.store.record(replace(ended, known=replace(ended.known, pipeline=name.partition("/")[2])))
+    found = await console(rig).totals(names[:2], since=Micros(START_US - HOUR_US))
+    assert {name: each.success for name, each in found.items()} == dict.fromkeys(names[:2], 1)
 
 
 async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: StoreRig) -> None:
@@ -78,7 +109,7 @@ async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: 
     ):
         await rig.store.record(end(rig, number, at=at, status="failed", text=text))
     today = (await console(rig).history(NAME, since=START_US)).errors
-    assert [(each.text, each.failed_count, each.first_at, each.last_at) for each, _ in today] == [
+    assert [(each.text, each.failed_count, first_at, each.last_at) for each, first_at in today] == [
         ("timeout after 3 s", 2, START_US - DAY_US, START_US + 20),
         ("no answer", 1, START_US + 30, START_US + 30),
     ]
@@ -96,7 +127,24 @@ async def test_a_kind_is_no_news_if_its_text_alone_was_seen_before_and_only_thos
     await rig.store.record(replace(end(rig, 1), ended=of_list))
     await rig.store.record(end(rig, 2, at=START_US + 2 * HOUR_US, status="failed", text="no answer"))
     ((newest, first_seen_at),) = (await console(rig).history(NAME, since=Micros(START_US + HOUR_US))).errors
-    assert (newest.node, newest.first_at, first_seen_at) == ("Greeting", START_US + 2 * HOUR_US, START_US)
+    assert (newest.node, newest.last_at, first_seen_at) == ("Greeting", START_US + 2 * HOUR_US, START_US)
+
+
+async def test_failures_from_a_list_which_names_no_node_count_to_the_kind_of_the_same_text(rig: StoreRig) -> None:
+    failed = [("Greeting", "timeout after 1 s"), ("Greeting", "timeout after 2 s"), ("Booking", "timeout after 3 s")]
+    for number, (node, text) in enumerate([*failed, (None, "timeout after 4 s"), (None, "no answer")]):
+        at = Micros(START_US + number)
+        ended = EndedExecution(at, at, "failed", error=error_kind_of(node, text))
+        await rig.store.record(replace(end(rig, number), ended=ended))
+    counted = [
+        ("Greeting", "timeout after 4 s", 3, START_US + 3),
+        ("no node", "no answer", 1, START_US + 4),
+        ("Booking", "timeout after 3 s", 1, START_US + 2),
+    ]
+    history = await console(rig).history(NAME, since=START_US)
+    of_all = await console(rig).frequent_errors(since=START_US, until=Micros(START_US + DAY_US), limit=9)
+    for found in ([kind for kind, _ in history.errors], of_all):
+        assert [(each.node or "no node", each.text, each.failed_count, each.last_at) for each in found] == counted
 
 
 async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:

@@ -31,8 +31,9 @@ NAME_WIDTH = 40
 
 _TIME = re.compile(r"(At|\.at|[sS]ince|[uU]ntil|oldest|^from)$")
 _SIGNS = {
-    **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled", "in_trouble"), ("✕ ", "red")),
+    **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
     **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "slow", "overdue", "behind"), ("! ", "yellow")),
+    "in_trouble": ("✕ ", "red"),
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),
 }

@@ -32,7 +32,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, of a list 
 Query = Sequence[tuple[str, str]]
 
 TIMEOUT_S = 30.0
-"""Longest wait for an answer, in seconds. The daemon may take 20 s to answer a request to do something."""
+"""Longest wait for an answer, in seconds, before a command asks whether the daemon still works.
+
+The daemon may take 20 s to answer a request to do something."""
 
 FILL_S = 2.0
 """Seconds for which the list that a terminal shows is read on, if its pages end early."""
@@ -74,13 +76,25 @@ class DaemonClient:
                 return
         raise UsageError("--url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080")
 
-    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-        """Send a request; return the status code and the body of the answer. Raises `DaemonError` without an answer."""
+    def send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, is_patient: bool = False
+    ) -> tuple[int, bytes]:
+        """Send a request; return the status code and the body of the answer. Raises `DaemonError` without an answer.
+
+        With `is_patient` it waits for an answer as long as the daemon still answers other requests.
+        """
         connection = self._connect()
         headers = self._headers if method == "GET" else {**self._headers, "Content-Type": "application/json"}
         try:
             connection.request(method, self._path + path, None if body is None else json.dumps(body), headers)
-            response = connection.getresponse()
+            while True:
+                try:
+                    response = connection.getresponse()
+                    break
+                except TimeoutError:
+                    if not is_patient:
+                        raise
+                    self.send("GET", "/livez")
             return response.status, response.read(64 << 20)
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or "no answer"
@@ -93,7 +107,9 @@ class DaemonClient:
 
     def ask(self, method: str, path: str, *, query: Query = (), body: Mapping[str, Any] | None = None) -> Answer:
         """Send a request to the daemon's API; return the answer. Raises `DaemonError`, also for a refusal."""
-        code, body_bytes = self.send(method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body)
+        code, body_bytes = self.send(
+            method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body, is_patient=True
+        )
         answer: object = None
         with suppress(ValueError):
             answer = json.loads(body_bytes or b"{}", object_hook=Answer)

@@ -24,7 +24,7 @@ from watcher.cli.shell import put, put_all_out, put_error
 from watcher.config.models import Settings
 from watcher.daemon.from_settings import open_client, poll_rules_of, watches_of
 from watcher.domain.errors import Exit
-from watcher.domain.event import AccountTrouble, Event
+from watcher.domain.event import AccountTrouble, Event, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.problems import Problem
@@ -38,7 +38,7 @@ from watcher.runtime.pacing import SHARE
 from watcher.runtime.tasks import stop_task
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
-from watcher.sinks.alert import SIGNS
+from watcher.sinks.alert import sign_of
 from watcher.sinks.stdout import reason_of
 from watcher.store.changes import AccountRecord, Lease
 
@@ -272,7 +272,8 @@ def _standing(progress: Progress) -> Text:
     if progress.status is None:
         line = Text(f"· {progress.unseen} yet")
     else:
-        glyph, style = SIGNS.get(f"execution.{progress.status}", SIGNS["execution.unrecognized"])
+        type_ = f"execution.{progress.status}"
+        glyph, style = sign_of(EventType(type_) if type_ in {*EventType} else EventType.EXECUTION_UNRECOGNIZED)
         line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress)}", style=f"bold {style}")
     name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))
     whose = f"   {name or 'pipeline ' + progress.pipeline_id[:8]}"

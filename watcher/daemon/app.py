@@ -69,7 +69,7 @@ class Pages:
             return
         clock, settings = self._clock, lambda: self._follower.settings
         routes = [
-            *health_routes(lambda: self.checks, self._metrics.registry, clock=clock),
+            *health_routes(lambda: self.checks, self._metrics.text, clock=clock),
             *api_routes(lambda: self.console),
             *page_routes(lambda: self.console, settings, clock),
         ]

@@ -41,8 +41,11 @@ class Reports:
             # If the clock was set back, the stored moment may be after now. It does not delay the report then.
             elif not to_us(moment) <= row.moment_at <= to_us(now) and now - moment <= LATE_AFTER:
                 times = {"since": to_us(before), "until": period_start(to_us(moment), HOUR_US)}
-                made = shorten_report(await make_report(self._console, **times, name=name, timezone=report.timezone))
+                async with self._console.reporting:
+                    made = await make_report(self._console, **times, name=name, timezone=report.timezone)
                 how = {"sinks": report.sinks, "moment": moment, "after": row.sequence, "at": now}
-                if await store.record_report(row, to_us(moment), self._shared.events.report(name, made, **how)):
+                if await store.record_report(
+                    row, to_us(moment), self._shared.events.report(name, shorten_report(made), **how)
+                ):
                     self._shared.metrics.events.labels(EventType.WATCHER_REPORT).inc()
                     log.info("report.recorded", report=name, sinks=len(report.sinks))

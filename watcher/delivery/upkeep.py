@@ -64,9 +64,13 @@ class Upkeep:
         return count
 
     async def save_snapshot(self, next_try_at: Micros | None) -> None:
-        """Save the snapshot of the sink for pages and API, if it has changed or was last saved 30 s ago."""
+        """Save the snapshot of the sink for pages and API, if it has changed or was last saved 30 s ago.
+
+        It is also saved after trouble with the store: pages distrust what was saved before.
+        """
         state, now = self._state, self._deps.clock.monotonic()
         snapshot = SinkSnapshot(state.answer, state.last_success_at or None, next_try_at, state.has_failed)
-        if snapshot != self._snapshot or now - self._snapshot_at >= ALIVE_EVERY_S:
+        latest_at = max(now - ALIVE_EVERY_S, self._deps.store.monitor.last_failing_since)
+        if snapshot != self._snapshot or self._snapshot_at <= latest_at:
             await self._deps.store.save_snapshot(snapshot)
             self._snapshot, self._snapshot_at = snapshot, now

@@ -1,6 +1,6 @@
-"""The history of a pipeline: its counts by the hour (UTC), and the kinds of its errors. Pure functions.
+"""The history of a pipeline: its counts by the hour and the day (UTC), and the kinds of its errors. Pure functions.
 
-A start counts in the hour of the start, an end in the hour of the end.
+A start counts in the period of the start, an end in the period of the end.
 """
 
 import re
@@ -117,20 +117,23 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     return ended._replace(duration_s=facts.duration_s) if status == Status.SUCCESS else ended
 
 
-def totals_of(ended: Iterable[EndedExecution]) -> Mapping[Micros, Totals]:
-    """Return the counts these executions add to the history, by hour: a start and its end may be in different hours."""
-    hours: dict[Micros, Totals] = {}
+def totals_of(ended: Iterable[EndedExecution], length_us: int) -> Mapping[Micros, Totals]:
+    """Return the counts these executions add to the history, by periods of a length (an hour or a day).
+
+    A start and its end may be in different periods.
+    """
+    periods: dict[Micros, Totals] = {}
     for each in ended:
-        hours.setdefault(period_start(each.started_at, HOUR_US), Totals()).started += 1
+        periods.setdefault(period_start(each.started_at, length_us), Totals()).started += 1
         if each.status == "lost":
             continue
-        hour = hours.setdefault(period_start(each.ended_at, HOUR_US), Totals())
-        setattr(hour, each.status, getattr(hour, each.status) + 1)
-        hour.tokens += each.tokens
+        period = periods.setdefault(period_start(each.ended_at, length_us), Totals())
+        setattr(period, each.status, getattr(period, each.status) + 1)
+        period.tokens += each.tokens
         if each.duration_s is not None:
             bucket = floor(log(max(SHORTEST_S, each.duration_s), BUCKET_RATIO))
-            hour.durations[bucket] += 1
-    return hours
+            period.durations[bucket] += 1
+    return periods
 
 
 def period_start(at: Micros, length_us: int) -> Micros:

@@ -58,7 +58,8 @@ class AccountSnapshots:
     async def write(self, *, request_count: int) -> None:
         """Count the open executions, and write the snapshot if it has changed or was last written 30 s ago.
 
-        `request_count` requests were sent since the start. Raises `StoreError`.
+        It is also written after trouble with the store: pages distrust what was written before. `request_count`
+        requests were sent since the start. Raises `StoreError`.
         """
         deps, now = self._deps, self._deps.clock.monotonic()
         wanted_per_s, longest_gap_s = await self._count_open(now)
@@ -73,7 +74,8 @@ class AccountSnapshots:
             pipelines={pipeline: self._snapshot_of(pipeline) for pipeline in self._recent_ends},
             known_at=self._known_at(now),
         )
-        if snapshot != self._written or now - self._written_at >= ALIVE_EVERY_S:
+        latest_at = max(now - ALIVE_EVERY_S, deps.store.monitor.last_failing_since)
+        if snapshot != self._written or self._written_at <= latest_at:
             await deps.store.save_snapshot(snapshot)
             self._written, self._written_at = snapshot, now
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from itertools import accumulate
-from typing import Any, TypeVar
+from itertools import accumulate, chain
+from typing import Any, NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
@@ -34,6 +36,11 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 _BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _RUN_SECONDS = (1, 3, 10, 30, 60, 180, 600, 1800, 3600, 10_800, 28_800, 86_400)
+_RUN_BOUNDS = (*map(str, map(float, _RUN_SECONDS)), "+Inf")
+_number: Callable[[float], str] = floatToGoString
+
+SLICE_COUNT = 50
+"""The most pipelines in one piece of the metrics' text. Such a piece takes at most 5 ms."""
 
 GOALS_COUNT = 50
 """The most goals of a pipeline with a label of their own. Further goals are counted as `other`."""
@@ -48,6 +55,16 @@ class FastHistogram(Histogram):
         """Count a value. A value equal to the upper bound of a bucket belongs to this bucket."""
         self._sum._value += amount  # noqa: SLF001 (the number behind the lock)
         self._buckets[bisect_left(self._upper_bounds, amount)]._value += 1  # noqa: SLF001
+
+
+class _One(Collector):
+    """A collector of one metric, so that the library makes the text of this metric alone."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterator[Metric]:
+        yield self._metric
 
 
 M = TypeVar("M", bound=Counter | Gauge | Histogram)
@@ -66,8 +83,23 @@ class Metrics:
         self._declare_sinks()
         self._declare_rest()
         self.pipelines: dict[str, dict[str, PipelineMetrics]] = {}
-        """The watched pipelines by id, for each account that this process owns."""
-        self.registry.register(PipelineCollector(self.pipelines))
+        """The watched pipelines by id, for each account that this process owns. They are not in the registry."""
+
+    def text(self) -> Iterator[bytes]:
+        """Yield all metrics in Prometheus' text format, in pieces. Between two pieces, other work may change them."""
+        for family in self.registry.collect():
+            yield generate_latest(_One(family))
+        pipelines = [
+            (f'account="{_escaped(account)}",pipeline="{_escaped(pipeline)}"', each)
+            for account, pipelines in self.pipelines.items()
+            for pipeline, each in pipelines.items()
+        ]
+        for of_pipelines in _FAMILIES:
+            name, kind, text, *_ = of_pipelines
+            yield f"# HELP watcher_{name} {text}\n# TYPE watcher_{name} {kind}\n".encode()
+            for start in range(0, len(pipelines), SLICE_COUNT):
+                pieces = (of_pipelines.lines(*each) for each in pipelines[start : start + SLICE_COUNT])
+                yield "".join(chain.from_iterable(pieces)).encode()
 
     def record_reload(self, *, well: bool, at: datetime) -> None:
         """Record whether the configuration on disk is in use. It was read at `at` (wall clock)."""
@@ -231,70 +263,34 @@ class PipelineMetrics:
             self.goals[goal if goal in self.goals or len(self.goals) < GOALS_COUNT else "other"] += 1
 
 
-class PipelineCollector(Collector):
-    """The collector that turns the pipelines' counts into metrics at each scrape."""
+class PipelineFamily(NamedTuple):
+    """A metric of pipelines. `samples` returns its values for one pipeline, by the value of `label`, if it has one."""
 
-    def __init__(self, accounts: Mapping[str, Mapping[str, PipelineMetrics]]) -> None:
-        self._accounts = accounts
+    name: str
+    kind: str
+    text: str
+    samples: Callable[[PipelineMetrics], Mapping[str, float]]
+    label: str = ""
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of all pipelines."""
-        counter, gauge = partial(self._family, CounterMetricFamily), partial(self._family, GaugeMetricFamily)
-        text = "Always 1; the label `name` is the name of the pipeline."
-        yield gauge("pipeline_info", text, lambda each: {label_of(each.name): 1}, "name")
-        text = "Executions that were seen for the first time."
-        yield counter("executions_started", text, lambda each: {"": each.started_count})
-        text = "Executions whose end was seen, by status."
-        yield counter("executions_ended", text, lambda each: _counted(each.ended, END_LABELS), "status")
-        yield self._durations()
-        text = "AI tokens that ended executions have used."
-        yield counter("execution_ai_tokens", text, lambda each: {"": each.tokens_count})
-        text = f"Executions that reached a goal, by goal; goals after the first {GOALS_COUNT} are `other`."
-        yield counter("execution_goals", text, lambda each: each.goals, "goal")
-        text = "Executions that have not ended, by their status."
-        yield gauge("pipeline_open_executions", text, lambda each: _counted(each.open, OPEN_LABELS), "status")
-        text = "Time when the oldest open execution entered its status, in seconds since 1970."
-        yield gauge(
-            "pipeline_oldest_open_timestamp_seconds", text, lambda each: _in_seconds(each.oldest, OPEN_LABELS), "status"
-        )
-        text = "Time when an execution last started, in seconds since 1970."
-        yield gauge("pipeline_last_started_timestamp_seconds", text, lambda each: _in_seconds(each.last_at, (STARTED,)))
-        text = "Time when an execution last ended, by status, in seconds since 1970."
-        yield gauge(
-            "pipeline_last_ended_timestamp_seconds", text, lambda each: _in_seconds(each.last_at, END_LABELS), "status"
-        )
+    def lines(self, labels: str, each: PipelineMetrics) -> Iterator[str]:
+        """Yield the lines of one pipeline in Prometheus' text format. `labels` are the labels of the pipeline."""
+        for word, value in self.samples(each).items():
+            more = f',{self.label}="{_escaped(word)}"' if self.label else ""
+            yield f"watcher_{self.name}{{{labels}{more}}} {_number(value)}\n"
 
-    def _family(
-        self,
-        kind: type[CounterMetricFamily] | type[GaugeMetricFamily],
-        name: str,
-        text: str,
-        samples: Callable[[PipelineMetrics], Mapping[str, float]],
-        *label: str,
-    ) -> Metric:
-        """Return a metric with the samples of all pipelines, one for each value of `label`, or one without `label`."""
-        labels = ("account", "pipeline", *label)
-        family = kind(f"watcher_{name}", text, labels=labels)
-        for account, pipeline, each in self._pipelines():
-            for word, value in samples(each).items():
-                family.add_metric((account, pipeline, word)[: len(labels)], value)
-        return family
 
-    def _durations(self) -> Metric:
-        text = "Seconds from the start of executions to their end."
-        labels = ("account", "pipeline", "status")
-        family = HistogramMetricFamily("watcher_execution_duration_seconds", text, labels=labels)
-        bounds = [*map(str, map(float, _RUN_SECONDS)), "+Inf"]
-        for account, pipeline, each in self._pipelines():
-            for status in END_LABELS:
-                buckets = list(zip(bounds, accumulate(each.durations[status]), strict=True))
-                family.add_metric((account, pipeline, status), buckets, each.durations_s[status])
-        return family
+class DurationFamily(PipelineFamily):
+    """The histogram of durations. It shows no buckets for a status in which nothing has ended: most would be empty."""
 
-    def _pipelines(self) -> Iterator[tuple[str, str, PipelineMetrics]]:
-        for account, pipelines in self._accounts.items():
-            for pipeline, each in pipelines.items():
-                yield account, pipeline, each
+    def lines(self, labels: str, each: PipelineMetrics) -> Iterator[str]:
+        """Yield the lines of one pipeline in Prometheus' text format."""
+        for status in END_LABELS:
+            of_status = f'{labels},{self.label}="{status}"'
+            *_, count = counts = list(accumulate(each.durations[status]))
+            for bound, value in zip(_RUN_BOUNDS, counts if count else (), strict=False):
+                yield f'watcher_{self.name}_bucket{{{of_status},le="{bound}"}} {_number(value)}\n'
+            yield f"watcher_{self.name}_count{{{of_status}}} {_number(count)}\n"
+            yield f"watcher_{self.name}_sum{{{of_status}}} {_number(each.durations_s[status])}\n"
 
 
 def _counted(counts: Mapping[str, int], labels: Collection[str]) -> Mapping[str, float]:
@@ -303,6 +299,40 @@ def _counted(counts: Mapping[str, int], labels: Collection[str]) -> Mapping[str,
 
 def _in_seconds(moments: Mapping[str, Micros], labels: Collection[str]) -> Mapping[str, float]:
     return {label: moments[label] / 1e6 for label in labels if label in moments}
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+def _families() -> Iterator[PipelineFamily]:
+    new = PipelineFamily
+    text = "Always 1; the label `name` is the name of the pipeline."
+    yield new("pipeline_info", "gauge", text, lambda each: {label_of(each.name): 1}, "name")
+    text = "Executions that were seen for the first time."
+    yield new("executions_started_total", "counter", text, lambda each: {"": each.started_count})
+    text = "Executions whose end was seen, by status."
+    yield new("executions_ended_total", "counter", text, lambda each: _counted(each.ended, END_LABELS), "status")
+    text = "Seconds from the start of executions to their end."
+    yield DurationFamily("execution_duration_seconds", "histogram", text, lambda _: {}, "status")
+    text = "AI tokens that ended executions have used."
+    yield new("execution_ai_tokens_total", "counter", text, lambda each: {"": each.tokens_count})
+    text = f"Executions that reached a goal, by goal; goals after the first {GOALS_COUNT} are `other`."
+    yield new("execution_goals_total", "counter", text, lambda each: each.goals, "goal")
+    text = "Executions that have not ended, by their status."
+    yield new("pipeline_open_executions", "gauge", text, lambda each: _counted(each.open, OPEN_LABELS), "status")
+    text, name = (
+        "Time when the oldest open execution entered its status, in seconds since 1970.",
+        "pipeline_oldest_open",
+    )
+    yield new(f"{name}_timestamp_seconds", "gauge", text, lambda each: _in_seconds(each.oldest, OPEN_LABELS), "status")
+    text, name = "Time when an execution last started, in seconds since 1970.", "pipeline_last_started"
+    yield new(f"{name}_timestamp_seconds", "gauge", text, lambda each: _in_seconds(each.last_at, (STARTED,)))
+    text, name = "Time when an execution last ended, by status, in seconds since 1970.", "pipeline_last_ended"
+    yield new(f"{name}_timestamp_seconds", "gauge", text, lambda each: _in_seconds(each.last_at, END_LABELS), "status")
+
+
+_FAMILIES = tuple(_families())
 
 
 def label_of(text: str) -> str:

@@ -34,20 +34,12 @@ SIGNS: Mapping[str, tuple[str, str]] = {
     EventType.EXECUTION_NEW: ("○", ""),
     EventType.EXECUTION_RUNNING: ("▶", "blue"),
     EventType.EXECUTION_PAUSED: ("‖", "yellow"),
-    EventType.EXECUTION_SUCCESS: GOOD,
-    EventType.EXECUTION_FAILED: TROUBLE,
-    EventType.EXECUTION_LOST: ("?", "magenta"),
-    EventType.EXECUTION_OVERDUE: ("◷", "yellow"),
-    EventType.EXECUTION_UNRECOGNIZED: ("!", "magenta"),
-    EventType.PIPELINE_SILENT: ("◷", "yellow"),
-    EventType.PIPELINE_SLOW: ("◷", "yellow"),
-    EventType.EXECUTION_EXPENSIVE: ("!", "yellow"),
-    EventType.PIPELINE_OVERSPENDING: ("!", "yellow"),
-    EventType.PIPELINE_GAP: ("!", "yellow"),
     EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
     EventType.WATCHER_REPORT: ("≡", "blue"),
 }
-"""The sign of an event type, with its style on a terminal. Other types get ✕ if they are trouble, else ✓."""
+"""The sign of an event type, with its style on a terminal. The signs of other types depend on their severity."""
+
+_SIGNS_BY_SEVERITY = {Severity.WARNING: ("!", "yellow"), Severity.INFO: GOOD}
 
 _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_NEW: "{who}: a new execution",
@@ -108,6 +100,11 @@ _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 """A link without characters that need percent-encoding: one such character makes a receiver refuse the message."""
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def sign_of(type_: EventType, severity: Severity | None = None) -> tuple[str, str]:
+    """Return the sign of an event, with its style on a terminal. `severity` is by default that of the type."""
+    return SIGNS.get(type_) or _SIGNS_BY_SEVERITY.get(severity or severity_of(type_), TROUBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,7 +268,7 @@ class Alert:
         """Return the sign of the event, and its style on a terminal."""
         if self.closes and not self.is_trouble:
             return GOOD
-        return SIGNS.get(self.type) or SIGNS.get(self.kind) or (TROUBLE if self.is_trouble else GOOD)
+        return sign_of(self.type, self.severity)
 
     @property
     def title(self) -> str:

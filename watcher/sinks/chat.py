@@ -22,7 +22,6 @@ from watcher.sinks.alert import (
     HEADLINE_LENGTH,
     ID_LENGTH,
     NAME_LENGTH,
-    TROUBLE,
     Alert,
     clean,
     cut,
@@ -132,15 +131,15 @@ def _of_report(alert: Alert, limit: int) -> Notice:
 def _of_group(alerts: Sequence[Alert]) -> Notice:
     """Return the content of a message about a group: how many events of each type, the kinds of errors, the newest."""
     is_trouble, by_time = any(alert.is_trouble for alert in alerts), sorted(alerts, key=lambda alert: alert.time)
-    signs = {alert.sign[0] for alert in alerts}
-    sign = signs.pop() if len(signs) == 1 else TROUBLE[0] if is_trouble else GOOD[0]
     seen_later = max(alerts, key=lambda alert: alert.delay_s).seen_later
     times = span(by_time[0].time, by_time[-1].time) + (f", seen up to {seen_later}" if seen_later else "")
-    title = f"{_counted(alerts)}{_where(alerts)} ({times})"
+    worst = min(alerts, key=lambda alert: _SEVERITIES.index(alert.severity))
+    sign = worst.sign[0] if is_trouble or len({alert.sign for alert in alerts}) == 1 else GOOD[0]
+    title = f"{sign} {_counted(alerts)}{_where(alerts)} ({times})"
     return Notice(
         str(group_id(UUID(alert.id) for alert in alerts)),
-        shorten(f"{sign} {title}", HEADLINE_LENGTH),
-        min((alert.severity for alert in alerts), key=_SEVERITIES.index),
+        shorten(title, HEADLINE_LENGTH),
+        worst.severity,
         is_trouble,
         error="\n".join([*_clusters(alerts), *_names(alerts)]),
         footer=f"{len(alerts):,} events, {times}. All of them are on the watcher's stdout.",

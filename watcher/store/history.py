@@ -1,4 +1,4 @@
-"""Counts ended executions for the history of pipelines, in the transaction that records the ends."""
+"""Counts ended executions by the hour and by the day, in the transaction that records the ends."""
 
 import json
 from collections import Counter, defaultdict
@@ -8,16 +8,20 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from watcher.domain.history import COUNTS, DAY_US, EndedExecution, Totals, totals_of
+from watcher.domain.history import COUNTS, DAY_US, HOUR_US, EndedExecution, Totals, totals_of
 from watcher.store.database import HotStatement
 from watcher.store.tables import AnyRow
 
-_HOUR = HotStatement("SELECT * FROM pipeline_hour WHERE pipeline_id = :pipeline_id AND from_at = :from_at")
-_WRITE_HOUR = HotStatement(
-    f"INSERT INTO pipeline_hour (pipeline_id, from_at, {', '.join(COUNTS)}, durations)"
+_READ = "SELECT * FROM {} WHERE pipeline_id = :pipeline_id AND from_at = :from_at"
+_WRITE = (
+    f"INSERT INTO {{}} (pipeline_id, from_at, {', '.join(COUNTS)}, durations)"
     f" VALUES (:pipeline_id, :from_at, :{', :'.join(COUNTS)}, :durations) ON CONFLICT (pipeline_id, from_at)"
     f" DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in (*COUNTS, 'durations'))}"
 )
+_PERIODS = [
+    (length_us, HotStatement(_READ.format(table)), HotStatement(_WRITE.format(table)))
+    for table, length_us in (("pipeline_hour", HOUR_US), ("pipeline_day", DAY_US))
+]
 _NEWER = "CASE WHEN excluded.last_at >= error_kind.last_at THEN excluded.{0} ELSE error_kind.{0} END"
 _COUNT_ERROR = HotStatement(
     "INSERT INTO error_kind (pipeline_id, from_at, fingerprint, failed_count, node, text, first_at, last_at)"
@@ -29,10 +33,10 @@ _COUNT_ERROR = HotStatement(
 
 
 def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution]]) -> None:
-    """Count ended executions, each given with the number of its pipeline, in the hours and the kinds of errors.
+    """Count ended executions, each given with the number of its pipeline, in its periods and the kinds of errors.
 
-    This is done in the transaction that writes the ends, so each end is counted once. The hours of a pipeline have one
-    writer: the owner of its account.
+    This is done in the transaction that writes the ends, so each end is counted once. The periods of a pipeline have
+    one writer: the owner of its account.
     """
     by_pipeline = defaultdict[int, list[EndedExecution]](list)
     errors: list[dict[str, Any]] = []
@@ -41,21 +45,22 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
         if each.error is not None:
             day = {"pipeline_id": pipeline_id, "from_at": each.ended_at - each.ended_at % DAY_US, "at": each.ended_at}
             errors.append(day | each.error._asdict())
-    rows: list[dict[str, Any]] = []
-    # Sorted by key, so that two writers cannot deadlock.
-    for pipeline_id in sorted(by_pipeline):
-        for from_at, totals in sorted(totals_of(by_pipeline[pipeline_id]).items(), key=itemgetter(0)):
-            key = {"pipeline_id": pipeline_id, "from_at": from_at}
-            if (row := _HOUR.run(connection, key).one_or_none()) is not None:
-                totals.add(totals_in(row))
-            counts = {name: getattr(totals, name) for name in COUNTS}
-            rows.append({**key, **counts, "durations": json.dumps(totals.durations, separators=(",", ":"))})
-    _WRITE_HOUR.run(connection, *rows)
+    for length_us, read, write in _PERIODS:
+        rows: list[dict[str, Any]] = []
+        # Sorted by key, so that two writers cannot deadlock.
+        for pipeline_id in sorted(by_pipeline):
+            for from_at, totals in sorted(totals_of(by_pipeline[pipeline_id], length_us).items(), key=itemgetter(0)):
+                key = {"pipeline_id": pipeline_id, "from_at": from_at}
+                if (row := read.run(connection, key).one_or_none()) is not None:
+                    totals.add(totals_in(row))
+                counts = {name: getattr(totals, name) for name in COUNTS}
+                rows.append({**key, **counts, "durations": json.dumps(totals.durations, separators=(",", ":"))})
+        write.run(connection, *rows)
     if errors:
         _COUNT_ERROR.run(connection, *sorted(errors, key=itemgetter("pipeline_id", "from_at", "fingerprint")))
 
 
 def totals_in(row: AnyRow) -> Totals:
-    """Return the counts in a row of `pipeline_hour`."""
+    """Return the counts in a row of `pipeline_hour` or `pipeline_day`."""
     durations = Counter({int(bucket): count for bucket, count in json.loads(row.durations).items()})
     return Totals(row.started, row.success, row.failed, row.unrecognized, row.tokens, durations)

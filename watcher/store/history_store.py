@@ -1,26 +1,32 @@
 """Reads the history of pipelines for pages, reports and the API."""
 
-import asyncio
-import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from heapq import nlargest
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, select, text
+from pydantic_core import from_json
+from sqlalchemy import Connection, Select, Table, bindparam, func, select, text, union_all
 
 from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, kind_without_node, period_start
 from watcher.domain.timestamps import Micros
 from watcher.store.history import totals_in
+from watcher.store.sources import names_of
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import AnyRow, pipeline_hour, source
+from watcher.store.tables import AnyRow, pipeline_day, pipeline_hour
 
 ERROR_ROWS_COUNT = 20_000
 """The most rows of `error_kind` that are read for one answer, those of the newest days first."""
 
 FREQUENT_COUNT = 5
 """Most kinds of errors that are returned with the history of a pipeline, the most frequent first."""
+
+PIPELINES_COUNT = 100
+"""The most pipelines whose totals are read in one transaction: others read in between, and the memory is bounded."""
+
+NO_END = Micros(2**62)
 
 PROBLEMS_COUNT = 100
 """Most problems that are returned with the history of a pipeline, the last opened first."""
@@ -39,50 +45,54 @@ _OPEN_STARTS = text(
 )
 _KNOWN_FROM = text(f"SELECT known_from FROM scan WHERE pipeline_id = {_OF_PIPELINE}")
 _FIRST_HOUR = text(f"SELECT min(from_at) FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE}")
-_SAME_KIND = (
-    " FROM error_kind AS same WHERE same.pipeline_id = frequent.pipeline_id AND same.fingerprint = frequent.fingerprint"
-)
 # The rows are sorted in Python: our PostgreSQL sessions disable sorts, so that no page sorts a whole table.
 _ERRORS = (
-    f"SELECT source.name AS pipeline_name, frequent.*, (SELECT min(first_at){_SAME_KIND}) AS first_at,"
-    f" (SELECT text{_SAME_KIND} ORDER BY from_at DESC LIMIT 1) AS text FROM (SELECT pipeline_id, fingerprint, node,"
+    "SELECT source.name AS pipeline_name, newest.fingerprint, newest.node, newest.text, frequent.failed_count,"
+    " frequent.last_at FROM (SELECT pipeline_id, fingerprint, max(from_at) AS from_at,"
     " sum(failed_count) AS failed_count, max(last_at) AS last_at FROM"
     f" (SELECT * FROM error_kind WHERE from_at >= :since AND from_at < :until AND {{}} ORDER BY from_at DESC"
-    f" LIMIT {ERROR_ROWS_COUNT}) AS looked_at GROUP BY pipeline_id, fingerprint, node) AS frequent"
-    " JOIN source ON source.id = pipeline_id"
+    f" LIMIT {ERROR_ROWS_COUNT}) AS looked_at GROUP BY pipeline_id, fingerprint) AS frequent"
+    " JOIN error_kind AS newest ON newest.pipeline_id = frequent.pipeline_id AND newest.from_at = frequent.from_at"
+    " AND newest.fingerprint = frequent.fingerprint JOIN source ON source.id = frequent.pipeline_id"
 )
 _ERRORS_OF_PIPELINE = text(_ERRORS.format(f"pipeline_id = {_OF_PIPELINE}"))
 _ALL_ERRORS = text(_ERRORS.format("true"))
 _FIRST_SEEN = text(
-    f"SELECT min(first_at) FROM error_kind WHERE pipeline_id = {_OF_PIPELINE} AND fingerprint = :fingerprint"
+    f"SELECT min(first_at) FROM error_kind WHERE pipeline_id = {_OF_PIPELINE} AND fingerprint IN (:fingerprint, :alone)"
 )
 _PROBLEMS_SINCE = text(
     f"SELECT id, kind, opened_at, closed_at FROM problem WHERE pipeline_id = {_OF_PIPELINE} AND execution IS NULL"
     f" AND (closed_at IS NULL OR closed_at >= :since) ORDER BY opened_at DESC LIMIT {PROBLEMS_COUNT}"
 )
-# One row per pipeline, with the durations of all its hours as a list: one row per hour would take twice as long.
-_TOTALS = (
-    select(
-        source.c.name,
-        *(func.sum(pipeline_hour.c[name]).label(name) for name in COUNTS),
-        func.aggregate_strings(pipeline_hour.c.durations, ",").label("durations"),
-    )
-    .join(source, source.c.id == pipeline_hour.c.pipeline_id)
-    .where(pipeline_hour.c.from_at >= bindparam("since"), pipeline_hour.c.from_at < bindparam("until"))
-    .group_by(source.c.name)
+
+
+def _periods(table: Table, since: str, until: str) -> Select[Any]:
+    of_pipelines = table.c.pipeline_id.in_(bindparam("pipelines", expanding=True))
+    return select(table).where(of_pipelines, table.c.from_at >= bindparam(since), table.c.from_at < bindparam(until))
+
+
+# Whole days of a span are read by the day, the rest by the hour: 30 d have 29 days and 24 hours, not 720 hours.
+_SPAN = union_all(
+    _periods(pipeline_hour, "since", "first_day"),
+    _periods(pipeline_day, "first_day", "last_day"),
+    _periods(pipeline_hour, "last_day", "until"),
+).subquery()
+_TOTALS = select(_SPAN.c.pipeline_id, *(func.sum(_SPAN.c[name]).label(name) for name in COUNTS)).group_by(
+    _SPAN.c.pipeline_id
 )
-_OPEN_TOTALS = text(
-    "SELECT source.name, count(*) AS started FROM source JOIN execution ON execution.pipeline_id = source.id"
-    " WHERE source.kind = 'pipeline' AND ended_at IS NULL AND started_at >= :since AND started_at < :until"
-    " GROUP BY source.name"
-)
-_RATES = text(
-    "SELECT source.name, sum(CASE WHEN from_at >= :day THEN success ELSE 0 END) AS day_success,"
-    " sum(CASE WHEN from_at >= :day THEN success + failed + unrecognized ELSE 0 END) AS day_ended,"
-    " sum(success) AS week_success, sum(success + failed + unrecognized) AS week_ended"
-    " FROM source JOIN pipeline_hour ON pipeline_id = source.id AND from_at >= :week"
-    " WHERE source.kind = 'pipeline' AND source.name IN :names GROUP BY source.name"
-).bindparams(bindparam("names", expanding=True, type_=source.c.name.type))
+# The durations of all periods are one list: one row per period would take twice as long.
+_TOTALS_WITH_DURATIONS = _TOTALS.add_columns(func.aggregate_strings(_SPAN.c.durations, ",").label("durations"))
+
+
+class FrequentError(NamedTuple):
+    """A kind of error with its newest text, the number of its failures, and the time of the last (microseconds UTC)."""
+
+    pipeline_name: str
+    fingerprint: bytes
+    node: str | None
+    text: str
+    failed_count: int
+    last_at: Micros
 
 
 class PipelineHistory(NamedTuple):
@@ -97,7 +107,7 @@ class PipelineHistory(NamedTuple):
 
     `None` before the first complete scan, and for a pipeline that is not watched whole.
     """
-    errors: Sequence[tuple[AnyRow, Micros]]
+    errors: Sequence[tuple[FrequentError, Micros]]
     """The most frequent kinds of errors, counted over whole days, each with the time when its text was first seen.
 
     The text may have been seen first in another node, or without a node: lists do not name the node.
@@ -107,19 +117,16 @@ class PipelineHistory(NamedTuple):
 
 
 class HistoryStore:
-    """The history of pipelines. Pipelines are named account/id; each method raises `StoreError`.
-
-    A row of a kind of error has `pipeline_name`, `fingerprint`, `node`, `failed_count`, the newest `text`, and the
-    times when the kind was last and first seen, within retention: `last_at` and `first_at`.
-    """
+    """The history of pipelines. Pipelines are named account/id; each method raises `StoreError`."""
 
     def __init__(self, store: SqlStore) -> None:
         self._store = store
+        self.monitor = store.monitor
 
     async def history(self, pipeline: str, *, since: Micros) -> PipelineHistory:
         """Return the history of a pipeline from the start of the hour that contains `since`."""
         of_it = {"name": pipeline, "since": period_start(since, HOUR_US)}
-        days = {"name": pipeline, "since": period_start(since, DAY_US), "until": 2**62}
+        days = {"name": pipeline, "since": period_start(since, DAY_US), "until": NO_END}
 
         def read(connection: Connection) -> PipelineHistory:
             hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
@@ -128,49 +135,78 @@ class HistoryStore:
             first_at = min(filter(None, (connection.scalar(_FIRST_HOUR, of_it), *hours)), default=None)
             known_from = connection.scalar(_KNOWN_FROM, of_it)
             errors = []
-            for row in _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), since, FREQUENT_COUNT):
-                alone = {"name": pipeline, "fingerprint": kind_without_node(row.text).fingerprint}
-                errors.append((row, min(row.first_at, connection.scalar(_FIRST_SEEN, alone) or row.first_at)))
+            for kind in _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), since, FREQUENT_COUNT):
+                both = {"fingerprint": kind.fingerprint, "alone": kind_without_node(kind.text).fingerprint}
+                errors.append(
+                    (kind, Micros(connection.scalar(_FIRST_SEEN, {"name": pipeline, **both}) or kind.last_at))
+                )
             problems = connection.execute(_PROBLEMS_SINCE, of_it).all()
             return PipelineHistory(hours, first_at, known_from, errors, problems)
 
         return await self._store.read(read)
 
-    async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[AnyRow]:
+    async def frequent_errors(self, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
         """Return the most frequent kinds of errors of all pipelines, from the start of the day (UTC) of `since` on."""
         days = {"since": period_start(since, DAY_US), "until": until}
         return await self._store.read(
             lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit)
         )
 
-    async def totals(self, *, since: Micros, until: Micros) -> Mapping[str, Totals]:
-        """Return the totals of each pipeline over the hours that begin at `since` or later, and before `until`."""
-        span = {"since": since, "until": until}
-        ended, running = await self._store.read(
-            lambda connection: [connection.execute(each, span).all() for each in (_TOTALS, _OPEN_TOTALS)]
-        )
+    async def totals(
+        self, pipelines: Collection[str], *, since: Micros, until: Micros = NO_END, with_durations: bool = False
+    ) -> Mapping[str, Totals]:
+        """Return the totals of pipelines over the hours that begin at `since` or later, and before `until`.
 
-        def add_up() -> Mapping[str, Totals]:
-            found = defaultdict[str, Totals](Totals)
-            for row in ended:
+        Executions that have not ended are not counted. A pipeline without counts is missing.
+        """
+        first_day = min(until, period_start(Micros(since + DAY_US - 1), DAY_US))
+        last_day = max(first_day, period_start(until, DAY_US))
+        span = {"since": since, "first_day": first_day, "last_day": last_day, "until": until}
+        names = await self._store.read(lambda connection: names_of(connection, "pipeline"))
+        numbers, found = [number for number, name in names.items() if name in pipelines], {}
+        statement = _TOTALS_WITH_DURATIONS if with_durations else _TOTALS
+
+        def read(connection: Connection, some: Sequence[int]) -> None:
+            for row in connection.execute(statement, {**span, "pipelines": some}):
+                durations = defaultdict[str, int](int)
+                for of_period in from_json(f"[{row.durations}]") if with_durations else ():
+                    for bucket, count in of_period.items():
+                        durations[bucket] += count
                 counts = (row.started, row.success, row.failed, row.unrecognized, int(row.tokens))
-                totals = found[row.name] = Totals(*counts)
-                for durations in json.loads(f"[{row.durations}]"):
-                    totals.durations.update({int(bucket): count for bucket, count in durations.items()})
-            for row in running:
-                found[row.name].started += row.started
-            return found
+                in_buckets = Counter({int(bucket): count for bucket, count in durations.items()})
+                found[names[row.pipeline_id]] = Totals(*counts, in_buckets)
 
-        return await asyncio.to_thread(add_up)  # takes up to a second, during which no transaction may stay open
+        for start in range(0, len(numbers), PIPELINES_COUNT):
+            some = numbers[start : start + PIPELINES_COUNT]
+            await self._store.read(partial(read, some=some))
+        return found
 
-    async def rates(self, pipelines: Collection[str]) -> Sequence[AnyRow]:
-        """Return how many executions of each pipeline ended, and how many succeeded, within 24 h and within 7 d."""
+    async def rates(self, pipelines: Collection[str]) -> Sequence[tuple[str, int, int, int, int]]:
+        """Return how many executions of each pipeline succeeded, and how many ended, within 24 h and within 7 d."""
         now = self._store.clock.steady_us()
-        day, week = period_start(now, HOUR_US) - 23 * HOUR_US, period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US
-        asked = {"names": sorted(pipelines), "day": day, "week": week}
-        return await self._store.read(lambda connection: connection.execute(_RATES, asked).all())
+        of_day = await self.totals(pipelines, since=Micros(period_start(now, HOUR_US) - 23 * HOUR_US))
+        of_week = await self.totals(pipelines, since=Micros(period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US))
+        both = ((name, of_day.get(name, Totals()), week) for name, week in of_week.items())
+        return [(name, day.success, day.ended, week.success, week.ended) for name, day, week in both]
 
 
-def _most_frequent(rows: Iterable[AnyRow], since: Micros, limit: int) -> Sequence[AnyRow]:
-    seen = (row for row in rows if row.last_at >= since)
-    return nlargest(limit, seen, key=attrgetter("failed_count", "last_at"))
+def _most_frequent(rows: Iterable[AnyRow], since: Micros, limit: int) -> Sequence[FrequentError]:
+    """Return the most frequent kinds of errors that were seen since `since`.
+
+    Lists do not name the failed node, so failures without a node count to the most frequent kind of the same text.
+    """
+    by_count = attrgetter("failed_count", "last_at")
+    seen = sorted((FrequentError(*row) for row in rows if row.last_at >= since), key=by_count, reverse=True)
+    alone = {(each.pipeline_name, each.fingerprint): each for each in seen if each.node is None}
+    pipelines = {name for name, _ in alone}
+    found: list[FrequentError] = []
+    for each in seen:
+        same = None
+        if each.node is not None and each.pipeline_name in pipelines:
+            same = alone.pop((each.pipeline_name, kind_without_node(each.text).fingerprint), None)
+        if same is not None:
+            newest, count = max(each, same, key=attrgetter("last_at")), each.failed_count + same.failed_count
+            found.append(each._replace(text=newest.text, last_at=newest.last_at, failed_count=count))
+        elif each.node is not None:
+            found.append(each)
+    return nlargest(limit, [*found, *alone.values()], by_count)

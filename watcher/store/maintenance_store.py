@@ -136,14 +136,15 @@ _PRUNE = (
     f" (SELECT pipeline_id, {{1}} FROM {{0}} WHERE from_at < :before ORDER BY from_at LIMIT {ROWS_COUNT})"
 )
 _PRUNE_HOURS = text(_PRUNE.format("pipeline_hour", "from_at"))
+_PRUNE_DAYS = text(_PRUNE.format("pipeline_day", "from_at"))
 _PRUNE_ERRORS = text(_PRUNE.format("error_kind", "from_at, fingerprint"))
 
 
 def prune_history(connection: Connection, *, before: int, after: PageStart) -> Pruned:
-    """Delete a page of the hours that began before `before`, and of the days of error kinds that ended before it."""
-    hours = connection.execute(_PRUNE_HOURS, {"before": before}).rowcount
-    errors = connection.execute(_PRUNE_ERRORS, {"before": before - DAY_US}).rowcount
-    return 0, after if ROWS_COUNT in (hours, errors) else None
+    """Delete a page of the hours that began before `before`, and of what is counted by the day and ended before it."""
+    counts = [connection.execute(_PRUNE_HOURS, {"before": before}).rowcount]
+    counts += [connection.execute(each, {"before": before - DAY_US}).rowcount for each in (_PRUNE_DAYS, _PRUNE_ERRORS)]
+    return 0, after if ROWS_COUNT in counts else None
 
 
 _SINKS = text("SELECT id, name, absent_since FROM source WHERE kind = 'sink'")

@@ -67,12 +67,14 @@ class StoreMonitor:
     """The trouble with one store, from the first error until a write shows that it is over.
 
     `failing_since` is when the store began to refuse writes (monotonic seconds); `None` while the store takes them.
+    `last_failing_since` is the same, and stays after the trouble.
     `on_failure` is called each time a read or a write fails.
     """
 
     def __init__(self, *, explain: Callable[[Exception], DatabaseFault], clock: Clock) -> None:
         """Start without trouble. `explain` returns the meaning of an error."""
         self.failing_since: Monotonic | None = None
+        self.last_failing_since = EARLIEST
         self.on_failure: Callable[[], None] = lambda: None
         self._explain = explain
         self._clock = clock
@@ -101,7 +103,7 @@ class StoreMonitor:
             self._refused = max(self._refused, min(writing, Writing.A_LITTLE) if fault.is_away else writing)
         self._failed_at = self._clock.monotonic()
         if self._refused and self.failing_since is None:
-            self.failing_since = self._failed_at
+            self.failing_since = self.last_failing_since = self._failed_at
         return fault
 
     def note_write(self, amount: Writing) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 16, 15
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 17, 17
 """The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
 metadata = MetaData()
@@ -255,18 +255,23 @@ unjudged_end = _table_by_key(
     Column("failed", Boolean, nullable=False),
 )
 
-# The counts of a pipeline by the hour. `from_at` is the start of the hour (UTC).
-pipeline_hour = _table_by_key(
-    "pipeline_hour",
-    Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
-    Column("from_at", BigInteger, primary_key=True),
-    Column("started", Integer, nullable=False),  # executions that started in this hour and have ended since
-    *(Column(status, Integer, nullable=False) for status in ("success", "failed", "unrecognized")),  # ends
-    Column("tokens", BigInteger, nullable=False),
-    Column("durations", String, nullable=False),  # number of successes by duration: JSON of domain/history
-    Index("pipeline_hour_from", "from_at"),
-    postgresql_with=_OFTEN_WRITTEN,
-)
+
+def _counts_by(period: str) -> Table:
+    return _table_by_key(
+        f"pipeline_{period}",
+        Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
+        Column("from_at", BigInteger, primary_key=True),
+        Column("started", Integer, nullable=False),  # executions that started in this period and have ended since
+        *(Column(status, Integer, nullable=False) for status in ("success", "failed", "unrecognized")),  # ends
+        Column("tokens", BigInteger, nullable=False),
+        Column("durations", String, nullable=False),  # number of successes by duration: JSON of domain/history
+        Index(f"pipeline_{period}_from", "from_at"),
+        postgresql_with=_OFTEN_WRITTEN,
+    )
+
+
+# The counts of a pipeline by the hour, and the same by the day. `from_at` is the start of the hour or the day (UTC).
+pipeline_hour, pipeline_day = _counts_by("hour"), _counts_by("day")
 
 # The failed executions of a pipeline by the day and the kind of error. `from_at` is the start of the day (UTC).
 error_kind = _table_by_key(

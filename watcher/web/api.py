@@ -183,9 +183,10 @@ async def history(console: Console, account: str, id_: str, request: HistoryQuer
 
 async def report(console: Console, request: ReportQuery) -> Report:
     """Return the report on all pipelines over the last hours, with the running hour."""
-    now = console.clock.steady_us()
-    since = Micros(now - round(request.last * 1e6))
-    return Report.model_validate(await make_report(console, since=since, until=now))
+    async with console.reporting:
+        now = console.clock.steady_us()
+        made = await make_report(console, since=Micros(now - round(request.last * 1e6)), until=now)
+    return Report.model_validate(made)
 
 
 # Handlers that do something

@@ -34,6 +34,9 @@ NARROWEST = 1.0
 LABEL_WIDTH = 20.0
 """Width of a label on the screen of a phone, in percent of the graph's width."""
 
+DASH = 10
+"""Length of the line of a median whose neighbours are empty, in thousandths of the graph's width."""
+
 LOG_RATIO = 20
 """Greatest ratio of the 95th percentile to the median for a linear scale of durations."""
 
@@ -170,11 +173,11 @@ def _durations(history: History) -> Durations | None:
         share = log(seconds / lowest) / log(highest / lowest) if is_log else seconds / highest
         return DURATIONS_HEIGHT * (1 - share)
 
-    path, last = "", -1
+    path, drawn = "", {index for index, _, _ in known}
     for index, median, _ in known:
-        place = f"{10 * (index + 0.5) * slot:.0f} {y(median):.1f}"
-        path += f"L{place}" if path and index == last + 1 else f"M{place}h0"
-        last = index
+        x, is_alone = 10 * (index + 0.5) * slot, drawn.isdisjoint((index - 1, index + 1))
+        place = f"{x - DASH / 2 * is_alone:.0f} {y(median):.1f}"
+        path += f"L{place}" if index - 1 in drawn else f"M{place}h{DASH}" if is_alone else f"M{place}"
     factor, unit = next((factor, unit) for least, factor, unit in _UNITS if highest >= least)
     return Durations(
         path,

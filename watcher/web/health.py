@@ -1,13 +1,14 @@
 """The routes `/livez`, `/readyz` and `/metrics` for container platforms and Prometheus: no token, no secrets."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client.exposition import gzip_accepted
 
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
@@ -16,6 +17,9 @@ T = TypeVar("T")
 
 FRESH_S = 0.2
 """Seconds for which one text of the metrics is served; a later request gets a new text."""
+
+HOLD_S = 0.01
+"""Seconds after which the making of the metrics' text lets the event loop do other work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +61,13 @@ class Recent(Generic[T]):
 
 
 def exposition(
-    registry: CollectorRegistry,
+    text: Callable[[], Iterator[bytes]],
     *,
     refresh: Callable[[], Awaitable[None]],
     clock: Clock,
     timeout_s: float = 2.0,
 ) -> Recent[bytes]:
-    """Return the text of the metrics as a `Recent`.
+    """Return the text of the metrics as a `Recent`. `text` yields it in pieces, between which the event loop may run.
 
     Gauges that are read from the store keep their old values if the store does not answer within `timeout_s`.
     """
@@ -73,14 +77,22 @@ def exposition(
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await refreshed.get()
-        return generate_latest(registry)
+        pieces, held_since = [], clock.monotonic()
+        for piece in text():
+            pieces.append(piece)
+            if clock.monotonic() >= held_since + HOLD_S:
+                await asyncio.sleep(0)
+                held_since = clock.monotonic()
+        return b"".join(pieces)
 
     return Recent(make, fresh_s=FRESH_S, clock=clock)
 
 
-def health_routes(checks: Callable[[], Checks], registry: CollectorRegistry, *, clock: Clock) -> list[web.RouteDef]:
+def health_routes(
+    checks: Callable[[], Checks], metrics_text: Callable[[], Iterator[bytes]], *, clock: Clock
+) -> list[web.RouteDef]:
     """Return the three routes. For each request they get the present functions of the daemon from `checks`."""
-    text = exposition(registry, refresh=lambda: checks().refresh(), clock=clock)
+    text = exposition(metrics_text, refresh=lambda: checks().refresh(), clock=clock)
 
     async def livez(_: web.Request) -> web.Response:
         return _response(checks().stalled(), verbose=True)
@@ -88,8 +100,11 @@ def health_routes(checks: Callable[[], Checks], registry: CollectorRegistry, *, 
     async def readyz(request: web.Request) -> web.Response:
         return _response(await checks().unready(), verbose="verbose" in request.query)
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=await text.get(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.Response:
+        response = web.Response(body=await text.get(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        if gzip_accepted(request.headers.get("Accept-Encoding", "")):
+            response.enable_compression(web.ContentCoding.gzip)  # in a thread
+        return response
 
     return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
 

@@ -4,6 +4,7 @@ All text in a template is escaped, and its control characters are shown by their
 which takes memory; import this module only when the first page is rendered.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import groupby
@@ -20,9 +21,10 @@ from watcher.domain.problems import Severity, severity_of
 from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import percent, spell_duration
-from watcher.sinks.alert import SIGNS, usable_link
+from watcher.sinks.alert import sign_of, usable_link
 from watcher.web.graphs import graphs, short, spell_period
 from watcher.web.models import Stay
+from watcher.web.overview import PipelineStatus
 
 _STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
 _CLASSES = dict[str | None, str]((each, each) for each in _STATUSES) | {"counts_as_failed": "failed counted"}
@@ -48,7 +50,7 @@ class Bar(NamedTuple):
 
 def glyph(status: str | None) -> str:
     """Return the sign of a status of executions."""
-    return SIGNS[f"execution.{status}"][0] if status in _STATUSES else "?"
+    return event_glyph(f"execution.{status}") if status in _STATUSES else "?"
 
 
 def status_class(status: str | None) -> str:
@@ -56,12 +58,25 @@ def status_class(status: str | None) -> str:
     return _CLASSES.get(status, "unknown")
 
 
-def event_glyph(type_: str) -> str:
+def event_glyph(type_: str, severity: Severity | None = None) -> str:
     """Return the sign of an event. A reminder has a sign of its own: a check mark would look like good news."""
     if type_ == EventType.PROBLEM_REMINDER:
         return "◷"
-    trouble = severity_of(EventType(type_)) is not Severity.INFO
-    return SIGNS.get(type_, ("✕" if trouble else "✓", ""))[0]
+    return sign_of(EventType(type_), severity)[0]
+
+
+def severity_class(severity: Severity) -> str:
+    """Return the CSS class of a severity."""
+    return {Severity.INFO: "", Severity.WARNING: "paused"}.get(severity, "failed")
+
+
+def pipeline_mark(pipeline: PipelineStatus) -> tuple[str, str]:
+    """Return the CSS class and the sign of a pipeline: those of its most severe problem, if it has one."""
+    if not pipeline.problems:
+        known = ("success", "✓") if pipeline.ends else ("", "·")
+        return ("unknown", "?") if pipeline.unknown else known
+    worst = EventType(pipeline.problems[0])
+    return severity_class(severity_of(worst)), event_glyph(worst)
 
 
 def span(seconds: float | None) -> str:
@@ -82,7 +97,7 @@ def age(context: Context, when: datetime | None) -> Markup | str:
     if when is None:
         return ""
     text = spell_duration(abs((context["now"] - when).total_seconds()))
-    return Markup("<time class=age datetime={}>{}</time>").format(_iso(when), text)
+    return Markup(f"<time class=age datetime={_iso(when)}>{text}</time>")  # noqa: S704 (digits and units)
 
 
 @pass_context
@@ -95,7 +110,7 @@ def at(context: Context, when: datetime | str | None) -> Markup | str:
         return ""
     when = (datetime.fromisoformat(when) if isinstance(when, str) else when).astimezone(UTC)
     form = "%H:%M:%S\xa0UTC" if when.date() == context["now"].date() else "%b %-d %H:%M:%S\xa0UTC"
-    return Markup("<time class=at datetime={}>{}</time>").format(_iso(when), when.strftime(form))
+    return Markup(f"<time class=at datetime={_iso(when)}>{when:{form}}</time>")  # noqa: S704 (digits and months)
 
 
 def _iso(when: datetime) -> str:
@@ -152,8 +167,10 @@ _ENVIRONMENT = Environment(
     undefined=StrictUndefined,
 )
 _FILTERS = (age, at, event_glyph, glyph, percent, seconds_between, span, status_class, strip, timeline)
+_OF_SEVERITY = (pipeline_mark, severity_class, severity_of)
 _OF_GRAPHS = (graphs, short, spell_period)
-_ENVIRONMENT.filters |= {function.__name__: function for function in (*_FILTERS, *_OF_GRAPHS)} | {"link": usable_link}
+_ENVIRONMENT.filters |= {function.__name__: function for function in (*_FILTERS, *_OF_GRAPHS, *_OF_SEVERITY)}
+_ENVIRONMENT.filters |= {"link": usable_link, "tally": Counter}
 
 
 def render(template: str, **shown: Any) -> str:

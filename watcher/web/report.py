@@ -121,8 +121,9 @@ async def make_report(
     """Return the data of a report on the span from the full hour at or before `since` to `until`."""
     since = period_start(since, HOUR_US)
     status, store = await console.status.get(), console.store
-    now = await store.totals(since=since, until=until)
-    before = await store.totals(since=period_start(Micros(2 * since - until), HOUR_US), until=since)
+    now = await store.totals(console.pipelines, since=since, until=until, with_durations=True)
+    since_before = period_start(Micros(2 * since - until), HOUR_US)
+    before = await store.totals(console.pipelines, since=since_before, until=since)
     errors: list[Json] = []
     worst: dict[str, Json] = {}
     for row in await store.frequent_errors(since=since, until=until, limit=ERROR_KINDS_COUNT):

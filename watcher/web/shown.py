@@ -1,5 +1,6 @@
 """The console that handlers and pages use, and the functions that make models from rows of the store."""
 
+import asyncio
 import json
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from math import isinf
 from typing import Any
 from urllib.parse import quote
 from uuid import UUID
@@ -20,7 +22,7 @@ from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import with_latest
 from watcher.domain.history import DAY_US
 from watcher.domain.problems import ProblemChange, Severity, severity_of
-from watcher.domain.timestamps import Micros, from_us
+from watcher.domain.timestamps import NEVER, Micros, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import first_visible
 from watcher.runtime.version import VERSION
@@ -65,6 +67,8 @@ class Console:
     """The pipelines of the last `status`, by `account/id`. Await `status.get()` before you read them."""
     backlog: Mapping[str, Backlog] = field(default_factory=dict)
     """The backlog of each sink, from the last `status`."""
+    reporting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while a report is made: one at a time."""
     problem_counts: Mapping[str, int] = field(default_factory=dict)
     """The number of open problems of each pipeline, from the last `status`."""
 
@@ -274,7 +278,9 @@ async def find_status(console: Console) -> StatusView:
     found = await console.store.overview(since=Micros(now - DAY_US))
     console.backlog = found.backlog
     troubles = console.troubles()
-    store_failed_since = next((each.since for each in troubles if each.kind == "store"), None)
+    monitor = console.store.monitor
+    failed_for_s = console.clock.monotonic() - monitor.last_failing_since
+    trouble = monitor.failing_since is not None, NEVER if isinf(failed_for_s) else now - round(failed_for_s * 1e6)
     all_silences = await load_silences(console)
     silenced = [
         (each.match, each.until)
@@ -283,13 +289,14 @@ async def find_status(console: Console) -> StatusView:
     ]
     sources = defaultdict[tuple[str, str], dict[str, Any]](lambda: {"is_unknown": True})
     for row in found.sources:
-        sources[row.kind, row.name] = _source(row, now=now, store_failed_since=store_failed_since)
+        sources[row.kind, row.name] = _source(row, now=now, store_trouble=trouble)
     accounts = {name: sources["account", name] for name in settings.accounts}
     problems = _by_pipeline([*found.others, *found.overdue])
-    names = _names(settings.watch, accounts)
+    all_watches = watches(console)
+    names = _names(all_watches, accounts)
     pipelines: list[PipelineStatus] = []
-    for watch in settings.watch:
-        name, id_ = f"{watch.account}/{watch.pipeline}", str(watch.pipeline)
+    for name, watch in all_watches.items():
+        id_ = name.rpartition("/")[2]
         account = accounts[watch.account]
         snapshot = account.get("pipelines", {}).get(id_, {})
         is_unknown = account["is_unknown"] or not snapshot.get("is_read", True)
@@ -347,28 +354,37 @@ async def find_status(console: Console) -> StatusView:
     )
 
 
-def _source(row: AnyRow, *, now: Micros, store_failed_since: datetime | None) -> dict[str, Any]:
-    """Return the fields of an account or sink and of its snapshot, whether its state is unknown, and since when."""
-    body = json.loads(row.body or b"{}")
-    is_old, known_at = (row.written_at or 0) <= now - OWNED_WITHIN_US, body.get("known_at")
+def _source(row: AnyRow, *, now: Micros, store_trouble: tuple[bool, int]) -> dict[str, Any]:
+    """Return the fields of an account or sink and of its snapshot, whether its state is unknown, and since when.
+
+    `store_trouble` is whether the store takes no writes now, and when the last such trouble began. A snapshot from
+    before is not known until its owner has written again.
+    """
+    is_failing, failed_at = store_trouble
+    body, written_at = json.loads(row.body or b"{}"), row.written_at or NEVER
+    is_old, known_at = written_at <= now - OWNED_WITHIN_US, body.get("known_at")
+    is_before = is_failing or written_at <= failed_at
+    since = ((known_at, known_at is not None), (written_at, is_old), (failed_at, is_before))
     is_unusable = row.kind == "account" and row.state not in (None, AccountTrouble.OVER_BUDGET)
     return {
         **row._asdict(),
         **body,
         "as_of": None if is_old else row.written_at,
-        "is_unknown": is_old or store_failed_since is not None or known_at is not None or is_unusable,
-        "unknown_since": known_at or (row.written_at if is_old else store_failed_since),
+        "is_unknown": is_old or is_before or known_at is not None or is_unusable,
+        "unknown_since": min((at for at, holds in since if holds), default=NEVER) or None,
     }
 
 
-def _names(watches: Sequence[WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
+def _names(watches: Mapping[str, WatchSettings], accounts: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
     """Return the names of pipelines, by `account/id`, without those that have no name.
 
     A name that several pipelines have is followed by the account. A name that several pipelines of one account have is
     followed by the beginning of the id.
     """
-    known = ((each, accounts[each.account].get("pipelines", {}).get(str(each.pipeline), {})) for each in watches)
-    named = {(each.account, str(each.pipeline)): each.name or stands.get("name") for each, stands in known}
+    named = {}
+    for key, each in watches.items():
+        account, _, id_ = key.rpartition("/")
+        named[account, id_] = each.name or accounts[account].get("pipelines", {}).get(id_, {}).get("name")
     count_of, count_in = Counter(named.values()), Counter((account, name) for (account, _), name in named.items())
     return {
         f"{account}/{id_}": name

@@ -2,16 +2,18 @@
 
 import asyncio
 import json
+import socket
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_daemon import FakeDaemon, Raw
+from fake_daemon import Asked, FakeDaemon, Raw
 from receiver import Receiver, answer, says
 from tls import own_ca, serving
 from unit.conftest import Command
 
-from watcher.cli.daemon_client import find_daemon
+from watcher.cli.daemon_client import DaemonClient, find_daemon
 from watcher.domain.errors import WatcherError
 from watcher.web.models import DeliveryView, Page, Trouble
 
@@ -158,3 +160,26 @@ async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         assert await asyncio.to_thread(ask) == []
     assert [request.line for request in receiver.requests] == ["GET /api/v1/deliveries?limit=200 HTTP/1.1"]
+
+
+def test_a_command_waits_for_an_answer_as_long_as_the_daemon_answers_others(daemon: FakeDaemon) -> None:
+    asked_twice = threading.Event()
+
+    def alive(_: Asked) -> Raw:
+        if [each.path for each in daemon.asked].count("/livez") == 2:
+            asked_twice.set()
+        return Raw(503, b"not ok: account:eu")
+
+    def report(_: Asked) -> Trouble:
+        asked_twice.wait(10)
+        return Trouble(title="Late", status=200)
+
+    daemon.replies |= {"GET /livez": alive, "GET /report": report}
+    assert DaemonClient(daemon.url, None, timeout_s=0.05).ask("GET", "/report")["title"] == "Late"
+
+
+def test_a_command_stops_waiting_when_the_daemon_answers_nothing_any_more() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hangs:  # it takes connections, and answers none
+        client = DaemonClient(f"http://127.0.0.1:{hangs.getsockname()[1]}", None, timeout_s=0.05)
+        with pytest.raises(WatcherError, match="no daemon answers"):
+            client.ask("GET", "/report")

@@ -81,7 +81,7 @@ def test_an_end_without_times_took_as_long_as_it_was_watched_and_a_loss_is_shown
     assert shown(progress)[0].startswith("✓ success after 9 s   pipeline 0b5c8f1e · ")
     assert len(shown(progress)) == 3
     progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=WaitResult(Exit.FAILED))
-    assert shown(progress)[0].startswith("? lost after 9 s")
+    assert shown(progress)[0].startswith("✕ lost after 9 s")
     assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
 
 

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from aiohttp import web
 from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables, needs_helm, run
-from prometheus_client import CollectorRegistry
 from unit.conftest import Command
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
 from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import Metrics
 from watcher.web.access import PROBES
 from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
@@ -139,7 +139,7 @@ async def test_the_probes_ask_pages_that_there_are() -> None:
 
     async def refresh() -> None: ...
 
-    routes = health_routes(lambda: Checks(tuple, none, refresh), CollectorRegistry(), clock=Clock())
+    routes = health_routes(lambda: Checks(tuple, none, refresh), Metrics().text, clock=Clock())
     probes = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
     assert {get["path"] for get in probes.values()} <= {route.path for route in routes}
     assert {name: get["path"] for name, get in probes.items()} == {

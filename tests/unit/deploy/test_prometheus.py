@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from deployment import DEPLOY, ROOT
-from prometheus_client import CollectorRegistry
-from sample_metrics import busy_pipeline
+from sample_metrics import busy_pipeline, families_of
 
 from watcher.domain.event import EventType
-from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
+from watcher.runtime.metrics import AccountMetrics, Metrics, PipelineMetrics, SinkMetrics
 
 PROMTOOL = shutil.which("promtool")
 RULES = DEPLOY / "prometheus" / "rules.yaml"
@@ -25,14 +24,16 @@ OF_PROMETHEUS = {"job", "instance", "le"}
 needs_promtool = pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed: apt-get install prometheus")
 
 
-def promtool(*words: str) -> None:
-    result = subprocess.run([str(PROMTOOL), *words], capture_output=True, text=True, timeout=60, check=False)
+def promtool(*words: str, text: str = "") -> None:
+    result = subprocess.run(
+        [str(PROMTOOL), *words], input=text, capture_output=True, text=True, timeout=60, check=False
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
-def labels() -> dict[str, set[str]]:
-    """The labels of each sample of a daemon in which everything has happened."""
+def metrics() -> Metrics:
+    """The metrics of a daemon in which everything has happened."""
     metrics = Metrics()
     AccountMetrics(metrics, "default").pipelines["0b5c"] = busy_pipeline()
     sink = SinkMetrics(metrics, "ops")
@@ -41,12 +42,14 @@ def labels() -> dict[str, set[str]]:
     metrics.leases_held.labels("account").set(1)
     metrics.lease_takeovers.labels("account").inc()
     metrics.problems_open.labels(EventType.PIPELINE_FAILING).set(1)
-    return _labels_of(metrics.registry)
+    return metrics
 
 
-def _labels_of(registry: CollectorRegistry) -> dict[str, set[str]]:
+@pytest.fixture(scope="module")
+def labels(metrics: Metrics) -> dict[str, set[str]]:
+    """The labels of each sample."""
     found: dict[str, set[str]] = {"up": set()}
-    for family in registry.collect():
+    for family in families_of(metrics):
         for sample in family.samples:
             found.setdefault(sample.name, set()).update(sample.labels)
     return found
@@ -55,6 +58,12 @@ def _labels_of(registry: CollectorRegistry) -> dict[str, set[str]]:
 def rule_queries() -> Iterator[tuple[str, str]]:
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
         yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
+
+
+@needs_promtool
+def test_prometheus_reads_the_metrics(metrics: Metrics) -> None:
+    metrics.pipelines["default"]["77aa"] = PipelineMetrics('Onboarding "new"')  # nothing has happened in this one
+    promtool("check", "metrics", text=b"".join(metrics.text()).decode())
 
 
 def panels() -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ async def test_an_execution_that_waits_for_a_person_is_told_once_and_when_it_goe
     assert await told("running", for_s=3600) == []
     assert await told("paused", for_s=590) == []
     (overdue,) = await told("paused", for_s=3600)
-    assert overdue.startswith("◷ Sales agent has been paused for 10 m")
+    assert overdue.startswith("! Sales agent has been paused for 10 m")
     assert await told("running", for_s=61) == ["✓ Sales agent is running, no longer overdue"]
     assert len(await told("paused", for_s=3600)) == 1
     assert await told("success", for_s=61) == ["✓ Sales agent succeeded, no longer overdue"]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from documents import DOCS
-from prometheus_client import Metric
+from sample_metrics import families_of
 from stores import claim
 
 from watcher.domain.errors import Exit
@@ -91,7 +91,7 @@ def test_every_exit_code_is_explained() -> None:
 
 @pytest.fixture
 def metrics() -> set[str]:
-    exposed: list[Metric] = list(Metrics().registry.collect())
+    exposed = families_of(Metrics())
     kinds = {"counter": ["_total"], "histogram": ["", "_bucket", "_sum", "_count"], "gauge": [""]}
     return {metric.name + ending for metric in exposed for ending in kinds[metric.type]}
 

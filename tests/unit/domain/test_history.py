@@ -40,7 +40,7 @@ def facts(status: str, **more: object) -> ExecutionSnapshot:
 def test_a_success_counts_with_its_duration_and_tokens_in_the_hour_in_which_it_ended() -> None:
     ended = ended_execution(record("success"), facts("success", ai_tokens_used=512.0))
     assert ended == EndedExecution(to_us(STARTED), to_us(FINISHED), "success", 512, 12.5)
-    hours = totals_of([ended])
+    hours = totals_of([ended], HOUR_US)
     assert hours[Micros(THREE - HOUR_US)] == Totals(started=1)
     assert (hours[THREE].success, hours[THREE].started, hours[THREE].tokens) == (1, 0, 512)
     assert hours[THREE].quantile(0.5) == pytest.approx(12.5, rel=0.05)
@@ -63,7 +63,7 @@ def test_an_end_that_nobody_knows_counts_as_unrecognized_and_a_lost_execution_as
     assert rubbish.tokens == 1_000_000_000  # so that the sum of an hour fits into the store
     odd = ended_execution(record("cancelled"), facts("cancelled", ai_tokens_used=-3.0))
     lost = ended_execution(record("running", lost=LostReason.NOT_FOUND), None)
-    hours = totals_of([odd, lost])
+    hours = totals_of([odd, lost], HOUR_US)
     assert (hours[THREE].unrecognized, hours[THREE].ended, hours[THREE].tokens) == (1, 1, 0)
     assert hours[Micros(THREE - HOUR_US)].started == 2
 
@@ -82,14 +82,13 @@ def test_a_quantile_is_within_a_tenth_of_the_true_one() -> None:
         true = sorted(random.lognormvariate(2.0, spread) for _ in range(999))
         counted = Totals()
         for seconds in true:
-            for hour in totals_of([EndedExecution(THREE, THREE, "success", 0, seconds)]).values():
+            for hour in totals_of([EndedExecution(THREE, THREE, "success", 0, seconds)], HOUR_US).values():
                 counted.add(hour)
         for share in (0.5, 0.95):
             assert counted.quantile(share) == pytest.approx(true[round(share * 999) - 1], rel=0.1)
     assert Totals().quantile(0.5) is None
-    assert totals_of([EndedExecution(THREE, THREE, "success", 0, 0.0)])[THREE].quantile(0.5) == pytest.approx(
-        0, abs=0.01
-    )
+    shortest = totals_of([EndedExecution(THREE, THREE, "success", 0, 0.0)], HOUR_US)[THREE]
+    assert shortest.quantile(0.5) == pytest.approx(0, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from virtual import EPOCH, PIPELINE, FakeClock, Start, account_of, said, watch_o
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord, Outcome
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import EARLIEST, Micros
 from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
@@ -249,7 +249,7 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
 async def test_the_metric_of_the_last_success_stands_still_while_polls_fail_or_nothing_can_be_recorded(
     start: Start, heard: Any, clock: FakeClock
 ) -> None:
-    heard.monitor = monitor = SimpleNamespace(failing_since=None)
+    heard.monitor = monitor = SimpleNamespace(failing_since=None, last_failing_since=EARLIEST)
     account = await start(A)
     name, labels = "watcher_last_successful_poll_timestamp_seconds", {"account": "default"}
     value = partial(account.metrics.registry.get_sample_value, name, labels)

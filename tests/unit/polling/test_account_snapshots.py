@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
 from pydantic import TypeAdapter
+from sample_metrics import sample_value
 from stores import execution_id
 from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
@@ -52,7 +52,7 @@ async def snapshot_of(account: Account, path: Path) -> Any:
 
 def shown(account: Account, metric: str, **labels: str) -> float | None:
     every = {"account": "default", "pipeline": PIPELINE} | labels
-    return account.metrics.registry.get_sample_value(f"watcher_{metric}", every)
+    return sample_value(account.metrics, f"watcher_{metric}", **every)
 
 
 def ran(execution: str, status: str, seconds: float, **facts: Any) -> Any:
@@ -186,7 +186,7 @@ async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(
         goals = tuple(f"\x1b[31mgoal\n {count * 20 + number} {'x' * 300}\ud800" for number in range(20))
         account.api.script[execution] = ran(execution, "success", 1, goals=goals)
     await account.run_for(20)
-    text = generate_latest(account.metrics.registry).decode()
+    text = b"".join(account.metrics.text()).decode()
     lines = [line for line in text.splitlines() if line.startswith("watcher_execution_goals_total{")]
     assert len(lines) == GOALS_COUNT + 1
     assert shown(account, "execution_goals_total", goal="other") == 4 * 20 - GOALS_COUNT
@@ -201,7 +201,7 @@ async def test_a_removed_watch_takes_its_series_along(start: Start) -> None:
     assert shown(account, "executions_started_total") is None
     assert shown(account, "executions_started_total", pipeline=EMPTY_PIPELINE) == 0
     account.metrics.forget("account", "default")
-    assert "watcher_executions_started_total{" not in generate_latest(account.metrics.registry).decode()
+    assert "watcher_executions_started_total{" not in b"".join(account.metrics.text()).decode()
 
 
 async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
@@ -350,4 +350,21 @@ async def test_a_sink_says_how_it_is_and_when_it_tries_again(path: Path) -> None
     await rig.worker.flush()
     _, snapshot = written(path, "sink")
     assert (snapshot.answer, snapshot.next_try_at) == ("410", None)
+    await rig.stop()
+
+
+async def test_after_trouble_with_the_store_an_unchanged_snapshot_is_written_again(path: Path) -> None:
+    rig = Rig(path)
+    await rig.start()
+    await rig.send("a")
+    await rig.worker.flush()
+    first_at, snapshot = written(path, "sink")
+    await rig.go_for(2)
+    await rig.worker.flush()
+    assert written(path, "sink") == (first_at, snapshot)
+    rig.store.monitor.last_failing_since = rig.clock.monotonic()
+    await rig.go_for(2)
+    await rig.worker.flush()
+    again_at, unchanged = written(path, "sink")
+    assert (again_at > first_at, unchanged) == (True, snapshot)
     await rig.stop()

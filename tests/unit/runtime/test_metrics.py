@@ -1,16 +1,18 @@
 """Every metric has the name and the labels of the contract, and what is known starts at 0."""
 
+import re
+from collections.abc import Sequence
 from importlib.metadata import version
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
-from sample_metrics import busy_pipeline
+from prometheus_client import CollectorRegistry, Histogram, Metric, generate_latest
+from prometheus_client.registry import Collector
+from sample_metrics import busy_pipeline, families_of, sample_value
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
 from watcher.domain.execution import Outcome
-from watcher.runtime.metrics import AccountMetrics, FastHistogram, Metrics, SinkMetrics
+from watcher.runtime.metrics import SLICE_COUNT, AccountMetrics, FastHistogram, Metrics, PipelineMetrics, SinkMetrics
 
 OUTCOMES = [
     *("ok", "not_found", "unauthorized", "forbidden", "rate_limited", "rejected", "server_error", "timeout"),
@@ -71,13 +73,13 @@ def metrics() -> Metrics:
 
 
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    return metrics.registry.get_sample_value(f"watcher_{name}", labels)
+    return sample_value(metrics, f"watcher_{name}", **labels)
 
 
 def shown(metrics: Metrics) -> dict[str, tuple[str, set[str]]]:
     """What Prometheus reads: names, types, labels."""
     families = {}
-    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
+    for family in families_of(metrics):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         families[name] = (family.type, labels)
@@ -91,8 +93,47 @@ def test_the_names_and_labels_are_those_of_the_contract_and_no_others(metrics: M
 
 
 def test_the_help_of_a_metric_is_a_phrase(metrics: Metrics) -> None:
-    helps = [family.documentation for family in metrics.registry.collect() if family.name.startswith("watcher_")]
+    helps = [family.documentation for family in families_of(metrics) if family.name.startswith("watcher_")]
     assert [each for each in helps if len(each.split()) < 5 or not each.endswith(".")] == []
+
+
+def test_the_text_of_pipelines_is_as_the_library_would_write_it(metrics: Metrics) -> None:
+    names = ("", "Ünï\U0001f600", 'a "quoted" \\n one\\', "idle")
+    for number, name in enumerate(names):
+        metrics.pipelines["default"][f"77aa-{number}"] = each = busy_pipeline()
+        each.name, each.tokens_count, each.goals[name] = name, 12_345_678, 1
+        each.durations_s["success"] = 0.1 * number  # type: ignore[assignment]
+    metrics.pipelines["default"]["idle"] = PipelineMetrics("idle")
+
+    class Read(Collector):
+        def collect(self) -> Sequence[Metric]:
+            return families_of(metrics)
+
+    ours, librarys = (
+        [  # the library sorts labels
+            (re.sub(r"\{.*\}", "", line), set(re.findall(r'\w+="(?:[^"\\]|\\.)*"', line)))
+            for line in text[text.index(b"# HELP watcher_pipeline_info") :].decode().splitlines()
+        ]
+        for text in (b"".join(metrics.text()), generate_latest(Read()))
+    )
+    assert ours == librarys
+    assert sample_value(metrics, "watcher_pipeline_info", account="default", pipeline="77aa-2", name=names[2]) == 1
+
+
+def test_a_status_in_which_nothing_has_ended_has_no_buckets(metrics: Metrics) -> None:
+    samples = [each for family in families_of(metrics) for each in family.samples]
+    shown = [each for each in samples if each.name.startswith("watcher_execution_duration_seconds")]
+    success = [(each.name.rpartition("_")[2], each.value) for each in shown if each.labels["status"] == "success"]
+    assert success == [("bucket", 0), *[("bucket", 1)] * 12, ("count", 1), ("sum", 2)]
+    others = {(each.labels["status"], each.name.rpartition("_")[2], each.value) for each in shown}
+    assert {each for each in others if each[0] != "success"} == {
+        (status, name, 0) for status in ("failed", "unrecognized") for name in ("count", "sum")
+    }
+
+
+def test_no_piece_of_the_text_is_about_many_pipelines(metrics: Metrics) -> None:
+    metrics.pipelines["default"] = {f"77aa-{number}": busy_pipeline() for number in range(4 * SLICE_COUNT)}
+    assert max(piece.count(b"\n") for piece in metrics.text()) <= SLICE_COUNT * 3 * 15
 
 
 def test_the_outcomes_are_those_of_the_contract() -> None:

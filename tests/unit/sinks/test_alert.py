@@ -33,17 +33,17 @@ HEADLINES = {
     EventType.EXECUTION_SUCCESS: "✓ Sales agent succeeded",
     EventType.EXECUTION_FAILED: "✕ Sales agent failed at Greeting",
     EventType.EXECUTION_UNRECOGNIZED: "! Sales agent has the undocumented status unrecognized",
-    EventType.EXECUTION_OVERDUE: "◷ Sales agent has been running for 45 m 5 s, limit 2 m",
-    EventType.EXECUTION_LOST: "? Sales agent: an execution is lost",
+    EventType.EXECUTION_OVERDUE: "! Sales agent has been running for 45 m 5 s, limit 2 m",
+    EventType.EXECUTION_LOST: "✕ Sales agent: an execution is lost",
     EventType.PIPELINE_FAILING: "✕ Sales agent keeps failing",
     EventType.PIPELINE_RECOVERED: "✓ Sales agent recovered after 41 m (7 failed)",
-    EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing has started for 6 h 41 m, limit 6 h",
+    EventType.PIPELINE_SILENT: "! Sales agent is silent: nothing has started for 6 h 41 m, limit 6 h",
     EventType.PIPELINE_ACTIVE: "✓ Sales agent is active again after 41 m",
     EventType.EXECUTION_EXPENSIVE: "! Sales agent is expensive: 23,456 tokens (limit 20,000) in one execution",
-    EventType.PIPELINE_SLOW: "◷ Sales agent is slow: running for 2 m 5 s, usually 40.0 s; 2 more are slow",
+    EventType.PIPELINE_SLOW: "! Sales agent is slow: running for 2 m 5 s, usually 40.0 s; 2 more are slow",
     EventType.PIPELINE_ON_TIME: "✓ Sales agent is on time again after 41 m",
     EventType.PIPELINE_OVERSPENDING: "! Sales agent used 80 % of its tokens for today (1,612,345 of 2,000,000)",
-    EventType.PIPELINE_NEW_ERROR: "✕ Sales agent failed with a new error at Greeting",
+    EventType.PIPELINE_NEW_ERROR: "! Sales agent failed with a new error at Greeting",
     EventType.PIPELINE_GAP: "! Sales agent: executions may have been missed",
     EventType.ACCOUNT_DEGRADED: "✕ Account default: the API cannot be used",
     EventType.ACCOUNT_RECOVERED: "✓ Account default recovered after 41 m",
@@ -84,6 +84,19 @@ def test_no_headline_has_more_than_150_characters_or_one_that_is_obeyed(type_: E
     assert headline.isprintable()
 
 
+@pytest.mark.parametrize("type_", sorted(EventType))
+def test_the_sign_of_trouble_and_its_colour_are_those_of_its_severity(type_: EventType) -> None:
+    alert = read(sample(type_))
+    signs = {Severity.WARNING: ("!", "yellow"), Severity.ERROR: ("✕", "red"), Severity.CRITICAL: ("✕", "red")}
+    if alert.is_trouble and type_ is not EventType.PROBLEM_ACKNOWLEDGED:
+        assert alert.sign == signs[alert.severity]
+
+
+def test_a_group_of_warnings_is_a_warning() -> None:
+    news = notice(sample(EventType.EXECUTION_OVERDUE), sample(EventType.EXECUTION_UNRECOGNIZED))
+    assert (news.headline[0], news.severity) == ("!", Severity.WARNING)
+
+
 def test_news_is_bad_or_good() -> None:
     good = {type_ for type_ in EventType if not read(sample(type_)).is_trouble}
     signs = {type_: headline[0] for type_, headline in HEADLINES.items()}
@@ -96,7 +109,7 @@ def test_news_is_bad_or_good() -> None:
         (EventType.EXECUTION_PAUSED, "✓ Sales agent is paused, no longer overdue", False, Severity.INFO),
         (EventType.EXECUTION_SUCCESS, "✓ Sales agent succeeded, no longer overdue", False, Severity.INFO),
         (EventType.EXECUTION_FAILED, "✕ Sales agent failed at Greeting", True, Severity.ERROR),
-        (EventType.EXECUTION_LOST, "? Sales agent: an execution is lost", True, Severity.ERROR),
+        (EventType.EXECUTION_LOST, "✕ Sales agent: an execution is lost", True, Severity.ERROR),
     ],
 )
 def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
@@ -137,11 +150,11 @@ def test_a_reminder_of_a_slow_pipeline_says_the_limit_because_another_execution_
     assert title.endswith("Sales agent is slow: usually 40.0 s, limit 2 m")
 
 
-@pytest.mark.parametrize(("percent", "severity"), [(80, Severity.WARNING), (100, Severity.ERROR)])
-def test_a_day_is_an_error_only_once_all_of_its_tokens_are_used(percent: int, severity: Severity) -> None:
+@pytest.mark.parametrize(("percent", "severity", "sign"), [(80, Severity.WARNING, "!"), (100, Severity.ERROR, "✕")])
+def test_a_day_is_an_error_only_once_all_of_its_tokens_are_used(percent: int, severity: Severity, sign: str) -> None:
     data = data_of(EventType.PIPELINE_OVERSPENDING) | {"percent": percent}
     alert = read(sample(EventType.PIPELINE_OVERSPENDING, data=data))
-    used = f"! Sales agent used {percent} % of its tokens for today (1,612,345 of 2,000,000)"
+    used = f"{sign} Sales agent used {percent} % of its tokens for today (1,612,345 of 2,000,000)"
     assert (alert.headline, alert.severity) == (used, severity)
 
 
@@ -397,7 +410,7 @@ def test_a_group_says_how_many_of_what() -> None:
     assert news.headline == "✕ 4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
     assert news.severity is Severity.ERROR
     assert [event.headline for event in news.newest][-2:] == [
-        "? Sales agent: an execution is lost",
+        "✕ Sales agent: an execution is lost",
         "! Sales agent has the undocumented status unrecognized",
     ]
 

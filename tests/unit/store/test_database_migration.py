@@ -195,6 +195,28 @@ async def test_the_numbers_that_the_processes_of_versions_before_kept_go(databas
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_the_days_of_the_history_are_made_of_its_hours(databases: Databases, kind: str) -> None:
+    url = await databases.without_rows(kind)
+    await use(url)
+    run(url, "INSERT INTO source (id, kind, name) VALUES (10, 'pipeline', 'default/p')")
+    hour, day = 3_600_000_000, 86_400_000_000
+    before = ScriptDirectory(str(MIGRATIONS)).get_revision("0017").down_revision
+    for at, durations in ((5 * day, '{"7":1}'), (5 * day + 23 * hour, '{"7":2,"9":1}'), (6 * day, "{}")):
+        run(url, f"INSERT INTO pipeline_hour VALUES (10, {at}, 1, 2, 3, 4, 5, '{durations}')")
+    for statement in (
+        "DROP TABLE pipeline_day",
+        f"UPDATE alembic_version SET version_num = '{before}'",
+        "UPDATE meta SET value = '16' WHERE key = 'schema_version'",
+    ):
+        run(url, statement)
+    await use(url)
+    assert sorted(run(url, "SELECT * FROM pipeline_day")) == [
+        (10, 5 * day, 2, 4, 6, 8, 10, '{"7":3,"9":1}'),
+        (10, 6 * day, 1, 2, 3, 4, 5, "{}"),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_a_migration_is_noted_and_not_done_again(
     databases: Databases, kind: str, next_version: NextVersion
 ) -> None:

@@ -110,14 +110,14 @@ def test_median_and_p95_are_drawn_on_one_scale_and_a_gap_breaks_the_line() -> No
     drawn = durations(ran)
     assert (drawn.highest, drawn.lowest, drawn.unit, drawn.is_log) == ("40", "0", "seconds", False)
     assert [y for _, y in drawn.p95] == [0.0, DURATIONS_HEIGHT / 2, DURATIONS_HEIGHT / 2]
-    assert drawn.median == "M146 48.0h0L188 48.0M354 48.0h0"
+    assert drawn.median == "M146 48.0L188 48.0M349 48.0h10"
 
 
 def test_far_longer_ones_make_the_scale_of_durations_logarithmic() -> None:
     ran = {3: {"success": 9, "median_seconds": 10.0, "p95_seconds": 201.0}}
     drawn = durations(ran)
     assert (drawn.is_log, drawn.highest, drawn.lowest, drawn.unit) == (True, "3 m 21 s", "10.0 s", "minutes")
-    assert drawn.median.endswith(f" {DURATIONS_HEIGHT:.1f}h0")
+    assert drawn.median.endswith(f" {DURATIONS_HEIGHT:.1f}h10")
     assert drawn.p95[0][1] == 0.0
     assert not durations({3: {**ran[3], "p95_seconds": 200.0}}).is_log
 

@@ -1,15 +1,15 @@
 """The pages a platform and Prometheus ask, over a real socket."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientResponse, ClientSession, web
 from aiohttp.test_utils import TestServer
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from virtual import FakeClock
 
-from watcher.web.health import FRESH_S, Checks, Recent, exposition, health_routes
+from watcher.web.health import FRESH_S, HOLD_S, Checks, Recent, exposition, health_routes
 
 
 class Daemon:
@@ -34,15 +34,23 @@ class Daemon:
         self.pending.set(7)
 
     def exposition(self, *, timeout_s: float = 10.0) -> Recent[bytes]:
-        return exposition(self.registry, refresh=self.refresh, clock=self.clock, timeout_s=timeout_s)
+        return exposition(self.text, refresh=self.refresh, clock=self.clock, timeout_s=timeout_s)
+
+    def text(self) -> Iterator[bytes]:
+        yield generate_latest(self.registry)
 
     async def get(self, path: str) -> tuple[int, str, str]:
+        response = await self.ask(path)
+        return response.status, await response.text(), response.headers["Content-Type"]
+
+    async def ask(self, path: str, **headers: str) -> ClientResponse:
         application = web.Application()
         checks = Checks(lambda: self.stalled, self.ask_unready, self.refresh)
-        application.add_routes(health_routes(lambda: checks, self.registry, clock=self.clock))
+        application.add_routes(health_routes(lambda: checks, self.text, clock=self.clock))
         async with TestServer(application) as server, ClientSession() as session:
-            response = await session.get(server.make_url(path))
-            return response.status, await response.text(), response.headers["Content-Type"]
+            response = await session.get(server.make_url(path), headers=headers)
+            await response.read()
+            return response
 
 
 @pytest.fixture
@@ -68,6 +76,41 @@ async def test_metrics_are_prometheus_text_and_fresh(daemon: Daemon) -> None:
     assert status == 200
     assert content_type.startswith("text/plain; version=")
     assert "watcher_outbox_pending 7.0" in text
+
+
+@pytest.mark.parametrize(("accepted", "encoding"), [("gzip", "gzip"), ("deflate, gzip;q=1.0", "gzip"), ("br", None)])
+async def test_metrics_are_compressed_for_a_request_that_takes_it(
+    daemon: Daemon, accepted: str, encoding: str | None
+) -> None:
+    answer = await daemon.ask("/metrics", **{"Accept-Encoding": accepted})
+    assert answer.headers.get("Content-Encoding") == encoding
+    assert "watcher_outbox_pending 7.0" in await answer.text()
+
+
+@pytest.mark.parametrize(("piece_s", "others_ran"), [(HOLD_S, [0, 1, 2, 3]), (HOLD_S / 3, [0, 0, 0, 1])])
+async def test_other_work_goes_on_while_a_long_text_of_metrics_is_made(piece_s: float, others_ran: list[int]) -> None:
+    clock, turns, seen = FakeClock(), 0, list[int]()
+
+    async def other_work() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async def refresh() -> None:
+        nonlocal turns
+        turns = -1  # as this task ends, the other one has its turn first
+
+    def text() -> Iterator[bytes]:
+        for number in range(4):
+            seen.append(turns)
+            clock.advance(piece_s)
+            yield b"%d" % number
+
+    working = asyncio.create_task(other_work())
+    assert await exposition(text, refresh=refresh, clock=clock).get() == b"0123"
+    working.cancel()
+    assert [each - seen[0] for each in seen] == others_ran
 
 
 async def test_all_who_ask_for_metrics_at_about_the_same_time_share_them(daemon: Daemon) -> None:

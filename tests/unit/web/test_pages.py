@@ -22,12 +22,12 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
-from watcher.domain.timestamps import Micros, from_us, to_us
+from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.store import pagination
 from watcher.store.changes import SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
-from watcher.store.tables import incident, pipeline_hour, problem, snapshot
+from watcher.store.tables import incident, pipeline_day, pipeline_hour, problem, snapshot
 from watcher.web import pages
 from watcher.web.overview import Need
 
@@ -140,16 +140,33 @@ async def save(desk: Desk, source: Source, body: AccountSnapshot | SinkSnapshot,
 
 async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:
     pipeline_id = await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}"))
-    counts = {"started": 9, "unrecognized": 0, "tokens": 0, "durations": "{}", "pipeline_id": pipeline_id}
+    counts: dict[str, Any] = {
+        "started": 9,
+        "unrecognized": 0,
+        "tokens": 0,
+        "durations": "{}",
+        "pipeline_id": pipeline_id,
+    }
     hours = [(1, 41, 1), (30, 1_200, 0)]
     rows = [
         {**counts, "from_at": START_US - ago * 3_600_000_000, "success": good, "failed": bad}
         for ago, good, bad in hours
     ]
     await write(desk, insert(pipeline_hour), rows)
+    days = [{**row, "from_at": row["from_at"] - row["from_at"] % 86_400_000_000} for row in rows]
+    await write(desk, insert(pipeline_day), days)
     says = (await shown(desk, "/")).says()
     assert "97.6 % of 42 99.9 % of 1,242" in says
     assert "none ended none ended" in says
+
+
+async def test_a_pipeline_has_one_sign_and_one_colour_on_every_page(desk: Desk) -> None:
+    (found,) = [each for each in (await desk.found("/status"))["pipelines"] if each["id"] == PIPELINE]
+    assert found["problems"] == ["execution.overdue"]  # a warning
+    mark = '<i class="paused" aria-hidden=true>!</i>'
+    for path in ("/", f"/pipelines/default/{PIPELINE}"):
+        async with desk.session.get(path) as response:
+            assert mark in (await response.text()).replace("<i class=paused ", '<i class="paused" '), path
 
 
 async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_to_do(desk: Desk) -> None:
@@ -757,6 +774,9 @@ async def test_what_is_not_known_now_is_unknown_and_never_well(
             desk.troubles.append(
                 Need.model_validate({"title": "x", "reason": "", "page": "/", "since": began, **trouble})
             )
+        if trouble.get("kind") == "store":
+            monitor = desk.store.monitor
+            monitor.failing_since = monitor.last_failing_since = Monotonic(desk.clock.monotonic() - 300)
         is_read = known != "unread"
         known_at = {None: None, "unread": None, "never": Micros(0)}.get(known, Micros(desk.clock.us - 600_000_000))
         snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
@@ -786,6 +806,33 @@ async def test_what_is_not_known_now_is_unknown_and_never_well(
         assert ("pipelines unknown" in elsewhere, "✓ None." in elsewhere) == (count > 0, count == 0)
         assert "replica" not in says
         assert ("✓ 3 sinks well" in says) is False  # nothing is known of the two others
+
+
+@pytest.mark.parametrize(
+    ("age_s", "known_s_ago", "is_known", "since"),
+    [
+        (46, None, False, "2026-11-23T23:59:15Z"),  # as it was before the store failed
+        (45, None, False, "2026-11-23T23:59:15Z"),
+        (44, None, True, None),  # its owner could write, or writes again
+        (46, 50, False, "2026-11-23T23:59:10Z"),  # the API failed first
+        (1, 20, False, "2026-11-23T23:59:40Z"),  # only the API fails since then
+        (61, 20, False, "2026-11-23T23:58:59Z"),  # nobody has written for long
+    ],
+)
+@pytest.mark.parametrize("is_failing", [False, True])
+async def test_what_was_written_before_the_store_last_failed_is_not_known_and_the_earlier_trouble_says_since_when(
+    age_s: int, known_s_ago: int | None, is_known: bool, since: str | None, is_failing: bool, tmp_path: Path
+) -> None:
+    async with a_desk(tmp_path, is_filled=False) as desk:
+        monitor, failed_at = desk.store.monitor, Monotonic(desk.clock.monotonic() - 45)
+        monitor.last_failing_since, monitor.failing_since = failed_at, failed_at if is_failing else None
+        known_at = None if known_s_ago is None else Micros(desk.clock.us - known_s_ago * 1_000_000)
+        snapshot = AccountSnapshot(1.0, 1.0, 0.0, {PIPELINE: PipelineSnapshot()}, known_at)
+        await save(desk, Source("account", "default"), snapshot, age_s=age_s)
+        found = (await desk.found("/status"))["pipelines"][0]
+        assert found.get("unknown", False) is (is_failing or not is_known)
+        earliest = min(filter(None, (since, "2026-11-23T23:59:15Z" if is_failing else None)), default=None)
+        assert found.get("unknownSince") == earliest
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Reports as whoever asks the API for one gets them."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,14 @@ async def test_the_rate_before_is_shown_if_it_differs_by_more_than_chance(desk: 
     total = (await desk.found("/report"))["total"]
     assert (total["successRate"], total["successRateBefore"]) == (0.5, 1.0)
     assert "successRateBefore" not in (await desk.found("/report?last=90d"))["total"]
+
+
+async def test_reports_are_made_one_at_a_time(desk: Desk) -> None:
+    async with desk.console.reporting:
+        second = asyncio.create_task(desk.ask("/report"))
+        assert (await desk.ask("/status"))[0] == 200  # only reports wait
+        assert not second.done()
+    assert (await second)[0] == 200
 
 
 @pytest.mark.parametrize("last", ["59m", "91d", "x", ""])

@@ -87,7 +87,8 @@ def _overview(found: dict[str, Any], failure: str = "", *, console: Console) -> 
     head = f"clerk-watcher {found['version']}   open {sum(found['open'].values()):,}:  {counts}"
     lines = [(failure, "bold red"), (head, ""), (unknown := unknown_text(found), "yellow")]
     if open_count:
-        lines.append((f"✕ {open_count:,} need you", "red"))
+        sign, style = ("! ", "yellow") if needs[0]["severity"] == "warning" else ("✕ ", "red")
+        lines.append((f"{sign}{open_count:,} need you", style))
     elif not unknown:
         lines.append(("✓ nothing needs you", "green"))
     parts: list[RenderableType] = [Text(make_printable(text, console=console), style) for text, style in lines if text]

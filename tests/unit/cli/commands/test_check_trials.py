@@ -454,7 +454,7 @@ async def test_a_free_address_stays_free_and_one_that_a_daemon_has_is_no_mistake
         pass
 
     clock, checks = Clock(), Checks(tuple, none, refresh)
-    server = HttpServer(health_routes(lambda: checks, Metrics().registry, clock=clock), clock=clock)
+    server = HttpServer(health_routes(lambda: checks, Metrics().text, clock=clock), clock=clock)
     port = await server.listen(Address("127.0.0.1", 0))
     document = {"http": {"listen": f"127.0.0.1:{port}"}}
     trial = await tried(document)
