@@ -81,11 +81,14 @@ class Intake:
         batches = taken.batches
         if self._deps.rules.problem_group is not None:
             batches = [message for batch in batches for message in messages_of(batch)]
-        if request.trial is not None and len(batches) > 1:
-            wants_tried = request.trial == "tried_longest_ago"
-            batches = sorted(
-                batches, key=lambda each: min((bool(one.attempts) is not wants_tried, one.tried_at) for one in each)
-            )[:1]
+        if request.trial is not None and len(batches) > 1:  # the message of the delivery that the trial is for
+            is_other = request.trial == "never_tried"
+            batches = [
+                min(
+                    batches,
+                    key=lambda each: min((bool(it.attempts) is is_other, it.tried_at, it.due_at) for it in each),
+                )
+            ]
         self.ready.extend(batches)
         self.trial = request.trial
         if taken.next_due_at is not None:

@@ -211,7 +211,7 @@ class CircuitBreaker:
         return "tried_longest_ago" if now >= self._tried_from else None
 
     def note_trial(self, trial: Trial, *, begins: bool, now: Monotonic) -> None:
-        """Note that a trial `begins`, or that there was no delivery to send for it."""
+        """Note that a trial `begins`, or that the store had no delivery for it."""
         self.is_trying = begins
         if trial == "never_tried":
             self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)

@@ -254,11 +254,10 @@ class DeliveryWorker:
         while self._intake.ready and (count := self._in_flight.free_count):
             if self._pacer.ready_at > now:
                 return
-            batch = self._next_batch(min(self._sink.batch_count, count), now)
-            trial = self._intake.trial if self._breaker.is_open else None
-            if trial is not None:
-                self._breaker.note_trial(trial, begins=bool(batch), now=now)
-            if batch:
+            if batch := self._next_batch(min(self._sink.batch_count, count), now):
+                trial = self._intake.trial if self._breaker.is_open else None
+                if trial is not None:
+                    self._breaker.note_trial(trial, begins=True, now=now)
                 self._pacer.spend(now)
                 task = asyncio.create_task(self._send(batch, trial))
                 task.add_done_callback(self._ended)

@@ -75,7 +75,7 @@ class Happening:
     until: Micros | None
     """The time at which it was over: that of the event if it closes nothing. `None` if it is not over."""
     title: str
-    """What happened, with the name: for a line about a single name."""
+    """The words for what happened, with the name: for a line about a single name."""
     error: str = ""
     """The newest error, or the reason."""
     rank: int = len(Severity)

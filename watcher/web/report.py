@@ -77,7 +77,7 @@ class PipelineReport(Figures):
 
 
 class Happened(ApiModel):
-    """What happened in the span of a report and closes nothing, or a problem: all of one kind and one stretch."""
+    """A line of a report: the problems, or the events that close nothing, of one kind in one stretch of time."""
 
     kind: str
     """The type of the event that reported it; `unknown` or `low_rate` for the present state of pipelines."""
@@ -85,7 +85,7 @@ class Happened(ApiModel):
     names: Sequence[str]
     """At most three names of pipelines, or that of the account or sink."""
     what: str
-    """What happened to whom, and how many times if more than once."""
+    """The words for what happened to whom, and how many times if more than once."""
     error: str | None = None
     """The newest error, or the reason."""
     acknowledged: bool = False
