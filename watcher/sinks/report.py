@@ -10,7 +10,7 @@ from typing import Any
 from watcher.domain.event import EventType
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import percent, spell_duration
-from watcher.sinks.alert import GOOD, SIGNS, TROUBLE, in_words, length, report_times, shorten
+from watcher.sinks.alert import GOOD, TROUBLE, in_words, length, report_times, shorten, sign_of
 
 ERROR_LENGTH = 80
 WHAT_LENGTH = 120
@@ -55,9 +55,9 @@ def _happened(each: ReportData, today: datetime) -> str:
     """Return a line: what happened to whom, why, and when."""
     kind, is_over = each["kind"], "until" in each
     is_closed = is_over and kind in PROBLEM_KINDS
-    sign = SIGNS.get(kind, TROUBLE)[0]
+    sign = sign_of(EventType(kind))[0] if kind in set(EventType) else TROUBLE[0]
     if is_over or each.get("acknowledged"):
-        sign = GOOD[0] if is_closed else "!" if is_over else SIGNS[EventType.PROBLEM_ACKNOWLEDGED][0]
+        sign = GOOD[0] if is_closed else "!" if is_over else sign_of(EventType.PROBLEM_ACKNOWLEDGED)[0]
     said = ": ".join(filter(None, (shorten(each["what"], WHAT_LENGTH), shorten(each.get("error", ""), ERROR_LENGTH))))
     times = (each["from"], each.get("until", each["from"]))
     since, until = (datetime.fromisoformat(time).astimezone(today.tzinfo) for time in times)

@@ -89,7 +89,7 @@ def test_a_report_of_version_1_1_0_has_its_title_and_its_totals() -> None:
             {"from": "2026-11-12T05:00:00Z", "what": "x" * 190, "error": "z" * 90},
             f"✕ {'x' * 119}…: {'z' * 79}…, since 12 Nov 06:00",
         ),
-        ({"kind": "execution.overdue"}, LINES[0].replace("✕", "◷")),
+        ({"kind": "execution.overdue"}, LINES[0].replace("✕", "!")),
         ({"acknowledged": True}, LINES[0].replace("✕", "◆")),
         (
             {"kind": "pipeline.new_error", "what": "a failed", "until": "2026-11-29T21:10:00Z"},
