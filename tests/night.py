@@ -110,10 +110,10 @@ SHORT = Night(
     survey={"hang": Span(26, 44), "slow": Span(36, 46)},
     invoices={"empty": Span(10, 22), "novel": Span(34, 37), "expensive": Span(30, 44)},
     silent=Span(22, 52),
-    refused=Span(24, 36),
+    refused=Span(12, 18),  # the key is tried again after a minute, and its mail waits half a minute
     ack_at_s=52,
     back_at_s=55,
-    ends_s=78,
+    ends_s=95,
     patience_s=15,
     limits={"quiet": "6s", "overdue": "8s", "slow": "4s", "silent": "28s", "degraded": "5s"},
 )
