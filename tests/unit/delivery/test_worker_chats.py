@@ -322,3 +322,19 @@ async def test_openings_that_have_waited_for_after_go_together_although_other_gr
     await rig.later(120)
     assert len(rig.chat.headlines) <= 4
     assert len(rig.chat.taken) == 20
+
+
+@pytest.mark.parametrize("is_acknowledged", [False, True])
+@pytest.mark.parametrize("then_s", [0.0, 1.0, 8.0])
+async def test_a_restart_sends_no_closing_of_an_opening_that_waited_for_after(
+    rig: ChatRig, then_s: float, *, is_acknowledged: bool
+) -> None:
+    await rig.start(rules=replace(CHAT, after_s=20.0))
+    problem = await rig.opens("Agent", then_s=5)
+    if is_acknowledged:
+        await rig.acknowledge(problem, then_s=1)
+    await rig.closes("Agent", problem, then_s=then_s or None)
+    await rig.restart_with(replace(CHAT, after_s=20.0))
+    await rig.later(60)
+    assert rig.chat.headlines == []
+    assert await backlog_of(rig.real_store) == {}
