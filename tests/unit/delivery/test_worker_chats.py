@@ -164,7 +164,7 @@ async def test_what_is_overdue_and_expensive_in_one_pipeline_is_one_message(rig:
     await rig.is_expensive("run 4", "Other")
     await rig.later(15)
     assert [each.partition(" (")[0] for each in rig.chat.headlines] == [
-        "✕ 2 overdue, 1 expensive in Agent",
+        "! 2 overdue, 1 expensive in Agent",
         "! Other is expensive: 0 tokens in one execution",
     ]
 
