@@ -196,8 +196,8 @@ def _report() -> Event:
     about = {"name": "morning", **times, "timezone": "Europe/Berlin", "link": link}
     since, until = (to_us(at - timedelta(hours=hours)) for hours in (9, 8))
     kind, title = EventType.PIPELINE_FAILING, "{} keeps failing, last at Greeting"
-    failing = Happening(kind, "pipeline", [name], since, None, title.format(name), error["text"])
-    over = replace(failing, names=["Onboarding"], title=title.format("Onboarding"), until=until)
+    failing = Happening(kind, "pipeline", {name: name}, since, None, title.format(name), error["text"])
+    over = replace(failing, names={"Onboarding": "Onboarding"}, title=title.format("Onboarding"), until=until)
     made = report_of([sales, other], [{"pipeline": name, **error}], about, [failing, over])
     entry = EventFactory(Router({})).report("morning", made, sinks=["ops"], moment=at, after=0, at=at)
     event: Event = json.loads(entry.event.body)

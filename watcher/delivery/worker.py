@@ -27,7 +27,7 @@ from watcher.domain.errors import (
     StoreError,
     StoreUnusableError,
 )
-from watcher.domain.judgement import Receiver, judge_delivery
+from watcher.domain.judgement import AFTER, Receiver, judge_delivery
 from watcher.domain.routing import Silence
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
 from watcher.runtime.pacing import Pacer
@@ -270,7 +270,7 @@ class DeliveryWorker:
         silences = self._silences() if self._deps.silences.all else ()
         to_send: list[Delivery] = []
         kept: list[AttemptRecord] = []
-        unsent: dict[UUID | None, str | None] = {}  # the answers of openings that are not sent, by problem
+        unsent: dict[UUID | None, str] = {}  # the answers of openings that are not sent, by problem
         for each in batch:
             if each.problem in unsent:
                 each = replace(each, is_opening_sent=False, silenced_as=unsent[each.problem])  # noqa: PLW2901
@@ -280,7 +280,7 @@ class DeliveryWorker:
                 continue
             kept.append(judged)
             if each.problem is not None and each.opens and not judged.tried:
-                unsent[each.problem] = judged.answer
+                unsent[each.problem] = judged.answer or AFTER
         if kept:
             self._in_flight.add(Unsettled(now, kept))
             if silences != self._upkeep.released_under:  # a silence has begun, and may end before this is settled

@@ -16,8 +16,11 @@ AFTER = "after"
 """The recorded answer of an opening whose problem closed before `after` had passed, and of the closing."""
 
 OVER = "over"
-"""The recorded answer of a replayed dead letter that is not sent, because its problem has closed."""
+"""The recorded answer of what is not sent because it no longer holds: a replayed dead letter whose problem has closed,
+a reminder of a problem that is closed or acknowledged, an acknowledgement that was withdrawn."""
 
+SILENCE = "silence"
+"""The recorded answer of what a silence covers, and of what follows an opening that a silence covers."""
 
 COVERED = "covered"
 """The recorded answer of a single failure that is not sent, because the sink knows that its pipeline keeps failing."""
@@ -50,7 +53,7 @@ def judge_delivery(
     could_go_at = max(delivery.recorded_at + (after_us if is_deferred else 0), delivery.tried_at)
     may_be_sent = delivery.replayed or delivery.attempts > 0 or could_go_at < receiver.owned_from
 
-    def silenced(answer: str | None) -> AttemptRecord:
+    def silenced(answer: str) -> AttemptRecord:
         return AttemptRecord(replace(delivery, group_key=None), DeliveryState.SILENCED, answer, tried=may_be_sent)
 
     if keeps_state and is_over(delivery):
@@ -59,7 +62,7 @@ def judge_delivery(
         return silenced(AFTER)
     part = part_to_send(delivery, silences, at=at)
     if part is None:
-        return silenced(AFTER if delivery.silenced_as == AFTER else None)
+        return silenced(_why_unsent(delivery, at))
     if not delivery.replayed and _is_covered(delivery, receiver, silences):
         if not (delivery.closes and delivery.is_opening_sent):
             return silenced(COVERED)
@@ -71,6 +74,15 @@ def judge_delivery(
     if part is Part.WHOLE and delivery.only_closes and keeps_state:
         part = Part.CLOSING
     return delivery if part is Part.WHOLE else replace(delivery, part=part)
+
+
+def _why_unsent(delivery: Delivery, at: datetime) -> str:
+    """Return the answer of a delivery that has no part to send."""
+    if not delivery.is_opening_sent:
+        return delivery.silenced_as or SILENCE
+    is_current = delivery.is_problem_open and not delivery.is_acknowledged(at)
+    is_stale = delivery.type == EventType.PROBLEM_REMINDER and not is_current
+    return OVER if is_stale or delivery.type == EventType.PROBLEM_ACKNOWLEDGED else SILENCE
 
 
 def _is_covered(failure: Delivery, receiver: Receiver, silences: Sequence[Silence]) -> bool:

@@ -69,8 +69,8 @@ class Happening:
     """The type of the event that reported it; `unknown` or `low_rate` for the present state of a pipeline."""
     about: str
     """`pipeline`, `account` or `sink`."""
-    names: list[str]
-    """The name of each problem or event of the line, in the order of their times."""
+    names: dict[str, str]
+    """The names of the pipelines, of the account or of the sink, by account and id of the pipeline or by the name."""
     since: Micros
     until: Micros | None
     """The time at which it was over: that of the event if it closes nothing. `None` if it is not over."""
@@ -81,11 +81,18 @@ class Happening:
     rank: int = len(Severity)
     """The place of its severity: 0 is the most severe."""
     is_acknowledged: bool = False
+    count: int = 1
+    """The number of problems or events."""
 
     @property
-    def trouble(self) -> str | bytes:
+    def only(self) -> str | None:
+        """Return the key of the only name, or `None`."""
+        return next(iter(self.names)) if len(self.names) == 1 else None
+
+    @property
+    def trouble(self) -> str | bytes | None:
         """Return what two pipelines with the same trouble have in common: the kind of error."""
-        return error_kind_of(None, self.error).fingerprint if self.about == "pipeline" else self.names[0]
+        return error_kind_of(None, self.error).fingerprint if self.about == "pipeline" else self.only
 
     @property
     def place(self) -> tuple[float, ...]:
@@ -168,7 +175,7 @@ def success_rate(totals: Totals) -> float | None:
 def _lines(happenings: Iterable[Happening]) -> Sequence[Json]:
     """Return a line for each stretch of one trouble, and one for all that happened to a single pipeline."""
     stretches = _merged(happenings, lambda each: each.trouble, STRETCH_US)
-    lines = _merged(stretches, lambda each: each.names[0] if len(set(each.names)) == 1 else id(each), inf)
+    lines = _merged(stretches, lambda each: each.only or id(each), inf)
     return [_line(each) for each in sorted(lines, key=attrgetter("place"))]
 
 
@@ -183,17 +190,18 @@ def _merged(happenings: Iterable[Happening], same: Callable[[Happening], object]
             newest[key] = each
             lines.append(each)
         else:
-            line.names += each.names
+            line.names |= each.names
+            line.count += each.count
             line.title, line.error = each.title, each.error
             line.until = each.until and max(line.until or each.until, each.until)
     return lines
 
 
 def _line(each: Happening) -> Json:
-    names, until = list(dict.fromkeys(each.names)), each.until and timestamp(from_us(each.until))
+    names, until = list(each.names.values()), each.until and timestamp(from_us(each.until))
     few = ", ".join(names) if len(names) <= NAMES_COUNT else f"{len(names):,} pipelines"
     what = each.title if len(names) == 1 else few
-    what += f" ({len(each.names):,} times)" if len(each.names) > len(names) else ""
+    what += f" ({each.count:,} times)" if each.count > len(names) else ""
     who = {"kind": each.kind, "about": each.about, "names": list(map(shorten_text, names[:NAMES_COUNT]))}
     words = {
         "what": cut(what, limit=WHAT_BYTES),

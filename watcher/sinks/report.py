@@ -55,7 +55,7 @@ def _happened(each: ReportData, today: datetime) -> str:
     """Return a line: what happened to whom, why, and when."""
     kind, is_over = each["kind"], "until" in each
     is_closed = is_over and kind in PROBLEM_KINDS
-    sign = sign_of(EventType(kind))[0] if kind in set(EventType) else TROUBLE[0]
+    sign = sign_of(EventType(kind))[0] if kind in set(EventType) else "?" if kind == "unknown" else TROUBLE[0]
     if is_over or each.get("acknowledged"):
         sign = GOOD[0] if is_closed else "!" if is_over else sign_of(EventType.PROBLEM_ACKNOWLEDGED)[0]
     said = ": ".join(filter(None, (shorten(each["what"], WHAT_LENGTH), shorten(each.get("error", ""), ERROR_LENGTH))))

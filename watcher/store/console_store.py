@@ -515,6 +515,7 @@ _NEWS = text(
     " NULL AS latest, NULL AS acked_at"
     f"{_WITHOUT_EXECUTION % 'DESC'} WHERE recorded_at < :until AND looked_at.type IN"
     " ('pipeline.new_error', 'pipeline.overspending', 'pipeline.gap', 'delivery.dead')"
+    " ORDER BY event.id"
 )
 _SOURCES = text(
     "SELECT kind, name, state, paused_until, written_at, body FROM source"

@@ -1,7 +1,7 @@
 """Reports on all pipelines, made from the hourly counts in the store and from the present state of the pipelines."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Literal
 
@@ -133,42 +133,55 @@ async def make_report(
             error = error_of(row.node, row.text, count)
             errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
-    happenings = await _happenings(console, status, since, until)
-    recovered = {each.names[0] for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
+    names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in console.pipelines.items()}
+    happenings = await _happenings(console, status, names, since, until)
+    recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in console.pipelines.items():
-        who, frequent = shorten(each.name or each.id, NAME_LENGTH), worst.get(key, {})
-        is_over = who in recovered or bool(each.ends and Status.FAILED not in each.ends[-CLEAN_COUNT:])
+        who, frequent = {key: names[key]}, worst.get(key, {})
+        is_over = key in recovered or bool(each.ends and Status.FAILED not in each.ends[-CLEAN_COUNT:])
         what = (each.account, each.id, each.name, each.state, console.problem_counts.get(key, 0))
         result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), frequent or None, is_over)
         results.append(result)
         if each.state == "unknown":
             at = to_us(each.unknown_since or console.clock.now())
-            happenings.append(Happening("unknown", "pipeline", [who], at, None, f"{who} is unknown"))
+            happenings.append(Happening("unknown", "pipeline", who, at, None, f"{names[key]} is unknown"))
         elif each.state == "well" and result.needs_look:
-            title = f"{who}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
-            happenings.append(Happening("low_rate", "pipeline", [who], since, None, title, frequent.get("text", "")))
+            title = f"{names[key]}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
+            happenings.append(Happening("low_rate", "pipeline", who, since, None, title, frequent.get("text", "")))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
     about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
     return report_of(results, sorted(errors, key=itemgetter("count"), reverse=True), about, happenings)
 
 
-async def _happenings(console: Console, status: StatusView, since: Micros, until: Micros) -> list[Happening]:
+async def _happenings(
+    console: Console, status: StatusView, names: Mapping[str, str], since: Micros, until: Micros
+) -> list[Happening]:
     """Return problems that are open or were closed in a span, and events of the span that open none."""
     have_dead, found = {each.name for each in status.sinks if each.dead}, []
+    dead: dict[str, tuple[int, Happening]] = {}  # the number of each sink's dead letters, and their line
     rows, _ = await console.store.problems(limit=PROBLEMS_COUNT)
     for row in [*rows, *await console.store.news(since=since, until=until)]:
-        is_known = row.body and (row.pipeline_name is None or row.pipeline_name in console.pipelines)
+        is_known = row.body and (row.pipeline_name is None or row.pipeline_name in names)
         if not is_known or (row.closed_at is not None and not since <= row.closed_at < until):
             continue
         event = json.loads(row.body)
         event["data"] |= {"latest": json.loads(row.latest)} if row.latest else {}
+        is_dead = event["type"] == EventType.DELIVERY_DEAD
+        if is_dead and event["data"]["sink"] in dead:
+            event["data"]["count"] += dead[event["data"]["sink"]][0]
         alert = Alert.of(event)
         if alert.data.get("percent", 100) == 100:
             about = "pipeline" if alert.pipeline else "sink" if "sink" in alert.data else "account"
-            is_lasting = alert.type is EventType.DELIVERY_DEAD and alert.who in have_dead
-            over_at = None if is_lasting else row.closed_at
+            key = row.pipeline_name or alert.who
+            over_at = None if is_dead and key in have_dead else row.closed_at
             words = (alert.title, alert.error, list(Severity).index(alert.severity))
             is_acked = over_at is None and is_acknowledged(row, console.clock.now())
-            found.append(Happening(alert.type, about, [alert.who], row.opened_at, over_at, *words, is_acked))
-    return found
+            who = {key: names.get(key, alert.who)}
+            happened = Happening(alert.type, about, who, row.opened_at, over_at, *words, is_acked)
+            if is_dead:
+                happened.since = dead[key][1].since if key in dead else row.opened_at
+                dead[key] = alert.data["count"], happened
+            else:
+                found.append(happened)
+    return [*found, *(line for _, line in dead.values())]

@@ -287,6 +287,13 @@ async def test_the_end_of_an_overdue_execution_does_not_wait_for_after(rig: Chat
     assert rig.settled_as(EventType.EXECUTION_FAILED) == [("delivered", "204")]
 
 
+async def test_an_acknowledgement_of_an_opening_that_waits_for_after_says_so(rig: ChatRig) -> None:
+    await rig.start(rules=replace(CHAT, after_s=600.0))
+    await rig.acknowledge(await rig.opens("Agent"))
+    await rig.later(30)
+    assert rig.settled_as(EventType.PROBLEM_ACKNOWLEDGED) == [("silenced", "after")]
+
+
 async def test_a_chat_that_is_back_is_sent_what_waits_although_an_acknowledged_opening_waits_on(rig: ChatRig) -> None:
     """While the circuit breaker is open, what is tried is another opening than the acknowledged one of its group."""
     group = replace(TOGETHER, wait_s=120.0)

@@ -26,6 +26,8 @@ OPENING = Delivery(
     problem=UUID(int=2),
 )
 CLOSING = replace(OPENING, number=2, type="pipeline.recovered", closes=True)
+REMINDER = replace(OPENING, number=2, type="problem.reminder")
+ACKNOWLEDGED = replace(OPENING, number=2, type="problem.acknowledged")
 FAILED = replace(OPENING, type="execution.failed", problem=None)
 ENDS_OVERDUE = replace(FAILED, problem=UUID(int=2), closes=True)
 SILENCE = Silence(AT - timedelta(hours=1), AT + timedelta(hours=1))
@@ -57,15 +59,19 @@ def test_a_delivery_goes_whole_or_in_part(
 @pytest.mark.parametrize(
     ("delivery", "silences", "after_min", "answer"),
     [
-        (FAILED, [SILENCE], 0, None),
-        (replace(CLOSING, is_opening_sent=False), [], 0, None),
+        (FAILED, [SILENCE], 0, "silence"),
+        (REMINDER, [SILENCE], 0, "silence"),
+        (replace(REMINDER, is_problem_open=False), [], 0, OVER),
+        (replace(REMINDER, acked_until=AT + timedelta(hours=1)), [], 0, OVER),
+        (ACKNOWLEDGED, [], 0, OVER),
+        (replace(CLOSING, is_opening_sent=False), [], 0, "silence"),
         (replace(CLOSING, is_opening_sent=False, silenced_as=AFTER), [], 5, AFTER),
         (replace(OPENING, is_problem_open=False), [], 5, AFTER),
         (replace(OPENING, is_problem_open=False, replayed=True), [], 5, OVER),
     ],
 )
 def test_a_delivery_that_is_not_sent_is_silenced_with_the_reason(
-    delivery: Delivery, silences: list[Silence], after_min: int, answer: str | None
+    delivery: Delivery, silences: list[Silence], after_min: int, answer: str
 ) -> None:
     kept = judged(delivery, *silences, after_min=after_min, keeps_state=True)
     assert isinstance(kept, AttemptRecord)

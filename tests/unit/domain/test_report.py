@@ -233,7 +233,7 @@ def happening(name: str, since: int, until: int | None, text: str = "503", **mor
     """Return a failing pipeline, with times in minutes."""
     at, end = (None if minute is None else Micros(minute * 60_000_000) for minute in (since, until))
     assert at is not None
-    return Happening("pipeline.failing", "pipeline", [name], at, end, f"{name} keeps failing", text, **more)
+    return Happening("pipeline.failing", "pipeline", {name: name}, at, end, f"{name} keeps failing", text, **more)
 
 
 def lines_of(*happenings: Happening) -> list[tuple[str, bool]]:
@@ -267,17 +267,22 @@ def test_what_happened_to_one_pipeline_again_and_again_is_one_line_with_its_newe
 
 
 def test_accounts_and_sinks_have_lines_of_their_own_before_pipelines_and_acknowledged_ones_are_last() -> None:
-    sink = Happening("sink.failing", "sink", ["ops"], Micros(0), None, "Sink ops is failing", rank=1)
-    dead = replace(sink, kind="delivery.dead", names=["ops"], title="Sink ops: 3 dead letters")
-    over = replace(sink, names=["ops"], until=Micros(1))
-    accounts = [Happening("account.degraded", "account", [name], Micros(0), None, name, rank=0) for name in "ab"]
-    acked = replace(accounts[0], names=["d"], title="d", is_acknowledged=True)
+    sink = Happening("sink.failing", "sink", {"ops": "ops"}, Micros(0), None, "Sink ops is failing", rank=1)
+    dead = replace(sink, kind="delivery.dead", names={"ops": "ops"}, title="Sink ops: 3 dead letters")
+    over = replace(sink, names={"ops": "ops"}, until=Micros(1))
+    accounts = [Happening("account.degraded", "account", {name: name}, Micros(0), None, name, rank=0) for name in "ab"]
+    acked = replace(accounts[0], names={"d": "d"}, title="d", is_acknowledged=True)
     other = happening("e", 0, None, "429 of another kind", rank=1)
     found = lines_of(happening("c", 0, None, rank=0), sink, dead, other, acked, *accounts, over)
     assert [what for what, _ in found] == [
         *("a", "b", "Sink ops is failing", "Sink ops: 3 dead letters", "c keeps failing", "e keeps failing", "d"),
         "Sink ops is failing",
     ]
+
+
+def test_pipelines_of_one_name_are_counted_each() -> None:
+    twin = replace(happening("a", 0, None), names={"eu/a": "a"})
+    assert lines_of(happening("a", 0, None), twin, happening("b", 0, None), twin) == [("a, a, b (4 times)", False)]
 
 
 def test_what_happened_is_cut_until_the_event_fits() -> None:

@@ -95,7 +95,7 @@ def test_a_report_of_version_1_1_0_has_its_title_and_its_totals() -> None:
             {"kind": "pipeline.new_error", "what": "a failed", "until": "2026-11-29T21:10:00Z"},
             "! a failed: upstream timeout, Sun 22:10",
         ),
-        ({"kind": "unknown", "error": "", "what": "a is unknown"}, "✕ a is unknown, since Sun 22:10"),
+        ({"kind": "unknown", "error": "", "what": "a is unknown"}, "? a is unknown, since Sun 22:10"),
     ],
 )
 def test_a_line_says_who_has_which_trouble_and_when(changes: dict[str, Any], line: str) -> None:

@@ -194,11 +194,11 @@ async def fill(night: Night) -> None:
 
 LINES = [
     "✕ Account eu: the API cannot be used: it refuses the key (401), since 03:12",
-    "✕ Sink ops: 20 dead letters (422) (2 times): correct url, or template, since 06:00",
     "✕ Sink ops is failing (503): what is sent to it waits; watcher test-sink ops says what to do, since 04:00",
+    "✕ Sink ops: 40 dead letters (422): correct url, or template, since 06:00",
     "✕ Flapper keeps failing, last at Greeting: no such tool, since 06:40",
     "! Order triage has been running for 4 m 5 s, limit 2 m (12 times), since 06:10",
-    "✕ 5 pipelines: unknown, since 03:12",
+    "? 5 pipelines: unknown, since 03:12",
     "✕ Weak: 60.0 % of 10 succeeded: no such calendar, since Mon 08:00",
     "✓ 25 pipelines: LLM provider: 503, Mon 14:48 to 14:49, over",
     "✓ Flapper keeps failing, last at Greeting (5 times): 05 tools missing, Mon 22:10 to 05:20, over",
