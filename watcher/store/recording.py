@@ -32,7 +32,7 @@ from watcher.store.changes import (
     Turn,
 )
 from watcher.store.database import HotStatement
-from watcher.store.deliveries import CALL_FORWARD, EARLIER, labels_text, settle, take
+from watcher.store.deliveries import CALL_FORWARD, labels_text, settle, take
 from watcher.store.history import count_ends
 from watcher.store.leases import LocalLeases, PostgresLeases
 from watcher.store.problems import write_messages, write_problems
@@ -212,13 +212,15 @@ _SINKS_OF = text(
 _BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequence")
 
 
-# Makes a deferred opening due when its problem is closed, because neither the opening nor the closing has to wait any
-# longer. An opening that waits for its group alone goes on to wait. `+ 0` makes a database use the index of ordering
-# keys.
+# Makes a deferred opening due when its problem is closed, and with it its acknowledgement, because neither they nor the
+# closing have to wait any longer. An opening that waits for its group alone goes on to wait, and so does what waits for
+# a retry. `+ 0` makes a database use the index of ordering keys.
 _CALL_OPENING_FORWARD = text(
     "UPDATE delivery SET due_at = :now WHERE sink_id + 0 = :of_sink AND lane = :lane AND state = 'waiting'"
-    " AND tried = false AND (group_key IS NULL OR due_at + 0 > recorded_at + :group_wait_us) AND due_at + 0 > :now"
-    f" AND coalesce({EARLIER}, 0) <= 0"
+    " AND (group_key IS NULL OR due_at + 0 > recorded_at + :group_wait_us) AND due_at + 0 > :now"
+    " AND EXISTS (SELECT 1 FROM event WHERE event.id = number AND problem_id = :of_problem)"
+    " AND NOT EXISTS (SELECT 1 FROM delivery AS other WHERE other.sink_id + 0 = :of_sink AND other.lane = :lane"
+    " AND other.state = 'waiting' AND other.tried = true)"
 )
 
 
@@ -268,8 +270,9 @@ class Outbox:
                 for each in found:
                     if entry.event.closes and each.waits:
                         wait_s = entry.groups[each.name].wait_s if each.name in entry.groups else LONGEST_WAIT_S
-                        key = {"of_sink": each.sink_id, "lane": entry.event.ordering_key, "now": now}
-                        connection.execute(_CALL_OPENING_FORWARD, key | {"group_wait_us": round(wait_s * 1e6)})
+                        of_lane = {"of_sink": each.sink_id, "lane": entry.event.ordering_key}
+                        waiting = key | of_lane | {"group_wait_us": round(wait_s * 1e6)}
+                        connection.execute(_CALL_OPENING_FORWARD, waiting)
             names.update(entry.sinks, others)
             for name, sink_id in ({name: self.numbers[sink(name)] for name in entry.sinks} | others).items():
                 group = entry.groups.get(name)

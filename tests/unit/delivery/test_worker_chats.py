@@ -287,10 +287,11 @@ async def test_the_end_of_an_overdue_execution_does_not_wait_for_after(rig: Chat
     assert rig.settled_as(EventType.EXECUTION_FAILED) == [("delivered", "204")]
 
 
-async def test_an_acknowledgement_of_an_opening_that_waits_for_after_says_so(rig: ChatRig) -> None:
+async def test_an_acknowledgement_of_an_opening_that_is_not_sent_says_why(rig: ChatRig) -> None:
     await rig.start(rules=replace(CHAT, after_s=600.0))
-    await rig.acknowledge(await rig.opens("Agent"))
-    await rig.later(30)
+    problem = await rig.opens("Agent")
+    await rig.acknowledge(problem)
+    await rig.closes("Agent", problem, then_s=12)
     assert rig.settled_as(EventType.PROBLEM_ACKNOWLEDGED) == [("silenced", "after")]
 
 
