@@ -43,7 +43,7 @@ soak: export TMPDIR ?= /var/tmp
 
 bench: .venv/dev  ## the figures, as ratios inside one run
 	$(BIN)/python -m bench $(ARGS)
-bench: export PYTHONPATH = tests
+bench: export PYTHONPATH = tools:tests
 
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
@@ -53,15 +53,15 @@ lint: .venv/dev
 
 docs: .venv/dev  ## renew the pages of docs/ that are made from the code
 	$(BIN)/python -m documents
-docs: export PYTHONPATH = tests
+docs: export PYTHONPATH = tools:tests
 
 pictures: .venv/dev  ## renew the pictures of docs/pictures/ that are made by running it: about 30 seconds
 	$(BIN)/python -m documents.pictures
-pictures: export PYTHONPATH = tests
+pictures: export PYTHONPATH = tools:tests
 
 screenshots: .venv/dev  ## renew those of docs/pictures/ that show the dashboard, in chromium: about two minutes
 	$(BIN)/python -m documents.screenshots
-screenshots: export PYTHONPATH = tests
+screenshots: export PYTHONPATH = tools:tests
 
 image:  ## needs a container engine
 	docker build --tag clerk-watcher --build-arg BASE=pinned --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .

@@ -48,7 +48,7 @@ def events() -> str:
     """Return the whole page."""
     examples = asyncio.run(emitted())
     untold = [str(type_) for type_ in EventType if type_ not in examples or type_ not in WHEN]
-    assert not untold, f"tell a story in tests/documents/events.py, and say when in events_text.py: {', '.join(untold)}"
+    assert not untold, f"tell a story in tools/documents/events.py, and say when in events_text.py: {', '.join(untold)}"
     types = [_about(type_, examples[type_]) for type_ in EventType]
     fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
     return "\n".join([HEAD.format(fields=fields), *types, TAIL + VERIFY])

@@ -3,9 +3,9 @@
 from functools import partial
 from itertools import pairwise
 
+from bench.answers import answer, execution_ids, page_answer, private_field
 from virtual import DATES
 
-from bench.answers import answer, execution_ids, page_answer, private_field
 from watcher.clerk.schemas import parse_execution, parse_page
 
 IDS = execution_ids(3)

@@ -1,11 +1,11 @@
 """A crowd in virtual time, small: what `make bench` measures of a thousand holds of a hundred, within wider bounds."""
 
 import pytest
-from virtual import DATES
-
 from bench.population import LONGEST_S, Crowd, Population
 from bench.virtual_api import Notes, WorldApi
 from bench.virtual_trials import Trial, watch_by_name, watch_whole
+from virtual import DATES
+
 from watcher.clerk.api import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
 from watcher.simulator.responses import encode, listing
