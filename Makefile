@@ -3,39 +3,29 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test types test-traced test-untraced test-long soak bench lint docs pictures screenshots image dist sbom release-check \
+.PHONY: demo test tests types test-ci soak bench lint docs pictures screenshots image dist sbom release-check \
 	requirements version clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
 	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
 
-test: .venv/dev  ## lint, types and the tests with coverage: about 11 minutes on two cores
+test: .venv/dev  ## lint, types and the tests one runs while one works: about two and a half minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@rm -f $(SKIPPED)
-	@$(MAKE) --jobs=2 --output-sync=target test-untraced types ARGS="-rfE $(ARGS)" && $(MAKE) test-traced ARGS="-rfE $(ARGS)"; \
-	code=$$?; [ ! -e $(SKIPPED) ] || sort $(SKIPPED); exit $$code
-test: export SKIPPED = .skipped
+	@$(MAKE) --jobs=2 --output-sync=target types tests
+
+tests: .venv/dev
+	$(BIN)/pytest -m "not ci and not soak" -n 4 --maxschedchunk 8 --durations 10 $(ARGS)
+
+types: .venv/dev
+	nice $(BIN)/mypy
+	nice $(BIN)/lint-imports --no-cache --no-logo
+
+test-ci: .venv/dev  ## the tests that only .ci/run runs
+	$(BIN)/pytest -m "ci and not soak" -n 4 --maxschedchunk 2 --durations 10 $(ARGS)
 
 # The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
-test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
-
-# To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
-marked = $(shell grep -rlE --include='test_*.py' '$(1)' tests)
-
-test-traced: .venv/dev
-	$(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
-	$(BIN)/pytest $(call marked,mark\.heavy) -m "heavy and not long and not soak" -n 2 $(ARGS)
-
-test-untraced: .venv/dev
-	$(BIN)/pytest $(call marked,mark\.untraced) -m "untraced and not heavy and not long and not soak" -n 2 --dist loadfile $(ARGS)
-
-types: .venv/dev  # at the lowest priority: what holds the program to times runs beside it
-	nice -n 19 $(BIN)/mypy
-	nice -n 19 $(BIN)/lint-imports --no-cache --no-logo
-
-test-long: .venv/dev  ## what takes long because it must, also part of CI: about 6 minutes; they mostly wait
-	$(BIN)/pytest $(call marked,mark\.long|thinned) -m "long and not soak" -n 5 --dist loadfile --no-loadscope-reorder $(ARGS)
+tests test-ci: export PYTHONDONTWRITEBYTECODE =
 
 soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
 	$(BIN)/pytest -m soak --randomly-dont-reorganize -s $(ARGS)

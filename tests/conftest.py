@@ -5,10 +5,9 @@ import codecs
 import fcntl
 import logging
 import os
-import re
 import shutil
 import tempfile
-from collections import Counter
+import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from random import Random
@@ -60,36 +59,26 @@ for codec in ("ascii", "idna", "latin-1", "punycode", "utf-8-sig"):
     codecs.lookup(codec)  # first used by a test that may not read Python's own files, it would be unknown from then on
 
 
-LONGEST = ["e2e_pipelines", "account_poller_fairness", "e2e_browser", "pages_layout", "e2e_groups", "e2e_chaos"]
-LONGEST += ["e2e_alertmanager", "e2e_demo", "e2e_replicas", "api_document", "e2e_kill", "e2e_commands"]
-LONGEST += ["e2e_operations", "e2e_strangers", "e2e_upgrade"]
-"""Of the long tests these files take longest, the first of them most."""
-
-
-def _place(item: pytest.Item) -> int:
-    name = item.path.stem.removeprefix("test_")
-    return LONGEST.index(name) if item.get_closest_marker("long") and name in LONGEST else len(LONGEST)
-
-
-STANDS_AS = {"heavy": r"mark\.heavy", "untraced": r"mark\.untraced", "long": r"mark\.long|thinned"}
-"""What the Makefile looks for in the file of a test that has the mark. `thinning.py` marks parameters."""
-
-
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """Mark heavy tests as untraced, and put the files that take longest first: nobody waits for them at the end.
-
-    Refuse a mark that does not stand in the file of its test: the Makefile finds tests by the text of their files.
-    """
-    for mark, text in STANDS_AS.items():
-        files = {item.path for item in items if item.get_closest_marker(mark)}
-        if missed := [str(file) for file in files if not re.search(text, file.read_text(encoding="utf-8"))]:
-            raise pytest.UsageError(f"the mark {mark} must stand in the file of the test itself: {missed}")
-    for item in items:
-        if item.get_closest_marker("heavy"):
-            item.add_marker("untraced")
+    """Run end-to-end tests first: they mostly wait, and nobody waits for them at the end."""
     yield
-    items.sort(key=_place)
+    items.sort(key=lambda item: "e2e" not in item.path.parts)
+
+
+MOST_CPU_S = 1.0
+"""A test that uses more of its process's processor time is marked `ci`, so that `make test` stays quick."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Fail a test that is too slow for `make test`."""
+    began_s = time.process_time()
+    result = yield
+    used_s = time.process_time() - began_s
+    is_quick = used_s < MOST_CPU_S or any(pyfuncitem.iter_markers("ci")) or any(pyfuncitem.iter_markers("soak"))
+    assert is_quick, f"it used {used_s:.1f} s of processor time: make it quicker, or mark it `ci`"
+    return result
 
 
 @pytest.fixture
@@ -106,16 +95,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         again = f"pytest --randomly-seed={item.config.getoption('randomly_seed', 0)} '{item.nodeid}'"
         report.sections.append(("Again with the same random numbers", again))
     return report
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Add what was skipped to the list in `$SKIPPED`, if that is set: two runs side by side end with one list."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    is_whole = not hasattr(terminalreporter.config, "workerinput")  # of several processes one knows of all
-    if is_whole and skipped and (path := os.environ.get("SKIPPED")):
-        whys = [(each.nodeid.partition("::")[0], each.longrepr[2].removeprefix("Skipped: ")) for each in skipped]
-        with Path(path).open("a", encoding="utf-8") as file:
-            file.writelines(f"SKIPPED [{count}] {name}: {why}\n" for (name, why), count in Counter(whys).items())
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ async def prune(store: SqlStore, *, before: int, keep: KeepsId = drop) -> int:
     return sum([count async for count in steps])
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.ci)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/watcher.db"

@@ -28,7 +28,6 @@ from watcher.store.sql_store import SqlStore
 WAIT_S = 12.0
 KILLED_AFTER_S = 4.0
 YEARS_S = 5 * 365 * 86_400.0
-pytestmark = pytest.mark.heavy
 
 STEPS_S = [-45.0, -7200.0, -YEARS_S, 45.0, 7200.0]
 
@@ -122,6 +121,7 @@ async def rig(url: str) -> AsyncIterator[ClockRig]:
     await rig.kill()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("step_s", STEPS_S)
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.begin.__name__) for case in CASES])
 async def test_what_waits_is_sent_when_the_wait_that_was_wanted_is_over(

@@ -150,7 +150,7 @@ async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(rig: Sto
     assert len(await rig.owned.load_open([PIPELINE])) == 1
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_very_many_open_executions_are_loaded(rig: StoreRig) -> None:
     count = 10_001
     changes = [

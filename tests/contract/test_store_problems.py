@@ -221,6 +221,7 @@ async def test_open_problems_say_what_they_are_about(rig: StoreRig) -> None:
     ]
 
 
+@pytest.mark.ci
 async def test_very_many_open_problems_are_read_in_pages(rig: StoreRig) -> None:
     numbers = range(1, 2_502)
     await asyncio.gather(*(rig.record(each, sinks=(), problems=opened(overdue(each))) for each in numbers))

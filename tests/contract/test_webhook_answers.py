@@ -18,8 +18,6 @@ from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink
 from watcher.sinks.webhook import PRESETS, TemplateFile
 
-pytestmark = pytest.mark.heavy
-
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "batch": {"group": {}},

@@ -16,7 +16,7 @@ from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, StatusPhase, World
 from watcher.sinks.alertmanager import REFRESH_EVERY_S
 
-pytestmark = [installed, pytest.mark.untraced]
+pytestmark = [installed]
 
 
 @asynccontextmanager
@@ -41,6 +41,7 @@ def notified(hook: Receiver, status: str) -> list[str]:
     return notifications.names(status)
 
 
+@pytest.mark.ci
 async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_when_it_moves(stage: Stage) -> None:
     world = world_of(40, ends_within_s=9.0, ends_after_s=3.0)
     async with alerting(stage, world) as (life, alertmanager, hook):
@@ -59,7 +60,7 @@ async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_
     assert Counter(notified(hook, "resolved")) <= overdue
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_killed_it_has_an_open_problem_again_within_a_refresh_and_resolves_it(stage: Stage) -> None:
     world = World(Clock())
     phases = (StatusPhase("running", 0.0), StatusPhase("success", REFRESH_EVERY_S + 20))

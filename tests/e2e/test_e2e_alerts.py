@@ -16,8 +16,6 @@ from receivers_rules import check_slack, texts_of
 
 from watcher.simulator.server import Simulator
 
-pytestmark = pytest.mark.untraced
-
 
 @pytest.fixture
 async def simulator(stage: Stage) -> Simulator:
@@ -67,6 +65,7 @@ async def test_what_a_silence_kept_back_is_sent_once_a_reload_ends_it(
     assert await life.stop() == 0
 
 
+@pytest.mark.ci
 async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
     stage: Stage, simulator: Simulator, receiver: Receiver
 ) -> None:
@@ -89,6 +88,7 @@ async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
     assert await again.stop() == 0
 
 
+@pytest.mark.ci
 @needs_faketime
 async def test_what_waits_is_sent_in_time_though_the_clock_is_set_back_an_hour_before_the_next_start(
     stage: Stage, simulator: Simulator, receiver: Receiver

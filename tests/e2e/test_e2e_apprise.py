@@ -9,8 +9,6 @@ import trustme
 from e2e.programme import outcome_of, page
 from e2e.stage import PROMPT_S, RETRY, Document, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
-pytestmark = pytest.mark.untraced
-
 SECRETS = (b"user-1f6a", b"pass-77c2", b"path-90be")
 
 
@@ -19,6 +17,7 @@ def apprise(receiver: sockets.Receiver) -> Document:
     return {"type": "apprise", "url": url, "events": ["*"], "rate_limit": "1000/s", "timeout": "1s", "retry": RETRY}
 
 
+@pytest.mark.ci
 async def test_services_that_hang_or_refuse_hold_up_nobody_and_their_urls_show_nowhere(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(40, ends_after_s=3.0, ends_within_s=4.0))
     hanging = await stage.enter(sockets.Receiver(sockets.hangs))

@@ -39,7 +39,6 @@ async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
     return process
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("entry", "command", "signals", "code"),
     [

@@ -16,7 +16,7 @@ from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 from watcher.web.server import HEADERS
 
-pytestmark = [pytest.mark.long, pytest.mark.untraced, installed]
+pytestmark = [pytest.mark.ci, installed]
 
 TOKEN = "token-5e0b7c"
 READ_TOKEN = f"read-{TOKEN}"

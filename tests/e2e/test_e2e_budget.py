@@ -11,8 +11,6 @@ from simulator_facts import busiest_second
 
 from watcher.simulator.faults import Fault, Faults, Window
 
-pytestmark = pytest.mark.untraced
-
 RATE = 20
 
 
@@ -47,7 +45,7 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
     assert checks.of_alternation(receiver.kept(), troubles_count=0) == []
 
 
-@pytest.mark.parametrize(("lives_count", "pause_s"), [(1, 2), pytest.param(3, 4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(("lives_count", "pause_s"), [(1, 2), pytest.param(3, 4, marks=pytest.mark.ci)])
 async def test_one_start_after_another_keeps_the_pace_and_the_pause(
     stage: Stage, lives_count: int, pause_s: int
 ) -> None:

@@ -34,8 +34,6 @@ from watcher.simulator.faults import Faults
 from watcher.simulator.scenarios import CALM, HARSH
 from watcher.simulator.server import Simulator
 
-pytestmark = pytest.mark.untraced
-
 PLACES = 3
 RATE = 20
 ASKED_AGAIN_S = 15.0
@@ -142,7 +140,7 @@ def _last_words(replicas: Replicas) -> Iterator[str]:
         yield f"{place} (exit code {life.process.returncode}): {life.stderr.lines.everything()[-1500:].decode()}"
 
 
-@pytest.mark.long
+@pytest.mark.ci
 @pytest.mark.parametrize("environs", [VARIANTS[0], VARIANTS[-1]])
 async def test_three_replicas_lose_nothing_in_half_a_minute(
     postgres_stage: Stage, postgres: PostgresServer, database: str, environs: Environs

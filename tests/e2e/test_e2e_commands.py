@@ -12,7 +12,7 @@ from e2e.stage import Stage, document_of, webhook, world_of
 
 from watcher.simulator.world import Lifecycle, StatusPhase
 
-pytestmark = [pytest.mark.long, pytest.mark.untraced]
+pytestmark = pytest.mark.ci
 
 
 def lines(outcome: Outcome) -> list[dict[str, Any]]:

@@ -7,10 +7,8 @@ import yaml
 from e2e import checks
 from e2e.stage import Stage
 
-pytestmark = pytest.mark.untraced
 
-
-@pytest.mark.long
+@pytest.mark.ci
 async def test_it_ends_by_itself_after_events_alone_as_json_or_on_a_terminal_a_line_per_change_and_a_summary(
     stage: Stage,
 ) -> None:
@@ -27,7 +25,7 @@ async def test_it_ends_by_itself_after_events_alone_as_json_or_on_a_terminal_a_l
     assert "Traceback" not in terminal.plain
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_a_simulated_pipeline_that_fails_is_reported_after_three_failures_and_when_it_is_over(
     stage: Stage,
 ) -> None:

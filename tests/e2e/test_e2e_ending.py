@@ -18,14 +18,12 @@ from simulator_facts import requests_of
 from watcher.cli.shell import ONE_SIGNAL_S
 from watcher.simulator.faults import Fault, Faults, Window
 
-pytestmark = pytest.mark.untraced
-
 AT_MOST_S = 8.0
 AT_ONCE_S = 3.0
 """Well below the 6 s in which it would drain, and enough for a machine that stalls for a moment."""
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.ci)])
 async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, signum: signal.Signals) -> None:
     simulator = await stage.simulator(world_of(16, ends_after_s=1.0, ends_within_s=3.0))
     receiver = await stage.receiver(lambda _: Answer.SLOW)
@@ -77,7 +75,7 @@ DefaultDialect.do_commit = hang_or_commit
 """
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     (stage.folder / "sitecustomize.py").write_text(HANGING_DISK)
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
@@ -103,7 +101,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     assert checks.of_sequences([*life.emitted, *second.emitted]) == []
 
 
-@pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.ci), signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Signals) -> None:
     life = await _start_hanging(stage)
     life.send(signal.SIGTERM)

@@ -10,7 +10,7 @@ from e2e.endpoint import Answer
 from e2e.stage import ENDS, Stage
 from postgres import PostgresServer
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 ACCOUNTS, PLACES, LOST_S = 4, 2, 5.0
 

@@ -13,8 +13,6 @@ from watcher.simulator.faults import Dice, Fault, Faults, Window
 from watcher.simulator.scenarios import HARSH, populate
 from watcher.simulator.world import Lifecycle, StatusPhase, World, make_lifecycle
 
-pytestmark = pytest.mark.untraced
-
 PAUSING = {Fault.UNAVAILABLE, Fault.RATE_LIMITED, Fault.RATE_LIMITED_SECONDS, Fault.RATE_LIMITED_DATE}
 AT_RANDOM = Faults(odds={fault: odds for fault, odds in HARSH.odds.items() if fault not in PAUSING}, slow_s=0.5)
 """Nothing that makes the whole account wait."""
@@ -61,7 +59,7 @@ class SparingDice(Dice):
     ("faults", "length_s", "polling"),
     [
         (AT_RANDOM, 5.0, {"lost_grace": "6s", "degraded_after": "6s"}),
-        pytest.param(SHORT, 30.0, {"lost_grace": "9s", "degraded_after": "6s"}, marks=pytest.mark.long),
+        pytest.param(SHORT, 30.0, {"lost_grace": "9s", "degraded_after": "6s"}, marks=pytest.mark.ci),
         pytest.param(HARSH, 600.0, {"lost_grace": "9s", "degraded_after": "10s"}, marks=pytest.mark.soak),
     ],
 )

@@ -8,8 +8,6 @@ from e2e.endpoint import Answer, Attempt, take
 from e2e.stage import Stage, all_have_ended, document_of, world_of
 from e2e.storm import Batch, grouped, storm
 
-pytestmark = pytest.mark.untraced
-
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
 LATE_S = 5.0
 MEMORY_MB = 200
@@ -17,7 +15,7 @@ MEMORY_MB = 200
 
 @pytest.mark.parametrize(
     ("count", "within_s", "wait_s", "most", "rate"),
-    [(300, 6.0, 2.0, 50, 300), pytest.param(5_000, 60.0, 10.0, 500, 600, marks=pytest.mark.long)],
+    [(300, 6.0, 2.0, 50, 300), pytest.param(5_000, 60.0, 10.0, 500, 600, marks=pytest.mark.ci)],
 )
 async def test_a_storm_of_ends_arrives_in_few_batches_with_all_of_them(
     stage: Stage, count: int, within_s: float, wait_s: float, most: int, rate: int

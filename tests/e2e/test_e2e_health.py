@@ -14,11 +14,10 @@ from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
 from watcher.simulator.server import Simulator
 
-pytestmark = pytest.mark.untraced
-
 HANGING = Faults(odds={Fault.HANG: 1.0})
 
 
+@pytest.mark.ci
 async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(20, ends_within_s=90.0, ends_after_s=60.0))
     receiver = await stage.receiver()
@@ -76,9 +75,7 @@ async def _metrics(pages: str) -> dict[str, float]:
     return {match[1]: float(match[2]) for match in re.finditer(r"^([^#\s]\S*) (\S+)$", text, re.MULTILINE)}
 
 
-@pytest.mark.parametrize(
-    ("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.ci)])
 async def test_a_stop_right_after_a_failure_is_reported_as_no_trouble(
     stage: Stage, degraded_after_s: float, stopped_s: float
 ) -> None:

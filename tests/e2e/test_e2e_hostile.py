@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import pytest
 from e2e.stage import Stage, document_of
 from receivers_rules import CHECKS, texts_of
 from sample_events import hostile_text
@@ -15,8 +14,6 @@ from sample_events import hostile_text
 from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
-
-pytestmark = pytest.mark.untraced
 
 KEY = "k" * 32
 ENDS = {"events": ["execution.failed", "execution.unrecognized"]}

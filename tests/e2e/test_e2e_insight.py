@@ -14,7 +14,7 @@ from watcher.runtime.clock import Clock
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Kind, Lifecycle, Node, StatusPhase, World, make_lifecycle
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 SALES = pipeline_named("Sales agent", seed=1)
 RULES = {

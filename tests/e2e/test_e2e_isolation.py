@@ -1,13 +1,10 @@
 """One account's trouble, or one sink's, is nobody else's."""
 
-import pytest
 from e2e import checks
 from e2e.endpoint import Answer
 from e2e.stage import PROMPT_S, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
-
-pytestmark = pytest.mark.untraced
 
 
 async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:

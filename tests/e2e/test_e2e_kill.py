@@ -14,8 +14,6 @@ from postgres import PostgresServer
 
 from watcher.simulator.server import RequestLog
 
-pytestmark = pytest.mark.untraced
-
 LONGEST_LIFE_S = 3.0
 RATE = 20
 
@@ -25,8 +23,8 @@ RATE = 20
     [
         ("sqlite", 2, 30),
         ("postgres", 2, 30),
-        pytest.param("sqlite", 5, 200, marks=pytest.mark.long),
-        pytest.param("postgres", 5, 200, marks=pytest.mark.long),
+        pytest.param("sqlite", 5, 200, marks=pytest.mark.ci),
+        pytest.param("postgres", 5, 200, marks=pytest.mark.ci),
         pytest.param("postgres", 50, 200, marks=pytest.mark.soak),
     ],
     indirect=["stage"],

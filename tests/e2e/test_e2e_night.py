@@ -4,10 +4,8 @@ import pytest
 from e2e.stage import Stage
 from night import SHORT, WHOLE, broken, spend, table
 
-pytestmark = pytest.mark.untraced
 
-
-@pytest.mark.long
+@pytest.mark.ci
 async def test_a_short_night_of_trouble_rings_for_the_outage_and_does_not_drown_the_chat(stage: Stage) -> None:
     outcome = await spend(stage, SHORT)
     assert broken(outcome) == [], table(outcome)

@@ -16,7 +16,7 @@ from watcher.simulator.server import Simulator
 from watcher.store.operator_store import OperatorStore
 from watcher.store.sql_store import open_store
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 
 def watching(simulator: Simulator, receiver: Receiver, *events: str, every: str = "300ms") -> Document:

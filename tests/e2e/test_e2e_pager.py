@@ -8,7 +8,7 @@ from pager_rig import FakePagerDuty
 from receiver import Receiver
 from worker_rig import FakeClock
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 
 def pager(listener: Receiver, *, by: str) -> Document:

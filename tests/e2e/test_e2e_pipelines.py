@@ -20,8 +20,6 @@ from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import BRISK, Kind, World, make_lifecycle
 
-pytestmark = pytest.mark.untraced
-
 TINY = (60, 3, 3.0)
 SMALL = (300, 6, 15.0)
 LARGE = (2000, 20, 90.0)
@@ -76,9 +74,9 @@ def printed(lives: Sequence[Life]) -> list[bytes]:
     ("stage", "newest_first", "faults", "size"),
     [
         pytest.param("sqlite", True, CALM, TINY, id="newest-calm-tiny"),
-        pytest.param("sqlite", True, CALM, SMALL, id="newest-calm", marks=pytest.mark.long),
-        pytest.param("sqlite", False, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.long),
-        pytest.param("postgres", False, HARSH, SMALL, id="oldest-harsh-postgres", marks=pytest.mark.long),
+        pytest.param("sqlite", True, CALM, SMALL, id="newest-calm", marks=pytest.mark.ci),
+        pytest.param("sqlite", False, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.ci),
+        pytest.param("postgres", False, HARSH, SMALL, id="oldest-harsh-postgres", marks=pytest.mark.ci),
         pytest.param("sqlite", True, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
         pytest.param("sqlite", True, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
         pytest.param("postgres", True, HARSH, LARGE, id="newest-harsh-large-postgres", marks=pytest.mark.soak),
@@ -162,6 +160,7 @@ async def strip_of(life: Life, *, count: int, since: str = "") -> tuple[str, str
     return found
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("stage", ["sqlite", "postgres"], indirect=True)
 async def test_the_last_ends_are_shown_by_end_time_after_a_kill_too(stage: Stage) -> None:
     truth, world = "fss" * 10, World(Clock())

@@ -12,11 +12,10 @@ from e2e.programme import Life, outcome_of
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 from postgres import WITH_PASSWORD, PostgresServer
 
-pytestmark = pytest.mark.untraced
-
 OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
 
 
+@pytest.mark.ci
 async def test_a_server_that_restarts_and_ends_connections_loses_nothing(
     postgres_stage: Stage, postgres: PostgresServer
 ) -> None:
@@ -67,6 +66,7 @@ async def moved(stage: Stage, source: str, target: str) -> None:
     assert f"Next: set store.url to {target} and start the daemon." in outcome.stderr
 
 
+@pytest.mark.ci
 async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothing_is_told_twice(
     postgres_stage: Stage,
 ) -> None:

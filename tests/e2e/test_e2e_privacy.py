@@ -5,15 +5,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from e2e.endpoint import PATH, SECRET, Answer
 from e2e.programme import outcome_of, page
 from e2e.stage import API_KEY, POLLING, Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.responses import PRIVATE
 from watcher.simulator.scenarios import HARSH
-
-pytestmark = pytest.mark.untraced
 
 TOKEN = "token-6f4922f45568161a"
 DEAD_PATH = "/hooks/path-d3d9446802a44259"

@@ -13,8 +13,6 @@ from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, we
 
 from watcher.simulator.faults import Fault, Faults
 
-pytestmark = pytest.mark.untraced
-
 RATE = 40
 
 
@@ -79,6 +77,7 @@ def swap_link(folder: Path, *, text: str, number: int) -> None:
     (folder / "..next").rename(folder / "..data")
 
 
+@pytest.mark.ci
 async def test_a_mounted_directory_is_followed_through_its_link(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
     document = document_of({"default": simulator}) | {"store": {"url": f"sqlite:///{stage.folder}/watcher.db"}}
@@ -94,6 +93,7 @@ async def test_a_mounted_directory_is_followed_through_its_link(stage: Stage) ->
     assert await life.stop() == 0
 
 
+@pytest.mark.ci
 async def test_a_key_that_is_replaced_in_its_file_is_used_from_then_on(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
     document = document_of({"default": simulator})
@@ -111,12 +111,13 @@ async def test_a_key_that_is_replaced_in_its_file_is_used_from_then_on(stage: St
     assert await life.stop() == 0
 
 
+@pytest.mark.ci
 async def test_a_change_of_what_hangs_holds_back_no_other_change(stage: Stage) -> None:
     life = await _change_what_hangs(stage)
     await life.kill()
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_what_hangs_is_given_up_in_time_and_the_change_is_made(stage: Stage) -> None:
     life = await _change_what_hangs(stage)
     await reloaded(life, times=1)
@@ -146,6 +147,7 @@ async def _change_what_hangs(stage: Stage) -> Life:
     return life
 
 
+@pytest.mark.ci
 async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(60, ends_after_s=60, ends_within_s=90))
     document = document_of({"old": simulator}, rate_limit=f"{RATE}/s")
@@ -162,7 +164,7 @@ async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(st
 
 @pytest.mark.parametrize(
     ("count", "within_s"),
-    [(3, 3.0), pytest.param(8, 10.0, marks=pytest.mark.long), pytest.param(50, 60.0, marks=pytest.mark.soak)],
+    [(3, 3.0), pytest.param(8, 10.0, marks=pytest.mark.ci), pytest.param(50, 60.0, marks=pytest.mark.soak)],
 )
 async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, count: int, within_s: float) -> None:
     simulator = await stage.simulator(world_of(150, ends_after_s=2.0, ends_within_s=within_s))

@@ -10,7 +10,7 @@ from e2e.handovers import among_others, by_account
 from e2e.stage import Document, Stage
 from postgres import PostgresServer
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 ACCOUNTS, PLACES, RATE = 6, 3, 20
 APART_S = 3.0

@@ -13,7 +13,7 @@ from postgres import PostgresServer
 
 from watcher.store.leases import LEASE_S
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 ACCOUNTS, PLACES = 6, 3
 SPREAD_S = 30.0

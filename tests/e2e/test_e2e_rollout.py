@@ -8,7 +8,7 @@ from e2e.stage import FAILING, Stage, document_of, failing_world, webhook
 
 from watcher.daemon.maintenance import FLUSH_EVERY_S
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 
 def tidies(life: Life) -> bool:

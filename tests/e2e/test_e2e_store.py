@@ -3,12 +3,9 @@
 import resource
 import socket
 
-import pytest
 from e2e import checks
 from e2e.programme import outcome_of, page, ready
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
-
-pytestmark = pytest.mark.untraced
 
 
 async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage: Stage) -> None:

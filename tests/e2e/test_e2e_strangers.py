@@ -10,8 +10,6 @@ import psutil
 import pytest
 from e2e.stage import Stage, document_of, world_of
 
-pytestmark = pytest.mark.untraced
-
 FILES_COUNT = 1024
 RATE = 100
 PROBE = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=5.0)"
@@ -85,9 +83,9 @@ async def files(count: int) -> AsyncIterator[None]:
     ("behave", "count", "polls_count"),
     [
         (not_reading, 100, 2 * RATE),
-        pytest.param(silent, 1100, 4 * RATE, marks=pytest.mark.long),
-        pytest.param(greedy, 100, 4 * RATE, marks=pytest.mark.long),
-        pytest.param(noisy, 100, 4 * RATE, marks=pytest.mark.long),
+        pytest.param(silent, 1100, 4 * RATE, marks=pytest.mark.ci),
+        pytest.param(greedy, 100, 4 * RATE, marks=pytest.mark.ci),
+        pytest.param(noisy, 100, 4 * RATE, marks=pytest.mark.ci),
     ],
 )
 async def test_a_crowd_stops_no_poll_fills_no_log_and_keeps_no_probe_waiting(

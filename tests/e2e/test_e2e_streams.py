@@ -11,8 +11,6 @@ from e2e.endpoint import Answer
 from e2e.programme import COMMAND, environment
 from e2e.stage import PROMPT_S, Document, Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
-pytestmark = pytest.mark.untraced
-
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
@@ -59,6 +57,7 @@ LOUD: Document = {"log": {"level": "debug"}}
 """A line for each delivery that fails."""
 
 
+@pytest.mark.ci
 async def test_a_reader_of_the_log_that_stands_still_delays_nothing_and_no_end(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=4.0))
     well, refusing = await stage.receiver(), await stage.receiver(lambda _: Answer.REJECT)

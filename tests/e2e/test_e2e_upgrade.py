@@ -22,7 +22,7 @@ from receiver import Receiver as Listener
 from watcher.runtime.clock import Clock
 from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World
 
-pytestmark = [pytest.mark.untraced, pytest.mark.long]
+pytestmark = pytest.mark.ci
 
 SALES = SimPipeline("5a1e5000-0000-4000-8000-000000000001", "Sales agent")
 ONBOARDING = SimPipeline("0b0a4d00-0000-4000-8000-000000000002", "Onboarding")

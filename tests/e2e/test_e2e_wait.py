@@ -22,8 +22,6 @@ from watcher.simulator.scenarios import HARSH, pipeline_named
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import Lifecycle, StatusPhase, World
 
-pytestmark = pytest.mark.untraced
-
 PATIENT = POLLING | {"lost_after": 1000, "lost_grace": "500ms", "degraded_after": "500ms"}
 """It begins to ask before the execution exists, so that no test depends on how soon the program starts."""
 
@@ -121,6 +119,7 @@ async def test_a_success_is_0_and_every_change_a_line_or_as_json_the_daemons_eve
     assert [line.split(" ")[1] for line in poor.written.splitlines()] == ["new", "running", "success"]
 
 
+@pytest.mark.ci
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
     await life.until(lambda: life.emitted, what="it was seen")
@@ -130,6 +129,7 @@ async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scen
     assert stdout.endswith(" lost - not_found\n")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("grace", ["0s", "1h"])
 async def test_what_is_not_known_so_many_times_is_5(scene: Scene, grace: str) -> None:
     life = await scene.wait(OPEN.execution, polling=PATIENT | {"lost_after": 3, "lost_grace": grace})
@@ -151,6 +151,7 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 1
 
 
+@pytest.mark.ci
 async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> None:
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         base_url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
@@ -164,7 +165,7 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
     assert re.fullmatch(expected, stderr), stderr
 
 
-@pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.long), Fault.UNAUTHORIZED])
+@pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.ci), Fault.UNAUTHORIZED])
 async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: Scene, fault: Fault) -> None:
     life = await scene.play(OPEN, "--json")
     await life.until(lambda: life.emitted, what="it was seen")
@@ -173,7 +174,7 @@ async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: S
     assert await life.stop() == 143
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene) -> None:
     scene.simulator.dice.faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
     ends = {"success": 0, "failed": 1}
@@ -186,7 +187,7 @@ async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.ci)]
 )
 async def test_interrupted_it_ends_at_once_and_says_nothing(scene: Scene, signum: signal.Signals, code: int) -> None:
     life = await scene.play(OPEN)
@@ -195,6 +196,7 @@ async def test_interrupted_it_ends_at_once_and_says_nothing(scene: Scene, signum
     assert life.stderr.lines.everything() == b""
 
 
+@pytest.mark.ci
 async def test_a_reader_that_leaves_ends_it_quietly(scene: Scene) -> None:
     life = await scene.play(lifecycle_of(("running", 0.0), ("success", 2.0)))
     await life.until(lambda: life.emitted, what="a line was printed")
@@ -268,6 +270,7 @@ async def test_an_execution_that_ended_before_the_first_answer_is_found_and_give
     assert [entry.endpoint for entry in scene.simulator.request_log.entries] == [*["list"] * 4, "get"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("fault", [Fault.NOT_FOUND, Fault.BAD_GATEWAY])
 async def test_no_passing_error_ends_the_search_and_what_started_before_does_not_count(
     stage: Stage, fault: Fault
@@ -296,6 +299,7 @@ async def test_an_unknown_pipeline_is_5(scene: Scene) -> None:
 # On a terminal
 
 
+@pytest.mark.ci
 async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene) -> None:
     terminal = await scene.show(lifecycle_of(("running", 0.0), ("failed", 2.0), error=EVIL))
     await terminal.until("▶ running")
@@ -309,6 +313,7 @@ async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene)
     assert terminal.written.endswith("\x1b[?25h")
 
 
+@pytest.mark.ci
 async def test_on_a_terminal_the_id_of_the_next_execution_stands_above_the_picture(stage: Stage) -> None:
     scene = await with_history(stage, newest_first=True)
     terminal = await stage.terminal(*scene.arguments("--next"))

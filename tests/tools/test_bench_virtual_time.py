@@ -10,8 +10,6 @@ from watcher.clerk.api import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
 from watcher.simulator.responses import encode, listing
 
-pytestmark = pytest.mark.heavy
-
 CROWD = Crowd(open_count=100, pipelines_count=2)
 
 
@@ -41,6 +39,7 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
         population.clock.advance(50)
 
 
+@pytest.mark.ci
 def test_gets_alone_report_an_end_after_half_a_turn() -> None:
     measured = watch_by_name(Trial(CROWD, rate_per_s=1, seconds=900, warm_up_s=300))
     assert measured.rate_per_s == pytest.approx(1, rel=0.05)
@@ -48,12 +47,14 @@ def test_gets_alone_report_an_end_after_half_a_turn() -> None:
     assert measured.longest_wait_s < 1.1 * measured.turn_s
 
 
+@pytest.mark.ci
 def test_whole_pipelines_report_an_end_in_less_than_a_third_of_the_time_of_gets_alone() -> None:
     measured = watch_whole(Trial(CROWD, rate_per_s=1, seconds=900, warm_up_s=150))
     assert measured.rate_per_s <= 1
     assert measured.delay_s < 0.3 * measured.turn_s / 2
 
 
+@pytest.mark.ci
 def test_nobody_waits_much_longer_than_a_fair_share_when_there_is_too_little_for_all() -> None:
     """A fifth of the requests: a whole turn takes far longer than `max_interval`."""
     measured = watch_whole(Trial(CROWD, rate_per_s=0.2, seconds=1800, warm_up_s=900))

@@ -282,7 +282,7 @@ WORST = {
 }
 
 
-@pytest.mark.untraced
+@pytest.mark.ci
 @pytest.mark.parametrize("name", WORST)
 async def test_no_answer_holds_up_the_event_loop(name: str) -> None:
     """By itself each of these took 1 to 9 s to parse.

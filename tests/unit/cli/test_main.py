@@ -58,7 +58,6 @@ def _by_command(helps: str) -> list[tuple[str, str]]:
     return [(part.split()[0], part.partition(" ")[2]) for part in helps.split("Usage: watcher ")[1:]]
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_narrow_terminal_and_ends_with_two_examples(command: str, narrow_helps: dict[str, str]) -> None:
     head, _, examples = narrow_helps[command].partition("\n  Examples:\n")

@@ -52,7 +52,6 @@ def test_a_full_disk_is_reported(words: tuple[str, ...], tmp_path: Path) -> None
     assert (code, said) == (1, "error: cannot write to stdout (no space left on device)\n")
 
 
-@pytest.mark.heavy
 def test_a_full_disk_is_reported_by_help_too(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         code, said = ended("schema", "--help", stdout=full.fileno(), folder=tmp_path)

@@ -113,7 +113,7 @@ def test_a_variable_does_not_hide_that_its_block_is_wrong(mistakes: Mistakes) ->
     assert lines[0].startswith("watcher.yaml:1:6: log: is a list, not a block of keys")
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 def test_a_hundred_thousand_executions_are_loaded(load: Load) -> None:
     ids = "".join(f"      - 9a1b0000-0000-4000-8000-{number:012x}\n" for number in range(100_000))
     watch = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n{ids}").watch[0]

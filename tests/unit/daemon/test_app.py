@@ -35,16 +35,19 @@ async def fatal_of(*, callback: object = None, task: object = None) -> list[str]
     return [type(error).__name__ for error in fatal]
 
 
+@pytest.mark.ci
 async def test_an_error_of_ours_in_a_callback_ends_the_daemon() -> None:
     assert await fatal_of(callback=to_us) == ["TypeError"]
 
 
+@pytest.mark.ci
 async def test_an_error_of_ours_in_a_task_that_nobody_waits_for_ends_the_daemon() -> None:
     nothing = cast("Any", None)
     task = wait_for(nothing, nothing, settings=nothing, interval_s=1.0, timeout_s=None, stop=nothing)
     assert await fatal_of(task=task) == ["AttributeError"]
 
 
+@pytest.mark.ci
 async def test_an_error_of_a_library_ends_nothing() -> None:
     assert await fatal_of(callback=int) == []
 

@@ -90,7 +90,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     assert set(await record_of(store)) == set()
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
     lease = await claim(store, "account", "default")
     count = PAGES_COUNT * EXECUTIONS_COUNT + 1

@@ -125,6 +125,7 @@ async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_k
     assert rig.store.asked["sent_openings"] - before <= 3
 
 
+@pytest.mark.ci
 async def test_many_reminders_at_once_take_several_ticks(rig: Rig) -> None:
     count = REMINDED_COUNT + 1
     for number in range(count):

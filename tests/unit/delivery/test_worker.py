@@ -6,8 +6,8 @@ from random import Random
 from typing import Any
 
 import pytest
+from parameters import seeds
 from structlog.testing import capture_logs
-from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of, streams
 
 from watcher.domain.delivery import Delivery
@@ -110,7 +110,7 @@ async def _tick_when_woken(rig: Rig) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("seed", thinned_seeds(20, quick=5))
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=20))
 async def test_whatever_comes_between_its_turns_all_is_sent(rig: Rig, seed: int) -> None:
     dice = Random(seed)
     rig.sink.answer = lambda _: _answer_soon(dice)

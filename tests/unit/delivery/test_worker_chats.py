@@ -200,6 +200,7 @@ async def test_an_outage_with_after_is_one_message_of_what_is_open_then(rig: Cha
     assert await backlog_of(rig.real_store) == {}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kills", [False, True])
 async def test_a_night_of_failures_is_few_messages_and_nothing_is_lost(rig: ChatRig, kills: bool) -> None:
     """Forty pipelines fail for a minute; the chat is away for a while, and asks for pauses."""
@@ -235,6 +236,7 @@ SINKS: Mapping[str, tuple[type[RemoteSettings], Mapping[str, Any]]] = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("sink", SINKS)
 async def test_what_check_advises_gets_an_outage_out_in_time_in_as_few_messages_as_it_counts(
     rig: ChatRig, sink: str

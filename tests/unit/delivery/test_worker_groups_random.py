@@ -7,16 +7,14 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from parameters import seeds
 from stores import backlog_of
-from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendResult, WorkerRules
-
-pytestmark = pytest.mark.heavy
 
 STREAMS = [f"s{number}-" for number in range(12)]
 STEPS = 60
@@ -60,7 +58,7 @@ def rules(dice: Random) -> WorkerRules:
 
 
 @pytest.mark.parametrize("poison", [REFUSED, FAILED], ids=["refused", "failing"])
-@pytest.mark.parametrize("seed", thinned_seeds(60, quick=4))
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=60))
 async def test_nothing_is_lost_or_out_of_order(tmp_path: Path, seed: int, poison: SendResult) -> None:
     dice, rig = Random(seed), Rig(tmp_path / "watcher.db")
     receiver = Receiver(rig, dice, poison=poison)

@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 from pager_rig import FakePagerDuty, PagerEvent, PagerRig
+from parameters import seeds
 from stores import backlog_of, operator_of
-from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES
 
 from watcher.domain.delivery import Delivery
@@ -23,8 +23,6 @@ from watcher.domain.event import EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import IncidentRules, Silence
 from watcher.sinks.protocol import SendResult, WorkerRules
-
-pytestmark = pytest.mark.heavy
 
 STEPS = 120
 BYS = (("pipeline",), ("account",), ("labels.team",))
@@ -84,7 +82,7 @@ def overfull(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 60.0])
-@pytest.mark.parametrize("seed", thinned_seeds(60, quick=4))
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=60))
 async def test_each_incident_opens_and_ends_and_what_stays_open_is_at_the_pager(
     tmp_path: Path, seed: int, after_s: float
 ) -> None:

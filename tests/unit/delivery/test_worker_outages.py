@@ -76,7 +76,6 @@ UNAVAILABLE = SendResult(SendOutcome.RETRY, "503")
 IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600.0)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("away_s", "every_s", "poisoned", "schedule", "answer"),
     [
@@ -104,7 +103,6 @@ async def test_after_an_outage_everything_arrives_within_ninety_seconds(
     assert (rig.counted("dead"), rig.ends) == (0, [])
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("every_s", "poisoned", "schedule"),
     [

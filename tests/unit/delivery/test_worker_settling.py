@@ -54,6 +54,7 @@ async def test_a_burst_shorter_than_100_ms_is_settled_in_one_transaction_right_a
     assert rig.clock.passed_s - began_s < 0.1 + rest_s
 
 
+@pytest.mark.ci
 async def test_of_a_long_row_each_answer_is_settled_within_100_ms_and_about_ten_together(rig: Rig) -> None:
     await rig.restart(rules=PACED)
     await rig.go(1)

@@ -9,8 +9,8 @@ from random import Random
 from uuid import UUID
 
 import pytest
+from parameters import seeds
 from stores import backlog_of
-from thinning import thinned_seeds
 from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, name_of
 
 from watcher.domain.delivery import Delivery, Part
@@ -18,8 +18,6 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.routing import GroupRules, Silence
 from watcher.sinks.protocol import SendResult
-
-pytestmark = pytest.mark.heavy
 
 KINDS = {
     "account-": (EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED),
@@ -83,7 +81,7 @@ def _waits(rig: Rig, problem: Problem) -> bool:
 
 
 @pytest.mark.parametrize("is_grouped", [False, True])
-@pytest.mark.parametrize("seed", thinned_seeds(60, quick=4))
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=60))
 async def test_each_problem_is_opened_once_and_closed_once_if_it_was_opened(
     tmp_path: Path, seed: int, is_grouped: bool
 ) -> None:

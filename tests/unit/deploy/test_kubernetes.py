@@ -77,6 +77,7 @@ CONTAINER = container_of(DEPLOYMENT)
 LABELS: dict[str, str] = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_a_manifest_is_as_its_schema_asks(path: Path, version: str) -> None:

@@ -18,8 +18,6 @@ from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, Unjud
 from watcher.domain.timestamps import Micros
 from watcher.sinks.alert import Alert
 
-pytestmark = pytest.mark.heavy
-
 PAGE = (DOCS / "alerts.md").read_text(encoding="utf-8")
 RUN = "9a1b0000-0000-4000-8000-000000000001"
 MINUTE_S = 60
@@ -27,10 +25,12 @@ PHASES = ((0.75, 20 * MINUTE_S), (0.02, 20 * MINUTE_S), (1.0, MINUTE_S))
 """How many fail, and for how long: an outage, a repaired pipeline, the next outage."""
 
 
+@pytest.mark.ci
 def test_the_page_says_how_often_each_rule_opens_a_problem() -> None:
     assert table() in PAGE
 
 
+@pytest.mark.ci
 def test_the_page_says_how_often_slow_is_wrong() -> None:
     assert slow_openings.table() in PAGE
 

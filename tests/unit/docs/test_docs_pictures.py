@@ -10,7 +10,6 @@ PAGES = "".join(page.read_text(encoding="utf-8") for page in (DOCS.parent / "REA
 DRAWN = sorted(FOLDER.glob("*.svg"))
 
 
-@pytest.mark.heavy
 def test_the_picture_of_mistakes_is_what_check_says_of_them_now() -> None:
     assert (FOLDER / "mistakes.svg").read_text(encoding="utf-8") == mistakes_picture(), "run `make pictures`"
 

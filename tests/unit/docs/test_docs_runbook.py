@@ -63,7 +63,7 @@ def _text(node: ast.AST) -> str | None:
     return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 def test_every_loud_log_line_is_explained() -> None:
     logged = {name for file in WATCHER.rglob("*.py") for name in loud_lines(file)}
     assert None not in logged, "a log line's name stands in the call, so that the runbook can be held against it"

@@ -47,6 +47,7 @@ def test_a_page_has_no_word_that_is_only_ours(page: Path) -> None:
     assert re.findall(rf"\b(?:{COINED})\b", text, re.IGNORECASE) == []
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("path", FILES, ids=names)
 def test_a_file_of_the_program_says_in_the_words_of_the_field_who_does_what(path: Path) -> None:
     prose = list(prose_of(path))
@@ -54,6 +55,7 @@ def test_a_file_of_the_program_says_in_the_words_of_the_field_who_does_what(path
     assert [text for text in prose if RELATIVE.match(text)] == []
 
 
+@pytest.mark.ci
 def test_the_name_of_a_class_has_one_meaning() -> None:
     trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES]
     counts = Counter(node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef))

@@ -67,7 +67,6 @@ async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execut
     assert await account.emitted() == [("execution.running", "running", None)]
 
 
-@pytest.mark.heavy
 async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Start) -> None:
     account = await start(A, B)
     account.api.script[A] = Outcome.NOT_FOUND
@@ -277,7 +276,6 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         await store.close()
 
 
-@pytest.mark.heavy
 async def test_what_is_lost_says_nothing_of_the_account(start: Start) -> None:
     account = await start(A, B, C)
     account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND

@@ -19,19 +19,17 @@ from list_model import (
     newest,
     oldest,
 )
-from thinning import thinned
+from parameters import each_value
 from virtual import RULES, Account, FakeClock, Start
 
 from watcher.clerk.api import Reply
 from watcher.domain.rules import Rules
 from watcher.domain.watch import Watch
 
-pytestmark = pytest.mark.heavy
-
 DAY_S = 24 * HOUR_S
 SECOND_US = 1_000_000
 OFF_S = [0.0, -30.0, 30.0, -1200.0, 1200.0]
-API_IS_OFF = pytest.mark.parametrize("offset_s", thinned(OFF_S))
+API_IS_OFF = pytest.mark.parametrize("offset_s", each_value(OFF_S))
 
 
 def life(number: int, begins_s: float, ends_s: float) -> Life:
@@ -120,7 +118,7 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set_while_a_scan_i
 
 @pytest.mark.parametrize(
     ("offset_s", "ours_s", "order", "is_complete"),
-    thinned(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
+    each_value(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
 )
 async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours_was_set_right_while_off(
     lists: Lists, offset_s: float, ours_s: float, order: Order, *, is_complete: bool
@@ -204,6 +202,7 @@ async def test_what_ends_during_the_first_scan_is_told_though_the_apis_clock_is_
     assert (result.missing(going), result.missing(old), result.gaps) == (0, len(old), [])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("step_s", "late_by_s"), [(-1200.0, 0.0), (1200.0, 0.0), (0.0, 30.0), (-1200.0, 30.0)])
 async def test_rows_that_a_list_shows_late_are_told_whatever_its_dates_say(
     lists: Lists, step_s: float, late_by_s: float
@@ -241,6 +240,7 @@ async def test_what_ends_since_is_told_though_ours_was_hours_ahead_and_set_right
     assert (result.missing(since), result.gaps) == (0, [])
 
 
+@pytest.mark.ci
 async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(lists: Lists) -> None:
     rows = lives(600, from_s=0.0, until_s=1000.0 + 600.0, length_s=0.5, fails=False)
     api = lists.api(rows)

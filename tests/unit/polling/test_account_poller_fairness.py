@@ -16,8 +16,6 @@ from watcher.domain.watch import Watch
 from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import SimExecution, SimPipeline, make_lifecycle
 
-pytestmark = pytest.mark.heavy
-
 BUSY, QUIET, NAMED = (pipeline_named(name, seed=1) for name in ("Busy", "Quiet", "Named"))
 LASTING_S = 1e6
 DAY_S = 86_400.0
@@ -82,7 +80,7 @@ def delays_s(stage: Stage, executions: Iterable[SimExecution], *, from_s: float,
     return [stage.notes.emitted[each.id] - end_s(each) for each in ended]
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack) -> None:
     cast = Cast()
     named = [cast.add(NAMED, begins_s=-1.0, length_s=LASTING_S).id for _ in range(200)]
@@ -103,7 +101,7 @@ async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack
     assert stage.notes.longest_wait_s < 75  # max_interval is 60 s, and could be held
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_first_scans_that_take_minutes_are_no_budget_that_is_too_small(stack: AsyncExitStack) -> None:
     population = Population(Crowd(open_count=1200), until_s=400.0)
     stage = await enter_stage(stack, population, rate_per_s=5.0)
@@ -113,7 +111,7 @@ async def test_first_scans_that_take_minutes_are_no_budget_that_is_too_small(sta
     assert stage.account.watcher._session.reported is None
 
 
-@pytest.mark.long
+@pytest.mark.ci
 async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack: AsyncExitStack) -> None:
     cast = Cast()
     cast.arrive(BUSY, per_s=10.0, from_s=5.0, until_s=200.0, fails=True)
@@ -127,7 +125,7 @@ async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack
     assert max(busy) < 40
 
 
-@pytest.mark.parametrize("per_s", [30.0, pytest.param(90.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("per_s", [30.0, pytest.param(90.0, marks=pytest.mark.ci)])
 async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_it_is_over(
     stack: AsyncExitStack, per_s: float
 ) -> None:
@@ -142,7 +140,7 @@ async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_i
     assert stage.notes.gaps == []
 
 
-@pytest.mark.long
+@pytest.mark.ci
 @pytest.mark.parametrize(("until_s", "is_gap"), [(520.0, False), (1100.0, True)])
 async def test_a_storm_that_outruns_two_scans_in_a_row_is_a_gap_that_says_how_many_at_most(
     stack: AsyncExitStack, until_s: float, *, is_gap: bool
@@ -158,6 +156,7 @@ async def test_a_storm_that_outruns_two_scans_in_a_row_is_a_gap_that_says_how_ma
     assert len(missing) <= sum(gap["atMost"] for gap in gaps)  # none: `total` shows that rows below were not found
 
 
+@pytest.mark.ci
 async def test_after_two_days_off_all_that_began_and_ended_is_reported_once(tmp_path: Path) -> None:
     cast = Cast()
     for pipeline in (BUSY, QUIET):

@@ -103,6 +103,7 @@ async def test_what_is_lost_before_it_was_seen_names_no_look_and_no_status(start
     assert running["data"]["execution"]["previousStatus"] == "lost"
 
 
+@pytest.mark.ci
 async def test_what_cannot_be_read_for_an_hour_is_lost_and_asked_for_on(start: Start) -> None:
     account = await start(A, B)
     account.api.status_codes[Outcome.INVALID] = 200

@@ -249,7 +249,6 @@ async def test_pages_answer_for_all_that_are_on_them_after_a_restart_too(
         assert account.api.asked[0][1:] == ("page 1",)
 
 
-@pytest.mark.heavy
 async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(start: Start) -> None:
     old = [row(number, "success", age_s=90, ended_s=80) for number in range(200, 0, -1)]
     account = await whole_account(start, *old)
@@ -299,7 +298,6 @@ async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itsel
     assert ("execution.success", name(1)) in await emitted(again, after_s=3)
 
 
-@pytest.mark.heavy
 async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(start: Start) -> None:
     account = await whole_account(start, row(1, "running"))
     await account.events(after_s=5)
@@ -350,7 +348,6 @@ async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(start: Start)
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
-@pytest.mark.heavy
 async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
     start: Start, outcome: Outcome
 ) -> None:
@@ -383,7 +380,6 @@ async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(
         assert asked(account, name(2)) == 0
 
 
-@pytest.mark.heavy
 async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(start, *open_rows, rate_per_s=1.0)
@@ -416,7 +412,6 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
 
 
-@pytest.mark.heavy
 async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_and_no_gap(
     start: Start, store: SqlStore, clock: FakeClock
 ) -> None:
@@ -507,7 +502,6 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
 
 
-@pytest.mark.heavy
 async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(start: Start) -> None:
     old = history(100)[::-1]
     account = await whole_account(start, *old)
@@ -527,7 +521,7 @@ async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_th
     assert len(await gaps(account)) == 1
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_deeper_pages_that_stay_refused_are_reported_once(start: Start) -> None:
     account = await whole_account(start, *(ExecutionSnapshot(name(number), "running") for number in range(120, 0, -1)))
     account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
@@ -552,7 +546,6 @@ async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_request
     assert 0.2 * 2.0 * 600 <= len(account.api.asked) - before <= 0.25 * 2.0 * 600
 
 
-@pytest.mark.heavy
 async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(start: Start) -> None:
     account = await account_with_another(start, 9999)
     show(account, *history(120))
@@ -565,7 +558,6 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     assert await gaps(account) == [("unreadable", 71)]
 
 
-@pytest.mark.heavy
 async def test_a_page_that_a_deletion_took_away_is_no_gap(start: Start) -> None:
     account = await whole_account(start, *history(101), rate_per_s=1.0)
     refuse(account, outcome=Outcome.NOT_FOUND)
@@ -578,7 +570,6 @@ async def test_a_page_that_a_deletion_took_away_is_no_gap(start: Start) -> None:
     assert await gaps(account) == []
 
 
-@pytest.mark.heavy
 async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
     rows = history(200)
     rows[170] = replace(rows[170], status="paused", finished_at=None)
@@ -601,7 +592,6 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_repo
     assert asked(account, name(1)) == 1
 
 
-@pytest.mark.heavy
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
     account = await whole_account(start, *old, rate_per_s=1.0)
@@ -658,7 +648,6 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
     assert await emitted(account) == [("execution.running", name(1)), ("execution.running", name(2))]
 
 
-@pytest.mark.heavy
 async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
     account = await whole_account(start, *old, rate_per_s=1.0)
@@ -671,7 +660,6 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start
 
 
 @pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
-@pytest.mark.heavy
 async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_under_way(
     start: Start, page_rows: int
 ) -> None:
@@ -689,7 +677,6 @@ async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_und
     assert len(await emitted(account)) >= 2 * page_rows
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
 async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_s: float, gaps: int) -> None:
     ends = [(3, age_s), (2, 9000.0), (1, 9000.0)]
@@ -705,7 +692,6 @@ async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_
     ("count", "order", "states_total", "restarts"),
     [(0, Order.NEWEST, True, False), (1, Order.NEWEST, True, True), (70, Order.OLDEST, False, True)],
 )
-@pytest.mark.heavy
 async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(
     start: Start, count: int, order: Order, rules: PollRules, *, states_total: bool, restarts: bool
 ) -> None:
@@ -733,7 +719,6 @@ async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_bef
 
 
 @pytest.mark.parametrize("states_total", [True, False])
-@pytest.mark.heavy
 async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
     start: Start, *, states_total: bool
 ) -> None:
@@ -747,7 +732,6 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
 
 
 @pytest.mark.parametrize("states_total", [True, False])
-@pytest.mark.heavy
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
     start: Start, *, states_total: bool
 ) -> None:
@@ -766,7 +750,6 @@ async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, c
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
-@pytest.mark.heavy
 async def test_a_page_beyond_the_end_may_be_refused(start: Start, outcome: Outcome) -> None:
     account = await whole_account(start, *(row(number, "running") for number in range(50, 0, -1)))
     account.api.pages[2] = outcome

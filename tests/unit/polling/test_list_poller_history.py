@@ -127,8 +127,7 @@ def truth(several: list[Life]) -> dict[int, tuple[int, int, int]]:
     return {at: (started[at], success[at], failed[at]) for at in started | success | failed}
 
 
-@pytest.mark.long
-@pytest.mark.heavy
+@pytest.mark.ci
 @pytest.mark.parametrize("kinds", [("sqlite", "postgresql"), ("postgresql", "sqlite")])
 async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_database_the_hours_are_those_of_the_list(
     kinds: tuple[str, str], tmp_path: Path, postgres: PostgresServer

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
+from parameters import seeds
 from stores import from_us
-from thinning import thinned_seeds
 from virtual import RULES, on_our_clock
 
 from watcher.clerk.api import Reply
@@ -134,10 +134,9 @@ def check_scans(world: World, *, dated: float = 1.0) -> None:
         world.arrive(world.draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("seed", thinned_seeds(8, quick=2))
+@pytest.mark.parametrize("seed", seeds(ci=1, soak=8))
 def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap(
     order: Order, lie: str, seed: int
 ) -> None:
@@ -148,11 +147,10 @@ def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap
     check_scans(world, dated=dated)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
 @pytest.mark.parametrize("page_rows", [9, 25, 49])
-@pytest.mark.parametrize("seed", thinned_seeds(4, quick=2))
+@pytest.mark.parametrize("seed", seeds(ci=1, soak=4))
 def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
     order: Order, lie: str, page_rows: int, seed: int
 ) -> None:
@@ -164,7 +162,7 @@ def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_fo
 
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("seed", thinned_seeds(8, quick=2))
+@pytest.mark.parametrize("seed", seeds(ci=1, soak=8))
 def test_what_the_api_forgot_unseen_is_a_gap(order: Order, lie: str, seed: int) -> None:
     draw = random.Random(seed)
     world = World(order, lie, draw)
@@ -241,7 +239,6 @@ def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
     assert world.memory.ordering.order is Order.NEWEST
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("rate", [45, 60, 120, 400])
 def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, rate: int) -> None:
@@ -313,7 +310,6 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
     assert world.scan() == ScanResult(GapReason.UNORDERED, 1)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
@@ -394,7 +390,6 @@ class Around(World):
         return super().page(number) or super().page(1)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])

@@ -8,17 +8,15 @@ from uuid import UUID
 
 import pytest
 from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest
-from thinning import thinned
+from parameters import each_value
 from virtual import EPOCH
 
 from watcher.domain.execution import ExecutionSnapshot
 
-pytestmark = pytest.mark.heavy
-
 ORDERS = [newest, oldest, by_id]
 
 
-@pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [-1200.0, -8.0, 0.0]))
+@pytest.mark.parametrize(("order", "offset_s"), each_value(ORDERS, [-1200.0, -8.0, 0.0]))
 async def test_an_end_deep_down_during_the_first_scan_is_reported_whatever_the_apis_clock_shows(
     lists: Lists, order: Order, offset_s: float
 ) -> None:
@@ -30,7 +28,7 @@ async def test_an_end_deep_down_during_the_first_scan_is_reported_whatever_the_a
     assert_all(await lists.watched(api, for_s=200, rate_per_s=1.0), since + deep)
 
 
-@pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [0.0, -2.0, -5.0, -12.0, -1200.0]))
+@pytest.mark.parametrize(("order", "offset_s"), each_value(ORDERS, [0.0, -2.0, -5.0, -12.0, -1200.0]))
 async def test_an_end_in_the_first_seconds_is_reported_or_a_gap_is(lists: Lists, order: Order, offset_s: float) -> None:
     old, first = lives(60, from_s=-HOUR_S, until_s=0.0), lives(4, from_s=1002.5, until_s=1010.0)
     since = lives(20, from_s=1030.0, until_s=1100.0)
@@ -40,7 +38,7 @@ async def test_an_end_in_the_first_seconds_is_reported_or_a_gap_is(lists: Lists,
     assert result.gaps == (["unordered"] if result.missing(first) else [])
 
 
-@pytest.mark.parametrize(("order", "back_s", "states_total"), thinned(ORDERS, [20.0, HOUR_S], [True, False]))
+@pytest.mark.parametrize(("order", "back_s", "states_total"), each_value(ORDERS, [20.0, HOUR_S], [True, False]))
 async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
     lists: Lists, order: Order, back_s: float, *, states_total: bool
 ) -> None:
@@ -53,7 +51,7 @@ async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
     assert set(result.gaps) == {"unordered"} or not result.missing(since)
 
 
-@pytest.mark.parametrize(("order", "page_rows"), thinned(ORDERS, [10, 50]))
+@pytest.mark.parametrize(("order", "page_rows"), each_value(ORDERS, [10, 50]))
 async def test_a_first_scan_of_a_busy_list_by_a_right_clock_is_no_gap(
     lists: Lists, order: Order, page_rows: int
 ) -> None:
@@ -63,7 +61,7 @@ async def test_a_first_scan_of_a_busy_list_by_a_right_clock_is_no_gap(
 
 
 @pytest.mark.parametrize("has_odd_dates", [False, True])
-@pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [-30 * HOUR_S, 30 * HOUR_S]))
+@pytest.mark.parametrize(("order", "offset_s"), each_value(ORDERS, [-30 * HOUR_S, 30 * HOUR_S]))
 async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_than_lookback_and_dates_are_in_the_future(
     lists: Lists, order: Order, offset_s: float, *, has_odd_dates: bool
 ) -> None:
@@ -91,7 +89,7 @@ def ends_in_another_age(row: ExecutionSnapshot) -> ExecutionSnapshot:
     return replace(row, finished_at=EPOCH + timedelta(days=30_000))
 
 
-@pytest.mark.parametrize(("order", "odd"), thinned(ORDERS, [planned, ends_in_an_hour, ends_in_another_age]))
+@pytest.mark.parametrize(("order", "odd"), each_value(ORDERS, [planned, ends_in_an_hour, ends_in_another_age]))
 @pytest.mark.parametrize(("count", "states_total"), [(120, False), (120, True), (4, False)])
 async def test_one_date_in_the_future_hides_no_end(
     lists: Lists, odd: Callable[[ExecutionSnapshot], ExecutionSnapshot], order: Order, count: int, *, states_total: bool
@@ -116,7 +114,7 @@ async def test_where_the_only_date_is_in_the_future_later_ends_are_reported_or_a
     assert not states_total or not result.missing(since)
 
 
-@pytest.mark.parametrize(("order", "states_total", "back_s"), thinned(ORDERS, [True, False], [0.0, HOUR_S]))
+@pytest.mark.parametrize(("order", "states_total", "back_s"), each_value(ORDERS, [True, False], [0.0, HOUR_S]))
 async def test_what_a_list_hid_now_and_then_is_not_reported_as_new_an_hour_later(
     lists: Lists, order: Order, back_s: float, *, states_total: bool
 ) -> None:
@@ -133,7 +131,7 @@ async def test_what_a_list_hid_now_and_then_is_not_reported_as_new_an_hour_later
 
 
 @pytest.mark.parametrize(
-    ("order", "count", "offset_s", "begin_s"), thinned(ORDERS, [1, 2], [0.0, -1200.0], [1004.0, 1018.0])
+    ("order", "count", "offset_s", "begin_s"), each_value(ORDERS, [1, 2], [0.0, -1200.0], [1004.0, 1018.0])
 )
 async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_reported_or_a_gap_is(
     lists: Lists, order: Order, count: int, offset_s: float, begin_s: float
@@ -151,6 +149,7 @@ def as_the_api_dates(life: Life) -> float:
     return -life.begins_s + (2 * HOUR_S if life.begins_s > 1020 else 0.0)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("pages_at_most", "gaps"), [(50, []), (25, ["unordered"])])
 async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
     lists: Lists, pages_at_most: int, gaps: list[str]
@@ -181,6 +180,7 @@ async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_b
     assert (await emitted(account, after_s=60)).ended == {}
 
 
+@pytest.mark.ci
 async def test_history_beyond_lookback_is_not_reported_though_as_many_rows_came_and_went_as_it_has(
     lists: Lists,
 ) -> None:

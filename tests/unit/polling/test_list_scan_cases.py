@@ -6,14 +6,12 @@ from random import Random
 
 import pytest
 from list_model import HOUR_S, Fault, Life, Lists, Order, assert_all, by_id, emitted, lives, newest, oldest
-from thinning import thinned
-
-pytestmark = pytest.mark.heavy
+from parameters import each_value
 
 DAY_S = 24 * HOUR_S
 DAY_US = 86_400_000_000
-ORDERED = pytest.mark.parametrize("order", thinned([newest, oldest]))
-ANY_ORDER = pytest.mark.parametrize("order", thinned([newest, oldest, by_id]))
+ORDERED = pytest.mark.parametrize("order", each_value([newest, oldest]))
+ANY_ORDER = pytest.mark.parametrize("order", each_value([newest, oldest, by_id]))
 
 
 def created(order: Order) -> Callable[[Life], float]:
@@ -60,7 +58,7 @@ async def test_so_many_come_while_a_scan_reads_that_pages_shift_with_every_answe
 
 
 @ORDERED
-@pytest.mark.parametrize("states_total", thinned([True, False]))
+@pytest.mark.parametrize("states_total", each_value([True, False]))
 async def test_a_scan_is_killed_on_page_5_of_40(lists: Lists, order: Order, *, states_total: bool) -> None:
     old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(2000, from_s=1030.0, until_s=9000.0)
     api = lists.api(old + since, order=order, states_total=states_total)
@@ -104,8 +102,8 @@ async def test_whether_a_total_counts_all_rows_costs_one_request(lists: Lists, o
     assert len(api.asked) == pytest.approx(60, abs=3)
 
 
-@pytest.mark.parametrize("orders", thinned([(newest, oldest), (oldest, newest), (newest, by_id), (by_id, oldest)]))
-@pytest.mark.parametrize("restarts", thinned([True, False]))
+@pytest.mark.parametrize("orders", each_value([(newest, oldest), (oldest, newest), (newest, by_id), (by_id, oldest)]))
+@pytest.mark.parametrize("restarts", each_value([True, False]))
 async def test_the_list_is_turned_over_in_mid_life(
     lists: Lists, orders: tuple[Order, Order], *, restarts: bool
 ) -> None:
@@ -120,7 +118,7 @@ async def test_the_list_is_turned_over_in_mid_life(
 
 
 @ANY_ORDER
-@pytest.mark.parametrize("states_total", thinned([True, False]))
+@pytest.mark.parametrize("states_total", each_value([True, False]))
 async def test_3000_executions_had_ended_before(lists: Lists, order: Order, *, states_total: bool) -> None:
     old, since = lives(3000, from_s=-30 * HOUR_S, until_s=900.0), lives(60, from_s=1100.0, until_s=1160.0)
     api = lists.api(old + since, order=order, states_total=states_total)
@@ -128,7 +126,7 @@ async def test_3000_executions_had_ended_before(lists: Lists, order: Order, *, s
 
 
 @ORDERED
-@pytest.mark.parametrize(("days", "gaps"), [(6, []), pytest.param(8, ["lookback"], marks=pytest.mark.long)])
+@pytest.mark.parametrize(("days", "gaps"), [(6, []), pytest.param(8, ["lookback"], marks=pytest.mark.ci)])
 async def test_after_a_week_off_what_lookback_covers_is_reported_and_a_gap_tells_of_the_rest(
     lists: Lists, order: Order, days: int, gaps: list[str]
 ) -> None:
@@ -146,8 +144,8 @@ async def test_after_a_week_off_what_lookback_covers_is_reported_and_a_gap_tells
 
 
 @ANY_ORDER
-@pytest.mark.parametrize("states_total", thinned([True, False]))
-@pytest.mark.parametrize("nth", thinned([2, 3, 4]))
+@pytest.mark.parametrize("states_total", each_value([True, False]))
+@pytest.mark.parametrize("nth", each_value([2, 3, 4]))
 async def test_one_empty_answer_ends_no_first_scan_of_a_list_with_short_pages(
     lists: Lists, order: Order, nth: int, *, states_total: bool
 ) -> None:

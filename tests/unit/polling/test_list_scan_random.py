@@ -25,8 +25,8 @@ from list_model import (
     newest,
     oldest,
 )
+from parameters import each_value, seeds
 from stores import HeardStore, held
-from thinning import thinned, thinned_seeds
 
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Micros
@@ -34,13 +34,11 @@ from watcher.store.changes import SourceChange
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore
 
-pytestmark = pytest.mark.heavy
-
 FLIPS = [(newest, oldest), (oldest, newest)]
 
 
 @pytest.mark.parametrize(
-    ("size", "selector", "states_total"), thinned([(19, 10), (120, 10), (1050, 50)], FLIPS, [True, False])
+    ("size", "selector", "states_total"), each_value([(19, 10), (120, 10), (1050, 50)], FLIPS, [True, False])
 )
 async def test_of_a_list_that_turns_over_all_that_began_since_is_reported(
     lists: Lists, size: tuple[int, int], selector: tuple[Order, Order], *, states_total: bool
@@ -53,7 +51,7 @@ async def test_of_a_list_that_turns_over_all_that_began_since_is_reported(
     assert_all(await lists.watched(api, for_s=160), since)
 
 
-@pytest.mark.parametrize(("size", "states_total"), thinned([(130, 50), (60, 10)], [True, False]))
+@pytest.mark.parametrize(("size", "states_total"), each_value([(130, 50), (60, 10)], [True, False]))
 async def test_of_a_list_that_turns_over_again_and_again_all_is_reported(
     lists: Lists, size: tuple[int, int], *, states_total: bool
 ) -> None:
@@ -67,13 +65,14 @@ async def test_of_a_list_that_turns_over_again_and_again_all_is_reported(
     assert_all(await lists.watched(api, for_s=200), since)
 
 
-@pytest.mark.parametrize(("dates", "states_total"), thinned(["true", "none", "equal"], [True, False]))
+@pytest.mark.parametrize(("dates", "states_total"), each_value(["true", "none", "equal"], [True, False]))
 async def test_of_a_list_without_an_order_all_is_reported(lists: Lists, dates: str, *, states_total: bool) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
     api = lists.api(old + since, order=by_id, dates=dates, states_total=states_total)
     assert_all(await lists.watched(api, for_s=200), since)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("states_total", [True, False])
 async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(lists: Lists, *, states_total: bool) -> None:
     old = lives(400, from_s=-HOUR_S, until_s=900.0)
@@ -88,7 +87,7 @@ async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(lists: Lis
     assert (await emitted(account, after_s=60)).gaps == ["unordered"]
 
 
-@pytest.mark.parametrize(("kind", "page_rows"), thinned([(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)], [10, 50]))
+@pytest.mark.parametrize(("kind", "page_rows"), each_value([(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)], [10, 50]))
 async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
     lists: Lists, kind: tuple[Order, float], page_rows: int
 ) -> None:
@@ -108,7 +107,7 @@ OFFSETS_S = [-2 * 86_400.0, -1200.0, 0.0, 1200.0, 2 * 86_400.0]
 
 
 @pytest.mark.parametrize(
-    ("offset_s", "kind"), thinned(OFFSETS_S, [(newest, 50, HOUR_S), (oldest, 300, 0.0), (by_id, 130, 0.0)])
+    ("offset_s", "kind"), each_value(OFFSETS_S, [(newest, 50, HOUR_S), (oldest, 300, 0.0), (by_id, 130, 0.0)])
 )
 async def test_whatever_the_apis_clock_says_all_that_is_new_is_reported_and_no_history(
     lists: Lists, offset_s: float, kind: tuple[Order, int, float]
@@ -158,7 +157,7 @@ OTHERS = [(fault, faults) for fault in (Fault.CUT, Fault.STALE) for faults in (o
 
 @pytest.mark.parametrize(
     ("wrong", "order", "seed", "states_total"),
-    thinned(EMPTY + OTHERS, [newest, oldest, by_id], range(2), [True, False]),
+    each_value(EMPTY + OTHERS, [newest, oldest, by_id], range(2), [True, False]),
 )
 async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
     lists: Lists, wrong: tuple[Fault, Faults], order: Order, seed: int, *, states_total: bool
@@ -189,7 +188,7 @@ async def test_oldest_first_a_list_that_answers_for_pages_beyond_its_last_is_rea
     assert (result.missing(old), result.missing(since), result.gaps) == (100, len(gaps) * 20, gaps)
 
 
-@pytest.mark.parametrize(("order", "size"), thinned([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
+@pytest.mark.parametrize(("order", "size"), each_value([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
 async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_reported(
     lists: Lists, path: Path, order: Order, size: tuple[int, float]
 ) -> None:
@@ -204,6 +203,7 @@ async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_reporte
     assert account.watcher._registry.found_count == 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("order", [newest, oldest])
 async def test_what_a_locked_store_could_not_take_is_reported_once_it_can(
     lists: Lists, path: Path, order: Order
@@ -234,6 +234,7 @@ class Refusing(HeardStore):
             raise StoreError("locked")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("reason", ["forbidden", "forbidden deeper", "deleted", "unordered", "outrun", "lookback"])
 async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(lists: Lists, reason: str) -> None:
     going, old = Life(str(UUID(int=1)), 500.0, 1e9, fails=False), lives(300, from_s=0.0, until_s=990.0)
@@ -291,7 +292,7 @@ async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_sto
     assert await emitted(account) == Emitted({missed.id: 1}, [], [])
 
 
-@pytest.mark.parametrize("seed", thinned_seeds(int(os.environ.get("LIST_SEEDS", "60")), quick=2, long=5))
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=int(os.environ.get("LIST_SEEDS", "60"))))
 async def test_whatever_a_list_is_like_all_is_reported_and_no_history_within_the_budget(
     lists: Lists, path: Path, seed: int
 ) -> None:

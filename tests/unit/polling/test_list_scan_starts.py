@@ -7,12 +7,10 @@ from uuid import UUID
 
 import pytest
 from list_model import HOUR_S, Life, Lists, ModelApi
-from thinning import thinned_seeds
+from parameters import seeds
 from virtual import FakeClock
 
 from watcher.domain.execution import ExecutionSnapshot
-
-pytestmark = pytest.mark.heavy
 
 QUEUED_S = 0.6
 
@@ -46,7 +44,7 @@ def is_null(life: Life, clock: FakeClock) -> bool:
     return never_starts(life) or clock.monotonic() < life.begins_s + min(QUEUED_S, (life.ends_s - life.begins_s) / 3)
 
 
-@pytest.mark.parametrize("seed", thinned_seeds(8, quick=1, long=1))
+@pytest.mark.parametrize("seed", seeds(ci=1, soak=8))
 @pytest.mark.parametrize(("nulls", "sign"), [("last", -1), ("first", -1), ("last", 1), ("first", 1)])
 async def test_what_never_started_is_reported_wherever_the_list_has_it(
     lists: Lists, nulls: str, sign: int, seed: int
@@ -64,7 +62,7 @@ async def test_what_never_started_is_reported_wherever_the_list_has_it(
 
 
 @pytest.mark.parametrize("count", [301, 351])
-@pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.ci)])
 async def test_where_what_was_created_earlier_started_later_no_history_is_reported(
     lists: Lists, count: int, seed: int
 ) -> None:

@@ -214,7 +214,6 @@ async def pipeline_trouble(account: Account, trouble: str) -> None:
             await account.run_for(10)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("trouble", ["server_error", "forbidden", "degraded"])
 async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(start: Start, trouble: str) -> None:
     account = await whole(start)
@@ -299,7 +298,7 @@ async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
     assert await told(account, after_s=30) == []
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(start: Start) -> None:
     account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
     await account.run_for(3000)
@@ -308,7 +307,6 @@ async def test_where_nothing_ever_started_silence_counts_from_the_first_complete
     assert await told(account, after_s=300) == ["pipeline.silent"]
 
 
-@pytest.mark.heavy
 async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(start: Start) -> None:
     account = await whole(start, None)
     show(account, row(1, "success"))
@@ -318,7 +316,7 @@ async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(star
     assert await told(account, after_s=200) == ["pipeline.silent"]
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, clock: FakeClock) -> None:
     account = await whole(start, SILENT)
     await account.run_for(4000)
@@ -334,7 +332,7 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, cl
     assert closing["data"]["problem"]["durationSeconds"] > 4000
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(start: Start, clock: FakeClock) -> None:
     account = await whole(start, SILENT)
     new = replace(row(1, "running"), status="new", started_at=None)
@@ -344,14 +342,13 @@ async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(
     assert await told(account, after_s=61) == ["running", "pipeline.active"]
 
 
-@pytest.mark.heavy
 async def test_a_list_that_cannot_be_read_is_not_silent(start: Start) -> None:
     account = await whole(start, SILENT)
     account.api.pages = {1: Outcome.SERVER_ERROR}
     assert "pipeline.silent" not in await told(account, after_s=8000)
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 async def test_a_raised_limit_does_not_end_a_silence_by_itself(start: Start) -> None:
     account = await whole(start, SILENT)
     await account.run_for(4000)
@@ -359,7 +356,6 @@ async def test_a_raised_limit_does_not_end_a_silence_by_itself(start: Start) -> 
     assert await told(account, after_s=200) == ["pipeline.silent"]
 
 
-@pytest.mark.heavy
 async def test_a_start_that_shows_too_late_ends_no_silence(start: Start, clock: FakeClock) -> None:
     account = await whole(start, SILENT)
     await account.run_for(2000)

@@ -61,7 +61,7 @@ async def test_failures_open_and_a_success_closes_after_ours_was_set_while_it_wa
     assert await end(account, 6, status="success") == ["success", "pipeline.recovered"]
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_a_silence_goes_on_though_old_rows_are_dated_later_after_the_apis_clock_was_set_back(
     start: Start, *, restarts: bool
@@ -75,7 +75,7 @@ async def test_a_silence_goes_on_though_old_rows_are_dated_later_after_the_apis_
     assert sorted(await told(account, after_s=100)) == ["paused", "success"]
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 @pytest.mark.parametrize("restarts", [False, True])
 async def test_nothing_is_silent_though_old_rows_are_dated_earlier_after_the_apis_clock_was_set_forward(
     start: Start, *, restarts: bool

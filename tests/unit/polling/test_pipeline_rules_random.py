@@ -6,17 +6,15 @@ from random import Random
 
 import pytest
 from list_model import ModelApi, newest
+from parameters import seeds
 from postgres import PostgresServer
 from rules_model import Pipeline, expected, expected_silence, jumps_of, lives_of, read, rule_of
 from stores import open_soon
-from thinning import thinned_seeds
 from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
 
-pytestmark = pytest.mark.heavy
-
-BY_SEED = pytest.mark.parametrize("seed", thinned_seeds(int(os.environ.get("RULES_SEEDS", "40")), quick=2, long=4))
+BY_SEED = pytest.mark.parametrize("seed", seeds(ci=3, soak=int(os.environ.get("RULES_SEEDS", "40"))))
 
 
 @BY_SEED

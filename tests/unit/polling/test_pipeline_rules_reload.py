@@ -8,8 +8,6 @@ from virtual import PIPELINE, Account, FakeClock, Start
 from watcher.domain.errors import StoreError
 from watcher.domain.rules import Rules
 
-pytestmark = pytest.mark.heavy
-
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 
 
@@ -46,6 +44,7 @@ async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(star
     assert await told(account, after_s=5) == ["failed"] * 3
 
 
+@pytest.mark.ci
 async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_old_rows_for_the_last_start(
     start: Start,
 ) -> None:
@@ -59,6 +58,7 @@ async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_
     assert await told(account, after_s=4000) == ["pipeline.silent"]
 
 
+@pytest.mark.ci
 async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(start: Start, clock: FakeClock) -> None:
     account = await whole(start, BOTH)
     await account.run_for(4000)

@@ -67,6 +67,7 @@ async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_n
     assert closing["data"]["problem"]["id"] == data["problem"]["id"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "past",
     [

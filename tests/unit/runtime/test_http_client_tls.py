@@ -42,7 +42,6 @@ async def what_a_process_sees(*urls: str, **environment: str) -> list[str]:
     return (await process.communicate())[0].decode().split()
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("by_proxy", [False, True])
 async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the_key(
     tmp_path: Path, *, by_proxy: bool
@@ -67,7 +66,6 @@ async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the
     assert servers[0].requests[0].headers["apikey"] == "k-1"
 
 
-@pytest.mark.heavy
 async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> None:
     async with Receiver(tls=serving(own_ca(tmp_path), API)) as server, Tunnel() as proxy:
         environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
@@ -75,7 +73,6 @@ async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> N
     assert server.connections_count == 0
 
 
-@pytest.mark.heavy
 async def test_a_server_that_wants_a_client_certificate_is_a_failure_of_tls(tmp_path: Path) -> None:
     server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
     with asking(server) as port:

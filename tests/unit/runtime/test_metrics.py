@@ -140,6 +140,7 @@ def test_the_outcomes_are_those_of_the_contract() -> None:
     assert list(Outcome) == OUTCOMES
 
 
+@pytest.mark.ci
 def test_what_is_known_starts_at_0(metrics: Metrics) -> None:
     account, sink = {"account": "default"}, {"sink": "ops"}
     open_ = ("new", "running", "paused", "unrecognized", "lost", "unseen")

@@ -46,7 +46,6 @@ def busiest_second(moments: list[float]) -> int:
     return max((bisect_left(moments, moment + 1) - index for index, moment in enumerate(moments)), default=0)
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("upto_s", [0.0, 0.001, 0.005, 0.015])
 @pytest.mark.parametrize("rate", RATES)
 def test_no_second_holds_more_than_the_rate_and_a_little(rate: float, upto_s: float) -> None:
@@ -54,7 +53,6 @@ def test_no_second_holds_more_than_the_rate_and_a_little(rate: float, upto_s: fl
     assert busiest_second(moments) <= rate * 1.05 + 2
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize("rate", RATES)
 def test_a_pacer_that_is_woken_in_time_uses_97_percent_of_the_rate(rate: float) -> None:
     moments = departures(rested(rate), begin=0, end=100 / min(rate, 5), lateness=punctual)
@@ -71,7 +69,7 @@ def test_unused_time_is_lost_so_no_burst_follows_it(rate: float, idle_s: float) 
     assert busiest_second(before + after) <= rate * 1.05 + 2
 
 
-@pytest.mark.heavy
+@pytest.mark.ci
 @pytest.mark.parametrize("life_s", [0.25, 1.5, 7.0])
 @pytest.mark.parametrize("rate", RATES)
 def test_one_start_after_another_stays_within_the_rate(rate: float, life_s: float) -> None:

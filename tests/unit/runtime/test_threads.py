@@ -50,7 +50,6 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     "work", ['run_detached(threading.Event().wait, name="work")', "loop.run_in_executor(None, threading.Event().wait)"]
 )

@@ -54,7 +54,6 @@ def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
     assert any(moment.status == Status.PAUSED for each in executions for moment in path(each, 25))
 
 
-@pytest.mark.heavy
 @pytest.mark.parametrize(
     "is_odd",
     [
@@ -111,6 +110,7 @@ def test_a_pipeline_that_is_to_fail_has_a_rule_fails_for_its_time_and_succeeds_a
     assert {"success", "failed"} == set(others)
 
 
+@pytest.mark.ci
 def test_in_a_world_that_goes_on_for_ever_each_pipeline_does() -> None:
     clock = FakeClock()
     world = World(clock)

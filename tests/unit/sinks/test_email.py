@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trustme
 from mail_server import FROM, HOST, PASSWORD, TO, USERNAME, Mail, MailServer
+from parameters import seeds
 from receiver import closes, hangs, says
 from sample_events import (
     HOSTILE,
@@ -28,7 +29,6 @@ from sample_events import (
     sample,
 )
 from structlog.testing import capture_logs
-from thinning import thinned_seeds
 from tls import own_ca, serving
 from worker_rig import FakeClock
 
@@ -233,7 +233,7 @@ def check(raw: bytes, *, subject: str) -> None:
     assert all(each.isprintable() for each in mail.body("plain").split("\n"))
 
 
-@pytest.mark.parametrize("seed", thinned_seeds(20, quick=5))
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=20))
 def test_no_text_of_others_is_obeyed(seed: int) -> None:
     batch = hostile_failures(seed, count=30)
     short = [sample(EventType.WATCHER_TEST)]  # which would need no encoding, but for its sign
@@ -270,6 +270,7 @@ def test_the_hostile_name_of_a_problem_is_the_same_subject_in_each_of_its_mails(
     assert len(subjects) == 1
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("part", HOSTILE_PARTS)
 def test_a_mail_is_below_100_kb_however_much_others_write(part: str) -> None:
     text, link = part * (8000 // len(part)), f"https://example.com/{'&' * 2000}"

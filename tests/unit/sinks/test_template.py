@@ -32,8 +32,6 @@ from watcher.sinks.slack import SlackTemplate
 from watcher.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.sinks.webhook import PRESETS
 
-pytestmark = pytest.mark.heavy
-
 Check = Callable[[bytes], Any]
 KEY = "k" * 32
 CLOCK = FakeClock((AT - EPOCH).total_seconds())
@@ -111,6 +109,7 @@ def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
         assert all(clean(blank).strip() not in text.split() for text in texts)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("template", "check"), GROUPED)
 @pytest.mark.parametrize("count", [2, 100, 10_000])
 def test_a_receiver_takes_the_largest_group_in_one_request(template: Template, check: Check, count: int) -> None:

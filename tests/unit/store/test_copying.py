@@ -38,8 +38,6 @@ from watcher.store.account_store import AccountStore
 from watcher.store.copying import CopyStoppedError
 from watcher.store.tables import metadata
 
-pytestmark = pytest.mark.heavy
-
 FACTS = "SELECT key, value FROM meta"
 
 COPY = """
@@ -77,6 +75,7 @@ async def test_every_row_of_every_table_arrives_as_it_was(databases: Databases, 
     )
 
 
+@pytest.mark.ci
 async def test_a_target_may_have_tables_as_long_as_they_are_empty(databases: Databases, pair: Sequence[str]) -> None:
     source, target = await databases.full(pair[0]), await databases.without_rows(pair[1])
     copy(source, target)
@@ -92,6 +91,7 @@ async def test_what_is_of_the_processes_that_used_it_stays_behind(databases: Dat
     assert run(target, "SELECT * FROM lease") == []
 
 
+@pytest.mark.ci
 async def test_what_a_daemon_left_behind_it_finds_in_the_copy_and_goes_on_from(
     databases: Databases, pair: Sequence[str]
 ) -> None:
@@ -242,6 +242,7 @@ async def test_stopped_half_way_it_leaves_nothing(databases: Databases, kind: st
     copy(source, target)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 async def test_killed_half_way_it_leaves_a_target_that_can_be_copied_into(databases: Databases, kind: str) -> None:
     source, target = await databases.full("sqlite", count=3000), databases.nothing(kind)

@@ -90,6 +90,7 @@ async def test_the_reader_cannot_write(store: SqlStore) -> None:
         await store.database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
 
 
+@pytest.mark.ci
 async def test_a_failing_read_says_what_is_wrong_without_what_was_asked(
     store: SqlStore, account: Lease, path: Path
 ) -> None:

@@ -101,7 +101,6 @@ async def test_a_new_store_is_where_the_migrations_end(tmp_path: Path) -> None:
     assert versions == {"schema_version": str(int(revision)), "oldest_reader": str(OLDEST_READER)}
 
 
-@pytest.mark.heavy
 def test_only_a_migration_loads_alembic(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/watcher.db"]
     loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]

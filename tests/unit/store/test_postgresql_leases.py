@@ -383,6 +383,7 @@ async def test_of_two_that_begin_at_once_with_one_key_under_two_names_one_does(r
         one.held, two.held = {}, {}
 
 
+@pytest.mark.ci
 async def test_with_another_key_an_account_is_released_with_both_and_taken_once_that_is_free(
     replicas: Replicas,
 ) -> None:

@@ -92,6 +92,7 @@ async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
         await sends.close()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("first", ["release", "closing"])
 async def test_what_is_let_go_while_it_is_closed_is_closed_where_it_was_opened(replicas: Replicas, first: str) -> None:
     if first == "release":

@@ -245,6 +245,7 @@ async def test_no_problem_or_more_than_200_are_not_taken_at_once(desk: Desk, ids
     assert (status, trouble["detail"].startswith("ids: ")) == (422, True)
 
 
+@pytest.mark.ci
 async def test_silences_are_made_and_ended(desk: Desk) -> None:
     match = {"labels": {"team": "ops"}, "events": ["execution.*"]}
     status, made = await desk.ask("/silences", "POST", json={"match": match, "for": "2h", "comment": "deploy"})

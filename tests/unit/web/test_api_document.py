@@ -94,7 +94,7 @@ def test_the_document_names_what_every_event_has() -> None:
     assert "subject" in event["properties"]
 
 
-@pytest.mark.long
+@pytest.mark.ci
 @pytest.mark.filterwarnings("ignore")  # those of schemathesis and what it brings
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_whatever_is_asked_the_answer_is_one_of_the_document(url: str, path: str, method: str) -> None:

@@ -14,7 +14,7 @@ from unit.web.test_pages_layout import BROKEN, SMALL, a_person
 
 from watcher.domain.history import HOUR_US
 
-pytestmark = [pytest.mark.long, pytest.mark.untraced, installed]
+pytestmark = [pytest.mark.ci, installed]
 
 SPANS = [f"/pipelines/default/{PIPELINE}{query}" for query in ("", "?span=7d", "?span=30d")]
 

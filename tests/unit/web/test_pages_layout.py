@@ -24,7 +24,7 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import problem, snapshot
 
-pytestmark = [pytest.mark.long, pytest.mark.untraced, installed]
+pytestmark = [pytest.mark.ci, installed]
 
 LONG_NAME = "Appointment reminders and cancellations for dental practices"
 LONG_ERROR = "upstream answered 503 after 30 s: the provider of the model is overloaded, try again in a minute. " * 3

@@ -324,7 +324,6 @@ def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Recei
     assert f"\tdoes not know pipeline {pipeline} (404)\n" in out
 
 
-@pytest.mark.heavy
 async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver) -> None:
     receiver.reply = hangs
     board = Board()
