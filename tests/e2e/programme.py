@@ -155,7 +155,7 @@ class Life:
         await self._read_to_the_end()
         return code
 
-    async def stop(self, signum: signal.Signals = signal.SIGTERM, *, within_s: float = 9.0) -> int:
+    async def stop(self, signum: signal.Signals = signal.SIGTERM, *, within_s: float = PATIENCE_S) -> int:
         """Ask it to end, and return the exit code."""
         self.send(signum)
         return await self.end(within_s=within_s)
@@ -233,7 +233,7 @@ def environment() -> dict[str, str]:
     }
 
 
-async def ready(pages: str, *, within_s: float) -> None:
+async def ready(pages: str, *, within_s: float = PATIENCE_S) -> None:
     """Ask until the daemon is ready, as whoever started it would."""
     async with asyncio.timeout(within_s):
         while (await page(f"{pages}/readyz"))[0] != 200:

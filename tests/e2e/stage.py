@@ -14,7 +14,7 @@ from e2e.programme import Board, Life, begin
 from e2e.terminal import Terminal, on_terminal
 from receiver import Receiver as Listener
 from receiver import answer, says
-from simulator_facts import busiest_second, true_path
+from simulator_facts import busiest_second
 
 from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Faults
@@ -28,12 +28,6 @@ API_KEYS = (API_KEY, f"{API_KEY}-2")
 
 POLLING = {"min_interval": "100ms", "max_interval": "1s", "lost_grace": "2s", "degraded_after": "2s"}
 RETRY = {"schedule": ["100ms", "200ms", "400ms"]}
-
-PROMPT_S = 4.0
-"""A poll at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment.
-
-Whoever waited for what hangs would wait for its time-outs of 2 s, one after the other.
-"""
 
 PULSE_S = 0.005
 
@@ -213,16 +207,3 @@ def all_have_ended(events: Sequence[Mapping[str, Any]], world: World) -> bool:
     """Say whether an end was reported of every execution."""
     ended = {event["subject"] for event in events if event["type"] in ENDS}
     return len(ended) == sum(1 for _ in world.executions())
-
-
-def slowest_s(receiver: Receiver, simulator: Simulator) -> float:
-    """Return the most seconds that passed from an execution's end to its arrival at the receiver."""
-    origin = simulator.world.clock.monotonic() - simulator.world.now_s()
-    ends = {
-        execution.id: true_path(simulator.world, execution.id)[-1].at_s for execution in simulator.world.executions()
-    }
-    return max(
-        attempt.at - origin - ends[attempt.event["subject"]]
-        for attempt in receiver.attempts
-        if attempt.event["type"] in ENDS and attempt.event["subject"] in ends
-    )

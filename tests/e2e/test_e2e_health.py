@@ -53,7 +53,7 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
     life, asked_count = await stage.start(document), len(simulator.request_log.entries)
     pages = await life.started()
     await life.until(lambda: len(simulator.request_log.entries) > asked_count, what="the API was asked")
-    await ready(pages, within_s=2.0)
+    await ready(pages)
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 0
     await life.kill()
 

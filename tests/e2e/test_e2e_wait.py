@@ -192,7 +192,7 @@ async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene
 async def test_interrupted_it_ends_at_once_and_says_nothing(scene: Scene, signum: signal.Signals, code: int) -> None:
     life = await scene.play(OPEN)
     await life.until(lambda: life.emitted, what="a line was printed")
-    assert await life.stop(signum, within_s=2.0) == code
+    assert await life.stop(signum) == code
     assert life.stderr.lines.everything() == b""
 
 
