@@ -24,7 +24,7 @@ from watcher.domain.problems import Problem
 from watcher.domain.routing import IncidentRules, Silence
 from watcher.sinks.protocol import SendResult, WorkerRules
 
-STEPS = 120
+STEPS = 40
 BYS = (("pipeline",), ("account",), ("labels.team",))
 NAMES = [f"p{number}" for number in range(9)]
 TEAMS = {name: "sales" if number % 3 else None for number, name in enumerate(NAMES)}
@@ -82,7 +82,7 @@ def overfull(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("after_s", [0.0, 60.0])
-@pytest.mark.parametrize("seed", seeds(ci=3, soak=60))
+@pytest.mark.parametrize("seed", seeds(ci=5, soak=180))
 async def test_each_incident_opens_and_ends_and_what_stays_open_is_at_the_pager(
     tmp_path: Path, seed: int, after_s: float
 ) -> None:

@@ -125,6 +125,7 @@ async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack
     assert max(busy) < 40
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("per_s", [30.0, pytest.param(90.0, marks=pytest.mark.ci)])
 async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_it_is_over(
     stack: AsyncExitStack, per_s: float

@@ -20,6 +20,7 @@ def created(order: Order) -> Callable[[Life], float]:
     return lambda life: sign * (life.begins_s - 20 * Random(life.id).random())
 
 
+@pytest.mark.ci
 @ORDERED
 async def test_a_list_in_the_order_of_creation_which_is_not_that_of_the_starts(lists: Lists, order: Order) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=990.0), lives(120, from_s=1020.0, until_s=1140.0)
@@ -39,6 +40,7 @@ async def test_executions_of_one_date_change_places_with_every_answer(lists: Lis
     assert_all(await lists.watched(api, for_s=160), since)
 
 
+@pytest.mark.ci
 @ANY_ORDER
 async def test_old_executions_are_deleted_while_others_come(lists: Lists, order: Order) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(100, from_s=1030.0, until_s=1130.0)
@@ -50,6 +52,7 @@ async def test_old_executions_are_deleted_while_others_come(lists: Lists, order:
     assert_all(await emitted(account, after_s=30), since)
 
 
+@pytest.mark.ci
 @ANY_ORDER
 async def test_so_many_come_while_a_scan_reads_that_pages_shift_with_every_answer(lists: Lists, order: Order) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(600, from_s=1010.0, until_s=1070.0)
@@ -57,6 +60,7 @@ async def test_so_many_come_while_a_scan_reads_that_pages_shift_with_every_answe
     assert_all(await lists.watched(api, for_s=200), since)
 
 
+@pytest.mark.ci
 @ORDERED
 @pytest.mark.parametrize("states_total", each_value([True, False]))
 async def test_a_scan_is_killed_on_page_5_of_40(lists: Lists, order: Order, *, states_total: bool) -> None:
@@ -71,6 +75,7 @@ async def test_a_scan_is_killed_on_page_5_of_40(lists: Lists, order: Order, *, s
     assert_all(await lists.watched(api, for_s=150), since)
 
 
+@pytest.mark.ci
 @ANY_ORDER
 async def test_total_never_says_more_than_100(lists: Lists, order: Order) -> None:
     old, since = lives(380, from_s=-HOUR_S, until_s=900.0), lives(100, from_s=1030.0, until_s=1130.0)
@@ -117,6 +122,7 @@ async def test_the_list_is_turned_over_in_mid_life(
     assert_all(await emitted(account, after_s=120), since)
 
 
+@pytest.mark.ci
 @ANY_ORDER
 @pytest.mark.parametrize("states_total", each_value([True, False]))
 async def test_3000_executions_had_ended_before(lists: Lists, order: Order, *, states_total: bool) -> None:
@@ -125,6 +131,7 @@ async def test_3000_executions_had_ended_before(lists: Lists, order: Order, *, s
     assert_all(await lists.watched(api, for_s=350), since)
 
 
+@pytest.mark.ci
 @ORDERED
 @pytest.mark.parametrize(("days", "gaps"), [(6, []), pytest.param(8, ["lookback"], marks=pytest.mark.ci)])
 async def test_after_a_week_off_what_lookback_covers_is_reported_and_a_gap_tells_of_the_rest(

@@ -44,6 +44,7 @@ def is_null(life: Life, clock: FakeClock) -> bool:
     return never_starts(life) or clock.monotonic() < life.begins_s + min(QUEUED_S, (life.ends_s - life.begins_s) / 3)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("seed", seeds(ci=1, soak=8))
 @pytest.mark.parametrize(("nulls", "sign"), [("last", -1), ("first", -1), ("last", 1), ("first", 1)])
 async def test_what_never_started_is_reported_wherever_the_list_has_it(

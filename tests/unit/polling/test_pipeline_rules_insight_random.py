@@ -13,7 +13,8 @@ from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
 
-BY_SEED = pytest.mark.parametrize("seed", seeds(ci=3, soak=int(os.environ.get("RULES_SEEDS", "40"))))
+pytestmark = pytest.mark.ci  # each takes over a second
+BY_SEED = pytest.mark.parametrize("seed", seeds(ci=5, soak=int(os.environ.get("RULES_SEEDS", "60"))))
 
 
 @BY_SEED

@@ -14,7 +14,7 @@ from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
 
-BY_SEED = pytest.mark.parametrize("seed", seeds(ci=3, soak=int(os.environ.get("RULES_SEEDS", "40"))))
+BY_SEED = pytest.mark.parametrize("seed", seeds(ci=5, soak=int(os.environ.get("RULES_SEEDS", "60"))))
 
 
 @BY_SEED
@@ -32,6 +32,7 @@ async def postgres_store(postgres: PostgresServer, clock: FakeClock) -> AsyncIte
         await store.close()
 
 
+@pytest.mark.ci
 @BY_SEED
 async def test_problems_open_and_close_as_stdout_says_on_postgresql(
     postgres_store: SqlStore, clock: FakeClock, seed: int
@@ -46,7 +47,7 @@ async def _check_problems(store: SqlStore, clock: FakeClock, *, seed: int) -> No
     api.clock_set = jumps_of(Random(f"{seed}/clock"))
     pipeline = Pipeline(store, clock, draw, api, rule_of(draw))
     await pipeline.start()
-    while clock.monotonic() < 1600.0:
+    while clock.monotonic() < 1250.0:
         await pipeline.run_for(draw.uniform(3, 40))
         match draw.choice(["kill", "downtime", "reload", "nothing"]):
             case "kill":
