@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test tests types test-ci soak bench lint docs pictures screenshots image dist sbom release-check \
+.PHONY: demo test tests types test-all traced end-to-end untraced soak bench lint docs pictures screenshots image dist sbom release-check \
 	requirements version clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
 	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
 
-test: .venv/dev  ## lint, types and the tests one runs while one works: about two and a half minutes on two cores
+test: .venv/dev  ## lint, types and the tests one runs while one works: two and a half minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(MAKE) --jobs=2 --output-sync=target types tests
@@ -21,11 +21,23 @@ types: .venv/dev
 	nice $(BIN)/mypy
 	nice $(BIN)/lint-imports --no-cache --no-logo
 
-test-ci: .venv/dev  ## the tests that only .ci/run runs
-	$(BIN)/pytest -m "ci and not soak" -n 4 --maxschedchunk 2 --durations 10 $(ARGS)
+test-all: .venv/dev  ## lint, types and all tests but `soak`, with coverage, as .ci/run does: about ten minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@$(MAKE) --jobs=2 --output-sync=target types traced
+	@$(MAKE) --jobs=2 --output-sync=target end-to-end untraced
+
+traced: .venv/dev
+	$(BIN)/pytest tests/unit tests/contract -m "not ci and not soak" -n 2 --cov --cov-report=term $(ARGS)
+
+end-to-end: .venv/dev
+	$(BIN)/pytest tests/e2e -m "not soak" -n 3 --maxschedchunk 1 $(ARGS)
+
+untraced: .venv/dev
+	$(BIN)/pytest tests/unit tests/contract tests/tools -m "ci and not soak" -n 2 $(ARGS)
 
 # The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
-tests test-ci: export PYTHONDONTWRITEBYTECODE =
+tests traced end-to-end untraced: export PYTHONDONTWRITEBYTECODE =
 
 soak: .venv/dev  ## the kill and fault tests at full length, on a disk: about an hour
 	$(BIN)/pytest -m soak --randomly-dont-reorganize -s $(ARGS)
