@@ -87,7 +87,7 @@ class WorkerRules:
     @property
     def opening_wait_s(self) -> float:
         """Return the time that an opening waits, from its recording."""
-        return self.after_s + (self.incidents.wait_s if self.incidents else 0.0)
+        return max(self.after_s, self.incidents.wait_s if self.incidents else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -248,11 +248,8 @@ def _take_incidents(
 
     @cache
     def never_tried() -> Mapping[bytes | None, list[AnyRow]]:
-        """Return the openings that may join an incident, by group: those that are due, or wait for their group alone.
-
-        An opening that is postponed, because its problem is acknowledged, leaves the incident again.
-        """
-        until = request.now + round(rules.wait_s * 1e6)
+        """Return the openings that may join an incident, by group. With `after` only those that are due."""
+        until = request.now + (0 if request.after_s else round(rules.wait_s * 1e6))
         by_group = defaultdict[bytes | None, list[AnyRow]](list)
         for row in sorted(connection.execute(_NEXT_DUE, key | {"until": until}), key=attrgetter("number")):
             if row.type in PROBLEM_KINDS and row.earlier is None and row.lane not in request.skip:
