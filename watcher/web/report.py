@@ -9,7 +9,6 @@ from pydantic import Field
 
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
-from watcher.domain.execution import Status
 from watcher.domain.history import HOUR_US, Totals, period_start
 from watcher.domain.problems import Severity
 from watcher.domain.report import Happening, PipelineResult, error_of, report_of, shorten_text, success_rate
@@ -121,9 +120,9 @@ async def make_report(
     """Return the data of a report on the span from the full hour at or before `since` to `until`."""
     since = period_start(since, HOUR_US)
     status, store = await console.status.get(), console.store
-    now = await store.totals(console.pipelines, since=since, until=until, with_durations=True)
+    now = await store.totals(console.pipelines.keys(), since=since, until=until, with_durations=True)
     since_before = period_start(Micros(2 * since - until), HOUR_US)
-    before = await store.totals(console.pipelines, since=since_before, until=since)
+    before = await store.totals(console.pipelines.keys(), since=since_before, until=since)
     errors: list[Json] = []
     worst: dict[str, Json] = {}
     for row in await store.frequent_errors(since=since, until=until, limit=ERROR_KINDS_COUNT):
@@ -138,13 +137,13 @@ async def make_report(
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in console.pipelines.items():
-        who, frequent = {key: names[key]}, worst.get(key, {})
-        is_over = key in recovered or bool(each.ends and Status.FAILED not in each.ends[-CLEAN_COUNT:])
+        who, frequent, ends = {key: names[key]}, worst.get(key, {}), each.snapshot.get("ends", "")
+        is_over = key in recovered or bool(ends and "f" not in ends[-CLEAN_COUNT:])
         what = (each.account, each.id, each.name, each.state, console.problem_counts.get(key, 0))
         result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), frequent or None, is_over)
         results.append(result)
         if each.state == "unknown":
-            at = to_us(each.unknown_since or console.clock.now())
+            at = each.unknown_since or to_us(console.clock.now())
             happenings.append(Happening("unknown", "pipeline", who, at, None, f"{names[key]} is unknown"))
         elif each.state == "well" and result.needs_look:
             title = f"{names[key]}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
