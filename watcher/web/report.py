@@ -1,5 +1,6 @@
 """Reports on all pipelines, made from the hourly counts in the store and from the present state of the pipelines."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
@@ -15,6 +16,7 @@ from watcher.domain.report import Happening, PipelineResult, error_of, report_of
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent
 from watcher.sinks.alert import NAME_LENGTH, Alert, shorten
+from watcher.store.tables import AnyRow
 from watcher.web.history import PAST_SPAN, PastSpan
 from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.overview import StatusView
@@ -133,7 +135,10 @@ async def make_report(
             errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
     names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in console.pipelines.items()}
-    happenings = await _happenings(console, status, names, since, until)
+    rows, _ = await store.problems(limit=PROBLEMS_COUNT)
+    rows = [*rows, *await store.news(since=since, until=until)]
+    # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
+    happenings = await asyncio.to_thread(_happenings, console, status, names, rows, since=since, until=until)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in console.pipelines.items():
@@ -150,17 +155,23 @@ async def make_report(
             happenings.append(Happening("low_rate", "pipeline", who, since, None, title, frequent.get("text", "")))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
     about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
-    return report_of(results, sorted(errors, key=itemgetter("count"), reverse=True), about, happenings)
+    errors.sort(key=itemgetter("count"), reverse=True)
+    return await asyncio.to_thread(report_of, results, errors, about, happenings)
 
 
-async def _happenings(
-    console: Console, status: StatusView, names: Mapping[str, str], since: Micros, until: Micros
+def _happenings(
+    console: Console,
+    status: StatusView,
+    names: Mapping[str, str],
+    rows: Sequence[AnyRow],
+    *,
+    since: Micros,
+    until: Micros,
 ) -> list[Happening]:
     """Return problems that are open or were closed in a span, and events of the span that open none."""
     have_dead, found = {each.name for each in status.sinks if each.dead}, []
     dead: dict[str, tuple[int, Happening]] = {}  # the number of each sink's dead letters, and their line
-    rows, _ = await console.store.problems(limit=PROBLEMS_COUNT)
-    for row in [*rows, *await console.store.news(since=since, until=until)]:
+    for row in rows:
         is_known = row.body and (row.pipeline_name is None or row.pipeline_name in names)
         if not is_known or (row.closed_at is not None and not since <= row.closed_at < until):
             continue

@@ -29,7 +29,7 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import incident, pipeline_day, pipeline_hour, problem, snapshot
 from watcher.web import pages
-from watcher.web.overview import Need, PipelineState
+from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
 PAGES = (
@@ -928,7 +928,12 @@ async def test_only_the_pipelines_that_are_shown_are_made_into_models(
 ) -> None:
     made: list[str] = []
     view = PipelineState.view
-    monkeypatch.setattr(PipelineState, "view", lambda each: (made.append(each.id), view(each))[1])
+
+    def counted(each: PipelineState) -> PipelineStatus:
+        made.append(each.id)
+        return view(each)
+
+    monkeypatch.setattr(PipelineState, "view", counted)
     watch = [{"pipeline": execution_id(number), "account": "default"} for number in range(250)]
     async with a_desk(tmp_path, watch=watch) as desk:
         await get(desk, "/?page=3")
