@@ -75,14 +75,14 @@ async def test_totals_are_those_of_all_hours_of_a_span_whichever_days_are_whole(
     for since in range(first - HOUR_US, first + 3 * DAY_US, 7 * HOUR_US):
         for until in range(since + HOUR_US, since + 4 * DAY_US, 11 * HOUR_US):
             from_at, end_at = Micros(since), Micros(until)
-            found = await store.totals([NAME], since=from_at, until=end_at, with_durations=True)
+            found = await store.totals({NAME}, since=from_at, until=end_at, with_durations=True)
             totals = found.get(NAME, Totals())
             expected = sum_up((await store.history(NAME, since=from_at)).hours, from_at, end_at)
             assert replace(totals, started=0) == replace(expected, started=0)
-            without = await store.totals([NAME, "default/another"], since=from_at, until=end_at)
+            without = await store.totals({NAME, "default/another"}, since=from_at, until=end_at)
             rates = without.get(NAME, Totals())
             assert replace(rates, durations=totals.durations) == totals
-    assert await store.totals(["default/another"], since=first) == {}
+    assert await store.totals({"default/another"}, since=first) == {}
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
@@ -94,7 +94,7 @@ async def test_totals_of_many_pipelines_are_read_some_at_a_time(
     for number, name in enumerate(names):
         ended = end(rig, number)
         await rig.store.record(replace(ended, known=replace(ended.known, pipeline=name.partition("/")[2])))
-    found = await console(rig).totals(names[:2], since=Micros(START_US - HOUR_US))
+    found = await console(rig).totals(set(names[:2]), since=Micros(START_US - HOUR_US))
     assert {name: each.success for name, each in found.items()} == dict.fromkeys(names[:2], 1)
 
 
@@ -153,9 +153,9 @@ async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:
         [(0, "success"), (23, "failed"), (24, "success"), (162, "failed"), (163, "failed")]
     ):
         await rig.store.record(end(rig, number, at=START_US - age * HOUR_US, status=status))
-    (rates,) = await console(rig).rates([NAME, "default/another"])
+    (rates,) = await console(rig).rates({NAME, "default/another"})
     assert tuple(rates) == (NAME, 1, 2, 2, 4)
-    assert await console(rig).rates([]) == []
+    assert await console(rig).rates(set()) == []
 
 
 async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_time(rig: StoreRig) -> None:

@@ -163,7 +163,7 @@ class EventFactory:
         data = {**data, "problem": change and problem_data(change), "observed": {"at": timestamp(at)}}
         event = event_of(type_, source, at, sequence=sequence, data=data)
         if change is not None and change.closed_at is not None:
-            return Reported(self.router.follow_up(event), change)
+            return Reported(self.router.entry_to(event), change)
         return Reported(self.router.entry_of(event, watch=watch, without_sink=without_sink), change)
 
     def acknowledgement(
@@ -238,7 +238,7 @@ class EventFactory:
         data: Json = {} if opening is None else json.loads(opening)["data"]
         data = with_latest(data, change) | {**more, "observed": {"at": timestamp(at)}}
         source, ordering_key = problem_source(change.problem.id), _ordering_key_of(change.problem)
-        return self.router.follow_up(
+        return self.router.entry_to(
             event_of(type_, source, at, sequence=after + 1, data=data, ordering_key=ordering_key)
         )
 

@@ -1,6 +1,6 @@
 """Executions: their statuses, the API's answer about an execution, and its row in the store. Frozen values."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -130,3 +130,8 @@ class ExecutionRecord:
     started_at: Micros | None = None
     """The start by the API's date at the first poll, else the time of that poll. After a dated end: `ended_at` less the
     duration by the API's dates."""
+
+    def moved(self, by_us: int, *, now: Micros) -> "ExecutionRecord":
+        """Return this record with its start and that of its status moved by `by_us`, but not beyond `now`."""
+        started_at = None if self.started_at is None else min(now, Micros(self.started_at + by_us))
+        return replace(self, since_at=min(now, Micros(self.since_at + by_us)), started_at=started_at)

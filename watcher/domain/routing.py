@@ -25,19 +25,19 @@ _LABEL = "labels."
 class Grouped(Enum):
     """The events that a rule groups."""
 
-    EVENTS = auto()
+    EXECUTIONS = auto()
     """Events of executions, and `pipeline.gap`."""
-    OTHERS = auto()
+    WITHOUT_PROBLEMS = auto()
     """The same without the events that are about a problem."""
     PROBLEMS = auto()
     """The openings of problems, the acknowledgements, and the closings: each of the three is a group of its own. With
-    the openings go the events in `MOMENTS`."""
+    the openings go the events in `GROUPED_WITH_OPENINGS`."""
 
 
-MOMENTS = frozenset({EventType.EXECUTION_EXPENSIVE, EventType.PIPELINE_NEW_ERROR})
+GROUPED_WITH_OPENINGS = frozenset({EventType.EXECUTION_EXPENSIVE, EventType.PIPELINE_NEW_ERROR})
 """Events that people are to see as soon as the opening of a problem, although nothing closes them."""
 
-OF_ONE_PIPELINE = MOMENTS | {EventType.EXECUTION_OVERDUE}
+ONE_MESSAGE_OF_PIPELINE = GROUPED_WITH_OPENINGS | {EventType.EXECUTION_OVERDUE}
 """Events that go in one message if they are about one pipeline."""
 
 APART_COUNT = 3
@@ -54,7 +54,7 @@ class GroupRules:
     """The seconds from the recording of an event until it is due."""
     max_count: int
     """The most events in one request."""
-    of: Grouped = Grouped.EVENTS
+    of: Grouped = Grouped.EXECUTIONS
 
     def group_of(self, event: Event) -> Group | None:
         """Return the group of an event; `None` if it is not grouped, or lacks a field of `by`."""
@@ -72,9 +72,9 @@ class GroupRules:
                 return ["closings"]
             if event.type == EventType.PROBLEM_ACKNOWLEDGED:
                 return ["acknowledgements"]
-            return ["openings"] if event.type in PROBLEM_KINDS | MOMENTS else None
+            return ["openings"] if event.type in PROBLEM_KINDS | GROUPED_WITH_OPENINGS else None
         is_grouped = event.type.startswith("execution.") or event.type == EventType.PIPELINE_GAP
-        return [] if is_grouped and (self.of is Grouped.EVENTS or event.problem is None) else None
+        return [] if is_grouped and (self.of is Grouped.EXECUTIONS or event.problem is None) else None
 
 
 def messages_of(group: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
@@ -86,7 +86,7 @@ def messages_of(group: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
     """
     messages: dict[object, list[Delivery]] = {}
     for each in group:
-        about = (each.account, each.pipeline) if each.type in OF_ONE_PIPELINE else each.problem
+        about = (each.account, each.pipeline) if each.type in ONE_MESSAGE_OF_PIPELINE else each.problem
         messages.setdefault(about, []).append(each)
     count = max(len(messages), len({each.problem for each in group} - {None}))
     return list(messages.values()) if count <= APART_COUNT else [group]
@@ -167,9 +167,9 @@ class Router:
                 if not in_pipeline or not route.labels.items() <= watch.labels.items():
                     continue
             sinks.append(name)
-        return self.follow_up(event, sinks)
+        return self.entry_to(event, sinks)
 
-    def follow_up(self, event: Event, sinks: Sequence[str] = ()) -> OutboxEntry:
+    def entry_to(self, event: Event, sinks: Sequence[str] = ()) -> OutboxEntry:
         """Return an event with these sinks, and with its wait at each sink that does not send it at once.
 
         To a closing or an acknowledgement the store adds the sinks that got the opening. Of these, only those that

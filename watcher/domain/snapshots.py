@@ -51,6 +51,8 @@ class AccountSnapshot:
     pipelines: Mapping[str, PipelineSnapshot] = field(default_factory=dict)
     known_at: Micros | None = None
     """The time of the last success (0: never) while requests fail; `None` while requests succeed."""
+    ahead_us: int | None = None
+    """The time (microseconds) by which the API's clock was ahead of our steady clock at the last success."""
 
 
 @dataclass(frozen=True, slots=True)

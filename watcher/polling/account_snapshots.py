@@ -33,12 +33,12 @@ class AccountSnapshots:
     """Counts and writes the snapshots of one account."""
 
     def __init__(self, session: AccountSession) -> None:
-        self._deps = deps = session.deps
+        self._session, self._deps = session, session.deps
         self._registry, self._recent_ends = session.registry, session.recent_ends
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST
-        self._request_counts = deque([(deps.clock.monotonic(), 0)])  # the number of requests sent by each time
+        self._request_counts = deque([(self._deps.clock.monotonic(), 0)])  # the number of requests sent by each time
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Count for pipelines of these watches and no others. New counts come from the store. Raises `StoreError`."""
@@ -73,6 +73,7 @@ class AccountSnapshots:
             longest_gap_s=round(longest_gap_s, 1),
             pipelines={pipeline: self._snapshot_of(pipeline) for pipeline in self._recent_ends},
             known_at=self._known_at(now),
+            ahead_us=deps.api.ahead_us if self._session.ahead_before_us is None else self._session.ahead_before_us,
         )
         latest_at = max(now - ALIVE_EVERY_S, deps.store.monitor.last_failing_since)
         if snapshot != self._written or self._written_at <= latest_at:

@@ -45,6 +45,7 @@ class ExecutionPoller:
         deps.metrics.count_poll(reply.outcome, now - reply.sent_at)
         if reply.outcome is Outcome.OK:
             self._breaker.note(entry, reply, now=now)
+            await self._session.note_clock()
             evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
         else:
             evaluation = self._evaluate_failure(entry, reply, now=now)

@@ -20,13 +20,15 @@ class Confirmation:
     """The unconfirmed result with which the last scans in a row ended.
 
     `count` scans ended with the same `reason`. The first of them ended at `since_s` (running time). `is_explained`
-    means that the API may have deleted all known rows because they were old.
+    means that the API may have deleted all known rows because they were old. The last scan saw `row_count` rows if the
+    API showed one page for all, else 0.
     """
 
     reason: str | None = None
     count: int = 0
     since_s: float = 0.0
     is_explained: bool = False
+    row_count: int = 0
 
 
 @dataclass(slots=True)

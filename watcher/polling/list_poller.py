@@ -121,6 +121,7 @@ class ListPoller:
             return await self._fail(request, reply, now=now)
         self._deps.breaker.note(listing, reply, now=now)
         await self._session.report()
+        await self._session.note_clock()
         if request.scans:
             listing.note_answer()
             if listing.cursor.ahead_us is None and not listing.is_unwatched:

@@ -246,8 +246,13 @@ class Scan:
         evidence, is_first = self._evidence, not self._cursor.complete_at
         if self._skips_old:
             return ScanResult(GapReason.LOOKBACK)
-        if self.is_whole and self._reader.shows_one_page and not evidence.total:
-            return ScanResult(GapReason.UNORDERED, unconfirmed="one page for all")
+        if self._reader.shows_one_page and not evidence.total:
+            memory, shown_count = self.memory, len(evidence.seen_on)
+            self.is_whole |= memory.page_rows == shown_count  # a known row proves nothing about rows after a full page
+            # A page that had fewer rows before was not full, so no other rows can have been on a second page.
+            before, memory.confirmation.row_count = memory.confirmation.row_count, shown_count
+            if self.is_whole and before in {0, shown_count}:
+                return ScanResult(GapReason.UNORDERED, unconfirmed="one page for all")
         unshown_count = evidence.unshown_count() if self.memory.total is None else self._missing_count
         if self.is_whole and unshown_count > 0:
             gap = GapReason.UNORDERED if evidence.is_total_steady else None

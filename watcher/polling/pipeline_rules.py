@@ -201,8 +201,18 @@ class PipelineRecorder:
         is_slow = self._slow is not None and bool(self._slow.entries)
         return is_slow == (EventType.PIPELINE_SLOW in self._record.problems)
 
-    async def _write(self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None) -> None:
-        """Write changes with the problems that the rules open and close, in one transaction. Raises `StoreError`."""
+    async def move(self, by_us: int) -> None:
+        """Move the recorded times of the rules by `by_us`. Raises `StoreError`."""
+        async with self._stream.writing:
+            await self._write(moved_us=by_us)
+
+    async def _write(
+        self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None, moved_us: int = 0
+    ) -> None:
+        """Write changes with the problems that the rules open and close, in one transaction. Raises `StoreError`.
+
+        The recorded times move by `moved_us`.
+        """
         deps, stored, record = self._deps, self._record, self._record
         changes: list[SingleChange] = [each.change for each in evaluations if each.change is not None]
         if stored.state.in_api_time:
@@ -210,7 +220,9 @@ class PipelineRecorder:
                 if changes:
                     await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
                 return
-            record = stored.moved(-deps.api.ahead_us, now=self._clock.steady_us())
+            moved_us = -deps.api.ahead_us
+        if moved_us:
+            record = stored.moved(moved_us, now=self._clock.steady_us())
         hold, is_released, until = self._judged_until(evaluations)
         new = [end for each in evaluations if (end := self._end_of(each)) is not None]
         is_judging = self._rules.failing is not None or self._rules.reports_new_errors

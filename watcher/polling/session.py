@@ -18,12 +18,15 @@ from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
 from watcher.polling.recent_ends import RecentEnds
 from watcher.polling.registry import ExecutionRegistry
 from watcher.runtime.http_client import REMEDIES
-from watcher.store.changes import SourceChange
+from watcher.store.changes import ChangeSet, ExecutionChange, SourceChange
 
 log = structlog.get_logger()
 
 WORTH_SAVING_S = 1.2
 """The shortest pause that is written to the store: a restart takes about as long."""
+
+SET_AT_LEAST_US = 5_000_000
+"""The least step of our clock between two runs (microseconds) that counts. The API's clock shows a step to 2 s."""
 
 STORE_RETRY_S = 2.0
 CRASH_RETRY_S = 60.0
@@ -32,7 +35,11 @@ FLUSH_COUNT = 10_000
 
 
 class AccountSession:
-    """The shared state of one account's polls. `reported` is the trouble that was reported last, `None` if it ended."""
+    """The shared state of one account's polls. `reported` is the trouble that was reported last, `None` if it ended.
+
+    `ahead_before_us` is the lead of the API's clock over ours that was stored before this start. It is `None` once the
+    first answer was compared with it.
+    """
 
     def __init__(self, deps: AccountDependencies) -> None:
         """Start without executions. The state that the breaker began with is recorded already."""
@@ -46,7 +53,9 @@ class AccountSession:
         self._clock = deps.clock
         self._breaker = deps.breaker
         self._sequence, self._problem = deps.record.sequence, deps.record.problem
-        self._writing = asyncio.Lock()
+        snapshot = deps.record.snapshot
+        self.ahead_before_us = None if snapshot is None else snapshot.ahead_us
+        self._writing, self._moving = asyncio.Lock(), asyncio.Lock()
         self._saved = deps.breaker.pause.until, deps.record.backoff.failing_for_s
         self._unflushed: deque[TrackedExecution] = deque()  # no dict: with 100,000 entries it takes 10 MB
         deps.metrics.up.set(self.reported is None)
@@ -81,6 +90,32 @@ class AccountSession:
             raise
         except StoreError:
             return
+
+    async def note_clock(self) -> None:
+        """After the first answer, move what an earlier run recorded if our clock was set forward meanwhile.
+
+        Otherwise executions would be overdue or slow, and pipelines silent, for as much. Raises `StoreError`. If the
+        API's clock was set back instead, they are so later by as much.
+        """
+        if self.ahead_before_us is None:
+            return
+        async with self._moving:
+            if self.ahead_before_us is None or self.deps.api.ahead_us is None:
+                return
+            by_us, lease, now = self.ahead_before_us - self.deps.api.ahead_us, self.deps.lease, self._clock.steady_us()
+            if by_us >= SET_AT_LEAST_US:
+                entries = [each for each in self.registry.entries.values() if each.is_recorded]
+                changes = [
+                    ExecutionChange(lease, each.known.sequence, each.known.moved(by_us, now=now), ())
+                    for each in entries
+                ]
+                if changes:
+                    await self.deps.store.record(ChangeSet(lease, tuple(changes)))
+                for entry, change in zip(entries, changes, strict=True):
+                    entry.known = change.known
+                for recorder in self.alert_rules.recorders.values():
+                    await recorder.move(by_us)
+            self.ahead_before_us = None
 
     async def _report(self) -> None:
         trouble, cause, lease = self._breaker.trouble, self._breaker.cause, self.deps.lease

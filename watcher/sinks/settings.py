@@ -201,7 +201,7 @@ Grouping = Annotated[
 class RemoteSettings(SinkSettings):
     """The settings of every sink but stdout. The receiver may be slow, away, or overloaded."""
 
-    grouped: ClassVar[Grouped] = Grouped.EVENTS
+    grouped: ClassVar[Grouped] = Grouped.EXECUTIONS
     """The events that `group` groups."""
     timeout_s: Duration = Field(default=as_written("15s"), examples=["5s"])
     """The longest time for one request."""
@@ -237,7 +237,7 @@ class RemoteSettings(SinkSettings):
             by, wait_s = (group.by, group.wait_s) if group and "group" in self.model_fields_set else PROBLEMS_TOGETHER
             problem_group = GroupRules(by, wait_s, GROUP_COUNT, Grouped.PROBLEMS)
         names_failures = "events" in self.model_fields_set and EventType.EXECUTION_FAILED in self.events
-        grouped = Grouped.OTHERS if self.is_chat else self.grouped
+        grouped = Grouped.WITHOUT_PROBLEMS if self.is_chat else self.grouped
         return WorkerRules(
             self.retry.schedule,
             self.retry.give_up_after_s,

@@ -127,7 +127,7 @@ def _api_url(value: str) -> str:
 class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
-    grouped: ClassVar = Grouped.OTHERS
+    grouped: ClassVar = Grouped.WITHOUT_PROBLEMS
     type: Literal["slack_bot"] = Field(examples=["slack_bot"])
     """Posts in one Slack channel as an app: one message for each problem, updated when the problem is over."""
     token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(examples=["${SLACK_BOT_TOKEN}"])

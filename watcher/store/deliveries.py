@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
@@ -212,15 +212,13 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         if not _may_be_sent(row, request) or row.group_key in groups or len(batches) >= request.count:
             later_due.append(row.due_at)
             continue
-        complete = partial(_with_problem, connection, sink_id, name=name, request=request)
-        if row.group_key is None:
-            batches.append([complete(row)])
-            continue
-        members = _members(connection, sink_id, row, request)
-        groups.add(row.group_key)
+        members = [row]
+        if row.group_key is not None:
+            members = _members(connection, sink_id, row, request)
+            groups.add(row.group_key)
         blocking.update(member.lane for member in members if member.is_followed)
         taken.update(member.number for member in members)
-        batches.append(list(map(complete, members)))
+        batches.append([_with_problem(connection, sink_id, each, name=name, request=request) for each in members])
     if is_full and batches:  # more heads may be due; if no batch was taken, these are due first
         later_due.append(request.now)
     return Taken(batches, min(later_due, default=None), frozenset(blocking))
@@ -394,15 +392,8 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
     # Retention may have deleted the delivery of the opening. A closing shows that there was one, because it is recorded
     # only for sinks that got a delivery of the opening.
     is_sent = any(was_sent) if was_sent else sent.type in CLOSINGS
-    is_open = rows[0].closed_at is None
-    silenced_as = None if is_sent else rows[-1].answer
-    return replace(
-        sent,
-        is_opening_sent=is_sent,
-        is_problem_open=is_open,
-        acked_until=acked_until(rows[0]),
-        silenced_as=silenced_as,
-    )
+    sent = replace(sent, is_problem_open=rows[0].closed_at is None, acked_until=acked_until(rows[0]))
+    return replace(sent, is_opening_sent=is_sent, silenced_as=None if is_sent else rows[-1].answer)
 
 
 _BACKLOG = text(

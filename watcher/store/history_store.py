@@ -1,7 +1,8 @@
 """Reads the history of pipelines for pages, reports and the API."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from heapq import nlargest
 from operator import attrgetter
@@ -153,7 +154,7 @@ class HistoryStore:
         )
 
     async def totals(
-        self, pipelines: Collection[str], *, since: Micros, until: Micros = NO_END, with_durations: bool = False
+        self, pipelines: AbstractSet[str], *, since: Micros, until: Micros = NO_END, with_durations: bool = False
     ) -> Mapping[str, Totals]:
         """Return the totals of pipelines over the hours that begin at `since` or later, and before `until`.
 
@@ -181,7 +182,7 @@ class HistoryStore:
             await self._store.read(partial(read, some=some))
         return found
 
-    async def rates(self, pipelines: Collection[str]) -> Sequence[tuple[str, int, int, int, int]]:
+    async def rates(self, pipelines: AbstractSet[str]) -> Sequence[tuple[str, int, int, int, int]]:
         """Return how many executions of each pipeline succeeded, and how many ended, within 24 h and within 7 d."""
         now = self._store.clock.steady_us()
         of_day = await self.totals(pipelines, since=Micros(period_start(now, HOUR_US) - 23 * HOUR_US))

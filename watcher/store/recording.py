@@ -198,9 +198,6 @@ _DELIVERY = HotStatement(
     " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
 )
 
-LONGEST_WAIT_S = 1e9
-"""A time that no group waits. A sink that does not group closings does not group problems."""
-
 # Sinks at which the opening is silenced are included: their workers silence the later events of the problem until the
 # opening is released.
 _SINKS_OF = text(
@@ -213,8 +210,8 @@ _BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequ
 
 
 # Makes a deferred opening due when its problem is closed, and with it its acknowledgement, because neither they nor the
-# closing have to wait any longer. An opening that waits for its group alone goes on to wait, and so does what waits for
-# a retry. `+ 0` makes a database use the index of ordering keys.
+# closing have to wait any longer. An opening that waits for its group alone goes on to wait, and so does a retry.
+# `:group_wait_us` is NULL at a sink that groups no problems. `+ 0` makes a database use the index of ordering keys.
 _CALL_OPENING_FORWARD = text(
     "UPDATE delivery SET due_at = :now WHERE sink_id + 0 = :of_sink AND lane = :lane AND state = 'waiting'"
     " AND (group_key IS NULL OR due_at + 0 > recorded_at + :group_wait_us) AND due_at + 0 > :now"
@@ -269,10 +266,10 @@ class Outbox:
                 others = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
                 for each in found:
                     if entry.event.closes and each.waits:
-                        wait_s = entry.groups[each.name].wait_s if each.name in entry.groups else LONGEST_WAIT_S
-                        of_lane = {"of_sink": each.sink_id, "lane": entry.event.ordering_key}
-                        waiting = key | of_lane | {"group_wait_us": round(wait_s * 1e6)}
-                        connection.execute(_CALL_OPENING_FORWARD, waiting)
+                        group = entry.groups.get(each.name)
+                        wait_us = None if group is None else round(group.wait_s * 1e6)
+                        of_lane = {"of_sink": each.sink_id, "lane": entry.event.ordering_key, "group_wait_us": wait_us}
+                        connection.execute(_CALL_OPENING_FORWARD, key | of_lane)
             names.update(entry.sinks, others)
             for name, sink_id in ({name: self.numbers[sink(name)] for name in entry.sinks} | others).items():
                 group = entry.groups.get(name)

@@ -52,8 +52,7 @@ def execution_id(key: bytes) -> str:
 
 def names_of(connection: Connection, kind: str) -> dict[int, str]:
     """Return the names of all sources of a kind, by their numbers."""
-    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == kind))
-    return {row.id: row.name for row in rows}
+    return dict(connection.execute(select(source.c.id, source.c.name).where(source.c.kind == kind)).all())
 
 
 _Numbers = dict[Source, int]

@@ -47,7 +47,8 @@ def _unknown(what: str) -> RefusedError:
 
 async def status(console: Console) -> StatusView:
     """Return the overview, which is made at most once a second."""
-    return await console.status.get()
+    found = await console.status.get()
+    return found.model_copy(update={"pipelines": [each.view() for each in shown.worst_first(console)]})
 
 
 async def problems(console: Console, request: models.ProblemQuery) -> models.Page[models.ProblemView]:

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from watcher.domain.history import DAY_US, HOUR_US, Totals, has_changed, period_start, sum_up
-from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.timestamps import Micros
 from watcher.web.models import ApiModel, ApiRequest, Id, PipelineRef, Span, Time
 from watcher.web.shown import Console
 
@@ -111,7 +111,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     # If only named executions of the pipeline are watched, its history is known from the first of them on.
     first_at = found.known_from if pipeline.whole else found.first_at
     known_from = until if first_at is None else max(first_at, kept_from)
-    known_until = until if pipeline.unknown_since is None else to_us(pipeline.unknown_since)
+    known_until = until if pipeline.unknown_since is None else pipeline.unknown_since
     parts, total = [], Totals()
     for start in map(Micros, range(from_at, until, length_us)):
         end = Micros(start + length_us)

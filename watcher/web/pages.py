@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from http import HTTPStatus
+from math import inf
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -32,9 +33,9 @@ from watcher.sinks.settings import SilenceMatch
 from watcher.web import access, api, models, routes
 from watcher.web.graphs import SPANS
 from watcher.web.history import find_history
-from watcher.web.overview import PipelineStatus, StatusView
+from watcher.web.overview import PipelineState, StatusView
 from watcher.web.server import read_body
-from watcher.web.shown import Console, execution_view, watches
+from watcher.web.shown import Console, execution_view, watches, worst_first
 
 NEEDS_COUNT = 10
 """Maximum number of needs on the overview; a link shows the others."""
@@ -101,7 +102,7 @@ def page_routes(
                 return message(request, 400, "This filter cannot be used", f"{routes.mistakes_in(error)}.")
             needs = sum(not each.acknowledged for each in status.needs)
             unknown = {"unknown": status.unknown, "unknown_since": status.unknown_since}
-            return respond(request, template, {"needs": needs, "watched": len(status.pipelines), **unknown, **found})
+            return respond(request, template, {"needs": needs, "watched": len(now_open.pipelines), **unknown, **found})
 
         return show
 
@@ -208,33 +209,38 @@ def _read(model: type[Q], request: web.Request) -> Q:
 
 async def _overview(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = defaultdict(str, request.query)
-    matching = [each for each in status.pipelines if _is_shown(each, query)]
+    pipelines = worst_first(console)
+    matching = [each for each in pipelines if _is_shown(each, query)]
     if query["sort"] in ORDERS:
         matching.sort(key=ORDERS[query["sort"]])
     page = max(1, int(query["page"])) if re.fullmatch(r"\d{1,6}", query["page"], re.ASCII) else 1
     first = (page - 1) * PIPELINES_COUNT
     shown = matching[first : first + PIPELINES_COUNT]
-    names = [f"{each.account}/{each.id}" for each in shown]
+    names = {f"{each.account}/{each.id}" for each in shown}
     shown_needs = len(status.needs) if query["needs"] == "all" else NEEDS_COUNT
     problems = [id_ for each in status.needs[:shown_needs] if not each.acknowledged for id_ in each.problems]
     return {
-        "status": status.model_copy(update={"pipelines": shown}),
+        "status": status.model_copy(update={"pipelines": [each.view() for each in shown]}),
         "rates": {name: counts for name, *counts in await console.store.rates(names)},
         "shown_needs": shown_needs,
         "shown_problems": problems[: models.ACK_COUNT],
-        "names": _names(status),
+        "names": _names(console),
         "first": first,
         "next_page": page + 1 if first + len(shown) < len(matching) else 0,
         "matching": len(matching),
         "accounts": [each.name for each in status.accounts],
         "labels": _labels(console),
         "max_interval": console.settings().polling.max_interval_s,
-        "started": any(each.open or each.ends or each.last_started_at for each in status.pipelines),
+        "started": any(map(_has_started, pipelines)),
     }
 
 
-def _is_shown(pipeline: PipelineStatus, query: Mapping[str, str]) -> bool:
-    is_open = any(pipeline.open.values())
+def _has_started(pipeline: PipelineState) -> bool:
+    return any(map(pipeline.snapshot.get, ("open", "ends", "last_started_at")))
+
+
+def _is_shown(pipeline: PipelineState, query: Mapping[str, str]) -> bool:
+    is_open = any(pipeline.snapshot.get("open", {}).values())
     states = {"failing": bool(pipeline.problems), "open": is_open, "idle": not is_open}
     key, _, value = query["label"].partition(":")
     return (
@@ -244,13 +250,13 @@ def _is_shown(pipeline: PipelineStatus, query: Mapping[str, str]) -> bool:
     )
 
 
-def _name(pipeline: PipelineStatus) -> str:
+def _name(pipeline: PipelineState) -> str:
     return (pipeline.name or pipeline.id).lower()
 
 
-ORDERS: Mapping[str, Callable[[PipelineStatus], Any]] = {
+ORDERS: Mapping[str, Callable[[PipelineState], Any]] = {
     "name": _name,
-    "oldest": lambda each: min((moment.timestamp() for moment in each.oldest.values()), default=float("inf")),
+    "oldest": lambda each: min(each.snapshot.get("oldest", {}).values(), default=inf),
 }
 """The sort keys of pipelines, by the name in the query; by default the worst pipelines come first."""
 
@@ -260,13 +266,13 @@ def _labels(console: Console) -> Sequence[tuple[tuple[str, str], int]]:
     return sorted(Counter(pair for watch in console.settings().watch for pair in watch.labels.items()).items())
 
 
-def _names(status: StatusView) -> Mapping[str, str]:
-    return {each.id: each.name or each.id for each in sorted(status.pipelines, key=_name)}
+def _names(console: Console) -> Mapping[str, str]:
+    return {each.id: each.name or each.id for each in sorted(worst_first(console), key=_name)}
 
 
 async def _executions(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ExecutionQuery, request)
-    return {**_filters(status, query), **await _fill(console, api.executions, query)}
+    return {**_filters(console, status, query), **await _fill(console, api.executions, query)}
 
 
 async def _fill(console: Console, find: Callable[[Console, Q], Awaitable[models.Page[Any]]], query: Q) -> PageContext:
@@ -280,11 +286,11 @@ async def _fill(console: Console, find: Callable[[Console, Q], Awaitable[models.
     return {"page": page}
 
 
-def _filters(status: StatusView, query: models.PipelineQuery) -> PageContext:
+def _filters(console: Console, status: StatusView, query: models.PipelineQuery) -> PageContext:
     """Return the values of the filter form above a list."""
     return {
         "asked": query,
-        "pipelines": _names(status),
+        "pipelines": _names(console),
         "accounts": [each.name for each in status.accounts],
         "filtered": bool(query.model_fields_set - {"after", "limit"}),
     }
@@ -308,7 +314,7 @@ async def _pipeline(console: Console, status: StatusView, request: web.Request) 
     problems = await api.problems(console, models.ProblemQuery(account=[account], pipeline=[id_], limit=200))
     latest = models.ExecutionQuery(account=[account], pipeline=[id_], limit=20)
     return {
-        "it": it,
+        "it": it.view(),
         "problems": problems.items,
         "span": span,
         "history": await find_history(console, f"{account}/{id_}", span_us=span_us, length_us=length_us),
@@ -320,15 +326,15 @@ async def _pipeline(console: Console, status: StatusView, request: web.Request) 
 async def _problems(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.ProblemQuery, request)
     asked = query if "state" in query.model_fields_set else query.model_copy(update={"state": "all"})
-    kinds = sorted(PROBLEM_KINDS)
-    return {**_filters(status, query), "asked": asked, "kinds": kinds, **await _fill(console, api.problems, asked)}
+    page = await _fill(console, api.problems, asked)
+    return {**_filters(console, status, query), "asked": asked, "kinds": sorted(PROBLEM_KINDS), **page}
 
 
 async def _events(console: Console, status: StatusView, request: web.Request) -> PageContext:
     query = _read(models.EventQuery, request)
     hidden = () if query.type or query.execution else ROUTINE
     page = await _fill(console, api.newest_events, _without(hidden, query))
-    return {**_filters(status, query), "accounts": (), "hidden": hidden, **page}
+    return {**_filters(console, status, query), "accounts": (), "hidden": hidden, **page}
 
 
 async def _problem(console: Console, status: StatusView, request: web.Request) -> PageContext:
@@ -382,7 +388,7 @@ async def _silences(console: Console, status: StatusView, request: web.Request) 
     return {
         "silences": status.silences,
         "labels": _labels(console),
-        "names": _names(status),
+        "names": _names(console),
         "sinks": [each.name for each in status.sinks if each.type != "stdout"],
     }
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from uuid import UUID
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from watcher.config.checks import fits
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
@@ -35,7 +36,7 @@ from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
-from watcher.web.overview import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
+from watcher.web.overview import AccountStatus, Need, PipelineState, SinkStatus, StatusView
 from watcher.web.problem_text import PROBLEM_REMEDIES, rule_of
 
 SEVERITIES = tuple(Severity)
@@ -63,7 +64,8 @@ class Console:
     changed: Callable[[], None]
     """Makes this process read silences and requested actions from the store at once."""
     status: Recent[StatusView] = field(init=False)
-    pipelines: Mapping[str, PipelineStatus] = field(default_factory=dict)
+    """The overview without its pipelines, which are in `pipelines`: the models of all of them take long to make."""
+    pipelines: Mapping[str, PipelineState] = field(default_factory=dict)
     """The pipelines of the last `status`, by `account/id`. Await `status.get()` before you read them."""
     backlog: Mapping[str, Backlog] = field(default_factory=dict)
     """The backlog of each sink, from the last `status`."""
@@ -294,46 +296,41 @@ async def find_status(console: Console) -> StatusView:
     problems = _by_pipeline([*found.others, *found.overdue])
     all_watches = watches(console)
     names = _names(all_watches, accounts)
-    pipelines: list[PipelineStatus] = []
+    pipelines = {}
     for name, watch in all_watches.items():
         id_ = name.rpartition("/")[2]
         account = accounts[watch.account]
         snapshot = account.get("pipelines", {}).get(id_, {})
         is_unknown = account["is_unknown"] or not snapshot.get("is_read", True)
         kinds = sorted({row.kind for row in problems[name]}, key=_place)
-        pipelines.append(
-            PipelineStatus(
-                account=watch.account,
-                id=id_,
-                labels=watch.labels,
-                runbook=watch.runbook,
-                whole=not watch.executions,
-                problems=tuple(kinds),
-                state=kinds[0].partition(".")[2] if kinds else "unknown" if is_unknown else "well",
-                unknown=is_unknown,
-                unknown_since=account.get("unknown_since"),
-                silenced_until=max((end for match, end in silenced if fits(watch, match)), default=None),
-                **snapshot | {"name": names.get(name)},
-            )
+        pipelines[name] = PipelineState(
+            account=watch.account,
+            id=id_,
+            name=names.get(name),
+            labels=watch.labels,
+            runbook=watch.runbook,
+            whole=not watch.executions,
+            problems=tuple(kinds),
+            state=kinds[0].partition(".")[2] if kinds else "unknown" if is_unknown else "well",
+            unknown=is_unknown,
+            unknown_since=account.get("unknown_since"),
+            silenced_until=max((end for match, end in silenced if fits(watch, match)), default=None),
+            snapshot=snapshot,
         )
-    console.pipelines = {f"{each.account}/{each.id}": each for each in pipelines}
+    console.pipelines = pipelines
     console.problem_counts = {name: len(rows) for name, rows in problems.items()}
-    well = len(SEVERITIES)  # sorts after the least severe
-    pipelines.sort(
-        key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower())
-    )
     opened = Counter[str]()
-    for each in pipelines:
-        opened.update(each.open)
+    for each in worst_first(console):
+        opened.update(each.snapshot.get("open", {}))
     needs = [*troubles, *await _needs(console, found)]
-    unknown = [each.unknown_since for each in pipelines if each.unknown]
+    unknown = [each.unknown_since for each in pipelines.values() if each.unknown]
     return StatusView(
         version=VERSION,
         needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
         open=opened,
         unknown=len(unknown),
         unknown_since=min(filter(None, unknown)) if unknown and all(unknown) else None,
-        pipelines=pipelines,
+        pipelines=(),
         sinks=[_sink(console, name, sources["sink", name], found, now) for name in settings.sinks],
         accounts=[
             AccountStatus(
@@ -354,6 +351,15 @@ async def find_status(console: Console) -> StatusView:
     )
 
 
+def worst_first(console: Console) -> Sequence[PipelineState]:
+    """Return the console's pipelines: those with the most severe problems first, among equals by their names."""
+    well = len(SEVERITIES)  # sorts after the least severe
+    return sorted(
+        console.pipelines.values(),
+        key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower()),
+    )
+
+
 def _source(row: AnyRow, *, now: Micros, store_trouble: tuple[bool, int]) -> dict[str, Any]:
     """Return the fields of an account or sink and of its snapshot, whether its state is unknown, and since when.
 
@@ -361,7 +367,7 @@ def _source(row: AnyRow, *, now: Micros, store_trouble: tuple[bool, int]) -> dic
     before is not known until its owner has written again.
     """
     is_failing, failed_at = store_trouble
-    body, written_at = json.loads(row.body or b"{}"), row.written_at or NEVER
+    body, written_at = from_json(row.body or b"{}"), row.written_at or NEVER
     is_old, known_at = written_at <= now - OWNED_WITHIN_US, body.get("known_at")
     is_before = is_failing or written_at <= failed_at
     since = ((known_at, known_at is not None), (written_at, is_old), (failed_at, is_before))

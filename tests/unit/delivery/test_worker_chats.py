@@ -28,7 +28,7 @@ from watcher.sinks.webhook import WebhookSettings
 
 TOGETHER = GroupRules(("account",), wait_s=10.0, max_count=10_000, of=Grouped.PROBLEMS)
 CHAT = replace(RULES, problem_group=TOGETHER, covers=True, rate_per_s=1.0)
-FAILURES = GroupRules(("account",), wait_s=10.0, max_count=10_000, of=Grouped.OTHERS)
+FAILURES = GroupRules(("account",), wait_s=10.0, max_count=10_000, of=Grouped.WITHOUT_PROBLEMS)
 
 
 class FakeChat(Sink):

@@ -8,7 +8,7 @@ import pytest
 
 from watcher.domain.event import Event, EventType, Group
 from watcher.domain.problems import PROBLEM_KINDS
-from watcher.domain.routing import MOMENTS, Grouped, GroupRules, Route, Router, types_matching
+from watcher.domain.routing import GROUPED_WITH_OPENINGS, Grouped, GroupRules, Route, Router, types_matching
 from watcher.domain.watch import Watch
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -123,17 +123,17 @@ def test_an_event_that_lacks_a_field_goes_alone(lacks: str) -> None:
 def test_what_happens_to_executions_is_grouped_and_a_gap_and_at_some_sinks_no_problem(type_: EventType) -> None:
     event = replace(FAILED, type=type_)
     is_grouped = type_.startswith("execution.") or type_ is EventType.PIPELINE_GAP
-    for of, problem in product((Grouped.EVENTS, Grouped.OTHERS), (None, UUID(int=5))):
+    for of, problem in product((Grouped.EXECUTIONS, Grouped.WITHOUT_PROBLEMS), (None, UUID(int=5))):
         rules = GroupRules(("pipeline",), wait_s=30.0, max_count=100, of=of)
         group = rules.group_of(replace(event, problem=problem))
-        assert (group is not None) is (is_grouped and (of is Grouped.EVENTS or problem is None))
+        assert (group is not None) is (is_grouped and (of is Grouped.EXECUTIONS or problem is None))
 
 
 def test_openings_acknowledgements_and_closings_are_groups_of_their_own() -> None:
     rules = GroupRules(("account",), wait_s=10.0, max_count=100, of=Grouped.PROBLEMS)
     problem = UUID(int=5)
     openings = [replace(FAILED, type=type_, problem=problem) for type_ in PROBLEM_KINDS]
-    openings += [replace(FAILED, type=type_) for type_ in MOMENTS]
+    openings += [replace(FAILED, type=type_) for type_ in GROUPED_WITH_OPENINGS]
     closings = [
         replace(FAILED, problem=problem, closes=True),
         replace(FAILED, type=EventType.PROBLEM_CLOSED, closes=True),

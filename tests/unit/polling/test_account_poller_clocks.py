@@ -20,10 +20,10 @@ from list_model import (
     oldest,
 )
 from parameters import each_value
-from virtual import RULES, Account, FakeClock, Start
+from virtual import RULES, Account, FakeClock, Start, watch_of
 
 from watcher.clerk.api import Reply
-from watcher.domain.rules import Rules
+from watcher.domain.rules import Rules, SlowRule
 from watcher.domain.watch import Watch
 
 DAY_S = 24 * HOUR_S
@@ -273,3 +273,72 @@ async def test_rows_far_down_for_the_apis_clock_was_set_back_are_found_by_the_to
         lists.clock.advance(25)
         account = await lists.watch(api)
     assert_all(await emitted(account, after_s=120), recent + back + after)
+
+
+OVERDUE_AFTER_S = {"new": HOUR_S, "running": HOUR_S}
+
+
+@pytest.mark.parametrize(
+    ("watch", "status"),
+    [(WHOLE, "running"), (watch_of(str(UUID(int=1))), "running"), (watch_of(str(UUID(int=1))), "new")],
+)
+async def test_nothing_is_overdue_for_ours_was_set_forward_while_off(
+    start: Start, clock: FakeClock, watch: Watch, status: str
+) -> None:
+    watch = replace(watch, overdue_after_s=OVERDUE_AFTER_S)
+    api = ModelApi(clock, lives=[life(1, 900.0, 9e9)], dates="none" if status == "new" else "true")
+    api.amend = lambda row: replace(row, status=status)
+    account = await watching(start, api, watch)
+    assert await told(account, after_s=40) == [(f"execution.{status}", 1)]
+    for step in (1, 2):  # what was moved is recorded, so the next start moves it by its own step alone
+        await account.watcher.flush()
+        await account.watcher.cancel()
+        clock.off_s = step * 2 * HOUR_S
+        account = await watching(start, api, watch)
+        assert await told(account, after_s=40) == []
+    begun_s = 1000.0 if status == "new" else 900.0
+    assert await told(account, after_s=begun_s + HOUR_S - clock.monotonic() - 30) == []
+    assert await told(account, after_s=90) == [("execution.overdue", 1)]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+async def test_a_pipeline_is_not_silent_for_ours_was_set_forward_while_off(
+    start: Start, clock: FakeClock, count: int
+) -> None:
+    api = ModelApi(clock, lives=[life(1, 900.0, 905.0)][:count])
+    account = await watching(start, api)
+    assert await told(account, after_s=40) == []
+    await account.watcher.flush()
+    await account.watcher.cancel()
+    clock.off_s = 2 * HOUR_S
+    account = await watching(start, api)
+    assert await told(account, after_s=155 if count else 255) == []
+    assert await told(account, after_s=15) == [("pipeline.silent", None)]
+
+
+async def test_nothing_is_slow_for_ours_was_set_forward_while_off(start: Start, clock: FakeClock) -> None:
+    watch = replace(WHOLE, rules=Rules(slow=SlowRule(2.0, 600 * SECOND_US)))
+    ended = lives(30, from_s=1010.0, until_s=1100.0, length_s=5.0, fails=False)
+    api = ModelApi(clock, lives=[*ended, life(99, 1100.0, 9e9)])
+    account = await watching(start, api, watch)
+    assert len(await told(account, after_s=140)) > 30
+    await account.watcher.flush()
+    await account.watcher.cancel()
+    clock.off_s = 2 * HOUR_S
+    account = await watching(start, api, watch)
+    assert await told(account, after_s=500) == []
+    assert await told(account, after_s=120) == [("pipeline.slow", None)]
+
+
+async def test_a_problem_stays_open_though_the_apis_clock_was_set_back_while_off(
+    start: Start, clock: FakeClock
+) -> None:
+    watch = replace(SILENT, overdue_after_s={"running": 300.0})
+    api = ModelApi(clock, lives=[life(1, 900.0, 9e9)])
+    account = await watching(start, api, watch)
+    assert ("execution.overdue", 1) in await told(account, after_s=400)
+    await account.watcher.flush()
+    await account.watcher.cancel()
+    api.offset_s = -2 * HOUR_S
+    account = await watching(start, api, watch)
+    assert await told(account, after_s=100) == []

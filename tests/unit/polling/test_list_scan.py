@@ -494,3 +494,22 @@ def test_rows_that_change_places_between_two_pages_are_found_also_where_total_co
     world.meanwhile = swap
     assert world.scan() == ScanResult()
     assert world.missing(world.rows) == []
+
+
+@pytest.mark.parametrize("order", Order)
+def test_a_page_that_is_repeated_for_all_beyond_is_the_whole_list_while_its_rows_become_more(order: Order) -> None:
+    world = World(order, lie="null", clamps=True)
+    world.arrive(3)
+    world.meanwhile = lambda _: world.arrive(world.asked[-2:] == [2, 2])
+    assert (world.scan(), world.missing(world.rows[:3])) == (ScanResult(), [])
+    world.meanwhile = None
+    assert world.scan() == ScanResult(GapReason.UNORDERED)  # so few rows may be all that a page shows
+
+
+def test_oldest_first_a_list_that_shows_its_full_first_page_for_all_beyond_is_a_gap() -> None:
+    world = World(Order.OLDEST, lie="null", clamps=True, clamped_at=1)
+    world.arrive(30)
+    world.scan()
+    world.arrive(60)
+    world.scan()
+    assert (world.scan(), len(world.missing(world.rows))) == (ScanResult(GapReason.UNORDERED), 40)

@@ -517,4 +517,4 @@ async def test_a_wrong_password_is_tried_once_and_the_mail_is_taken_once_it_is_r
 
 
 def test_events_wait_30_s_for_others_of_their_pipeline_but_those_of_problems_go_at_once() -> None:
-    assert MAIL.rules.group == GroupRules(("pipeline",), 30.0, 10_000, Grouped.OTHERS)
+    assert MAIL.rules.group == GroupRules(("pipeline",), 30.0, 10_000, Grouped.WITHOUT_PROBLEMS)

@@ -193,7 +193,7 @@ def test_a_routing_key_is_pagerdutys_alone_which_groups_by_no_type(more: dict[st
             {"group": {"by": ["type", "labels.team"], "wait": "2m", "max": 5}},
             GroupRules(("type", "labels.team"), 120.0, 5),
         ),
-        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000, Grouped.OTHERS)),
+        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000, Grouped.WITHOUT_PROBLEMS)),
         ({"group": {}, "template": "alertmanager"}, GroupRules(("pipeline",), 30.0, 256)),
     ],
 )

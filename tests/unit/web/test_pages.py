@@ -29,7 +29,7 @@ from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import incident, pipeline_day, pipeline_hour, problem, snapshot
 from watcher.web import pages
-from watcher.web.overview import Need
+from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
 PAGES = (
@@ -921,6 +921,26 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
         assert "No pipeline is on this page" in beyond.body
         for odd in ("0", "-1", "x", "99999999"):
             assert "1 to 100 of 250" in (await get(desk, f"/?page={odd}")).body
+
+
+async def test_only_the_pipelines_that_are_shown_are_made_into_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    view = PipelineState.view
+
+    def counted(each: PipelineState) -> PipelineStatus:
+        made.append(each.id)
+        return view(each)
+
+    monkeypatch.setattr(PipelineState, "view", counted)
+    watch = [{"pipeline": execution_id(number), "account": "default"} for number in range(250)]
+    async with a_desk(tmp_path, watch=watch) as desk:
+        await get(desk, "/?page=3")
+        assert len(made) == 50
+        await get(desk, "/problems")
+        assert len(made) == 50
+        assert len((await desk.found("/status"))["pipelines"]) == 250
 
 
 async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_what_closes_it(tmp_path: Path) -> None:
