@@ -114,5 +114,5 @@ async def test_owners_elsewhere_read_a_list_and_serve_a_sink_again_and_dead_lett
         await life.until(receiver.events, what="it was sent again")
         await operator.request_action("enable", "ops")
         await all_done(operator, within_s=5)
-    assert life.logged("sink.enabled")
+        await life.until(lambda: life.logged("sink.enabled"), what="it was enabled")
     assert await life.stop() == 0

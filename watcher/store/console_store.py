@@ -312,9 +312,13 @@ class ConsoleStore(HistoryStore):
         return await self._store.read(read)
 
     async def news(self, *, since: Micros, until: Micros) -> Sequence[AnyRow]:
-        """Return events of a span that are trouble without a problem or an execution, with columns of problems."""
+        """Return events of a span that are trouble without a problem or an execution, with columns of problems.
+
+        The oldest come first. For an ORDER BY, PostgreSQL would read all events.
+        """
         span = {"since": since, "until": until}
-        return await self._store.read(lambda connection: connection.execute(_NEWS, span).all())
+        found = await self._store.read(lambda connection: connection.execute(_NEWS, span).all())
+        return sorted(found, key=attrgetter("opened_at"))
 
 
 # Executions
@@ -515,7 +519,6 @@ _NEWS = text(
     " NULL AS latest, NULL AS acked_at"
     f"{_WITHOUT_EXECUTION % 'DESC'} WHERE recorded_at < :until AND looked_at.type IN"
     " ('pipeline.new_error', 'pipeline.overspending', 'pipeline.gap', 'delivery.dead')"
-    " ORDER BY event.id"
 )
 _SOURCES = text(
     "SELECT kind, name, state, paused_until, written_at, body FROM source"

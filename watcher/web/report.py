@@ -122,29 +122,30 @@ async def make_report(
     """Return the data of a report on the span from the full hour at or before `since` to `until`."""
     since = period_start(since, HOUR_US)
     status, store = await console.status.get(), console.store
-    now = await store.totals(console.pipelines.keys(), since=since, until=until, with_durations=True)
+    pipelines, problem_counts = console.pipelines, console.problem_counts  # a later status replaces them
+    now = await store.totals(pipelines.keys(), since=since, until=until, with_durations=True)
     since_before = period_start(Micros(2 * since - until), HOUR_US)
-    before = await store.totals(console.pipelines.keys(), since=since_before, until=since)
+    before = await store.totals(pipelines.keys(), since=since_before, until=since)
     errors: list[Json] = []
     worst: dict[str, Json] = {}
     for row in await store.frequent_errors(since=since, until=until, limit=ERROR_KINDS_COUNT):
         # Errors are counted by whole days: the count of a kind may be higher than the number of failures in the span.
         count = min(row.failed_count, now.get(row.pipeline_name, Totals()).failed)
-        if count and (known := console.pipelines.get(row.pipeline_name)) is not None:
+        if count and (known := pipelines.get(row.pipeline_name)) is not None:
             error = error_of(row.node, row.text, count)
             errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
-    names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in console.pipelines.items()}
+    names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in pipelines.items()}
     rows, _ = await store.problems(limit=PROBLEMS_COUNT)
     rows = [*rows, *await store.news(since=since, until=until)]
     # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
     happenings = await asyncio.to_thread(_happenings, console, status, names, rows, since=since, until=until)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
-    for key, each in console.pipelines.items():
+    for key, each in pipelines.items():
         who, frequent, ends = {key: names[key]}, worst.get(key, {}), each.snapshot.get("ends", "")
         is_over = key in recovered or bool(ends and "f" not in ends[-CLEAN_COUNT:])
-        what = (each.account, each.id, each.name, each.state, console.problem_counts.get(key, 0))
+        what = (each.account, each.id, each.name, each.state, problem_counts.get(key, 0))
         result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), frequent or None, is_over)
         results.append(result)
         if each.state == "unknown":

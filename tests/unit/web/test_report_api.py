@@ -1,8 +1,10 @@
 """Reports as whoever asks the API for one gets them."""
 
 import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from console_rig import NAMED, Desk, a_desk
@@ -10,7 +12,9 @@ from sample_events import PIPELINE
 from stores import START_US, change, claim
 
 from watcher.domain.history import HOUR_US, EndedExecution, ErrorKind
+from watcher.domain.report import report_of
 from watcher.domain.timestamps import Micros
+from watcher.web import report as web_report
 
 
 async def end(desk: Desk, *failed: bool, hours_ago: float = 0.0, first: int = 100) -> None:
@@ -49,6 +53,19 @@ async def test_a_report_is_of_the_last_24_hours_or_as_many_as_are_asked_for(desk
     assert (week["total"]["ended"], week["from"]) == (2, "2026-11-17T00:00:00Z")
     hour = await desk.found("/report?last=1h")
     assert (hour["total"]["ended"], hour["from"]) == (0, "2026-11-23T23:00:00Z")
+
+
+async def test_the_event_loop_goes_on_while_a_report_is_computed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def compute(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return report_of(*given)
+
+    monkeypatch.setattr(web_report, "report_of", compute)
+    await desk.found("/report")
+    (its,) = threads
+    assert its is not threading.current_thread()
 
 
 async def test_the_rate_before_is_shown_if_it_differs_by_more_than_chance(desk: Desk) -> None:
