@@ -247,11 +247,11 @@ class Scan:
         if self._skips_old:
             return ScanResult(GapReason.LOOKBACK)
         if self._reader.shows_one_page and not evidence.total:
-            memory, shown_count = self.memory, len(evidence.seen_on)
-            self.is_whole |= memory.page_rows == shown_count  # a known row proves nothing about rows after a full page
+            self.is_whole = True  # oldest first, a known row proves nothing about new rows that no page shows
             # A page that had fewer rows before was not full, so no other rows can have been on a second page.
-            before, memory.confirmation.row_count = memory.confirmation.row_count, shown_count
-            if self.is_whole and before in {0, shown_count}:
+            confirmation, shown_count = self.memory.confirmation, len(evidence.seen_on)
+            before, confirmation.row_count = confirmation.row_count, shown_count
+            if before in {0, shown_count}:
                 return ScanResult(GapReason.UNORDERED, unconfirmed="one page for all")
         unshown_count = evidence.unshown_count() if self.memory.total is None else self._missing_count
         if self.is_whole and unshown_count > 0:

@@ -108,12 +108,14 @@ _INCIDENTS_WITH_NEWS = text(
     f" AND (delivery.due_at <= :now OR event.type NOT IN ({_KINDS}))"
 )
 _NEXT_DUE = text(
-    f"SELECT number, problem_id, lane, type, account, pipeline, pipeline_id, labels, {EARLIER} AS earlier FROM delivery"
+    "SELECT number, problem_id, lane, type, account, pipeline, pipeline_id, labels, delivery.recorded_at,"
+    f" {EARLIER} AS earlier FROM delivery"
     " JOIN event ON event.id = delivery.number WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting'"
     " AND delivery.tried = false AND delivery.due_at <= :until AND NOT EXISTS (SELECT 1 FROM incident WHERE"
     " incident.problem_id = event.problem_id AND incident.sink_id = delivery.sink_id)"
     " ORDER BY delivery.due_at LIMIT :limit"
 )
+_WAIT_FOR_GROUP = text("UPDATE delivery SET due_at = :until WHERE sink_id = :of_sink AND number = :of_number")
 _OF_GROUP = (
     f"SELECT {_AS_TAKEN}, {EARLIER} AS earlier FROM delivery JOIN event ON event.id = delivery.number"
     " WHERE delivery.sink_id + 0 = :of_sink AND delivery.state = 'waiting' AND delivery.group_key = :of_group"
@@ -205,7 +207,9 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
     is_full = len(heads) >= of_sink["limit"]
     blocking: set[bytes] = {row.lane for row in heads if row.is_followed}
     if request.incidents is not None:
-        batches, heads = _take_incidents(connection, sink_id, heads, name=name, request=request, blocking=blocking)
+        batches, heads = _take_incidents(
+            connection, sink_id, heads, name=name, request=request, blocking=blocking, later_due=later_due
+        )
     for row in heads:
         if row.lane in request.skip or row.number in taken:
             continue
@@ -232,27 +236,37 @@ def _may_be_sent(row: AnyRow, request: Take) -> bool:
 
 
 def _take_incidents(
-    connection: Connection, sink_id: int, heads: Iterable[AnyRow], *, name: str, request: Take, blocking: set[bytes]
+    connection: Connection,
+    sink_id: int,
+    heads: Iterable[AnyRow],
+    *,
+    name: str,
+    request: Take,
+    blocking: set[bytes],
+    later_due: list[Micros],
 ) -> tuple[list[list[Delivery]], list[AnyRow]]:
     """Return a batch for each incident with deliveries to send, and the heads that are in no batch.
 
     A batch has all pending deliveries of its incident. One new delivery makes the batch go at once, even if another
     delivery of the incident is to be retried later. The key of a skipped incident with deliveries to send is added to
-    `blocking`.
+    `blocking`. An opening that has waited for `after` and would only join an incident, which the pager shows already,
+    waits for its group, too: each of a storm would be a request. Then `request.now` is added to `later_due`.
     """
     rules, key = request.incidents, {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
     assert rules is not None
+    after_us, wait_us = round(request.after_s * 1e6), round(rules.wait_s * 1e6)
 
     def group_of(row: AnyRow) -> bytes | None:
         return rules.group_of(name, account=row.account, pipeline=row.pipeline, labels=labels_of(row.labels))
 
     @cache
     def never_tried() -> Mapping[bytes | None, list[AnyRow]]:
-        """Return the openings that may join an incident, by group. With `after` only those that are due."""
-        until = request.now + (0 if request.after_s else round(rules.wait_s * 1e6))
+        """Return the openings that may join an incident, by group. With `after` only those that have waited for it."""
         by_group = defaultdict[bytes | None, list[AnyRow]](list)
-        for row in sorted(connection.execute(_NEXT_DUE, key | {"until": until}), key=attrgetter("number")):
-            if row.type in PROBLEM_KINDS and row.earlier is None and row.lane not in request.skip:
+        rows = connection.execute(_NEXT_DUE, key | {"until": request.now + wait_us})
+        for row in sorted(rows, key=attrgetter("number")):
+            is_free = row.earlier is None and row.lane not in request.skip
+            if row.type in PROBLEM_KINDS and is_free and (not after_us or row.recorded_at + after_us <= request.now):
                 by_group[group_of(row)].append(row)
         return by_group
 
@@ -266,7 +280,16 @@ def _take_incidents(
         if incident_key is None and row.type in PROBLEM_KINDS and not row.tried:
             group = group_of(row)
             others_of_group = never_tried()[group] if group is not None else []
-            incident_key = join(connection, sink_id, row, others_of_group, group=group, now=request.now)
+            after_at = row.recorded_at + after_us
+            waits_until = after_at + wait_us if after_us and after_at <= row.due_at else request.now
+            only_begins = waits_until > request.now
+            incident_key = join(
+                connection, sink_id, row, others_of_group, group=group, now=request.now, only_begins=only_begins
+            )
+            if incident_key is None:
+                connection.execute(_WAIT_FOR_GROUP, {"of_sink": sink_id, "of_number": row.number, "until": waits_until})
+                later_due.append(request.now)
+                continue
         elif incident_key is None:  # a version without incidents may have sent the opening
             about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
             if about.is_opening_sent and about.is_problem_open:

@@ -92,9 +92,18 @@ def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | N
 
 
 def join(
-    connection: Connection, sink_id: int, first: AnyRow, others: list[AnyRow], *, group: bytes | None, now: Micros
-) -> bytes:
+    connection: Connection,
+    sink_id: int,
+    first: AnyRow,
+    others: list[AnyRow],
+    *,
+    group: bytes | None,
+    now: Micros,
+    only_begins: bool,
+) -> bytes | None:
     """Add the problem of an opening to an incident of its group, or begin the group's next one; return its key.
+
+    With `only_begins` a problem that an incident accepts is not added, and `None` is returned.
 
     `others` are further openings of the group that may be sent together with `first`. Those that join, too, are removed
     from the list: a new incident accepts them all. docs/sinks.md says what an incident accepts. The incident that
@@ -110,6 +119,8 @@ def join(
     joinable.sort(key=lambda each: first.pipeline_id not in each.pipelines)
     tried = [each for each in joinable if first.pipeline_id in each.pipelines or each.nth == last_nth]
     incident = next((each for each in tried if each.add(first)), None)
+    if incident is not None and only_begins:
+        return None
     waiting = [each for each in others if each.problem_id != first.problem_id]
     members = [first, *(each for each in waiting if incident is None or incident.add(each))]
     if incident is not None:

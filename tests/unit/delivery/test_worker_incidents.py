@@ -305,6 +305,18 @@ async def test_after_ten_minutes_only_what_is_still_open_pages(pager: PagerRig) 
     assert pager.pager.actions() == ["trigger", "resolve"]
 
 
+async def test_a_storm_of_deferred_openings_pages_on_time_and_adds_the_rest_by_group_wait(pager: PagerRig) -> None:
+    await pager.start(rules=deferred())
+    for number in range(40):
+        await pager.hangs(f"run {number}")
+        await pager.later(1)
+    await pager.later(561)
+    assert pager.pager.summaries() == ["Agent has been running too long"]
+    await pager.later(60)
+    assert (pager.pager.actions(), len(pager.pager.pages)) == (["trigger"] * 5, 1)
+    assert pager.pager.taken[-1]["payload"]["custom_details"]["open"] == {"execution.overdue": 40}
+
+
 async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager: PagerRig) -> None:
     await pager.start(rules=deferred())
     problem = await pager.hangs("run", then_s=60)

@@ -506,10 +506,11 @@ def test_a_page_that_is_repeated_for_all_beyond_is_the_whole_list_while_its_rows
     assert world.scan() == ScanResult(GapReason.UNORDERED)  # so few rows may be all that a page shows
 
 
-def test_oldest_first_a_list_that_shows_its_full_first_page_for_all_beyond_is_a_gap() -> None:
-    world = World(Order.OLDEST, lie="null", clamps=True, clamped_at=1)
-    world.arrive(30)
+@pytest.mark.parametrize("page_rows", [25, 40, 50])
+def test_oldest_first_a_list_that_shows_its_full_first_page_for_all_beyond_is_a_gap(page_rows: int) -> None:
+    world = World(Order.OLDEST, lie="null", clamps=True, clamped_at=1, page_rows=page_rows)
+    world.arrive(22)
     world.scan()
-    world.arrive(60)
+    world.arrive(68)
     world.scan()
-    assert (world.scan(), len(world.missing(world.rows))) == (ScanResult(GapReason.UNORDERED), 40)
+    assert (world.scan(), len(world.missing(world.rows))) == (ScanResult(GapReason.UNORDERED), 90 - page_rows)
