@@ -18,6 +18,7 @@ tests: .venv/dev
 	$(BIN)/pytest -m "not ci and not soak" -n 4 --maxschedchunk 8 --durations 10 $(ARGS)
 
 types: .venv/dev
+	$(BIN)/python tools/prose.py
 	nice $(BIN)/mypy
 	nice $(BIN)/lint-imports --no-cache --no-logo
 
@@ -50,6 +51,7 @@ bench: export PYTHONPATH = tools:tests
 lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tools/prose.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 
