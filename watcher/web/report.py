@@ -11,7 +11,6 @@ from pydantic import Field
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.history import HOUR_US, Totals, period_start
-from watcher.domain.problems import Severity
 from watcher.domain.report import Happening, PipelineResult, error_of, report_of, shorten_text, success_rate
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent
@@ -186,7 +185,7 @@ def _happenings(
             about = "pipeline" if alert.pipeline else "sink" if "sink" in alert.data else "account"
             key = row.pipeline_name or alert.who
             over_at = None if is_dead and key in have_dead else row.closed_at
-            words = (alert.title, alert.error, list(Severity).index(alert.severity))
+            words = (alert.title, alert.error, alert.severity.rank)
             is_acked = over_at is None and is_acknowledged(row, console.clock.now())
             who = {key: names.get(key, alert.who)}
             happened = Happening(alert.type, about, who, row.opened_at, over_at, *words, is_acked)
