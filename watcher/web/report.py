@@ -136,9 +136,10 @@ async def make_report(
             worst.setdefault(row.pipeline_name, error)
     names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in pipelines.items()}
     rows, _ = await store.problems(limit=PROBLEMS_COUNT)
-    rows = [*rows, *await store.news(since=since, until=until)]
+    rows = [row for row in rows if row.closed_at is None or since <= row.closed_at < until]
+    rows += await store.news(since=since, until=until)
     # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
-    happenings = await asyncio.to_thread(_happenings, console, status, names, rows, since=since, until=until)
+    happenings = await asyncio.to_thread(_happenings, console, status, names, rows)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in pipelines.items():
@@ -160,20 +161,14 @@ async def make_report(
 
 
 def _happenings(
-    console: Console,
-    status: StatusView,
-    names: Mapping[str, str],
-    rows: Sequence[AnyRow],
-    *,
-    since: Micros,
-    until: Micros,
+    console: Console, status: StatusView, names: Mapping[str, str], rows: Sequence[AnyRow]
 ) -> list[Happening]:
-    """Return problems that are open or were closed in a span, and events of the span that open none."""
+    """Return the problems, and the events that open none, that these rows are about."""
     have_dead, found = {each.name for each in status.sinks if each.dead}, []
     dead: dict[str, tuple[int, Happening]] = {}  # the number of each sink's dead letters, and their line
     for row in rows:
         is_known = row.body and (row.pipeline_name is None or row.pipeline_name in names)
-        if not is_known or (row.closed_at is not None and not since <= row.closed_at < until):
+        if not is_known:
             continue
         event = json.loads(row.body)
         event["data"] |= {"latest": json.loads(row.latest)} if row.latest else {}
