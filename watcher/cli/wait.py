@@ -338,11 +338,11 @@ SLOW_INTERVAL_S = 10.0
 async def wait_for(
     progress: Progress,
     view: View,
+    stop: asyncio.Event,
     *,
     settings: Settings,
     interval_s: float,
     timeout_s: float | None,
-    stop: asyncio.Event,
 ) -> WaitResult | None:
     """Poll an execution until the wait is over; return the result, `None` if `stop` was set.
 

@@ -19,6 +19,11 @@ class Severity(StrEnum):
     WARNING = "warning"
     INFO = "info"
 
+    @property
+    def rank(self) -> int:
+        """The place among all severities: 0 is the most severe."""
+        return list(Severity).index(self)
+
 
 _TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
     EventType.PIPELINE_FAILING: (Severity.CRITICAL, EventType.PIPELINE_RECOVERED),

@@ -13,7 +13,7 @@ from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.recent_ends import RecentEnds
-from watcher.polling.session import AccountSession
+from watcher.polling.session import AccountSession, SessionPart
 from watcher.runtime.metrics import PipelineMetrics, open_label
 
 SLICE_COUNT = 10_000
@@ -29,12 +29,12 @@ ALIVE_EVERY_S = 30.0
 """Interval at which an unchanged snapshot is written again, to show that the account has an owner."""
 
 
-class AccountSnapshots:
+class AccountSnapshots(SessionPart):
     """Counts and writes the snapshots of one account."""
 
     def __init__(self, session: AccountSession) -> None:
-        self._session, self._deps = session, session.deps
-        self._registry, self._recent_ends = session.registry, session.recent_ends
+        super().__init__(session)
+        self._recent_ends = session.recent_ends
         self._names: dict[str, str | None] = {}
         self._written: AccountSnapshot | None = None
         self._written_at = EARLIEST

@@ -12,7 +12,7 @@ from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.session import AccountSession
+from watcher.polling.session import SessionPart
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 log = structlog.get_logger()
@@ -21,14 +21,8 @@ DENIED_FOR_S = 10.0
 """The time for which rows of lists start no other GET for an end that a GET has just denied."""
 
 
-class ExecutionPoller:
+class ExecutionPoller(SessionPart):
     """Polls the executions of one account."""
-
-    def __init__(self, session: AccountSession) -> None:
-        self._session = session
-        self._deps, self._registry, self._alert_rules = session.deps, session.registry, session.alert_rules
-        self._clock = session.deps.clock
-        self._breaker = session.deps.breaker
 
     async def poll(self, entry: TrackedExecution) -> float | None:
         """Poll an execution. Return the seconds from the request to the next poll; `None` to end the polls.

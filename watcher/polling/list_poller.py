@@ -22,7 +22,7 @@ from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import QueueKind
 from watcher.polling.poll_queue import ListRequest
-from watcher.polling.session import AccountSession
+from watcher.polling.session import AccountSession, SessionPart
 from watcher.store.changes import PipelineRecord, SourceChange
 
 log = structlog.get_logger()
@@ -53,16 +53,12 @@ class Requeue(NamedTuple):
     wait_s: float = 0.0
 
 
-class ListPoller:
+class ListPoller(SessionPart):
     """Requests pages of lists, has their rows evaluated, and records the results of scans."""
 
     def __init__(self, session: AccountSession, page_processor: PageProcessor) -> None:
-        self._session = session
+        super().__init__(session)
         self._page_processor = page_processor
-        self._deps, self._rules, self._registry = session.deps, session.deps.rules, session.registry
-        self._poll_queue = session.poll_queue
-        self._alert_rules = session.alert_rules
-        self._clock = session.deps.clock
         self._pages: dict[tuple[str, int], Reply] = {}  # in the order of their last requests
         self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # after a page that needs no other at once
 

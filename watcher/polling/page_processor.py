@@ -22,7 +22,7 @@ from watcher.polling.list_evidence import date_of
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
 from watcher.polling.poll_queue import ListRequest
-from watcher.polling.session import AccountSession
+from watcher.polling.session import AccountSession, SessionPart
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 HISTORY_US = 3600 * 1_000_000
@@ -55,16 +55,12 @@ class ListedPage:
     asked_at: Micros
 
 
-class PageProcessor:
+class PageProcessor(SessionPart):
     """Evaluates the rows of pages and records the results."""
 
     def __init__(self, session: AccountSession, poller: ExecutionPoller) -> None:
-        self._session = session
+        super().__init__(session)
         self._poller = poller
-        self._deps, self._rules, self._registry = session.deps, session.deps.rules, session.registry
-        self._poll_queue = session.poll_queue
-        self._alert_rules = session.alert_rules
-        self._clock = session.deps.clock
 
     async def look_up(
         self, listing: PipelineListState, executions: Sequence[ExecutionSnapshot], *, when: Micros

@@ -177,3 +177,13 @@ class AccountSession:
             return 0.0
         at = success_at if failing_since is None else min(success_at, failing_since)
         return self._clock.now().timestamp() - (self._clock.monotonic() - at)
+
+
+class SessionPart:
+    """A part of an account's polling, with what it uses of the session."""
+
+    def __init__(self, session: AccountSession) -> None:
+        deps = session.deps
+        self._session, self._deps, self._rules = session, deps, deps.rules
+        self._clock, self._breaker, self._alert_rules = deps.clock, deps.breaker, session.alert_rules
+        self._registry, self._poll_queue = session.registry, session.poll_queue

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
-from types import TracebackType
 from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
@@ -223,9 +222,7 @@ class Client:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
     async def get(self, url: URL, *, read: Callable[[bytes, str | None], Awaitable[_Found]]) -> Response[_Found]:

@@ -6,7 +6,7 @@ A validator raises `InvalidValueError`, whose texts never hold a secret.
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, cast, get_args
+from typing import Annotated, Any, TypeVar, cast, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -24,10 +24,10 @@ from yarl import URL
 
 from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate, parse_share
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_KEY = re.compile(r"[!#-&(-~]+")
 _URL_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f\\]")
 TEXT_LIMIT = 256
+
+Text = TypeVar("Text", str, SecretStr)
 """The most characters of a label's key, a label's value, and the name of a watch."""
 
 
@@ -129,24 +129,30 @@ def as_written(text: str) -> float:
     return cast("float", text)
 
 
-def _key(value: SecretStr) -> SecretStr:
-    if _KEY.fullmatch(value.get_secret_value()):
-        return value
-    problem = "is empty, or holds spaces, quotes or other characters no key has"
-    raise InvalidValueError(problem, remedy="copy the key again, without quotes or line ends")
+def plain(value: str | SecretStr) -> str:
+    """Return the text of a value that may be a secret."""
+    return value if isinstance(value, str) else value.get_secret_value()
 
 
-ApiKey = Annotated[SecretStr, AfterValidator(_key)]
+def matching(pattern: str, problem: str, *, remedy: str) -> AfterValidator:
+    """Return a validator that refuses each text, and each secret, that does not match a pattern from end to end."""
+
+    def check(value: Text) -> Text:
+        if re.fullmatch(pattern, plain(value), re.ASCII):
+            return value
+        raise InvalidValueError(problem, remedy=remedy)
+
+    return AfterValidator(check)
+
+
+_NO_KEY = "is empty, or holds spaces, quotes or other characters no key has"
+
+ApiKey = Annotated[SecretStr, matching("[!#-&(-~]+", _NO_KEY, remedy="copy the key again, without quotes or line ends")]
 """An API key that a header can hold."""
 
+_WRITE_NAME = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 
-def _name(value: str) -> str:
-    if _NAME.fullmatch(value):
-        return value
-    raise InvalidValueError("is not a name", remedy="use 1 to 64 of the characters A-Z a-z 0-9 _ . -")
-
-
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, matching("[A-Za-z0-9_.-]{1,64}", "is not a name", remedy=_WRITE_NAME)]
 """The name of an account or a sink."""
 
 

@@ -51,7 +51,6 @@ CLUSTER_LENGTH = 140
 _WORDS_COUNT = 3
 
 _WORDS = {EventType.EXECUTION_SUCCESS: "succeeded", EventType.WATCHER_TEST: "tests"}
-_SEVERITIES = tuple(Severity)
 
 
 class Newest(NamedTuple):
@@ -133,7 +132,7 @@ def _of_group(alerts: Sequence[Alert]) -> Notice:
     is_trouble, by_time = any(alert.is_trouble for alert in alerts), sorted(alerts, key=lambda alert: alert.time)
     seen_later = max(alerts, key=lambda alert: alert.delay_s).seen_later
     times = span(by_time[0].time, by_time[-1].time) + (f", seen up to {seen_later}" if seen_later else "")
-    worst = min(alerts, key=lambda alert: _SEVERITIES.index(alert.severity))
+    worst = min(alerts, key=lambda alert: alert.severity.rank)
     sign = worst.sign[0] if is_trouble or len({alert.sign for alert in alerts}) == 1 else GOOD[0]
     title = f"{sign} {_counted(alerts)}{_where(alerts)} ({times})"
     return Notice(

@@ -23,7 +23,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import failure_of
-from watcher.runtime.settings import Duration, Rate, as_written, file_twin
+from watcher.runtime.settings import Duration, Rate, as_written, file_twin, matching
 from watcher.runtime.units import Address, InvalidValueError, is_loopback, parse_address
 from watcher.sinks.alert import Alert, in_utc
 from watcher.sinks.chat import Notice, notice_of_alerts
@@ -35,7 +35,7 @@ SUBMISSION_PORT, TLS_PORT, BUSY_CODE = 587, 465, 421
 
 _SERVER = re.compile(r"((?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?", re.ASCII)
 _ATOM = r"[\w!#$%&'*+/=?^`{|}~-]+"
-_ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
+_ADDRESS = rf"{_ATOM}(?:\.{_ATOM})*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*"
 
 _POLICY = SMTP_POLICY.clone(cte_type="7bit", refold_source="none")
 """The form of a mail that every server takes: 7-bit characters, at most 998 in a line."""
@@ -70,13 +70,9 @@ def _server(value: str) -> str:
     return f"{match[1]}:{port}"
 
 
-def _address(value: str) -> str:
-    if _ADDRESS.fullmatch(value):
-        return value
-    raise InvalidValueError("is not an address of mail", remedy="write it alone, like ops@example.com")
-
-
-MailAddress = Annotated[str, AfterValidator(_address)]
+MailAddress = Annotated[
+    str, matching(_ADDRESS, "is not an address of mail", remedy="write it alone, like ops@example.com")
+]
 
 
 class EmailSettings(RemoteSettings):

@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, SecretStr
@@ -15,7 +16,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, present, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import with_latest
-from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, ProblemChange, Severity, severity_of
+from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, ProblemChange, severity_of
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, clean, cut, shorten, to_json, usable_link
 from watcher.sinks.template import Message, Template
@@ -100,7 +101,7 @@ class PagerDutyTemplate(Template):
         if is_single and not is_plain:
             return self._trigger(alert, key=key, id_=id_)
         counts = Counter(each.problem.kind for each in incident.problems)
-        severity = min(map(severity_of, counts), key=list(Severity).index)
+        severity = min(map(severity_of, counts), key=attrgetter("rank"))
         known: Json = {"summary": _summary(incident, counts, None if is_plain else alert), "severity": severity}
         if is_plain:
             payload = {**known, "source": "clerk-watcher", "custom_details": {"open": counts}}
@@ -112,7 +113,7 @@ class PagerDutyTemplate(Template):
 
     def _worst(self, incident: Incident) -> list[Json]:
         """Return the first ten open problems of an incident: the most severe first, then in the order of opening."""
-        by_severity = sorted(incident.problems, key=lambda each: list(Severity).index(severity_of(each.problem.kind)))
+        by_severity = sorted(incident.problems, key=lambda each: severity_of(each.problem.kind).rank)
         events = filter(None, map(_as_now, by_severity[:NAMED_COUNT]))
         alerts = [Alert.of(event, self.public_url) for event in events]
         return [
@@ -130,13 +131,7 @@ class PagerDutyTemplate(Template):
         ]
 
     def _trigger(
-        self,
-        alert: Alert,
-        known: Mapping[str, Any] | None = None,
-        *,
-        links: Mapping[str, str] | None = None,
-        key: str,
-        id_: str,
+        self, alert: Alert, known: Json | None = None, *, links: Mapping[str, str] | None = None, key: str, id_: str
     ) -> Message:
         """Return the trigger for an event. The fields in `known`, and `links`, replace those of the event."""
         pipeline, links = alert.data.get("pipeline", {}).get("id"), alert.links if links is None else links
@@ -173,7 +168,7 @@ def _as_now(each: IncidentProblem) -> Json | None:
 def _summary(incident: Incident, counts: Mapping[EventType, int], newest: Alert | None) -> str:
     """Return how many problems of each kind are open, their account or pipeline, and the newest if it is given."""
     what = []
-    for kind, count in sorted(counts.items(), key=lambda each: list(Severity).index(severity_of(each[0]))):
+    for kind, count in sorted(counts.items(), key=lambda each: severity_of(each[0]).rank):
         noun, _, trouble = kind.partition(".")
         what.append(f"{count:,} {noun}{'s' if count > 1 else ''} {trouble}")
     accounts = {each.account for each in incident.problems}

@@ -31,7 +31,7 @@ from watcher.domain.event_factory import trial_event
 from watcher.domain.routing import Grouped, GroupRules
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, redact_url
+from watcher.runtime.settings import Block, Duration, Labels, Name, Rate, as_written, did_you_mean, plain, redact_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.http_post import Poster, stop
 from watcher.sinks.protocol import GROUP_COUNT, SendResult, Sink, SinkContext, WorkerRules
@@ -65,10 +65,6 @@ EventGlobs = Annotated[
     ),
 ]
 """The events that a sink gets. Each kind of sink has its own default."""
-
-
-def _plain(value: str | SecretStr) -> str:
-    return value if isinstance(value, str) else value.get_secret_value()
 
 
 class Match(Block):
@@ -338,14 +334,14 @@ class HttpSinkSettings(RemoteSettings):
     @field_validator("url", check_fields=False)
     @classmethod
     def _secured(cls, value: SecretStr | str, info: ValidationInfo) -> SecretStr | str:
-        if info.data.get("tls") is not None and URL(_plain(value)).scheme != "https":
+        if info.data.get("tls") is not None and URL(plain(value)).scheme != "https":
             raise InvalidValueError("has tls, and does not begin with https://", remedy="write https://, or remove tls")
         return value
 
     @property
     def address(self) -> str:
         """Return the whole URL, which may be a secret."""
-        return _plain(self.url)
+        return plain(self.url)
 
     @property
     def target(self) -> str:

@@ -25,7 +25,7 @@ from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
 from watcher.domain.routing import Grouped
 from watcher.runtime.clock import Clock
-from watcher.runtime.settings import Rate, as_written, file_twin, split_http_url
+from watcher.runtime.settings import Rate, as_written, file_twin, matching, split_http_url
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import notice_of, notice_of_batch
@@ -95,7 +95,6 @@ _CODES = {*ERROR_REMEDIES, *GONE_ERRORS, *CANNOT_UPDATE_ERRORS, *_BUSY_ERRORS, *
 
 POST, UPDATE = "chat.postMessage", "chat.update"
 
-_TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{6,}")
 _NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
 _FIXED = "it cannot be updated; what is new stands in its thread"
@@ -104,11 +103,8 @@ _GONE = "its problem's message is gone: a new one is posted"
 log = structlog.get_logger()
 
 
-def _bot_token(value: SecretStr) -> SecretStr:
-    if _TOKEN.fullmatch(value.get_secret_value()):
-        return value
-    remedy = "copy the Bot User OAuth Token, xoxb-…, of an app without token rotation (OAuth & Permissions)"
-    raise InvalidValueError("is not a bot's token", remedy=remedy)
+_COPY_TOKEN = "copy the Bot User OAuth Token, xoxb-…, of an app without token rotation (OAuth & Permissions)"  # noqa: S105 (no token)
+_BotToken = Annotated[SecretStr, matching("xoxb-[A-Za-z0-9-]+", "is not a bot's token", remedy=_COPY_TOKEN)]
 
 
 def _channel(value: str) -> str:
@@ -130,7 +126,7 @@ class SlackBotSettings(HttpSinkSettings):
     grouped: ClassVar = Grouped.WITHOUT_PROBLEMS
     type: Literal["slack_bot"] = Field(examples=["slack_bot"])
     """Posts in one Slack channel as an app: one message for each problem, updated when the problem is over."""
-    token: Annotated[SecretStr, AfterValidator(_bot_token)] = Field(examples=["${SLACK_BOT_TOKEN}"])
+    token: _BotToken = Field(examples=["${SLACK_BOT_TOKEN}"])
     """The app's Bot User OAuth Token, `xoxb-…`; its scope `chat:write` is enough. Required, unless `token_file` is
     given."""
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")

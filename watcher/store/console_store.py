@@ -16,7 +16,7 @@ from watcher.store import pagination
 from watcher.store.changes import Backlog
 from watcher.store.deliveries import EARLIER, backlog
 from watcher.store.history_store import HistoryStore
-from watcher.store.pagination import TOP, Listing, Position, Rows, cut_page, position_of, read_page, read_parts, search
+from watcher.store.pagination import TOP, Listing, PageReader, Position, Rows, cut_page, position_of
 from watcher.store.problems import LAST_ENDED_AT, SLOWEST_FROM
 from watcher.store.sources import execution_key, names_of
 from watcher.store.tables import DEAD, WAITING, AnyRow, delivery, event, execution, incident, problem
@@ -92,7 +92,7 @@ class ConsoleStore(HistoryStore):
         parts = "o" * (not TERMINAL_STATUSES.issuperset(only)) + "e" * (not OPEN_STATUSES.issuperset(only))
 
         def find(connection: Connection) -> Rows:
-            names = names_of(connection, "pipeline")
+            page, names = PageReader(connection, after, limit), names_of(connection, "pipeline")
             numbers = [number for number, name in names.items() if is_of_pipeline(name)]
             wanted: list[Any] = [execution.c.status.is_not(None)]
             if statuses:
@@ -101,14 +101,14 @@ class ConsoleStore(HistoryStore):
             several = numbers if len(numbers) < len(names) else None
             of_these = wanted if several is None else [*wanted, execution.c.pipeline_id.in_(several)]
             if id_beginning is not None:
-                return _by_id(connection, id_beginning, of_these, after, limit)
+                return _by_id(page, id_beginning, of_these)
 
-            def read_part(part: str, behind: Position | None, count: int) -> Rows:
+            def read_part(page: PageReader, part: str) -> Rows:
                 if part == "o":
-                    return _open(connection, several, wanted, behind, count, is_filtered=bool(statuses))
-                return search(connection, _ENDED, (), of_these, behind, count, lowest=ended_since)
+                    return _open(page, several, wanted, is_filtered=bool(statuses))
+                return page.search(_ENDED._replace(lowest=ended_since), (), of_these)
 
-            return read_parts(parts, read_part, after, limit)
+            return page.read_parts(parts, read_part)
 
         def read(connection: Connection) -> Rows:
             found, position = find(connection)
@@ -191,7 +191,8 @@ class ConsoleStore(HistoryStore):
                 wanted.append(event.c.stream.in_(_streams(connection, asked.execution)))
                 scopes = [wanted]
             lowest = _number_before(connection, asked.since - SETTLED_AFTER_US) if asked.since else 0
-            found, position = read_page(connection, _EVENT, scopes, wanted, behind, limit, lowest)
+            page = PageReader(connection, behind, limit)
+            found, position = page.read(_EVENT._replace(lowest=lowest), scopes, wanted)
             rows = connection.execute(_EVENTS.where(event.c.id.in_([row.key for row in found])))
             bodies = [row.body for row in sorted(rows, key=attrgetter("id"), reverse=True)]
             return bodies, None if position is None else position.at
@@ -217,7 +218,7 @@ class ConsoleStore(HistoryStore):
             wanted = [delivery.c.sink_id.in_(sinks), *([] if state is None else [delivery.c.state == state])]
             if types is not None:  # not EXISTS, for which PostgreSQL may read all events
                 wanted.append(select(event.c.type).where(event.c.id == delivery.c.number).scalar_subquery().in_(types))
-            found, position = read_page(connection, _DELIVERY, scopes, wanted, after, limit)
+            found, position = PageReader(connection, after, limit).read(_DELIVERY, scopes, wanted)
             keys = {(row.at, row.key) for row in found}
             rows = _deliveries(connection, sorted({number for number, _ in keys}))
             return [row for row in rows if (row.number, row.sink_id) in keys][::-1], position
@@ -263,12 +264,13 @@ class ConsoleStore(HistoryStore):
                 key = {"of_incident": incident_key.bytes, "sinks": list(names_of(connection, "sink"))}
                 wanted.append(problem.c.id.in_(connection.scalars(_OF_INCIDENT, key).all()))
 
-            def read_part(part: str, behind: Position | None, count: int) -> Rows:
+            def read_part(page: PageReader, part: str) -> Rows:
                 of_part = [*wanted, *conditions[part]]
                 scopes = None if part == "e" and incident_key is None else [of_part]
-                return read_page(connection, _PROBLEM._replace(part=part), scopes, of_part, behind, count, since)
+                return page.read(_PROBLEM._replace(part=part, lowest=since), scopes, of_part)
 
-            found, position = read_parts({None: "oae", True: "oa", False: "e"}[is_open], read_part, after, limit)
+            parts = {None: "oae", True: "oa", False: "e"}[is_open]
+            found, position = PageReader(connection, after, limit).read_parts(parts, read_part)
             return _problems(connection, [row.key for row in found]), position
 
         return await self._store.read(read)
@@ -346,31 +348,22 @@ _FAILED = text(
 )
 
 
-def _open(
-    connection: Connection,
-    numbers: Sequence[int] | None,
-    wanted: Sequence[Any],
-    after: Position | None,
-    limit: int,
-    *,
-    is_filtered: bool,
-) -> Rows:
+def _open(page: PageReader, numbers: Sequence[int] | None, wanted: Sequence[Any], *, is_filtered: bool) -> Rows:
     """Return a page of the open executions of these pipelines, or of all if `numbers` is `None`.
 
     If the pipelines are few, each is read by a statement of its own.
     """
-    scope = (execution.c.ended_at.is_(None),)
+    scope, limit = (execution.c.ended_at.is_(None),), page.limit
     if numbers is None:
-        count = pagination.EXAMINED_COUNT if is_filtered else limit + 1
-        return search(connection, _OPEN, scope, wanted, after, limit, count)
+        return page.search(_OPEN, scope, wanted, pagination.EXAMINED_COUNT if is_filtered else limit + 1)
     # With many pipelines one statement for all costs less per row than a statement for each.
     if len(numbers) * (limit + 1) > pagination.EXAMINED_COUNT // 2:
-        return search(connection, _OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)], after, limit)
+        return page.search(_OPEN, scope, [*wanted, execution.c.pipeline_id.in_(numbers)])
     found: list[AnyRow] = []
     ends: list[Position] = []
     count = max(limit + 1, pagination.EXAMINED_COUNT // max(1, len(numbers)) if is_filtered else 0)
     for number in numbers:
-        rows, end = search(connection, _OPEN, (*scope, execution.c.pipeline_id == number), wanted, after, limit, count)
+        rows, end = page.search(_OPEN, (*scope, execution.c.pipeline_id == number), wanted, count)
         found += rows
         ends += [] if end is None else [end]
     newest = max(ends, default=None)
@@ -378,9 +371,9 @@ def _open(
     return cut_page(sorted(found, key=position_of, reverse=True), newest, limit, "o")
 
 
-def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after: Position | None, limit: int) -> Rows:
+def _by_id(page: PageReader, beginning: str, wanted: Iterable[Any]) -> Rows:
     first, last = (bytes.fromhex(beginning.ljust(32, digit)) for digit in "0f")
-    behind, id_ = after or Position("i", 0, b""), execution.c.execution
+    connection, behind, id_ = page.connection, page.after or Position("i", 0, b""), execution.c.execution
     found: list[AnyRow] = []
     for account_id in sorted(names_of(connection, "account")):
         if account_id >= behind.at:
@@ -388,8 +381,8 @@ def _by_id(connection: Connection, beginning: str, wanted: Iterable[Any], after:
             rows = select(execution.c.account_id.label("at"), id_.label("key"), execution.c.account_id).where(
                 execution.c.account_id == account_id, id_.between(first, last), id_ > key, *wanted
             )
-            found += connection.execute(rows.order_by(id_).limit(limit + 1))
-    return cut_page(found, None, limit, "i")
+            found += connection.execute(rows.order_by(id_).limit(page.limit + 1))
+    return cut_page(found, None, page.limit, "i")
 
 
 # Events

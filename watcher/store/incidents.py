@@ -28,7 +28,6 @@ A pager alerts nobody again for a key that it already shows, so later problems b
 FURTHER_COUNT = 3
 """The further pipelines that an incident accepts in any case."""
 
-_SEVERITIES = tuple(Severity)  # the highest first
 
 _OF_PROBLEM = " FROM incident WHERE problem_id = :of_problem AND sink_id = :of_sink"
 _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
@@ -61,7 +60,7 @@ class _Incident:
         self._is_open = any(row.closed_at is None for row in rows)
         self._was_acknowledged = any(row.told_count for row in rows)  # the acknowledgement may have been withdrawn
         at_trigger = [row for row in rows if row.at_trigger]  # none: an older program began it
-        self._highest = min((_rank(row.kind) for row in at_trigger), default=len(_SEVERITIES))
+        self._highest = min((_severity(row.kind).rank for row in at_trigger), default=len(Severity))
         self.pipelines = {row.pipeline_id for row in rows}
         first_count = len({row.pipeline_id for row in at_trigger} - {None})
         self._pipelines_limit = first_count + max(FURTHER_COUNT, first_count + self.outside_count)
@@ -75,14 +74,14 @@ class _Incident:
         pipelines = self.pipelines | {opening.pipeline_id}
         if len(pipelines - {None}) > self._pipelines_limit and pipelines != self.pipelines:
             return False
-        if _rank(opening.type) < self._highest:
+        if _severity(opening.type).rank < self._highest:
             return False
         self.pipelines = pipelines
         return True
 
 
-def _rank(kind: str) -> int:
-    return _SEVERITIES.index(severity_of(EventType(kind)))
+def _severity(kind: str) -> Severity:
+    return severity_of(EventType(kind))
 
 
 def key_of(connection: Connection, sink_id: int, problem_id: bytes) -> bytes | None:

@@ -7,7 +7,7 @@ are read only for the rows of the page.
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, func, select, true, tuple_
+from sqlalchemy import Connection, and_, bindparam, func, select, true, tuple_
 
 from watcher.domain.timestamps import NEVER
 from watcher.store.tables import AnyRow
@@ -44,12 +44,16 @@ Rows = tuple[Sequence[AnyRow], Position | None]
 
 
 class Listing(NamedTuple):
-    """A list in descending order of the columns `at` and `key`. The rows also have `columns`."""
+    """A list in descending order of the columns `at` and `key`. The rows also have `columns`.
+
+    A row whose `at` is below `lowest` is on no page.
+    """
 
     at: Any
     key: Any
     part: str = ""
     columns: tuple[Any, ...] = ()
+    lowest: int = NEVER
 
 
 def position_of(row: AnyRow, part: str = "") -> Position:
@@ -62,71 +66,56 @@ def cut_page(rows: Sequence[AnyRow], end: Position | None, limit: int, part: str
     return rows[:limit], position_of(rows[limit - 1], part) if len(rows) > limit else end
 
 
-def search(
-    connection: Connection,
-    list_: Listing,
-    scope: Iterable[Any],
-    wanted: Iterable[Any],
-    after: Position | None,
-    limit: int,
-    count: int = EXAMINED_COUNT,
-    lowest: int = NEVER,
-) -> Rows:
-    """Return a page: at most `limit` wanted rows among the next `count` rows of a list, with `at` not below `lowest`.
+class PageReader(NamedTuple):
+    """The reader of one page: at most `limit` rows after a position, or from the beginning of the list."""
 
-    `scope` are conditions that an index covers. Each row of the window is checked for the conditions `wanted`.
-    """
-    at, key = list_.at, list_.key
-    rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
-    rows = rows.where(*scope, at.between(lowest, TOP if after is None else after.at))
-    if after is not None:
-        rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
-    window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
-    nth = func.row_number().over(order_by=(window.c.at.desc(), window.c.key.desc())).label("nth")
-    looked_at = select(window, nth).subquery("looked_at")
-    wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # the database returns no other rows
-    found = connection.execute(select(looked_at).where(wanted_or_last).limit(limit + 2)).all()
-    end = position_of(found[-1], list_.part) if found and found[-1].nth == count else None
-    return cut_page([row for row in found if row.is_wanted], end, limit, list_.part)
+    connection: Connection
+    after: Position | None
+    limit: int
 
+    def search(self, list_: Listing, scope: Iterable[Any], wanted: Iterable[Any], count: int = EXAMINED_COUNT) -> Rows:
+        """Return a page of the wanted rows among the next `count` rows of a list.
 
-def read_parts(
-    parts: str, read_part: Callable[[str, Position | None, int], Rows], after: Position | None, limit: int
-) -> Rows:
-    """Return a page of a list with several parts, one after the other.
+        `scope` are conditions that an index covers. Each row of the window is checked for the conditions `wanted`.
+        """
+        at, key, after = list_.at, list_.key, self.after
+        rows = select(at.label("at"), key.label("key"), *list_.columns, and_(true(), *wanted).label("is_wanted"))
+        rows = rows.where(*scope, at.between(list_.lowest, TOP if after is None else after.at))
+        if after is not None:
+            rows = rows.where(tuple_(at, key) < tuple_(bindparam("at", after.at), bindparam("key", after.key)))
+        window = rows.order_by(at.desc(), key.desc()).limit(count).subquery("window")
+        nth = func.row_number().over(order_by=(window.c.at.desc(), window.c.key.desc())).label("nth")
+        looked_at = select(window, nth).subquery("looked_at")
+        wanted_or_last = looked_at.c.is_wanted | (looked_at.c.nth == count)  # the database returns no other rows
+        found = self.connection.execute(select(looked_at).where(wanted_or_last).limit(self.limit + 2)).all()
+        end = position_of(found[-1], list_.part) if found and found[-1].nth == count else None
+        return cut_page([row for row in found if row.is_wanted], end, self.limit, list_.part)
 
-    `read_part` returns a page of one part, from a position in that part and with a limit.
-    """
-    found: list[AnyRow] = []
-    for part in parts if after is None else "".join(parts.partition(after.part)[1:]):
-        rows, position = read_part(part, after if after and after.part == part else None, limit - len(found))
-        found += rows
-        if position is None and len(found) == limit and part != parts[-1]:
-            position = position_of(found[-1], part)
-        if position is not None:
-            return found, position
-    return found, None
+    def read(self, list_: Listing, scopes: Iterable[Iterable[Any]] | None, wanted: Iterable[Any]) -> Rows:
+        """Return a page of a list.
 
+        `scopes` are conditions that an index covers. If they are given, the page is cut from all rows that meet one of
+        them, unless there are more than `FEW_COUNT` such rows. Otherwise the page is searched in the window of the
+        list.
+        """
+        is_wanted = and_(true(), *wanted).label("is_wanted")
+        all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)
+        found = [row for scope in scopes or () for row in self.connection.execute(all_.where(*scope))]
+        if scopes is None or len(found) > FEW_COUNT:
+            return self.search(list_, (), wanted, EXAMINED_COUNT)
+        after, part = self.after, list_.part
+        found = [row for row in found if row.is_wanted and (after is None or position_of(row, part) < after)]
+        return cut_page(sorted(found, key=position_of, reverse=True), None, self.limit, part)
 
-def read_page(
-    connection: Connection,
-    list_: Listing,
-    scopes: Iterable[Iterable[ColumnElement[bool]]] | None,
-    wanted: Iterable[Any],
-    after: Position | None,
-    limit: int,
-    lowest: int = NEVER,
-) -> Rows:
-    """Return a page of a list.
-
-    `scopes` are conditions that an index covers. If they are given, the page is cut from all rows that meet one of
-    them, unless there are more than `FEW_COUNT` such rows. Otherwise the page is searched in the window of the list,
-    with `at` not below `lowest`.
-    """
-    is_wanted = and_(true(), *wanted).label("is_wanted")
-    all_ = select(list_.at.label("at"), list_.key.label("key"), is_wanted).limit(FEW_COUNT + 1)
-    found = [row for scope in scopes or () for row in connection.execute(all_.where(*scope))]
-    if scopes is None or len(found) > FEW_COUNT:
-        return search(connection, list_, (), wanted, after, limit, EXAMINED_COUNT, lowest)
-    found = [row for row in found if row.is_wanted and (after is None or position_of(row, list_.part) < after)]
-    return cut_page(sorted(found, key=position_of, reverse=True), None, limit, list_.part)
+    def read_parts(self, parts: str, read_part: "Callable[[PageReader, str], Rows]") -> Rows:
+        """Return a page of a list with several parts, one after the other. `read_part` reads a page of one part."""
+        found: list[AnyRow] = []
+        for part in parts if self.after is None else "".join(parts.partition(self.after.part)[1:]):
+            after = self.after if self.after and self.after.part == part else None
+            rows, position = read_part(self._replace(after=after, limit=self.limit - len(found)), part)
+            found += rows
+            if position is None and len(found) == self.limit and part != parts[-1]:
+                position = position_of(found[-1], part)
+            if position is not None:
+                return found, position
+        return found, None

@@ -11,7 +11,6 @@ from pydantic import Field
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.history import HOUR_US, Totals, period_start
-from watcher.domain.problems import Severity
 from watcher.domain.report import Happening, PipelineResult, error_of, report_of, shorten_text, success_rate
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent
@@ -137,9 +136,10 @@ async def make_report(
             worst.setdefault(row.pipeline_name, error)
     names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in pipelines.items()}
     rows, _ = await store.problems(limit=PROBLEMS_COUNT)
-    rows = [*rows, *await store.news(since=since, until=until)]
+    rows = [row for row in rows if row.closed_at is None or since <= row.closed_at < until]
+    rows += await store.news(since=since, until=until)
     # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
-    happenings = await asyncio.to_thread(_happenings, console, status, names, rows, since=since, until=until)
+    happenings = await asyncio.to_thread(_happenings, console, status, names, rows)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in pipelines.items():
@@ -161,20 +161,14 @@ async def make_report(
 
 
 def _happenings(
-    console: Console,
-    status: StatusView,
-    names: Mapping[str, str],
-    rows: Sequence[AnyRow],
-    *,
-    since: Micros,
-    until: Micros,
+    console: Console, status: StatusView, names: Mapping[str, str], rows: Sequence[AnyRow]
 ) -> list[Happening]:
-    """Return problems that are open or were closed in a span, and events of the span that open none."""
+    """Return the problems, and the events that open none, that these rows are about."""
     have_dead, found = {each.name for each in status.sinks if each.dead}, []
     dead: dict[str, tuple[int, Happening]] = {}  # the number of each sink's dead letters, and their line
     for row in rows:
         is_known = row.body and (row.pipeline_name is None or row.pipeline_name in names)
-        if not is_known or (row.closed_at is not None and not since <= row.closed_at < until):
+        if not is_known:
             continue
         event = json.loads(row.body)
         event["data"] |= {"latest": json.loads(row.latest)} if row.latest else {}
@@ -186,7 +180,7 @@ def _happenings(
             about = "pipeline" if alert.pipeline else "sink" if "sink" in alert.data else "account"
             key = row.pipeline_name or alert.who
             over_at = None if is_dead and key in have_dead else row.closed_at
-            words = (alert.title, alert.error, list(Severity).index(alert.severity))
+            words = (alert.title, alert.error, alert.severity.rank)
             is_acked = over_at is None and is_acknowledged(row, console.clock.now())
             who = {key: names.get(key, alert.who)}
             happened = Happening(alert.type, about, who, row.opened_at, over_at, *words, is_acked)

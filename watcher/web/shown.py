@@ -39,9 +39,6 @@ from watcher.web.health import Recent
 from watcher.web.overview import AccountStatus, Need, PipelineState, SinkStatus, StatusView
 from watcher.web.problem_text import PROBLEM_REMEDIES, rule_of
 
-SEVERITIES = tuple(Severity)
-"""All severities, the most severe first."""
-
 OWNED_WITHIN_US = 60_000_000
 """Age in microseconds from which a snapshot does not count: an owner writes its snapshot at least every 30 s."""
 
@@ -326,7 +323,7 @@ async def find_status(console: Console) -> StatusView:
     unknown = [each.unknown_since for each in pipelines.values() if each.unknown]
     return StatusView(
         version=VERSION,
-        needs=sorted(needs, key=lambda need: (need.acknowledged, SEVERITIES.index(need.severity))),
+        needs=sorted(needs, key=lambda need: (need.acknowledged, need.severity.rank)),
         open=opened,
         unknown=len(unknown),
         unknown_since=min(filter(None, unknown)) if unknown and all(unknown) else None,
@@ -353,7 +350,7 @@ async def find_status(console: Console) -> StatusView:
 
 def worst_first(console: Console) -> Sequence[PipelineState]:
     """Return the console's pipelines: those with the most severe problems first, among equals by their names."""
-    well = len(SEVERITIES)  # sorts after the least severe
+    well = len(Severity)  # sorts after the least severe
     return sorted(
         console.pipelines.values(),
         key=lambda each: ([*map(_place, each.problems), (well, not each.unknown)], (each.name or each.id).lower()),
@@ -403,7 +400,7 @@ def _names(watches: Mapping[str, WatchSettings], accounts: Mapping[str, Mapping[
 
 def _place(kind: str) -> tuple[int, bool]:
     """Return the sort key of a kind of problem: by severity; among equals overdue executions come last."""
-    return SEVERITIES.index(severity_of(EventType(kind))), kind == EventType.EXECUTION_OVERDUE
+    return severity_of(EventType(kind)).rank, kind == EventType.EXECUTION_OVERDUE
 
 
 def _by_pipeline(rows: Iterable[AnyRow]) -> Mapping[str, list[AnyRow]]:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -81,11 +82,8 @@ def wait(
     progress = Progress(pipeline, execution, lost_after=polling.lost_after, search=search)
     configure_logs(level="critical", format_="auto")  # the display shows the failures that a daemon would log
     with _view(as_json=as_json) as view:
-        ending = run_interruptible(
-            lambda stop: wait_for(
-                progress, view, settings=settings, interval_s=interval_s, timeout_s=timeout_s, stop=stop
-            )
-        )
+        waiting = partial(wait_for, progress, view, settings=settings, interval_s=interval_s, timeout_s=timeout_s)
+        ending = run_interruptible(waiting)
     if ending is not None and ending.problem:
         hints = {
             Exit.UNREACHABLE: f"polled {asked.base_url} for {spell_duration(polling.degraded_after_s)}",
