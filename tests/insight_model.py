@@ -27,7 +27,7 @@ from watcher.store.sql_store import SqlStore
 MIDNIGHT_S = 14 * 3600.0
 """The next midnight (UTC) on the clock of the tests."""
 
-BEGUN_S = MIDNIGHT_S - 300.0
+BEGUN_S = MIDNIGHT_S - 100.0
 """The time at which the watch begins."""
 
 TOKENS = 1000

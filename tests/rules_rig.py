@@ -30,7 +30,8 @@ def name_of(number: int) -> str:
 def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:
     """Return an execution that began and ended so many seconds after the epoch of the clock, else by its number."""
     at = EPOCH + timedelta(seconds=1000.0 + number if at_s is None else at_s)
-    return said(name_of(number), status, started_at=at, finished_at=None if status == "running" else at, **facts)
+    dates = {"started_at": at, "finished_at": None if status == "running" else at}
+    return said(name_of(number), status, **dates | facts)
 
 
 def show(account: Account, *rows: ExecutionSnapshot) -> None:

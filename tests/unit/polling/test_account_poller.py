@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from stores import HeardStore, claim
 from structlog.testing import capture_logs
-from virtual import EPOCH, PIPELINE, FakeClock, Start, account_of, said, watch_of
+from virtual import EPOCH, PIPELINE, FakeClock, Start, account_of, said
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import EARLIEST, Micros
-from watcher.polling.poll_item import TrackedExecution
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
 from watcher.store.sql_store import SqlStore, open_store
@@ -115,19 +114,6 @@ async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None
     assert {name for _, name in account.api.asked} == set(names)
 
 
-async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start: Start) -> None:
-    account = await start(A, overdue_after_s={"running": 100.0})
-    account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
-    await account.run_for(99)
-    account.api.default = Outcome.TIMEOUT
-    assert [type_ for type_, _, _ in await account.emitted(after_s=30)] == ["execution.running"]
-    account.api.default = None
-    events = await account.events(after_s=300)
-    assert [event["type"] for event in events] == ["execution.overdue"]
-    assert 0 < events[0]["data"]["overdueSeconds"] < 80
-    assert events[0]["data"]["limitSeconds"] == 100
-
-
 async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(start: Start, clock: FakeClock) -> None:
     account = await start(A, overdue_after_s={"running": 3600.0})
     await account.run_for(10)
@@ -214,37 +200,6 @@ async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_no
     assert {type(error) for error in account.fatal} == {BrokenError}
 
 
-async def test_open_executions_are_counted_by_status(start: Start) -> None:
-    account = await start(A, B, C)
-    registry = account.metrics.registry
-
-    def count(status: str) -> float | None:
-        return registry.get_sample_value("watcher_open_executions", {"account": "default", "status": status})
-
-    assert count("unseen") == 3
-    account.api.script |= {A: said(A, "paused"), B: said(B, "odd"), C: said(C, "success")}
-    await account.run_for(1)
-    assert [count(status) for status in ("unseen", "paused", "unrecognized", "running")] == [0, 1, 1, 0]
-
-
-async def test_the_delay_from_the_end_to_its_sight_is_measured(start: Start) -> None:
-    account = await start(A)
-    account.api.script[A] = said(A, "success", finished_at=EPOCH + timedelta(seconds=990))
-    await account.run_for(1)
-    registry = account.metrics.registry
-    assert registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
-    assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
-
-
-async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(start: Start) -> None:
-    account = await start(A)
-    account.api.default = Outcome.TIMEOUT
-    await account.run_for(100)
-    account.api.default = Outcome.NOT_FOUND
-    types = {type_ for type_, _, _ in await account.emitted(after_s=400)}
-    assert types == {"account.degraded", "account.recovered", "execution.lost"}
-
-
 async def test_the_metric_of_the_last_success_stands_still_while_polls_fail_or_nothing_can_be_recorded(
     start: Start, heard: Any, clock: FakeClock
 ) -> None:
@@ -274,17 +229,6 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         account.api.script[A] = said(A, status)
         assert [type_ for type_, *_ in await account.emitted(after_s=5)] == [f"execution.{status}"]
         await store.close()
-
-
-async def test_what_is_lost_says_nothing_of_the_account(start: Start) -> None:
-    account = await start(A, B, C)
-    account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND
-    await account.run_for(300)
-    account.api.script[C] = said(C, "success")
-    await account.emitted(after_s=100)
-    asked = len(account.api.asked)
-    assert await account.emitted(after_s=7200) == []
-    assert len(account.api.asked) - asked == 2 * 12
 
 
 async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(start: Start) -> None:
@@ -328,17 +272,6 @@ async def test_a_failed_poll_is_logged_with_its_reason(start: Start) -> None:
         await account.run_for(0)
     (failed,) = (line for line in logs if line["event"] == "poll.failed")
     assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
-
-
-async def test_what_contradicts_an_end_is_counted_and_not_reported(start: Start, clock: FakeClock) -> None:
-    account = await start(A)
-    ended = ExecutionRecord(A, PIPELINE, status="success", sequence=1, end_seen_at=clock.steady_us())
-    with capture_logs() as logs:
-        await account.watcher._poller.poll(TrackedExecution(ended, watch_of(A)))
-    assert [line["event"] for line in logs] == ["execution.contradicted"]
-    labels = {"account": "default", "outcome": "contradicted"}
-    assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
-    assert await account.emitted() == []
 
 
 @pytest.mark.parametrize(
@@ -385,18 +318,6 @@ async def test_a_success_after_a_restart_ends_what_failed_before(start: Start) -
     await again.run_for(1)
     again.api.default = Outcome.SERVER_ERROR
     assert await again.emitted(after_s=55) == [("execution.running", "running", None)]
-
-
-async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(start: Start, clock: FakeClock) -> None:
-    account = await start(A, B)
-    await account.run_for(10)
-    account.api.default = Outcome.SERVER_ERROR
-    await account.run_for(1)
-    clock.stop_for(65.0)
-    await account.watcher.flush()
-    account.api.default = None
-    assert [type_ for type_, _, _ in await account.emitted(after_s=20)] == ["execution.running"] * 2
-    assert account.watcher._breaker.failing_since is None
 
 
 async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(

@@ -22,8 +22,7 @@ from list_model import (
 from parameters import each_value
 from virtual import RULES, Account, FakeClock, Start, watch_of
 
-from watcher.clerk.api import Reply
-from watcher.domain.rules import Rules, SlowRule
+from watcher.domain.rules import Rules
 from watcher.domain.watch import Watch
 
 DAY_S = 24 * HOUR_S
@@ -86,34 +85,6 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
     account = await watching(start, api)
     assert await told(account, after_s=215) == []
     assert await told(account, after_s=10) == [("pipeline.silent", None)]
-
-
-async def test_a_pipeline_is_silent_though_answers_come_from_two_clocks(start: Start, clock: FakeClock) -> None:
-    api = ModelApi(clock, lives=[life(1, 900.0, 905.0)])
-    api.clock_set = lambda at: 90.0 if int(at / 7) % 2 else 0.0
-    account = await watching(start, api)
-    assert await told(account, after_s=300) == [("pipeline.silent", None)]
-
-
-class SetMeanwhile(ModelApi):
-    """One whose clock is set forward while the second page of a scan is asked for."""
-
-    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
-        set_s = self.clock.monotonic()
-        if page == 2 and set_s > 1130 and not self.clock_set(set_s):
-            self.clock_set = lambda at: HOUR_S if at >= set_s else 0.0
-        return await super().list(pipeline=pipeline, page=page, known=known)
-
-
-async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set_while_a_scan_is_under_way(
-    start: Start, clock: FakeClock
-) -> None:
-    old = lives(120, from_s=-HOUR_S, until_s=900.0)
-    api = SetMeanwhile(clock, lives=[*old, life(2, 1120.0, 1121.0)], orders=((0.0, by_id),))
-    account = await watching(start, api)
-    await account.run_for(250)
-    assert api.clock_set(clock.monotonic()) == HOUR_S
-    assert [type_ for type_, _ in await told(account)] == ["execution.failed"]
 
 
 @pytest.mark.parametrize(
@@ -314,20 +285,6 @@ async def test_a_pipeline_is_not_silent_for_ours_was_set_forward_while_off(
     account = await watching(start, api)
     assert await told(account, after_s=155 if count else 255) == []
     assert await told(account, after_s=15) == [("pipeline.silent", None)]
-
-
-async def test_nothing_is_slow_for_ours_was_set_forward_while_off(start: Start, clock: FakeClock) -> None:
-    watch = replace(WHOLE, rules=Rules(slow=SlowRule(2.0, 600 * SECOND_US)))
-    ended = lives(30, from_s=1010.0, until_s=1100.0, length_s=5.0, fails=False)
-    api = ModelApi(clock, lives=[*ended, life(99, 1100.0, 9e9)])
-    account = await watching(start, api, watch)
-    assert len(await told(account, after_s=140)) > 30
-    await account.watcher.flush()
-    await account.watcher.cancel()
-    clock.off_s = 2 * HOUR_S
-    account = await watching(start, api, watch)
-    assert await told(account, after_s=500) == []
-    assert await told(account, after_s=120) == [("pipeline.slow", None)]
 
 
 async def test_a_problem_stays_open_though_the_apis_clock_was_set_back_while_off(

@@ -39,16 +39,6 @@ async def test_it_is_not_read_and_the_next_that_differs_is(start: Start) -> None
     assert await statuses(account, after_s=60) == ["running", "success"]
 
 
-async def test_it_ends_trouble_and_failures_as_any_success(start: Start) -> None:
-    account = await start(A)
-    await account.run_for(5)
-    account.api.default = Outcome.UNAUTHORIZED
-    await account.run_for(30)
-    account.api.default = None
-    assert [type_ for type_, *_ in await account.emitted(after_s=90)][1:] == ["account.degraded", "account.recovered"]
-    assert account.api.unread > 3
-
-
 async def test_refusals_before_it_are_not_in_a_row_with_those_after(start: Start) -> None:
     account = await start(A, B)
     await account.run_for(5)

@@ -27,21 +27,6 @@ async def test_the_time_without_trust_is_nobody_s_failure(start: Start, clock: F
     assert ("account.degraded" in [event["type"] for event in await account.events(after_s=40)]) is fails_on
 
 
-async def test_after_time_without_trust_an_account_fails_from_its_next_failure_on(
-    start: Start, clock: FakeClock
-) -> None:
-    trusted = [True]
-    account = await start(A, is_trusted=lambda: trusted[0])
-    account.api.default = Outcome.CONNECTION
-    await account.run_for(50)
-    trusted[0] = False
-    await account.watcher.tick()
-    clock.advance(1)
-    trusted[0] = True
-    assert await account.emitted(after_s=50) == []
-    assert await account.emitted(after_s=40) == [("account.degraded", "unreachable", None)]
-
-
 async def test_time_without_trust_is_no_budget_that_is_too_small(start: Start, clock: FakeClock) -> None:
     trusted = [True]
     account = await start(A, max_interval_s=10.0, is_trusted=lambda: trusted[0])

@@ -131,12 +131,6 @@ async def test_a_new_owner_knows_nothing_since_the_last_one_wrote(start: Start, 
     assert (await snapshot_of(again, path)).known_at == written_at
 
 
-async def test_an_account_that_watches_nothing_is_not_unknown(start: Start, path: Path) -> None:
-    account = await start(watches=[])
-    await account.run_for(5)
-    assert (await snapshot_of(account, path)).known_at is None
-
-
 async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start, path: Path) -> None:
     account = await start(watches=[WHOLE, NAMED_TOO])
     account.api.pages = {1: Outcome.SERVER_ERROR}
@@ -279,14 +273,6 @@ async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
     assert snapshot.wanted_per_s == pytest.approx(2 / 30 + 1, rel=0.15)  # and the list every second
     assert 0.5 < snapshot.used_per_s < 1.2
     assert 0 < snapshot.longest_gap_s <= 33
-
-
-async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(start: Start, path: Path) -> None:
-    account = await start(watches=[WHOLE_TOO])
-    account.api.pipelines.add(EMPTY_PIPELINE)
-    await account.run_for(5)
-    account.watcher.read_list(EMPTY_PIPELINE)
-    assert 0 <= (await snapshot_of(account, path)).longest_gap_s < 10
 
 
 async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(start: Start, path: Path) -> None:

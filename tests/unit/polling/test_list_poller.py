@@ -13,12 +13,11 @@ from structlog.testing import capture_logs
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, Reply
-from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Details, FirstSight, Watch
+from watcher.domain.watch import Details, Watch
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_item import PollRules, TrackedExecution
-from watcher.polling.sort_order import Order
 from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore
 
@@ -149,30 +148,6 @@ async def test_of_a_row_that_comes_twice_the_end_counts(start: Start, statuses: 
     assert await emitted(account, after_s=5) == [("execution.success", name(2))]
 
 
-async def test_with_notify_what_had_ended_is_reported_too(start: Start) -> None:
-    rules = replace(RULES, first_sight=FirstSight.NOTIFY)
-    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50), rules=rules)
-    assert await emitted(account, after_s=5) == [("execution.success", name(1))]
-
-
-async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(start: Start) -> None:
-    account = await account_with_one_running(start)
-    show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
-    assert await emitted(account, after_s=30) == [("execution.running", name(1)), ("execution.success", name(2))]
-    again = await whole_account(start, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
-    assert await emitted(again, after_s=30) == []
-
-
-async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: Start) -> None:
-    account = await account_with_one_running(start)
-    node = FailedNode("n", "Greeting", "no")
-    account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
-    show(account, row(1, "failed", ended_s=-5))
-    _, failed = await account.events(after_s=5)
-    assert failed["data"]["execution"]["failedNodes"] == [{"id": "n", "name": "Greeting", "error": "no"}]
-    assert asked(account, name(1)) == 1
-
-
 @pytest.mark.parametrize(
     ("details", "status", "gets"),
     [
@@ -247,22 +222,6 @@ async def test_pages_answer_for_all_that_are_on_them_after_a_restart_too(
         await account.run_for(60)
         assert not any(what.startswith("9a1b") for _, what in account.api.asked)
         assert account.api.asked[0][1:] == ("page 1",)
-
-
-async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(start: Start) -> None:
-    old = [row(number, "success", age_s=90, ended_s=80) for number in range(200, 0, -1)]
-    account = await whole_account(start, *old)
-    await account.run_for(30)
-    burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
-    show(account, *burst, *old)
-    assert len(await emitted(account, after_s=5)) == len(burst)
-    show(account, *burst, row(300, "success", age_s=-30, ended_s=-31), *old)
-    assert await emitted(account, after_s=5) == [("execution.success", name(300))]
-    asked_so_far = len(account.api.asked)
-    await account.run_for(30)
-    assert asked(account, "page 3") > 2
-    pages = [what for _, what in account.api.asked[asked_so_far + 20 :]]
-    assert set(pages) == {"page 1"}
 
 
 async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(start: Start) -> None:
@@ -341,12 +300,6 @@ async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(start: Sta
         assert together <= most, number
 
 
-async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(start: Start) -> None:
-    account = await whole_account(start)
-    account.api.pages = {1: Outcome.NOT_FOUND}
-    assert await emitted(account, after_s=300) == [("pipeline.gap", "")]
-
-
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
 async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
     start: Start, outcome: Outcome
@@ -361,12 +314,6 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_oth
     assert await emitted(account, after_s=70) == [("execution.running", name(1))]
     account.api.pages = {1: outcome}
     assert await emitted(account, after_s=3700) == [("pipeline.gap", "")]
-
-
-async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(start: Start) -> None:
-    account = await whole_account(start)
-    account.api.pages = {1: Outcome.SERVER_ERROR}
-    assert [event["type"] for event in await account.events(after_s=7200)] == ["account.degraded"]
 
 
 async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(start: Start) -> None:
@@ -429,36 +376,6 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
     assert asked(account, "page 2") <= 1
 
 
-async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(start: Start) -> None:
-    account = await whole_account(start, row(1, "success", age_s=3600, ended_s=3500))
-    await account.run_for(60)
-    show(account)
-    await account.run_for(60)
-    show(account, row(2, "success", age_s=-121, ended_s=-122))
-    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
-
-
-@pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
-async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_date_one_had(
-    start: Start, ended_s: float
-) -> None:
-    old = [row(each, "success", age_s=90, ended_s=80) for each in (3, 2)]
-    account = await whole_account(start, *old, row(1, "success", age_s=90, ended_s=ended_s))
-    await account.run_for(60)
-    show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8, 7)))
-    events = await account.events(after_s=70)
-    assert sorted(event["type"] for event in events) == ["execution.success"] * 3 + ["pipeline.gap"]
-    assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
-
-
-async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(start: Start, clock: FakeClock) -> None:
-    account = await whole_account(start, row(1, "success", age_s=3600, ended_s=3500))
-    await account.run_for(60)
-    clock.advance(2 * 3600)
-    again = await whole_account(start)
-    assert await emitted(again, after_s=70) == [("pipeline.gap", "")]
-
-
 async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(start: Start) -> None:
     old = [row(number, "success", age_s=90, ended_s=80) for number in range(60, 0, -1)]
     account = await whole_account(start, *old)
@@ -512,22 +429,6 @@ async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refu
     await account.run_for(20)
     show(account, *old, *new)
     assert len(await emitted(account, after_s=60)) == len(new)
-
-
-async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_them_is_empty(start: Start) -> None:
-    account = await whole_account(start, *history(200)[::-1])
-    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
-    await account.run_for(1000)
-    assert len(await gaps(account)) == 1
-
-
-@pytest.mark.ci
-async def test_deeper_pages_that_stay_refused_are_reported_once(start: Start) -> None:
-    account = await whole_account(start, *(ExecutionSnapshot(name(number), "running") for number in range(120, 0, -1)))
-    account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
-    refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
-    await account.run_for(1200)
-    assert await gaps(account) == [("forbidden", 70)]
 
 
 @pytest.mark.parametrize(("count", "lists"), [(90, 1), (400, 1), (190, 3)])
@@ -659,65 +560,6 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start
     assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
 
 
-@pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
-async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_under_way(
-    start: Start, page_rows: int
-) -> None:
-    rows = history(60 * page_rows)[::-1]
-    account = await whole_account(start, rate_per_s=1.0)
-    show(account, *rows, page_rows=page_rows)
-    await account.run_for(20)
-    for number in range(3):
-        rows += [
-            row(10_000 + number * page_rows + each, "success", age_s=-20, ended_s=-21) for each in range(page_rows)
-        ]
-        show(account, *rows, page_rows=page_rows)
-        await account.run_for(11)
-    assert asked(account, "page 10") == 0
-    assert len(await emitted(account)) >= 2 * page_rows
-
-
-@pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
-async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_s: float, gaps: int) -> None:
-    ends = [(3, age_s), (2, 9000.0), (1, 9000.0)]
-    rows = [row(number, "success", age_s=max(at, 9000.0), ended_s=at) for number, at in ends]
-    account = await whole_account(start, *rows)
-    await account.run_for(60)
-    show(account, row(4, "success", age_s=-60, ended_s=-61))
-    assert [type_ for type_, _ in await emitted(account, after_s=70)].count("pipeline.gap") == gaps
-
-
-@pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
-@pytest.mark.parametrize(
-    ("count", "order", "states_total", "restarts"),
-    [(0, Order.NEWEST, True, False), (1, Order.NEWEST, True, True), (70, Order.OLDEST, False, True)],
-)
-async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(
-    start: Start, count: int, order: Order, rules: PollRules, *, states_total: bool, restarts: bool
-) -> None:
-    request = 1 if order is Order.NEWEST else -1
-    account = await whole_account(start, *history(count)[::request], rules=rules)
-    account.api.states_total = states_total
-    await account.run_for(30)
-    if restarts:
-        account = await whole_account(start, *history(count)[::request], rules=rules)
-        account.api.states_total = states_total
-    show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::request])
-    assert await emitted(account, after_s=30) == [("execution.success", name(1000))]
-
-
-@pytest.mark.parametrize(("found_after_s", "states_total"), [(2, True), (30, True), (30, False)])
-async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_before_the_watch(
-    start: Start, found_after_s: float, *, states_total: bool
-) -> None:
-    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
-    account.api.states_total = states_total
-    await account.run_for(found_after_s)
-    old = row(3, "success", age_s=7300, ended_s=7200)  # it ended more than an hour before the watch
-    show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50), old)
-    assert await emitted(account, after_s=30) == [("execution.success", name(2))]
-
-
 @pytest.mark.parametrize("states_total", [True, False])
 async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
     start: Start, *, states_total: bool
@@ -729,17 +571,6 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
     await account.run_for(400)
     show(account, *old)
     assert [type_ for type_, _ in await emitted(account, after_s=60) if type_ != "pipeline.gap"] == []
-
-
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
-    start: Start, *, states_total: bool
-) -> None:
-    account = await whole_account(start)
-    account.api.states_total = states_total
-    await account.run_for(0.5)
-    show(account, *history(100))
-    assert await emitted(account, after_s=60) == []
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, clock: FakeClock) -> None:

@@ -67,24 +67,6 @@ async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_n
     assert closing["data"]["problem"]["id"] == data["problem"]["id"]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize(
-    "past",
-    [
-        TWENTY[1:],
-        [*TWENTY[1:], success(99, status="failed")],
-        [*TWENTY[1:], said(name_of(99), "success")],
-    ],
-    ids=["nineteen", "a failure", "one without dates"],
-)
-async def test_with_fewer_than_twenty_successes_nothing_is_slow(
-    start: Start, clock: FakeClock, past: list[ExecutionSnapshot]
-) -> None:
-    account = await with_past(start, clock, *past)
-    show(account, *past, running(1))
-    assert await told(account, after_s=600) == ["running"]
-
-
 async def test_history_is_not_the_past_of_a_pipeline(start: Start, clock: FakeClock) -> None:
     account = await start(watches=[watch_of(SLOW)])
     dates: dict[str, Any] = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=30)}

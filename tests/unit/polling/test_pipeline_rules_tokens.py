@@ -50,28 +50,6 @@ async def test_an_execution_is_expensive_once_before_its_end(start: Start) -> No
     assert await told(account, after_s=5) == ["success", "success", "expensive", "failed"]
 
 
-@pytest.mark.parametrize("status", ["new", "running", "paused", "odd"])
-async def test_an_open_execution_is_expensive_as_soon_as_an_answer_says_so(start: Start, status: str) -> None:
-    account = await whole(start, EXPENSIVE)
-    show(account, used(1, 10, status))
-    first = "unrecognized" if status == "odd" else status
-    assert await told(account, after_s=5) == [first]
-    show(account, used(1, 1500, status))
-    assert await told(account, after_s=5) == ["expensive"]
-    show(account, used(1, 2500, status))
-    assert await told(account, after_s=5) == []
-    show(account, used(1, 3500))
-    assert await told(account, after_s=5) == ["success"]
-
-
-async def test_an_execution_that_is_expensive_at_first_sight_has_its_status_before_that(start: Start) -> None:
-    account = await whole(start, EXPENSIVE)
-    show(account, used(1, 1500, "running"))
-    running, expensive = await account.events(after_s=5)
-    assert [each["type"] for each in (running, expensive)] == ["execution.running", "execution.expensive"]
-    assert [each["sequence"] for each in (running, expensive)] == ["0000000001", "0000000002"]
-
-
 async def test_what_is_history_is_not_expensive(start: Start) -> None:
     account = await start(watches=[watch_of(EXPENSIVE)], rules=UNCONFIRMED)
     show(account, used(1, 5000, at_s=500.0))
@@ -122,17 +100,6 @@ async def test_an_execution_is_not_expensive_again_after_its_rule_was_removed_an
     assert (event["type"], event["subject"]) == ("execution.expensive", name_of(2))
 
 
-async def test_an_execution_is_expensive_though_it_was_lost_meanwhile(start: Start) -> None:
-    account = await whole(start, EXPENSIVE)
-    show(account, used(1, 10, "running"))
-    assert await told(account, after_s=5) == ["running"]
-    show(account)
-    account.api.script[name_of(1)] = Outcome.NOT_FOUND
-    assert await told(account, after_s=300) == ["lost"]
-    show(account, used(1, 1500))
-    assert [each for each in await told(account, after_s=700) if each != "pipeline.gap"] == ["expensive", "success"]
-
-
 @pytest.mark.parametrize("details", [Details.FAILED, Details.ALWAYS, Details.NEVER])
 async def test_tokens_that_only_a_get_names_count_where_ends_are_fetched(start: Start, details: Details) -> None:
     account = await whole(start, EXPENSIVE, scan=replace(RULES, details=details))
@@ -143,14 +110,6 @@ async def test_tokens_that_only_a_get_names_count_where_ends_are_fetched(start: 
     events = await account.events(after_s=20)
     assert sorted(each["subject"] for each in events if each["type"] == "execution.expensive") == expected
     assert len(events) == 2 + len(expected)
-
-
-async def test_named_executions_may_be_expensive(start: Start) -> None:
-    account = await start(watches=[watch_of(EXPENSIVE, name_of(1))])
-    account.api.script = {name_of(1): used(1, 10, "running")}
-    assert await told(account, after_s=5) == ["running"]
-    account.api.script = {name_of(1): used(1, 1001, "running")}
-    assert await told(account, after_s=5) == ["expensive"]
 
 
 # A day
@@ -170,47 +129,6 @@ async def test_a_days_tokens_are_reported_at_eighty_percent_and_at_all_of_them(s
         shown.append(used(number, tokens, "failed" if number == 11 else "success"))
         show(account, *shown)
         assert await spent(account) == reported
-
-
-async def test_a_jump_over_both_shares_is_reported_once_as_the_higher(start: Start) -> None:
-    account = await whole(start, PER_DAY)
-    show(account, used(1, 500), used(2, 700))
-    events = await account.events(after_s=5)
-    assert [each["type"] for each in events] == ["execution.success", "execution.success", OVERSPENDING]
-    data = events[-1]["data"]
-    assert {name: data[name] for name in ("percent", "tokensUsed", "tokensPerDay", "day")} == {
-        "percent": 100,
-        "tokensUsed": 1200,
-        "tokensPerDay": 1000,
-        "day": "2026-11-24",
-    }
-    assert "problem" not in data
-
-
-async def test_at_midnight_a_new_day_begins_and_ends_of_yesterday_do_not_count_in_it(
-    start: Start, clock: FakeClock
-) -> None:
-    clock.advance(MIDNIGHT_S - 100 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-    show(account, used(1, 900, at_s=MIDNIGHT_S - 99))
-    assert await spent(account) == [(80, 900, "2026-11-24")]
-    await account.run_for(MIDNIGHT_S + 10 - clock.monotonic())
-    show(account, used(1, 900, at_s=MIDNIGHT_S - 99), used(2, 5000, at_s=MIDNIGHT_S - 1), used(3, 700, at_s=MIDNIGHT_S))
-    assert await spent(account) == []
-    show(account, used(3, 700, at_s=MIDNIGHT_S), used(4, 100, at_s=clock.monotonic()))
-    assert await spent(account) == [(80, 800, "2026-11-25")]
-
-
-async def test_an_end_dated_a_little_ahead_of_midnight_counts_in_its_day(start: Start, clock: FakeClock) -> None:
-    clock.advance(MIDNIGHT_S - 10 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-    await account.run_for(MIDNIGHT_S - 1.5 - clock.monotonic())
-    first = used(1, 700, at_s=MIDNIGHT_S + 0.1)
-    show(account, first)
-    assert await told(account, after_s=1.4) == ["success"]  # the clock of the API is a little ahead
-    await account.run_for(5)
-    show(account, first, used(2, 150, at_s=clock.monotonic()))
-    assert await spent(account) == [(80, 850, "2026-11-25")]
 
 
 @pytest.mark.parametrize("at_percent", [0, 80, 100])
