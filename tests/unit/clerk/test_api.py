@@ -21,10 +21,7 @@ from worker_rig import FakeClock
 from watcher.clerk.api import ClerkApi, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
-from watcher.simulator.server import Simulator
-from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -250,22 +247,6 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     assert reply == Reply(
         Outcome.OK, Monotonic(1000.0), None, 200, body_hash=hash(body()), rows=rows, skipped=0, total=1
     )
-
-
-@pytest.mark.parametrize("newest_first", [True, False])
-async def test_the_simulators_list_is_read_in_its_order_to_its_end(*, newest_first: bool) -> None:
-    world = World(Clock(), newest_first=newest_first)
-    pipeline = SimPipeline(PIPELINE, "Sales agent")
-    ids = [f"9a1b0000-0000-4000-8000-{number:012d}" for number in range(60)]
-    for number, name in enumerate(ids):
-        lifecycle = Lifecycle(name, (StatusPhase("running", 0.0), StatusPhase("success", 1.0)))
-        world.add(lifecycle, pipeline=pipeline, begins_s=number - 5000.0)
-    async with Simulator(world, api_keys=["k-1"]) as simulator, api_at(simulator.base_url) as api:
-        replies = [await api.list(pipeline=PIPELINE, page=page) for page in (1, 2, 3)]
-    emitted = [row.id for reply in replies for row in reply.rows or ()]
-    assert emitted == (ids[::-1] if newest_first else ids)
-    assert [(len(reply.rows or ()), reply.total) for reply in replies] == [(50, 60), (10, 60), (0, 60)]
-    assert all(row.status == "success" and row.started_at and row.finished_at for row in replies[0].rows or ())
 
 
 # Answers that are hard to read

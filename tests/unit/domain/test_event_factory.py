@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.envelope import LINE_BYTES, Json, new_problem
+from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord
@@ -155,17 +155,6 @@ def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(
     }
 
 
-def test_each_problem_of_a_pipeline_has_an_id_of_its_own_that_stays_the_same(events: EventFactory) -> None:
-    def id_of(type_: EventType, after: int) -> object:
-        reported = events.pipeline(type_, WATCH, {}, None, after=after, at=AT)
-        assert reported.problem is not None
-        return reported.problem.problem.id
-
-    failing, silent = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
-    assert len({id_of(failing, 4), id_of(failing, 5), id_of(silent, 4)}) == 3
-    assert id_of(failing, 4) == id_of(failing, 4)
-
-
 @pytest.mark.parametrize(
     ("link", "execution", "expected"),
     [
@@ -200,12 +189,6 @@ def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(eve
     data = envelope["data"]
     assert (data["account"], data["cause"], data["reason"]) == ("default", "500", "removed")
     assert (data["problem"]["closedAt"], data["observed"]) == (envelope["time"], {"at": envelope["time"]})
-
-
-def test_a_problem_ends_though_its_opening_is_gone(events: EventFactory) -> None:
-    problem = new_problem(EventType.SINK_FAILING, "/sinks/ops", nth=1, sequence=1, at=AT)
-    body = events.closing(problem, None, reason=ClosedReason.ENDED, after=0, at=AT).entry.event.body
-    assert set(json.loads(body)["data"]) == {"reason", "problem", "observed"}
 
 
 @pytest.mark.parametrize(
@@ -263,13 +246,6 @@ def test_what_is_told_of_an_open_problem_has_its_newest_failure_beside_the_data_
         assert data.get("lastEndedAt") == ("2026-11-24T12:00:01.800Z" if "reminder" in entry.event.type else None)
         for name in opened.keys() - {"problem", "observed"}:
             assert data[name] == opened[name]
-
-
-def test_a_reminder_is_one_line_of_its_length_whatever_the_newest_failure_says(events: EventFactory) -> None:
-    opening, problem = failing(events, node="\x1b" * 2048, error="\x1b" * 2048)
-    body = events.reminder(SentOpening(problem, opening), sink="ops", after=0, at=AT).event.body
-    assert len(body) <= LINE_BYTES
-    assert json.loads(body)["data"]["latest"]["execution"] == "e-28"
 
 
 def test_a_reminder_repeats_the_opening_to_one_sink_whatever_the_routes_say(events: EventFactory) -> None:

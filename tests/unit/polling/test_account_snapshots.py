@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -142,38 +141,6 @@ async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start
     assert (await snapshot_of(account, path)).pipelines[PIPELINE].is_read
 
 
-@pytest.mark.parametrize(
-    ("first", "counted"),
-    [
-        (said(FIRST, "odd", finished_at=START), {"started": 1, "unrecognized": 1}),
-        (ran(FIRST, "failed", -5), {"started": 1, "failed": 1}),
-        (Outcome.NOT_FOUND, {}),
-    ],
-    ids=["an end in a word that nobody knows", "an end before its start", "an execution that nobody knows"],
-)
-async def test_what_is_odd_is_counted_as_what_it_is(start: Start, first: Any, counted: Mapping[str, int]) -> None:
-    account = await start(FIRST, SECOND)
-    account.api.script = {FIRST: first, SECOND: said(SECOND, "running")}
-    await account.run_for(300)
-    assert (shown(account, "executions_started_total") or 0) - 1 == counted.get("started", 0)
-    for status in ("success", "failed", "unrecognized"):
-        assert shown(account, "executions_ended_total", status=status) == counted.get(status, 0)
-        assert shown(account, "execution_duration_seconds_count", status=status) == 0
-
-
-async def test_history_is_not_counted_and_what_a_list_shows_later_is(start: Start, clock: FakeClock) -> None:
-    old = said(FIRST, "success", started_at=EPOCH, finished_at=EPOCH + timedelta(seconds=60))
-    account = await start(watches=[WHOLE])
-    account.api.pages = pages_of(old)
-    await account.run_for(30)
-    news = said(SECOND, "success", started_at=clock.now(), finished_at=clock.now())
-    account.api.pages = pages_of(news, old)
-    await account.run_for(30)
-    assert shown(account, "executions_started_total") == 1
-    assert shown(account, "executions_ended_total", status="success") == 1
-    assert shown(account, "pipeline_last_started_timestamp_seconds") == pytest.approx(START.timestamp() + 30, abs=1)
-
-
 async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(start: Start) -> None:
     account = await start(FIRST, SECOND, THIRD, "9a1b0000-0000-4000-8000-000000000004")
     for count, execution in enumerate(account.api.script):
@@ -196,24 +163,6 @@ async def test_a_removed_watch_takes_its_series_along(start: Start) -> None:
     assert shown(account, "executions_started_total", pipeline=EMPTY_PIPELINE) == 0
     account.metrics.forget("account", "default")
     assert "watcher_executions_started_total{" not in b"".join(account.metrics.text()).decode()
-
-
-async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
-    start: Start, clock: FakeClock, path: Path
-) -> None:
-    account = await start(FIRST, SECOND, THIRD)
-    for execution, status in ((FIRST, "success"), (SECOND, "failed"), (THIRD, "success")):
-        account.api.script[execution] = ran(execution, status, clock.now().timestamp() - START.timestamp())
-        await account.run_for(30)
-    before = await snapshot_of(account, path)
-    assert before.pipelines[PIPELINE].ends == "sfs"
-    clock.advance(60)
-    again = await start(watches=[watch_of(FIRST, SECOND, THIRD)])
-    after = await snapshot_of(again, path)
-    assert after.pipelines[PIPELINE] == before.pipelines[PIPELINE]
-    assert shown(again, "executions_ended_total", status="failed") == 0
-    ended_at = shown(again, "pipeline_last_ended_timestamp_seconds", status="failed")
-    assert ended_at == pytest.approx(START.timestamp() + 30, abs=2)
 
 
 async def strip(account: Account) -> str:

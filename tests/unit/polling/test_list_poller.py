@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stores import HeardStore, held, upkeep
 from structlog.testing import capture_logs
-from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, Start, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -140,14 +140,6 @@ async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> Non
     assert asked(account, name(1)) == 0
 
 
-@pytest.mark.parametrize("statuses", [("success", "running"), ("running", "success")])
-async def test_of_a_row_that_comes_twice_the_end_counts(start: Start, statuses: tuple[str, str]) -> None:
-    account = await whole_account(start, row(1, "success", age_s=90, ended_s=80))
-    await account.run_for(5)
-    show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
-    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
-
-
 @pytest.mark.parametrize(
     ("details", "status", "gets"),
     [
@@ -249,14 +241,6 @@ async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(start: 
     ]
 
 
-async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(start: Start) -> None:
-    account = await whole_account(start, row(2, "running"), row(1, "running"))
-    await account.run_for(5)
-    again = await whole_account(start, row(2, "running"))
-    again.api.script[name(1)] = said(name(1), "success")
-    assert ("execution.success", name(1)) in await emitted(again, after_s=3)
-
-
 async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(start: Start) -> None:
     account = await whole_account(start, row(1, "running"))
     await account.events(after_s=5)
@@ -283,21 +267,6 @@ async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budg
     account = await account_with_another(start, 1)
     account.api.pages = {1: Outcome.FORBIDDEN}
     assert [type_ for type_, *_ in await account.emitted(after_s=7200)] == ["execution.running", "pipeline.gap"]
-
-
-async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(start: Start, clock: FakeClock) -> None:
-    pipelines = [f"0b5c8f1e-2c3a-4f1e-9d8a-{number:012}" for number in range(20)]
-    error = Outcome.SERVER_ERROR
-    api = ScriptedApi(clock, pages={1: error}, status_codes={error: 502}, pipelines=set(pipelines))
-    watches = [Watch("default", pipeline, (), name="Sales agent") for pipeline in pipelines]
-    account = await start(watches=watches, api=api, jitter=Random(1).random)
-    await account.run_for(50)
-    asked = [at for at, _ in api.asked]
-    assert len(asked) == 20 * 6  # at once, and after five waits that double, each spread by a tenth
-    for number, most in ((0, 20), (1, 12), (3, 8), (5, 5)):
-        step = sorted(asked[20 * number : 20 * (number + 1)])
-        together = max(sum(at <= other < at + 0.1 for other in step) for at in step)
-        assert together <= most, number
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
@@ -417,18 +386,6 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     refuse(account, 3, 4, outcome=outcome)
     await account.run_for(1000)
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
-
-
-async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(start: Start) -> None:
-    old = history(100)[::-1]
-    account = await whole_account(start, *old)
-    await account.run_for(30)
-    new = [row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1120)]
-    show(account, *old, *new)
-    refuse(account, 4, outcome=Outcome.REJECTED)
-    await account.run_for(20)
-    show(account, *old, *new)
-    assert len(await emitted(account, after_s=60)) == len(new)
 
 
 @pytest.mark.parametrize(("count", "lists"), [(90, 1), (400, 1), (190, 3)])
@@ -558,19 +515,6 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start
     assert await emitted(account, after_s=1.1) == [("execution.success", name(3001))]
     await account.run_for(80)
     assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
-
-
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
-    start: Start, *, states_total: bool
-) -> None:
-    old = history(200)[::-1]
-    account = await whole_account(start, *old)
-    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
-    account.api.states_total = states_total
-    await account.run_for(400)
-    show(account, *old)
-    assert [type_ for type_, _ in await emitted(account, after_s=60) if type_ != "pipeline.gap"] == []
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, clock: FakeClock) -> None:

@@ -127,14 +127,19 @@ def truth(several: list[Life]) -> dict[int, tuple[int, int, int]]:
     return {at: (started[at], success[at], failed[at]) for at in started | success | failed}
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("kinds", [("sqlite", "postgresql"), ("postgresql", "sqlite")])
-async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_database_the_hours_are_those_of_the_list(
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(("sqlite", "postgresql"), marks=pytest.mark.ci),
+        pytest.param(("postgresql", "sqlite"), marks=pytest.mark.soak),
+    ],
+)
+async def test_after_half_an_hour_of_faults_and_kills_and_a_move_to_the_other_database_the_hours_are_those_of_the_list(
     kinds: tuple[str, str], tmp_path: Path, postgres: PostgresServer
 ) -> None:
     clock, random = FakeClock(), Random(kinds[0])
     several = lives(150, from_s=-3 * HOUR_S, until_s=990.0, length_s=300.0, fails=False)
-    several += lives(700, from_s=1000.0, until_s=1000.0 + 1.1 * HOUR_S, length_s=40.0)
+    several += lives(350, from_s=1000.0, until_s=1000.0 + 0.5 * HOUR_S, length_s=40.0)
     several = [replace(each, fails=random.random() < 0.3) for each in several]
     api = ModelApi(clock, lives=several)
     api.fault = lambda _count, _page: random.choice([Fault.NONE] * 40 + [Fault.STALE, Fault.CUT, Fault.EMPTY])
@@ -147,7 +152,7 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
             if url is urls[1]:
                 copy(urls[0], urls[1])
             store = await open_soon(url, clock=clock)
-            for _ in range(8):
+            for _ in range(4):
                 account = await Lists(store, clock).watch(api)  # it takes the account over from the one before
                 await account.run_for(random.uniform(60, 240))
                 api.default = random.choice([Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED])
@@ -160,7 +165,7 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
                 await asyncio.gather(*killed, return_exceptions=True)
             if url is urls[1]:
                 account = await Lists(store, clock).watch(api)
-                await account.run_for(1000.0 + 1.2 * HOUR_S - clock.elapsed_s)
+                await account.run_for(1000.0 + 0.6 * HOUR_S - clock.elapsed_s)
                 found = await history_of(store)
                 counted = {at: (each.started, each.success, each.failed) for at, each in found.hours.items()}
                 assert counted == truth(several)

@@ -144,17 +144,6 @@ async def test_3000_executions_had_ended_before(lists: Lists, order: Order) -> N
     assert_all(await lists.watched(lists.api(old + since, order=order), for_s=350), since)
 
 
-@pytest.mark.parametrize(("order", "nth", "states_total"), each_value(ORDERS, [2, 3, 4], [True, False]))
-async def test_one_empty_answer_ends_no_first_scan_of_a_list_with_short_pages(
-    lists: Lists, order: Order, nth: int, *, states_total: bool
-) -> None:
-    old = lives(45, from_s=-HOUR_S, until_s=900.0)
-    going = [replace(each, ends_s=1060.0) for each in old[:10]]
-    api = lists.api(going + old[10:], order=order, page_rows=20, states_total=states_total)
-    api.fault = lambda count, _page: Fault.EMPTY if count == nth else Fault.NONE
-    assert_all(await lists.watched(api, for_s=200), going)
-
-
 @pytest.mark.ci
 @pytest.mark.parametrize("states_total", each_value([True, False]))
 async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(lists: Lists, *, states_total: bool) -> None:
@@ -299,37 +288,6 @@ async def test_one_date_in_the_future_hides_no_end(
     api = lists.api(old + since, order=order, states_total=states_total)
     api.amend = lambda row: odd(row) if row.id == old[-1].id else row
     assert_all(await lists.watched(api, for_s=150), since)
-
-
-@pytest.mark.parametrize(
-    ("order", "count", "offset_s", "begin_s"), each_value(ORDERS, [1, 2], [0.0, -1200.0], [1004.0, 1018.0])
-)
-async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_reported_or_a_gap_is(
-    lists: Lists, order: Order, count: int, offset_s: float, begin_s: float
-) -> None:
-    old, since = lives(count, from_s=0.0, until_s=900.0), lives(30, from_s=begin_s, until_s=1050.0)
-    api = lists.api(old + since, order=order, offset_s=offset_s, states_total=False)
-    api.amend = lambda row: ends_in_another_age(row) if row.id == old[-1].id else row
-    result = await lists.watched(api, for_s=80)
-    assert result.missing(old) == count
-    assert result.missing(since) <= sum(life.begins_s < 1016 for life in since)
-    assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
-
-
-@pytest.mark.parametrize(("order", "states_total", "back_s"), each_value(ORDERS, [True, False], [0.0, HOUR_S]))
-async def test_what_a_list_hid_now_and_then_is_not_reported_as_new_an_hour_later(
-    lists: Lists, order: Order, back_s: float, *, states_total: bool
-) -> None:
-    ended = 990 - HOUR_S
-    old, since = lives(200, from_s=ended - 9 * HOUR_S, until_s=ended), lives(20, from_s=1030.0, until_s=1100.0)
-    api, draw = lists.api(old + since, order=order), Random(1)
-    api.clock_set = lambda at: -back_s if at > 1020 else 0.0
-    deep = {life.id for life in old[:150]}
-    api.hides = lambda row: row.id in deep and draw.random() < 0.2
-    api.states_total = states_total
-    result = await lists.watched(api, for_s=150)
-    assert result.missing(old) == len(old)
-    assert not result.missing(since) or result.gaps
 
 
 async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_before(lists: Lists) -> None:
@@ -481,17 +439,6 @@ async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_sto
     assert (refusing.failures, listing.cursor.dated, listing.cursor.since_at) == (0, False, ours.since_at)
     assert listing.cursor.complete_at > ours.complete_at
     assert await emitted(account) == Emitted({missed.id: 1}, [], [])
-
-
-async def test_a_list_that_shows_its_only_page_for_all_is_no_gap_where_its_total_counts_what_it_shows_late(
-    lists: Lists,
-) -> None:
-    old, since = lives(5, from_s=-HOUR_S, until_s=900.0), lives(12, from_s=1010.0, until_s=1130.0)
-    begins_s = {each.id: each.begins_s for each in since}
-    api = lists.api(old + since, page_rows=20, last_page=lambda _: 1)
-    api.hides = lambda row: row.id in begins_s and lists.clock.monotonic() < begins_s[row.id] + 4
-    result = await lists.watched(api, for_s=130)
-    assert (result.missing(since[:-1]), result.gaps) == (0, [])
 
 
 @pytest.mark.parametrize("seed", seeds(ci=2, soak=int(os.environ.get("LIST_SEEDS", "60"))))

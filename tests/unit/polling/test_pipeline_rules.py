@@ -1,6 +1,6 @@
 """When rules are asked, and what is written with what they conclude."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -99,14 +99,6 @@ async def test_failures_that_were_held_back_during_a_start_are_taken_in_order(st
     assert (count, latest.execution, latest.error) == (6, name_of(9), "error 9")
 
 
-async def test_a_rate_says_what_closes_its_problem(start: Start) -> None:
-    account = await whole(start, Rules(FailingRule(rate=0.25, of_last=8, at_least=2)))
-    show(account, row(6), row(7))
-    await account.run_for(5)
-    (opening,) = await rules_events(account)
-    assert opening["data"]["closesWhen"] == "less than 12.5 % of the last 8 executions failed"
-
-
 @pytest.mark.parametrize("rules", [IN_A_ROW, None])
 async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Start, rules: Rules | None) -> None:
     account = await whole(start, rules)
@@ -153,23 +145,6 @@ async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
     problems = [event for event in events if "problem" in event["data"]]
     assert [event["type"] for event in problems] == ["pipeline.failing"] * len(counts)
     assert [event["data"]["problem"]["count"] for event in problems] == counts
-
-
-async def test_after_a_downtime_an_older_end_that_shows_while_others_are_confirmed_is_judged_with_them(
-    start: Start, clock: FakeClock
-) -> None:
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES, rate_per_s=1.0)
-    await account.run_for(5)
-    running = row(99, "running", at_s=500.0)
-    show(account, running)
-    await account.run_for(10)
-    clock.advance(600)
-    account = await again(start, account, scan=RULES, rate_per_s=1.0)
-    night = [row(number, end, at_s=1100.0 + number) for number, end in enumerate(("failed",) * 3 + ("success",))]
-    show(account, *night, running)
-    await account.run_for(2)
-    show(account, *night, replace(running, status="failed", finished_at=EPOCH + timedelta(seconds=1099.5)))
-    assert sorted(await told(account, after_s=30)) == [*["failed"] * 4, "running", "success"]
 
 
 async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_up_no_other(start: Start) -> None:
@@ -275,13 +250,6 @@ async def test_what_ends_while_another_end_is_written_is_written_together(start:
     assert len(written) <= 3
 
 
-async def test_named_executions_are_judged_at_once(start: Start) -> None:
-    names = [name_of(number) for number in (1, 2, 3)]
-    account = await start(watches=[watch_of(IN_A_ROW, *names)])
-    account.api.script = {each.id: each for each in (row(1), row(2), row(3))}
-    assert await told(account, after_s=1) == ["failed", "failed", "failed", "pipeline.failing"]
-
-
 async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     show(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)))
@@ -364,15 +332,6 @@ async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Sta
     assert await told(account, after_s=5) == ["failed", "failed", "pipeline.failing"]
 
 
-async def test_where_there_are_no_rules_ends_are_recorded_without(start: Start, heard: Any) -> None:
-    account = await whole(start, None)
-    heard.heard.clear()
-    show(account, row(6), row(7))
-    await account.run_for(5)
-    kinds: Sequence[type] = [type(change) for change in heard.heard[0].changes]
-    assert kinds == [ExecutionChange, ExecutionChange]
-
-
 async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(start: Start) -> None:
     account = await whole(start)
     show(account, row(1, "running"))
@@ -431,14 +390,6 @@ async def test_the_last_ends_show_which_successes_count_as_failed_over_a_restart
     assert ends_of(account) == "csfs"
 
 
-async def test_an_opening_by_a_success_names_its_fault(start: Start) -> None:
-    account = await whole(start, TOO_SHORT)
-    show(account, row(1), row(2), success(3, seconds=1.5))
-    *_, opening = await account.events(after_s=5)
-    data, fault = opening["data"], "succeeded after 1.5 s, in less than 5 s"
-    assert (data["execution"]["status"], data["execution"]["error"]) == ("success", fault)
-
-
 async def test_too_few_nodes_are_known_by_a_get_if_each_end_is_fetched(start: Start) -> None:
     account = await whole(start, TOO_FEW, scan=replace(RULES, details=Details.ALWAYS))
     ends = [success(number, nodes_started=1.0) for number in (1, 2, 3)]
@@ -469,21 +420,6 @@ async def change(account: Account, rules: Rules | None) -> None:
     await account.watcher.watch([watch_of(rules)])
 
 
-@pytest.mark.parametrize("is_held", [False, True])
-async def test_what_came_while_there_were_no_rules_breaks_a_row(start: Start, *, is_held: bool) -> None:
-    account = await whole(start)
-    if is_held:  # until the next scan is complete
-        account.watcher._alert_rules.recorders[PIPELINE].hold()
-    show(account, row(1), row(2))
-    await account.run_for(1)
-    await change(account, None)
-    show(account, row(1), row(2), row(7, "success"))
-    await account.run_for(5)
-    await change(account, IN_A_ROW)
-    show(account, row(1), row(2), row(7, "success"), row(12))
-    assert await told(account, after_s=5) == ["failed", "failed", "success", "failed"]
-
-
 async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(start: Start, heard: HeardStore) -> None:
     account = await whole(start, BOTH)
     show(account, row(1), row(2))
@@ -510,14 +446,3 @@ async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_
     await change(account, SILENT)
     assert await told(account, after_s=60) == []
     assert await told(account, after_s=4000) == ["pipeline.silent"]
-
-
-@pytest.mark.ci
-async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(start: Start, clock: FakeClock) -> None:
-    account = await whole(start, BOTH)
-    await account.run_for(4000)
-    await change(account, IN_A_ROW)
-    show(account, row(1, "running", at_s=clock.monotonic()))
-    assert await told(account, after_s=61) == ["pipeline.silent", "running"]
-    await change(account, BOTH)
-    assert await told(account, after_s=61) == ["pipeline.active"]

@@ -98,5 +98,5 @@ async def test_what_is_slow_expensive_or_a_new_error_is_reported_once(
                 await watched.run_for(draw.uniform(3, 20))
                 watched.faulty.fails = 0.0
     watched.faulty.dies_in = None
-    await watched.run_for(max(20.0, until_s + 20.0 - clock.monotonic()))
+    await watched.run_for(max(30.0, until_s + 45.0 - clock.monotonic()))
     await insight_model.check(watched)

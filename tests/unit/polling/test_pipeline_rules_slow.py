@@ -86,24 +86,6 @@ async def test_who_was_seen_paused_counts_on_neither_side(start: Start, clock: F
     assert (await told(account, after_s=95))[-1] == "pipeline.slow"
 
 
-async def test_a_pause_that_is_seen_while_it_is_slow_closes_the_problem(start: Start, clock: FakeClock) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
-    assert await told(account, after_s=120) == ["running", "pipeline.slow"]
-    show(account, *TWENTY, row(1, "paused", at_s=BEGUN_S))
-    assert await told(account, after_s=5) == ["paused", "pipeline.on_time"]
-
-
-async def test_a_success_that_moves_the_limit_closes_the_problem_of_what_is_below_it(
-    start: Start, clock: FakeClock
-) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1), running(2), running(3))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
-    show(account, *TWENTY, success(1, seconds=130.0), success(2, seconds=130.0), running(3))
-    assert await told(account, after_s=5) == ["success", "success", "pipeline.on_time"]
-
-
 @pytest.mark.parametrize("ends", [False, True])
 async def test_a_restart_neither_closes_nor_repeats_what_is_still_slow(
     start: Start, clock: FakeClock, ends: bool
@@ -124,15 +106,6 @@ async def test_a_threshold_that_is_changed_goes_on_with_the_same_problem(start: 
     assert await told(account, after_s=60) == []
     await account.watcher.watch([watch_of(Rules(slow=SlowRule(100.0, 30_000_000)))])
     assert await told(account, after_s=60) == ["pipeline.on_time"]
-
-
-async def test_an_execution_that_is_lost_is_slow_no_longer(start: Start, clock: FakeClock) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
-    show(account, *TWENTY)
-    account.api.script[name_of(1)] = Outcome.NOT_FOUND
-    assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
 
 
 def showing(heard: HeardStore, recorder: PipelineRecorder, entry: TrackedExecution) -> list[asyncio.Task[None]]:

@@ -115,22 +115,6 @@ async def test_tokens_that_only_a_get_names_count_where_ends_are_fetched(start: 
 # A day
 
 
-async def test_a_days_tokens_are_reported_at_eighty_percent_and_at_all_of_them(start: Start) -> None:
-    account = await whole(start, PER_DAY)
-    shown = [used(1, 799)]
-    show(account, *shown)
-    assert await spent(account) == []
-    for number, tokens, reported in [
-        (6, 1, [(80, 800, "2026-11-24")]),
-        (11, 150, []),
-        (16, 49.6, [(100, 1000, "2026-11-24")]),  # of an execution whole tokens count
-        (21, 5000, []),
-    ]:
-        shown.append(used(number, tokens, "failed" if number == 11 else "success"))
-        show(account, *shown)
-        assert await spent(account) == reported
-
-
 @pytest.mark.parametrize("at_percent", [0, 80, 100])
 async def test_after_a_restart_only_what_was_not_reported_on_this_day_is(
     start: Start, clock: FakeClock, at_percent: int
@@ -146,21 +130,6 @@ async def test_after_a_restart_only_what_was_not_reported_on_this_day_is(
     show(account, *shown)
     reported = {0: [(80, 800, "2026-11-24")], 80: [(100, 1150, "2026-11-24")], 100: []}[at_percent]
     assert await spent(account) == reported
-
-
-async def test_what_ended_while_the_watcher_was_off_over_midnight_counts_in_its_own_day(
-    start: Start, clock: FakeClock
-) -> None:
-    clock.advance(MIDNIGHT_S - 100 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-    first = used(1, 1500, at_s=MIDNIGHT_S - 99)
-    show(account, first)
-    assert await spent(account) == [(100, 1500, "2026-11-24")]
-    await account.watcher.cancel()
-    clock.advance(600)
-    account = await again(start, account, PER_DAY)
-    show(account, first, used(2, 5000, at_s=MIDNIGHT_S - 10), used(3, 800, at_s=MIDNIGHT_S + 10))
-    assert await spent(account) == [(80, 800, "2026-11-25")]
 
 
 async def test_what_was_reported_just_before_midnight_and_written_after_it_is_of_the_day_before(
@@ -199,16 +168,6 @@ async def test_a_rule_that_returns_on_the_same_day_reports_nothing_twice(start: 
     shown.append(used(30, 20))
     show(account, *shown)
     assert await spent(account) == [(100, 1000, "2026-11-24")]  # what ended without the rule counts
-
-
-async def test_a_limit_that_is_changed_reports_no_share_twice_on_one_day(start: Start) -> None:
-    account = await whole(start, PER_DAY)
-    show(account, used(1, 1000))
-    assert await spent(account) == [(100, 1000, "2026-11-24")]
-    for limit in (500, 1200, 5000):
-        await account.watcher.watch([watch_of(Rules(tokens_per_day=limit))])
-        show(account, used(1, 1000), used(limit, 200))
-        assert await spent(account) == []
 
 
 async def test_history_of_the_first_scan_counts_into_the_day(start: Start) -> None:
