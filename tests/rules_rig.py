@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from virtual import EPOCH, PIPELINE, RULES, Account, Start, pages_of, said
+from virtual import EPOCH, PIPELINE, RULES, Account, Start, name_of, pages_of, said
 
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.rules import FailingRule, Rules
@@ -21,10 +21,6 @@ UNCONFIRMED = replace(RULES, details=Details.NEVER)
 
 def watch_of(rules: Rules | None, *executions: str) -> Watch:
     return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules)
-
-
-def name_of(number: int) -> str:
-    return f"9a1b0000-0000-4000-8000-{number:012x}"
 
 
 def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stores import HeardStore, claim
 from structlog.testing import capture_logs
-from virtual import EPOCH, PIPELINE, FakeClock, Start, said
+from virtual import EPOCH, PIPELINE, FakeClock, Start, name_of, said
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord, Outcome
@@ -20,7 +20,7 @@ from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
 from watcher.store.sql_store import SqlStore
 
-A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
+A, B, C = map(name_of, (10, 11, 12))
 
 
 async def test_every_status_change_is_reported_once_in_order(start: Start) -> None:
@@ -81,7 +81,7 @@ async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start:
 
 
 async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
+    names = [name_of(n) for n in range(50)]
     account = await start(*names, concurrency=8)
     account.api.gate.clear()
     await account.run_for(1)

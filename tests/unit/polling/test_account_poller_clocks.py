@@ -7,7 +7,6 @@ from uuid import UUID
 import pytest
 from list_model import (
     HOUR_S,
-    WHOLE,
     Life,
     Lists,
     ModelApi,
@@ -20,7 +19,7 @@ from list_model import (
     oldest,
 )
 from parameters import each_value
-from virtual import RULES, Account, FakeClock, Start, watch_of
+from virtual import RULES, WHOLE, Account, FakeClock, Start, watch_of
 
 from watcher.domain.rules import Rules
 from watcher.domain.watch import Watch

@@ -102,16 +102,6 @@ async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack
 
 
 @pytest.mark.ci
-async def test_first_scans_that_take_minutes_are_no_budget_that_is_too_small(stack: AsyncExitStack) -> None:
-    population = Population(Crowd(open_count=800), until_s=300.0)
-    stage = await enter_stage(stack, population, rate_per_s=5.0)
-    await stage.account.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in population.pipelines])
-    await stage.run_until(240.0)
-    assert all(stage.account.watcher.lists_read)
-    assert stage.account.watcher._session.reported is None
-
-
-@pytest.mark.ci
 async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack: AsyncExitStack) -> None:
     cast = Cast()
     cast.arrive(BUSY, per_s=10.0, from_s=5.0, until_s=200.0, fails=True)
@@ -123,21 +113,6 @@ async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack
     assert fmean(quiet) < 5  # 30 s where the oldest pending confirmation goes first
     assert fmean(busy) < 15
     assert max(busy) < 40
-
-
-@pytest.mark.ci
-async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_it_is_over(
-    stack: AsyncExitStack,
-) -> None:
-    cast = Cast()
-    cast.arrive(BUSY, per_s=0.5, from_s=-100.0, until_s=0.0)
-    cast.arrive(BUSY, per_s=30.0, from_s=20.0, until_s=60.0)
-    cast.arrive(BUSY, per_s=0.5, from_s=60.0, until_s=600.0)
-    stage = await begin(stack, cast, rate_per_s=1.0)
-    await stage.run_until(600.0)
-    assert len(delays_s(stage, cast.of(BUSY), from_s=20.0, until_s=500.0)) > 40 * 30
-    assert set(stage.notes.emitted_count.values()) == {1}
-    assert stage.notes.gaps == []
 
 
 @pytest.mark.parametrize(

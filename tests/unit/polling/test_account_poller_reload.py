@@ -7,7 +7,20 @@ from datetime import timedelta
 from typing import TypeVar
 
 import pytest
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, account_of, pages_of, said, watch_of
+from virtual import (
+    EPOCH,
+    PIPELINE,
+    RULES,
+    WHOLE,
+    Account,
+    FakeClock,
+    Start,
+    account_of,
+    name_of,
+    pages_of,
+    said,
+    watch_of,
+)
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
@@ -15,8 +28,7 @@ from watcher.store.changes import SourceChange, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, Work
 
-A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+A, B, C = map(name_of, (10, 11, 12))
 OTHER = Watch("default", "77aa0000-0000-4000-8000-000000000000", (), name="Onboarding")
 
 

@@ -8,13 +8,12 @@ from types import FrameType
 
 import pytest
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, Start, pages_of, said, watch_of
+from virtual import EPOCH, RULES, WHOLE, Account, Start, name_of, pages_of, said, watch_of
 
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.watch import Details, Watch
 
-A, B = ("9a1b0000-0000-4000-8000-00000000000a", "9a1b0000-0000-4000-8000-00000000000b")
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+A, B = map(name_of, (10, 11))
 
 
 async def statuses(account: Account, *, after_s: float | None = None) -> list[str | None]:
@@ -87,7 +86,7 @@ async def test_a_reload_between_two_equal_answers_brings_what_it_asks_for(start:
 
 
 async def test_a_row_that_stays_the_same_enters_few_functions(start: Start) -> None:
-    account = await whole(start, *(row(f"9a1b0000-0000-4000-8000-{n:012}", "running") for n in range(50)))
+    account = await whole(start, *(row(name_of(n), "running") for n in range(50)))
     await account.run_for(30)
     entered_count, before_count = 0, account.metrics.total("watcher_polls_total", outcome="ok")
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 from sample_metrics import sample_value
 from stores import execution_id
-from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, pages_of, said, watch_of
+from virtual import EPOCH, PIPELINE, WHOLE, Account, FakeClock, Start, account_of, name_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
 
 from watcher.domain.execution import Outcome
@@ -25,9 +25,8 @@ from watcher.runtime.metrics import GOALS_COUNT
 from watcher.store.console_store import ConsoleStore
 from watcher.store.sql_store import SqlStore
 
-FIRST, SECOND, THIRD = (f"9a1b0000-0000-4000-8000-00000000000{number}" for number in range(1, 4))
+FIRST, SECOND, THIRD = map(name_of, range(1, 4))
 EMPTY_PIPELINE = "77aa0000-0000-4000-8000-000000000000"
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 NAMED = Watch("default", PIPELINE, (FIRST,))
 NAMED_TOO = Watch("default", EMPTY_PIPELINE, (SECOND,))
 WHOLE_TOO = Watch("default", EMPTY_PIPELINE, ())
@@ -142,7 +141,7 @@ async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start
 
 
 async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(start: Start) -> None:
-    account = await start(FIRST, SECOND, THIRD, "9a1b0000-0000-4000-8000-000000000004")
+    account = await start(FIRST, SECOND, THIRD, name_of(4))
     for count, execution in enumerate(account.api.script):
         goals = tuple(f"\x1b[31mgoal\n {count * 20 + number} {'x' * 300}\ud800" for number in range(20))
         account.api.script[execution] = ran(execution, "success", 1, goals=goals)

@@ -4,11 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from virtual import EPOCH, Account, FakeClock, Start, said, watch_of
+from virtual import EPOCH, Account, FakeClock, Start, name_of, said, watch_of
 
 from watcher.domain.execution import Outcome
 
-A, B = (f"9a1b0000-0000-4000-8000-{number:012d}" for number in (1, 2))
+A, B = map(name_of, (1, 2))
 LIMITS = {"running": 100.0}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from stores import HeardStore, held, upkeep
 from structlog.testing import capture_logs
-from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, Start, pages_of, said
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, WHOLE, Account, FakeClock, Start, name_of, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
@@ -21,13 +21,9 @@ from watcher.polling.poll_item import PollRules, TrackedExecution
 from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore
 
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
+SALES = replace(WHOLE, labels={"team": "sales"})
 BEGIN = EPOCH + timedelta(seconds=1000)
 """When the clock of a test begins."""
-
-
-def name(number: int) -> str:
-    return f"9a1b0000-0000-4000-8000-{number:012d}"
 
 
 def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> ExecutionSnapshot:
@@ -37,7 +33,7 @@ def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None =
     """
     finished_at = None if ended_s is None else BEGIN - timedelta(seconds=ended_s)
     started_at = BEGIN - timedelta(seconds=age_s, microseconds=-number)
-    return ExecutionSnapshot(name(number), status, started_at=started_at, finished_at=finished_at)
+    return ExecutionSnapshot(name_of(number), status, started_at=started_at, finished_at=finished_at)
 
 
 def history(count: int) -> list[ExecutionSnapshot]:
@@ -47,7 +43,7 @@ def history(count: int) -> list[ExecutionSnapshot]:
 async def whole_account(
     start: Start, *rows: ExecutionSnapshot, rules: PollRules = RULES, rate_per_s: float = 1000.0
 ) -> Account:
-    account = await start(watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
+    account = await start(watches=[SALES], rules=rules, rate_per_s=rate_per_s)
     show(account, *rows)
     return account
 
@@ -61,8 +57,8 @@ async def account_with_one_running(start: Start, *, rules: PollRules = RULES) ->
 
 async def account_with_another(start: Start, number: int) -> Account:
     """Return one that also watches an execution of another pipeline by name, which runs."""
-    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(number),))
-    account = await start(name(number), watches=[WHOLE, other])
+    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name_of(number),))
+    account = await start(name_of(number), watches=[SALES, other])
     account.api.pipelines.add(other.pipeline)
     return account
 
@@ -81,10 +77,10 @@ async def emitted(account: Account, *, after_s: float | None = None) -> list[tup
 
 async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(start: Start) -> None:
     account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
-    assert await emitted(account, after_s=5) == [("execution.running", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.running", name_of(2))]
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
-    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
-    assert asked(account, name(2)) == asked(account, name(1)) == 0
+    assert await emitted(account, after_s=5) == [("execution.success", name_of(2))]
+    assert asked(account, name_of(2)) == asked(account, name_of(1)) == 0
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
 
 
@@ -103,7 +99,7 @@ async def test_what_a_list_says_against_an_end_is_logged_and_counted_once_and_no
         show(account, row(2, later), row(1, "success", age_s=60, ended_s=50))
         await account.run_for(30)
     (said,) = [line for line in logs if line["event"] == "execution.contradicted"]
-    assert (said["execution"], said["log_level"]) == (name(2), "warning")
+    assert (said["execution"], said["log_level"]) == (name_of(2), "warning")
     labels = {"account": "default", "outcome": "contradicted"}
     assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
     assert await emitted(account) == []
@@ -114,7 +110,7 @@ async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, he
     await emitted(account, after_s=5)
     heard.heard.clear()
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
-    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name_of(number)) for number in (1, 2, 3)]
     (written,) = [each for each in heard.heard if isinstance(each, ChangeSet)]
     assert len(written.changes) == 3
 
@@ -122,22 +118,22 @@ async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, he
 async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(start: Start, heard: HeardStore) -> None:
     account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
     await emitted(account, after_s=5)
-    heard.takes = lambda item: name(2) not in repr(item)
+    heard.takes = lambda item: name_of(2) not in repr(item)
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
-    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name(number)) for number in (1, 3)]
+    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name_of(number)) for number in (1, 3)]
     heard.takes = lambda _item: True
-    assert await emitted(account, after_s=5) == [("execution.paused", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.paused", name_of(2))]
 
 
 async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> None:
     account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
     for _ in range(2):
-        account = await start(name(1), watches=[replace(WHOLE, executions=(name(1),))])
-        account.api.script[name(1)] = said(name(1), "success")
+        account = await start(name_of(1), watches=[replace(SALES, executions=(name_of(1),))])
+        account.api.script[name_of(1)] = said(name_of(1), "success")
         await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(1))]
-    assert asked(account, name(1)) == 0
+    assert await emitted(account) == [("execution.success", name_of(1))]
+    assert asked(account, name_of(1)) == 0
 
 
 @pytest.mark.parametrize(
@@ -151,55 +147,55 @@ async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> Non
 )
 async def test_details_say_which_ends_are_fetched(start: Start, details: Details, status: str, gets: int) -> None:
     account = await account_with_one_running(start, rules=replace(RULES, details=details))
-    account.api.script[name(1)] = said(name(1), status)
+    account.api.script[name_of(1)] = said(name_of(1), status)
     show(account, row(1, status, ended_s=-5))
-    assert await emitted(account, after_s=5) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
-    assert asked(account, name(1)) == gets
+    assert await emitted(account, after_s=5) == [("execution.running", name_of(1)), (f"execution.{status}", name_of(1))]
+    assert asked(account, name_of(1)) == gets
 
 
 async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
     account = await account_with_one_running(start)
-    account.api.script[name(1)] = said(name(1), "running")
+    account.api.script[name_of(1)] = said(name_of(1), "running")
     show(account, row(1, "failed", ended_s=-5))
-    assert await emitted(account, after_s=60) == [("execution.running", name(1))]
-    assert 4 <= asked(account, name(1)) <= 8  # once in ten seconds, not with each scan
+    assert await emitted(account, after_s=60) == [("execution.running", name_of(1))]
+    assert 4 <= asked(account, name_of(1)) <= 8  # once in ten seconds, not with each scan
     assert account.api.unread > 10  # the page and the GET each say the same again, and neither hides the other
-    account.api.script[name(1)] = said(name(1), "failed")
-    assert await emitted(account, after_s=15) == [("execution.failed", name(1))]
+    account.api.script[name_of(1)] = said(name_of(1), "failed")
+    assert await emitted(account, after_s=15) == [("execution.failed", name_of(1))]
 
 
 async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(start: Start) -> None:
     account = await account_with_one_running(start)
-    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
-    assert await emitted(account, after_s=30) == [("execution.running", name(1))]
-    assert await emitted(account, after_s=3) == [("execution.failed", name(1))]
-    assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
+    assert await emitted(account, after_s=30) == [("execution.running", name_of(1))]
+    assert await emitted(account, after_s=3) == [("execution.failed", name_of(1))]
+    assert asked(account, name_of(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
 
 async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_poller_drains(
     start: Start, clock: FakeClock
 ) -> None:
     account = await account_with_one_running(start)
-    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
     await account.run_for(5)
     await account.watcher.drain()
     clock.advance(60)
     await account.watcher.tick()
     await account.settle()
-    assert await emitted(account) == [("execution.running", name(1))]
+    assert await emitted(account) == [("execution.running", name_of(1))]
 
 
 async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(start: Start) -> None:
     account = await whole_account(start, row(1, "running", age_s=100))
     await account.run_for(5)
-    account.api.script[name(2)] = Outcome.SERVER_ERROR
+    account.api.script[name_of(2)] = Outcome.SERVER_ERROR
     show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
-    assert await emitted(account, after_s=5) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.running", name_of(1))]
     again = await whole_account(start, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
-    again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
-    assert await emitted(again, after_s=5) == [("execution.failed", name(2))]
+    again.api.script = {name_of(2): said(name_of(2), "failed"), name_of(1): said(name_of(1), "running")}
+    assert await emitted(again, after_s=5) == [("execution.failed", name_of(2))]
 
 
 @pytest.mark.parametrize(("count", "page_rows", "starts"), [(80, PAGE_ROWS, 2), (60, 10, 1)])
@@ -220,31 +216,31 @@ async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(start: Start) -> 
     rows = [row(number, "success", age_s=9000, ended_s=8000) for number in range(120, 0, -1)]
     rows[110] = row(10, "paused", age_s=9000)
     account = await whole_account(start, *rows)
-    account.api.script[name(10)] = said(name(10), "paused")
+    account.api.script[name_of(10)] = said(name_of(10), "paused")
     await account.run_for(20)  # by then what the first scan found is settled
     account.api.asked.clear()
     await account.run_for(30)
     assert asked(account, "page 3") == 0
-    assert asked(account, name(10)) > 20
-    assert await emitted(account) == [("execution.paused", name(10))]
+    assert asked(account, name_of(10)) > 20
+    assert await emitted(account) == [("execution.paused", name_of(10))]
 
 
 async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(start: Start) -> None:
     account = await whole_account(start, row(2, "running"), row(1, "running"))
-    account.api.script[name(1)] = said(name(1), "success")
+    account.api.script[name_of(1)] = said(name_of(1), "success")
     await account.run_for(5)
     show(account, row(2, "running"))
     assert sorted(await emitted(account, after_s=5)) == [
-        ("execution.running", name(1)),
-        ("execution.running", name(2)),
-        ("execution.success", name(1)),
+        ("execution.running", name_of(1)),
+        ("execution.running", name_of(2)),
+        ("execution.success", name_of(1)),
     ]
 
 
 async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(start: Start) -> None:
     account = await whole_account(start, row(1, "running"))
     await account.events(after_s=5)
-    account.api.script[name(1)] = said(name(1), "running")
+    account.api.script[name_of(1)] = said(name_of(1), "running")
     account.api.pages = {1: Outcome.FORBIDDEN}
     gap, *others = await account.events(after_s=200)
     assert (gap["type"], gap["data"]["reason"], others) == ("pipeline.gap", "forbidden", [])
@@ -255,7 +251,7 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
     assert 4 <= asked(account, "page 1") - pages <= 6
     again = await whole_account(start)
     again.api.pages = {1: Outcome.FORBIDDEN}
-    again.api.script[name(1)] = said(name(1), "running")
+    again.api.script[name_of(1)] = said(name_of(1), "running")
     assert (await emitted(again, after_s=700), asked(again, "page 1")) == ([], 2)
     show(again, row(1, "running"))
     assert await emitted(again, after_s=1200) == []
@@ -280,27 +276,27 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_oth
     assert (gap["type"], gap["data"]["reason"]) == ("pipeline.gap", "unreadable")
     assert asked(account, "page 1") > 150
     show(account, row(1, "running"))
-    assert await emitted(account, after_s=70) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=70) == [("execution.running", name_of(1))]
     account.api.pages = {1: outcome}
     assert await emitted(account, after_s=3700) == [("pipeline.gap", "")]
 
 
 async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(start: Start) -> None:
     for rows in ([row(1, "running")], [row(2, "running"), row(1, "running")]):
-        account = await start(watches=[replace(WHOLE, name=None)])
+        account = await start(watches=[replace(SALES, name=None)])
         show(account, *rows)
-        account.api.script[name(1)] = said(name(1), "running")
+        account.api.script[name_of(1)] = said(name_of(1), "running")
         (event,) = await account.events(after_s=10)
         assert event["data"]["pipeline"]["name"] == "Sales agent"
-        assert asked(account, name(1)) == (len(rows) == 1)
-        assert asked(account, name(2)) == 0
+        assert asked(account, name_of(1)) == (len(rows) == 1)
+        assert asked(account, name_of(2)) == 0
 
 
 async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(start, *open_rows, rate_per_s=1.0)
     await account.run_for(10)
-    account.api.script = {name(number): said(name(number), "failed") for number in range(1, 41)}
+    account.api.script = {name_of(number): said(name_of(number), "failed") for number in range(1, 41)}
     show(account, row(41, "running"), *(row(number, "failed", ended_s=-10) for number in range(40, 0, -1)))
     await account.run_for(20)
     recent = [what for at, what in account.api.asked if at > 1012]
@@ -322,7 +318,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         clock.advance(hours * 3600)
         ended = row(number, "success", age_s=-hours * 3600.0, ended_s=-hours * 3600.0 - 1)
         show(account, ended, row(1, "success", age_s=10, ended_s=5))
-        await account.watcher.watch([WHOLE])
+        await account.watcher.watch([SALES])
         assert len(await emitted(account, after_s=5)) == (1 if hours == 23 else 0)
         await account.watcher.watch([])
         await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
@@ -357,7 +353,7 @@ async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_th
     assert len(ends) == PAGE_ROWS
     assert (gap["type"], gap["data"]["reason"], gap["data"]["atMost"]) == ("pipeline.gap", "rejected", 150)
     show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
-    assert await emitted(account, after_s=10) == [("execution.success", name(201))]
+    assert await emitted(account, after_s=10) == [("execution.success", name_of(201))]
     show(account, *(row(number, "success", age_s=-131, ended_s=-132) for number in range(300, 201, -1)), *several)
     refuse(account, 2, outcome=Outcome.REJECTED)
     await account.run_for(90)
@@ -394,8 +390,8 @@ async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_request
 ) -> None:
     rows = history(count)
     Random(1).shuffle(rows)
-    others = [replace(WHOLE, pipeline=f"{nth}7aa0000-0000-4000-8000-000000000000") for nth in range(lists - 1)]
-    account = await start(watches=[WHOLE, *others], rate_per_s=2.0)
+    others = [replace(SALES, pipeline=f"{nth}7aa0000-0000-4000-8000-000000000000") for nth in range(lists - 1)]
+    account = await start(watches=[SALES, *others], rate_per_s=2.0)
     account.api.pipelines.update(each.pipeline for each in others)
     show(account, *rows)
     await account.run_for(60)
@@ -408,10 +404,10 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     account = await account_with_another(start, 9999)
     show(account, *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
-    assert await emitted(account, after_s=300) == [("execution.running", name(9999))]
+    assert await emitted(account, after_s=300) == [("execution.running", name_of(9999))]
     show(account, row(1000, "success", age_s=-300, ended_s=-301), *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
-    assert await emitted(account, after_s=120) == [("execution.success", name(1000))]
+    assert await emitted(account, after_s=120) == [("execution.success", name_of(1000))]
     await account.run_for(3600)
     assert await gaps(account) == [("unreadable", 71)]
 
@@ -440,14 +436,14 @@ async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
 
 
 async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_reported(start: Start) -> None:
-    account = await start(watches=[replace(WHOLE, name=None)])
+    account = await start(watches=[replace(SALES, name=None)])
     show(account, row(1, "running"))
-    account.api.script[name(1)] = said(name(1), "running")
+    account.api.script[name_of(1)] = said(name_of(1), "running")
     await account.begin_request()
     await account.watcher.watch([])
     account.api.gate.set()
     assert await emitted(account, after_s=30) == []
-    assert asked(account, name(1)) == 1
+    assert asked(account, name_of(1)) == 1
 
 
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
@@ -455,7 +451,7 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
     account = await whole_account(start, *old, rate_per_s=1.0)
     await account.run_for(20)
     show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
-    assert await emitted(account, after_s=15) == [("execution.success", name(3001))]
+    assert await emitted(account, after_s=15) == [("execution.success", name_of(3001))]
     assert asked(account, "page 60") == 0
     await account.run_for(60)
     assert asked(account, "page 60") == 1
@@ -463,11 +459,11 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
 
 
 async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_is(start: Start) -> None:
-    named = Watch("default", "named", tuple(map(name, range(100, 200))))
-    account = await start(watches=[WHOLE, named], rate_per_s=1.0)
+    named = Watch("default", "named", tuple(map(name_of, range(100, 200))))
+    account = await start(watches=[SALES, named], rate_per_s=1.0)
     account.api.pipelines |= {"named"}
     account.api.default = None
-    account.api.script |= {name(number): said(name(number), "running") for number in range(100, 200)}
+    account.api.script |= {name_of(number): said(name_of(number), "running") for number in range(100, 200)}
     show(account, row(1, "running"))
     await account.run_for(200)
     for _ in range(2):
@@ -503,7 +499,7 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
     account.api.gate.set()
     await account.run_for(1.1)
     assert asked(account, "page 1") == before + 1
-    assert await emitted(account) == [("execution.running", name(1)), ("execution.running", name(2))]
+    assert await emitted(account) == [("execution.running", name_of(1)), ("execution.running", name_of(2))]
 
 
 async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
@@ -512,7 +508,7 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start
     await account.run_for(13)
     show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
     account.watcher.read_list(PIPELINE)
-    assert await emitted(account, after_s=1.1) == [("execution.success", name(3001))]
+    assert await emitted(account, after_s=1.1) == [("execution.success", name_of(3001))]
     await account.run_for(80)
     assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
 
@@ -521,7 +517,7 @@ async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, c
     await whole_account(start)
     clock.advance(100)
     account = await whole_account(start, row(1, "success", age_s=-40, ended_s=-50))
-    assert await emitted(account, after_s=5) == [("execution.success", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.success", name_of(1))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
@@ -532,17 +528,17 @@ async def test_a_page_beyond_the_end_may_be_refused(start: Start, outcome: Outco
 
 
 async def test_what_was_named_and_reported_before_is_not_reported_again(start: Start) -> None:
-    named = [name(number) for number in range(1, 61)]
+    named = [name_of(number) for number in range(1, 61)]
     account = await start(*named)
     account.api.script = {each: said(each, "success") for each in named}
     assert len(await emitted(account, after_s=5)) == 60
     show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
-    await account.watcher.watch([WHOLE])
+    await account.watcher.watch([SALES])
     await account.run_for(20)  # by then what the first scan found is settled
     account.api.asked.clear()
     assert await emitted(account, after_s=30) == []
     assert asked(account, "page 2") == 0
-    await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
+    await account.watcher.watch([replace(SALES, executions=(named[0],))])
     assert await emitted(account, after_s=30) == []
 
 
@@ -558,7 +554,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     success = account.watcher._deps.evaluator.success
 
     def stumble(entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
-        if execution.id == name(2):
+        if execution.id == name_of(2):
             raise BrokenError
         return success(entry, execution, sent_at=Monotonic(sent_at))
 
@@ -567,9 +563,11 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     await account.run_for(5)
     monkeypatch.undo()
     show(account)
-    account.api.script = {name(number): said(name(number), "success") for number in (3, 2, 1)}
+    account.api.script = {name_of(number): said(name_of(number), "success") for number in (3, 2, 1)}
     await emitted(account)
-    assert sorted(await emitted(account, after_s=130)) == [("execution.success", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=130)) == [
+        ("execution.success", name_of(number)) for number in (1, 2, 3)
+    ]
 
 
 async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
@@ -577,13 +575,13 @@ async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reporte
 ) -> None:
     account = await account_with_one_running(start)
     show(account, row(1, "failed", ended_s=-5))
-    account.api.script[name(1)] = said(name(1), "failed")
+    account.api.script[name_of(1)] = said(name_of(1), "failed")
     with held(path):
         await account.run_for(3)
-    assert asked(account, name(1)) > 0
+    assert asked(account, name_of(1)) > 0
     show(account)
-    account.api.script[name(1)] = Outcome.NOT_FOUND
-    assert [event for event in await emitted(account, after_s=200) if event[1] == name(1)] == [
-        ("execution.running", name(1)),
-        ("execution.failed", name(1)),
+    account.api.script[name_of(1)] = Outcome.NOT_FOUND
+    assert [event for event in await emitted(account, after_s=200) if event[1] == name_of(1)] == [
+        ("execution.running", name_of(1)),
+        ("execution.failed", name_of(1)),
     ]

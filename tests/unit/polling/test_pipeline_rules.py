@@ -6,9 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from rules_rig import AT_ONCE, HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import AT_ONCE, HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of
 
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType, GapReason

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, row, show, told, watch_of, whole
 from sqlalchemy import text
-from virtual import PIPELINE, Account, FakeClock, ScriptedApi, Start
+from virtual import PIPELINE, Account, FakeClock, ScriptedApi, Start, name_of
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.rules import End, FailingRule, Rules, RuleState, UnjudgedEnd

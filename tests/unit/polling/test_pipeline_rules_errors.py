@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from rules_rig import UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, show, told, watch_of, whole
 from stores import upkeep
-from virtual import RULES, Account, FakeClock, Start, pages_of
+from virtual import RULES, Account, FakeClock, Start, name_of, pages_of
 
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.history import DAY_US, error_kind_of

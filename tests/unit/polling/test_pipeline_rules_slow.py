@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, said
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of, said
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules, SlowRule

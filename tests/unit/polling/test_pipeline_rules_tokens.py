@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, name_of, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, show, told, watch_of, whole
 from stores import HeardStore, claim
-from virtual import EPOCH, RULES, Account, FakeClock, Start, said
+from virtual import EPOCH, RULES, Account, FakeClock, Start, name_of, said
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules
