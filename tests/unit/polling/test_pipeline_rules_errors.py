@@ -148,7 +148,7 @@ async def test_ends_that_were_held_over_a_start_are_reported_once_by_kind(start:
     assert await told(account, after_s=5) == ["failed"]
 
 
-async def test_an_earlier_error_of_a_reported_kind_that_was_held_is_not_new(start: Start, clock: FakeClock) -> None:
+async def test_an_earlier_error_of_a_reported_kind_that_was_held_is_not_new(start: Start) -> None:
     account = await whole(start, NEW_ERROR)
     running = row(1, "running", at_s=1000.0)
     show(account, running, failed(2, at_s=1010.0))
