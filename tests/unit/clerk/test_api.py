@@ -363,23 +363,6 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
     assert slow.most <= LARGE_BODIES
 
 
-async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
-    slow = Slow(asyncio.Event())
-    async with serving(slow) as base_url, api_at(base_url) as api:
-        polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
-        await slow.until(sent=LARGE_BODIES, sending=10)
-        for poll in polls[:9]:
-            poll.cancel()
-        slow.may_end.set()
-        assert (await polls[9]).outcome is Outcome.OK
-        await asyncio.gather(*polls, return_exceptions=True)
-        slow.may_end.clear()
-        again = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(LARGE_BODIES)]
-        await slow.until(sent=LARGE_BODIES, sending=10 + LARGE_BODIES)
-        slow.may_end.set()
-        assert [reply.outcome for reply in await asyncio.gather(*again)] == [Outcome.OK] * LARGE_BODIES
-
-
 async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:
     slow = Slow(asyncio.Event())
     async with serving(slow) as base_url, api_at(base_url, timeout_s=TIMEOUT_S) as api:

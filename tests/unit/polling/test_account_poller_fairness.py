@@ -18,7 +18,6 @@ from watcher.simulator.world import SimExecution, SimPipeline, make_lifecycle
 
 BUSY, QUIET, NAMED = (pipeline_named(name, seed=1) for name in ("Busy", "Quiet", "Named"))
 LASTING_S = 1e6
-DAY_S = 86_400.0
 
 
 class Cast(Population):
@@ -131,27 +130,3 @@ async def test_a_storm_that_outruns_two_scans_in_a_row_is_a_gap_that_says_how_ma
     missing = [each for each in cast.of(BUSY) if end_s(each) >= 20.0 and each.id not in stage.notes.emitted]
     assert [gap["reason"] for gap in gaps] == ["outrun"] * is_gap
     assert len(missing) <= sum(gap["atMost"] for gap in gaps)  # none: `total` shows that rows below were not found
-
-
-@pytest.mark.ci
-async def test_after_two_days_off_all_that_began_and_ended_is_reported_once(tmp_path: Path) -> None:
-    cast = Cast()
-    for pipeline in (BUSY, QUIET):
-        for _ in range(30):
-            cast.add(pipeline, begins_s=cast.draw.uniform(-500, 0), length_s=cast.draw.uniform(300, 3 * DAY_S))
-        for _ in range(1000):
-            length_s = cast.draw.choice([0.3, 30.0, 3000.0])
-            cast.add(pipeline, begins_s=cast.draw.uniform(60.0, 2 * DAY_S), length_s=length_s)
-    emitted: list[str] = []
-    for from_s, until_s in ((0.0, 120.0), (2 * DAY_S, 2 * DAY_S + 400)):
-        cast.clock.advance(from_s - cast.world.now_s())
-        async with AsyncExitStack() as stack:
-            stage = await begin(stack, cast, rate_per_s=2.0, directory=tmp_path)
-            stage.notes.counting = True
-            await stage.run_until(until_s)
-        emitted += stage.notes.emitted_count.elements()
-        assert stage.notes.gaps == []
-        assert stage.notes.requests.total() <= 2.0 * (until_s - from_s)
-    ended = [each.id for each in cast.world.executions() if 0.0 <= end_s(each) < 2 * DAY_S + 390]
-    assert len(emitted) == len(set(emitted))
-    assert set(ended) <= set(emitted)

@@ -319,31 +319,6 @@ def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
         assert world.pages <= 12 * (len(world.rows) // 50 + 2)
 
 
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("dated", [1.0, 0.0])
-@pytest.mark.parametrize(
-    ("count", "lie", "gap", "at_most"),
-    [
-        (50, "true", None, None),
-        (50, "null", GapReason.UNORDERED, None),
-        (30, "null", GapReason.UNORDERED, None),
-        (130, "null", GapReason.UNORDERED, None),
-        (130, "true", GapReason.UNORDERED, 80),
-        (130, "zero", GapReason.UNORDERED, None),
-    ],
-)
-def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_total_is_no_more(
-    order: Order, dated: float, count: int, lie: str, gap: GapReason | None, at_most: int | None
-) -> None:
-    world = World(order, lie, clamps=True, clamped_at=1)
-    world.arrive(count, dated=dated)
-    assert world.scan() == ScanResult(gap, at_most)
-    world.arrive(60)
-    result = world.scan()
-    assert result
-    assert result.gap is not None or lie != "true"
-
-
 class Endless(World):
     """A list each page of which shows rows that no other page showed."""
 
@@ -366,22 +341,6 @@ class Around(World):
 
     def page(self, number: int) -> list[ExecutionSnapshot]:
         return super().page(number) or super().page(1)
-
-
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
-@pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
-@pytest.mark.parametrize("dated", [1.0, 0.0])
-def test_where_the_first_page_is_shown_for_those_beyond_the_last_nothing_is_missed_without_a_gap(
-    order: Order, lie: str, count: int, dated: float
-) -> None:
-    world = Around(order, lie, pages_at_most=60)
-    world.arrive(count, dated=dated)
-    for new in (0, 0, 1, 49, 50, 0, 100):
-        world.arrive(new, dated=dated)
-        result = world.scan()
-        assert result
-        assert result.gap is not None or not world.missing(world.rows)
 
 
 class Turning(World):
@@ -436,42 +395,6 @@ def test_what_no_documentation_says_is_read_or_is_a_gap(
     assert result
     assert result.gap is second, what
     assert second or not world.missing(world.rows), what
-
-
-def test_of_a_list_that_turns_over_while_it_is_read_nothing_is_missed_though_its_first_page_is_old() -> None:
-    world = World()
-    world.arrive(400)
-    for _ in range(9):
-        world.scan()
-        world.now += DAY
-    world.arrive(170)
-
-    def turn(pages: int) -> None:
-        world.order = Order.OLDEST
-
-    world.meanwhile = turn
-    assert world.scan() == ScanResult()
-    assert world.missing(world.rows) == []
-
-
-@pytest.mark.parametrize("lie", ["true", "constant", "null"])
-@pytest.mark.parametrize("is_first", [True, False])
-def test_rows_that_change_places_between_two_pages_are_found_also_where_total_counts_too_few(
-    lie: str, *, is_first: bool
-) -> None:
-    world = World(lie=lie)
-    world.arrive(60)
-    if not is_first:
-        world.scan()
-    world.arrive(170)
-
-    def swap(pages: int) -> None:
-        if pages == 1:
-            world.rows[-50], world.rows[-51] = world.rows[-51], world.rows[-50]
-
-    world.meanwhile = swap
-    assert world.scan() == ScanResult()
-    assert world.missing(world.rows) == []
 
 
 @pytest.mark.parametrize("order", Order)

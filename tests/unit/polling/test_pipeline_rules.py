@@ -85,20 +85,6 @@ async def test_an_open_problem_has_its_newest_failure_and_a_late_one_only_counts
     assert await latest_of(account) == (6, LatestFailure(Micros(at + 15_000_000), name_of(15), None, "out of credit"))
 
 
-async def test_failures_that_were_held_back_during_a_start_are_taken_in_order(start: Start, clock: FakeClock) -> None:
-    account = await whole(start)
-    first = [row(number) for number in (1, 2, 3)]
-    show(account, *first)
-    await account.run_for(5)
-    clock.advance(600)
-    account = await again(start, account)
-    show(account, *first, *(row(number, at_s=1100.0 + number, error=f"error {number}") for number in (9, 7, 8)))
-    await account.run_for(5)
-    count, latest = await latest_of(account)
-    assert latest is not None
-    assert (count, latest.execution, latest.error) == (6, name_of(9), "error 9")
-
-
 @pytest.mark.parametrize("rules", [IN_A_ROW, None])
 async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Start, rules: Rules | None) -> None:
     account = await whole(start, rules)

@@ -16,8 +16,6 @@ from watcher.domain.watch import Details
 EXPENSIVE = Rules(tokens_per_execution=1000)
 PER_DAY = Rules(tokens_per_day=1000)
 OVERSPENDING = "pipeline.overspending"
-MIDNIGHT_S = 14 * 3600.0
-"""The next midnight (UTC) on the clock of the tests."""
 
 
 def used(
@@ -130,27 +128,6 @@ async def test_after_a_restart_only_what_was_not_reported_on_this_day_is(
     show(account, *shown)
     reported = {0: [(80, 800, "2026-11-24")], 80: [(100, 1150, "2026-11-24")], 100: []}[at_percent]
     assert await spent(account) == reported
-
-
-async def test_what_was_reported_just_before_midnight_and_written_after_it_is_of_the_day_before(
-    start: Start, heard: HeardStore, clock: FakeClock
-) -> None:
-    clock.advance(MIDNIGHT_S - 60 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-
-    def slowly(_item: object) -> bool:
-        clock.advance(max(0.0, MIDNIGHT_S + 1 - clock.monotonic()))
-        return True
-
-    heard.takes = slowly
-    first = used(1, 1500, at_s=clock.monotonic())
-    show(account, first)
-    assert await spent(account) == [(100, 1500, "2026-11-24")]
-    heard.takes = lambda _item: True
-    clock.advance(MIDNIGHT_S + 5 - clock.monotonic())  # `run_for` has set the clock back
-    account = await again(start, account, PER_DAY)
-    show(account, first, used(2, 900, at_s=MIDNIGHT_S + 6))
-    assert await spent(account) == [(80, 900, "2026-11-25")]
 
 
 async def test_a_rule_that_returns_on_the_same_day_reports_nothing_twice(start: Start) -> None:
