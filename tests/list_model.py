@@ -8,14 +8,12 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
+from virtual import EPOCH, PIPELINE, RULES, WHOLE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.watch import Watch
 from watcher.store.sql_store import SqlStore
 
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 HOUR_S = 3600.0
 STALE_S = 20.0
 

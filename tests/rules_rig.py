@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from virtual import EPOCH, PIPELINE, RULES, Account, Start, pages_of, said
+from virtual import EPOCH, PIPELINE, RULES, Account, Start, name_of, pages_of, said
 
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.rules import FailingRule, Rules
@@ -23,14 +23,11 @@ def watch_of(rules: Rules | None, *executions: str) -> Watch:
     return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules)
 
 
-def name_of(number: int) -> str:
-    return f"9a1b0000-0000-4000-8000-{number:012x}"
-
-
 def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:
     """Return an execution that began and ended so many seconds after the epoch of the clock, else by its number."""
     at = EPOCH + timedelta(seconds=1000.0 + number if at_s is None else at_s)
-    return said(name_of(number), status, started_at=at, finished_at=None if status == "running" else at, **facts)
+    dates = {"started_at": at, "finished_at": None if status == "running" else at}
+    return said(name_of(number), status, **dates | facts)
 
 
 def show(account: Account, *rows: ExecutionSnapshot) -> None:

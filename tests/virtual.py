@@ -228,6 +228,15 @@ class Account:
         ]
 
 
+def name_of(number: int) -> str:
+    """Return the id of an execution."""
+    return f"9a1b0000-0000-4000-8000-{number:012x}"
+
+
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+"""A pipeline that is watched whole."""
+
+
 def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:
     return Watch("default", PIPELINE, executions, labels={"team": "sales"}, overdue_after_s=overdue_after_s or {})
 

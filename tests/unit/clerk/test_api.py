@@ -21,10 +21,7 @@ from worker_rig import FakeClock
 from watcher.clerk.api import ClerkApi, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
-from watcher.simulator.server import Simulator
-from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -252,22 +249,6 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     )
 
 
-@pytest.mark.parametrize("newest_first", [True, False])
-async def test_the_simulators_list_is_read_in_its_order_to_its_end(*, newest_first: bool) -> None:
-    world = World(Clock(), newest_first=newest_first)
-    pipeline = SimPipeline(PIPELINE, "Sales agent")
-    ids = [f"9a1b0000-0000-4000-8000-{number:012d}" for number in range(60)]
-    for number, name in enumerate(ids):
-        lifecycle = Lifecycle(name, (StatusPhase("running", 0.0), StatusPhase("success", 1.0)))
-        world.add(lifecycle, pipeline=pipeline, begins_s=number - 5000.0)
-    async with Simulator(world, api_keys=["k-1"]) as simulator, api_at(simulator.base_url) as api:
-        replies = [await api.list(pipeline=PIPELINE, page=page) for page in (1, 2, 3)]
-    emitted = [row.id for reply in replies for row in reply.rows or ()]
-    assert emitted == (ids[::-1] if newest_first else ids)
-    assert [(len(reply.rows or ()), reply.total) for reply in replies] == [(50, 60), (10, 60), (0, 60)]
-    assert all(row.status == "success" and row.started_at and row.finished_at for row in replies[0].rows or ())
-
-
 # Answers that are hard to read
 
 WORST = {
@@ -380,23 +361,6 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
         replies = await asyncio.gather(*polls)
     assert [reply.outcome for reply in replies] == [Outcome.OK] * 10
     assert slow.most <= LARGE_BODIES
-
-
-async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
-    slow = Slow(asyncio.Event())
-    async with serving(slow) as base_url, api_at(base_url) as api:
-        polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
-        await slow.until(sent=LARGE_BODIES, sending=10)
-        for poll in polls[:9]:
-            poll.cancel()
-        slow.may_end.set()
-        assert (await polls[9]).outcome is Outcome.OK
-        await asyncio.gather(*polls, return_exceptions=True)
-        slow.may_end.clear()
-        again = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(LARGE_BODIES)]
-        await slow.until(sent=LARGE_BODIES, sending=10 + LARGE_BODIES)
-        slow.may_end.set()
-        assert [reply.outcome for reply in await asyncio.gather(*again)] == [Outcome.OK] * LARGE_BODIES
 
 
 async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:

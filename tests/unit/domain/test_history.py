@@ -103,13 +103,9 @@ def test_a_quantile_is_within_a_tenth_of_the_true_one() -> None:
         ("mail to bob@example.com bounced", "mail to alice@example.org bounced"),
         ('the field "name" is missing', "the field 'phone' is missing"),
         ("failed at 2026-11-30T03:00:00Z", "failed at 2026-12-01T04:10:00.5Z"),
-        ("object deadbeefcafe is gone", "object 0123abcdef99 is gone"),
         ("first\nsecond 1\nat line one", "first\nsecond 2\nsomething else"),
-        ("Request timed out after 30000ms", "Request timed out after 5000ms"),
         ("HTTP 502 from upstream", "HTTP 503 from upstream"),  # no number tells two kinds apart
-        ("failed with status=502 (attempt 3/5)", "failed with status=500 (attempt 1/5)"),
         ("Error at line 12, column 5: unexpected token", "Error at line 873, column 41: unexpected token"),
-        ("KeyError: 'phone'", "KeyError: 'email'"),
         ("no “Anna Müller” in the CRM", "no “Bob” in the CRM"),
         ("failed on Mon, 30 Nov 2026 03:00:00 GMT", "failed on Tue, 01 Dec 2026 04:10:00 GMT"),
         (
@@ -117,9 +113,7 @@ def test_a_quantile_is_within_a_tenth_of_the_true_one() -> None:
             "Rate limit reached for gpt-4o in organization org-9zZ on tokens per min: Used 99. Try again in 860ms.",
         ),
         ("Incorrect API key provided: sk-abc1***xyz9", "Incorrect API key provided: sk-99qq***k1k2"),
-        ("maximum context length is 8192 tokens, got 9001", "maximum context length is 128000 tokens, got 130111"),
         ("The 'To' number +15551234567 is not valid", "The 'To' number +4917012345678 is not valid"),
-        ("Twilio error 21211: invalid number", "Twilio error 21614: invalid number"),
         (
             'duplicate key violates unique constraint "contact_pkey"\nDETAIL: Key (email)=(bob@example.com) exists.',
             'duplicate key violates unique constraint "mail_key"\nDETAIL: Key (email)=(al.ice@example.org) exists.',

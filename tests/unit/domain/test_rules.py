@@ -3,12 +3,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from random import Random
+from typing import Any
 
 import pytest
 
 from watcher.domain.event import EventType
 from watcher.domain.history import DAY_US, EndedExecution
-from watcher.domain.problems import CLOSED_BY
+from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, Severity, severity_of
 from watcher.domain.rules import (
     KIND_OF_RULE,
     TALLIES_COUNT,
@@ -182,11 +183,6 @@ def test_the_quiet_time_counts_from_when_the_problem_opened_not_from_when_its_fa
     assert watched.ends(End(HOUR + 10 * SECOND, failed=False)) == "c"
 
 
-def test_the_next_outage_is_a_new_problem() -> None:
-    watched = Watched(THREE)
-    assert watched.ends(*ends_of("FFF" + "S" * 11 + "FFF" + "S" * 11)).split() == ["o", "c", "o", "c"]
-
-
 def test_a_problem_of_which_is_not_known_when_it_opened_is_taken_to_open_now() -> None:
     watched = Watched(THREE)  # as one of version 1.0.0, or of a rate that was replaced
     watched.counts = {FAILING: 7}
@@ -261,13 +257,6 @@ def test_ends_longer_ago_than_the_window_count_no_more() -> None:
 @pytest.mark.parametrize(("failed", "last"), [(True, " "), (False, "c")])
 def test_after_a_rest_a_success_is_a_recovery_and_a_failure_is_none(last: str, *, failed: bool) -> None:
     assert edges(FIFTH, [*ends_of("FFFFF"), End(24 * HOUR, failed=failed)])[4:] == f"o{last}"
-
-
-def test_a_late_end_counts_for_a_rate_with_the_next_end() -> None:
-    watched = Watched(FIFTH)
-    watched.ends(*ends_of("SSSS", step=10 * SECOND))
-    assert watched.ends(End(5 * SECOND, failed=True), now=HOUR) == " "
-    assert watched.ends(End(50 * SECOND, failed=True)) == "o"
 
 
 # What is kept
@@ -350,10 +339,6 @@ def test_silence_counts_from_the_last_start_and_opens_with_a_complete_scan() -> 
     assert silence(known, started_at=SECOND, scanned_until=3 * HOUR, is_open=True) == ("", HOUR)
 
 
-def test_where_no_start_is_known_silence_counts_from_the_first_complete_scan() -> None:
-    assert silence(RuleState(), scanned_until=2 * HOUR) == ("", 2 * HOUR)
-
-
 def test_before_the_first_complete_scan_no_start_is_the_last_one() -> None:
     assert silence(RuleState(), started_at=HOUR) == ("", 0)
     assert silence(RuleState(), started_at=HOUR, scanned_until=3 * HOUR) == ("o", HOUR)
@@ -363,12 +348,6 @@ def test_silence_ends_with_a_start_that_is_not_too_old() -> None:
     known = RuleState(started_at=HOUR)
     assert silence(known, is_open=True, started_at=8 * HOUR) == ("c", 8 * HOUR)
     assert silence(known, is_open=True, started_at=8 * HOUR - 1) == ("", 8 * HOUR - 1)
-
-
-@pytest.mark.parametrize(("key", "kind"), KIND_OF_RULE.items())
-def test_every_rule_has_its_key_and_a_kind_of_problem_that_something_closes(key: str, kind: EventType) -> None:
-    assert key in Rules.__dataclass_fields__
-    assert CLOSED_BY[kind].startswith("pipeline.")
 
 
 # Slow
@@ -456,3 +435,21 @@ def test_the_tokens_of_a_day_are_those_of_the_ends_dated_on_it(
 ) -> None:
     ended = [EndedExecution(NOON, Micros(at), "success", tokens) for at, tokens in ends]
     assert Spending(Micros(before[0]), *before[1:]).add(ended, per_day=100, now=NOON) == after
+
+
+# Kinds of problems, and the rules that open them
+
+ANYTHING: Any = object()
+EVERY_RULE = Rules(**dict.fromkeys(KIND_OF_RULE, ANYTHING))
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
+def test_every_kind_of_problem_is_trouble_and_ends(kind: EventType) -> None:
+    assert severity_of(kind) is not Severity.INFO
+    assert kind is EventType.EXECUTION_OVERDUE or CLOSED_BY[kind] in CLOSINGS
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
+def test_every_kind_of_problem_of_a_pipeline_has_its_rule_and_no_other_kind_has(kind: EventType) -> None:
+    assert EVERY_RULE.opens(kind) is kind.startswith("pipeline.")
+    assert not Rules().opens(kind)

@@ -4,24 +4,23 @@ import asyncio
 import itertools
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from stores import HeardStore, claim
 from structlog.testing import capture_logs
-from virtual import EPOCH, PIPELINE, FakeClock, Start, account_of, said, watch_of
+from virtual import EPOCH, PIPELINE, FakeClock, Start, name_of, said
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import EARLIEST, Micros
-from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.account_poller import IDLE_S
 from watcher.runtime.http_client import REMEDIES
 from watcher.store.changes import ExecutionChange
-from watcher.store.sql_store import SqlStore, open_store
+from watcher.store.sql_store import SqlStore
 
-A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
+A, B, C = map(name_of, (10, 11, 12))
 
 
 async def test_every_status_change_is_reported_once_in_order(start: Start) -> None:
@@ -58,15 +57,6 @@ async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(start: Start
     assert gaps == pytest.approx([max(1.0, min(60.0, at / 10)) for at in times[:-1]], rel=0.01)
 
 
-async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execution_only(start: Start) -> None:
-    account = await start(A, B)
-    account.api.script[A] = Outcome.SERVER_ERROR
-    await account.run_for(50)
-    assert account.api.times(A) == pytest.approx([0, 1, 3, 7, 15, 31], abs=0.05)
-    assert len(account.api.times(B)) > 15
-    assert await account.emitted() == [("execution.running", "running", None)]
-
-
 async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Start) -> None:
     account = await start(A, B)
     account.api.script[A] = Outcome.NOT_FOUND
@@ -77,18 +67,6 @@ async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(start: Star
     again = await start(A, B)
     await again.run_for(5)
     assert again.api.times(A) == []
-
-
-async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account(start: Start) -> None:
-    account = await start(A, B)
-    await account.emitted(after_s=10)
-    account.api.default = Outcome.NOT_FOUND
-    await account.run_for(300)
-    account.api.default = None
-    assert await account.emitted(after_s=30) == [
-        ("account.degraded", "invalid", None),
-        ("account.recovered", "invalid", None),
-    ]
 
 
 async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start: Start) -> None:
@@ -103,7 +81,7 @@ async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(start:
 
 
 async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
+    names = [name_of(n) for n in range(50)]
     account = await start(*names, concurrency=8)
     account.api.gate.clear()
     await account.run_for(1)
@@ -113,19 +91,6 @@ async def test_no_more_requests_are_in_flight_than_allowed(start: Start) -> None
     await account.run_for(1)
     assert account.api.most_in_flight == 8
     assert {name for _, name in account.api.asked} == set(names)
-
-
-async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(start: Start) -> None:
-    account = await start(A, overdue_after_s={"running": 100.0})
-    account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
-    await account.run_for(99)
-    account.api.default = Outcome.TIMEOUT
-    assert [type_ for type_, _, _ in await account.emitted(after_s=30)] == ["execution.running"]
-    account.api.default = None
-    events = await account.events(after_s=300)
-    assert [event["type"] for event in events] == ["execution.overdue"]
-    assert 0 < events[0]["data"]["overdueSeconds"] < 80
-    assert events[0]["data"]["limitSeconds"] == 100
 
 
 async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(start: Start, clock: FakeClock) -> None:
@@ -214,37 +179,6 @@ async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_no
     assert {type(error) for error in account.fatal} == {BrokenError}
 
 
-async def test_open_executions_are_counted_by_status(start: Start) -> None:
-    account = await start(A, B, C)
-    registry = account.metrics.registry
-
-    def count(status: str) -> float | None:
-        return registry.get_sample_value("watcher_open_executions", {"account": "default", "status": status})
-
-    assert count("unseen") == 3
-    account.api.script |= {A: said(A, "paused"), B: said(B, "odd"), C: said(C, "success")}
-    await account.run_for(1)
-    assert [count(status) for status in ("unseen", "paused", "unrecognized", "running")] == [0, 1, 1, 0]
-
-
-async def test_the_delay_from_the_end_to_its_sight_is_measured(start: Start) -> None:
-    account = await start(A)
-    account.api.script[A] = said(A, "success", finished_at=EPOCH + timedelta(seconds=990))
-    await account.run_for(1)
-    registry = account.metrics.registry
-    assert registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
-    assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
-
-
-async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(start: Start) -> None:
-    account = await start(A)
-    account.api.default = Outcome.TIMEOUT
-    await account.run_for(100)
-    account.api.default = Outcome.NOT_FOUND
-    types = {type_ for type_, _, _ in await account.emitted(after_s=400)}
-    assert types == {"account.degraded", "account.recovered", "execution.lost"}
-
-
 async def test_the_metric_of_the_last_success_stands_still_while_polls_fail_or_nothing_can_be_recorded(
     start: Start, heard: Any, clock: FakeClock
 ) -> None:
@@ -263,28 +197,6 @@ async def test_the_metric_of_the_last_success_stands_still_while_polls_fail_or_n
         account.api.default = monitor.failing_since = None
         await account.run_for(70)
         assert value() == pytest.approx(clock.now().timestamp(), abs=10)
-
-
-async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) -> None:
-    for started_s, status in ((10_000.0, "running"), (6_400.0, "paused")):
-        clock = FakeClock()
-        clock.elapsed_s = started_s
-        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock)
-        account = await account_of(store, clock, A)
-        account.api.script[A] = said(A, status)
-        assert [type_ for type_, *_ in await account.emitted(after_s=5)] == [f"execution.{status}"]
-        await store.close()
-
-
-async def test_what_is_lost_says_nothing_of_the_account(start: Start) -> None:
-    account = await start(A, B, C)
-    account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND
-    await account.run_for(300)
-    account.api.script[C] = said(C, "success")
-    await account.emitted(after_s=100)
-    asked = len(account.api.asked)
-    assert await account.emitted(after_s=7200) == []
-    assert len(account.api.asked) - asked == 2 * 12
 
 
 async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(start: Start) -> None:
@@ -328,17 +240,6 @@ async def test_a_failed_poll_is_logged_with_its_reason(start: Start) -> None:
         await account.run_for(0)
     (failed,) = (line for line in logs if line["event"] == "poll.failed")
     assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
-
-
-async def test_what_contradicts_an_end_is_counted_and_not_reported(start: Start, clock: FakeClock) -> None:
-    account = await start(A)
-    ended = ExecutionRecord(A, PIPELINE, status="success", sequence=1, end_seen_at=clock.steady_us())
-    with capture_logs() as logs:
-        await account.watcher._poller.poll(TrackedExecution(ended, watch_of(A)))
-    assert [line["event"] for line in logs] == ["execution.contradicted"]
-    labels = {"account": "default", "outcome": "contradicted"}
-    assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
-    assert await account.emitted() == []
 
 
 @pytest.mark.parametrize(
@@ -387,34 +288,6 @@ async def test_a_success_after_a_restart_ends_what_failed_before(start: Start) -
     assert await again.emitted(after_s=55) == [("execution.running", "running", None)]
 
 
-async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(start: Start, clock: FakeClock) -> None:
-    account = await start(A, B)
-    await account.run_for(10)
-    account.api.default = Outcome.SERVER_ERROR
-    await account.run_for(1)
-    clock.stop_for(65.0)
-    await account.watcher.flush()
-    account.api.default = None
-    assert [type_ for type_, _, _ in await account.emitted(after_s=20)] == ["execution.running"] * 2
-    assert account.watcher._breaker.failing_since is None
-
-
-async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(
-    start: Start, clock: FakeClock
-) -> None:
-    account = await start(A)
-    account.api.default, account.api.reason = Outcome.CONNECTION, "refused"
-    await account.run_for(30)
-    clock.stop_for(600.0)
-    with capture_logs() as logs:
-        assert await account.emitted(after_s=25) == []
-        await account.run_for(70)
-    (event,) = await account.events()
-    assert (event["data"]["reason"], event["data"]["cause"]) == ("unreachable", "refused")
-    (line,) = (line for line in logs if line["event"] == "account.degraded")
-    assert (line["reason"], line["cause"]) == ("unreachable", "refused")
-
-
 @pytest.mark.parametrize("cause", REMEDIES)
 async def test_trouble_is_logged_with_what_helps_where_that_is_known(start: Start, cause: str) -> None:
     account = await start(A)
@@ -425,30 +298,35 @@ async def test_trouble_is_logged_with_what_helps_where_that_is_known(start: Star
     assert (line["cause"], line["remedy"]) == (cause, REMEDIES[cause])
 
 
-async def test_stops_are_no_budget_that_is_too_small(start: Start, clock: FakeClock) -> None:
-    account = await start(A, max_interval_s=10.0)
+# An account whose lease is not trusted: nothing is asked, until it is again
+
+
+@pytest.mark.parametrize("fails_on", [False, True])
+async def test_the_time_without_trust_is_nobody_s_failure(start: Start, clock: FakeClock, *, fails_on: bool) -> None:
+    trusted = [True]
+    account = await start(A, is_trusted=lambda: trusted[0])
+    await account.run_for(5)
+    account.api.script[A] = Outcome.CONNECTION
+    await account.run_for(20)
+    trusted[0] = False
+    for _ in range(12):
+        clock.advance(IDLE_S)
+        await account.watcher.tick()
+    trusted[0] = True
+    if not fails_on:
+        account.api.script[A] = said(A, "running")
+    assert "account.degraded" not in [event["type"] for event in await account.events(after_s=20)]
+    assert ("account.degraded" in [event["type"] for event in await account.events(after_s=40)]) is fails_on
+
+
+async def test_time_without_trust_is_no_budget_that_is_too_small(start: Start, clock: FakeClock) -> None:
+    trusted = [True]
+    account = await start(A, max_interval_s=10.0, is_trusted=lambda: trusted[0])
     for _ in range(60):
         await account.run_for(8)
-        clock.stop_for(30.0)
+        trusted[0] = False
+        for _ in range(3):
+            await account.watcher.tick()
+            clock.advance(IDLE_S)
+        trusted[0] = True
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
-
-
-async def test_an_outage_leaves_no_account_over_budget_that_was_not(start: Start) -> None:
-    account = await start(
-        *(f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(200)), rate_per_s=0.5, max_interval_s=600.0
-    )
-    await account.emitted(after_s=2000)
-    account.api.default = Outcome.TIMEOUT
-    await account.run_for(1500)
-    account.api.default = None
-    changes = [each for each in await account.emitted(after_s=1500) if each[0].startswith("account.")]
-    assert [each[1] for each in changes] == ["unreachable", "unreachable"]
-
-
-async def test_an_account_that_has_nothing_left_to_poll_is_not_over_budget(start: Start) -> None:
-    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
-    account = await start(*names, rate_per_s=1.0, max_interval_s=20.0)
-    await account.run_for(500)
-    account.api.script |= {name: said(name, "success") for name in names}
-    changes = [each[:2] for each in await account.emitted(after_s=600) if each[0].startswith("account.")]
-    assert changes == [("account.degraded", "over_budget"), ("account.recovered", "over_budget")]

@@ -7,7 +7,6 @@ from uuid import UUID
 import pytest
 from list_model import (
     HOUR_S,
-    WHOLE,
     Life,
     Lists,
     ModelApi,
@@ -20,10 +19,9 @@ from list_model import (
     oldest,
 )
 from parameters import each_value
-from virtual import RULES, Account, FakeClock, Start, watch_of
+from virtual import RULES, WHOLE, Account, FakeClock, Start, watch_of
 
-from watcher.clerk.api import Reply
-from watcher.domain.rules import Rules, SlowRule
+from watcher.domain.rules import Rules
 from watcher.domain.watch import Watch
 
 DAY_S = 24 * HOUR_S
@@ -88,34 +86,6 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
     assert await told(account, after_s=10) == [("pipeline.silent", None)]
 
 
-async def test_a_pipeline_is_silent_though_answers_come_from_two_clocks(start: Start, clock: FakeClock) -> None:
-    api = ModelApi(clock, lives=[life(1, 900.0, 905.0)])
-    api.clock_set = lambda at: 90.0 if int(at / 7) % 2 else 0.0
-    account = await watching(start, api)
-    assert await told(account, after_s=300) == [("pipeline.silent", None)]
-
-
-class SetMeanwhile(ModelApi):
-    """One whose clock is set forward while the second page of a scan is asked for."""
-
-    async def list(self, *, pipeline: str, page: int, known: Reply | None = None) -> Reply:
-        set_s = self.clock.monotonic()
-        if page == 2 and set_s > 1130 and not self.clock_set(set_s):
-            self.clock_set = lambda at: HOUR_S if at >= set_s else 0.0
-        return await super().list(pipeline=pipeline, page=page, known=known)
-
-
-async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set_while_a_scan_is_under_way(
-    start: Start, clock: FakeClock
-) -> None:
-    old = lives(120, from_s=-HOUR_S, until_s=900.0)
-    api = SetMeanwhile(clock, lives=[*old, life(2, 1120.0, 1121.0)], orders=((0.0, by_id),))
-    account = await watching(start, api)
-    await account.run_for(250)
-    assert api.clock_set(clock.monotonic()) == HOUR_S
-    assert [type_ for type_, _ in await told(account)] == ["execution.failed"]
-
-
 @pytest.mark.parametrize(
     ("offset_s", "ours_s", "order", "is_complete"),
     each_value(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
@@ -143,35 +113,6 @@ async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours
     assert len(result.ended) > 68 if is_told else len(result.ended) == 68
 
 
-@pytest.mark.parametrize("set_s", [1015.0, 1050.0])
-async def test_what_ended_while_off_is_told_though_the_apis_clock_was_set_back_before_or_meanwhile(
-    lists: Lists, set_s: float
-) -> None:
-    old, since = lives(20, from_s=1000.0 - HOUR_S, until_s=990.0), lives(20, from_s=1060.0, until_s=1200.0)
-    api = lists.api(old + since)
-    api.clock_set = lambda at: -2 * HOUR_S if at > set_s else 0.0
-    account = await lists.watch(api)
-    await account.run_for(25)
-    await account.watcher.cancel()
-    lists.clock.advance(100)
-    assert_all(await lists.watched(api, for_s=120), since)
-
-
-@API_IS_OFF
-async def test_what_ended_while_the_api_was_down_for_the_first_hour_is_told(lists: Lists, offset_s: float) -> None:
-    old, since = lives(120, from_s=-HOUR_S, until_s=998.0), lives(30, from_s=1030.0, until_s=4000.0)
-    api = lists.api(old + since, offset_s=offset_s)
-    api.refused = lambda _page: True
-    account = await lists.watch(api)
-    await account.run_for(1800)
-    await account.watcher.cancel()
-    account = await lists.watch(api)
-    await account.run_for(1800)
-    api.refused = lambda _page: False
-    result = await emitted(account, after_s=700)
-    assert (result.missing(since), len(result.ended)) == (0, 30)
-
-
 @API_IS_OFF
 async def test_beyond_lookback_is_what_ended_before_it_and_a_gap_says_so(lists: Lists, offset_s: float) -> None:
     old, since = lives(60, from_s=0.0, until_s=900.0), lives(400, from_s=1030.0, until_s=1030.0 + 1.5 * DAY_S)
@@ -185,21 +126,6 @@ async def test_beyond_lookback_is_what_ended_before_it_and_a_gap_says_so(lists: 
     covered = [each for each in since if each.ends_s > lists.clock.monotonic() - DAY_S]
     assert (result.missing(covered), result.gaps) == (0, ["lookback"])
     assert len(covered) <= len(result.ended) <= len(covered) + 1
-
-
-@pytest.mark.parametrize("step_s", [-1200.0, -30.0, 30.0, 1200.0])
-@pytest.mark.parametrize("order", [newest, oldest])
-async def test_what_ends_during_the_first_scan_is_told_though_the_apis_clock_is_set_meanwhile(
-    lists: Lists, order: Order, step_s: float
-) -> None:
-    # None by whose date nobody could tell whether it ended before the watch began, or after the clock was set back.
-    old = lives(400, from_s=1000.0 - 2 * HOUR_S, until_s=-300.0) + lives(100, from_s=-100.0, until_s=900.0)
-    going = [life(number, 1000.0 - HOUR_S - number, 1000.5 + number) for number in range(1, 8)]
-    api = lists.api(old + going, order=order)
-    api.clock_set = lambda at: step_s if at > 1002.0 else 0.0
-    account = await lists.watch(api, rate_per_s=1.0)
-    result = await emitted(account, after_s=120)
-    assert (result.missing(going), result.missing(old), result.gaps) == (0, len(old), [])
 
 
 @pytest.mark.ci
@@ -222,22 +148,6 @@ async def test_rows_that_a_list_shows_late_are_told_whatever_its_dates_say(
     account = await lists.watch(api)
     result = await emitted(account, after_s=120)
     assert (result.missing(burst), result.missing(old), result.gaps) == (0, len(old), [])
-
-
-async def test_what_ends_since_is_told_though_ours_was_hours_ahead_and_set_right_before_the_api_ever_answered(
-    lists: Lists,
-) -> None:
-    old, since = lives(120, from_s=-HOUR_S, until_s=998.0), lives(60, from_s=1010.0, until_s=1090.0)
-    api = lists.api(old + since)
-    api.refused = lambda _page: True
-    lists.clock.off_s = 3 * HOUR_S
-    account = await lists.watch(api)
-    await account.run_for(5)
-    await account.watcher.cancel()
-    lists.clock.off_s, api.refused = 0.0, lambda _page: False
-    account = await lists.watch(api)
-    result = await emitted(account, after_s=180)
-    assert (result.missing(since), result.gaps) == (0, [])
 
 
 @pytest.mark.ci
@@ -299,35 +209,6 @@ async def test_nothing_is_overdue_for_ours_was_set_forward_while_off(
     begun_s = 1000.0 if status == "new" else 900.0
     assert await told(account, after_s=begun_s + HOUR_S - clock.monotonic() - 30) == []
     assert await told(account, after_s=90) == [("execution.overdue", 1)]
-
-
-@pytest.mark.parametrize("count", [0, 1])
-async def test_a_pipeline_is_not_silent_for_ours_was_set_forward_while_off(
-    start: Start, clock: FakeClock, count: int
-) -> None:
-    api = ModelApi(clock, lives=[life(1, 900.0, 905.0)][:count])
-    account = await watching(start, api)
-    assert await told(account, after_s=40) == []
-    await account.watcher.flush()
-    await account.watcher.cancel()
-    clock.off_s = 2 * HOUR_S
-    account = await watching(start, api)
-    assert await told(account, after_s=155 if count else 255) == []
-    assert await told(account, after_s=15) == [("pipeline.silent", None)]
-
-
-async def test_nothing_is_slow_for_ours_was_set_forward_while_off(start: Start, clock: FakeClock) -> None:
-    watch = replace(WHOLE, rules=Rules(slow=SlowRule(2.0, 600 * SECOND_US)))
-    ended = lives(30, from_s=1010.0, until_s=1100.0, length_s=5.0, fails=False)
-    api = ModelApi(clock, lives=[*ended, life(99, 1100.0, 9e9)])
-    account = await watching(start, api, watch)
-    assert len(await told(account, after_s=140)) > 30
-    await account.watcher.flush()
-    await account.watcher.cancel()
-    clock.off_s = 2 * HOUR_S
-    account = await watching(start, api, watch)
-    assert await told(account, after_s=500) == []
-    assert await told(account, after_s=120) == [("pipeline.slow", None)]
 
 
 async def test_a_problem_stays_open_though_the_apis_clock_was_set_back_while_off(

@@ -7,7 +7,20 @@ from datetime import timedelta
 from typing import TypeVar
 
 import pytest
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
+from virtual import (
+    EPOCH,
+    PIPELINE,
+    RULES,
+    WHOLE,
+    Account,
+    FakeClock,
+    Start,
+    account_of,
+    name_of,
+    pages_of,
+    said,
+    watch_of,
+)
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
@@ -15,8 +28,7 @@ from watcher.store.changes import SourceChange, Taken
 from watcher.store.recording import Item
 from watcher.store.sql_store import SqlStore, Work
 
-A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+A, B, C = map(name_of, (10, 11, 12))
 OTHER = Watch("default", "77aa0000-0000-4000-8000-000000000000", (), name="Onboarding")
 
 
@@ -155,19 +167,6 @@ async def test_what_is_reported_nobody_when_a_list_shows_it_is_reported_once_it_
     assert [type_ for type_, _, _ in await account.emitted()] == ["execution.success"]
 
 
-async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is_watched_once(held: HeldStore) -> None:
-    account = await account_over(held, OTHER)
-    account.api.pages, account.api.script = pages_of(row(A, "running")), {A: said(A, "running"), B: said(B, "running")}
-    await account.run_for(5)
-    await account.watcher.watch([watch_of(B)])
-    await account.run_for(5)
-    await account.watcher.watch([watch_of(A), OTHER])
-    account.api.pages = {}
-    await follow_to_its_end(account)
-    emitted = [event["type"] for event in await account.events() if event.get("subject") == A]
-    assert emitted == ["execution.running", "execution.success"]
-
-
 async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_reported_of_it(held: HeldStore) -> None:
     account = await account_over(held, WHOLE)
     for _ in range(2):
@@ -212,3 +211,84 @@ async def follow_to_its_end(account: Account) -> None:
     await account.run_for(200)
     assert (account.fatal, account.api.most_at_once.get(A, 0) <= 1) == ([], True)
     assert A not in account.watcher._registry.entries
+
+
+# Watches that change while their executions are polled
+
+
+async def test_an_execution_that_is_added_is_polled_and_one_that_is_removed_no_more(start: Start) -> None:
+    account = await start(A)
+    account.api.script[B] = said(B, "paused")
+    await account.run_for(5)
+    await account.watcher.watch([watch_of(B)])
+    polled = len(account.api.times(A))
+    await account.run_for(50)
+    assert len(account.api.times(A)) == polled
+    assert await account.emitted() == [("execution.running", "running", None), ("execution.paused", "paused", None)]
+
+
+async def test_an_execution_that_is_watched_again_goes_on_from_what_was_reported(start: Start) -> None:
+    account = await start(A)
+    await account.run_for(5)
+    await account.watcher.watch([])
+    account.api.script[A] = said(A, "success")
+    await account.run_for(500)
+    await account.watcher.watch([watch_of(A)])
+    await account.run_for(5)
+    await account.watcher.watch([watch_of(A)])
+    await account.run_for(500)
+    assert await account.emitted() == [
+        ("execution.running", "running", None),
+        ("execution.success", "success", "running"),
+    ]
+    assert len(account.api.times(A)) == 7
+
+
+async def test_labels_that_change_are_in_the_next_event_and_nothing_else_comes_of_it(start: Start) -> None:
+    account = await start(A)
+    await account.run_for(100)
+    polled = len(account.api.asked)
+    await account.watcher.watch([replace(watch_of(A), labels={"team": "ops"})])
+    await account.run_for(0.5)
+    assert len(account.api.asked) == polled
+    account.api.script[A] = said(A, "failed")
+    await account.run_for(60)
+    assert [event["data"]["labels"]["team"] for event in await account.events()] == ["sales", "ops"]
+
+
+async def test_one_that_is_removed_while_a_poll_is_under_way_is_let_go_when_it_is_back(start: Start) -> None:
+    account = await start(A, B)
+    account.api.gate.clear()
+    await account.run_for(0.1)
+    await account.watcher.watch([watch_of(B)])
+    account.api.gate.set()
+    await account.run_for(60)
+    assert len(account.api.times(A)) == 1
+    assert await account.emitted() == [("execution.running", "running", None)] * 2
+    assert (
+        account.metrics.registry.get_sample_value(
+            "watcher_open_executions", {"account": "default", "status": "running"}
+        )
+        == 1
+    )
+
+
+async def test_those_polled_longest_ago_come_first_at_a_start(start: Start) -> None:
+    account = await start(A, B, C)
+    account.api.script[A] = said(A, "paused")
+    await account.run_for(1)
+    account.api.script[B] = said(B, "paused")
+    await account.run_for(2)
+    again = await start(A, B, C, rate_per_s=1.0)
+    await again.run_for(5)
+    assert [name for _, name in again.api.asked][:3] == [A, C, B]
+
+
+async def test_a_refused_key_is_tried_at_once_when_the_configuration_is_read_anew(start: Start) -> None:
+    account = await start(A)
+    account.api.script[A] = Outcome.UNAUTHORIZED
+    await account.run_for(5)
+    polled = len(account.api.asked)
+    await account.watcher.watch([watch_of(A)])
+    await account.run_for(5)
+    assert len(account.api.asked) == polled + 1

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +13,7 @@ import pytest
 from pydantic import TypeAdapter
 from sample_metrics import sample_value
 from stores import execution_id
-from virtual import EPOCH, PIPELINE, Account, FakeClock, Start, account_of, pages_of, said, watch_of
+from virtual import EPOCH, PIPELINE, WHOLE, Account, FakeClock, Start, account_of, name_of, pages_of, said, watch_of
 from worker_rig import FAILED, GONE, Rig
 
 from watcher.domain.execution import Outcome
@@ -26,9 +25,8 @@ from watcher.runtime.metrics import GOALS_COUNT
 from watcher.store.console_store import ConsoleStore
 from watcher.store.sql_store import SqlStore
 
-FIRST, SECOND, THIRD = (f"9a1b0000-0000-4000-8000-00000000000{number}" for number in range(1, 4))
+FIRST, SECOND, THIRD = map(name_of, range(1, 4))
 EMPTY_PIPELINE = "77aa0000-0000-4000-8000-000000000000"
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 NAMED = Watch("default", PIPELINE, (FIRST,))
 NAMED_TOO = Watch("default", EMPTY_PIPELINE, (SECOND,))
 WHOLE_TOO = Watch("default", EMPTY_PIPELINE, ())
@@ -131,12 +129,6 @@ async def test_a_new_owner_knows_nothing_since_the_last_one_wrote(start: Start, 
     assert (await snapshot_of(again, path)).known_at == written_at
 
 
-async def test_an_account_that_watches_nothing_is_not_unknown(start: Start, path: Path) -> None:
-    account = await start(watches=[])
-    await account.run_for(5)
-    assert (await snapshot_of(account, path)).known_at is None
-
-
 async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start, path: Path) -> None:
     account = await start(watches=[WHOLE, NAMED_TOO])
     account.api.pages = {1: Outcome.SERVER_ERROR}
@@ -148,40 +140,8 @@ async def test_a_pipeline_is_read_once_its_list_was_read_as_a_whole(start: Start
     assert (await snapshot_of(account, path)).pipelines[PIPELINE].is_read
 
 
-@pytest.mark.parametrize(
-    ("first", "counted"),
-    [
-        (said(FIRST, "odd", finished_at=START), {"started": 1, "unrecognized": 1}),
-        (ran(FIRST, "failed", -5), {"started": 1, "failed": 1}),
-        (Outcome.NOT_FOUND, {}),
-    ],
-    ids=["an end in a word that nobody knows", "an end before its start", "an execution that nobody knows"],
-)
-async def test_what_is_odd_is_counted_as_what_it_is(start: Start, first: Any, counted: Mapping[str, int]) -> None:
-    account = await start(FIRST, SECOND)
-    account.api.script = {FIRST: first, SECOND: said(SECOND, "running")}
-    await account.run_for(300)
-    assert (shown(account, "executions_started_total") or 0) - 1 == counted.get("started", 0)
-    for status in ("success", "failed", "unrecognized"):
-        assert shown(account, "executions_ended_total", status=status) == counted.get(status, 0)
-        assert shown(account, "execution_duration_seconds_count", status=status) == 0
-
-
-async def test_history_is_not_counted_and_what_a_list_shows_later_is(start: Start, clock: FakeClock) -> None:
-    old = said(FIRST, "success", started_at=EPOCH, finished_at=EPOCH + timedelta(seconds=60))
-    account = await start(watches=[WHOLE])
-    account.api.pages = pages_of(old)
-    await account.run_for(30)
-    news = said(SECOND, "success", started_at=clock.now(), finished_at=clock.now())
-    account.api.pages = pages_of(news, old)
-    await account.run_for(30)
-    assert shown(account, "executions_started_total") == 1
-    assert shown(account, "executions_ended_total", status="success") == 1
-    assert shown(account, "pipeline_last_started_timestamp_seconds") == pytest.approx(START.timestamp() + 30, abs=1)
-
-
 async def test_a_pipeline_has_50_goals_and_others_without_what_a_terminal_obeys(start: Start) -> None:
-    account = await start(FIRST, SECOND, THIRD, "9a1b0000-0000-4000-8000-000000000004")
+    account = await start(FIRST, SECOND, THIRD, name_of(4))
     for count, execution in enumerate(account.api.script):
         goals = tuple(f"\x1b[31mgoal\n {count * 20 + number} {'x' * 300}\ud800" for number in range(20))
         account.api.script[execution] = ran(execution, "success", 1, goals=goals)
@@ -202,24 +162,6 @@ async def test_a_removed_watch_takes_its_series_along(start: Start) -> None:
     assert shown(account, "executions_started_total", pipeline=EMPTY_PIPELINE) == 0
     account.metrics.forget("account", "default")
     assert "watcher_executions_started_total{" not in b"".join(account.metrics.text()).decode()
-
-
-async def test_the_next_owner_goes_on_with_the_last_ends_and_counts_from_0(
-    start: Start, clock: FakeClock, path: Path
-) -> None:
-    account = await start(FIRST, SECOND, THIRD)
-    for execution, status in ((FIRST, "success"), (SECOND, "failed"), (THIRD, "success")):
-        account.api.script[execution] = ran(execution, status, clock.now().timestamp() - START.timestamp())
-        await account.run_for(30)
-    before = await snapshot_of(account, path)
-    assert before.pipelines[PIPELINE].ends == "sfs"
-    clock.advance(60)
-    again = await start(watches=[watch_of(FIRST, SECOND, THIRD)])
-    after = await snapshot_of(again, path)
-    assert after.pipelines[PIPELINE] == before.pipelines[PIPELINE]
-    assert shown(again, "executions_ended_total", status="failed") == 0
-    ended_at = shown(again, "pipeline_last_ended_timestamp_seconds", status="failed")
-    assert ended_at == pytest.approx(START.timestamp() + 30, abs=2)
 
 
 async def strip(account: Account) -> str:
@@ -279,14 +221,6 @@ async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
     assert snapshot.wanted_per_s == pytest.approx(2 / 30 + 1, rel=0.15)  # and the list every second
     assert 0.5 < snapshot.used_per_s < 1.2
     assert 0 < snapshot.longest_gap_s <= 33
-
-
-async def test_a_list_that_is_wanted_at_once_has_not_waited_for_ever(start: Start, path: Path) -> None:
-    account = await start(watches=[WHOLE_TOO])
-    account.api.pipelines.add(EMPTY_PIPELINE)
-    await account.run_for(5)
-    account.watcher.read_list(EMPTY_PIPELINE)
-    assert 0 <= (await snapshot_of(account, path)).longest_gap_s < 10
 
 
 async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(start: Start, path: Path) -> None:

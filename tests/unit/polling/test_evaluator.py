@@ -4,11 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from virtual import EPOCH, Account, FakeClock, Start, said, watch_of
+from virtual import EPOCH, Account, FakeClock, Start, name_of, said, watch_of
 
 from watcher.domain.execution import Outcome
 
-A, B = (f"9a1b0000-0000-4000-8000-{number:012d}" for number in (1, 2))
+A, B = map(name_of, (1, 2))
 LIMITS = {"running": 100.0}
 
 
@@ -75,13 +75,6 @@ async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(star
     account.api.gate.set()
     (event,) = await told(account, "success")
     assert "problem" not in event["data"]
-
-
-async def test_what_is_overdue_at_first_sight_is_told_with_its_status(start: Start) -> None:
-    account = await start(A, overdue_after_s=LIMITS)
-    account.api.script[A] = said(A, "running", started_at=EPOCH)
-    await account.run_for(0.5)
-    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running", "execution.overdue"]
 
 
 async def test_a_loss_names_the_last_look_that_saw_it_and_what_the_api_calls_its_pipeline(start: Start) -> None:

@@ -16,7 +16,6 @@ from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
 from watcher.store.changes import AccountRecord
 
-LONGEST_S = 60.0
 HOUR_S = 3600.0
 KINDS = ("execution", "list")
 
@@ -143,26 +142,24 @@ def test_the_hour_is_one_in_which_the_process_ran_and_a_success_begins_it_anew(k
     assert rig.fail(Outcome.INVALID, 200, at=2 * HOUR_S + 3001) is LostReason.UNREADABLE
 
 
-@pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.parametrize(
+    ("usable", "draw", "expected"),
+    [
+        (True, 0.5, [1, 2, 4, 8, 16, 32, 60, 60]),
+        (True, 0.0, [0.9, 1.8, 3.6, 7.2, 14.4, 28.8, 54, 54]),
+        (False, 0.5, [1] * 8),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(kind: str, *, usable: bool) -> None:
-    rig = Rig(kind, trouble=None if usable else AccountTrouble.UNREACHABLE)
+def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(
+    kind: str, draw: float, expected: list[float], *, usable: bool
+) -> None:
+    rig = Rig(kind, draw=draw, trouble=None if usable else AccountTrouble.UNREACHABLE)
     waits = []
     for at in range(8):
         rig.fail(Outcome.SERVER_ERROR, 500, at=at, well=False)
         waits.append(rig.wait_s())
-    assert waits == ([1, 2, 4, 8, 16, 32, 60, 60] if usable else [1] * 8)
-
-
-@pytest.mark.parametrize(("draw", "waits"), [(0.0, [0.9, 1.8, 3.6]), (0.75, [1.05, 2.1, 4.2])])
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_wait_is_spread_within_a_tenth(kind: str, draw: float, waits: list[float]) -> None:
-    rig = Rig(kind, draw=draw)
-    seen = []
-    for at in range(3):
-        rig.fail(Outcome.SERVER_ERROR, 500, at=at)
-        seen.append(rig.wait_s())
-    assert seen == pytest.approx(waits)
+    assert waits == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

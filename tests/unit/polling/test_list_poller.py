@@ -10,25 +10,20 @@ from typing import Any
 import pytest
 from stores import HeardStore, held, upkeep
 from structlog.testing import capture_logs
-from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, Start, pages_of, said
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, WHOLE, Account, FakeClock, Start, name_of, pages_of, said
 
 from watcher.clerk.api import PAGE_ROWS, Reply
-from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Details, FirstSight, Watch
+from watcher.domain.watch import Details, Watch
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_item import PollRules, TrackedExecution
-from watcher.polling.sort_order import Order
 from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore
 
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
+SALES = replace(WHOLE, labels={"team": "sales"})
 BEGIN = EPOCH + timedelta(seconds=1000)
 """When the clock of a test begins."""
-
-
-def name(number: int) -> str:
-    return f"9a1b0000-0000-4000-8000-{number:012d}"
 
 
 def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> ExecutionSnapshot:
@@ -38,7 +33,7 @@ def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None =
     """
     finished_at = None if ended_s is None else BEGIN - timedelta(seconds=ended_s)
     started_at = BEGIN - timedelta(seconds=age_s, microseconds=-number)
-    return ExecutionSnapshot(name(number), status, started_at=started_at, finished_at=finished_at)
+    return ExecutionSnapshot(name_of(number), status, started_at=started_at, finished_at=finished_at)
 
 
 def history(count: int) -> list[ExecutionSnapshot]:
@@ -48,7 +43,7 @@ def history(count: int) -> list[ExecutionSnapshot]:
 async def whole_account(
     start: Start, *rows: ExecutionSnapshot, rules: PollRules = RULES, rate_per_s: float = 1000.0
 ) -> Account:
-    account = await start(watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
+    account = await start(watches=[SALES], rules=rules, rate_per_s=rate_per_s)
     show(account, *rows)
     return account
 
@@ -62,8 +57,8 @@ async def account_with_one_running(start: Start, *, rules: PollRules = RULES) ->
 
 async def account_with_another(start: Start, number: int) -> Account:
     """Return one that also watches an execution of another pipeline by name, which runs."""
-    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name(number),))
-    account = await start(name(number), watches=[WHOLE, other])
+    other = Watch("default", "77aa0000-0000-4000-8000-000000000000", (name_of(number),))
+    account = await start(name_of(number), watches=[SALES, other])
     account.api.pipelines.add(other.pipeline)
     return account
 
@@ -82,10 +77,10 @@ async def emitted(account: Account, *, after_s: float | None = None) -> list[tup
 
 async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(start: Start) -> None:
     account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
-    assert await emitted(account, after_s=5) == [("execution.running", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.running", name_of(2))]
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
-    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
-    assert asked(account, name(2)) == asked(account, name(1)) == 0
+    assert await emitted(account, after_s=5) == [("execution.success", name_of(2))]
+    assert asked(account, name_of(2)) == asked(account, name_of(1)) == 0
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
 
 
@@ -104,7 +99,7 @@ async def test_what_a_list_says_against_an_end_is_logged_and_counted_once_and_no
         show(account, row(2, later), row(1, "success", age_s=60, ended_s=50))
         await account.run_for(30)
     (said,) = [line for line in logs if line["event"] == "execution.contradicted"]
-    assert (said["execution"], said["log_level"]) == (name(2), "warning")
+    assert (said["execution"], said["log_level"]) == (name_of(2), "warning")
     labels = {"account": "default", "outcome": "contradicted"}
     assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
     assert await emitted(account) == []
@@ -115,7 +110,7 @@ async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, he
     await emitted(account, after_s=5)
     heard.heard.clear()
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
-    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name_of(number)) for number in (1, 2, 3)]
     (written,) = [each for each in heard.heard if isinstance(each, ChangeSet)]
     assert len(written.changes) == 3
 
@@ -123,54 +118,22 @@ async def test_what_one_page_brings_is_one_change_for_the_store(start: Start, he
 async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(start: Start, heard: HeardStore) -> None:
     account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
     await emitted(account, after_s=5)
-    heard.takes = lambda item: name(2) not in repr(item)
+    heard.takes = lambda item: name_of(2) not in repr(item)
     show(account, *(row(number, "paused") for number in (3, 2, 1)))
-    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name(number)) for number in (1, 3)]
+    assert sorted(await emitted(account, after_s=5)) == [("execution.paused", name_of(number)) for number in (1, 3)]
     heard.takes = lambda _item: True
-    assert await emitted(account, after_s=5) == [("execution.paused", name(2))]
+    assert await emitted(account, after_s=5) == [("execution.paused", name_of(2))]
 
 
 async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> None:
     account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
     for _ in range(2):
-        account = await start(name(1), watches=[replace(WHOLE, executions=(name(1),))])
-        account.api.script[name(1)] = said(name(1), "success")
+        account = await start(name_of(1), watches=[replace(SALES, executions=(name_of(1),))])
+        account.api.script[name_of(1)] = said(name_of(1), "success")
         await account.run_for(5)
-    assert await emitted(account) == [("execution.success", name(1))]
-    assert asked(account, name(1)) == 0
-
-
-@pytest.mark.parametrize("statuses", [("success", "running"), ("running", "success")])
-async def test_of_a_row_that_comes_twice_the_end_counts(start: Start, statuses: tuple[str, str]) -> None:
-    account = await whole_account(start, row(1, "success", age_s=90, ended_s=80))
-    await account.run_for(5)
-    show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
-    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
-
-
-async def test_with_notify_what_had_ended_is_reported_too(start: Start) -> None:
-    rules = replace(RULES, first_sight=FirstSight.NOTIFY)
-    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50), rules=rules)
-    assert await emitted(account, after_s=5) == [("execution.success", name(1))]
-
-
-async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(start: Start) -> None:
-    account = await account_with_one_running(start)
-    show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
-    assert await emitted(account, after_s=30) == [("execution.running", name(1)), ("execution.success", name(2))]
-    again = await whole_account(start, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
-    assert await emitted(again, after_s=30) == []
-
-
-async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: Start) -> None:
-    account = await account_with_one_running(start)
-    node = FailedNode("n", "Greeting", "no")
-    account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
-    show(account, row(1, "failed", ended_s=-5))
-    _, failed = await account.events(after_s=5)
-    assert failed["data"]["execution"]["failedNodes"] == [{"id": "n", "name": "Greeting", "error": "no"}]
-    assert asked(account, name(1)) == 1
+    assert await emitted(account) == [("execution.success", name_of(1))]
+    assert asked(account, name_of(1)) == 0
 
 
 @pytest.mark.parametrize(
@@ -184,55 +147,55 @@ async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(start: 
 )
 async def test_details_say_which_ends_are_fetched(start: Start, details: Details, status: str, gets: int) -> None:
     account = await account_with_one_running(start, rules=replace(RULES, details=details))
-    account.api.script[name(1)] = said(name(1), status)
+    account.api.script[name_of(1)] = said(name_of(1), status)
     show(account, row(1, status, ended_s=-5))
-    assert await emitted(account, after_s=5) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
-    assert asked(account, name(1)) == gets
+    assert await emitted(account, after_s=5) == [("execution.running", name_of(1)), (f"execution.{status}", name_of(1))]
+    assert asked(account, name_of(1)) == gets
 
 
 async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
     account = await account_with_one_running(start)
-    account.api.script[name(1)] = said(name(1), "running")
+    account.api.script[name_of(1)] = said(name_of(1), "running")
     show(account, row(1, "failed", ended_s=-5))
-    assert await emitted(account, after_s=60) == [("execution.running", name(1))]
-    assert 4 <= asked(account, name(1)) <= 8  # once in ten seconds, not with each scan
+    assert await emitted(account, after_s=60) == [("execution.running", name_of(1))]
+    assert 4 <= asked(account, name_of(1)) <= 8  # once in ten seconds, not with each scan
     assert account.api.unread > 10  # the page and the GET each say the same again, and neither hides the other
-    account.api.script[name(1)] = said(name(1), "failed")
-    assert await emitted(account, after_s=15) == [("execution.failed", name(1))]
+    account.api.script[name_of(1)] = said(name_of(1), "failed")
+    assert await emitted(account, after_s=15) == [("execution.failed", name_of(1))]
 
 
 async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(start: Start) -> None:
     account = await account_with_one_running(start)
-    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
-    assert await emitted(account, after_s=30) == [("execution.running", name(1))]
-    assert await emitted(account, after_s=3) == [("execution.failed", name(1))]
-    assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
+    assert await emitted(account, after_s=30) == [("execution.running", name_of(1))]
+    assert await emitted(account, after_s=3) == [("execution.failed", name_of(1))]
+    assert asked(account, name_of(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
 
 async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_poller_drains(
     start: Start, clock: FakeClock
 ) -> None:
     account = await account_with_one_running(start)
-    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
     await account.run_for(5)
     await account.watcher.drain()
     clock.advance(60)
     await account.watcher.tick()
     await account.settle()
-    assert await emitted(account) == [("execution.running", name(1))]
+    assert await emitted(account) == [("execution.running", name_of(1))]
 
 
 async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(start: Start) -> None:
     account = await whole_account(start, row(1, "running", age_s=100))
     await account.run_for(5)
-    account.api.script[name(2)] = Outcome.SERVER_ERROR
+    account.api.script[name_of(2)] = Outcome.SERVER_ERROR
     show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
-    assert await emitted(account, after_s=5) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.running", name_of(1))]
     again = await whole_account(start, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
-    again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
-    assert await emitted(again, after_s=5) == [("execution.failed", name(2))]
+    again.api.script = {name_of(2): said(name_of(2), "failed"), name_of(1): said(name_of(1), "running")}
+    assert await emitted(again, after_s=5) == [("execution.failed", name_of(2))]
 
 
 @pytest.mark.parametrize(("count", "page_rows", "starts"), [(80, PAGE_ROWS, 2), (60, 10, 1)])
@@ -249,59 +212,35 @@ async def test_pages_answer_for_all_that_are_on_them_after_a_restart_too(
         assert account.api.asked[0][1:] == ("page 1",)
 
 
-async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(start: Start) -> None:
-    old = [row(number, "success", age_s=90, ended_s=80) for number in range(200, 0, -1)]
-    account = await whole_account(start, *old)
-    await account.run_for(30)
-    burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
-    show(account, *burst, *old)
-    assert len(await emitted(account, after_s=5)) == len(burst)
-    show(account, *burst, row(300, "success", age_s=-30, ended_s=-31), *old)
-    assert await emitted(account, after_s=5) == [("execution.success", name(300))]
-    asked_so_far = len(account.api.asked)
-    await account.run_for(30)
-    assert asked(account, "page 3") > 2
-    pages = [what for _, what in account.api.asked[asked_so_far + 20 :]]
-    assert set(pages) == {"page 1"}
-
-
 async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(start: Start) -> None:
     rows = [row(number, "success", age_s=9000, ended_s=8000) for number in range(120, 0, -1)]
     rows[110] = row(10, "paused", age_s=9000)
     account = await whole_account(start, *rows)
-    account.api.script[name(10)] = said(name(10), "paused")
+    account.api.script[name_of(10)] = said(name_of(10), "paused")
     await account.run_for(20)  # by then what the first scan found is settled
     account.api.asked.clear()
     await account.run_for(30)
     assert asked(account, "page 3") == 0
-    assert asked(account, name(10)) > 20
-    assert await emitted(account) == [("execution.paused", name(10))]
+    assert asked(account, name_of(10)) > 20
+    assert await emitted(account) == [("execution.paused", name_of(10))]
 
 
 async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(start: Start) -> None:
     account = await whole_account(start, row(2, "running"), row(1, "running"))
-    account.api.script[name(1)] = said(name(1), "success")
+    account.api.script[name_of(1)] = said(name_of(1), "success")
     await account.run_for(5)
     show(account, row(2, "running"))
     assert sorted(await emitted(account, after_s=5)) == [
-        ("execution.running", name(1)),
-        ("execution.running", name(2)),
-        ("execution.success", name(1)),
+        ("execution.running", name_of(1)),
+        ("execution.running", name_of(2)),
+        ("execution.success", name_of(1)),
     ]
-
-
-async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(start: Start) -> None:
-    account = await whole_account(start, row(2, "running"), row(1, "running"))
-    await account.run_for(5)
-    again = await whole_account(start, row(2, "running"))
-    again.api.script[name(1)] = said(name(1), "success")
-    assert ("execution.success", name(1)) in await emitted(again, after_s=3)
 
 
 async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(start: Start) -> None:
     account = await whole_account(start, row(1, "running"))
     await account.events(after_s=5)
-    account.api.script[name(1)] = said(name(1), "running")
+    account.api.script[name_of(1)] = said(name_of(1), "running")
     account.api.pages = {1: Outcome.FORBIDDEN}
     gap, *others = await account.events(after_s=200)
     assert (gap["type"], gap["data"]["reason"], others) == ("pipeline.gap", "forbidden", [])
@@ -312,7 +251,7 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
     assert 4 <= asked(account, "page 1") - pages <= 6
     again = await whole_account(start)
     again.api.pages = {1: Outcome.FORBIDDEN}
-    again.api.script[name(1)] = said(name(1), "running")
+    again.api.script[name_of(1)] = said(name_of(1), "running")
     assert (await emitted(again, after_s=700), asked(again, "page 1")) == ([], 2)
     show(again, row(1, "running"))
     assert await emitted(again, after_s=1200) == []
@@ -326,27 +265,6 @@ async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budg
     assert [type_ for type_, *_ in await account.emitted(after_s=7200)] == ["execution.running", "pipeline.gap"]
 
 
-async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(start: Start, clock: FakeClock) -> None:
-    pipelines = [f"0b5c8f1e-2c3a-4f1e-9d8a-{number:012}" for number in range(20)]
-    error = Outcome.SERVER_ERROR
-    api = ScriptedApi(clock, pages={1: error}, status_codes={error: 502}, pipelines=set(pipelines))
-    watches = [Watch("default", pipeline, (), name="Sales agent") for pipeline in pipelines]
-    account = await start(watches=watches, api=api, jitter=Random(1).random)
-    await account.run_for(50)
-    asked = [at for at, _ in api.asked]
-    assert len(asked) == 20 * 6  # at once, and after five waits that double, each spread by a tenth
-    for number, most in ((0, 20), (1, 12), (3, 8), (5, 5)):
-        step = sorted(asked[20 * number : 20 * (number + 1)])
-        together = max(sum(at <= other < at + 0.1 for other in step) for at in step)
-        assert together <= most, number
-
-
-async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(start: Start) -> None:
-    account = await whole_account(start)
-    account.api.pages = {1: Outcome.NOT_FOUND}
-    assert await emitted(account, after_s=300) == [("pipeline.gap", "")]
-
-
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
 async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
     start: Start, outcome: Outcome
@@ -358,33 +276,27 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_oth
     assert (gap["type"], gap["data"]["reason"]) == ("pipeline.gap", "unreadable")
     assert asked(account, "page 1") > 150
     show(account, row(1, "running"))
-    assert await emitted(account, after_s=70) == [("execution.running", name(1))]
+    assert await emitted(account, after_s=70) == [("execution.running", name_of(1))]
     account.api.pages = {1: outcome}
     assert await emitted(account, after_s=3700) == [("pipeline.gap", "")]
 
 
-async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(start: Start) -> None:
-    account = await whole_account(start)
-    account.api.pages = {1: Outcome.SERVER_ERROR}
-    assert [event["type"] for event in await account.events(after_s=7200)] == ["account.degraded"]
-
-
 async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(start: Start) -> None:
     for rows in ([row(1, "running")], [row(2, "running"), row(1, "running")]):
-        account = await start(watches=[replace(WHOLE, name=None)])
+        account = await start(watches=[replace(SALES, name=None)])
         show(account, *rows)
-        account.api.script[name(1)] = said(name(1), "running")
+        account.api.script[name_of(1)] = said(name_of(1), "running")
         (event,) = await account.events(after_s=10)
         assert event["data"]["pipeline"]["name"] == "Sales agent"
-        assert asked(account, name(1)) == (len(rows) == 1)
-        assert asked(account, name(2)) == 0
+        assert asked(account, name_of(1)) == (len(rows) == 1)
+        assert asked(account, name_of(2)) == 0
 
 
 async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(start, *open_rows, rate_per_s=1.0)
     await account.run_for(10)
-    account.api.script = {name(number): said(name(number), "failed") for number in range(1, 41)}
+    account.api.script = {name_of(number): said(name_of(number), "failed") for number in range(1, 41)}
     show(account, row(41, "running"), *(row(number, "failed", ended_s=-10) for number in range(40, 0, -1)))
     await account.run_for(20)
     recent = [what for at, what in account.api.asked if at > 1012]
@@ -406,7 +318,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         clock.advance(hours * 3600)
         ended = row(number, "success", age_s=-hours * 3600.0, ended_s=-hours * 3600.0 - 1)
         show(account, ended, row(1, "success", age_s=10, ended_s=5))
-        await account.watcher.watch([WHOLE])
+        await account.watcher.watch([SALES])
         assert len(await emitted(account, after_s=5)) == (1 if hours == 23 else 0)
         await account.watcher.watch([])
         await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
@@ -429,36 +341,6 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
     assert asked(account, "page 2") <= 1
 
 
-async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(start: Start) -> None:
-    account = await whole_account(start, row(1, "success", age_s=3600, ended_s=3500))
-    await account.run_for(60)
-    show(account)
-    await account.run_for(60)
-    show(account, row(2, "success", age_s=-121, ended_s=-122))
-    assert await emitted(account, after_s=5) == [("execution.success", name(2))]
-
-
-@pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
-async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_date_one_had(
-    start: Start, ended_s: float
-) -> None:
-    old = [row(each, "success", age_s=90, ended_s=80) for each in (3, 2)]
-    account = await whole_account(start, *old, row(1, "success", age_s=90, ended_s=ended_s))
-    await account.run_for(60)
-    show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8, 7)))
-    events = await account.events(after_s=70)
-    assert sorted(event["type"] for event in events) == ["execution.success"] * 3 + ["pipeline.gap"]
-    assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
-
-
-async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(start: Start, clock: FakeClock) -> None:
-    account = await whole_account(start, row(1, "success", age_s=3600, ended_s=3500))
-    await account.run_for(60)
-    clock.advance(2 * 3600)
-    again = await whole_account(start)
-    assert await emitted(again, after_s=70) == [("pipeline.gap", "")]
-
-
 async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(start: Start) -> None:
     old = [row(number, "success", age_s=90, ended_s=80) for number in range(60, 0, -1)]
     account = await whole_account(start, *old)
@@ -471,7 +353,7 @@ async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_th
     assert len(ends) == PAGE_ROWS
     assert (gap["type"], gap["data"]["reason"], gap["data"]["atMost"]) == ("pipeline.gap", "rejected", 150)
     show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
-    assert await emitted(account, after_s=10) == [("execution.success", name(201))]
+    assert await emitted(account, after_s=10) == [("execution.success", name_of(201))]
     show(account, *(row(number, "success", age_s=-131, ended_s=-132) for number in range(300, 201, -1)), *several)
     refuse(account, 2, outcome=Outcome.REJECTED)
     await account.run_for(90)
@@ -502,42 +384,14 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
 
 
-async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(start: Start) -> None:
-    old = history(100)[::-1]
-    account = await whole_account(start, *old)
-    await account.run_for(30)
-    new = [row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1120)]
-    show(account, *old, *new)
-    refuse(account, 4, outcome=Outcome.REJECTED)
-    await account.run_for(20)
-    show(account, *old, *new)
-    assert len(await emitted(account, after_s=60)) == len(new)
-
-
-async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_them_is_empty(start: Start) -> None:
-    account = await whole_account(start, *history(200)[::-1])
-    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
-    await account.run_for(1000)
-    assert len(await gaps(account)) == 1
-
-
-@pytest.mark.ci
-async def test_deeper_pages_that_stay_refused_are_reported_once(start: Start) -> None:
-    account = await whole_account(start, *(ExecutionSnapshot(name(number), "running") for number in range(120, 0, -1)))
-    account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
-    refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
-    await account.run_for(1200)
-    assert await gaps(account) == [("forbidden", 70)]
-
-
 @pytest.mark.parametrize(("count", "lists"), [(90, 1), (400, 1), (190, 3)])
 async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_requests(
     start: Start, count: int, lists: int
 ) -> None:
     rows = history(count)
     Random(1).shuffle(rows)
-    others = [replace(WHOLE, pipeline=f"{nth}7aa0000-0000-4000-8000-000000000000") for nth in range(lists - 1)]
-    account = await start(watches=[WHOLE, *others], rate_per_s=2.0)
+    others = [replace(SALES, pipeline=f"{nth}7aa0000-0000-4000-8000-000000000000") for nth in range(lists - 1)]
+    account = await start(watches=[SALES, *others], rate_per_s=2.0)
     account.api.pipelines.update(each.pipeline for each in others)
     show(account, *rows)
     await account.run_for(60)
@@ -550,10 +404,10 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     account = await account_with_another(start, 9999)
     show(account, *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
-    assert await emitted(account, after_s=300) == [("execution.running", name(9999))]
+    assert await emitted(account, after_s=300) == [("execution.running", name_of(9999))]
     show(account, row(1000, "success", age_s=-300, ended_s=-301), *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
-    assert await emitted(account, after_s=120) == [("execution.success", name(1000))]
+    assert await emitted(account, after_s=120) == [("execution.success", name_of(1000))]
     await account.run_for(3600)
     assert await gaps(account) == [("unreadable", 71)]
 
@@ -582,14 +436,14 @@ async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
 
 
 async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_reported(start: Start) -> None:
-    account = await start(watches=[replace(WHOLE, name=None)])
+    account = await start(watches=[replace(SALES, name=None)])
     show(account, row(1, "running"))
-    account.api.script[name(1)] = said(name(1), "running")
+    account.api.script[name_of(1)] = said(name_of(1), "running")
     await account.begin_request()
     await account.watcher.watch([])
     account.api.gate.set()
     assert await emitted(account, after_s=30) == []
-    assert asked(account, name(1)) == 1
+    assert asked(account, name_of(1)) == 1
 
 
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
@@ -597,7 +451,7 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
     account = await whole_account(start, *old, rate_per_s=1.0)
     await account.run_for(20)
     show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
-    assert await emitted(account, after_s=15) == [("execution.success", name(3001))]
+    assert await emitted(account, after_s=15) == [("execution.success", name_of(3001))]
     assert asked(account, "page 60") == 0
     await account.run_for(60)
     assert asked(account, "page 60") == 1
@@ -605,11 +459,11 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reporte
 
 
 async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_is(start: Start) -> None:
-    named = Watch("default", "named", tuple(map(name, range(100, 200))))
-    account = await start(watches=[WHOLE, named], rate_per_s=1.0)
+    named = Watch("default", "named", tuple(map(name_of, range(100, 200))))
+    account = await start(watches=[SALES, named], rate_per_s=1.0)
     account.api.pipelines |= {"named"}
     account.api.default = None
-    account.api.script |= {name(number): said(name(number), "running") for number in range(100, 200)}
+    account.api.script |= {name_of(number): said(name_of(number), "running") for number in range(100, 200)}
     show(account, row(1, "running"))
     await account.run_for(200)
     for _ in range(2):
@@ -645,7 +499,7 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
     account.api.gate.set()
     await account.run_for(1.1)
     assert asked(account, "page 1") == before + 1
-    assert await emitted(account) == [("execution.running", name(1)), ("execution.running", name(2))]
+    assert await emitted(account) == [("execution.running", name_of(1)), ("execution.running", name_of(2))]
 
 
 async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
@@ -654,99 +508,16 @@ async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start
     await account.run_for(13)
     show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
     account.watcher.read_list(PIPELINE)
-    assert await emitted(account, after_s=1.1) == [("execution.success", name(3001))]
+    assert await emitted(account, after_s=1.1) == [("execution.success", name_of(3001))]
     await account.run_for(80)
     assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
-
-
-@pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
-async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_under_way(
-    start: Start, page_rows: int
-) -> None:
-    rows = history(60 * page_rows)[::-1]
-    account = await whole_account(start, rate_per_s=1.0)
-    show(account, *rows, page_rows=page_rows)
-    await account.run_for(20)
-    for number in range(3):
-        rows += [
-            row(10_000 + number * page_rows + each, "success", age_s=-20, ended_s=-21) for each in range(page_rows)
-        ]
-        show(account, *rows, page_rows=page_rows)
-        await account.run_for(11)
-    assert asked(account, "page 10") == 0
-    assert len(await emitted(account)) >= 2 * page_rows
-
-
-@pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
-async def test_all_that_was_known_may_only_have_grown_too_old(start: Start, age_s: float, gaps: int) -> None:
-    ends = [(3, age_s), (2, 9000.0), (1, 9000.0)]
-    rows = [row(number, "success", age_s=max(at, 9000.0), ended_s=at) for number, at in ends]
-    account = await whole_account(start, *rows)
-    await account.run_for(60)
-    show(account, row(4, "success", age_s=-60, ended_s=-61))
-    assert [type_ for type_, _ in await emitted(account, after_s=70)].count("pipeline.gap") == gaps
-
-
-@pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
-@pytest.mark.parametrize(
-    ("count", "order", "states_total", "restarts"),
-    [(0, Order.NEWEST, True, False), (1, Order.NEWEST, True, True), (70, Order.OLDEST, False, True)],
-)
-async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(
-    start: Start, count: int, order: Order, rules: PollRules, *, states_total: bool, restarts: bool
-) -> None:
-    request = 1 if order is Order.NEWEST else -1
-    account = await whole_account(start, *history(count)[::request], rules=rules)
-    account.api.states_total = states_total
-    await account.run_for(30)
-    if restarts:
-        account = await whole_account(start, *history(count)[::request], rules=rules)
-        account.api.states_total = states_total
-    show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::request])
-    assert await emitted(account, after_s=30) == [("execution.success", name(1000))]
-
-
-@pytest.mark.parametrize(("found_after_s", "states_total"), [(2, True), (30, True), (30, False)])
-async def test_what_a_later_scan_is_the_first_to_show_is_new_though_it_began_before_the_watch(
-    start: Start, found_after_s: float, *, states_total: bool
-) -> None:
-    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
-    account.api.states_total = states_total
-    await account.run_for(found_after_s)
-    old = row(3, "success", age_s=7300, ended_s=7200)  # it ended more than an hour before the watch
-    show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50), old)
-    assert await emitted(account, after_s=30) == [("execution.success", name(2))]
-
-
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
-    start: Start, *, states_total: bool
-) -> None:
-    old = history(200)[::-1]
-    account = await whole_account(start, *old)
-    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
-    account.api.states_total = states_total
-    await account.run_for(400)
-    show(account, *old)
-    assert [type_ for type_, _ in await emitted(account, after_s=60) if type_ != "pipeline.gap"] == []
-
-
-@pytest.mark.parametrize("states_total", [True, False])
-async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
-    start: Start, *, states_total: bool
-) -> None:
-    account = await whole_account(start)
-    account.api.states_total = states_total
-    await account.run_for(0.5)
-    show(account, *history(100))
-    assert await emitted(account, after_s=60) == []
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, clock: FakeClock) -> None:
     await whole_account(start)
     clock.advance(100)
     account = await whole_account(start, row(1, "success", age_s=-40, ended_s=-50))
-    assert await emitted(account, after_s=5) == [("execution.success", name(1))]
+    assert await emitted(account, after_s=5) == [("execution.success", name_of(1))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
@@ -757,17 +528,17 @@ async def test_a_page_beyond_the_end_may_be_refused(start: Start, outcome: Outco
 
 
 async def test_what_was_named_and_reported_before_is_not_reported_again(start: Start) -> None:
-    named = [name(number) for number in range(1, 61)]
+    named = [name_of(number) for number in range(1, 61)]
     account = await start(*named)
     account.api.script = {each: said(each, "success") for each in named}
     assert len(await emitted(account, after_s=5)) == 60
     show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
-    await account.watcher.watch([WHOLE])
+    await account.watcher.watch([SALES])
     await account.run_for(20)  # by then what the first scan found is settled
     account.api.asked.clear()
     assert await emitted(account, after_s=30) == []
     assert asked(account, "page 2") == 0
-    await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
+    await account.watcher.watch([replace(SALES, executions=(named[0],))])
     assert await emitted(account, after_s=30) == []
 
 
@@ -783,7 +554,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     success = account.watcher._deps.evaluator.success
 
     def stumble(entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
-        if execution.id == name(2):
+        if execution.id == name_of(2):
             raise BrokenError
         return success(entry, execution, sent_at=Monotonic(sent_at))
 
@@ -792,9 +563,11 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     await account.run_for(5)
     monkeypatch.undo()
     show(account)
-    account.api.script = {name(number): said(name(number), "success") for number in (3, 2, 1)}
+    account.api.script = {name_of(number): said(name_of(number), "success") for number in (3, 2, 1)}
     await emitted(account)
-    assert sorted(await emitted(account, after_s=130)) == [("execution.success", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=130)) == [
+        ("execution.success", name_of(number)) for number in (1, 2, 3)
+    ]
 
 
 async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
@@ -802,13 +575,13 @@ async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reporte
 ) -> None:
     account = await account_with_one_running(start)
     show(account, row(1, "failed", ended_s=-5))
-    account.api.script[name(1)] = said(name(1), "failed")
+    account.api.script[name_of(1)] = said(name_of(1), "failed")
     with held(path):
         await account.run_for(3)
-    assert asked(account, name(1)) > 0
+    assert asked(account, name_of(1)) > 0
     show(account)
-    account.api.script[name(1)] = Outcome.NOT_FOUND
-    assert [event for event in await emitted(account, after_s=200) if event[1] == name(1)] == [
-        ("execution.running", name(1)),
-        ("execution.failed", name(1)),
+    account.api.script[name_of(1)] = Outcome.NOT_FOUND
+    assert [event for event in await emitted(account, after_s=200) if event[1] == name_of(1)] == [
+        ("execution.running", name_of(1)),
+        ("execution.failed", name_of(1)),
     ]

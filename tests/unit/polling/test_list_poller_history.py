@@ -13,18 +13,17 @@ from copies import copy
 from list_model import HOUR_S, Fault, Life, Lists, ModelApi, lives
 from postgres import PostgresServer
 from stores import claim, open_soon, pipeline_change, release
-from virtual import DAY_US, EPOCH, PIPELINE, FakeClock, Start, pages_of, said
+from virtual import DAY_US, EPOCH, PIPELINE, WHOLE, FakeClock, Start, name_of, pages_of, said
 
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.history import HOUR_US, Totals
 from watcher.domain.timestamps import Micros, to_us
-from watcher.domain.watch import Cursor, Watch
+from watcher.domain.watch import Cursor
 from watcher.store.console_store import ConsoleStore
 from watcher.store.history_store import PipelineHistory
 from watcher.store.sql_store import SqlStore
 
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 BEGIN = EPOCH + timedelta(seconds=1000)
 NAME = f"default/{PIPELINE}"
 
@@ -33,22 +32,18 @@ async def history_of(store: SqlStore) -> PipelineHistory:
     return await ConsoleStore(store).history(NAME, since=Micros(0))
 
 
-def ended(name: str, status: str, *, hours_ago: float, ran_s: float = 8.0, **more: object) -> ExecutionSnapshot:
+def ended(execution: str, status: str, *, hours_ago: float, ran_s: float = 8.0, **more: object) -> ExecutionSnapshot:
     finished_at = BEGIN - timedelta(hours=hours_ago)
     dates = {"started_at": finished_at - timedelta(seconds=ran_s), "finished_at": finished_at}
-    return said(name, status, **dates, **more)
-
-
-def name(number: int) -> str:
-    return f"9a1b0000-0000-4000-8000-{number:012d}"
+    return said(execution, status, **dates, **more)
 
 
 async def test_the_history_that_a_first_scan_finds_counts_when_it_was_and_is_known_for_lookback(start: Start) -> None:
     account = await start(watches=[WHOLE])
     rows = [
-        ended(name(2), "failed", hours_ago=0.1, error="boom"),
-        ended(name(1), "success", hours_ago=30, ai_tokens_used=7.0),
-        ended(name(3), "success", hours_ago=8 * 24),  # before `lookback`: others of that time are on no page
+        ended(name_of(2), "failed", hours_ago=0.1, error="boom"),
+        ended(name_of(1), "success", hours_ago=30, ai_tokens_used=7.0),
+        ended(name_of(3), "success", hours_ago=8 * 24),  # before `lookback`: others of that time are on no page
     ]
     account.api.pages = pages_of(*rows)
     assert await account.events(after_s=5) == []
@@ -66,11 +61,11 @@ async def test_the_history_that_a_first_scan_finds_counts_when_it_was_and_is_kno
 
 async def test_a_failure_counts_with_the_node_that_a_get_names(start: Start) -> None:
     account = await start(watches=[WHOLE])
-    account.api.pages = pages_of(said(name(1), "running"))
+    account.api.pages = pages_of(said(name_of(1), "running"))
     await account.run_for(5)
     node = FailedNode("n", "Greeting", "no answer")
-    account.api.script[name(1)] = ended(name(1), "failed", hours_ago=-0.001, failed_nodes=(node,))
-    account.api.pages = pages_of(ended(name(1), "failed", hours_ago=-0.001))
+    account.api.script[name_of(1)] = ended(name_of(1), "failed", hours_ago=-0.001, failed_nodes=(node,))
+    account.api.pages = pages_of(ended(name_of(1), "failed", hours_ago=-0.001))
     await account.run_for(15)
     found = await history_of(account.store)
     assert [(each.node, each.text, each.failed_count) for each, _ in found.errors] == [("Greeting", "no answer", 1)]
@@ -78,9 +73,9 @@ async def test_a_failure_counts_with_the_node_that_a_get_names(start: Start) -> 
 
 
 async def test_what_is_given_up_as_lost_counts_as_started_and_not_as_an_end(start: Start) -> None:
-    account = await start(name(1), name(2))
+    account = await start(name_of(1), name_of(2))
     await account.run_for(5)
-    account.api.script[name(1)] = Outcome.NOT_FOUND
+    account.api.script[name_of(1)] = Outcome.NOT_FOUND
     await account.run_for(25 * HOUR_S)
     totals = Totals()
     for hour in (await history_of(account.store)).hours.values():
@@ -92,12 +87,12 @@ async def test_after_a_downtime_beyond_lookback_the_history_is_known_from_there_
     start: Start, clock: FakeClock
 ) -> None:
     account = await start(watches=[WHOLE])
-    account.api.pages = pages_of(ended(name(1), "success", hours_ago=1))
+    account.api.pages = pages_of(ended(name_of(1), "success", hours_ago=1))
     await account.run_for(5)
     clock.advance(9 * 24 * HOUR_S)
     account = await start(watches=[WHOLE], api=account.api)
     account.api.pages = pages_of(
-        *(ended(name(number), "success", hours_ago=-24 * number) for number in range(8, 0, -1))
+        *(ended(name_of(number), "success", hours_ago=-24 * number) for number in range(8, 0, -1))
     )
     (gap,) = [each for each in await account.events(after_s=20) if each["type"] == "pipeline.gap"]
     assert gap["data"]["reason"] == GapReason.LOOKBACK
@@ -127,14 +122,19 @@ def truth(several: list[Life]) -> dict[int, tuple[int, int, int]]:
     return {at: (started[at], success[at], failed[at]) for at in started | success | failed}
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("kinds", [("sqlite", "postgresql"), ("postgresql", "sqlite")])
-async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_database_the_hours_are_those_of_the_list(
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        pytest.param(("sqlite", "postgresql"), marks=pytest.mark.ci),
+        pytest.param(("postgresql", "sqlite"), marks=pytest.mark.soak),
+    ],
+)
+async def test_after_half_an_hour_of_faults_and_kills_and_a_move_to_the_other_database_the_hours_are_those_of_the_list(
     kinds: tuple[str, str], tmp_path: Path, postgres: PostgresServer
 ) -> None:
     clock, random = FakeClock(), Random(kinds[0])
     several = lives(150, from_s=-3 * HOUR_S, until_s=990.0, length_s=300.0, fails=False)
-    several += lives(700, from_s=1000.0, until_s=1000.0 + 1.1 * HOUR_S, length_s=40.0)
+    several += lives(350, from_s=1000.0, until_s=1000.0 + 0.5 * HOUR_S, length_s=40.0)
     several = [replace(each, fails=random.random() < 0.3) for each in several]
     api = ModelApi(clock, lives=several)
     api.fault = lambda _count, _page: random.choice([Fault.NONE] * 40 + [Fault.STALE, Fault.CUT, Fault.EMPTY])
@@ -147,7 +147,7 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
             if url is urls[1]:
                 copy(urls[0], urls[1])
             store = await open_soon(url, clock=clock)
-            for _ in range(8):
+            for _ in range(4):
                 account = await Lists(store, clock).watch(api)  # it takes the account over from the one before
                 await account.run_for(random.uniform(60, 240))
                 api.default = random.choice([Outcome.TIMEOUT, Outcome.SERVER_ERROR, Outcome.RATE_LIMITED])
@@ -160,7 +160,7 @@ async def test_after_an_hour_of_faults_and_kills_and_a_move_to_the_other_databas
                 await asyncio.gather(*killed, return_exceptions=True)
             if url is urls[1]:
                 account = await Lists(store, clock).watch(api)
-                await account.run_for(1000.0 + 1.2 * HOUR_S - clock.elapsed_s)
+                await account.run_for(1000.0 + 0.6 * HOUR_S - clock.elapsed_s)
                 found = await history_of(store)
                 counted = {at: (each.started, each.success, each.failed) for at, each in found.hours.items()}
                 assert counted == truth(several)

@@ -6,6 +6,8 @@ What is history, and what is told: `test_list_scan_baseline.py`.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 from parameters import seeds
@@ -19,7 +21,7 @@ from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.polling.list_evidence import ListMemory
 from watcher.polling.list_scan import Scan, ScanResult
-from watcher.polling.sort_order import Order
+from watcher.polling.sort_order import PAIRS_AT_LEAST, Order, Ordering
 
 SECOND = 1_000_000
 NOW = Micros(1_800_000_000 * SECOND)
@@ -141,23 +143,12 @@ def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap
     order: Order, lie: str, seed: int
 ) -> None:
     draw = random.Random(seed)
-    world = World(order, lie, draw, rate=draw.choice([0, 0.3, 5, 30]), pages_at_most=60, calm_after=60)
+    page_rows = draw.choice([50, 49, 25, 9])
+    rate = draw.choice([0, 0.3, page_rows / 10, page_rows * 0.6])
+    world = World(order, lie, draw, rate=rate, page_rows=page_rows, pages_at_most=60, calm_after=60)
     dated = draw.choice([1.0, 0.7, 0.0])
     world.arrive(draw.choice([0, 3, 50, 260]), dated=dated)
     check_scans(world, dated=dated)
-
-
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
-@pytest.mark.parametrize("page_rows", [9, 25, 49])
-@pytest.mark.parametrize("seed", seeds(ci=1, soak=4))
-def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
-    order: Order, lie: str, page_rows: int, seed: int
-) -> None:
-    draw = random.Random(seed)
-    world = World(order, lie, draw, page_rows=page_rows, rate=draw.choice([0, 0.3, page_rows / 7]))
-    world.arrive(draw.choice([0, 3, page_rows, 260]))
-    check_scans(world)
 
 
 @pytest.mark.parametrize("order", Order)
@@ -328,44 +319,6 @@ def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
         assert world.pages <= 12 * (len(world.rows) // 50 + 2)
 
 
-@pytest.mark.parametrize("lie", ["true", "null", "zero"])
-@pytest.mark.parametrize("page_rows", [25, 50])
-def test_where_a_list_that_ends_in_a_full_page_ends_is_found_by_few_requests(lie: str, page_rows: int) -> None:
-    world = World(Order.OLDEST, lie, clamps=True, page_rows=page_rows)
-    world.arrive(6 * page_rows)
-    for _ in range(2):
-        world.scan()
-    for gone in (0, 2 * page_rows, 0):
-        del world.rows[:gone]
-        assert world.scan() == ScanResult()
-        assert world.pages <= 6
-
-
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("dated", [1.0, 0.0])
-@pytest.mark.parametrize(
-    ("count", "lie", "gap", "at_most"),
-    [
-        (50, "true", None, None),
-        (50, "null", GapReason.UNORDERED, None),
-        (30, "null", GapReason.UNORDERED, None),
-        (130, "null", GapReason.UNORDERED, None),
-        (130, "true", GapReason.UNORDERED, 80),
-        (130, "zero", GapReason.UNORDERED, None),
-    ],
-)
-def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_total_is_no_more(
-    order: Order, dated: float, count: int, lie: str, gap: GapReason | None, at_most: int | None
-) -> None:
-    world = World(order, lie, clamps=True, clamped_at=1)
-    world.arrive(count, dated=dated)
-    assert world.scan() == ScanResult(gap, at_most)
-    world.arrive(60)
-    result = world.scan()
-    assert result
-    assert result.gap is not None or lie != "true"
-
-
 class Endless(World):
     """A list each page of which shows rows that no other page showed."""
 
@@ -388,22 +341,6 @@ class Around(World):
 
     def page(self, number: int) -> list[ExecutionSnapshot]:
         return super().page(number) or super().page(1)
-
-
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
-@pytest.mark.parametrize("count", [1, 49, 50, 51, 100, 130])
-@pytest.mark.parametrize("dated", [1.0, 0.0])
-def test_where_the_first_page_is_shown_for_those_beyond_the_last_nothing_is_missed_without_a_gap(
-    order: Order, lie: str, count: int, dated: float
-) -> None:
-    world = Around(order, lie, pages_at_most=60)
-    world.arrive(count, dated=dated)
-    for new in (0, 0, 1, 49, 50, 0, 100):
-        world.arrive(new, dated=dated)
-        result = world.scan()
-        assert result
-        assert result.gap is not None or not world.missing(world.rows)
 
 
 class Turning(World):
@@ -460,42 +397,6 @@ def test_what_no_documentation_says_is_read_or_is_a_gap(
     assert second or not world.missing(world.rows), what
 
 
-def test_of_a_list_that_turns_over_while_it_is_read_nothing_is_missed_though_its_first_page_is_old() -> None:
-    world = World()
-    world.arrive(400)
-    for _ in range(9):
-        world.scan()
-        world.now += DAY
-    world.arrive(170)
-
-    def turn(pages: int) -> None:
-        world.order = Order.OLDEST
-
-    world.meanwhile = turn
-    assert world.scan() == ScanResult()
-    assert world.missing(world.rows) == []
-
-
-@pytest.mark.parametrize("lie", ["true", "constant", "null"])
-@pytest.mark.parametrize("is_first", [True, False])
-def test_rows_that_change_places_between_two_pages_are_found_also_where_total_counts_too_few(
-    lie: str, *, is_first: bool
-) -> None:
-    world = World(lie=lie)
-    world.arrive(60)
-    if not is_first:
-        world.scan()
-    world.arrive(170)
-
-    def swap(pages: int) -> None:
-        if pages == 1:
-            world.rows[-50], world.rows[-51] = world.rows[-51], world.rows[-50]
-
-    world.meanwhile = swap
-    assert world.scan() == ScanResult()
-    assert world.missing(world.rows) == []
-
-
 @pytest.mark.parametrize("order", Order)
 def test_a_page_that_is_repeated_for_all_beyond_is_the_whole_list_while_its_rows_become_more(order: Order) -> None:
     world = World(order, lie="null", clamps=True)
@@ -506,11 +407,106 @@ def test_a_page_that_is_repeated_for_all_beyond_is_the_whole_list_while_its_rows
     assert world.scan() == ScanResult(GapReason.UNORDERED)  # so few rows may be all that a page shows
 
 
-@pytest.mark.parametrize("page_rows", [25, 40, 50])
-def test_oldest_first_a_list_that_shows_its_full_first_page_for_all_beyond_is_a_gap(page_rows: int) -> None:
-    world = World(Order.OLDEST, lie="null", clamps=True, clamped_at=1, page_rows=page_rows)
-    world.arrive(22)
-    world.scan()
-    world.arrive(68)
-    world.scan()
-    assert (world.scan(), len(world.missing(world.rows))) == (ScanResult(GapReason.UNORDERED), 90 - page_rows)
+# In which order a list is
+
+BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
+NUMBERS = count()
+
+
+def rows(seconds: Sequence[int | None]) -> list[ExecutionSnapshot]:
+    dates = [None if each is None else BEGIN + timedelta(seconds=each) for each in seconds]
+    return [ExecutionSnapshot(f"e{next(NUMBERS)}", "new", started_at=date) for date in dates]
+
+
+def learnt(ordering: Ordering, page: Sequence[ExecutionSnapshot]) -> Order | None:
+    ordering.learn(page)
+    return ordering.order
+
+
+RISING = list(range(50))
+FALLING = RISING[::-1]
+NEAR_MAJORITY = [*range(20, 50), *range(20)]
+"""Of 1,225 pairs 625 stand in one order, 600 in the other; of neighbours 48 and 1."""
+JITTERED = [second + (9, 0, 6)[second % 3] for second in FALLING]
+"""Half of the neighbours stand the other way round."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "order"),
+    [
+        (FALLING, Order.NEWEST),
+        (RISING, Order.OLDEST),
+        (RISING[: PAIRS_AT_LEAST + 1], Order.OLDEST),
+        (RISING[:PAIRS_AT_LEAST], None),
+        ([7] * 50, None),
+        ([None] * 50, None),
+        ([None, *FALLING, None], Order.NEWEST),
+        (NEAR_MAJORITY, None),
+        ([*range(31), *range(29, 19, -1)], Order.OLDEST),
+        (JITTERED, Order.NEWEST),
+        ([], None),
+    ],
+)
+def test_a_clear_majority_of_pairs_shows_the_order(seconds: Sequence[int | None], order: Order | None) -> None:
+    ordering = Ordering()
+    ordering.learn(rows(seconds))
+    assert ordering.order is order
+
+
+def test_the_same_rows_count_once() -> None:
+    ordering, page = Ordering(), rows(RISING[:PAIRS_AT_LEAST])
+    for _ in range(10):
+        ordering.learn(page)
+    assert ordering.order is None
+    ordering.learn([*page, *rows([99])])
+    assert ordering.order is Order.OLDEST
+
+
+@pytest.mark.parametrize(
+    ("believed", "seconds", "mixed", "uncertain"),
+    [
+        (None, [], False, True),
+        (None, FALLING, False, False),
+        (Order.NEWEST, [], False, False),
+        (Order.NEWEST, FALLING, False, False),
+        (Order.NEWEST, [3, 2, 1], False, False),
+        (Order.NEWEST, [1, 2], False, True),
+        (Order.NEWEST, [7] * 50, False, False),
+        (Order.NEWEST, NEAR_MAJORITY, True, True),
+        (Order.NEWEST, [*range(25), *range(24, 0, -1)], True, True),
+        (Order.OLDEST, [1, 2], False, False),
+        (Order.OLDEST, [2, 1], False, True),
+        (Order.OLDEST, [1, 2, 1], False, False),
+    ],
+)
+def test_a_scan_knows_whether_its_pages_show_what_is_believed(
+    believed: Order | None, seconds: Sequence[int | None], *, mixed: bool, uncertain: bool
+) -> None:
+    ordering = Ordering(believed)
+    ordering.learn(rows(seconds))
+    assert (ordering.is_mixed, ordering.is_uncertain) == (mixed, uncertain)
+
+
+def test_each_scan_starts_anew() -> None:
+    ordering, page = Ordering(), rows(FALLING)
+    ordering.learn(page)
+    ordering.begin()
+    assert ordering.order is Order.NEWEST
+    ordering.order = None
+    assert (ordering.order, ordering.is_uncertain) == (None, True)
+
+
+def test_a_list_sorted_by_its_ends_is_in_order_too() -> None:
+    ends = [replace(row, finished_at=BEGIN + timedelta(seconds=900 - at)) for at, row in enumerate(rows(NEAR_MAJORITY))]
+    ordering = Ordering()
+    ordering.learn(ends)
+    assert (ordering.order, ordering.is_uncertain) == (Order.NEWEST, False)
+
+
+def test_small_pages_show_that_the_list_has_turned_over_while_it_is_read() -> None:
+    ordering = Ordering()
+    for first in range(200, 0, -10):
+        ordering.learn(rows(range(first, first - 10, -1)))
+    found = [learnt(ordering, rows(range(first, first + 10))) for first in range(0, 120, 10)]
+    assert found == sorted(found, key=lambda order: order is Order.OLDEST)
+    assert found.index(Order.OLDEST) < 9

@@ -1,20 +1,22 @@
 """When rules are asked, and what is written with what they conclude."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import AT_ONCE, HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of
 
+from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType, GapReason
-from watcher.domain.execution import FailedNode, Outcome
+from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.problems import LatestFailure
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import Micros, to_us
+from watcher.domain.watch import Details
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 
@@ -83,40 +85,6 @@ async def test_an_open_problem_has_its_newest_failure_and_a_late_one_only_counts
     assert await latest_of(account) == (6, LatestFailure(Micros(at + 15_000_000), name_of(15), None, "out of credit"))
 
 
-async def test_failures_that_were_held_back_during_a_start_are_taken_in_order(start: Start, clock: FakeClock) -> None:
-    account = await whole(start)
-    first = [row(number) for number in (1, 2, 3)]
-    show(account, *first)
-    await account.run_for(5)
-    clock.advance(600)
-    account = await again(start, account)
-    show(account, *first, *(row(number, at_s=1100.0 + number, error=f"error {number}") for number in (9, 7, 8)))
-    await account.run_for(5)
-    count, latest = await latest_of(account)
-    assert latest is not None
-    assert (count, latest.execution, latest.error) == (6, name_of(9), "error 9")
-
-
-async def test_a_problem_that_a_success_opens_has_the_failure_before_it(start: Start) -> None:
-    account = await whole(start, Rules(FailingRule(rate=0.5, of_last=8, at_least=4)))
-    ends = [row(1), row(2, error="timeout"), row(3, "success")]
-    show(account, *ends)
-    await account.run_for(5)
-    show(account, *ends, row(6, "success"))
-    await account.run_for(5)
-    count, latest = await latest_of(account)
-    assert latest is not None
-    assert (count, latest.execution, latest.error) == (2, name_of(2), "timeout")
-
-
-async def test_a_rate_says_what_closes_its_problem(start: Start) -> None:
-    account = await whole(start, Rules(FailingRule(rate=0.25, of_last=8, at_least=2)))
-    show(account, row(6), row(7))
-    await account.run_for(5)
-    (opening,) = await rules_events(account)
-    assert opening["data"]["closesWhen"] == "less than 12.5 % of the last 8 executions failed"
-
-
 @pytest.mark.parametrize("rules", [IN_A_ROW, None])
 async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Start, rules: Rules | None) -> None:
     account = await whole(start, rules)
@@ -163,23 +131,6 @@ async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
     problems = [event for event in events if "problem" in event["data"]]
     assert [event["type"] for event in problems] == ["pipeline.failing"] * len(counts)
     assert [event["data"]["problem"]["count"] for event in problems] == counts
-
-
-async def test_after_a_downtime_an_older_end_that_shows_while_others_are_confirmed_is_judged_with_them(
-    start: Start, clock: FakeClock
-) -> None:
-    account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES, rate_per_s=1.0)
-    await account.run_for(5)
-    running = row(99, "running", at_s=500.0)
-    show(account, running)
-    await account.run_for(10)
-    clock.advance(600)
-    account = await again(start, account, scan=RULES, rate_per_s=1.0)
-    night = [row(number, end, at_s=1100.0 + number) for number, end in enumerate(("failed",) * 3 + ("success",))]
-    show(account, *night, running)
-    await account.run_for(2)
-    show(account, *night, replace(running, status="failed", finished_at=EPOCH + timedelta(seconds=1099.5)))
-    assert sorted(await told(account, after_s=30)) == [*["failed"] * 4, "running", "success"]
 
 
 async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_up_no_other(start: Start) -> None:
@@ -285,26 +236,10 @@ async def test_what_ends_while_another_end_is_written_is_written_together(start:
     assert len(written) <= 3
 
 
-async def test_named_executions_are_judged_at_once(start: Start) -> None:
-    names = [name_of(number) for number in (1, 2, 3)]
-    account = await start(watches=[watch_of(IN_A_ROW, *names)])
-    account.api.script = {each.id: each for each in (row(1), row(2), row(3))}
-    assert await told(account, after_s=1) == ["failed", "failed", "failed", "pipeline.failing"]
-
-
 async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
     show(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)))
     assert await told(account, after_s=30) == []
-
-
-@pytest.mark.ci
-async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(start: Start) -> None:
-    account = await start(watches=[watch_of(SILENT)], rules=UNCONFIRMED)
-    await account.run_for(3000)
-    account = await again(start, account, SILENT)  # it is the first of all, not of this life
-    assert await told(account, after_s=500) == []
-    assert await told(account, after_s=300) == ["pipeline.silent"]
 
 
 async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(start: Start) -> None:
@@ -340,30 +275,6 @@ async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(
     assert await told(account, after_s=4000) == ["new", "pipeline.silent"]
     show(account, row(1, "running", at_s=clock.monotonic()))
     assert await told(account, after_s=61) == ["running", "pipeline.active"]
-
-
-async def test_a_list_that_cannot_be_read_is_not_silent(start: Start) -> None:
-    account = await whole(start, SILENT)
-    account.api.pages = {1: Outcome.SERVER_ERROR}
-    assert "pipeline.silent" not in await told(account, after_s=8000)
-
-
-@pytest.mark.ci
-async def test_a_raised_limit_does_not_end_a_silence_by_itself(start: Start) -> None:
-    account = await whole(start, SILENT)
-    await account.run_for(4000)
-    await account.watcher.watch([watch_of(Rules(silent_us=24 * HOUR_US))])
-    assert await told(account, after_s=200) == ["pipeline.silent"]
-
-
-async def test_a_start_that_shows_too_late_ends_no_silence(start: Start, clock: FakeClock) -> None:
-    account = await whole(start, SILENT)
-    await account.run_for(2000)
-    clock.stop_for(6000)
-    account = await again(start, account, SILENT)
-    await account.run_for(5)
-    show(account, row(1, "running", at_s=4000.0))
-    assert await told(account, after_s=100) == ["pipeline.silent", "running"]
 
 
 @pytest.mark.parametrize(
@@ -407,15 +318,6 @@ async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Sta
     assert await told(account, after_s=5) == ["failed", "failed", "pipeline.failing"]
 
 
-async def test_where_there_are_no_rules_ends_are_recorded_without(start: Start, heard: Any) -> None:
-    account = await whole(start, None)
-    heard.heard.clear()
-    show(account, row(6), row(7))
-    await account.run_for(5)
-    kinds: Sequence[type] = [type(change) for change in heard.heard[0].changes]
-    assert kinds == [ExecutionChange, ExecutionChange]
-
-
 async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(start: Start) -> None:
     account = await whole(start)
     show(account, row(1, "running"))
@@ -425,3 +327,108 @@ async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(start: St
     assert await told(account, after_s=61) == ["running", "success"]
     show(account, ahead, *(row(number, at_s=1060.0 + number) for number in (2, 3, 4)))
     assert await told(account, after_s=61) == ["failed", "failed", "failed", "pipeline.failing"]
+
+
+# Successes that count as failures: `also`
+
+TOO_SHORT = Rules(FailingRule(consecutive=3, shorter_than_s=5.0, **AT_ONCE))
+TOO_FEW = Rules(FailingRule(consecutive=3, fewer_nodes_than=2, **AT_ONCE))
+
+
+def ends_of(account: Account) -> str:
+    return account.watcher._session.recent_ends[PIPELINE].snapshot().ends
+
+
+def success(number: int, *, seconds: float = 30.0, **facts: Any) -> ExecutionSnapshot:
+    """Return a success that ended with its number and took so long."""
+    began_at = EPOCH + timedelta(seconds=1000.0 + number - seconds)
+    return row(number, "success", **{"started_at": began_at} | facts)
+
+
+async def test_successes_that_were_too_short_open_a_problem_and_say_why(start: Start) -> None:
+    account = await whole(start, TOO_SHORT)
+    short = [success(number, seconds=1.5) for number in (1, 2)]
+    show(account, *short, row(3, error="boom"))
+    *ends, opening = await account.events(after_s=5)
+    assert [each["type"].partition(".")[2] for each in ends] == ["success", "success", "failed"]
+    assert all("error" not in each["data"]["execution"] for each in ends[:2])  # of this rule alone
+    assert (opening["type"], opening["data"]["execution"]["error"]) == ("pipeline.failing", "boom")
+    assert opening["data"]["problem"]["count"] == 3
+    show(account, *short, row(3), success(8, seconds=0.25))
+    assert await told(account, after_s=5) == ["success"]
+    (problem,) = (await account.watcher._deps.store.load_rules(PIPELINE)).problems.values()
+    assert (problem.failed_count, problem.latest and problem.latest.execution) == (4, name_of(8))
+    assert problem.latest
+    assert (problem.latest.node, problem.latest.error) == (None, "succeeded after 0.25 s, in less than 5 s")
+    show(account, *short, row(3), success(8, seconds=0.25), success(13))
+    assert await told(account, after_s=5) == ["success", "pipeline.recovered"]
+
+
+async def test_the_last_ends_show_which_successes_count_as_failed_over_a_restart_too(start: Start) -> None:
+    account = await whole(start, TOO_SHORT)
+    show(account, success(1, seconds=1.5), success(2), row(3))
+    await account.run_for(5)
+    await account.watcher.flush()
+    assert ends_of(account) == "csf"
+    show(account, success(1, seconds=1.5), success(2), row(3), success(4))
+    await account.run_for(5)  # this end is in no snapshot
+    account = await again(start, account)
+    assert ends_of(account) == "csfs"
+
+
+async def test_too_few_nodes_are_known_by_a_get_if_each_end_is_fetched(start: Start) -> None:
+    account = await whole(start, TOO_FEW, scan=replace(RULES, details=Details.ALWAYS))
+    ends = [success(number, nodes_started=1.0) for number in (1, 2, 3)]
+    show(account, *ends)
+    account.api.pages = {1: tuple(replace(each, nodes_started=None) for each in ends[::-1])}
+    *_, opening = await account.events(after_s=15)
+    assert opening["type"] == "pipeline.failing"
+    assert opening["data"]["execution"]["error"] == "succeeded, but started 1 nodes, fewer than 2"
+
+
+async def test_short_successes_that_were_held_over_a_start_count_and_say_why(start: Start, clock: FakeClock) -> None:
+    account = await whole(start, TOO_SHORT)
+    clock.advance(600)
+    account = await again(start, account, TOO_SHORT)
+    show(account, *(success(number, seconds=2.0) for number in (101, 102, 103)))
+    *_, opening = await account.events(after_s=5)
+    assert opening["type"] == "pipeline.failing"
+    assert opening["data"]["problem"]["count"] == 3
+    assert opening["data"]["execution"]["error"] == "succeeded after 2 s, in less than 5 s"
+
+
+# Rules that change while the process runs, and a store that fails meanwhile
+
+BOTH = Rules(IN_A_ROW.failing, HOUR_US)
+
+
+async def change(account: Account, rules: Rules | None) -> None:
+    await account.watcher.watch([watch_of(rules)])
+
+
+async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(start: Start, heard: HeardStore) -> None:
+    account = await whole(start, BOTH)
+    show(account, row(1), row(2))
+    await account.run_for(5)
+    heard.takes = lambda _item: False
+    with pytest.raises(StoreError):
+        await change(account, SILENT)
+    heard.takes = lambda _item: True
+    for each in (SILENT, BOTH):
+        await change(account, each)
+    show(account, row(1), row(2), row(12))
+    assert await told(account, after_s=5) == ["failed"] * 3
+
+
+@pytest.mark.ci
+async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_old_rows_for_the_last_start(
+    start: Start,
+) -> None:
+    account = await start(watches=[watch_of(None)], rules=UNCONFIRMED, rate_per_s=0.5)
+    old = [row(number, "success", at_s=-9000.0 - number) for number in range(2, 120)]
+    show(account, row(1, "success", at_s=900.0), *old)
+    await account.run_for(1)
+    assert [page for _, page in account.api.asked] == ["page 1"]
+    await change(account, SILENT)
+    assert await told(account, after_s=60) == []
+    assert await told(account, after_s=4000) == ["pipeline.silent"]

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from rules_rig import UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, show, told, watch_of, whole
 from stores import upkeep
-from virtual import RULES, Account, FakeClock, Start, pages_of
+from virtual import RULES, Account, FakeClock, Start, name_of, pages_of
 
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.history import DAY_US, error_kind_of
@@ -14,6 +14,8 @@ from watcher.domain.timestamps import Micros
 
 NEW_ERROR = Rules(reports_new_errors=True)
 DAY_S = 24 * 3600.0
+MIDNIGHT_S = 14 * 3600.0
+"""The next midnight (UTC), in seconds of the clock."""
 NEW = "pipeline.new_error"
 BLANK_LINE = "no answer\n\nTraceback (most recent call last):\n  line 7"
 LONG = f"{'x' * 299} and more"
@@ -26,6 +28,12 @@ def failed(
     """Return a failed execution as a GET shows it; without a node as some lists do."""
     nodes = () if node is None else (FailedNode("n1", node, text),)
     return row(number, at_s=at_s, failed_nodes=nodes, error=text)
+
+
+async def new_errors(account: Account, *, after_s: float = 5) -> list[str]:
+    """Return the executions of the new errors that were reported since the last call."""
+    events = await account.events(after_s=after_s)
+    return [event["data"]["execution"]["id"] for event in events if event["type"] == NEW]
 
 
 def by_list(each: ExecutionSnapshot) -> ExecutionSnapshot:
@@ -61,10 +69,7 @@ async def test_the_first_error_of_a_kind_is_reported_and_the_next_is_not(start: 
 async def test_two_kinds_in_one_page_are_two_events_and_two_errors_of_one_kind_are_one(start: Start) -> None:
     account = await whole(start, NEW_ERROR)
     show(account, failed(1), failed(2, "boom"), failed(3), row(4, "success"))
-    events = await account.events(after_s=5)
-    assert [each["data"]["execution"]["id"] for each in events if each["type"] == NEW] == [name_of(1), name_of(2)]
-    sequences = [each["sequence"] for each in events if each["type"] == NEW]
-    assert sequences == ["0000000001", "0000000002"]
+    assert await new_errors(account) == [name_of(1), name_of(2)]
 
 
 @pytest.mark.parametrize("text", ["", "  \n "])
@@ -138,43 +143,12 @@ async def test_ends_that_were_held_over_a_start_are_reported_once_by_kind(start:
     assert sorted(await told(account)) == ["account.degraded", *["failed"] * 3, *["running"] * 3]
     account = await again(start, account, NEW_ERROR)
     show(account, *ends)
-    recovered, *reports = await account.events(after_s=5)
-    assert recovered["type"] == "account.recovered"
-    assert [each["type"] for each in reports] == [NEW, NEW]
-    assert [each["data"]["execution"]["id"] for each in reports] == [name_of(1), name_of(3)]
+    assert await new_errors(account) == [name_of(1), name_of(3)]
     show(account, *ends, failed(9, at_s=clock.monotonic()))
     assert await told(account, after_s=5) == ["failed"]
 
 
-async def test_ends_of_one_kind_that_were_held_on_two_days_are_reported_once(start: Start, clock: FakeClock) -> None:
-    midnight_s = 14 * 3600.0
-    clock.advance(midnight_s - 30.0 - clock.monotonic())
-    account = await whole(start, NEW_ERROR)
-    show(account, *(row(number, "running", at_s=midnight_s - 40.0) for number in (1, 2)))
-    await account.run_for(5)
-    account = await again(start, account, NEW_ERROR)
-    ends = failed(1, at_s=midnight_s - 15.0), failed(2, at_s=midnight_s + 5.0)
-    account.api.script = {ends[0].id: ends[0], ends[1].id: row(2, "running", at_s=midnight_s - 40.0)}
-    account.api.pages = {1: Outcome.SERVER_ERROR}
-    await account.run_for(30)
-    account.api.script[ends[1].id] = ends[1]
-    await account.run_for(60)
-    reported = await told(account)
-    assert (reported.count("failed"), reported.count(NEW)) == (2, 0)
-    show(account, *ends)
-    (report,) = [each for each in await account.events(after_s=60) if each["type"] == NEW]
-    assert report["data"]["execution"]["id"] == name_of(1)
-
-
-async def test_two_errors_of_one_kind_that_ended_at_the_same_moment_are_one_kind(start: Start) -> None:
-    account = await whole(start, NEW_ERROR)
-    show(account, failed(1, at_s=1004.0))
-    assert await told(account, after_s=5) == ["failed", NEW]
-    show(account, failed(1, at_s=1004.0), failed(2, at_s=1004.0))
-    assert await told(account, after_s=5) == ["failed"]
-
-
-async def test_an_earlier_error_of_a_reported_kind_that_was_held_is_not_new(start: Start, clock: FakeClock) -> None:
+async def test_an_earlier_error_of_a_reported_kind_that_was_held_is_not_new(start: Start) -> None:
     account = await whole(start, NEW_ERROR)
     running = row(1, "running", at_s=1000.0)
     show(account, running, failed(2, at_s=1010.0))
@@ -203,3 +177,17 @@ async def test_a_kind_is_known_for_thirty_days_although_retention_has_deleted_ho
     account = await start(watches=[watch_of(NEW_ERROR)], rules=UNCONFIRMED)
     show(account, first, row(2, at_s=clock.monotonic(), error="no answer"))
     assert await told(account, after_s=10) == ["failed"]
+
+
+@pytest.mark.parametrize("ends_s", [(-60.0, 60.0), (-60.0, -30.0), (60.0, 90.0)])
+async def test_a_kind_that_failed_on_both_sides_of_midnight_while_the_watcher_was_off_is_new_once(
+    start: Start, clock: FakeClock, ends_s: tuple[float, float]
+) -> None:
+    account = await whole(start, NEW_ERROR)
+    await account.watcher.cancel()
+    clock.advance(MIDNIGHT_S + 120 - clock.monotonic())
+    show(account, *(row(n, at_s=MIDNIGHT_S + at_s, error="upstream timeout") for n, at_s in enumerate(ends_s, 1)))
+    account = await again(start, account, NEW_ERROR, api=account.api)
+    assert await new_errors(account, after_s=10) == [name_of(1)]
+    show(account, *(row(n, at_s=MIDNIGHT_S + 100 + n, error="upstream timeout") for n in (3, 4)))
+    assert NEW not in await told(account, after_s=10)

@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, name_of, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, show, told, watch_of, whole
 from stores import HeardStore
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, said
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of, said
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules, SlowRule
@@ -31,24 +31,30 @@ def running(number: int, *, begun_s: float = BEGUN_S) -> ExecutionSnapshot:
     return row(number, "running", at_s=begun_s)
 
 
-async def with_past(start: Start, clock: FakeClock, *past: ExecutionSnapshot, rules: Rules = SLOW) -> Account:
-    """Return an account in which these successes came after the watch began, and nothing is reported."""
-    account = await whole(start, rules)
-    clock.advance(40.0)
-    show(account, *past)
-    await account.run_for(5)
-    await account.events()
+TWENTY = [success(number) for number in range(100, 120)]
+
+
+async def with_past(start: Start, *executions: ExecutionSnapshot) -> Account:
+    """Return an account with twenty successes since the watch began, of which nothing is reported any more."""
+    account = await whole(start, SLOW)
+    account.clock.advance(40.0)
+    show(account, *TWENTY)
+    await account.events(after_s=5)
+    show(account, *TWENTY, *executions)
     return account
 
 
-TWENTY = [success(number) for number in range(100, 120)]
+async def with_problem(start: Start, *numbers: int) -> Account:
+    """Return an account in which these executions are slow."""
+    account = await with_past(start, *map(running, numbers))
+    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+    return account
 
 
 async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_nothing_does(
     start: Start, clock: FakeClock
 ) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1), running(2, begun_s=1015.0))
+    account = await with_past(start, running(1), running(2, begun_s=1015.0))
     assert await told(account, after_s=BEGUN_S + 89 - clock.monotonic()) == ["running", "running"]
     await account.run_for(10)
     (opening,) = await account.events()
@@ -67,25 +73,7 @@ async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_n
     assert closing["data"]["problem"]["id"] == data["problem"]["id"]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize(
-    "past",
-    [
-        TWENTY[1:],
-        [*TWENTY[1:], success(99, status="failed")],
-        [*TWENTY[1:], said(name_of(99), "success")],
-    ],
-    ids=["nineteen", "a failure", "one without dates"],
-)
-async def test_with_fewer_than_twenty_successes_nothing_is_slow(
-    start: Start, clock: FakeClock, past: list[ExecutionSnapshot]
-) -> None:
-    account = await with_past(start, clock, *past)
-    show(account, *past, running(1))
-    assert await told(account, after_s=600) == ["running"]
-
-
-async def test_history_is_not_the_past_of_a_pipeline(start: Start, clock: FakeClock) -> None:
+async def test_history_is_not_the_past_of_a_pipeline(start: Start) -> None:
     account = await start(watches=[watch_of(SLOW)])
     dates: dict[str, Any] = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=30)}
     show(account, *(replace(each, **dates) for each in TWENTY), running(1))
@@ -93,8 +81,7 @@ async def test_history_is_not_the_past_of_a_pipeline(start: Start, clock: FakeCl
 
 
 async def test_who_was_seen_paused_counts_on_neither_side(start: Start, clock: FakeClock) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, row(1, "paused", at_s=BEGUN_S))
+    account = await with_past(start, row(1, "paused", at_s=BEGUN_S))
     await account.run_for(5)
     show(account, *TWENTY, running(1))
     assert await told(account, after_s=600) == ["paused", "running"]
@@ -104,53 +91,20 @@ async def test_who_was_seen_paused_counts_on_neither_side(start: Start, clock: F
     assert (await told(account, after_s=95))[-1] == "pipeline.slow"
 
 
-async def test_a_pause_that_is_seen_while_it_is_slow_closes_the_problem(start: Start, clock: FakeClock) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
-    assert await told(account, after_s=120) == ["running", "pipeline.slow"]
-    show(account, *TWENTY, row(1, "paused", at_s=BEGUN_S))
-    assert await told(account, after_s=5) == ["paused", "pipeline.on_time"]
-
-
-async def test_a_success_that_moves_the_limit_closes_the_problem_of_what_is_below_it(
-    start: Start, clock: FakeClock
-) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1), running(2), running(3))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
-    show(account, *TWENTY, success(1, seconds=130.0), success(2, seconds=130.0), running(3))
-    assert await told(account, after_s=5) == ["success", "success", "pipeline.on_time"]
-
-
 @pytest.mark.parametrize("ends", [False, True])
-async def test_a_restart_neither_closes_nor_repeats_what_is_still_slow(
-    start: Start, clock: FakeClock, ends: bool
-) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1), running(2))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+async def test_a_restart_neither_closes_nor_repeats_what_is_still_slow(start: Start, ends: bool) -> None:
+    account = await with_problem(start, 1, 2)
     account = await again(start, account, SLOW)
     show(account, *TWENTY, success(1, seconds=100.0), *([success(2, seconds=100.0)] if ends else [running(2)]))
     assert await told(account, after_s=60) == (["success"] * 2 + ["pipeline.on_time"] if ends else ["success"])
 
 
-async def test_a_threshold_that_is_changed_goes_on_with_the_same_problem(start: Start, clock: FakeClock) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+async def test_a_threshold_that_is_changed_goes_on_with_the_same_problem(start: Start) -> None:
+    account = await with_problem(start, 1)
     await account.watcher.watch([watch_of(Rules(slow=SlowRule(2.0, 30_000_000)))])
     assert await told(account, after_s=60) == []
     await account.watcher.watch([watch_of(Rules(slow=SlowRule(100.0, 30_000_000)))])
     assert await told(account, after_s=60) == ["pipeline.on_time"]
-
-
-async def test_an_execution_that_is_lost_is_slow_no_longer(start: Start, clock: FakeClock) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
-    show(account, *TWENTY)
-    account.api.script[name_of(1)] = Outcome.NOT_FOUND
-    assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
 
 
 def showing(heard: HeardStore, recorder: PipelineRecorder, entry: TrackedExecution) -> list[asyncio.Task[None]]:
@@ -169,8 +123,7 @@ def showing(heard: HeardStore, recorder: PipelineRecorder, entry: TrackedExecuti
 async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_soon_as_that_is_done(
     start: Start, heard: HeardStore, clock: FakeClock
 ) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
+    account = await with_past(start, running(1))
     assert await told(account, after_s=5) == ["running"]
     account.api.pages = {1: Outcome.SERVER_ERROR}
     clock.advance(120)
@@ -187,8 +140,7 @@ async def test_what_an_answer_shows_while_something_else_is_written_is_slow_as_s
 async def test_what_is_shown_while_the_closing_is_written_opens_the_next_problem(
     start: Start, heard: HeardStore, clock: FakeClock
 ) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1), running(2, begun_s=1015.0))
+    account = await with_past(start, running(1), running(2, begun_s=1015.0))
     assert (await told(account, after_s=BEGUN_S + 91 - clock.monotonic()))[-1] == "pipeline.slow"
     clock.advance(20)
     recorder = account.watcher._alert_rules.recorders[PIPELINE]
@@ -203,12 +155,8 @@ async def test_what_is_shown_while_the_closing_is_written_opens_the_next_problem
     assert events == ["execution.success", "pipeline.on_time", "pipeline.slow"]
 
 
-async def test_a_row_with_an_end_that_gets_deny_neither_closes_nor_repeats_the_problem(
-    start: Start, clock: FakeClock
-) -> None:
-    account = await with_past(start, clock, *TWENTY)
-    show(account, *TWENTY, running(1))
-    assert (await told(account, after_s=120))[-1] == "pipeline.slow"
+async def test_a_row_with_an_end_that_gets_deny_neither_closes_nor_repeats_the_problem(start: Start) -> None:
+    account = await with_problem(start, 1)
     await account.watcher.cancel()
     account = await start(watches=[watch_of(SLOW)], rules=RULES)
     show(account, *TWENTY, row(1, "failed", at_s=BEGUN_S))
@@ -225,23 +173,23 @@ async def named(start: Start, account: Account, *numbers: int) -> Account:
     return await start(watches=[watch_of(SLOW, *map(name_of, numbers))], rules=UNCONFIRMED)
 
 
-async def with_slow(start: Start, clock: FakeClock, *others: int) -> Account:
+async def with_slow(start: Start, *others: int) -> Account:
     """Return an account with a watch of some executions, of which the first is slow."""
-    account = await named(start, await with_past(start, clock, *TWENTY), 1, *others)
+    account = await named(start, await with_past(start), 1, *others)
     account.api.script = {name_of(1): running(1)}
-    account.api.script |= {name_of(number): running(number, begun_s=clock.monotonic()) for number in others}
+    account.api.script |= {name_of(number): running(number, begun_s=account.clock.monotonic()) for number in others}
     assert "pipeline.slow" in await told(account, after_s=120)
     return account
 
 
-async def test_a_named_execution_that_is_lost_after_a_restart_is_slow_no_longer(start: Start, clock: FakeClock) -> None:
-    account = await named(start, await with_slow(start, clock), 1)
+async def test_a_named_execution_that_is_lost_after_a_restart_is_slow_no_longer(start: Start) -> None:
+    account = await named(start, await with_slow(start), 1)
     account.api.script = {name_of(1): Outcome.NOT_FOUND}
     assert await told(account, after_s=300) == ["lost", "pipeline.on_time"]
 
 
-async def test_the_problem_closes_if_the_slow_execution_is_named_no_more(start: Start, clock: FakeClock) -> None:
-    account = await with_slow(start, clock, 2)
+async def test_the_problem_closes_if_the_slow_execution_is_named_no_more(start: Start) -> None:
+    account = await with_slow(start, 2)
     account.api.script[name_of(2)] = said(name_of(2), "failed", started_at=EPOCH, finished_at=EPOCH)
     assert await told(account, after_s=60) == ["failed"]
     await account.watcher.watch([watch_of(SLOW, name_of(2))])
@@ -249,9 +197,9 @@ async def test_the_problem_closes_if_the_slow_execution_is_named_no_more(start: 
 
 
 async def test_the_end_of_what_was_slow_before_a_restart_is_recorded_with_the_closing(
-    start: Start, heard: HeardStore, clock: FakeClock
+    start: Start, heard: HeardStore
 ) -> None:
-    account = await named(start, await with_slow(start, clock), 1)
+    account = await named(start, await with_slow(start), 1)
     account.api.script = {name_of(1): success(1, seconds=100.0)}
     heard.heard.clear()
     assert await told(account, after_s=5) == ["success", "pipeline.on_time"]

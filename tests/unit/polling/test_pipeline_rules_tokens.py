@@ -5,9 +5,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, name_of, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, show, told, watch_of, whole
 from stores import HeardStore, claim
-from virtual import EPOCH, RULES, Account, FakeClock, Start, said
+from virtual import EPOCH, RULES, Account, FakeClock, Start, name_of, said
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.rules import Rules
@@ -16,8 +16,6 @@ from watcher.domain.watch import Details
 EXPENSIVE = Rules(tokens_per_execution=1000)
 PER_DAY = Rules(tokens_per_day=1000)
 OVERSPENDING = "pipeline.overspending"
-MIDNIGHT_S = 14 * 3600.0
-"""The next midnight (UTC) on the clock of the tests."""
 
 
 def used(
@@ -48,28 +46,6 @@ async def test_an_execution_is_expensive_once_before_its_end(start: Start) -> No
     assert "problem" not in expensive["data"]
     show(account, used(1, 1001), used(6, 1000), used(7, None), used(8, 5000, "failed"))
     assert await told(account, after_s=5) == ["success", "success", "expensive", "failed"]
-
-
-@pytest.mark.parametrize("status", ["new", "running", "paused", "odd"])
-async def test_an_open_execution_is_expensive_as_soon_as_an_answer_says_so(start: Start, status: str) -> None:
-    account = await whole(start, EXPENSIVE)
-    show(account, used(1, 10, status))
-    first = "unrecognized" if status == "odd" else status
-    assert await told(account, after_s=5) == [first]
-    show(account, used(1, 1500, status))
-    assert await told(account, after_s=5) == ["expensive"]
-    show(account, used(1, 2500, status))
-    assert await told(account, after_s=5) == []
-    show(account, used(1, 3500))
-    assert await told(account, after_s=5) == ["success"]
-
-
-async def test_an_execution_that_is_expensive_at_first_sight_has_its_status_before_that(start: Start) -> None:
-    account = await whole(start, EXPENSIVE)
-    show(account, used(1, 1500, "running"))
-    running, expensive = await account.events(after_s=5)
-    assert [each["type"] for each in (running, expensive)] == ["execution.running", "execution.expensive"]
-    assert [each["sequence"] for each in (running, expensive)] == ["0000000001", "0000000002"]
 
 
 async def test_what_is_history_is_not_expensive(start: Start) -> None:
@@ -122,17 +98,6 @@ async def test_an_execution_is_not_expensive_again_after_its_rule_was_removed_an
     assert (event["type"], event["subject"]) == ("execution.expensive", name_of(2))
 
 
-async def test_an_execution_is_expensive_though_it_was_lost_meanwhile(start: Start) -> None:
-    account = await whole(start, EXPENSIVE)
-    show(account, used(1, 10, "running"))
-    assert await told(account, after_s=5) == ["running"]
-    show(account)
-    account.api.script[name_of(1)] = Outcome.NOT_FOUND
-    assert await told(account, after_s=300) == ["lost"]
-    show(account, used(1, 1500))
-    assert [each for each in await told(account, after_s=700) if each != "pipeline.gap"] == ["expensive", "success"]
-
-
 @pytest.mark.parametrize("details", [Details.FAILED, Details.ALWAYS, Details.NEVER])
 async def test_tokens_that_only_a_get_names_count_where_ends_are_fetched(start: Start, details: Details) -> None:
     account = await whole(start, EXPENSIVE, scan=replace(RULES, details=details))
@@ -145,72 +110,7 @@ async def test_tokens_that_only_a_get_names_count_where_ends_are_fetched(start: 
     assert len(events) == 2 + len(expected)
 
 
-async def test_named_executions_may_be_expensive(start: Start) -> None:
-    account = await start(watches=[watch_of(EXPENSIVE, name_of(1))])
-    account.api.script = {name_of(1): used(1, 10, "running")}
-    assert await told(account, after_s=5) == ["running"]
-    account.api.script = {name_of(1): used(1, 1001, "running")}
-    assert await told(account, after_s=5) == ["expensive"]
-
-
 # A day
-
-
-async def test_a_days_tokens_are_reported_at_eighty_percent_and_at_all_of_them(start: Start) -> None:
-    account = await whole(start, PER_DAY)
-    shown = [used(1, 799)]
-    show(account, *shown)
-    assert await spent(account) == []
-    for number, tokens, reported in [
-        (6, 1, [(80, 800, "2026-11-24")]),
-        (11, 150, []),
-        (16, 49.6, [(100, 1000, "2026-11-24")]),  # of an execution whole tokens count
-        (21, 5000, []),
-    ]:
-        shown.append(used(number, tokens, "failed" if number == 11 else "success"))
-        show(account, *shown)
-        assert await spent(account) == reported
-
-
-async def test_a_jump_over_both_shares_is_reported_once_as_the_higher(start: Start) -> None:
-    account = await whole(start, PER_DAY)
-    show(account, used(1, 500), used(2, 700))
-    events = await account.events(after_s=5)
-    assert [each["type"] for each in events] == ["execution.success", "execution.success", OVERSPENDING]
-    data = events[-1]["data"]
-    assert {name: data[name] for name in ("percent", "tokensUsed", "tokensPerDay", "day")} == {
-        "percent": 100,
-        "tokensUsed": 1200,
-        "tokensPerDay": 1000,
-        "day": "2026-11-24",
-    }
-    assert "problem" not in data
-
-
-async def test_at_midnight_a_new_day_begins_and_ends_of_yesterday_do_not_count_in_it(
-    start: Start, clock: FakeClock
-) -> None:
-    clock.advance(MIDNIGHT_S - 100 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-    show(account, used(1, 900, at_s=MIDNIGHT_S - 99))
-    assert await spent(account) == [(80, 900, "2026-11-24")]
-    await account.run_for(MIDNIGHT_S + 10 - clock.monotonic())
-    show(account, used(1, 900, at_s=MIDNIGHT_S - 99), used(2, 5000, at_s=MIDNIGHT_S - 1), used(3, 700, at_s=MIDNIGHT_S))
-    assert await spent(account) == []
-    show(account, used(3, 700, at_s=MIDNIGHT_S), used(4, 100, at_s=clock.monotonic()))
-    assert await spent(account) == [(80, 800, "2026-11-25")]
-
-
-async def test_an_end_dated_a_little_ahead_of_midnight_counts_in_its_day(start: Start, clock: FakeClock) -> None:
-    clock.advance(MIDNIGHT_S - 10 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-    await account.run_for(MIDNIGHT_S - 1.5 - clock.monotonic())
-    first = used(1, 700, at_s=MIDNIGHT_S + 0.1)
-    show(account, first)
-    assert await told(account, after_s=1.4) == ["success"]  # the clock of the API is a little ahead
-    await account.run_for(5)
-    show(account, first, used(2, 150, at_s=clock.monotonic()))
-    assert await spent(account) == [(80, 850, "2026-11-25")]
 
 
 @pytest.mark.parametrize("at_percent", [0, 80, 100])
@@ -230,42 +130,6 @@ async def test_after_a_restart_only_what_was_not_reported_on_this_day_is(
     assert await spent(account) == reported
 
 
-async def test_what_ended_while_the_watcher_was_off_over_midnight_counts_in_its_own_day(
-    start: Start, clock: FakeClock
-) -> None:
-    clock.advance(MIDNIGHT_S - 100 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-    first = used(1, 1500, at_s=MIDNIGHT_S - 99)
-    show(account, first)
-    assert await spent(account) == [(100, 1500, "2026-11-24")]
-    await account.watcher.cancel()
-    clock.advance(600)
-    account = await again(start, account, PER_DAY)
-    show(account, first, used(2, 5000, at_s=MIDNIGHT_S - 10), used(3, 800, at_s=MIDNIGHT_S + 10))
-    assert await spent(account) == [(80, 800, "2026-11-25")]
-
-
-async def test_what_was_reported_just_before_midnight_and_written_after_it_is_of_the_day_before(
-    start: Start, heard: HeardStore, clock: FakeClock
-) -> None:
-    clock.advance(MIDNIGHT_S - 60 - clock.monotonic())
-    account = await whole(start, PER_DAY)
-
-    def slowly(_item: object) -> bool:
-        clock.advance(max(0.0, MIDNIGHT_S + 1 - clock.monotonic()))
-        return True
-
-    heard.takes = slowly
-    first = used(1, 1500, at_s=clock.monotonic())
-    show(account, first)
-    assert await spent(account) == [(100, 1500, "2026-11-24")]
-    heard.takes = lambda _item: True
-    clock.advance(MIDNIGHT_S + 5 - clock.monotonic())  # `run_for` has set the clock back
-    account = await again(start, account, PER_DAY)
-    show(account, first, used(2, 900, at_s=MIDNIGHT_S + 6))
-    assert await spent(account) == [(80, 900, "2026-11-25")]
-
-
 async def test_a_rule_that_returns_on_the_same_day_reports_nothing_twice(start: Start) -> None:
     account = await whole(start, PER_DAY)
     shown = [used(1, 900)]
@@ -281,16 +145,6 @@ async def test_a_rule_that_returns_on_the_same_day_reports_nothing_twice(start: 
     shown.append(used(30, 20))
     show(account, *shown)
     assert await spent(account) == [(100, 1000, "2026-11-24")]  # what ended without the rule counts
-
-
-async def test_a_limit_that_is_changed_reports_no_share_twice_on_one_day(start: Start) -> None:
-    account = await whole(start, PER_DAY)
-    show(account, used(1, 1000))
-    assert await spent(account) == [(100, 1000, "2026-11-24")]
-    for limit in (500, 1200, 5000):
-        await account.watcher.watch([watch_of(Rules(tokens_per_day=limit))])
-        show(account, used(1, 1000), used(limit, 200))
-        assert await spent(account) == []
 
 
 async def test_history_of_the_first_scan_counts_into_the_day(start: Start) -> None:

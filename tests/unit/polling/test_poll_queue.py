@@ -58,13 +58,6 @@ def test_what_was_asked_for_longest_ago_comes_first_and_equals_in_turn() -> None
     assert names(poll_queue) == ["a", "b1", "b2", "c"]
 
 
-def test_nothing_is_taken_before_it_is_due() -> None:
-    poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=Monotonic(10))
-    assert take(poll_queue, 9.999) is None
-    assert take(poll_queue, 10) is entry
-
-
 def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
     draw = random.Random(3)
     poll_queue, entries = a_poll_queue(), [an_entry(str(number)) for number in range(50)]

@@ -1,13 +1,16 @@
+"""A world, its lifecycles, and the scenarios that fill it."""
+
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
-from simulator_facts import path
+from simulator_facts import path, true_path
 from virtual import FakeClock
 
 from watcher.config.models import AccountSettings, WatchSettings
-from watcher.domain.execution import Status
+from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import Clock
-from watcher.simulator.responses import full
 from watcher.simulator.scenarios import (
     NAMES,
     OPTIONAL_FIELDS,
@@ -19,9 +22,15 @@ from watcher.simulator.scenarios import (
     pipeline_named,
     populate,
 )
-from watcher.simulator.world import SimExecution, World
-
-REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}
+from watcher.simulator.world import (
+    Kind,
+    Lifecycle,
+    SimExecution,
+    SimPipeline,
+    StatusPhase,
+    World,
+    make_lifecycle,
+)
 
 
 def filled(*, seed: int = 7, pipelines_count: int = 5, fit_s: float | None = None, odd_share: float = 0.0) -> World:
@@ -37,13 +46,6 @@ def ids(world: World) -> list[tuple[str, str]]:
 def test_the_same_seed_fills_the_same_world() -> None:
     assert list(filled().executions()) == list(filled().executions())
     assert set(ids(filled())).isdisjoint(ids(filled(seed=8)))
-
-
-def test_names_are_numbered_when_they_run_out() -> None:
-    assert [pipeline.name for pipeline in filled(pipelines_count=7).pipelines.values()][5:] == [
-        "Sales agent 2",
-        "Onboarding 2",
-    ]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -71,12 +73,6 @@ def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
 def test_every_oddity_happens_in_an_odd_world_and_none_in_a_normal_one(is_odd: Callable[[SimExecution], bool]) -> None:
     assert any(map(is_odd, filled(pipelines_count=20, odd_share=1.0).executions()))
     assert not any(map(is_odd, filled(pipelines_count=20).executions()))
-
-
-def test_a_bare_execution_is_answered_with_the_required_fields_only() -> None:
-    world = filled(pipelines_count=20, odd_share=1.0)
-    bare = next(each for each in world.executions() if each.lifecycle.absent)
-    assert set(full(bare, world=world, now_s=1e6)) == REQUIRED_FIELDS
 
 
 def test_the_example_configuration_watches_everything() -> None:
@@ -115,8 +111,8 @@ def test_in_a_world_that_goes_on_for_ever_each_pipeline_does() -> None:
     clock = FakeClock()
     world = World(clock)
     populate(world, executions_count=1, forever=True, fails={"Onboarding": 60.0})
-    for _ in range(3):
-        clock.advance(86_400.0)
+    for _ in range(2):
+        clock.advance(20_000.0)
         newest = {name: world.list_executions(pipeline_named(name, seed=SEED).id)[0] for name in NAMES}
         assert {world.now_s() - each.begins_s for each in newest.values()} == {0.0}
     lasting = [each for each in world.executions() if each.begins_s > 0 and each.lifecycle.length_s() > 60]
@@ -134,3 +130,65 @@ def test_a_world_with_a_past_has_ends_of_a_week_and_one_pipeline_got_worse() -> 
     late = [status for at_s, status in of_it if at_s >= -WORSE_FOR_S]
     early = [status for at_s, status in of_it if at_s < -WORSE_FOR_S]
     assert late.count("failed") / len(late) > 0.1 > early.count("failed") / len(early)
+
+
+# The world
+
+SALES = SimPipeline(id="p-sales", name="Sales agent")
+OTHER = SimPipeline(id="p-other", name="Other")
+Travel = Callable[[float], None]
+
+
+def lifecycle(execution: str) -> Lifecycle:
+    return Lifecycle(execution, phases=(StatusPhase("new", 0), StatusPhase("running", 2), StatusPhase("success", 6)))
+
+
+def test_an_execution_lives_its_lifecycle_from_its_beginning(world: World, travel: Travel) -> None:
+    execution = world.add(lifecycle("e"), pipeline=SALES, begins_s=10)
+    travel(17)
+    assert execution.phase_at(world.now_s()).status == "success"
+    assert true_path(world, "e") == (("new", 10), ("running", 12), ("success", 16))
+
+
+def test_a_planned_deletion_hides_an_execution_and_ends_its_path(world: World, travel: Travel) -> None:
+    execution = replace(world.add(lifecycle("e"), pipeline=SALES), deleted_s=4)
+    world.replace(execution)
+    travel(20)
+    assert not execution.is_visible(4)
+    assert [moment.status for moment in true_path(world, "e")] == ["new", "running"]
+
+
+def test_an_id_is_used_once(world: World) -> None:
+    world.add(lifecycle("e"), pipeline=SALES)
+    with pytest.raises(ValueError, match="e exists already"):
+        world.add(lifecycle("e"), pipeline=OTHER)
+
+
+def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) -> None:
+    for execution, begins_s, visible_s in (("a", 0, 0), ("late", 1, 6), ("c", 2, 2)):
+        world.replace(replace(world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s), visible_s=visible_s))
+    for now_s, shown in ((3, ["c", "a"]), (6, ["c", "late", "a"])):
+        travel(now_s)
+        assert [execution.id for execution in world.list_executions(SALES.id)] == shown
+
+
+FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_statuses_follow_each_other_as_documented_and_nodes_lie_within_them(kind: Kind) -> None:
+    for index in range(50):
+        lifecycle = make_lifecycle(1, index=index, kind=kind)
+        statuses = [phase.status for phase in lifecycle.phases]
+        assert (statuses[0], statuses[-1] in TERMINAL_STATUSES) == ("new", True)
+        assert all(after in FOLLOWERS[before] for before, after in pairwise(statuses))
+        starts = [phase.begins_s for phase in lifecycle.phases]
+        assert starts == sorted(set(starts))
+        assert all(starts[1] <= node.begins_s < node.ends_s <= starts[-1] for node in lifecycle.nodes)
+
+
+def test_a_failing_lifecycle_ends_with_the_node_that_failed() -> None:
+    lifecycle = make_lifecycle(3, index=0, kind=Kind.FAILING)
+    assert lifecycle.phases[-1].status == "failed"
+    assert lifecycle.error == f"{lifecycle.nodes[-1].name}: {lifecycle.nodes[-1].error}"
+    assert [node for node in lifecycle.nodes if node.error] == [lifecycle.nodes[-1]]
