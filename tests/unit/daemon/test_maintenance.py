@@ -106,6 +106,7 @@ async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(
     for are_left in (True, False):
         await maintenance.tick()
         assert bool(await executions_of(store, lease, count=count)) is are_left
+    monkeypatch.undo()
     await store.record(change(lease, sinks=(), end_seen_at=1))
     clock.advance(3599)
     await maintenance.tick()
