@@ -25,6 +25,10 @@ async def prune(store: SqlStore, *, before: int, keep: KeepsId = drop) -> int:
     return sum([count async for count in steps])
 
 
+on_both = pytest.mark.parametrize("url", ["sqlite", "postgresql"], indirect=True)
+"""`make test` runs the contract on SQLite, and one case of each class of a store on PostgreSQL, too: this one."""
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.ci)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from contract.conftest import on_both
 from postgres import PostgresServer
 from sqlalchemy import Connection, Engine, event, insert, select, update
 from stores import (
@@ -121,35 +122,27 @@ async def fill(store: SqlStore, account: Lease) -> None:
         await store.record(executed(account, number, pipeline=pipeline, **known))
 
 
-@pytest.mark.parametrize(
-    ("how", "found"),
-    [
-        ({}, [4, 3, 2, 1, 5, 6, 7, 8]),
-        ({"is_of_pipeline": lambda name: name == f"default/{OTHER}"}, [4, 2, 6, 8]),
-        ({"is_of_pipeline": lambda _: False}, []),
-        ({"statuses": ["failed", "paused"]}, [4, 7, 8]),
-        ({"statuses": ["failed"]}, [7, 8]),
-        ({"statuses": ["running"]}, [3, 2, 1]),
-        ({"statuses": ["lost"]}, [4]),
-        ({"ended_since": START_US + 14 * SECOND_US}, [4, 3, 2, 1, 5, 6]),
-        ({"id_beginning": "7"}, [1, 2, 3, 4, 5, 6, 7, 8]),
-        ({"id_beginning": "70000000000000000000000000000003"}, [3]),
-        ({"id_beginning": "8"}, []),
-    ],
+EXECUTIONS: Sequence[tuple[dict[str, Any], list[int]]] = (
+    ({}, [4, 3, 2, 1, 5, 6, 7, 8]),
+    ({"is_of_pipeline": lambda name: name == f"default/{OTHER}"}, [4, 2, 6, 8]),
+    ({"is_of_pipeline": lambda _: False}, []),
+    ({"statuses": ["failed", "paused"]}, [4, 7, 8]),
+    ({"statuses": ["failed"]}, [7, 8]),
+    ({"statuses": ["running"]}, [3, 2, 1]),
+    ({"statuses": ["lost"]}, [4]),
+    ({"ended_since": START_US + 14 * SECOND_US}, [4, 3, 2, 1, 5, 6]),
+    ({"id_beginning": "7"}, [1, 2, 3, 4, 5, 6, 7, 8]),
+    ({"id_beginning": "70000000000000000000000000000003"}, [3]),
+    ({"id_beginning": "8"}, []),
 )
+
+
 async def test_executions_that_are_open_come_first_and_filters_leave_some_out(
-    rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
-) -> None:
-    await fill(rig.store, rig.account)
-    assert await listed(console, **how) == found
-
-
-async def test_a_page_that_is_full_of_the_open_ones_goes_on_with_those_that_ended(
     rig: StoreRig, console: ConsoleStore
 ) -> None:
     await fill(rig.store, rig.account)
-    pages = await walk(lambda after: console.executions(after=after, limit=4))
-    assert [executions_in([page]) for page in pages] == [[4, 3, 2, 1], [5, 6, 7, 8]]
+    for how, found in EXECUTIONS:
+        assert await listed(console, **how) == found, how
 
 
 @contextmanager
@@ -201,14 +194,6 @@ async def test_open_executions_of_some_pipelines_are_in_one_order_however_they_a
         how = {"is_of_pipeline": wanted.__contains__, "statuses": statuses, "limit": 4}
         found = executions_in(await walk(partial(ask, how)))
         assert found == [each for each in range(30, 0, -1) if each % 5 in {1, 2, 3} and (each % 3 or not statuses)]
-
-
-async def test_a_row_says_what_it_is_of_and_what_its_last_event_said(rig: StoreRig, console: ConsoleStore) -> None:
-    await rig.store.record(executed(rig.account, 1))
-    await rig.store.record(executed(rig.account, 1, sequence=2, status="paused"))
-    (row,), _ = await console.executions(limit=5)
-    assert (row.account, row.pipeline_name, row.status) == ("default", f"default/{PIPELINE}", "paused")
-    assert row.body.endswith(b'-2"}')
 
 
 async def test_executions_of_two_accounts_are_found_by_their_id(rig: StoreRig, console: ConsoleStore) -> None:
@@ -289,29 +274,32 @@ EVENTS: Sequence[tuple[dict[str, Any], list[int]]] = (
 )
 
 
-@pytest.mark.parametrize(("how", "found"), EVENTS)
 async def test_events_come_in_the_order_of_recording_or_the_newest_first_and_filters_leave_some_out(
-    rig: StoreRig, console: ConsoleStore, how: dict[str, Any], found: list[int]
+    rig: StoreRig, console: ConsoleStore
 ) -> None:
     await fill(rig.store, rig.account)
     rig.clock.us += 60 * SECOND_US
-    after: int | None = None
-    seen: list[int] = []
-    for _ in range(4):
-        bodies, after = await console.events(EventFilter(**how), after=after, limit=PAGE)
-        seen += [int(body[-5:-4]) for body in bodies]
-    assert seen == found
-    pages: list[list[int]] = []
-    newest_after: int | None = None
-    while not pages or newest_after is not None:
-        bodies, newest_after = await console.newest_events(EventFilter(**how), after=newest_after, limit=PAGE)
-        pages.append([int(body[-5:-4]) for body in bodies])
-    assert [number for page in pages for number in page] == found[::-1]
-    assert all(len(page) == PAGE for page in pages[:-1])
+    ends: list[int | None] = []
+    for how, found in EVENTS:
+        after: int | None = None
+        seen: list[int] = []
+        for _ in range(4):
+            bodies, after = await console.events(EventFilter(**how), after=after, limit=PAGE)
+            seen += [int(body[-5:-4]) for body in bodies]
+        assert seen == found, how
+        ends.append(after)
+        pages: list[list[int]] = []
+        newest_after: int | None = None
+        while not pages or newest_after is not None:
+            bodies, newest_after = await console.newest_events(EventFilter(**how), after=newest_after, limit=PAGE)
+            pages.append([int(body[-5:-4]) for body in bodies])
+        assert [number for page in pages for number in page] == found[::-1], how
+        assert all(len(page) == PAGE for page in pages[:-1])
     await rig.store.record(executed(rig.account, 9))
     rig.clock.us += 60 * SECOND_US
-    bodies, _ = await console.events(EventFilter(**how), after=after, limit=PAGE)
-    assert len(bodies) == (found in ([1, 2, 3, 4, 5, 6, 7, 8], [1, 3, 5, 7]))
+    asked = zip(EVENTS, ends, strict=True)
+    news = [await console.events(EventFilter(**how), after=after, limit=PAGE) for (how, _), after in asked]
+    assert [len(bodies) for bodies, _ in news] == [1, 0, 0, 1, 1, 0, 0]
 
 
 async def test_events_are_found_since_a_moment(rig: StoreRig, console: ConsoleStore) -> None:
@@ -448,6 +436,10 @@ async def test_deliveries_of_some_events_are_a_list_of_its_own(
     assert [row.number for page in pages for row in page] == [12, 9, 6, 3]
 
 
+async def ask_problems(console: ConsoleStore, how: dict[str, Any], after: Position | None) -> Rows:
+    return await console.problems(after=after, **how)
+
+
 async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Sequence[Problem]:
     """Open three problems of executions and one of the account; close the second."""
     found = []
@@ -464,38 +456,32 @@ async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Seq
     return [*found, degraded]
 
 
-async def test_a_problem_says_whose_it_is_and_of_which_pipeline(rig: StoreRig, console: ConsoleStore) -> None:
-    await open_problems(rig.store, rig.account, rig.clock)
-    ((row, *_), _) = await console.problems(is_open=True, limit=1)
-    assert (row.owner_kind, row.owner, row.pipeline_name) == ("account", "default", f"default/{PIPELINE}")
-
-
-@pytest.mark.parametrize(
-    ("how", "found"),
-    [
-        ({"is_open": None}, [3, 1, 9, 2]),
-        ({"is_open": True}, [3, 1, 9]),
-        ({"is_open": False}, [2]),
-        ({"kinds": ["account.degraded"]}, [9]),
-        ({"kinds": ["account.degraded", "execution.overdue"]}, [3, 1, 9, 2]),
-        ({"kinds": ["sink.failing"]}, []),
-        ({"accounts": ["default"]}, [3, 1, 9, 2]),
-        ({"accounts": ["other"]}, []),
-        ({"is_of_pipeline": lambda name: name == f"default/{PIPELINE}"}, [3, 1, 2]),
-        ({"is_of_pipeline": lambda _: False}, []),
-        ({"since": Micros(START_US + 2)}, [3, 2]),
-        ({"is_open": True, "kinds": ["execution.overdue"], "since": Micros(START_US + 2)}, [3]),
-        ({"is_open": False, "accounts": ["default"]}, [2]),
-    ],
+PROBLEMS: Sequence[tuple[dict[str, Any], list[int]]] = (
+    ({"is_open": None}, [3, 1, 9, 2]),
+    ({"is_open": True}, [3, 1, 9]),
+    ({"is_open": False}, [2]),
+    ({"kinds": ["account.degraded"]}, [9]),
+    ({"kinds": ["account.degraded", "execution.overdue"]}, [3, 1, 9, 2]),
+    ({"kinds": ["sink.failing"]}, []),
+    ({"accounts": ["default"]}, [3, 1, 9, 2]),
+    ({"accounts": ["other"]}, []),
+    ({"is_of_pipeline": lambda name: name == f"default/{PIPELINE}"}, [3, 1, 2]),
+    ({"is_of_pipeline": lambda _: False}, []),
+    ({"since": Micros(START_US + 2)}, [3, 2]),
+    ({"is_open": True, "kinds": ["execution.overdue"], "since": Micros(START_US + 2)}, [3]),
+    ({"is_open": False, "accounts": ["default"]}, [2]),
 )
+
+
+@pytest.mark.parametrize("few", [pagination.FEW_COUNT, 0])  # as where very many are open
 async def test_problems_are_listed_by_state_kind_account_pipeline_and_opening(
-    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch, how: dict[str, Any], found: list[int]
+    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
+    monkeypatch.setattr(pagination, "FEW_COUNT", few)
     await open_problems(rig.store, rig.account, rig.clock)
-    for _ in range(2):
-        pages = await walk(lambda after: console.problems(after=after, limit=2, **how))
-        assert problems_in(row for page in pages for row in page) == found
-        monkeypatch.setattr(pagination, "FEW_COUNT", 0)  # as where very many are open
+    for how, found in PROBLEMS:
+        pages = await walk(partial(ask_problems, console, {"limit": 2, **how}))
+        assert problems_in(row for page in pages for row in page) == found, how
 
 
 @pytest.mark.parametrize("is_open", [True, False])
@@ -516,9 +502,8 @@ async def test_an_open_slow_problem_has_the_start_of_its_oldest_open_execution(
     assert row.slowest_from == (START_US + 30 * SECOND_US if is_open else None)
 
 
-@pytest.mark.parametrize("limit", [1, 2, 3, 5])
 async def test_open_problems_that_nobody_acknowledged_come_first_and_closed_ones_last(
-    rig: StoreRig, console: ConsoleStore, limit: int
+    rig: StoreRig, console: ConsoleStore
 ) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
 
@@ -528,15 +513,13 @@ async def test_open_problems_that_nobody_acknowledged_come_first_and_closed_ones
             connection.execute(update(problem).where(problem.c.id == UUID(int=number).bytes).values(**values))
 
     await rig.store.write(acknowledge)
-    pages = await walk(lambda after: console.problems(after=after, limit=limit))
-    assert problems_in(row for page in pages for row in page) == [1, 9, 3, 2]
-    assert all(len(page) == limit for page in pages[:-1])
+    for limit in (1, 2, 3, 5):
+        pages = await walk(partial(ask_problems, console, {"limit": limit}))
+        assert problems_in(row for page in pages for row in page) == [1, 9, 3, 2]
+        assert all(len(page) == limit for page in pages[:-1])
 
 
-@pytest.mark.parametrize(("is_open", "found"), [(None, [3, 2]), (True, [3]), (False, [2])])
-async def test_the_problems_of_one_incident_are_listed(
-    rig: StoreRig, console: ConsoleStore, is_open: bool | None, found: list[int]
-) -> None:
+async def test_the_problems_of_one_incident_are_listed(rig: StoreRig, console: ConsoleStore) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
 
     def join(connection: Connection) -> None:
@@ -546,8 +529,10 @@ async def test_the_problems_of_one_incident_are_listed(
             connection.execute(insert(incident).values(**row, nth=1, begun_at=START_US))
 
     await rig.store.write(join)
-    pages = await walk(lambda after: console.problems(incident_key=UUID(int=50), is_open=is_open, after=after, limit=1))
-    assert problems_in(row for page in pages for row in page) == found
+    for is_open, found in ((None, [3, 2]), (True, [3]), (False, [2])):
+        how = {"incident_key": UUID(int=50), "is_open": is_open, "limit": 1}
+        pages = await walk(partial(ask_problems, console, how))
+        assert problems_in(row for page in pages for row in page) == found
     assert await console.problems(incident_key=UUID(int=52), limit=1) == ([], None)
 
 
@@ -590,6 +575,7 @@ async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, co
     assert await console.find_problem(UUID(int=77)) is None
 
 
+@on_both
 async def test_the_overview_has_what_needs_somebody(rig: StoreRig, console: ConsoleStore) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
     gap = Event(UUID(int=60), EventType.PIPELINE_GAP, stream_of("gap"), 1, b"gap", stream_of("gap"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from contract.conftest import prune
+from contract.conftest import on_both, prune
 from pydantic import TypeAdapter
 from sqlalchemy import select
 from stores import (
@@ -52,6 +52,7 @@ def hold(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool
     return True
 
 
+@on_both
 async def test_a_recorded_execution_is_loaded_as_it_was(rig: StoreRig) -> None:
     known = ExecutionRecord(
         execution=execution_id(1),
@@ -73,24 +74,7 @@ async def test_a_recorded_execution_is_loaded_as_it_was(rig: StoreRig) -> None:
     assert (record.sequence, record.trouble) == (0, None)
 
 
-async def test_an_account_sees_its_own_executions_only(rig: StoreRig) -> None:
-    other = await claim(rig.store, "account", "other/with a slash")
-    await rig.record(1)
-    await rig.store.record(change(other, 2))
-    assert [(each.execution, each.pipeline) for each in await executions_of(rig.store, other)] == [
-        (execution_id(2), PIPELINE)
-    ]
-
-
-async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(rig: StoreRig) -> None:
-    await rig.record(status="running")
-    with pytest.raises(SequenceConflictError):
-        await rig.record(status="failed")
-    assert [each.status for each in await executions_of(rig.store, rig.account)] == ["running"]
-    assert names(await due(rig.ops)) == [of(1)]
-
-
-@pytest.mark.parametrize("sequence", [2, 4])
+@pytest.mark.parametrize("sequence", [1, 2, 4])
 async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(rig: StoreRig, sequence: int) -> None:
     for recorded in (1, 2):
         await rig.record(sequence=recorded)
@@ -129,25 +113,6 @@ async def test_who_lost_the_lease_writes_nothing(rig: StoreRig) -> None:
     record = await AccountStore(rig.store, winner).load_account()
     assert (record.sequence, record.backoff, record.snapshot) == (0, NO_BACKOFF, None)
     assert await due(sink_winner) == [delivery]
-
-
-async def test_an_account_remembers_its_trouble_and_its_sequence(rig: StoreRig) -> None:
-    await rig.store.record(source_change(rig.account, state="unauthorized"))
-    record = await rig.owned.load_account()
-    assert (record.sequence, record.trouble) == (1, "unauthorized")
-    await rig.store.record(source_change(rig.account, sequence=2, state=None))
-    record = await rig.owned.load_account()
-    assert (record.sequence, record.trouble) == (2, None)
-
-
-async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(rig: StoreRig) -> None:
-    assert (await rig.owned.load_account()).backoff == NO_BACKOFF
-    await rig.owned.save_backoff(BackoffState(60.0, 40.0))
-    assert (await rig.owned.load_account()).backoff == BackoffState(60.0, 40.0)
-    rig.clock.us += 25 * SECOND_US
-    assert (await rig.owned.load_account()).backoff == BackoffState(35.0, 40.0)
-    await rig.owned.save_backoff(NO_BACKOFF)
-    assert (await rig.owned.load_account()).backoff == NO_BACKOFF
 
 
 async def test_of_how_an_account_and_a_sink_stand_the_last_is_kept(rig: StoreRig) -> None:
@@ -194,15 +159,6 @@ async def test_a_delivery_carries_the_event_as_it_was_recorded(rig: StoreRig) ->
     assert (delivery.tried_at, delivery.first_due_at_s) == (0, None)
 
 
-async def test_each_sink_of_an_event_has_its_own_delivery(rig: StoreRig) -> None:
-    log = await sink_of(rig.store, "log")
-    await rig.record(sinks=("ops", "log"))
-    (delivery,) = await due(rig.ops)
-    await settle(rig.ops, delivery)
-    assert await due(rig.ops) == []
-    assert names(await due(log)) == [of(1)]
-
-
 async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(rig: StoreRig) -> None:
     log = await sink_of(rig.store, "log")
     await rig.record(sinks=("ops", "log"), problems=opened(overdue(1)))
@@ -236,6 +192,7 @@ async def test_the_sinks_of_a_record_are_woken_when_it_is_handed_in_and_those_th
     assert (names(taken), rig.woken.names) == ([of(1), of(2)], ["log"])
 
 
+@on_both
 async def test_one_bad_write_of_a_group_harms_no_other(rig: StoreRig) -> None:
     await rig.record(3)
     stolen = await claim(rig.store, "account", "stolen")
@@ -251,12 +208,6 @@ async def test_one_bad_write_of_a_group_harms_no_other(rig: StoreRig) -> None:
     errors = {number: type(outcome) for number, outcome in enumerate(outcomes) if outcome is not None}
     assert errors == {2: StoreError, 3: SequenceConflictError, 5: OwnershipLostError, 6: StoreError}
     assert sorted(names(await due(rig.ops))) == sorted(of(number) for number in (0, 1, 3, 4, 7))
-
-
-async def test_changes_of_one_execution_in_a_group_keep_their_order(rig: StoreRig) -> None:
-    await asyncio.gather(*(rig.record(sequence=sequence) for sequence in range(1, 9)))
-    (known,) = await executions_of(rig.store, rig.account)
-    assert known.sequence == 8
 
 
 async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(rig: StoreRig) -> None:
@@ -288,25 +239,6 @@ async def test_a_closed_store_refuses_and_may_be_closed_again(rig: StoreRig) -> 
     await rig.store.close()
 
 
-@pytest.mark.parametrize(
-    ("state", "fingerprint", "after"),
-    [
-        ("disabled", "one", "disabled"),
-        ("disabled", "two", "failing"),
-        ("failing", "one", "failing"),
-        ("failing", "two", "failing"),
-    ],
-)
-async def test_a_disabled_sink_is_failing_until_a_success_once_its_block_changes(
-    store: SqlStore, ops: SinkStore, state: str, fingerprint: str, after: str
-) -> None:
-    await ops.load(fingerprint="one")
-    await store.record(source_change(ops.lease, state=state, sinks=()))
-    record = await ops.load(fingerprint=fingerprint)
-    assert (record.sequence, record.state) == (1, after)
-    assert (await ops.load(fingerprint=fingerprint)).state == after
-
-
 async def test_the_deliveries_of_a_sink_gone_for_a_day_die(rig: StoreRig) -> None:
     log = await sink_of(rig.store, "log")
     for number in range(3):
@@ -319,17 +251,6 @@ async def test_the_deliveries_of_a_sink_gone_for_a_day_die(rig: StoreRig) -> Non
     assert died == [0, 0, 3, 0]
     assert await due(rig.ops) == []
     assert len(await due(log)) == 3
-
-
-async def test_a_sink_that_returns_has_its_whole_day_again(rig: StoreRig) -> None:
-    await rig.record()
-    tidied = await upkeep(rig.store)
-    await tidied.mark_absent_sinks(present=[], now=START_US, dead_after_us=DAY_US)
-    await rig.ops.load(fingerprint="one")
-    assert await tidied.mark_absent_sinks(present=[], now=Micros(START_US + DAY_US), dead_after_us=DAY_US) == 0
-    await tidied.mark_absent_sinks(present=["ops"], now=Micros(START_US + DAY_US), dead_after_us=DAY_US)
-    assert await tidied.mark_absent_sinks(present=[], now=Micros(START_US + 2 * DAY_US), dead_after_us=DAY_US) == 0
-    assert names(await due(rig.ops)) == [of(1)]
 
 
 async def test_the_backlog_counts_what_waits_and_finds_the_oldest(rig: StoreRig) -> None:
@@ -351,6 +272,7 @@ async def emitted_and_settled(store: SqlStore, account: Lease, ops: SinkStore, *
     await settle_all(ops, state=end)
 
 
+@on_both
 async def test_what_ended_long_ago_goes(rig: StoreRig) -> None:
     await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
     assert await prune(rig.store, before=START_US) == 0
@@ -377,17 +299,6 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(rig: StoreRig) ->
         await rig.record()
     assert await prune(rig.store, before=LATER) == 0
     assert await executions_of(rig.store, rig.account) == []
-
-
-async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(rig: StoreRig) -> None:
-    await emitted_and_settled(rig.store, rig.account, rig.ops, end=DeliveryState.DELIVERED)
-    await prune(rig.store, before=LATER, keep=hold)
-    await rig.record(sequence=3, end_seen_at=None)
-    assert await prune(rig.store, before=LATER) == 0
-    await rig.record(sequence=4, end_seen_at=START_US, sinks=())
-    (delivery,) = await due(rig.ops)
-    await settle(rig.ops, delivery)
-    assert await prune(rig.store, before=LATER) == 1
 
 
 async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(rig: StoreRig) -> None:

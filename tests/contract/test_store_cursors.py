@@ -1,6 +1,5 @@
 """What every store promises about pipelines that are watched whole: how far they are read, and what was found."""
 
-import asyncio
 from dataclasses import replace
 
 import pytest
@@ -29,7 +28,6 @@ from watcher.store.changes import ExecutionChange, Lease, PipelineRecord
 from watcher.store.sql_store import SqlStore
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
-SOON = Micros(START_US + 60 * SECOND_US)
 LATER = Micros(START_US + 3_600 * SECOND_US)
 CURSOR = Cursor(
     since_at=START_US, complete_at=LATER, refused="forbidden", found=True, name="Sales agent", total=7, dated=True
@@ -43,26 +41,6 @@ async def test_a_pipeline_remembers_how_far_it_was_read(rig: StoreRig) -> None:
     await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
     assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(0, CURSOR)
     assert await rig.owned.load_pipeline(OTHER) == PipelineRecord(0, None)
-
-
-async def test_of_several_cursors_handed_in_at_once_the_last_stays(rig: StoreRig) -> None:
-    cursors = [Cursor(START_US, Micros(complete_at)) for complete_at in (5, 9, 7)]
-    changes = [
-        pipeline_change(rig.account, pipeline=pipeline, cursor=cursor)
-        for cursor in cursors
-        for pipeline in (OTHER, PIPELINE)
-    ]
-    await asyncio.gather(*map(rig.store.record, changes))
-    for pipeline in (OTHER, PIPELINE):
-        assert (await rig.owned.load_pipeline(pipeline)).cursor == cursors[-1]
-
-
-async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(rig: StoreRig) -> None:
-    emitted = pipeline_change(rig.account, cursor=CURSOR, sinks=("ops",))
-    await rig.store.record(emitted)
-    assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, CURSOR)
-    (delivery,) = await due(rig.ops)
-    assert (delivery.event_id, delivery.body) == (emitted.entries[0].event.id, emitted.entries[0].event.body)
 
 
 async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(rig: StoreRig) -> None:
@@ -96,14 +74,6 @@ async def test_after_the_clock_was_set_back_nothing_was_found_or_complete_later_
     record = await rig.owned.load_pipeline(PIPELINE)
     assert record.cursor is not None
     assert known.found_at == record.cursor.complete_at == rig.clock.us
-
-
-async def test_a_named_execution_may_be_found_later(rig: StoreRig) -> None:
-    emitted = change(rig.account)
-    await rig.store.record(emitted)
-    await rig.store.record(ExecutionChange(rig.account, 1, replace(emitted.known, found_at=SOON), ()))
-    rig.clock.us = SOON
-    assert [each.found_at for each in await executions_of(rig.store, rig.account)] == [SOON]
 
 
 async def test_what_is_open_is_loaded_by_its_pipelines(rig: StoreRig) -> None:
@@ -143,26 +113,6 @@ async def test_the_last_reported_ends_of_a_pipeline_are_loaded_by_end_time(rig: 
     }
 
 
-async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(rig: StoreRig) -> None:
-    await rig.record(status="failed", end_seen_at=9)
-    assert list(await rig.owned.load_open([PIPELINE])) == []
-    await rig.record(sequence=2, status="running")
-    assert len(await rig.owned.load_open([PIPELINE])) == 1
-
-
-@pytest.mark.ci
-async def test_very_many_open_executions_are_loaded(rig: StoreRig) -> None:
-    count = 10_001
-    changes = [
-        ExecutionChange(rig.account, None, ExecutionRecord(execution_id(number), PIPELINE), ())
-        for number in range(count)
-    ]
-    await asyncio.gather(*map(rig.store.record, changes))
-    assert {each.execution for each in await rig.owned.load_open([PIPELINE])} == {
-        change.known.execution for change in changes
-    }
-
-
 async def absent(store: SqlStore, *, at: int, present: tuple[tuple[str, str], ...] = ()) -> None:
     await (await upkeep(store)).mark_absent_pipelines(present=present, now=Micros(at))
 
@@ -180,15 +130,6 @@ async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it
     await absent(rig.store, at=START_US + 9)  # still absent, not anew
     rig.clock.us = START_US + absent_us
     assert await rig.owned.load_pipeline(PIPELINE) == PipelineRecord(1, after)
-
-
-async def test_a_pipeline_that_returns_has_its_whole_day_again(rig: StoreRig) -> None:
-    await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
-    await absent(rig.store, at=START_US)
-    assert await cursor_of(rig.store, rig.account) == CURSOR
-    await absent(rig.store, at=START_US + DAY_US)
-    rig.clock.us = START_US + 2 * DAY_US
-    assert await cursor_of(rig.store, rig.account) == CURSOR
 
 
 @pytest.mark.parametrize("present", [(), (("default", PIPELINE),)], ids=["absent", "present"])

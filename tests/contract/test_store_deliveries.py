@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from contract.conftest import on_both
 from stores import (
     LATER,
     PIPELINE,
@@ -87,12 +88,6 @@ async def test_what_is_new_is_due_whatever_clock_recorded_it_and_what_was_tried_
     assert names(await due(rig.ops)) == [of(1)]
 
 
-async def test_what_was_never_tried_comes_before_what_was(rig: StoreRig) -> None:
-    await rig.record(1, 2, 3)
-    await fail(rig.ops, of(1))
-    assert names(await due(rig.ops)) == [of(2), of(3), of(1)]
-
-
 def of_problem(lease: Lease, sequence: int, type_: EventType, *, sinks: tuple[str, ...] = ("ops",)) -> SourceChange:
     """Return a change of an account whose event has the ordering key of its problems, as another stream may have."""
     subject = "sinks/ops" if lease.kind == "sink" else "accounts/default"
@@ -136,6 +131,7 @@ async def test_a_failing_delivery_pushes_back_the_others_of_its_lane_and_lets_th
     assert names(await due(rig.ops, now=LATER - 2)) == [of(2)]
 
 
+@on_both
 async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_once(rig: StoreRig, url: str) -> None:
     await rig.record(1)
     rig.woken.names.clear()
@@ -177,17 +173,6 @@ async def test_what_is_grouped_waits_for_others_and_takes_along_what_was_never_t
     assert together(found) == [[of(2), of(3), of(5)]]
     assert found.next_due_at == now + WAIT_S * SECOND_US + 1  # of the other group, a little later
     assert {each.group_key for batch in found.batches for each in batch} == {FIRST.key}
-
-
-async def test_a_group_is_no_larger_than_asked_for_and_the_rest_goes_next(rig: StoreRig) -> None:
-    await rig.record(*range(5), group=FIRST)
-    await rig.record(7, 8, group=SECOND)
-    batches = []
-    while (found := await taken(rig.ops, group_count=2)).batches:
-        batches.append(together(found))
-        for batch in found.batches:
-            await settle(rig.ops, *batch)
-    assert batches == [[[of(0), of(1)], [of(7), of(8)]], [[of(2), of(3)]], [[of(4)]]]
 
 
 async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_that(rig: StoreRig) -> None:
@@ -281,16 +266,6 @@ async def test_once_a_sink_works_again_all_that_was_tried_comes_due_within_a_min
 # What a turn writes, and in which order
 
 
-async def test_what_is_settled_in_a_turn_makes_room_for_what_the_same_turn_takes(rig: StoreRig) -> None:
-    await rig.record(1)
-    await rig.record(1, sequence=2)
-    (first,) = await due(rig.ops)
-    found = await rig.ops.record(Turn(rig.ops.lease, (attempt_record(first),), take=Take(LATER, 9, frozenset())))
-    assert found is not None
-    assert together(found) == [[of(1, sequence=2)]]
-    assert await rig.ops.record(Turn(rig.ops.lease)) is None
-
-
 async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_counts(rig: StoreRig) -> None:
     await rig.record(1, 2)
     one, other = await due(rig.ops)
@@ -323,26 +298,6 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_s=0.0) == 1
     assert await rig.ops.give_up(clock_s=19.9, after_s=5.0, skip=(), group_wait_s=0.0) == 1
     assert (await backlog_of(rig.store))["ops"].pending_count == 1
-
-
-async def test_what_a_dead_letter_held_back_still_waits_for_its_group(rig: StoreRig) -> None:
-    await rig.record()
-    await fail(rig.ops, of(1), first_due_at_s=10.0, due_at=LATER)
-    await rig.record(sequence=2, group=Group(b"g", 60.0))
-    assert await rig.ops.give_up(clock_s=15.0, after_s=5.0, skip=(), group_wait_s=60.0) == 1
-    assert names(await due(rig.ops, now=START_US + 59 * SECOND_US)) == []
-    assert names(await due(rig.ops, now=START_US + 61 * SECOND_US)) == [of(1, sequence=2)]
-
-
-async def test_what_waited_for_a_delivery_that_failed_and_was_then_silenced_goes_when_its_group_does(
-    rig: StoreRig,
-) -> None:
-    await rig.record()
-    (first,) = await due(rig.ops, now=START_US)
-    await settle(rig.ops, first, state=DeliveryState.WAITING, attempts=1, due_at=LATER)
-    await rig.record(sequence=2, group=Group(b"g", 1.0))
-    await settle(rig.ops, first, state=DeliveryState.SILENCED, attempts=1)
-    assert names(await due(rig.ops, now=START_US + 2 * SECOND_US)) == [of(1, sequence=2)]
 
 
 async def test_a_failure_comes_with_how_the_sink_has_the_opening_of_its_pipelines_problem(rig: StoreRig) -> None:

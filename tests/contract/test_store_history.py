@@ -1,20 +1,43 @@
-"""The history of pipelines: counted once with each end, on both databases, and what is read of it."""
+"""What every store promises of pipelines' pasts: hours, kinds of errors, what rules compare with, and reports."""
 
+import json
 from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
-from contract.conftest import prune
-from stores import PIPELINE, START_US, StoreRig, change, from_us, pipeline_change
+from contract.conftest import on_both, prune
+from stores import (
+    DAY_US,
+    PIPELINE,
+    SECOND_US,
+    START,
+    START_US,
+    StoreRig,
+    change,
+    due,
+    event,
+    from_us,
+    pipeline_change,
+    stream_of,
+    upkeep,
+)
 
 from watcher.domain.errors import StoreError
-from watcher.domain.event import EventKey, EventType
-from watcher.domain.history import DAY_US, HOUR_US, EndedExecution, Totals, error_kind_of, sum_up
+from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.execution import LostReason
+from watcher.domain.history import HOUR_US, EndedExecution, Totals, error_kind_of, sum_up
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.timestamps import Micros
+from watcher.domain.routing import Router
+from watcher.domain.rules import DURATIONS_COUNT, Spending
+from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.watch import Cursor
 from watcher.store.changes import ChangeSet, ExecutionChange, SourceChange
 from watcher.store.console_store import ConsoleStore
+from watcher.store.maintenance_store import MaintenanceStore
+from watcher.store.tables import AnyRow
 
 NAME = f"default/{PIPELINE}"
 TIMEOUT = error_kind_of("Greeting", "timeout after 30 s")
@@ -29,11 +52,18 @@ def end(
     tokens: int = 10,
     duration_s: float | None = None,
     text: str = "",
+    node: str | None = "Greeting",
+    pipeline: str = PIPELINE,
 ) -> ExecutionChange:
     """Return the change that an execution, first seen then, has ended a minute after it started."""
-    error = error_kind_of("Greeting", text) if text else None
+    error = error_kind_of(node, text) if text else None
     ended = EndedExecution(Micros(at - 60_000_000), Micros(at), status, tokens, duration_s, error)
-    return replace(change(rig.account, number, status=status, end_seen_at=Micros(at), ended_at=Micros(at)), ended=ended)
+    found = change(rig.account, number, status=status, end_seen_at=Micros(at), ended_at=Micros(at))
+    return replace(found, known=replace(found.known, pipeline=pipeline), ended=ended)
+
+
+async def record(rig: StoreRig, *changes: ExecutionChange) -> None:
+    await rig.store.record(ChangeSet(rig.account, changes))
 
 
 def console(rig: StoreRig) -> ConsoleStore:
@@ -41,8 +71,8 @@ def console(rig: StoreRig) -> ConsoleStore:
 
 
 async def test_each_end_counts_once_in_the_hour_in_which_it_was(rig: StoreRig) -> None:
-    ends = [end(rig, 1, duration_s=4.0), end(rig, 2, status="failed", text="boom"), end(rig, 3, duration_s=9.0)]
-    await rig.store.record(ChangeSet(rig.account, tuple(ends)))
+    failed = end(rig, 2, status="failed", text="boom")
+    await record(rig, end(rig, 1, duration_s=4.0), failed, end(rig, 3, duration_s=9.0))
     await rig.store.record(end(rig, 4, duration_s=9.0, at=START_US + HOUR_US))
     with pytest.raises(StoreError):  # as after a COMMIT of which nobody knows whether it went through
         await rig.store.record(end(rig, 4, duration_s=9.0, at=START_US + HOUR_US))
@@ -92,12 +122,12 @@ async def test_totals_of_many_pipelines_are_read_some_at_a_time(
     monkeypatch.setattr("watcher.store.history_store.PIPELINES_COUNT", chunk)
     names = [f"default/77aa0000-0000-4000-8000-{number:012}" for number in range(3)]
     for number, name in enumerate(names):
-        ended = end(rig, number)
-        await rig.store.record(replace(ended, known=replace(ended.known, pipeline=name.partition("/")[2])))
+        await rig.store.record(end(rig, number, pipeline=name.partition("/")[2]))
     found = await console(rig).totals(set(names[:2]), since=Micros(START_US - HOUR_US))
     assert {name: each.success for name, each in found.items()} == dict.fromkeys(names[:2], 1)
 
 
+@on_both
 async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: StoreRig) -> None:
     for number, (at, text) in enumerate(
         [
@@ -123,8 +153,7 @@ async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: 
 async def test_a_kind_is_no_news_if_its_text_alone_was_seen_before_and_only_those_of_the_time_are_returned(
     rig: StoreRig,
 ) -> None:
-    of_list = EndedExecution(START_US, START_US, "failed", error=error_kind_of(None, "no answer"))
-    await rig.store.record(replace(end(rig, 1), ended=of_list))
+    await rig.store.record(end(rig, 1, status="failed", text="no answer", node=None))  # as a list says it
     await rig.store.record(end(rig, 2, at=START_US + 2 * HOUR_US, status="failed", text="no answer"))
     ((newest, first_seen_at),) = (await console(rig).history(NAME, since=Micros(START_US + HOUR_US))).errors
     assert (newest.node, newest.last_at, first_seen_at) == ("Greeting", START_US + 2 * HOUR_US, START_US)
@@ -133,9 +162,7 @@ async def test_a_kind_is_no_news_if_its_text_alone_was_seen_before_and_only_thos
 async def test_failures_from_a_list_which_names_no_node_count_to_the_kind_of_the_same_text(rig: StoreRig) -> None:
     failed = [("Greeting", "timeout after 1 s"), ("Greeting", "timeout after 2 s"), ("Booking", "timeout after 3 s")]
     for number, (node, text) in enumerate([*failed, (None, "timeout after 4 s"), (None, "no answer")]):
-        at = Micros(START_US + number)
-        ended = EndedExecution(at, at, "failed", error=error_kind_of(node, text))
-        await rig.store.record(replace(end(rig, number), ended=ended))
+        await rig.store.record(end(rig, number, at=START_US + number, status="failed", text=text, node=node))
     counted = [
         ("Greeting", "timeout after 4 s", 3, START_US + 3),
         ("no node", "no answer", 1, START_US + 4),
@@ -181,3 +208,199 @@ async def test_what_is_older_than_retention_goes(rig: StoreRig) -> None:
     found = await console(rig).history(NAME, since=Micros(START_US - 9 * DAY_US))
     assert list(found.hours) == [START_US]
     assert [each.failed_count for each, _ in found.errors] == [1]
+
+
+OTHER = "77aa0000-0000-4000-8000-000000000000"
+SUBJECT = f"accounts/default/pipelines/{PIPELINE}"
+
+
+def success(
+    rig: StoreRig, number: int, *, at: int = START_US, seconds: float = 30.0, **known: object
+) -> ExecutionChange:
+    """Return the change that an execution, first seen then, has ended with success."""
+    at, started_at = Micros(at), Micros(at - round(seconds * SECOND_US))
+    facts: dict[str, Any] = {"status": "success", "end_seen_at": at, "ended_at": at, "started_at": started_at, **known}
+    return change(rig.account, number, sinks=(), **facts)
+
+
+# Durations
+
+
+async def test_durations_are_of_the_last_200_successes_by_their_ends_the_oldest_first(rig: StoreRig) -> None:
+    count = DURATIONS_COUNT + 5
+    ends = [success(rig, number, at=START_US + number * SECOND_US, seconds=number) for number in range(1, count + 1)]
+    await record(rig, *ends[::-1])  # the order of recording does not count
+    assert list(await rig.owned.load_durations(PIPELINE)) == [number * SECOND_US for number in range(6, count + 1)]
+    assert list(await rig.owned.load_durations(OTHER)) == []
+
+
+async def test_what_does_not_say_what_is_usual_has_no_duration(rig: StoreRig) -> None:
+    history = success(rig, 1, sequence=0)
+    of_other = success(rig, 2)
+    await record(
+        rig,
+        replace(history, before=None, entries=()),
+        replace(of_other, known=replace(of_other.known, pipeline=OTHER)),
+        success(rig, 3, status="failed"),
+        success(rig, 4, status="unheard_of"),
+        success(rig, 5, was_paused=True),
+        success(rig, 6, lost=LostReason.NOT_FOUND),
+        success(rig, 7, seconds=0.0),
+        success(rig, 8, seconds=-5.0),
+        success(rig, 9, started_at=None),
+        success(rig, 10, status="running", end_seen_at=None, ended_at=None),
+        success(rig, 11, seconds=7.0),
+    )
+    assert list(await rig.owned.load_durations(PIPELINE)) == [7 * SECOND_US]
+    await prune(rig.store, before=START_US + 1)
+    assert list(await rig.owned.load_durations(PIPELINE)) == []
+
+
+# Tokens of a day
+
+
+async def report(rig: StoreRig, sequence: int, *, percent: int, day: str) -> None:
+    """Record that a share of a day's tokens was reported."""
+    body = json.dumps({"data": {"percent": percent, "day": day}}).encode()
+    emitted = replace(event(SUBJECT, sequence=sequence, type_=EventType.PIPELINE_OVERSPENDING), body=body)
+    entry = OutboxEntry(emitted, ("ops",))
+    await rig.store.record(SourceChange(rig.account, sequence - 1, sequence, None, (entry,), pipeline=PIPELINE))
+
+
+async def spending(rig: StoreRig, *, day_at: int = START_US, pipeline: str = PIPELINE) -> Spending:
+    return await rig.owned.load_spending(pipeline, stream=stream_of(SUBJECT), day_at=Micros(day_at))
+
+
+async def test_the_tokens_of_a_day_are_those_of_all_that_ended_since_it_began(rig: StoreRig) -> None:
+    assert await spending(rig) == Spending(START_US, 0, 0)
+    await record(
+        rig,
+        end(rig, 9, at=START_US + 5, tokens=1 << 20, pipeline=OTHER),
+        end(rig, 1, at=START_US - 1, tokens=1000),
+        end(rig, 2, at=START_US, tokens=1),
+        end(rig, 3, at=START_US + 5, tokens=20, status="failed"),
+        end(rig, 4, at=START_US + HOUR_US, tokens=300, status="unrecognized"),
+        end(rig, 5, at=START_US + 23 * HOUR_US, tokens=10**9),
+        end(rig, 6, at=START_US + 23 * HOUR_US, tokens=10**9),
+        end(rig, 7, at=START_US + 23 * HOUR_US, tokens=10**9),  # more than 32 bits together
+    )
+    assert await spending(rig) == Spending(START_US, 3 * 10**9 + 321, 0)
+    assert (await spending(rig, pipeline=OTHER)).tokens == 1 << 20
+    assert (await spending(rig, day_at=START_US + DAY_US)).tokens == 0
+
+
+async def test_the_share_that_was_reported_is_the_last_one_of_the_same_day(rig: StoreRig) -> None:
+    await report(rig, 1, percent=100, day="2026-11-23")  # written after midnight
+    assert (await spending(rig)).percent == 0
+    await report(rig, 2, percent=80, day="2026-11-24")
+    assert (await spending(rig)).percent == 80
+    await report(rig, 3, percent=100, day="2026-11-24")
+    assert (await spending(rig)).percent == 100
+    rig.clock.us = START_US + DAY_US
+    assert (await spending(rig, day_at=START_US + DAY_US)).percent == 0
+
+
+# Kinds of errors
+
+NO_ANSWER, ALONE, BOOM = ("Greeting", "no answer"), (None, "no answer"), ("Greeting", "boom")
+
+
+async def count(rig: StoreRig, *kinds: tuple[str | None, str], since: int = START_US, pipeline: str = PIPELINE) -> int:
+    return await rig.owned.count_errors(pipeline, {error_kind_of(*each).fingerprint for each in kinds}, Micros(since))
+
+
+async def test_errors_are_counted_by_kind_over_the_days_that_have_one_since_a_moment(rig: StoreRig) -> None:
+    assert await count(rig, NO_ANSWER, ALONE) == 0
+    rig.clock.us = START_US + DAY_US
+    failures = [
+        (START_US, NO_ANSWER),
+        (START_US + 5 * HOUR_US, NO_ANSWER),
+        (START_US + DAY_US, NO_ANSWER),
+        (START_US + HOUR_US, ALONE),
+        (START_US, BOOM),
+    ]
+    for number, (at, (node, text)) in enumerate(failures):
+        await rig.store.record(end(rig, number, at=at, node=node, text=text, status="failed"))
+    await rig.store.record(end(rig, 9, text="no answer", status="failed", pipeline=OTHER))
+    assert [await count(rig, *kinds) for kinds in ((NO_ANSWER,), (ALONE,), (NO_ANSWER, ALONE), (BOOM,))] == [3, 1, 4, 1]
+    assert await count(rig, NO_ANSWER, pipeline=OTHER) == 1
+    assert await count(rig, NO_ANSWER, pipeline="88bb0000-0000-4000-8000-000000000000") == 0
+    since = START_US + 5 * HOUR_US  # the first day has an error then, so all of that day count
+    assert [await count(rig, NO_ANSWER, since=at) for at in (since, since + 1)] == [3, 1]
+    assert await count(rig, NO_ANSWER, since=START_US + DAY_US + 1) == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_kind_that_retention_deleted_is_not_known(rig: StoreRig, *, kept: bool) -> None:
+    await rig.store.record(end(rig, 1, at=START_US + HOUR_US, text="no answer", status="failed"))
+    await prune(rig.store, before=START_US + DAY_US + (not kept))  # the day is over at that time
+    assert await count(rig, NO_ANSWER, since=START_US - 30 * DAY_US) == kept
+
+
+# Reports: each moment is recorded once, with its event and deliveries, or not
+
+FIRST, SECOND, THIRD = (START + timedelta(days=count) for count in range(3))
+
+
+def entry(known: AnyRow, moment: datetime) -> OutboxEntry:
+    made = EventFactory(Router({})).report
+    return made(known.name, {"lookCount": 0}, sinks=["ops"], moment=moment, after=known.sequence, at=moment)
+
+
+async def record_report(store: MaintenanceStore, moment: datetime) -> bool:
+    known = (await store.reports())["morning"]
+    return await store.record_report(known, to_us(moment), entry(known, moment))
+
+
+@pytest.fixture
+async def reports(rig: StoreRig) -> MaintenanceStore:
+    store = await upkeep(rig.store)
+    await store.add_report("morning", to_us(FIRST))
+    return store
+
+
+async def test_a_report_is_recorded_with_its_moment_and_counts_in_a_sequence_of_its_own(
+    rig: StoreRig, reports: MaintenanceStore
+) -> None:
+    await reports.add_report("weekly", to_us(FIRST))
+    await reports.add_report("weekly", to_us(SECOND))  # it is known already
+    for moment in (SECOND, THIRD):
+        assert await record_report(reports, moment)
+    found = {name: (row.moment_at, row.sequence) for name, row in (await reports.reports()).items()}
+    assert found == {"morning": (to_us(THIRD), 2), "weekly": (to_us(FIRST), 0)}
+    sent = await due(rig.ops)
+    assert [(each.type, each.content["sequence"]) for each in sent] == [
+        ("watcher.report", "0000000001"),
+        ("watcher.report", "0000000002"),
+    ]
+    assert rig.woken.names == ["ops", "ops"]
+
+
+async def test_a_moment_that_comes_again_after_the_clock_was_set_back_is_recorded_once(
+    rig: StoreRig, reports: MaintenanceStore
+) -> None:
+    for moment, is_recorded in ((SECOND, True), (THIRD, True), (SECOND, False), (THIRD, False)):
+        assert await record_report(reports, moment) is is_recorded
+        assert (await reports.reports())["morning"].moment_at == to_us(moment)
+    assert len(await due(rig.ops)) == 2
+
+
+async def test_whoever_has_lost_the_lease_records_nothing(rig: StoreRig, reports: MaintenanceStore) -> None:
+    await upkeep(rig.store)
+    with pytest.raises(StoreError):
+        await record_report(reports, SECOND)
+    assert (await reports.reports())["morning"].moment_at == to_us(FIRST)
+    assert await due(rig.ops) == []
+
+
+async def test_news_are_events_of_the_span_that_open_no_problem(rig: StoreRig) -> None:
+    at = to_us(START)
+    rig.clock.us = at
+    emitted = event("a pipeline", sequence=1, type_=EventType.PIPELINE_NEW_ERROR)
+    await rig.store.record(SourceChange(rig.account, 0, 1, None, (OutboxEntry(emitted, ()),), pipeline=PIPELINE))
+    store = ConsoleStore(rig.store)
+    (row,) = await store.news(since=at, until=Micros(at + 1))
+    assert bytes(row.body) == emitted.body
+    assert (row.opened_at, row.closed_at) == (at, at)
+    assert await store.news(since=Micros(at + 1), until=Micros(at + 2)) == []
+    assert await store.news(since=Micros(at - 1), until=at) == []

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
-from contract.conftest import prune
+from contract.conftest import on_both, prune
 from stores import (
     DAY_US,
     SECOND_US,
@@ -31,7 +31,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.problems import Problem, SentOpening
+from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import to_us
 from watcher.store.changes import Lease, SourceChange
@@ -59,6 +59,7 @@ async def told_of(sink: SinkStore, type_: EventType = ACKNOWLEDGED) -> list[Deli
     return [each for each in found if each.type == type_]
 
 
+@on_both
 async def test_those_who_were_told_of_a_problem_are_told_that_somebody_took_it(rig: StoreRig) -> None:
     other = await sink_of(rig.store, "other")
     problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
@@ -98,20 +99,6 @@ async def test_an_acknowledgement_of_a_silenced_opening_is_known_to_be_early_and
     assert await due(rig.ops) == []
 
 
-@pytest.mark.parametrize("is_over_by", ["being taken back", "its time", "neither"])
-async def test_an_acknowledgement_that_holds_no_more_is_not_released(rig: StoreRig, is_over_by: str) -> None:
-    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
-    await silence(rig.ops, *await due(rig.ops))
-    await operator.acknowledge(problem.id, by="dana", comment=None, until=rig.clock.now() + timedelta(seconds=9))
-    await silence(rig.ops, *await due(rig.ops))
-    if is_over_by == "being taken back":
-        await operator.unacknowledge(problem.id)
-    rig.clock.us += 9 * SECOND_US if is_over_by == "its time" else SECOND_US
-    await rig.ops.release()
-    await settle(rig.ops, *await due(rig.ops))
-    assert len(await due(rig.ops)) == (is_over_by == "neither")
-
-
 async def test_a_problem_is_taken_again_and_given_back(rig: StoreRig) -> None:
     problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
     await settle(rig.ops, *await due(rig.ops))
@@ -135,17 +122,6 @@ async def test_a_problem_is_taken_again_and_given_back(rig: StoreRig) -> None:
     assert await due(rig.ops) == []
 
 
-async def test_a_reminder_that_waits_knows_that_its_problem_was_taken(rig: StoreRig) -> None:
-    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
-    (opening,) = await due(rig.ops)
-    reminder = EVENTS.reminder(SentOpening(problem, opening.body), sink="ops", after=0, at=rig.clock.now())
-    await rig.ops.record(SourceChange(rig.ops.lease, 0, 1, None, (reminder,)))
-    later = rig.clock.now() + timedelta(hours=2)
-    await operator.acknowledge(problem.id, by=None, comment=None, until=later)
-    (waiting,) = await told_of(rig.ops, EventType.PROBLEM_REMINDER)
-    assert (waiting.acked_until, waiting.is_problem_open) == (later, True)
-
-
 async def test_several_problems_are_taken_in_one_transaction_and_ids_that_are_not_open_stop_none(
     rig: StoreRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,15 +135,6 @@ async def test_several_problems_are_taken_in_one_transaction_and_ids_that_are_no
     assert write.call_count == 1
     assert {each.problem for each in await told_of(rig.ops)} == {one.id, two.id}
     assert list(await operator.acknowledge(over.id, UUID(int=77), **DANA)) == []
-
-
-async def test_what_is_over_is_taken_by_nobody(rig: StoreRig) -> None:
-    problem, operator = await degrade(rig.store, rig.account, "ops"), operator_of(rig.store)
-    await operator.acknowledge(problem.id, **DANA)
-    await rig.store.record(SourceChange(rig.account, 1, 2, None, (), closed(problem)))
-    assert not await operator.acknowledge(problem.id, **DANA)
-    assert not await operator.unacknowledge(problem.id)
-    assert len(await told_of(rig.ops)) == 1
 
 
 async def test_a_problem_is_closed_after_it_was_taken_under_the_next_number(rig: StoreRig) -> None:
@@ -222,18 +189,6 @@ async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for
     await prune(store, before=clock.us)
     clock.us -= 9 * DAY_US
     assert await operator.silences() == []
-
-
-async def test_owners_are_asked_once_however_often_it_is_asked_until_it_is_done(
-    store: SqlStore, ops: SinkStore
-) -> None:
-    operator = operator_of(store)
-    for _ in range(2):
-        await operator.request_action("scan", "default/a")
-        await operator.request_action("enable", "ops")
-    assert await operator.load_actions() == [("enable", "ops"), ("scan", "default/a")]
-    await operator.finish_action("scan", "default/a")
-    assert await operator.load_actions() == [("enable", "ops")]
 
 
 async def test_a_disabled_sink_that_is_enabled_is_failing_until_something_gets_through(

@@ -15,7 +15,6 @@ from stores import (
     START_US,
     SetClock,
     StoreRig,
-    backlog_of,
     closed,
     due,
     event,
@@ -24,7 +23,6 @@ from stores import (
     of,
     opened,
     operator_of,
-    overdue,
     settle,
     settle_all,
     silence,
@@ -32,7 +30,6 @@ from stores import (
     source_change,
     stream_of,
     taken,
-    upkeep,
 )
 
 from watcher.domain.delivery import DeliveryState
@@ -74,24 +71,6 @@ def reminds(sink: SinkStore, problem: Problem, *, sequence: int = 1, at: int = 7
     return SourceChange(sink.lease, sequence - 1, sequence, None, (entry,), reminders={problem.id: Micros(at)})
 
 
-async def test_what_is_silenced_is_settled_and_lets_the_next_go(rig: StoreRig) -> None:
-    await rig.record()
-    await rig.record(sequence=2)
-    await silence(rig.ops, *await due(rig.ops))
-    assert names(await due(rig.ops)) == [of(1, sequence=2)]
-    await rig.ops.release()  # which lets go of openings alone
-    assert (await backlog_of(rig.store))["ops"].pending_count == 1
-
-
-async def test_the_end_of_a_silenced_opening_is_known_to_end_what_was_not_sent(rig: StoreRig) -> None:
-    await rig.record(sinks=("ops", "log"), problems=opened(overdue(1)))
-    await silence(rig.ops, *await due(rig.ops))
-    await rig.record(sequence=2, sinks=(), problems=closed(overdue(1)))
-    (closing,) = await due(rig.ops)
-    assert (closing.only_closes, closing.is_opening_sent) == (True, False)
-    assert (await backlog_of(rig.store))["log"].pending_count == 2
-
-
 async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open_and_before_its_closing(
     rig: StoreRig, problem: Problem
 ) -> None:
@@ -106,14 +85,6 @@ async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_ope
     await rig.store.record(closes(rig.account, problem, rig.clock))
     assert len(await due(rig.ops)) == 2  # the closing waits for it
     await settle_all(rig.ops)
-    await rig.ops.release()
-    assert await due(rig.ops) == []
-
-
-async def test_nothing_of_a_closed_problem_waits_again(rig: StoreRig, problem: Problem) -> None:
-    await silence(rig.ops, *await due(rig.ops))
-    await rig.store.record(closes(rig.account, problem, rig.clock))
-    await silence(rig.ops, *await due(rig.ops))
     await rig.ops.release()
     assert await due(rig.ops) == []
 
@@ -238,30 +209,6 @@ async def test_what_is_replayed_waits_for_nothing_and_holds_nothing_back(rig: St
     assert len((await taken(rig.ops, now=LATER + 1)).batches) == 1  # the next of its execution waits for that alone
 
 
-async def test_an_opening_that_is_replayed_keeps_its_place_before_what_follows_it(
-    rig: StoreRig, problem: Problem
-) -> None:
-    await settle(rig.ops, *await due(rig.ops), state=DEAD)
-    assert await operator_of(rig.store).replay("ops", None) == 1
-    (opening,) = await due(rig.ops)
-    assert (opening.type, opening.is_problem_open) == (DEGRADED, True)
-    await rig.store.record(closes(rig.account, problem, rig.clock))
-    (opening,) = await due(rig.ops)
-    assert (opening.type, opening.is_problem_open) == (DEGRADED, False)
-    await silence(rig.ops, opening, tried=True)
-    (closing,) = await due(rig.ops)
-    assert (closing.closes, closing.is_opening_sent) == (True, True)
-
-
-async def test_an_opening_that_is_replayed_once_its_problem_is_closed_waits_for_nothing(
-    rig: StoreRig, problem: Problem
-) -> None:
-    await settle(rig.ops, *await due(rig.ops), state=DEAD)
-    await rig.store.record(closes(rig.account, problem, rig.clock))
-    assert await operator_of(rig.store).replay("ops", None) == 1
-    assert sorted(each.is_problem_open for each in await due(rig.ops)) == [False, False]
-
-
 async def test_what_is_replayed_is_not_pruned(rig: StoreRig) -> None:
     await rig.record(end_seen_at=START_US)
     await settle_all(rig.ops, state=DEAD)
@@ -334,15 +281,6 @@ async def test_dead_letters_since_a_moment_are_counted_with_the_newest_of_them(r
     newest = (2, "execution.running", event(execution_id(3), sequence=1).id.bytes, "402")
     assert await rig.ops.dead_since(Micros(LATER)) == newest
     assert await rig.ops.dead_since(Micros(LATER + 2)) is None
-
-
-async def test_a_dead_letter_of_a_removed_sink_or_of_a_report_of_dead_letters_is_none_to_report(rig: StoreRig) -> None:
-    await rig.store.record(report_of_dead(await sink_of(rig.store, "log"), sinks=("ops",)))
-    await settle_all(rig.ops, state=DEAD)
-    await rig.record()
-    tidied = await upkeep(rig.store)
-    assert await tidied.mark_absent_sinks(present=[], now=Micros(LATER), dead_after_us=0) == 1
-    assert await rig.ops.dead_since(Micros(0)) is None
 
 
 async def test_a_sink_knows_since_when_its_dead_letters_are_not_reported(rig: StoreRig) -> None:

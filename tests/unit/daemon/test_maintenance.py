@@ -1,9 +1,11 @@
 """The maintenance over the real store in virtual time."""
 
 import asyncio
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -15,26 +17,28 @@ from stores import (
     claim,
     executions_of,
     held,
-    pipeline_change,
     problems_of,
+    settle_all,
+    sink_of,
+    source_change,
     stream_of,
     upkeep,
 )
 from structlog.testing import capture_logs
-from supervision import Owners, Setup, maintenance_of, set_up
+from supervision import Owners, Setup, dependencies_of, maintenance_of, set_up
 from virtual import EPOCH, Account, FakeClock, account_of, said
 
 from watcher.config.models import Settings
-from watcher.daemon.maintenance import PAGES_COUNT
+from watcher.daemon.from_settings import watches_of
+from watcher.daemon.maintenance import ProgressLog
+from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import StoreError
-from watcher.domain.event import EventKey, EventType
-from watcher.domain.execution import ExecutionRecord
+from watcher.domain.event import EventKey, EventType, Group
+from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState
-from watcher.domain.timestamps import Micros
-from watcher.domain.watch import Cursor
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.metrics import Metrics
+from watcher.runtime.metrics import AccountMetrics, Metrics, SinkMetrics
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import ExecutionChange, SourceChange
 from watcher.store.leases import FOR_EVER, LONG_AGO, MAINTENANCE, HeldLease, LeaseKey
@@ -90,16 +94,19 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     assert set(await record_of(store)) == set()
 
 
-@pytest.mark.ci
-async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
+async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.daemon.maintenance.PAGES_COUNT", 2)
     lease = await claim(store, "account", "default")
-    count = PAGES_COUNT * EXECUTIONS_COUNT + 1
+    count = 2 * EXECUTIONS_COUNT + 1
     ended = [change(lease, number, sinks=(), end_seen_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
     maintenance = maintenance_of(store, clock, Owners(NOTHING))
     for are_left in (True, False):
         await maintenance.tick()
         assert bool(await executions_of(store, lease, count=count)) is are_left
+    monkeypatch.undo()
     await store.record(change(lease, sinks=(), end_seen_at=1))
     clock.advance(3599)
     await maintenance.tick()
@@ -130,18 +137,6 @@ async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore
     await maintenance.tick()
     await maintenance.refresh_gauges()
     assert pending(account.metrics) is None
-
-
-async def test_a_sink_without_a_backlog_is_shown_while_it_is_there(store: SqlStore, clock: FakeClock) -> None:
-    metrics = Metrics()
-    owners = Owners(NAMED)
-    maintenance = maintenance_of(store, clock, owners, metrics=metrics)
-    owners.applied = keeping(A, B, sinks=("ops",))
-    await maintenance.refresh_gauges()
-    assert pending(metrics) == 0
-    owners.applied = NAMED
-    await maintenance.refresh_gauges()
-    assert pending(metrics) is None
 
 
 def pending(metrics: Metrics) -> float | None:
@@ -187,22 +182,6 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     await store.record(change(lease, sinks=(), end_seen_at=ended_at))
     await maintenance_of(store, clock, Owners(settings)).tick()
     assert bool(await executions_of(store, lease)) is phases
-
-
-async def test_a_pipeline_removed_for_a_day_is_read_anew(store: SqlStore, clock: FakeClock) -> None:
-    lease = await claim(store, "account", "default")
-    await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
-    owners = Owners(WHOLE)
-    maintenance = maintenance_of(store, clock, owners)
-    await maintenance.tick()
-    clock.advance(3 * DAY_S)
-    assert (await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
-    owners.applied = NOTHING
-    await maintenance.tick()
-    clock.advance(DAY_S + 1)
-    owners.applied = WHOLE
-    await maintenance.tick()
-    assert (await AccountStore(store, lease).load_pipeline(PIPELINE)).cursor is None
 
 
 async def closings(account: Account) -> list[tuple[str, str, str]]:
@@ -365,3 +344,195 @@ async def test_a_configuration_waits_for_what_is_being_tidied_up_by_the_one_befo
             assert (setup.ticks(), tidying.done()) == (set(), False)
         await asyncio.gather(applying, tidying)
         assert setup.ticks() == {"account:a"}
+
+
+# An overdue execution whose limit is removed and comes back
+
+
+def settings_of(limit: str | None) -> Settings:
+    watch = {"account": "default", "pipeline": PIPELINE, "executions": [A]}
+    limits = {"overdue_after": {"running": limit}} if limit else {}
+    return Settings.model_validate({"accounts": {"default": {"api_key": "k"}}, "watch": [watch | limits]})
+
+
+class Daemon(Owners):
+    """One account and the maintenance, by a configuration that changes."""
+
+    def __init__(self, settings: Settings, account: Account, store: SqlStore, clock: FakeClock) -> None:
+        super().__init__(settings)
+        self.store = store
+        self.clock = clock
+        self.account = account
+        self.maintenance = maintenance_of(store, clock, self)
+
+    async def reload(self, limit: str | None, *, tidies: bool = True) -> None:
+        self.applied = settings_of(limit)
+        await self.account.watcher.watch(watches_of(self.applied))
+        if tidies:
+            await self.maintenance.tick()
+
+    async def restart(self, limit: str | None) -> "Daemon":
+        await self.account.watcher.cancel()
+        return await start(self.store, self.clock, limit)
+
+    async def told(self) -> list[tuple[str, str | None]]:
+        """Return what was reported since the last call: the type, and the id of the problem it is about."""
+        events = await self.account.events()
+        return [(each["type"].partition(".")[2], each["data"].get("problem", {}).get("id")) for each in events]
+
+
+async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
+    settings = settings_of(limit)
+    account = await account_of(store, clock, watches=watches_of(settings))
+    account.api.script[A] = said(A, "running")
+    daemon = Daemon(settings, account, store, clock)
+    await daemon.maintenance.tick()
+    return daemon
+
+
+@pytest.fixture
+async def daemon(store: SqlStore, clock: FakeClock) -> Daemon:
+    """One in which the execution is overdue, of which was told."""
+    daemon = await start(store, clock, "60s")
+    await daemon.account.run_for(100)
+    return daemon
+
+
+async def opened(daemon: Daemon) -> str:
+    """Return the problem that was opened since the last call, and nothing else."""
+    *_, (type_, problem) = await daemon.told()
+    assert type_ == "overdue"
+    assert problem is not None
+    return problem
+
+
+@pytest.mark.parametrize("restarts", ["never", "without", "with"])
+async def test_a_limit_that_comes_back_opens_another_problem_of_the_same_stay(daemon: Daemon, restarts: str) -> None:
+    first = await opened(daemon)
+    if restarts == "without":
+        daemon = await daemon.restart(None)
+    else:
+        await daemon.reload(None)
+    assert await daemon.told() == [("closed", first)]
+    if restarts == "with":
+        daemon = await daemon.restart("60s")
+    else:
+        await daemon.reload("60s")
+    await daemon.account.run_for(70)
+    second = await opened(daemon)
+    assert second != first
+    daemon.account.api.script[A] = said(A, "success")
+    await daemon.account.run_for(70)
+    assert await daemon.told() == [("success", second)]
+    assert await problems_of(daemon.store) == []
+
+
+async def test_a_limit_that_comes_back_before_its_problem_was_closed_goes_on_with_it(daemon: Daemon) -> None:
+    problem = await opened(daemon)
+    await daemon.reload(None, tidies=False)
+    await daemon.account.run_for(70)
+    await daemon.reload("60s")
+    await daemon.account.run_for(70)
+    assert await daemon.told() == []
+    daemon.account.api.script[A] = said(A, "success")
+    await daemon.account.run_for(70)
+    assert await daemon.told() == [("success", problem)]
+
+
+async def test_a_stay_that_ended_without_its_limit_leaves_no_problem_to_the_next_one(daemon: Daemon) -> None:
+    first = await opened(daemon)
+    await daemon.reload(None, tidies=False)
+    daemon.account.api.script[A] = said(A, "paused")
+    await daemon.account.run_for(70)
+    daemon.account.api.script[A] = said(A, "running")
+    await daemon.account.run_for(70)
+    await daemon.reload("60s", tidies=False)
+    await daemon.account.run_for(140)
+    (*_, (_, second)) = told = await daemon.told()
+    assert told == [("paused", None), ("running", None), ("overdue", second)]
+    await daemon.maintenance.tick()
+    assert await daemon.told() == [("closed", first)]
+    assert [str(each.problem.id) for each in await problems_of(daemon.store)] == [second]
+
+
+# What the log says while all is well
+
+
+def progress_of(
+    store: SqlStore, clock: FakeClock, *, metrics: Metrics | None = None, accounts: object = (), workers: object = ()
+) -> ProgressLog:
+    owners = SimpleNamespace(accounts=lambda: accounts, workers=lambda: workers)
+    return ProgressLog(dependencies_of(store, clock, metrics=metrics), cast("Supervisor", owners))
+
+
+@dataclass
+class OwnedAccount:
+    account: str = "default"
+    lists_read: Sequence[bool] = ()
+
+
+async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore, clock: FakeClock) -> None:
+    account, metrics = OwnedAccount(lists_read=[True, False]), Metrics()
+    present = [account]
+    unseen, running = (metrics.open_executions.labels("default", status) for status in ("unseen", "running"))
+    unseen.set(3)
+    running.set(5)
+    progress = progress_of(store, clock, metrics=metrics, accounts=present)
+    with capture_logs() as logs:
+        await progress.tick()
+        account.lists_read = [True, True]
+        await progress.tick()
+        assert logs == []
+        unseen.set(0)
+        await progress.tick()
+        await progress.tick()
+        assert logs == [{"event": "account.ready", "log_level": "info", "account": "default", "open": 5, "lists": 2}]
+        present.clear()
+        await progress.tick()
+        present.append(account)
+        await progress.tick()
+    assert len(logs) == 2  # it is another one
+
+
+async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeClock) -> None:
+    metrics = Metrics()
+    progress = progress_of(store, clock, metrics=metrics)
+    with capture_logs() as logs:
+        for _ in range(2):
+            AccountMetrics(metrics, "default").count_poll(Outcome.OK, 0.1)
+            AccountMetrics(metrics, "default").count_page(Outcome.TIMEOUT, 0.1)
+            metrics.events.labels(EventType.EXECUTION_NEW).inc()
+            SinkMetrics(metrics, "ops").outcomes["retried"].inc()
+            SinkMetrics(metrics, "ops").count_delivery(0.1)
+            clock.advance(3599)
+            await progress.tick()
+            clock.advance(1)
+            await progress.tick()
+    line = {"event": "summary", "log_level": "info", "hours": 1, "requests": 2, "events": 1, "deliveries": 1}
+    assert logs == [line | {"open": 0, "waiting": 0}] * 2
+
+
+@dataclass
+class Sink:
+    sink: str
+
+
+async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caught_up(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    progress = progress_of(store, clock, workers=[Sink("ops"), Sink("chat")])
+    ops, account = await sink_of(store), await claim(store, "account", "default")
+    await store.record(source_change(account, sinks=("ops",)))
+    await store.record(change(account, sinks=("chat",), group=Group(bytes(16), 600.0)))
+    with capture_logs() as logs:
+        for _ in range(8):
+            await progress.tick()
+            clock.advance(60)
+        assert logs == [
+            {"event": "deliveries.late", "log_level": "warning", "sink": "ops", "waiting": 1, "oldest_s": 360}
+        ]
+        await settle_all(ops, now=clock.steady_us())
+        for _ in range(2):
+            await progress.tick()
+            clock.advance(60)
+    assert logs[1:] == [{"event": "deliveries.caught_up", "log_level": "info", "sink": "ops"}]

@@ -19,7 +19,6 @@ from watcher.config.models import Settings
 from watcher.daemon.operations import Operations
 from watcher.daemon.reload import ConfigFollower
 from watcher.domain.errors import StoreError
-from watcher.runtime.scheduler import ALIVE_WITHIN_S
 from watcher.store.operator_store import OperatorStore
 from watcher.store.sql_store import SqlStore
 
@@ -212,8 +211,3 @@ async def test_that_problems_were_acknowledged_is_counted(rig: Rig) -> None:
     assert console.settings() is rig.follower.settings
     console.operator.on_acknowledged(3)
     assert rig.setup.metrics.total("watcher_events_total", type="problem.acknowledged") == 3
-
-
-async def test_it_looks_often_enough_to_be_seen_alive(rig: Rig) -> None:
-    await rig.run(sinks={})
-    assert rig.operations.every_s < ALIVE_WITHIN_S - 5

@@ -1,7 +1,6 @@
 """The reloader over real files; what it has applied is noted instead."""
 
 import asyncio
-import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -181,19 +180,6 @@ async def test_before_there_is_a_store_a_bad_file_is_loud_and_a_good_one_waits(f
     assert applied.levels == ["debug"]
 
 
-async def test_a_bad_file_stays_the_one_that_is_not_in_use(file: Path) -> None:
-    applied = Applied(failures=10**9)
-    async with following(file, applied) as (_, metrics):
-        write(file, "debug")
-        assert await metrics.next() == 0.0
-        write(file, "loud")
-        await asyncio.sleep(0.5)
-        applied.failures = 0
-        while await metrics.next() != 0.0 or applied.failures:
-            pass
-    assert applied.levels[-1] == "debug"
-
-
 async def test_an_error_nobody_foresaw_ends_the_daemon(file: Path) -> None:
     async def apply(_: Settings) -> None:
         raise ZeroDivisionError
@@ -228,9 +214,6 @@ async def test_each_mistake_is_one_problem(file: Path, text: str, emitted: list[
     assert all(each in problem for each, problem in zip(emitted, problems, strict=True))
 
 
-SECRET = WATCH.replace("api_key: k", "api_key_file: ./key")
-
-
 def restarts(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_config_restart_pending")
 
@@ -262,20 +245,3 @@ async def test_what_is_likely_a_mistake_in_a_changed_file_is_logged(file: Path) 
     said = [(entry["event"], entry["log_level"]) for entry in logs]
     assert said == [("config.warning", "warning"), ("config.reloaded", "info")]
     assert "sinks.page: no rule and no overdue_after can open a problem" in logs[0]["problem"]
-
-
-async def test_a_pipe_that_takes_the_place_of_a_secret_is_refused_and_the_next_file_taken(file: Path) -> None:
-    key = file.with_name("key")
-    key.write_text("k")
-    put(file, SECRET)
-    applied = Applied()
-    with capture_logs() as logs:
-        async with following(file, applied) as (_, metrics):
-            os.mkfifo(file.with_name("next"))
-            file.with_name("next").rename(key)
-            assert await metrics.next() == 0
-            file.with_name("next").write_text("k2")
-            file.with_name("next").rename(key)
-            assert await metrics.next() == 1
-    assert [entry["event"] for entry in logs] == ["config.rejected", "config.reloaded"]
-    assert "accounts.default.api_key_file: cannot read ./key (not a regular file" in logs[0]["problem"]

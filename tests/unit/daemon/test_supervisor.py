@@ -1,29 +1,33 @@
-"""The owners over a real store and real sockets; their ticks run when the test says."""
+"""The owners of one process, or of one replica among several, over a real store and sockets; ticks run when told."""
 
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from lease_store import FakeLeaseStore, LeaseTable
 from receiver import answer, hangs, says
 from sample_events import OPENED_AT, PROBLEM, sample
 from stores import claim, held, operator_of
 from structlog.testing import capture_logs
-from supervision import LONG_S, A, B, Setup, Slowly, set_up
+from supervision import LONG_S, A, Setup, Slowly, set_up
 from virtual import FakeClock
 from worker_rig import in_flight
 
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.errors import ConfigError, StoreError
+from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.pacing import LATENESS_S
+from watcher.sinks.output import StdoutOutput
 from watcher.store.changes import SinkRecord, SourceChange
+from watcher.store.leases import LEASE_S, LeaseKey
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -171,16 +175,6 @@ async def test_an_owner_is_another_with_whatever_it_was_built_from_and_else_goes
     assert setup.ticks() == {"account:a", "sink:ops"}
 
 
-async def test_a_watcher_that_runs_is_handed_its_watches(setup: Setup) -> None:
-    await setup.apply()
-    watcher = setup.watcher()
-    await setup.apply(watched=B)
-    assert setup.watcher() is watcher
-    assert B in await setup.poll()
-    await watcher.drain()
-    assert setup.api.quiet
-
-
 async def test_what_is_asked_for_no_more_ends_and_is_forgotten(setup: Setup) -> None:
     await setup.apply({"a": setup.account(), "b": setup.account()}, sinks={"ops": setup.webhook()})
     assert (setup.named("account"), setup.named("sink")) == ({"a", "b"}, {"ops"})
@@ -213,17 +207,6 @@ async def test_what_does_not_end_in_time_is_broken_off_and_comes_due_again(setup
     assert (await setup.deliver(), await setup.poll()) == (sent, asked)
 
 
-async def test_at_the_end_all_have_the_same_time_to_finish(setup: Setup) -> None:
-    setup.api.reply = hangs
-    await setup.send(hangs)
-    await setup.poll()
-    setup.supervisor._drain_s = 0.01
-    with capture_logs() as logs:
-        await setup.supervisor.stop()
-    assert [entry["event"] for entry in logs] == ["drain.cut_short"] * 2
-    assert (setup.supervisor.parts(), setup.ticks()) == ([], set())
-
-
 async def test_what_was_not_worth_a_write_before_is_written_at_the_end(setup: Setup, path: Path) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     setup.clock.advance(60.0)
@@ -253,16 +236,6 @@ async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_fr
     assert worker in setup.supervisor.parts()
 
 
-async def test_of_several_errors_one_that_is_not_the_store_s_is_raised(
-    setup: Setup, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
-    accounts = {"a": setup.account(), "far": setup.account(base_url="https://far.example")}
-    with refusing(path, "ops"), pytest.raises(ConfigError, match="HTTPS_PROXY"):
-        await setup.apply(accounts, sinks={"ops": setup.webhook()})
-    assert setup.ticks() == {"account:a"}
-
-
 async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(setup: Setup) -> None:
     await setup.send(slowly := Slowly())
     between = {"ops": setup.webhook(rate_limit="8/s"), "between": setup.webhook()}
@@ -278,15 +251,6 @@ async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_dr
 
     await setup.apply(sinks={"ops": newest["ops"]})
     assert await setup.sends_nothing()
-
-
-async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(setup: Setup) -> None:
-    await setup.send(slowly := Slowly())
-    await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
-    applying = asyncio.create_task(setup.apply(sinks={"ops": setup.webhook()}))
-    slowly.may_answer.set()
-    await applying
-    assert setup.ticks() == {"account:a", "sink:ops"}
 
 
 @pytest.mark.parametrize("is_the_end", [False, True])
@@ -341,17 +305,185 @@ async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
     assert await setup.deliver()
 
 
-async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch, path: Path
-) -> None:
-    await setup.apply(sinks={"ops": setup.webhook()})
-    monkeypatch.setattr(setup.watcher(), "drain", break_down)
-    setup.clock.advance(60.0)
-    with pytest.raises(BrokenError):
-        await setup.supervisor.stop()
-    assert (setup.supervisor.parts(), served_s(path)) == ([], 60.0)
-
-
 async def until_answered(worker: DeliveryWorker) -> None:
     while in_flight(worker):
         await asyncio.wait(in_flight(worker))
+
+
+# One replica among several: leases and ticks when the test says
+
+ACCOUNT, OPS, MORE = LeaseKey("account", "a"), LeaseKey("sink", "ops"), LeaseKey("sink", "more")
+
+
+class Shared(Setup):
+    """The owners of a replica, and the leases it shares with others."""
+
+    def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
+        self.table = LeaseTable(clock, claim=partial(claim, store))
+        self.lease_store = FakeLeaseStore(self.table)
+        store.exclusive = False
+        super().__init__(store, clock, output, self.lease_store.as_of_postgresql())
+
+    async def look(self) -> None:
+        """Let the replica renew its leases; return once every change has been made."""
+        await self.ownership._run_alone(self.ownership._try_to_renew)
+        await self.settled()
+
+    async def apply(self, *args: Any, **more: Any) -> None:
+        await super().apply(*args, **more)
+        await self.settled()
+
+    async def settled(self) -> None:
+        async with asyncio.timeout(LONG_S):
+            while changes := self.supervisor._changes:
+                await asyncio.wait(set(changes))
+
+    async def take_away(self, key: LeaseKey) -> None:
+        await self.table.give(key, owner="other")
+
+    async def run_jobs(self) -> None:
+        """Let every owner tick once, as the daemon's clock would."""
+        self.clock.advance(1.0)
+        for name in sorted(self.ticks()):
+            await self.schedule.job(name)()
+        await self.settled()
+
+
+@pytest.fixture
+async def replica(store: SqlStore, clock: FakeClock) -> AsyncIterator[Shared]:
+    async with set_up(store, clock, Shared) as replica:
+        yield replica
+        replica.lease_store.may_answer.set()
+
+
+async def test_what_another_replica_has_is_not_owned_until_it_is_free(replica: Shared) -> None:
+    await replica.take_away(OPS)
+    await replica.apply(sinks={"ops": replica.webhook()})
+    assert (replica.ticks(), replica.named("sink")) == ({"account:a"}, set())
+    replica.clock.advance(LEASE_S)
+    await replica.look()
+    assert replica.ticks() == {"account:a", "sink:ops"}
+
+
+@pytest.mark.parametrize("finds_out", ["look", "run_jobs"])
+async def test_what_another_replica_took_over_is_let_go_of_said_once_and_the_others_go_on(
+    replica: Shared, finds_out: str
+) -> None:
+    sinks = {"ops": replica.webhook(), "more": replica.webhook()}
+    await replica.apply({"a": replica.account(), "b": replica.account()}, sinks=sinks)
+    replica.api.reply = says(answer(404))
+    await replica.settled()
+    await replica.take_away(ACCOUNT)
+    await replica.take_away(OPS)
+    with capture_logs() as logs:
+        await getattr(replica, finds_out)()
+        await replica.settled()
+        await replica.look()
+    assert "sink:ops" not in replica.ticks()
+    assert {"account:b", "sink:more"} <= replica.ticks()
+    if finds_out == "look":
+        assert "account:a" not in replica.ticks()
+        assert (replica.named("account"), replica.named("sink")) == ({"b"}, {"more"})
+    lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
+    assert {entry["log_level"] for entry in lost} == {"info"}
+    assert sorted((entry.get("account"), entry.get("sink")) for entry in lost if entry.get("sink")) == [(None, "ops")]
+
+
+async def test_an_owner_whose_lease_is_not_trusted_asks_and_sends_nothing_until_it_is_again(replica: Shared) -> None:
+    await replica.apply(sinks={"ops": replica.webhook()})
+    await replica.record()
+    replica.clock.advance(LEASE_S)
+    watcher, worker = replica.watcher(), replica.worker()
+    assert (await watcher.tick(), await worker.tick()) == (10.0, 10.0)
+    await watcher.drain()
+    assert (replica.api.quiet, replica.hook.quiet) == (True, True)
+    await replica.look()
+    assert (replica.watcher(), replica.worker()) == (watcher, worker)
+    assert await replica.deliver()
+
+
+async def test_a_changed_owner_begins_under_another_epoch(replica: Shared) -> None:
+    await replica.apply(sinks={"ops": replica.webhook()})
+    before = replica.table.rows[OPS].epoch
+    await replica.apply(sinks={"ops": replica.webhook(rate_limit="9/s")})
+    assert replica.table.rows[OPS].epoch != before
+    await replica.record()
+    assert await replica.deliver()
+    await replica.look()
+    assert replica.ownership.may_own(OPS)
+
+
+async def test_what_is_configured_no_more_is_released_once_it_has_ended(replica: Shared) -> None:
+    replica.hook.reply = slowly = Slowly()
+    await replica.apply(sinks={"ops": replica.webhook(), "more": replica.webhook()})
+    (ops,) = (each for each in replica.supervisor.parts() if isinstance(each, DeliveryWorker) and each.sink == "ops")
+    await replica.record()
+    replica.clock.advance(1.0)
+    await ops.tick()
+    await replica.hook.asked()
+    applying = asyncio.create_task(replica.apply(sinks={"more": replica.webhook()}))
+    while "sink:ops" in replica.ticks():
+        await asyncio.sleep(0)
+    assert not replica.table.is_free(OPS)
+    slowly.may_answer.set()
+    await applying
+    assert replica.table.is_free(OPS)
+    assert not replica.table.is_free(MORE)
+
+
+async def test_a_key_that_another_replica_uses_for_an_account_of_another_name_is_not_used(replica: Shared) -> None:
+    await replica.apply({"before": replica.account()})
+    (key,) = replica.table.spent()
+    await replica.apply({"own": replica.account(api_key="another")})
+    assert replica.table.spent().isdisjoint({key})
+    await replica.table.give(LeaseKey("account", "before"), owner="other", api_key_hash=key)
+    await replica.apply({"after": replica.account()})
+    assert replica.ticks() == set()
+    replica.clock.advance(LEASE_S)
+    await replica.look()
+    assert replica.ticks() == {"account:after"}
+
+
+async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others_do(replica: Shared) -> None:
+    await replica.send(slowly := Slowly())
+    await replica.settled()
+    stopping = asyncio.create_task(replica.supervisor.stop())
+    async with asyncio.timeout(LONG_S):
+        while not replica.table.is_free(ACCOUNT):
+            await asyncio.sleep(0)
+    assert not replica.table.is_free(OPS)
+    assert replica.table.replicas() == set()
+    slowly.may_answer.set()
+    await stopping
+    assert replica.table.owned("sink") == replica.table.owned("maintenance") == {}
+
+
+async def test_a_new_configuration_while_leases_come_and_go_ends_as_it_says(replica: Shared) -> None:
+    sinks = {name: replica.webhook() for name in ("ops", "more", "third")}
+    await replica.apply(sinks=sinks)
+    for name in sinks:
+        await replica.take_away(LeaseKey("sink", name))
+    looking = asyncio.create_task(replica.look())
+    await replica.apply(sinks={name: replica.webhook(rate_limit="9/s") for name in ("ops", "more")})
+    await looking
+    await replica.settled()
+    assert replica.ticks() == {"account:a"}
+    replica.clock.advance(LEASE_S)
+    await replica.look()
+    assert replica.ticks() == {"account:a", "sink:ops", "sink:more"}
+    assert replica.table.is_free(LeaseKey("sink", "third"))
+
+
+async def test_a_request_that_was_taken_in_time_is_not_sent_too_late_and_comes_due_again(replica: Shared) -> None:
+    await replica.apply()
+    replica.clock.advance(1.0)
+    watcher = replica.watcher()
+    await watcher.tick()
+    (asking,) = watcher._tasks
+    replica.clock.advance(LEASE_S)
+    await asyncio.wait([asking])
+    assert replica.api.quiet
+    assert replica.metrics.total("watcher_api_requests_total") == 0
+    await replica.look()
+    replica.clock.advance(2.0)
+    await replica.poll()

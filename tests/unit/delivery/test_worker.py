@@ -1,6 +1,7 @@
 """How a worker orders, paces, retries, pauses and ends what it sends."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -8,10 +9,13 @@ from typing import Any
 import pytest
 from parameters import seeds
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of, streams
+from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, in_flight, name_of, streams
 
+from watcher.delivery.in_flight import CONCURRENCY, SETTLE_AFTER_S, SETTLE_COUNT, UNSETTLED_COUNT
+from watcher.delivery.worker import REST_S
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
+from watcher.domain.routing import GroupRules
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.store.changes import Taken
 from watcher.store.recording import Item
@@ -195,19 +199,6 @@ async def test_a_sink_that_asks_for_a_pause_is_left_alone_for_so_long_over_a_res
     assert sorted(await rig.sent_after(5)) == ["a1", "b1", "c1", "d1"]
 
 
-@pytest.mark.parametrize(
-    "result", [SendResult(SendOutcome.RETRY, "503", retry_after_s=60), SendResult(SendOutcome.BUSY, "429")]
-)
-async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_alone(
-    rig: Rig, result: SendResult
-) -> None:
-    rig.sink.answer = lambda delivery: result if name_of(delivery) == "a1" else DELIVERED
-    await rig.send("a")
-    await rig.record("b", "a")
-    assert await rig.sent_after() == ["b1"]
-    assert rig.row("a1")["due_at"] == rig.row("a2")["due_at"]
-
-
 async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     await rig.record("a")
@@ -259,22 +250,6 @@ async def test_a_disabled_sink_is_served_again_once_it_is_enabled_and_has_recove
     rig.sink.answer = lambda _: DELIVERED
     await rig.go(60)
     assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
-
-
-async def test_a_sink_that_is_well_is_enabled_for_nothing(rig: Rig) -> None:
-    await rig.worker.enable()
-    await rig.record("a")
-    assert (await rig.sent_after(), rig.emitted, rig.sink_state()) == (["a1"], [], None)
-
-
-async def test_a_sink_that_is_enabled_before_its_410_was_recorded_has_both_recorded(rig: Rig) -> None:
-    rig.sink.answer = lambda _: GONE
-    await rig.begin("a")
-    await rig.settle()
-    rig.sink.answer = lambda _: DELIVERED
-    await rig.worker.enable()
-    await rig.go(60)
-    assert (rig.emitted, rig.sink_state()) == ([("sink.disabled", 1), ("sink.recovered", 2)], None)
 
 
 async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:
@@ -383,3 +358,229 @@ async def test_draining_finishes_what_is_in_flight_and_starts_nothing_more(rig: 
     await draining
     assert (rig.row("s015-1")["state"], len(rig.sink.sent)) == ("delivered", 16)
     await rig.worker.drain()
+
+
+# Much at once: slots, batches, settling in groups
+
+
+async def test_an_answer_frees_its_slot_before_it_is_settled_and_all_are_settled_at_once(rig: Rig) -> None:
+    await rig.begin(*streams(40))
+    assert [await rig.sink.arrived.get() for _ in range(40)] == [f"{stream}1" for stream in streams(40)]
+    assert rig.store.asked["settle"] == 0
+    await rig.go()
+    assert (rig.store.asked["settle"], rig.counted("delivered")) == (1, 40)
+
+
+async def test_what_was_begun_and_is_not_settled_is_bounded(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, group=GroupRules(("pipeline",), wait_s=1.0, max_count=100)))
+    for number in range(12):
+        await rig.record(*(f"p{number:02}-{stream}" for stream in streams(100)), data={"pipeline": {"id": str(number)}})
+    held = rig.hold()
+    rig.clock.passed_s += 1
+    for _ in range(6):
+        await rig.worker.tick()
+        await asyncio.sleep(0)
+    assert UNSETTLED_COUNT <= len(rig.sink.sent) < UNSETTLED_COUNT + 100
+    held.set_result(DELIVERED)
+    await rig.go()
+    assert (len(rig.sink.sent), rig.counted("delivered")) == (1200, 1200)
+
+
+async def test_what_is_recorded_while_enough_is_at_hand_is_read_once_there_is_room(rig: Rig) -> None:
+    held = rig.hold()
+    await rig.begin(*streams(60))
+    await rig.begin("new")
+    held.set_result(DELIVERED)
+    rig.woken = False
+    await rig.settle()
+    while rig.woken:
+        rig.woken = False
+        await rig.worker.tick()
+        await rig.settle()
+    assert len(rig.sink.sent) == 61
+
+
+async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Rig) -> None:
+    batches = note_batches(rig, batch_count=100)
+    await rig.send(*streams(70), "a", "a")
+    assert batches == [[*(f"{stream}1" for stream in streams(70)), "a1"], ["a2"]]
+
+
+async def test_what_cannot_be_sent_holds_up_its_batch_only_once(rig: Rig) -> None:
+    sent = note_batches(rig, batch_count=100, bad="b1")
+    await rig.send("a", "b", "c")
+    await rig.go(after_s=60.0)
+    assert sent == [["a1", "b1", "c1"], ["a1"], ["b1"], ["c1"]]
+    assert (rig.row("a1")["state"], rig.row("c1")["state"]) == ("delivered", "delivered")
+
+
+async def test_what_waits_for_its_pace_goes_on_though_all_answers_came_at_once(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=10.0))
+    answers: list[asyncio.Future[SendResult]] = []
+
+    def hold(_: Delivery) -> asyncio.Future[SendResult]:
+        answers.append(asyncio.get_running_loop().create_future())
+        return answers[-1]
+
+    rig.sink.answer = hold
+    await rig.record(*streams(100))
+    while len(answers) < CONCURRENCY:
+        await rig.worker.tick()
+        await asyncio.sleep(0)
+        rig.clock.passed_s += 0.1
+    assert await rig.worker.tick() == REST_S
+    rig.woken = False
+    for answer in answers[:]:
+        answer.set_result(DELIVERED)
+    await asyncio.wait(in_flight(rig.worker))
+    assert rig.woken
+    assert await rig.worker.tick() < 0.2
+
+
+async def test_what_a_short_pause_holds_up_goes_on_right_after_it(rig: Rig) -> None:
+    busy = replace(BUSY, retry_after_s=1.0)
+    rig.sink.answer = lambda delivery: busy if name_of(delivery) == "s000-1" else DELIVERED
+    await rig.record(*streams(100))
+    assert await rig.go() <= 1.0
+
+
+def note_batches(rig: Rig, *, batch_count: int, bad: str = "") -> list[list[str]]:
+    """Let the sink take batches, none of which may hold the bad delivery; return what each had."""
+    batches: list[list[str]] = []
+
+    async def take(batch: Sequence[Delivery]) -> SendResult:
+        batches.append([name_of(each) for each in batch])
+        if bad in batches[-1]:
+            raise ValueError
+        return DELIVERED
+
+    rig.sink.batch_count = batch_count
+    rig.sink.send = take  # type: ignore[method-assign]
+    return batches
+
+
+# When it settles what was answered, and what it holds back until then
+
+PACED = replace(RULES, rate_per_s=100.0)
+"""A webhook's own pace: a request every 10 ms."""
+
+
+def states(rig: Rig, count: int) -> list[str]:
+    return [rig.row(f"{stream}1")["state"] for stream in streams(count)]
+
+
+def hang(rig: Rig, *names: str) -> dict[str, asyncio.Future[Answer]]:
+    """Have the sink deliver all but those, each of which is answered once its future is done."""
+    futures = {name: asyncio.get_running_loop().create_future() for name in names}
+    rig.sink.answer = lambda delivery: futures.get(name_of(delivery), DELIVERED)
+    return futures
+
+
+async def answered(rig: Rig, *, under_way: int) -> None:
+    """Let all that may be sent be answered but so many requests."""
+    async with asyncio.timeout(10):
+        for _ in range(5):  # the next ones begin when some have ended
+            await asyncio.sleep(0)
+            while len(in_flight(rig.worker)) > under_way:
+                await asyncio.sleep(0)
+
+
+async def test_a_lone_event_is_settled_at_once(rig: Rig) -> None:
+    await rig.restart(rules=PACED)
+    await rig.go(1)
+    before_s = rig.clock.passed_s
+    await rig.send("a")
+    assert (rig.row("a1")["state"], rig.store.asked["settle"]) == ("delivered", 1)
+    assert rig.clock.passed_s == pytest.approx(before_s + 0.001)
+
+
+async def test_a_burst_shorter_than_100_ms_is_settled_in_one_transaction_right_after_its_last(rig: Rig) -> None:
+    await rig.restart(rules=PACED)
+    await rig.go(1)
+    await rig.record(*streams(9))
+    began_s = rig.clock.passed_s
+    while len(rig.sink.sent) < 9:
+        rest_s = await rig.go()
+        rig.clock.passed_s += rest_s
+    assert rig.store.asked["settle"] == 1
+    assert states(rig, 9) == ["delivered"] * 9
+    assert rig.clock.passed_s - began_s < 0.1 + rest_s
+
+
+async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the_first(rig: Rig) -> None:
+    held = hang(rig, "b1")
+    await rig.begin("a", "b")
+    rig.woken = False
+    await answered(rig, under_way=1)
+    assert rig.woken
+    assert await rig.worker.tick() == pytest.approx(SETTLE_AFTER_S)
+    rig.clock.passed_s += SETTLE_AFTER_S - 0.01
+    await rig.worker.tick()
+    assert rig.store.asked["settle"] == 0
+    rig.clock.passed_s += 0.01
+    await rig.worker.tick()
+    assert (rig.row("a1")["state"], rig.row("b1")["state"]) == ("delivered", "waiting")
+    held["b1"].set_result(DELIVERED)
+    await rig.go()
+    assert rig.row("b1")["state"] == "delivered"
+
+
+@pytest.mark.parametrize(("count", "state"), [(SETTLE_COUNT, "delivered"), (SETTLE_COUNT - 1, "waiting")])
+async def test_64_answers_are_settled_at_once_and_63_are_not(rig: Rig, count: int, state: str) -> None:
+    hang(rig, "z1")
+    await rig.begin("z", *streams(count))
+    await answered(rig, under_way=1)
+    assert len(rig.sink.sent) == count + 1
+    await rig.worker.tick()
+    assert states(rig, count) == [state] * count
+
+
+@pytest.mark.parametrize("recorded", ["with it", "while it is sent", "after its answer"])
+async def test_the_next_event_of_an_execution_waits_for_no_others_than_its_own(rig: Rig, recorded: str) -> None:
+    held = hang(rig, "a1", "b1", "c1")
+    await rig.begin("a", "b", *(["a"] if recorded == "with it" else []))
+    if recorded == "while it is sent":
+        await rig.begin("a", "c")
+    held["a1"].set_result(DELIVERED)
+    await answered(rig, under_way=len(in_flight(rig.worker)) - 1)
+    if recorded == "after its answer":
+        await rig.record("a")
+    rig.sink.take_sent()
+    await rig.worker.tick()
+    async with asyncio.timeout(10):
+        while not rig.sink.sent:
+            await asyncio.sleep(0)
+    assert (rig.sink.take_sent(), rig.row("a1")["state"]) == (["a2"], "delivered")
+
+
+async def test_an_answer_is_not_settled_for_one_that_could_not_be_taken_yet(rig: Rig) -> None:
+    """Enough is ready: the next event of the execution is taken once there is room, whatever is settled before."""
+    await rig.restart(rules=PACED)
+    await rig.go(1)
+    await rig.record(*streams(40), *streams(40))
+    while len(rig.sink.sent) < 20:
+        rest_s = await rig.go()
+        rig.clock.passed_s += rest_s
+    assert rig.store.asked["settle"] <= 2
+
+
+async def test_at_a_drain_what_was_answered_is_settled_with_the_last_that_is_in_flight(rig: Rig) -> None:
+    held = hang(rig, "b1")
+    await rig.begin("a", "b")
+    await answered(rig, under_way=1)
+    draining = asyncio.create_task(rig.worker.drain())
+    await asyncio.sleep(0)
+    held["b1"].set_result(DELIVERED)
+    await draining
+    assert (rig.row("a1")["state"], rig.row("b1")["state"]) == ("delivered", "delivered")
+    assert rig.store.asked["settle"] == 1
+
+
+async def test_at_the_end_what_was_answered_is_settled_though_another_request_is_broken_off(rig: Rig) -> None:
+    hang(rig, "b1")
+    await rig.begin("a", "b")
+    await answered(rig, under_way=1)
+    await rig.restart()
+    rig.sink.take_sent()
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after() == ["b1"]

@@ -132,13 +132,18 @@ async def test_failures_of_a_pipeline_whose_problem_is_known_are_covered(rig: Ch
     assert rig.settled_as(EventType.EXECUTION_FAILED) == answers
 
 
-@pytest.mark.parametrize("why", ["another pipeline", "after", "a silence", "a retry", "no rule"])
+@pytest.mark.parametrize("why", ["another pipeline", "after", "a silence", "a retry", "no rule", "a blocked opening"])
 async def test_failures_are_not_covered_by_a_problem_that_is_not_known_there(rig: ChatRig, why: str) -> None:
     rules = {"after": replace(CHAT, after_s=600.0), "no rule": replace(CHAT, covers=False)}.get(why, CHAT)
     await rig.start(rules=rules)
     if why == "a silence":
         at, kinds = rig.clock.now(), (EventType.PIPELINE_FAILING,)
         rig.silences.all = [Silence(at, at + timedelta(hours=1), types=kinds, sinks=("ops",))]
+    if why == "a blocked opening":
+        await rig.closes("Agent", await rig.opens("Agent", then_s=11))
+        rig.chat.answer = replace(FAILED, retry_after_s=600.0)
+        await rig.later(11)
+        rig.chat.answer = DELIVERED
     await rig.opens("other" if why == "another pipeline" else "Agent")
     if why == "a retry":
         rig.chat.answer = FAILED
@@ -267,20 +272,6 @@ async def test_what_check_advises_gets_an_outage_out_in_time_in_as_few_messages_
     assert max(rig.chat.waited_s) <= 15
 
 
-async def test_two_acknowledgements_of_a_problem_go_in_their_order(rig: ChatRig) -> None:
-    await rig.start(rules=CHAT)
-    problem = await rig.opens("one", then_s=11)
-    await rig.acknowledge(problem)
-    await rig.acknowledge(problem)
-    rig.chat.answer = FAILED
-    await rig.later(11)
-    rig.chat.answer = DELIVERED
-    await rig.later(60)
-    numbers = [each.number for each in rig.chat.taken]
-    assert numbers == sorted(numbers)
-    assert len(numbers) == 3
-
-
 async def test_the_end_of_an_overdue_execution_does_not_wait_for_after(rig: ChatRig) -> None:
     await rig.start(rules=replace(CHAT, after_s=600.0))
     overdue = await rig.hangs("run", then_s=30)
@@ -312,17 +303,6 @@ async def test_a_chat_that_is_back_is_sent_what_waits_although_an_acknowledged_o
     await rig.later(90)
     assert "✕ two keeps failing, last at Greeting" in rig.chat.headlines
     assert "✕ one keeps failing, last at Greeting" not in rig.chat.headlines
-
-
-async def test_a_blocked_opening_covers_nothing(rig: ChatRig) -> None:
-    await rig.start(rules=CHAT)
-    await rig.closes("Agent", await rig.opens("Agent", then_s=11))
-    rig.chat.answer = replace(FAILED, retry_after_s=600.0)
-    await rig.later(11)
-    await rig.opens("Agent")
-    rig.chat.answer = DELIVERED
-    await rig.fails("run", then_s=3)
-    assert rig.settled_as(EventType.EXECUTION_FAILED) == [("delivered", "204")]
 
 
 async def test_openings_that_have_waited_for_after_go_together_although_other_groups_wait_longer(rig: ChatRig) -> None:

@@ -1,10 +1,13 @@
 """How a sink is sent groups: what goes together, when, and that nothing of it is lost or changed."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
+from random import Random
 
 import pytest
+from parameters import seeds
+from stores import backlog_of
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
@@ -54,14 +57,6 @@ async def test_a_full_group_waits_too_and_the_rest_goes_with_the_next_request(ri
         for size in ("1.0", "2.0", "5.0")
     }
     assert sizes == {"1.0": 1, "2.0": 1, "5.0": 2}
-
-
-async def test_types_may_go_apart_and_keep_the_order_of_an_execution(rig: Rig) -> None:
-    await rig.restart(rules=by("type"))
-    await rig.record("a", type_=EventType.EXECUTION_RUNNING, data=of("p"))
-    await rig.record("a", "b", data=of("p"))
-    first, second, *rest = await batches_after(rig, 30)
-    assert (sorted([first, second]), rest) == ([["a1"], ["b1"]], [["a2"]])
 
 
 async def test_what_is_not_grouped_goes_alone_at_once(rig: Rig) -> None:
@@ -162,32 +157,6 @@ async def test_retry_after_delays_a_group_with_one_bad_event_for_a_minute_in_all
     assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["delivered", "waiting", "delivered"]
 
 
-async def test_a_group_stays_together_while_all_of_the_sink_fails(rig: Rig) -> None:
-    await rig.restart(rules=replace(by("pipeline"), schedule_s=(1.0, 5.0, 30.0, 120.0)))
-    await rig.send("x", "y", type_=EventType.ACCOUNT_DEGRADED)
-    await rig.record("a", "b", data=of("p"))
-    rig.sink.answer = lambda _: FAILED
-    await rig.go_for(37)
-    assert (rig.row("a1")["attempts"], rig.row("a1")["group_key"] is not None) == (3, True)
-
-
-async def test_one_event_that_always_fails_holds_up_no_other_though_it_is_tried_more_often_than_groups_go(
-    rig: Rig,
-) -> None:
-    """All others once went along with each retry, and died with it."""
-    await rig.restart(rules=replace(by("pipeline"), schedule_s=(1.0,), give_up_after_s=3600.0))
-    rig.sink.answer = lambda _: FAILED if "bad1" in rig.sink.batches[-1] else DELIVERED
-    await rig.record("bad", "with", data=of("p"))
-    names = [f"s{number:02}-" for number in range(60)]
-    for name in names:
-        await rig.record(name, data=of("p"))
-        await rig.go_for(3)
-    await rig.go_for(60)
-    assert {rig.row(f"{name}1")["state"] for name in ["with", *names]} == {"delivered"}
-    assert {rig.row(f"{name}1")["attempts"] for name in names[-30:]} == {1}
-    assert rig.row("bad1")["state"] == "waiting"
-
-
 async def test_a_group_that_fails_while_nothing_gets_through_stays_together_but_for_the_one_that_is_tried(
     rig: Rig,
 ) -> None:
@@ -217,17 +186,6 @@ async def test_each_of_a_group_dies_at_its_own_time(rig: Rig) -> None:
     assert (rig.row("a3")["state"], rig.counted("dead")) == ("dead", 4)
 
 
-async def test_a_dead_sink_gives_up_what_waits_for_it_in_groups_or_not(rig: Rig) -> None:
-    await rig.restart(rules=replace(GROUPED, give_up_after_s=100.0))
-    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=3600)
-    await rig.record("a", "b", data=of("p"))
-    await rig.go(30)
-    await rig.record("c", data=of("p"))
-    await rig.go(31, flushes=True)
-    await rig.go(110, flushes=True)
-    assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["dead"] * 3
-
-
 async def test_an_open_breaker_tries_one_group_at_a_time(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     for number in range(6):
@@ -237,40 +195,6 @@ async def test_an_open_breaker_tries_one_group_at_a_time(rig: Rig) -> None:
     rig.sink.answer = lambda _: DELIVERED
     await rig.go_for(70)
     assert (len(rig.sink.take_batches()), rig.counted("delivered")) == (6, 12)
-
-
-async def test_what_comes_while_the_sink_takes_nothing_goes_as_one_group(rig: Rig) -> None:
-    await rig.restart(rules=by("pipeline"))
-    rig.sink.answer = lambda _: BUSY
-    await rig.record("z", data=of("q"))
-    await rig.go(30)
-    for number in range(3):
-        await rig.record(f"a{number}-", data=of("p"))
-        await rig.go(10)
-    await rig.record("b", data=of("p"))
-    rig.sink.answer = lambda _: DELIVERED
-    assert sorted(await batches_after(rig, 40)) == [["a0-1", "a1-1", "a2-1", "b1"], ["z1"]]
-
-
-async def test_a_sink_that_has_no_groups_any_more_is_sent_each_alone(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.record("a", "a", "b", data=of("p"))
-    await rig.go(30)
-    await rig.restart()
-    await rig.record("b", data=of("p"))
-    rig.sink.answer = lambda _: DELIVERED
-    batches = await batches_after(rig, 60)
-    assert sorted(batches) == [["a1"], ["a2"], ["b1"], ["b2"]]
-
-
-async def test_what_was_recorded_before_its_sink_had_groups_goes_alone(rig: Rig) -> None:
-    await rig.restart()
-    await rig.send("a", "b", data=of("p"), answer=FAILED)
-    await rig.restart(rules=GROUPED)
-    await rig.record("a", data=of("p"))
-    rig.sink.answer = lambda _: DELIVERED
-    first, second, last = await batches_after(rig, 60)
-    assert (sorted([first, second]), last) == ([["a1"], ["b1"]], ["a2"])
 
 
 async def test_what_is_replayed_goes_alone_at_once(rig: Rig) -> None:
@@ -322,3 +246,80 @@ async def test_another_group_goes_though_one_took_all_heads_and_another_head_was
     rig.clock.passed_s += 31
     await rig.later(3600)
     assert "z1" in rig.sink.take_sent()
+
+
+# Under whatever happens: failures, refusals, kills, and settings that change
+
+STREAMS = [f"s{number}-" for number in range(12)]
+STEPS = 60
+
+
+class Receiver:
+    """Answers by chance, and never takes one event; checks with each request that nothing is out of order."""
+
+    def __init__(self, rig: Rig, dice: Random, *, poison: SendResult) -> None:
+        self.is_well = self.hangs = False
+        self.complaints: list[str] = []  # an error would count as trouble of the sink
+        self.received: set[str] = set()
+        self._rig = rig
+        self._dice = dice
+        self._poison = poison
+
+    def answer(self, _: Delivery) -> SendResult | Awaitable[SendResult]:
+        names = self._rig.sink.batches[-1]
+        self._check_order(self._rig.sink.sent[-len(names) :])
+        result = self._poison if "s1-3" in names else DELIVERED
+        if not self.is_well and result is DELIVERED:
+            result = self._dice.choice([DELIVERED, FAILED, replace(BUSY, retry_after_s=1.0)])
+        if result is DELIVERED:
+            self.received.update(names)
+        return asyncio.get_running_loop().create_future() if self.hangs else result
+
+    def _check_order(self, batch: list[Delivery]) -> None:
+        ahead: set[str] = set()
+        for each in batch:
+            for number in range(1, each.content["sequence"]):
+                name = f"{each.content['of']}{number}"
+                if name not in self.received | ahead and self._rig.row(name)["state"] != "dead":
+                    self.complaints.append(f"{name_of(each)} before {name}")
+            ahead.add(name_of(each))
+
+
+def rules(dice: Random) -> WorkerRules:
+    by = dice.choice([("pipeline",), ("type",), ("account", "labels.team")])
+    group = GroupRules(by, wait_s=dice.choice([1.0, 10.0]), max_count=dice.choice([2, 5, 100]))
+    return replace(RULES, group=dice.choice([group, group, group, None]))
+
+
+@pytest.mark.parametrize("poison", [REFUSED, FAILED], ids=["refused", "failing"])
+@pytest.mark.parametrize("seed", seeds(ci=3, soak=60))
+async def test_nothing_is_lost_or_out_of_order(rig: Rig, seed: int, poison: SendResult) -> None:
+    dice = Random(seed)
+    receiver = Receiver(rig, dice, poison=poison)
+    rig.sink.answer = receiver.answer
+    current = rules(dice)
+    await rig.restart(rules=current)
+    for _ in range(STEPS):
+        type_ = dice.choice([EventType.EXECUTION_RUNNING, EventType.EXECUTION_FAILED, EventType.ACCOUNT_DEGRADED])
+        data = {"account": "default", "pipeline": {"id": dice.choice("pq")}, "labels": {"team": dice.choice("xy")}}
+        chosen = [stream for stream in dice.choices(STREAMS, k=dice.randrange(6)) if rig.recorded[stream] < 9]
+        await rig.record(*dict.fromkeys(chosen), type_=type_, data=data)
+        await rig.go(dice.choice([0.0, 0.3, 2.0, 11.0]))
+        if dice.random() < 0.15:
+            receiver.hangs = True
+            await rig.worker.tick()
+            await asyncio.sleep(0)
+            await rig.kill()
+            receiver.hangs = False
+            current = current if dice.random() < 0.7 else rules(dice)
+            await rig.start(rules=current)
+    receiver.is_well = True
+    for number in range(40):
+        await rig.record("other", type_=EventType.ACCOUNT_DEGRADED)
+        await rig.go_for(30 + number)
+    expected = {f"{stream}{nth}" for stream, count in rig.recorded.items() for nth in range(1, count + 1)}
+    late = {f"s1-{nth}" for nth in range(3, 10)} if poison is FAILED else {"s1-3"}
+    assert (receiver.complaints, rig.ends) == ([], [])
+    assert expected - receiver.received <= late
+    waiting = await backlog_of(rig.real_store)
+    assert waiting == {} or {"s1-3"} & expected, waiting

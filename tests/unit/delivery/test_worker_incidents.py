@@ -1,18 +1,23 @@
 """What a pager is sent of problems that open together: one incident, as it stands when it is sent."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from random import Random
 
 import pytest
-from pager_rig import PagerEvent, PagerRig
-from stores import backlog_of, operator_of, upkeep
+from pager_rig import FakePagerDuty, PagerEvent, PagerRig
+from parameters import seeds
+from stores import backlog_of, operator_of
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, in_flight
 
+from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.problems import Problem
 from watcher.domain.routing import IncidentRules, Silence
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
 
@@ -46,30 +51,16 @@ async def test_forty_pipelines_that_fail_at_once_are_one_incident_by_account(pag
     assert pager.pager.state == {page["dedup_key"]: "resolved"}
 
 
-async def test_hung_executions_of_a_pipeline_are_one_incident_though_half_of_them_then_fail(pager: PagerRig) -> None:
-    await pager.start(rules=BY_PIPELINE)
-    problems = {}
-    for number in range(8):
-        problems[number] = await pager.hangs(f"run {number}")
-        await pager.later(6)
-    for number in range(4):
-        await pager.ends_overdue(f"run {number}", problems[number])
-    await pager.later(10)
-    assert (len(pager.pager.pages), len(pager.pager.open())) == (1, 1)
-    for number in range(4, 8):
-        await pager.ends_overdue(f"run {number}", problems[number], type_=EventType.EXECUTION_SUCCESS)
-    await pager.later(10)
-    assert (len(pager.pager.pages), pager.pager.open()) == (1, [])
-
-
-@pytest.mark.parametrize("cause", ["eleven minutes later", "after an acknowledgement", "after it was resolved"])
+@pytest.mark.parametrize("cause", ["eleven minutes later", "acknowledged", "acknowledged no more", "resolved"])
 async def test_a_second_cause_is_an_incident_of_its_own(pager: PagerRig, cause: str) -> None:
     await pager.start(rules=BY_ACCOUNT)
     first = await pager.opens("one", then_s=30)
     if cause == "eleven minutes later":
         await pager.later(660)
-    elif cause == "after an acknowledgement":
+    elif cause != "resolved":
         await pager.acknowledge(first)
+        if cause == "acknowledged no more":  # at the pager the incident stays acknowledged: it would wake nobody
+            await operator_of(pager.real_store).unacknowledge(first.id)
     else:
         await pager.closes("one", first)
     await pager.later(1)
@@ -77,7 +68,7 @@ async def test_a_second_cause_is_an_incident_of_its_own(pager: PagerRig, cause: 
     assert len(pager.pager.pages) == 2
     assert pager.pager.summaries()[1] == "two keeps failing, last at Greeting: error of two"
     await pager.closes("two", second)
-    if cause != "after it was resolved":
+    if cause != "resolved":
         await pager.closes("one", first)
     await pager.later(30)
     assert pager.pager.open() == []
@@ -208,17 +199,6 @@ async def test_a_kill_before_the_answer_is_written_repeats_the_trigger_under_the
     assert pager.pager.open() == []
 
 
-async def test_a_problem_that_closes_while_nobody_runs_is_resolved_after_a_kill(pager: PagerRig) -> None:
-    await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one")
-    await paged_and_killed(pager, after_s=11)
-    pager.clock.passed_s += 900
-    await pager.start(rules=BY_ACCOUNT)
-    await pager.closes("one", one, then_s=5)
-    assert pager.pager.actions() == ["trigger", "resolve"]
-    assert pager.pager.open() == []
-
-
 async def test_a_silenced_opening_joins_when_it_is_released(pager: PagerRig) -> None:
     await pager.start(rules=BY_ACCOUNT)
     one = await pager.opens("one", then_s=20)
@@ -242,12 +222,6 @@ async def test_an_incident_is_reminded_of_once(pager: PagerRig) -> None:
         await pager.later(3600)
         assert len(pager.pager.taken) == count
     assert len(pager.pager.pages) == 1
-
-
-async def test_a_reminder_of_a_single_problem_says_for_how_long(pager: PagerRig) -> None:
-    await pager.start(rules=replace(BY_ACCOUNT, remind_every_s=3600.0))
-    await pager.opens("one", then_s=3700)
-    assert pager.pager.taken[-1]["payload"]["summary"].startswith("Still open after 1 h")
 
 
 async def test_a_dead_opening_that_is_replayed_says_how_its_incident_stands(pager: PagerRig) -> None:
@@ -275,20 +249,6 @@ async def test_a_problem_that_an_earlier_version_sent_keeps_its_own_key(pager: P
     await pager.closes("one", one, then_s=1)
     said = [(event["event_action"], event["dedup_key"]) for event in pager.pager.taken]
     assert said == [("acknowledge", str(one.id)), ("resolve", str(one.id))]
-
-
-async def test_members_of_an_incident_that_is_not_resolved_are_kept(pager: PagerRig) -> None:
-    """Retention took a problem, and its closing, which still waited, would have resolved a key that nobody knows."""
-    await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one", then_s=20)
-    pager.pager.answer = lambda _: FAILED
-    await pager.closes("one", one, then_s=60)
-    store = await upkeep(pager.real_store)
-    async for _ in store.prune(ended_before=pager.clock.steady_us(), keep=lambda *_: False):
-        pass
-    pager.pager.answer = lambda _: DELIVERED
-    await pager.later(3600)
-    assert pager.pager.open() == []
 
 
 def deferred(rules: WorkerRules = BY_PIPELINE) -> WorkerRules:
@@ -328,33 +288,20 @@ async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager:
     assert pager.pager.taken == []
 
 
-async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_is_over(pager: PagerRig) -> None:
+@pytest.mark.parametrize("is_over_by", ["its time", "being taken back"])
+async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_is_over(
+    pager: PagerRig, is_over_by: str
+) -> None:
     await pager.start(rules=deferred())
     problem = await pager.opens("one", then_s=300)
-    await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1), then_s=3599)
-    assert pager.pager.taken == []
-    await pager.later(2)
+    await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1), then_s=3530)
+    if is_over_by == "being taken back":
+        await operator_of(pager.real_store).unacknowledge(problem.id)
+    else:
+        assert pager.pager.taken == []
+    await pager.later(72)
     assert pager.pager.actions() == ["trigger"]
     assert await backlog_of(pager.real_store) == {}
-
-
-async def test_an_acknowledgement_that_is_taken_back_lets_the_opening_go_within_a_minute(pager: PagerRig) -> None:
-    await pager.start(rules=deferred())
-    problem = await pager.opens("one")
-    await pager.acknowledge(problem, then_s=7200)
-    assert pager.pager.taken == []
-    assert await operator_of(pager.real_store).unacknowledge(problem.id)
-    await pager.later(61)
-    assert pager.pager.actions() == ["trigger"]
-
-
-async def test_an_opening_waits_over_a_restart_and_its_closing_then_goes_nowhere(pager: PagerRig) -> None:
-    await pager.start(rules=deferred())
-    one = await pager.opens("one", then_s=300)
-    await pager.restart_with(deferred())
-    await pager.later(200)
-    await pager.closes("one", one, then_s=300)
-    assert pager.pager.taken == []
 
 
 async def test_an_opening_that_may_have_been_sent_before_a_kill_is_resolved(pager: PagerRig) -> None:
@@ -378,42 +325,6 @@ async def test_an_earlier_event_that_fails_does_not_let_an_opening_go_before_its
     assert len(pager.pager.taken) == 1
     await pager.later(600)
     assert len(pager.pager.taken) == 2
-
-
-async def test_a_failure_that_ends_an_overdue_goes_at_once_where_it_was_asked_for(pager: PagerRig) -> None:
-    """The opening in front of it waits for another nine minutes, and is not sent at all."""
-    pager.types = PROBLEM_KINDS | {EventType.EXECUTION_FAILED}
-    await pager.start(rules=deferred(RULES))
-    problem = await pager.hangs("run", then_s=60)
-    await pager.ends_overdue("run", problem, then_s=1)
-    assert pager.answers_of("run") == [("silenced", "after"), ("delivered", "204")]
-    (failure,) = pager.pager.taken
-    assert (failure["event_action"], failure["payload"]["class"]) == ("trigger", "execution.failed")
-
-
-async def test_an_acknowledged_opening_is_not_what_an_open_breaker_tries_again_and_again(pager: PagerRig) -> None:
-    """It may have been sent before a kill, so it counted as tried, and waited longest."""
-    await pager.start(rules=deferred(RULES))
-    problem = await pager.opens("one")
-    pager.clock.passed_s += 601
-    await pager.kill()
-    pager.pager.answer = lambda _: FAILED
-    await pager.start(rules=deferred(RULES))
-    await pager.acknowledge(problem)
-    await pager.starts("run")
-    await pager.later(600)
-    assert {event["payload"]["class"] for event in pager.pager.refused} == {"execution.running"}
-    assert len(pager.pager.refused) > 5
-
-
-async def test_a_second_cause_pages_though_the_acknowledgement_of_the_first_was_taken_back(pager: PagerRig) -> None:
-    """At the pager the incident stays acknowledged: a trigger there would wake nobody."""
-    await pager.start(rules=BY_ACCOUNT)
-    one = await pager.opens("one", then_s=20)
-    await pager.acknowledge(one, then_s=5)
-    assert await operator_of(pager.real_store).unacknowledge(one.id)
-    await pager.opens("two", then_s=20)
-    assert len(pager.pager.pages) == 2
 
 
 @pytest.mark.parametrize("held_back_by", ["group.wait", "an outage", "a silence"])
@@ -556,3 +467,134 @@ async def test_what_is_silenced_leaves_no_room_in_the_incident(pager: PagerRig) 
         await pager.opens(f"Agent {number}")
     await pager.later(60)
     assert len(pager.pager.pages) == 2
+
+
+# Under whatever happens: a pager that fails, kills, silences, reloads, acknowledgements, replays
+
+STEPS = 30
+BYS = (("pipeline",), ("account",), ("labels.team",))
+NAMES = [f"p{number}" for number in range(9)]
+TEAMS = {name: "sales" if number % 3 else None for number, name in enumerate(NAMES)}
+
+
+class Moody(FakePagerDuty):
+    """Answers by chance, and hangs once it took something, if it is to."""
+
+    def __init__(self, rig: PagerRig, dice: Random) -> None:
+        super().__init__(rig.clock)
+        self.hangs = self.is_well = False
+        self._dice = dice
+        self.answer = self._choose
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        result = await super().send(batch)
+        if self.hangs:
+            await asyncio.get_running_loop().create_future()
+        return result
+
+    def _choose(self, event: PagerEvent) -> SendResult:
+        if self.is_well:
+            return DELIVERED
+        if "p3" in str(event):  # one whose text it never takes
+            return REFUSED
+        return self._dice.choice([DELIVERED, DELIVERED, FAILED, replace(BUSY, retry_after_s=1.0)])
+
+
+def rules_by(by: tuple[str, ...], *, after_s: float) -> WorkerRules:
+    return replace(RULES, incidents=IncidentRules(by, wait_s=10.0), after_s=after_s, remind_every_s=900.0)
+
+
+def members(path: Path) -> dict[bytes, tuple[str, int]]:
+    """Return of each problem in an incident its key and when it opened."""
+    with closing(sqlite3.connect(path)) as connection:
+        query = "SELECT problem_id, hex(key), opened_at FROM incident JOIN problem ON problem.id = problem_id"
+        return {id_: (key.lower(), opened_at) for id_, key, opened_at in connection.execute(query)}
+
+
+def overfull(path: Path) -> list[str]:
+    """Return the incidents that accepted too many pipelines, or a problem worse than those they began with."""
+    query = (
+        "SELECT hex(key), count(DISTINCT problem.pipeline_id),"
+        " count(DISTINCT CASE WHEN at_trigger THEN problem.pipeline_id END), max(outside_count),"
+        " max(problem.kind = 'pipeline.failing'), max(at_trigger AND problem.kind = 'pipeline.failing'),"
+        " sum(at_trigger)"
+        " FROM incident JOIN problem ON problem.id = problem_id WHERE group_key IS NOT NULL GROUP BY key"
+    )
+    with closing(sqlite3.connect(path)) as connection:
+        return [
+            key
+            for key, count, first_count, outside_count, is_critical, began_critical, began in connection.execute(query)
+            if began and (count - first_count > max(3, first_count + outside_count) or is_critical > began_critical)
+        ]
+
+
+@pytest.mark.parametrize("after_s", [0.0, 60.0])
+@pytest.mark.parametrize("seed", seeds(ci=2, soak=180))
+async def test_each_incident_opens_and_ends_and_what_stays_open_is_at_the_pager(
+    pager: PagerRig, seed: int, after_s: float
+) -> None:
+    dice, rig = Random(seed), pager
+    rig.pager = moody = Moody(rig, dice)
+    rules = rules_by(("account",), after_s=after_s)
+    await rig.start(rules=rules)
+    open_now: dict[str, Problem] = {}
+    acknowledged: set[str] = set()
+    joined: dict[bytes, tuple[str, int]] = {}
+    for _ in range(STEPS):
+        for name in NAMES:
+            if dice.random() > 0.1:
+                continue
+            is_execution = name in {"p4", "p5"}
+            if name not in open_now:
+                open_now[name] = await (rig.hangs(name) if is_execution else rig.opens(name, team=TEAMS[name]))
+            elif is_execution:
+                type_ = dice.choice([EventType.EXECUTION_FAILED, EventType.EXECUTION_SUCCESS])
+                await rig.ends_overdue(name, open_now.pop(name), type_=type_)
+            else:
+                await rig.closes(name, open_now.pop(name))
+            acknowledged.discard(name)
+        now = rig.clock.now()
+        if open_now and dice.random() < 0.1:
+            name = dice.choice(list(open_now))
+            await rig.acknowledge(open_now[name], until=dice.choice([None, now + timedelta(minutes=5)]))
+            acknowledged.add(name)
+        if dice.random() < 0.15:
+            begins, ends = (
+                now + timedelta(seconds=dice.choice([-5, 0, 3])),
+                now + timedelta(seconds=dice.choice([4, 200])),
+            )
+            types = dice.choice([None, (EventType.PIPELINE_FAILING,), (EventType.EXECUTION_OVERDUE,)])
+            rig.silences.all = dice.choice([[], [Silence(begins, ends, sinks=("ops",), types=types)]])
+        if dice.random() < 0.1:
+            await operator_of(rig.real_store).replay("ops", None)
+            rig.worker.wake()
+        await rig.later(dice.choice([0.0, 0.3, 2.0, 7.0, 30.0, 200.0]))
+        if dice.random() < 0.15:
+            moody.hangs = True
+            rig.clock.passed_s += dice.choice([0.0, 11.0])
+            await rig.worker.tick()
+            await asyncio.sleep(0)
+            await rig.kill()
+            moody.hangs = False
+            rules = rules_by(dice.choice(BYS), after_s=after_s)
+            await rig.start(rules=rules)
+        joined |= members(rig.path)
+        assert overfull(rig.path) == []
+    moody.is_well, rig.silences.all = True, []
+    await operator_of(rig.real_store).replay("ops", None)
+    rig.worker.wake()
+    await rig.later(7200)
+    joined |= members(rig.path)
+    waiting = await backlog_of(rig.real_store)
+    keys = {id_: f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}" for id_, (key, _) in joined.items()}
+    still_open = {keys[each.id.bytes] for each in open_now.values() if each.id.bytes in keys}
+    assert set(moody.open()) <= still_open, "an incident is open of which no problem is"
+    for name, problem in open_now.items():
+        is_shown = moody.state.get(keys.get(problem.id.bytes, "")) in {"triggered", "acknowledged"}
+        assert is_shown or name in acknowledged, f"nobody knows of {name}"
+    if not acknowledged & open_now.keys():
+        assert waiting == {}
+    for id_, (_, opened_at) in joined.items():
+        paged = [at for page, at in zip(moody.pages, moody.paged_at, strict=True) if page["dedup_key"] == keys[id_]]
+        joined_late_s = opened_at / 1e6 - paged[0].timestamp() if paged else 0.0
+        assert joined_late_s < 600, "it joined an incident that pages nobody any more"

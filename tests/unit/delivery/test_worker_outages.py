@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, in_flight, name_of
+from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, in_flight, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.sinks.protocol import SendOutcome, SendResult
@@ -240,16 +240,6 @@ async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -
     assert len(sent) == len(set(sent)) == 6
 
 
-async def test_a_refused_body_shows_that_the_sink_works(rig: Rig) -> None:
-    away(rig)
-    await rig.record(*"abcdefgh")
-    await rig.go(1)
-    rig.sink.answer = lambda _: REFUSED
-    await rig.record("i", "j")
-    assert (await rig.sent_after(1))[:2] == ["i1", "j1"]
-    assert rig.row("h1")["attempts"] > 1
-
-
 async def test_stdout_has_no_breaker(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, breaks=False))
     await rig.send(*"abcdefgh", answer=FAILED)
@@ -279,18 +269,6 @@ async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(r
             "why": "give_up_after has passed",
         }
     ]
-
-
-async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
-    held = rig.hold()
-    await rig.begin("a")
-    await rig.worker.flush()
-    rig.clock.passed_s += 300
-    await rig.worker.flush()
-    held.set_result(DELIVERED)
-    await rig.go()
-    assert (rig.row("a1")["state"], rig.counted("dead")) == ("delivered", 0)
 
 
 async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_has_recovered(rig: Rig) -> None:

@@ -8,13 +8,11 @@ from dataclasses import replace
 import pytest
 from stores import claim
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, FAILED, GONE, Rig, name_of
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import LeaseExpiredError, OwnershipLostError, SequenceConflictError, StoreUnusableError
+from watcher.domain.errors import LeaseExpiredError, OwnershipLostError, StoreUnusableError
 from watcher.sinks.protocol import SendOutcome, SendResult
-
-FOREVER = 10_000.0
 
 
 async def fail_for(rig: Rig, seconds: float) -> None:
@@ -86,21 +84,6 @@ async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_las
     assert rig.emitted == [("sink.failing", 1)]
 
 
-async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_holds(rig: Rig) -> None:
-    rules = replace(RULES, schedule_s=(1.0,), give_up_after_s=110.0)
-    rig.sink.answer = lambda _: SendResult(SendOutcome.RETRY, "503", 89.0)
-    await rig.restart(rules=rules)
-    await rig.send("a")
-    for attempts, state in ((1, "waiting"), (1, "waiting"), (2, "waiting"), (2, "waiting"), (2, "dead")):
-        await rig.go(25)
-        await rig.stop()
-        rig.clock.passed_s += 5  # which do not count
-        await rig.start(rules=rules)
-        await rig.go()
-        await rig.worker.flush()
-        assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (attempts, state)
-
-
 @pytest.mark.parametrize("result", [DELIVERED, GONE])
 async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(rig: Rig, result: SendResult) -> None:
     await rig.send("a", answer=result)
@@ -128,19 +111,6 @@ async def test_an_attempt_that_never_ends_counts_as_trying_but_not_while_the_pro
     rig.clock.stopped_s += 300 * is_stopped
     await rig.worker.tick()
     assert rig.emitted == ([] if is_stopped else [("sink.failing", 1)])
-
-
-async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> None:
-    rig.sink.answer = lambda _: REFUSED
-    await rig.record("a")
-    for after_s in (0, 1, 5, 30, 30):
-        await rig.go(after_s)
-    assert rig.row("a1")["state"] == "dead"
-    rig.emitted.clear()
-    await rig.go(FOREVER)
-    await rig.send("b")
-    await rig.go(30)
-    assert rig.emitted == []
 
 
 async def test_the_first_failure_of_a_row_is_warned_of_once_with_its_answer(rig: Rig) -> None:
@@ -200,16 +170,6 @@ async def test_an_answer_that_could_not_be_recorded_is_kept_and_recorded_once_it
     assert rig.row("s00-1")["attempts"] == 1
 
 
-async def test_what_is_kept_is_recorded_at_the_end_if_it_can_be(rig: Rig) -> None:
-    rig.store.broken.add("settle")
-    await rig.record("a")
-    assert await rig.sent_after() == ["a1"]
-    rig.store.broken.clear()
-    await rig.worker.drain()
-    await rig.restart()
-    assert await rig.sent_after() == []
-
-
 async def test_nothing_is_sent_while_the_store_refuses_what_others_write(rig: Rig) -> None:
     rig.store.monitor.failing_since = rig.clock.monotonic()
     await rig.record("a")
@@ -265,17 +225,6 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
     with pytest.raises(OwnershipLostError):
         await rig.go()
     assert rig.row("a1")["state"] == "waiting"
-
-
-async def test_a_state_from_another_sequence_of_its_own_sink_ends_the_owner(rig: Rig) -> None:
-    rig.sink.answer = lambda _: GONE
-    await rig.begin("a")
-    await rig.sink.arrived.get()
-    await rig.settle()
-    rig.worker._reporter._sequence += 1
-    with pytest.raises(SequenceConflictError, match="another sequence than its owner expected; the owner reloads"):
-        await rig.go()
-    assert rig.sink_state() is None
 
 
 @pytest.mark.parametrize("method", ["take", "record", "settle"])

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import shutil
 import signal
 import sqlite3
@@ -15,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from copies import COPIED, KINDS, Databases, Heard, copy, nothing_is_left, opened, path_of, rows_of, run
-from postgres import EMPTY, PostgresServer
+from postgres import PostgresServer
 from stores import (
     PIPELINE,
     START_US,
@@ -56,12 +55,13 @@ copying.copy_all(*ends, copied=kill, stopped=lambda: False)
 """
 
 
-@pytest.fixture(params=[(one, other) for one in KINDS for other in KINDS], ids="-to-".join)
+@pytest.fixture(params=[KINDS, KINDS[::-1]], ids="-to-".join)
 def pair(request: pytest.FixtureRequest) -> Sequence[str]:
-    """Give each kind of source with each kind of target."""
+    """Give a source of one kind with a target of the other."""
     return tuple(request.param)
 
 
+@pytest.mark.parametrize("pair", [(one, other) for one in KINDS for other in KINDS], ids="-to-".join)
 async def test_every_row_of_every_table_arrives_as_it_was(databases: Databases, pair: Sequence[str]) -> None:
     source, target = await databases.full(pair[0]), databases.nothing(pair[1])
     before, heard = rows_of(source), Heard()
@@ -163,21 +163,6 @@ async def test_a_target_with_rows_is_refused_and_keeps_them(databases: Databases
     assert rows_of(target) == before
 
 
-async def test_a_target_that_cannot_keep_every_name_is_refused(databases: Databases, postgres: PostgresServer) -> None:
-    source = await databases.full("sqlite")
-    with postgres.database(f"{EMPTY} ENCODING 'LATIN1'") as target:
-        assert "has the encoding LATIN1, which cannot hold every text; create it" in refused(source, target)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_newer_schema_is_refused(databases: Databases, kind: str) -> None:
-    source, target = await databases.full(kind), databases.nothing("sqlite")
-    run(source, "UPDATE meta SET value = '99' WHERE key = 'schema_version'")
-    message = refused(source, target)
-    assert re.search(r"has schema 99, and this program copies schema \d+ alone; copy it with the version", message)
-    assert not path_of(target).exists()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_what_holds_no_store_is_no_source(databases: Databases, kind: str) -> None:
     source, target = databases.nothing(kind), databases.nothing("sqlite")
@@ -245,7 +230,7 @@ async def test_stopped_half_way_it_leaves_nothing(databases: Databases, kind: st
 @pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 async def test_killed_half_way_it_leaves_a_target_that_can_be_copied_into(databases: Databases, kind: str) -> None:
-    source, target = await databases.full("sqlite", count=3000), databases.nothing(kind)
+    source, target = await databases.full("sqlite", count=300), databases.nothing(kind)
     command = [sys.executable, "-c", COPY, source, target, "delivery"]
     killed = await asyncio.to_thread(subprocess.run, command, check=False)
     assert killed.returncode == -signal.SIGKILL

@@ -83,7 +83,7 @@ OTHERS: list[Statement] = [
     maintenance_store._OLD_EVENTS,
 ]
 
-COUNT = 200_000
+COUNT = 50_000
 """So many deliveries of one sink wait, each in a lane of its own, half of them tried; another sink took as many."""
 
 FILL = (

@@ -1,13 +1,19 @@
-"""Maintenance and owners lock the same rows in one order: neither is broken off because they wait in a circle."""
+"""What several processes do to one database at once: they lock in one order, and tell each other what they record."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from time import monotonic
+from typing import cast
 from uuid import UUID
 
 import psycopg
 import pytest
 from postgres import PostgresServer
+from sqlalchemy import Connection, text
 from stores import (
     DAY_US,
     PIPELINE,
@@ -15,23 +21,32 @@ from stores import (
     SetClock,
     change,
     claim,
+    closed,
+    due,
     event,
     execution_id,
     from_us,
+    opened,
     pipeline_change,
+    settle,
+    silence,
     sink_of,
     source_change,
     stream_of,
     upkeep,
 )
+from virtual import FakeClock
 
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.changes import SourceChange
+from watcher.store.changes import Lease, SourceChange
 from watcher.store.maintenance_store import MaintenanceStore
+from watcher.store.postgresql import RECORDED_CHANNEL, SEND_EVERY_S
+from watcher.store.recording import GroupWork, write_group
+from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore, open_store
 
 AT = from_us(START_US)
@@ -136,3 +151,165 @@ async def test_maintenance_waits_for_an_owner_that_writes_the_same_and_keeps_not
             owner.commit()
         await tidying
         await store.close()
+
+
+# An opening that is released while another replica closes its problem: the closing goes to the sink, too
+
+OPENING = EventKey(stream_of("accounts/default"), 1)
+SILENCED = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, SetClock().now(), OPENING)
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+Work = Callable[[Connection], object]
+
+
+@dataclass
+class Caught:
+    """A store that does not write what it is asked to, but keeps it."""
+
+    store: SqlStore
+    works: list[Work] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.store, name)
+
+    async def write(self, work: Work, **_lease: object) -> None:
+        self.works.append(work)
+
+
+@dataclass
+class Replicas:
+    """The one that owns the account, and the one that owns the sink, whose opening is silenced."""
+
+    polls: SqlStore
+    sends: SqlStore
+    account: Lease
+    ops: SinkStore
+    releases: Work
+
+    def closing(self) -> SourceChange:
+        return source_change(self.account, sequence=2, sinks=(), problems=closed(SILENCED))
+
+    def closes(self, connection: Connection) -> None:
+        work = GroupWork([self.closing()])
+        write_group(connection, work, outbox=self.polls.outbox, leases=None, now=START_US)
+
+    async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
+        """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""
+        is_done, may_end = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(connection: Connection) -> None:
+            first(connection)
+            loop.call_soon_threadsafe(is_done.set)
+            may_end.wait(2)
+
+        holding = asyncio.ensure_future(by.database.write(hold))
+        await is_done.wait()
+        following = asyncio.ensure_future(beside.database.write(second))
+        while not following.done() and not await by.database.read(lambda reading: reading.scalar(text(WAITS))):
+            pass
+        may_end.set()
+        await asyncio.gather(holding, following)
+
+
+@pytest.fixture
+async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
+    with postgres.database() as url:
+        open_one = partial(open_store, url, clock=SetClock())
+        polls, sends = await open_one(), await open_one()
+        account, ops = await claim(polls, "account", "default"), await sink_of(sends)
+        await polls.record(source_change(account, problems=opened(SILENCED)))
+        await silence(ops, *await due(ops))
+        caught = Caught(sends)
+        await SinkStore(cast("SqlStore", caught), ops.lease).release()
+        yield Replicas(polls, sends, account, ops, *caught.works)
+        await polls.close()
+        await sends.close()
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("first", ["release", "closing"])
+async def test_what_is_let_go_while_it_is_closed_is_closed_where_it_was_opened(replicas: Replicas, first: str) -> None:
+    if first == "release":
+        await replicas.at_once(replicas.releases, replicas.closes, by=replicas.sends, beside=replicas.polls)
+    else:
+        await replicas.at_once(replicas.closes, replicas.releases, by=replicas.polls, beside=replicas.sends)
+    sent: list[tuple[bool, bool]] = []
+    while waiting := await due(replicas.ops):
+        sent += [(each.closes, each.is_opening_sent) for each in waiting]
+        await settle(replicas.ops, *waiting)
+    assert sent == [(False, True), (True, True)]
+
+
+# Who records something tells the other processes, which need not wait until they look
+
+LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+
+
+class Heard:
+    """What a process was told, by its own commits or others'."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.names: asyncio.Queue[str] = asyncio.Queue()
+        for name in ("chat", "log", "ops"):
+            store.wakes[name] = partial(self.names.put_nowait, name)
+
+    async def next(self, count: int) -> list[str]:
+        return sorted([await self.names.get() for _ in range(count)])
+
+
+@asynccontextmanager
+async def recorder(url: str) -> AsyncIterator[tuple[SqlStore, Heard]]:
+    store = await open_store(url, clock=FakeClock())
+    try:
+        yield store, Heard(store)
+    finally:
+        await store.close()
+
+
+async def until_listening(postgres: PostgresServer, url: str, *, count: int) -> None:
+    def look() -> None:
+        while postgres.run(LISTENERS, url) != [(count,)]:
+            pass
+
+    await asyncio.to_thread(look)
+
+
+async def test_what_one_records_the_others_hear_and_it_once(postgres: PostgresServer, url: str) -> None:
+    async with recorder(url) as (one, by_itself), recorder(url) as (_, by_other):
+        await until_listening(postgres, url, count=2)
+        account = await claim(one, "account", "default")
+        await one.record(change(account, sinks=("ops", "chat")))
+        assert await by_other.next(2) == ["chat", "ops"]
+        await one.record(source_change(account, sinks=("log",)))
+        assert await by_other.next(1) == ["log"]
+        assert await by_itself.next(6) == ["chat", "chat", "log", "log", "ops", "ops"]  # handed in, and committed
+        assert by_itself.names.empty()
+
+
+async def test_much_at_once_is_told_now_and_then_and_the_last_of_it_always(postgres: PostgresServer, url: str) -> None:
+    stranger = psycopg.connect(url, autocommit=True)
+    stranger.execute(f"LISTEN {RECORDED_CHANNEL}".encode())
+    async with recorder(url) as (store, _):
+        await until_listening(postgres, url, count=2)
+        account = await claim(store, "account", "default")
+        begun_at = monotonic()
+        for number in range(50):
+            await store.record(change(account, number))
+        await store.record(change(account, 50, sinks=("last",)))
+        told = []
+        for notify in stranger.notifies(timeout=10):
+            told.append(notify.payload)
+            if "last" in notify.payload:
+                break
+        assert len(told) <= (monotonic() - begun_at) / SEND_EVERY_S + 1
+    stranger.close()
+
+
+async def test_a_listener_that_was_cut_off_listens_again(postgres: PostgresServer, url: str) -> None:
+    async with recorder(url) as (one, _), recorder(url) as (_, by_other):
+        await until_listening(postgres, url, count=2)
+        postgres.run(LISTENERS.replace("count(*)", "pg_terminate_backend(pid)"), url)
+        await until_listening(postgres, url, count=2)
+        await one.record(change(await claim(one, "account", "default")))
+        assert await by_other.next(1) == ["ops"]

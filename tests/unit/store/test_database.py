@@ -1,3 +1,5 @@
+"""What a database in a file does: its errors, its connections, and the file itself."""
+
 import resource
 import sqlite3
 from collections.abc import Iterator
@@ -5,13 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, Pool, event
 from sqlalchemy.exc import OperationalError
-from stores import change, execution_id, executions_of
+from stores import SetClock, change, claim, execution_id, executions_of
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.changes import Lease
-from watcher.store.sql_store import SqlStore
-from watcher.store.sqlite import explain_error
+from watcher.store.database import READERS_COUNT
+from watcher.store.sql_store import SqlStore, open_store
+from watcher.store.sqlite import DatabaseFile, explain_error
 
 
 async def fill(store: SqlStore, lease: Lease, *, until: str) -> int:
@@ -136,3 +140,97 @@ def test_a_strange_error_says_where_it_came_from_and_nothing_it_held() -> None:
     with pytest.raises(TypeError) as caught:
         explain_error(None, where=3 * {})  # type: ignore[arg-type, operator]
     assert "secret" not in explain_error(caught.value, where="w").text
+
+
+# Connections: each thread keeps its own, from its first transaction to its end
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir())
+
+
+async def test_each_thread_takes_one_connection_for_all_of_its_transactions(tmp_path: Path) -> None:
+    taken: list[object] = []
+
+    def note(connection: object, *_: object) -> None:
+        taken.append(connection)
+
+    event.listen(Pool, "checkout", note)
+    try:
+        store = await open_store(f"sqlite:///{tmp_path / 'watcher.db'}", clock=SetClock())
+        account = await claim(store, "account", "default")
+        for number in range(50):
+            await store.record(change(account, number))
+            await executions_of(store, account)
+        assert len(taken) <= 1 + READERS_COUNT
+        await store.close()
+    finally:
+        event.remove(Pool, "checkout", note)
+
+
+async def test_a_store_that_is_closed_leaves_no_log_behind(tmp_path: Path, store: SqlStore, account: Lease) -> None:
+    await store.record(change(account))
+    await executions_of(store, account)
+    assert "watcher.db-wal" in names_in(tmp_path)
+    await store.close()
+    assert names_in(tmp_path) == ["watcher.db", "watcher.db.lock"]
+
+
+async def test_a_commit_that_fails_leaves_no_transaction_open(store: SqlStore, account: Lease) -> None:
+    def violate(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys = ON")
+        connection.exec_driver_sql("INSERT INTO action (kind, source_id, asked_at) VALUES ('scan', 4711, 0)")
+
+    with pytest.raises(StoreError, match="SQLITE_CONSTRAINT_FOREIGNKEY"):
+        await store.write(violate)
+    await store.record(change(account))
+    assert len(await executions_of(store, account)) == 1
+
+
+# The file
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    (tmp_path / "kept").mkdir()
+    kept = tmp_path / "kept" / "watcher.db"
+    kept.touch()
+    return kept
+
+
+def test_a_file_that_stays_is_no_trouble_whatever_is_written(kept: Path) -> None:
+    database_file = DatabaseFile(kept, opened=kept.stat())
+    kept.write_bytes(b"more")
+    kept.chmod(0o400)
+    database_file.check()
+
+
+def test_a_file_that_was_deleted_is_reported_with_what_to_do(kept: Path) -> None:
+    database_file = DatabaseFile(kept, opened=kept.stat())
+    kept.unlink()
+    with pytest.raises(StoreUnusableError, match=r"watcher\.db was deleted or moved .* start again"):
+        database_file.check()
+
+
+def test_a_file_whose_directory_was_deleted_is_gone(kept: Path) -> None:
+    database_file = DatabaseFile(kept, opened=kept.stat())
+    kept.unlink()
+    kept.parent.rmdir()
+    kept.parent.touch()
+    with pytest.raises(StoreUnusableError, match="was deleted or moved"):
+        database_file.check()
+
+
+def test_another_file_in_its_place_is_reported(kept: Path) -> None:
+    database_file = DatabaseFile(kept, opened=kept.stat())
+    kept.rename(kept.with_suffix(".old"))
+    kept.touch()
+    with pytest.raises(StoreUnusableError, match="was replaced by another file"):
+        database_file.check()
+
+
+def test_a_file_that_cannot_be_looked_at_is_taken_to_be_there(kept: Path) -> None:
+    database_file = DatabaseFile(kept, opened=kept.stat())
+    kept.parent.rename(kept.parent.with_suffix(".aside"))
+    kept.parent.symlink_to(kept.parent)  # too many links: it is not known what is there
+    database_file.check()
