@@ -17,7 +17,7 @@ OURS_IN_MARKUP = re.compile(
 """All that may stand where Slack reads markup: a word of ours and a time."""
 
 CARD = Draft6Validator(
-    json.loads((Path(__file__).parent / "fixtures/adaptive-card/schema-1.4.json").read_text(encoding="utf-8-sig"))
+    json.loads((Path(__file__).parent / "fixtures/adaptive-card/schema-1.4.json").read_text(encoding="utf-8"))
 )
 DISCORD_OURS = re.compile(
     r"\\[^0-9A-Za-z\s]|```\n[^`]+\n```|`[^`\n]+`|<t:\d+:R>|(?:^|\n)(?:(?: · )?\[(?:Open|Acknowledge|Details|Runbook)\]\(<https?://[^\s<>]+>\))+$"

@@ -5,43 +5,13 @@ from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import ConfigProblemsError
 from watcher.config.loader import load_config
-from watcher.config.locate import find_config
 from watcher.daemon.from_settings import watches_of
-from watcher.domain.errors import ConfigError, Exit
 from watcher.sinks.stdout import StdoutSettings
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 RUN = "9a1b0000-0000-4000-8000-000000000001"
 WATCH = f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
 ACCOUNT = "accounts:\n  default:\n    api_key: k\n"
-
-
-def test_the_file_named_on_the_command_line_goes_first() -> None:
-    assert find_config(Path("a.yaml"), environ={"WATCHER_CONFIG": "b.yaml"}) == Path("a.yaml")
-
-
-def test_the_variable_goes_before_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("watcher.yaml").touch()
-    assert find_config(None, environ={"WATCHER_CONFIG": "b.yaml"}) == Path("b.yaml")
-    assert find_config(None, environ={"WATCHER_CONFIG": ""}) == Path("watcher.yaml")
-
-
-def test_a_dangling_link_counts_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("watcher.yaml").symlink_to("..data/watcher.yaml")
-    assert find_config(None, environ={}) == Path("watcher.yaml")
-
-
-def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError) as caught:
-        find_config(None, environ={})
-    assert str(caught.value) == (
-        "no configuration: --config is not given, $WATCHER_CONFIG is not set, there is no ./watcher.yaml "
-        "and no /etc/watcher/watcher.yaml; write watcher.yaml, or name a file with --config"
-    )
-    assert caught.value.exit_code is Exit.USAGE
 
 
 def test_an_empty_file_is_all_defaults(load: Load) -> None:

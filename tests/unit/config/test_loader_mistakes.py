@@ -1,8 +1,13 @@
+"""Mistakes of a file: each is one line that says where it is and what would be right."""
+
 from collections.abc import Callable
 
 import pytest
+from pydantic_core import ErrorDetails
 from unit.config.conftest import Mistakes
 
+from watcher.config.document import Document
+from watcher.config.error_messages import translate
 from watcher.domain.event import EventType
 from watcher.sinks.registry import SINK_KINDS
 
@@ -469,3 +474,25 @@ def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mi
 def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]) -> None:
     accounts = "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch:\n"
     load(accounts + "".join(f"  - {{pipeline: {PIPELINE}, account: {name}, executions: [{RUN}]}}\n" for name in "ab"))
+
+
+ERRORS: list[ErrorDetails] = [
+    {
+        "type": "value_error",
+        "loc": ("log", "level"),
+        "msg": "hunter2",
+        "input": "x",
+        "ctx": {"error": ValueError("hunter2")},
+    },
+    {"type": "some_new_type", "loc": ("log", "level"), "msg": "hunter2", "input": "hunter2"},
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error["type"])
+def test_an_unknown_error_is_still_reported_in_our_words(error: ErrorDetails) -> None:
+    document = Document(file="watcher.yaml")
+    document.load("log: {level: x}", environ={})
+    translate([error], document=document)
+    assert [str(problem) for problem in document.problems] == [
+        "watcher.yaml:1:14: log.level: cannot be used; compare it with config/watcher.example.yaml"
+    ]

@@ -2,12 +2,40 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.locate import daemon_document, http_token, listen_address
+from watcher.config.locate import daemon_document, find_config, http_token, listen_address
 from watcher.config.models import HttpSettings
-from watcher.domain.errors import ConfigError
+from watcher.domain.errors import ConfigError, Exit
 from watcher.runtime.units import Address, parse_address
 
 ENVIRON = {"WATCHER_HTTP_LISTEN": "0.0.0.0:9000", "PORT": "7000"}
+
+
+def test_the_file_named_on_the_command_line_goes_first() -> None:
+    assert find_config(Path("a.yaml"), environ={"WATCHER_CONFIG": "b.yaml"}) == Path("a.yaml")
+
+
+def test_the_variable_goes_before_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").touch()
+    assert find_config(None, environ={"WATCHER_CONFIG": "b.yaml"}) == Path("b.yaml")
+    assert find_config(None, environ={"WATCHER_CONFIG": ""}) == Path("watcher.yaml")
+
+
+def test_a_dangling_link_counts_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").symlink_to("..data/watcher.yaml")
+    assert find_config(None, environ={}) == Path("watcher.yaml")
+
+
+def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        find_config(None, environ={})
+    assert str(caught.value) == (
+        "no configuration: --config is not given, $WATCHER_CONFIG is not set, there is no ./watcher.yaml "
+        "and no /etc/watcher/watcher.yaml; write watcher.yaml, or name a file with --config"
+    )
+    assert caught.value.exit_code is Exit.USAGE
 
 
 @pytest.mark.parametrize(

@@ -57,10 +57,6 @@ def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
     used = {name for service in services for name in service["secrets"]}
     assert {name: {"file": f"./secrets/{name}"} for name in used} == FILES[file]["secrets"]
     assert {"deploy/secrets/", "deploy/.env"} <= {*(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()}
-
-
-@each
-def test_the_secrets_that_are_mounted_are_those_the_configuration_reads(file: str) -> None:
     read = re.findall(r"_file: \S*/run/secrets\}?/(\w+)", config_of(file).read_text(encoding="utf-8"))
     assert read == watcher_of(file)["secrets"]
     assert set(read) <= set(SECRETS)
@@ -72,15 +68,12 @@ def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_pa
 
 
 @each
-def test_the_variables_that_are_set_are_read(file: str) -> None:
-    assert set(watcher_of(file)["environment"]) <= {*DEFAULTS, VARIABLE, TOKEN_VARIABLE}
-
-
-@each
-def test_the_token_comes_from_whoever_starts_it(file: str) -> None:
-    assert watcher_of(file)["environment"][TOKEN_VARIABLE] == f"${{{TOKEN_VARIABLE}:-}}"
+def test_the_variables_that_are_set_are_read_and_the_token_comes_from_whoever_starts_it(file: str) -> None:
+    environ = watcher_of(file)["environment"]
+    assert set(environ) <= {*DEFAULTS, VARIABLE, TOKEN_VARIABLE}
     document = yaml.safe_load(config_of(file).read_text(encoding="utf-8"))
     assert document["http"] == {"token": f"${{{TOKEN_VARIABLE}:-}}"}
+    assert environ[TOKEN_VARIABLE] == document["http"]["token"]
 
 
 @each

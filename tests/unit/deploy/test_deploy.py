@@ -24,8 +24,6 @@ ALERTS_ON_KUBERNETES = DEPLOY / "kubernetes" / "slack-and-pager" / "watcher.yaml
 MOUNTED = sorted(DEPLOY.rglob("watcher.yaml"))
 """What to watch, for each way to deploy it."""
 
-each_mounted = pytest.mark.parametrize("path", MOUNTED, ids=lambda path: path.parent.name)
-
 
 def unit(key: str) -> list[str]:
     return re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
@@ -36,15 +34,11 @@ def document_of(path: Path) -> dict[str, Any]:
     return document
 
 
-def variables() -> dict[str, set[str]]:
-    return {"Dockerfile": set(image_variables()), "systemd": {line.partition("=")[0] for line in unit("Environment")}}
-
-
-@pytest.mark.parametrize("place", ["Dockerfile", "systemd"])
-def test_the_variables_that_are_set_are_read(place: str) -> None:
-    ours = {name for name in variables()[place] if name != "PATH" and not name.startswith("PYTHON")}
-    assert ours
-    assert ours <= {*DEFAULTS, VARIABLE}
+def test_the_variables_that_are_set_are_read() -> None:
+    for names in (image_variables(), [line.partition("=")[0] for line in unit("Environment")]):
+        ours = {name for name in names if name != "PATH" and not name.startswith("PYTHON")}
+        assert ours
+        assert ours <= {*DEFAULTS, VARIABLE}
 
 
 @pytest.mark.parametrize("directory", ["/run/secrets", "the credentials"])
@@ -57,21 +51,13 @@ def test_the_configuration_loads_with_the_secrets_of_either(directory: str, tmp_
     assert load_config(copy, environ=environ).accounts["default"].api_key.get_secret_value() == "k"
 
 
-@each_mounted
-def test_whoever_puts_their_pipeline_in_watches_all_of_it(path: Path) -> None:
-    (watch,) = document_of(path)["watch"]
-    assert set(watch) - {"rules"} == {"pipeline"}
-
-
-@each_mounted
-def test_a_configuration_leaves_to_its_surroundings_what_they_set(path: Path) -> None:
-    document = document_of(path)
-    assert [(block, key) for block, key in DEFAULTS.values() if key in document.get(block, {})] == []
-
-
-@each_mounted
-def test_somebody_else_notices_when_the_watcher_is_down(path: Path) -> None:
-    assert document_of(path)["heartbeat"] == {"url": "https://hc-ping.com/your-check"}
+def test_a_configuration_watches_all_of_a_pipeline_has_a_heartbeat_and_leaves_the_rest_to_its_surroundings() -> None:
+    for path in MOUNTED:
+        document = document_of(path)
+        (watch,) = document["watch"]
+        assert set(watch) - {"rules"} == {"pipeline"}, path
+        assert document["heartbeat"] == {"url": "https://hc-ping.com/your-check"}, path
+        assert [key for block, key in DEFAULTS.values() if key in document.get(block, {})] == [], path
 
 
 def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_alone() -> None:
@@ -85,16 +71,11 @@ def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_a
         assert documents == documents[:1] * len(several)
 
 
-@pytest.mark.parametrize(
-    ("text", "path"), [(UNIT, CONFIG), (DROP_IN, ALERTS)], ids=["a plain webhook", "Slack and a pager"]
-)
-def test_the_credentials_of_the_unit_are_those_the_configuration_reads(text: str, path: Path) -> None:
-    read = re.findall(r"/run/secrets}/(\w+)", path.read_text(encoding="utf-8"))
-    loaded = re.findall(r"^LoadCredential=(\w+):/etc/watcher/credentials/(\w+)$", text, re.MULTILINE)
-    assert loaded == [(name, name) for name in read]
-
-
-def test_with_the_drop_in_the_unit_asks_for_no_other_credential() -> None:
+def test_the_credentials_of_the_unit_and_of_its_drop_in_are_those_the_configuration_reads() -> None:
+    for text, path in ((UNIT, CONFIG), (DROP_IN, ALERTS)):
+        read = re.findall(r"/run/secrets}/(\w+)", path.read_text(encoding="utf-8"))
+        loaded = re.findall(r"^LoadCredential=(\w+):/etc/watcher/credentials/(\w+)$", text, re.MULTILINE)
+        assert loaded == [(name, name) for name in read]
     assert next(line for line in DROP_IN.splitlines() if "LoadCredential" in line) == "LoadCredential="
 
 
@@ -109,26 +90,15 @@ def test_what_pages_is_what_opens_a_problem_and_a_rule_leads_to_it(path: Path, t
     )  # sink.disabled, for example: nothing gets through to the chat
 
 
-def test_the_unit_has_the_configuration_where_the_program_looks() -> None:
-    assert unit("ExecStart")[0].endswith(f"run --config {SYSTEM_PLACE}")
-
-
-def test_nobody_is_killed_while_draining() -> None:
-    assert DRAIN_S + FLUSH_S < ENDING_S
-    assert parse_duration(unit("TimeoutStopSec")[0]) > ENDING_S
-
-
-def test_state_is_kept_where_the_volume_is() -> None:
+def test_the_unit_and_the_image_keep_state_in_one_place_run_as_nobody_and_leave_time_to_drain() -> None:
     url = "sqlite:////var/lib/watcher/watcher.db"
-    assert "VOLUME /var/lib/watcher\n" in DOCKERFILE
+    assert unit("ExecStart")[0].endswith(f"run --config {SYSTEM_PLACE}")
+    assert {"VOLUME /var/lib/watcher", "USER 65532:65532"} <= {*DOCKERFILE.splitlines()}
     assert image_variables()[STORE_VARIABLE] == url
     assert f"{STORE_VARIABLE}={url}" in unit("Environment")
     assert unit("WorkingDirectory") == ["/var/lib/watcher"]
-
-
-def test_nothing_runs_as_root_or_writes_beside_its_state() -> None:
-    assert "USER 65532:65532\n" in DOCKERFILE
     assert (unit("DynamicUser"), unit("ProtectSystem")) == (["yes"], ["strict"])
+    assert DRAIN_S + FLUSH_S < ENDING_S < parse_duration(unit("TimeoutStopSec")[0])
 
 
 def test_the_image_is_built_from_files_that_its_context_has() -> None:

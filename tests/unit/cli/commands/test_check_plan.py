@@ -136,12 +136,8 @@ def test_programs_get_rows_without_units(capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("figure", "shown"), [(0.0166, "0.017"), (0.25, "0.25"), (3.61, "3.6"), (84.4, "84"), (7200, "7200")]
+    ("figure", "shown", "exact"),
+    [(0, "0", "0"), (0.0166, "0.017", "0.017"), (1 / 3, "0.33", "0.333"), (3.61, "3.6", "3.61"), (84.4, "84", "84.4")],
 )
-def test_a_figure_has_as_many_digits_as_people_read(figure: float, shown: str) -> None:
-    assert roughly(figure) == shown
-
-
-@pytest.mark.parametrize(("figure", "shown"), [(0, "0"), (100, "100"), (1 / 3, "0.333"), (4.9, "4.9")])
-def test_a_figure_has_no_needless_noughts(figure: float, shown: str) -> None:
-    assert exactly(figure) == shown
+def test_a_figure_has_as_many_digits_as_people_read_or_three_decimals(figure: float, shown: str, exact: str) -> None:
+    assert (roughly(figure), exactly(figure)) == (shown, exact)

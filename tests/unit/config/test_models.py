@@ -1,11 +1,71 @@
+"""What the blocks of a file mean: reports, silences, the URL of the store, and the schema of all."""
+
+import sys
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
 from unit.config.conftest import Load, Mistakes
 
+from watcher.config.models import Settings
+from watcher.domain.report import ReportSchedule
 from watcher.domain.routing import WeeklyHours
+from watcher.store.store_url import check_store_url
+
+REPORTING = (
+    "accounts: {default: {api_key: k}}\nsinks:\n  mail: {type: webhook, url: https://h.example, secret: '${SIGNING}'}\n"
+    "  pager: {type: webhook, template: pagerduty, routing_key: '${PAGER}'}\n"
+    "  alerts: {type: webhook, template: alertmanager, url: http://alertmanager:9093}\n"
+)
+SIGNING = "whsec_" + "A" * 32
+
+
+def report(keys: str) -> str:
+    return f"{REPORTING}reports:\n  morning: {{{keys}}}\n"
+
+
+def test_a_report_is_due_by_the_clock_of_its_zone(load: Load) -> None:
+    text = report('at: "08:30", days: [mon, fri], timezone: Europe/Berlin, sinks: [mail, stdout]')
+    found = load(text, SIGNING=SIGNING, PAGER="a" * 32).reports
+    morning = found["morning"]
+    assert morning.schedule == ReportSchedule(frozenset({0, 4}), 8 * 60 + 30, ZoneInfo("Europe/Berlin"))
+    assert (list(found), morning.sinks) == (["morning"], ("mail", "stdout"))
+
+
+def test_a_report_is_by_default_due_on_every_day_by_utc(load: Load) -> None:
+    found = load(report("at: 08:00, sinks: [mail]"), SIGNING=SIGNING, PAGER="a" * 32).reports["morning"]
+    assert found.schedule == ReportSchedule(frozenset(range(7)), 8 * 60, ZoneInfo("UTC"))
+    assert found.schedule.last_two(datetime(2026, 11, 24, 8, tzinfo=UTC))[1].hour == 8
+
+
+NO_TIME = "is not a time of day; write it like 08:00, from 00:00 to 23:59"
+NO_REPORT = "is no sink that can show a report"
+KNOWN = "hese are: mail, stdout"
+NO_ZONE = "is no time zone that this system knows; write one such as Europe/Berlin, and see that tzdata is installed"
+DAYS = 'did you mean "mon"? Allowed: mon, tue, wed, thu, fri, sat, sun'
+REPORT_MISTAKES = [
+    ("at: 08:00, sinks: [mial]", f'32: reports.morning.sinks[0]: "mial" {NO_REPORT}; did you mean "mail"? T{KNOWN}'),
+    ("at: 08:00, sinks: [x]", f'32: reports.morning.sinks[0]: "x" {NO_REPORT}; t{KNOWN}'),
+    ("at: 08:00, sinks: [mail, pager]", f'38: reports.morning.sinks[1]: "pager" {NO_REPORT}; t{KNOWN}'),
+    ("at: 08:00, sinks: [alerts]", f'32: reports.morning.sinks[0]: "alerts" {NO_REPORT}; t{KNOWN}'),
+    ("at: 24:00, sinks: [mail]", f'17: reports.morning.at: "24:00" {NO_TIME}'),
+    ("at: 8 am, sinks: [mail]", f'17: reports.morning.at: "8 am" {NO_TIME}'),
+    ("sinks: [mail]", '3: reports.morning: needs at; write at: "08:00"'),
+    ("at: 08:00", "3: reports.morning: needs sinks; write sinks: [mail, chat]"),
+    ("at: 08:00, sinks: []", "31: reports.morning.sinks: is empty; give at least one"),
+    ("at: 08:00, days: [], sinks: [mail]", "30: reports.morning.days: is empty; give at least one"),
+    ("at: 08:00, days: [monday], sinks: [mail]", f'31: reports.morning.days[0]: "monday" is not known; {DAYS}'),
+    ("at: 08:00, timezone: Europe/Berln, sinks: [mail]", f'34: reports.morning.timezone: "Europe/Berln" {NO_ZONE}'),
+]
+
+
+@pytest.mark.parametrize(("keys", "problem"), REPORT_MISTAKES)
+def test_a_mistake_in_a_report_is_one_line_with_its_remedy(keys: str, problem: str, mistakes: Mistakes) -> None:
+    found = mistakes(report(keys), SIGNING=SIGNING, PAGER="a" * 32)
+    assert found == [f"watcher.yaml:7:{problem}", "1 problem in watcher.yaml"]
+
 
 HEAD = (
     "accounts: {default: {api_key: k}}\nsinks:\n  out: {type: stdout}\n  ops: {type: webhook, url: https://h.example}\n"
@@ -63,7 +123,7 @@ def test_without_the_key_there_are_none(load: Load) -> None:
 EMPTY = 'match: is empty; name what is meant; for everything write events: ["*"]'
 NO_DATE = f"is not a date with a time; {WRITE}"
 SILENCED = "that can be silenced; these are"
-MISTAKES = [
+SILENCE_MISTAKES = [
     # what is meant
     (("match: {}", FROM, UNTIL), f"13: silences[0].{EMPTY}"),
     (("match: {sinks: []}", FROM, UNTIL), f"13: silences[0].{EMPTY}"),
@@ -119,11 +179,67 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("keys", "message"), MISTAKES)
-def test_a_mistake_is_one_line_with_its_remedy(keys: tuple[str, ...], message: str, mistakes: Mistakes) -> None:
+@pytest.mark.parametrize(("keys", "message"), SILENCE_MISTAKES)
+def test_a_mistake_in_a_silence_is_one_line_with_its_remedy(
+    keys: tuple[str, ...], message: str, mistakes: Mistakes
+) -> None:
     assert mistakes(silence(*keys)) == [f"watcher.yaml:6:{message}", "1 problem in watcher.yaml"]
 
 
 def test_a_sink_to_be_silenced_must_be_there(mistakes: Mistakes) -> None:
     text = f"accounts: {{default: {{api_key: k}}}}\nsilences: [{{match: {{sinks: [ops]}}, {FROM}, {UNTIL}}}]"
     assert mistakes(text)[0].endswith('"ops" is no sink that can be silenced; these are: none, for stdout never is')
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://",
+        "postgres://watcher@db",
+        "postgresql:///watcher?host=/var/run/postgresql&connect_timeout=2",
+        "postgresql://watcher@a:5432,b,[::1]:5433/watcher?target_session_attrs=read-write&load_balance_hosts=random",
+        "postgresql://db.invalid/watcher?hostaddr=192.0.2.1,192.0.2.2&keepalives_idle=5",
+        "postgresql://db/watcher?sslmode=verify-full&sslrootcert=/not/there&sslnegotiation=direct",
+        "postgresql://db/watcher?gssencmode=require&options=-csearch_path%3Dwatcher",
+    ],
+)
+def test_what_libpq_takes_is_a_store_url_whatever_server_there_is(url: str) -> None:
+    assert check_store_url(url) == url
+
+
+def test_without_the_driver_it_is_said_how_to_install_it(mistakes: Mistakes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert mistakes("store: {url: 'postgresql://db/watcher'}") == [
+        "watcher.yaml:1:14: store.url: postgresql needs the extra; from a checkout: pip install '.[postgres]'",
+        "1 problem in watcher.yaml",
+    ]
+
+
+SCHEMA: dict[str, Any] = Settings.model_json_schema()
+BLOCKS: dict[str, Any] = SCHEMA["$defs"]
+
+
+def test_the_schema_speaks_the_words_of_the_file() -> None:
+    timeout = BLOCKS["AccountSettings"]["properties"]["timeout"]
+    assert (timeout["type"], timeout["default"]) == ("string", "10s")
+    assert BLOCKS["RetrySettings"]["properties"]["schedule"]["default"][0] == "1s"
+
+
+def test_a_key_with_a_twin_in_a_file_may_be_left_out() -> None:
+    assert BLOCKS["AccountSettings"]["required"] == []
+    assert BLOCKS["WebhookSettings"]["required"] == ["type"]
+    assert [kind["type"] for kind in BLOCKS["WebhookSettings"]["properties"]["secret"]["anyOf"]] == ["string", "array"]
+
+
+def test_a_watch_need_not_name_its_account() -> None:
+    assert BLOCKS["WatchSettings"]["required"] == ["pipeline"]
+
+
+def test_executions_may_be_left_out_but_not_be_empty() -> None:
+    executions = BLOCKS["WatchSettings"]["properties"]["executions"]
+    assert executions["minItems"] == 1
+    assert "default" not in executions
+
+
+def test_unknown_keys_are_refused_everywhere() -> None:
+    assert all(block["additionalProperties"] is False for block in (SCHEMA, *BLOCKS.values()))
