@@ -16,6 +16,7 @@ from watcher.domain.timestamps import NEVER
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 PROBLEM = "7d0c0000-0000-5000-8000-000000000001"
+ERROR = "upstream timeout after 30 s"
 AT = datetime(2026, 11, 24, 12, 0, 31, tzinfo=UTC)
 OPENED_AT = AT - timedelta(minutes=41)
 HOSTILE = "</x> *b* <!channel> @everyone [a](http://e) \x1b[31m `c` \u202e"
@@ -26,6 +27,8 @@ HOSTILE_PARTS = (
     *("ä", "漢", "🎉", "e\u0301", "\u200b"),
 )
 """What is markup or an order to some reader: of Slack, Discord, HTML, Rich, templates or terminals."""
+
+BLOCKS = frozenset(("execution", "pipeline", "problem", "error", "observed"))
 
 BLANKS = (" ", "\n\t", "\xa0\u2003")
 """What others may call something so that nobody sees a name."""
@@ -93,8 +96,8 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data["execution"] |= {
             "durationSeconds": 151.0,
             "finishedAt": timestamp(AT),
-            "error": "Greeting: upstream timeout after 30 s",
-            "failedNodes": [{"id": "n1", "name": "Greeting", "error": "upstream timeout after 30 s"}],
+            "error": f"Greeting: {ERROR}",
+            "failedNodes": [{"id": "n1", "name": "Greeting", "error": ERROR}],
         }
         data["observed"]["delaySeconds"] = 0.8
     if type_ is EventType.EXECUTION_OVERDUE:
@@ -111,9 +114,9 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
     if type_ is EventType.PIPELINE_OVERSPENDING:
         data |= {"percent": 80, "tokensUsed": 1_612_345, "tokensPerDay": 2_000_000, "day": "2026-11-24"}
     if type_ is EventType.PIPELINE_NEW_ERROR:
-        node = {"id": "n1", "name": "Greeting", "error": "upstream timeout after 30 s"}
+        node = {"id": "n1", "name": "Greeting", "error": ERROR}
         data["execution"] = {"id": execution_id(number), "status": "failed", "failedNodes": [node]}
-        data["error"] = {"node": "Greeting", "text": "upstream timeout after 30 s", "fingerprint": "5e" * 16}
+        data["error"] = {"node": "Greeting", "text": ERROR, "fingerprint": "5e" * 16}
     if subject == "account":
         data |= {"account": "default", "reason": "unreachable", "cause": "timeout"}
     if subject in {"sink", "watcher"}:
@@ -143,9 +146,24 @@ def _problem_of(type_: EventType) -> dict[str, Any]:
     return {} if kind is None else {"problem": problem_block(kind, closed=True)}
 
 
-def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None = None, sink: str = "ops") -> Delivery:
-    """Return a delivery of an event; `data` replaces what it usually holds."""
-    data = data_of(type_, number) if data is None else data
+def changed(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return data with these changes, in a block such as the execution of its keys; `None` leaves a key out."""
+    merged = dict(data)
+    for key, value in changes.items():
+        if key in BLOCKS and isinstance(value, dict):
+            merged[key] = changed(data.get(key, {}), value)
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def sample(
+    type_: EventType, *, number: int = 1, data: dict[str, Any] | None = None, sink: str = "ops", **changes: Any
+) -> Delivery:
+    """Return a delivery of an event; `data` replaces what it usually holds, `changes` are made in that."""
+    data = changed(data_of(type_, number) if data is None else data, changes)
     id_ = uuid5(UUID(PIPELINE), f"{type_}/{number}")
     subject = {"subject": data["execution"]["id"]} if type_.startswith("execution.") else {}
     envelope = {
@@ -178,11 +196,29 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
     )
 
 
-def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **more: Any) -> Delivery:
+def failed(number: int = 1, *, error: str = ERROR, node: str = "Greeting", **changes: Any) -> Delivery:
     """Return a delivery of `execution.failed`."""
-    data = data_of(EventType.EXECUTION_FAILED, number)
-    data["execution"]["failedNodes"][0]["error"] = error
-    return sample(EventType.EXECUTION_FAILED, number=number, data=data | more)
+    block = {"failedNodes": [{"id": "n1", "name": node, "error": error}], **changes.pop("execution", {})}
+    return sample(EventType.EXECUTION_FAILED, number=number, execution=block, **changes)
+
+
+def of_text(text: str, type_: EventType = EventType.EXECUTION_FAILED, *, number: int = 1, **changes: Any) -> Delivery:
+    """Return an event with this text wherever the API or the user may put one."""
+    nodes = [{"id": "n", "name": text, "error": text}] * 9
+    data = data_of(type_, number) | {"labels": {text[:256]: text[:256]}, "cause": text}
+    if "pipeline" in data:
+        data["pipeline"]["name"] = text
+    if "execution" in data:
+        data["execution"] |= {"status": text, "error": text, "failedNodes": nodes}
+    return sample(type_, number=number, data=data, **changes)
+
+
+def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Delivery:
+    """Return an event with as much in it as one may hold, all of it hostile."""
+    text = (HOSTILE + '"\\' * 10 + "<&>\U0001f389") * 30
+    link = "https://example.com/".ljust(link_length, "x")
+    labels = {f"{number}.{HOSTILE}"[:256]: HOSTILE * 4 for number in range(32)}
+    return of_text(text[:2000], type_, number=number, labels=labels, link=link, runbook=link[:512])
 
 
 def happened(delivery: Delivery, at: datetime, *, delay_s: float = 0.8) -> Delivery:
@@ -199,22 +235,18 @@ def hostile_text(dice: Random, *, count: int = 12) -> str:
 
 def hostile_failures(seed: int, *, count: int) -> list[Delivery]:
     """Return deliveries of `execution.failed` with such texts wherever the API or the user may put one."""
-    dice = Random(seed)
-    failures = []
+    dice, failures = Random(seed), []
     for number in range(count):
-        data = data_of(EventType.EXECUTION_FAILED, number)
         node = {"id": "n", "name": hostile_text(dice), "error": hostile_text(dice)}
-        data["pipeline"]["name"] = hostile_text(dice)
-        data["labels"] = {hostile_text(dice, count=2): hostile_text(dice)}
-        data["execution"] |= {"error": hostile_text(dice), "failedNodes": [node] * dice.randint(1, 3)}
-        failures.append(sample(EventType.EXECUTION_FAILED, number=number, data=data))
+        pipeline, labels = {"name": hostile_text(dice)}, {hostile_text(dice, count=2): hostile_text(dice)}
+        execution = {"error": hostile_text(dice), "failedNodes": [node] * dice.randint(1, 3)}
+        failures.append(failed(number, pipeline=pipeline, labels=labels, execution=execution))
     return failures
 
 
 def closing_overdue(type_: EventType, number: int = 1) -> Delivery:
     """Return a delivery of an event that ends an execution's being overdue."""
-    problem = {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
-    return sample(type_, number=number, data=data_of(type_, number) | problem)
+    return sample(type_, number=number, problem=problem_block(EventType.EXECUTION_OVERDUE, closed=True))
 
 
 LATEST = {"at": timestamp(AT), "execution": execution_id(28), "node": "Lookup", "error": "upstream returned 404"}

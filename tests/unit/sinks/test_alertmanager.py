@@ -8,10 +8,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from receiver import Receiver, answer, hangs, says
+from receiver import Receiver, answer, says, sink_to
 from receivers_rules import check_alertmanager, ended_after
 from sample_events import (
     AT,
+    ERROR,
     KINDS_OF_CLOSINGS,
     OPENED_AT,
     OVERDUE_ENDS,
@@ -33,8 +34,7 @@ from watcher.domain.problems import PROBLEM_KINDS, LatestFailure, Problem, SentO
 from watcher.domain.timestamps import to_us
 from watcher.runtime.http_client import REMEDIES
 from watcher.sinks.alertmanager import AlertmanagerTemplate
-from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.sinks.webhook import WebhookSettings
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 
 
 def clock() -> FakeClock:
@@ -48,9 +48,15 @@ def sent(kind: EventType, *, closed_at: datetime | None = None) -> SentOpening:
     return SentOpening(problem, sample(kind).body, closed_at=closed_at)
 
 
-def alertmanager(*batch: Delivery) -> list[dict[str, Any]]:
-    messages = AlertmanagerTemplate(clock=clock()).messages(batch)
+def alertmanager(*batch: Delivery, at: FakeClock | None = None) -> list[dict[str, Any]]:
+    messages = AlertmanagerTemplate(clock=at or clock()).messages(batch)
     return [alert for message in messages for alert in check_alertmanager(message.body)]
+
+
+def refreshed(*openings: SentOpening, at: FakeClock | None = None) -> list[list[dict[str, Any]]]:
+    """Return the alerts of each request of a refresh."""
+    messages = AlertmanagerTemplate(clock=at or clock()).refreshes(openings)
+    return [check_alertmanager(message.body) for message in messages]
 
 
 def test_alertmanager_is_told_what_it_is_and_for_how_long() -> None:
@@ -66,7 +72,7 @@ def test_alertmanager_is_told_what_it_is_and_for_how_long() -> None:
         },
         "annotations": {
             "summary": "Sales agent failed at Greeting",
-            "description": "upstream timeout after 30 s",
+            "description": ERROR,
             "node": "Greeting",
             "event_id": str(failed().event_id),
         },
@@ -78,10 +84,9 @@ def test_alertmanager_is_told_what_it_is_and_for_how_long() -> None:
 
 @pytest.mark.parametrize(("closing", "kind"), KINDS_OF_CLOSINGS.items())
 def test_a_closing_ends_the_alert_of_its_opening_at_alertmanager(closing: EventType, kind: EventType) -> None:
-    data = data_of(kind)
-    opened = alertmanager(sample(kind))[0]
-    closed = alertmanager(sample(closing, data=data | {"problem": problem_block(kind, closed=True)}))[0]
-    reminded = alertmanager(sample(EventType.PROBLEM_REMINDER, data=data))[0]
+    closing_of_it = sample(closing, data=data_of(kind), problem=problem_block(kind, closed=True))
+    reminder = sample(EventType.PROBLEM_REMINDER, data=data_of(kind))
+    (opened,), (closed,), (reminded,) = map(alertmanager, (sample(kind), closing_of_it, reminder))
     assert opened["labels"] == closed["labels"] == reminded["labels"]
     assert opened["startsAt"] == closed["startsAt"] == timestamp(OPENED_AT)
     assert opened["endsAt"] == reminded["endsAt"] == timestamp(AT + timedelta(minutes=3))
@@ -96,30 +101,27 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
     assert closed["annotations"]["summary"] == "Sales agent is no longer overdue, after 41 m"
     assert closed["annotations"].keys() == {"summary", "event_id"}
     assert lost["annotations"]["summary"] == "Sales agent: an execution is lost"
-    (only,) = alertmanager(closing_overdue(EventType.EXECUTION_SUCCESS))
-    assert only["labels"] == overdue["labels"]
-    (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.CLOSING))
-    assert only["labels"] == overdue["labels"]
-    (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.NEWS))
-    assert only["labels"] == lost["labels"]
+    for delivery, its in (
+        (closing_overdue(EventType.EXECUTION_SUCCESS), overdue),
+        (replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.CLOSING), overdue),
+        (replace(closing_overdue(EventType.EXECUTION_LOST), part=Part.NEWS), lost),
+    ):
+        (only,) = alertmanager(delivery)
+        assert only["labels"] == its["labels"]
 
 
 def test_alertmanager_is_told_what_closes_a_problem_while_it_is_open() -> None:
     data = data_of(EventType.PIPELINE_FAILING) | {"closesWhen": "3 in a row succeeded"}
     (opened,) = alertmanager(sample(EventType.PIPELINE_FAILING, data=data))
     assert opened["annotations"]["description"].splitlines()[-1] == "Closes when 3 in a row succeeded"
-    data |= {"problem": problem_block(EventType.PIPELINE_FAILING, closed=True)}
-    (closed,) = alertmanager(sample(EventType.PROBLEM_CLOSED, data=data))
-    assert "Closes when" not in str(closed)
+    closed = problem_block(EventType.PIPELINE_FAILING, closed=True)
+    assert "Closes when" not in str(alertmanager(sample(EventType.PROBLEM_CLOSED, data=data, problem=closed)))
 
 
 def test_a_refresh_says_the_newest_failure_under_the_same_labels() -> None:
     newest = LatestFailure(to_us(AT), execution_id(28), "Lookup", "upstream returned 404")
-    template, failing = AlertmanagerTemplate(clock=clock()), sent(EventType.PIPELINE_FAILING)
-    (before,), (after,) = (
-        check_alertmanager(template.refreshes([replace(failing, problem=problem)])[0].body)
-        for problem in (failing.problem, replace(failing.problem, latest=newest))
-    )
+    failing = sent(EventType.PIPELINE_FAILING)
+    ((before, after),) = refreshed(failing, replace(failing, problem=replace(failing.problem, latest=newest)))
     assert after["labels"] == before["labels"]
     assert after["annotations"]["summary"] == "Sales agent keeps failing, last at Lookup"
     assert after["annotations"]["description"] == "upstream returned 404"
@@ -130,12 +132,10 @@ def test_what_an_alert_cannot_say_is_no_request() -> None:
 
 
 def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
-    data = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
-    told = sample(EventType.SINK_DISABLED, data=data)
+    told = sample(EventType.SINK_DISABLED, problem=problem_block(EventType.SINK_FAILING))
     (disabled,) = alertmanager(told)
-    (again,) = AlertmanagerTemplate(clock=clock()).refreshes([replace(sent(EventType.SINK_FAILING), body=told.body)])
-    assert check_alertmanager(again.body)[0]["labels"] == disabled["labels"]
-    assert disabled["labels"] == alertmanager(sample(EventType.SINK_FAILING))[0]["labels"]
+    ((again,),) = refreshed(replace(sent(EventType.SINK_FAILING), body=told.body))
+    assert again["labels"] == disabled["labels"] == alertmanager(sample(EventType.SINK_FAILING))[0]["labels"]
     assert disabled["annotations"]["summary"] == "Sink ops is disabled (503)"
 
 
@@ -147,47 +147,43 @@ def test_labels_of_the_user_get_names_that_alertmanager_takes_and_never_ours() -
     assert "empty" not in alert["labels"]
 
 
-def test_no_alert_ends_before_it_starts_however_the_clocks_stand() -> None:
-    now = clock()
-    template = AlertmanagerTemplate(clock=now)
-    for passed_s in (-86_400.0, 0.0, 86_400.0):
-        now.passed_s = passed_s
-        for delivery in [*map(sample, EventType), *OVERDUE_ENDS]:
-            for message in template.messages([delivery]):
-                check_alertmanager(message.body)
+@pytest.mark.parametrize("passed_s", [-86_400.0, 0.0, 86_400.0])
+def test_no_alert_ends_before_it_starts_however_the_clocks_stand(passed_s: float) -> None:
+    for delivery in [*map(sample, EventType), *OVERDUE_ENDS]:
+        alertmanager(delivery, at=FakeClock(passed_s))  # is checked
 
 
 def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> None:
     now = clock()
     now.passed_s += 3600
-    (message,) = AlertmanagerTemplate(clock=now).messages([failed()])
-    (alert,) = check_alertmanager(message.body)
+    (alert,) = alertmanager(failed(), at=now)
     assert alert["endsAt"] == timestamp(AT + timedelta(minutes=75))
     assert ended_after(alert) == timedelta(minutes=75)
 
 
 @pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
 def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed(kind: EventType) -> None:
-    now = clock()
-    template = AlertmanagerTemplate(clock=now)
-    opened = alertmanager(sample(kind))[0]
+    (opened,), now = alertmanager(sample(kind)), clock()
     now.passed_s += 60
-    (message,) = template.refreshes([sent(kind)])
-    (refreshed,) = check_alertmanager(message.body)
-    assert refreshed == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}
-    (message,) = template.refreshes([sent(kind, closed_at=AT)])
-    (closed,) = check_alertmanager(message.body)
-    assert closed == opened | {"endsAt": timestamp(AT)}
+    ((is_open, is_closed),) = refreshed(sent(kind), sent(kind, closed_at=AT), at=now)
+    assert is_open == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}
+    assert is_closed == opened | {"endsAt": timestamp(AT)}
 
 
 def test_many_problems_are_refreshed_in_several_requests() -> None:
-    messages = AlertmanagerTemplate(clock=clock()).refreshes([sent(EventType.PIPELINE_SILENT)] * 600)
-    assert [len(check_alertmanager(message.body)) for message in messages] == [256, 256, 88]
+    assert [len(alerts) for alerts in refreshed(*[sent(EventType.PIPELINE_SILENT)] * 600)] == [256, 256, 88]
+
+
+def test_each_new_kind_of_error_is_an_alert_of_its_own() -> None:
+    for kind in ("2ad8980fe65c6264", "6757ba5bc7ab4c62"):
+        (alert,) = alertmanager(sample(EventType.PIPELINE_NEW_ERROR, error={"fingerprint": kind}))
+        labels = alert["labels"]
+        assert (labels["alertname"], labels["error_kind"]) == ("ClerkPipelineNewError", kind)
 
 
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
 OPEN, OVER = True, False
-SILENT, FAILING = "ClerkPipelineSilent", "ClerkPipelineFailing"
+FAILING = "ClerkPipelineFailing"
 
 
 class Held:
@@ -204,17 +200,10 @@ class Held:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver(says(answer(200))) as receiver:
-        yield receiver
-
-
-@pytest.fixture
 async def sink(receiver: Receiver) -> AsyncIterator[Sink]:
-    block = {"type": "webhook", "template": "alertmanager", "url": receiver.url, "timeout": "200ms"}
-    sink = WebhookSettings.model_validate(block).open(SinkContext(clock()))
-    yield sink
-    await sink.close()
+    receiver.reply = Held()
+    async with sink_to(receiver.url, template="alertmanager", timeout="200ms", clock=clock()) as sink:
+        yield sink
 
 
 def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:
@@ -228,42 +217,29 @@ def said(receiver: Receiver) -> list[list[tuple[str, bool]]]:
     ]
 
 
+async def refreshing(receiver: Receiver, sink: Sink) -> asyncio.Task[SendResult]:
+    """Begin a refresh, and return once its request has arrived."""
+    refreshing = asyncio.create_task(sink.refresh([sent(EventType.PIPELINE_FAILING)]))
+    assert isinstance(receiver.reply, Held)
+    await receiver.reply.arrived.wait()
+    return refreshing
+
+
 async def test_an_end_goes_behind_the_refresh_that_is_under_way_and_nothing_else_does(
     receiver: Receiver, sink: Sink
 ) -> None:
-    receiver.reply = held = Held()
-    refreshing = asyncio.create_task(sink.refresh([sent(EventType.PIPELINE_FAILING)]))
-    await held.arrived.wait()
+    refresh = await refreshing(receiver, sink)
     ending = [asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED, number=each)])) for each in (1, 2)]
     for number in range(3):
         assert await sink.send([failed(number)]) == DELIVERED
-    held.go_on.set()
-    assert await asyncio.gather(refreshing, *ending) == [DELIVERED] * 3
+    assert isinstance(receiver.reply, Held)
+    receiver.reply.go_on.set()
+    assert await asyncio.gather(refresh, *ending) == [DELIVERED] * 3
     failures, over = [[("ClerkExecutionFailed", OPEN)]] * 3, [[(FAILING, OVER)]] * 2
     assert said(receiver) == [[(FAILING, OPEN)], *failures, *over]
 
 
 async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(receiver: Receiver, sink: Sink) -> None:
-    held = Held()
-
-    async def reply(writer: asyncio.StreamWriter) -> None:
-        is_first = not held.arrived.is_set()
-        held.arrived.set()
-        await (hangs if is_first else says(answer(200)))(writer)
-
-    receiver.reply = reply
-    refreshing = asyncio.create_task(sink.refresh([sent(EventType.PIPELINE_FAILING)]))
-    await held.arrived.wait()
+    refresh = await refreshing(receiver, sink)
     assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
-    assert await refreshing == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])
-
-
-def test_each_new_kind_of_error_is_an_alert_of_its_own() -> None:
-    kinds = ("2ad8980fe65c6264", "6757ba5bc7ab4c62")
-    alerts = []
-    for fingerprint in kinds:
-        data = data_of(EventType.PIPELINE_NEW_ERROR)
-        data["error"] = data["error"] | {"fingerprint": fingerprint}
-        alerts += alertmanager(sample(EventType.PIPELINE_NEW_ERROR, data=data))
-    assert [each["labels"]["error_kind"] for each in alerts] == list(kinds)
-    assert {each["labels"]["alertname"] for each in alerts} == {"ClerkPipelineNewError"}
+    assert await refresh == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])

@@ -5,7 +5,7 @@ import re
 import ssl
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,16 +16,19 @@ import pytest
 import trustme
 from mail_server import FROM, HOST, PASSWORD, TO, USERNAME, Mail, MailServer
 from parameters import seeds
-from receiver import closes, hangs, says
+from receiver import Reply, closes, hangs, says
 from sample_events import (
+    ERROR,
     HOSTILE,
     HOSTILE_PARTS,
+    PIPELINE,
     PROBLEM,
     closing_overdue,
-    data_of,
+    execution_id,
     failed,
     hostile_failures,
     hostile_text,
+    of_text,
     sample,
 )
 from structlog.testing import capture_logs
@@ -47,11 +50,11 @@ FAILED, FAILING, RECOVERED = EventType.EXECUTION_FAILED, EventType.PIPELINE_FAIL
 LOGIN = {"username": USERNAME, "password": PASSWORD}
 PAGES = "https://watcher.example.com"
 THREE = ["a@example.com", "b@example.com", "c@example.com"]
-MAIL = EmailSettings.model_validate({"type": "email", "server": "mail.example.com", "from": FROM, "to": THREE})
 THREAD = [
-    *(sample(FAILING), sample(EventType.PROBLEM_REMINDER), sample(EventType.PROBLEM_ACKNOWLEDGED)),
-    *(sample(RECOVERED), sample(EventType.PROBLEM_CLOSED)),
+    *map(sample, (FAILING, EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED)),
+    *map(sample, (RECOVERED, EventType.PROBLEM_CLOSED)),
 ]
+TAKEN = SendResult(SendOutcome.DELIVERED, "250")
 
 
 @pytest.fixture
@@ -65,74 +68,69 @@ def ca(tmp_path: Path) -> trustme.CA:
     return own_ca(tmp_path)
 
 
+def block(server: str = "mail.example.com", **more: object) -> EmailSettings:
+    return EmailSettings.model_validate({"type": "email", "server": server, "from": FROM, "to": THREE, **more})
+
+
 def settings(server: MailServer, **more: object) -> EmailSettings:
     return EmailSettings.model_validate(server.block(**more))
 
 
-def trusting(folder: Path) -> PemFile:
-    return PemFile("ca.pem", folder / "ca.pem", "")
+def by_tls(server: MailServer, folder: Path, *, implicit: bool) -> EmailSettings:
+    """Return the settings of a server that wants TLS and a login."""
+    ca_file = PemFile("ca.pem", folder / "ca.pem", "")
+    return settings(server, tls="tls" if implicit else "starttls", ca_file=ca_file, **LOGIN)
 
 
 async def sent(settings: EmailSettings, *batch: Delivery) -> SendResult:
-    return await settings.open(SinkContext(FakeClock(), public_url=PAGES)).send(batch)
+    return await settings.open(SinkContext(FakeClock(), public_url=PAGES)).send(batch or [failed()])
 
 
-async def mails_of(server: MailServer, *deliveries: Delivery) -> list[Mail]:
-    for each in deliveries:
-        assert await sent(settings(server), each) == SendResult(SendOutcome.DELIVERED, "250")
-    return server.mails
+def made(*batch: Delivery, settings: EmailSettings | None = None) -> Mail:
+    """Return the mail of a batch, without a server."""
+    raw = mail_of(batch, settings or block(), at=FakeClock().now(), public_url=PAGES)
+    return Mail(None, [], raw, is_secured=False)
 
 
 # what a mail says
 
 
 async def test_a_mail_says_what_happened_as_plain_text_and_as_html(server: MailServer) -> None:
-    (mail,) = await mails_of(server, failed(link="https://example.com/runs/1"))
-    assert (mail.sender, mail.to) == (FROM, [TO])
-    assert mail.message["Subject"] == "✕ Sales agent failed at Greeting"
-    ids = f"pipeline {failed().pipeline} · execution 9a1b0000-0000-4000-8000-000000000001 · event {failed().event_id}"
-    details = f"{PAGES}/executions/default/{failed().pipeline}/9a1b0000-0000-4000-8000-000000000001"
-    facts = ("Ended: 2026-11-24 12:00:31 UTC", "Status: failed, was running", "Ran: 2 m 31 s", "Labels: team=sales")
-    assert mail.body("plain").strip() == "\n\n".join(
-        [
-            "✕ Sales agent failed at Greeting",
-            "upstream timeout after 30 s",
-            "\n".join([*facts, "Account: default"]),
-            f"Open: https://example.com/runs/1\nDetails: {details}",
-            ids,
-        ]
-    )
-    assert mail.body("html").strip() == "\n".join(
-        [
-            "<!doctype html>",
-            '<html><body style="font-family: sans-serif; overflow-wrap: anywhere">',
-            "<p>✕ Sales agent failed at Greeting</p>",
-            "<p>upstream timeout after 30 s</p>",
-            f"<p>{'<br>'.join([*facts, 'Account: default'])}</p>",
-            f'<p><a href="https://example.com/runs/1">Open</a><br><a href="{details}">Details</a></p>',
-            f"<p>{ids}</p>",
-            "</body></html>",
-        ]
-    )
+    assert await sent(settings(server), failed(link="https://example.com/runs/1")) == TAKEN
+    (mail,) = server.mails
+    assert (mail.sender, mail.to, mail.message["Subject"]) == (FROM, [TO], "✕ Sales agent failed at Greeting")
+    ids = f"pipeline {PIPELINE} · execution {execution_id()} · event {failed().event_id}"
+    details = f"{PAGES}/executions/default/{PIPELINE}/{execution_id()}"
+    facts = ["Ended: 2026-11-24 12:00:31 UTC", "Status: failed, was running", "Ran: 2 m 31 s", "Labels: team=sales"]
+    facts.append("Account: default")
+    links = f"Open: https://example.com/runs/1\nDetails: {details}"
+    parts = ["✕ Sales agent failed at Greeting", ERROR, "\n".join(facts), links, ids]
+    assert mail.body("plain").strip() == "\n\n".join(parts)
+    assert mail.body("html").strip().splitlines() == [
+        "<!doctype html>",
+        '<html><body style="font-family: sans-serif; overflow-wrap: anywhere">',
+        *("<p>✕ Sales agent failed at Greeting</p>", f"<p>{ERROR}</p>", f"<p>{'<br>'.join(facts)}</p>"),
+        f'<p><a href="https://example.com/runs/1">Open</a><br><a href="{details}">Details</a></p>',
+        *(f"<p>{ids}</p>", "</body></html>"),
+    ]
 
 
-async def test_a_mail_has_the_headers_that_keep_machines_from_answering_it(server: MailServer) -> None:
-    mail = (await mails_of(server, failed()))[0].message
-    assert (mail["From"], mail["To"], mail["Date"].datetime) == (FROM, TO, FakeClock().now())
+def test_a_mail_has_the_headers_that_keep_machines_from_answering_it() -> None:
+    mail = made(failed()).message
+    assert (mail["From"], mail["To"], mail["Date"].datetime) == (FROM, ", ".join(THREE), FakeClock().now())
     assert (mail["Auto-Submitted"], mail["X-Auto-Response-Suppress"]) == ("auto-generated", "All")
 
 
 async def test_a_group_is_one_mail_with_the_newest_five(server: MailServer) -> None:
-    batch = [failed(number, link=f"https://example.com/runs/{number}") for number in range(30)]
-    assert (await sent(settings(server), *batch)).outcome is SendOutcome.DELIVERED
+    links = [f"https://example.com/runs/{number}" for number in range(30)]
+    batch = [failed(number, link=link) for number, link in enumerate(links)]
+    assert await sent(settings(server), *batch) == TAKEN
     (mail,) = server.mails
     assert mail.message["Subject"] == "✕ 30 failed in Sales agent (12:00:31-12:00:31 UTC)"
     assert mail.message["Message-ID"] == f"<{group_id(each.event_id for each in batch)}@example.com>"
     assert "30 \N{MULTIPLICATION SIGN} Greeting: upstream timeout" in mail.body("plain")
     assert "The newest 5:" in mail.body("plain")
-    assert re.findall("^Open: (.*)$", mail.body("plain"), re.MULTILINE) == [
-        f"https://example.com/runs/{number}" for number in range(25, 30)
-    ]
+    assert re.findall("^Open: (.*)$", mail.body("plain"), re.MULTILINE) == links[25:]
     assert mail.body("html").count("Open</a>") == 5
 
 
@@ -154,43 +152,38 @@ async def test_the_mail_of_a_group_is_made_in_a_thread_for_the_loop_has_others_t
 # threads
 
 
-async def test_all_mails_of_a_problem_are_one_thread_with_one_subject(server: MailServer) -> None:
-    mails = [each.message for each in await mails_of(server, *THREAD)]
-    assert {mail["Subject"] for mail in mails} == {"Pipeline failing: Sales agent"}
-    assert (
-        {mail["References"] for mail in mails}
-        == {mail["In-Reply-To"] for mail in mails}
-        == {f"<{PROBLEM}@example.com>"}
-    )
-    assert [mail["Message-ID"] for mail in mails] == [f"<{each.event_id}@example.com>" for each in THREAD]
-    assert server.mails[3].body("plain").startswith("✓ Sales agent recovered after 41 m (7 failed)\n")
+def test_all_mails_of_a_problem_are_one_thread_with_one_subject() -> None:
+    mails = list(map(made, THREAD))
+    for mail, delivery in zip((each.message for each in mails), THREAD, strict=True):
+        assert mail["Subject"] == "Pipeline failing: Sales agent"
+        assert mail["References"] == mail["In-Reply-To"] == f"<{PROBLEM}@example.com>"
+        assert mail["Message-ID"] == f"<{delivery.event_id}@example.com>"
+    assert mails[3].body("plain").startswith("✓ Sales agent recovered after 41 m (7 failed)\n")
 
 
-async def test_each_kind_of_problem_has_a_subject_that_its_beginning_and_its_end_share(server: MailServer) -> None:
-    pairs = [
-        (sample(EventType.EXECUTION_OVERDUE), closing_overdue(EventType.EXECUTION_SUCCESS)),
-        (sample(EventType.EXECUTION_OVERDUE), closing_overdue(FAILED)),
-        (sample(EventType.ACCOUNT_DEGRADED), sample(EventType.ACCOUNT_RECOVERED)),
-        (sample(EventType.SINK_FAILING), sample(EventType.SINK_RECOVERED)),
-    ]
-    subjects = [mail.message["Subject"] for mail in await mails_of(server, *(each for pair in pairs for each in pair))]
-    assert subjects[::2] == subjects[1::2]
-    assert dict.fromkeys(subjects).keys() == {
-        "Execution overdue: Sales agent",
-        "Account degraded: default",
-        "Sink failing: ops",
-    }
+@pytest.mark.parametrize(
+    ("opening", "closing", "subject"),
+    [
+        (EventType.EXECUTION_OVERDUE, closing_overdue(EventType.EXECUTION_SUCCESS), "Execution overdue: Sales agent"),
+        (EventType.EXECUTION_OVERDUE, closing_overdue(FAILED), "Execution overdue: Sales agent"),
+        (EventType.ACCOUNT_DEGRADED, sample(EventType.ACCOUNT_RECOVERED), "Account degraded: default"),
+        (EventType.SINK_FAILING, sample(EventType.SINK_RECOVERED), "Sink failing: ops"),
+    ],
+)
+def test_each_kind_of_problem_has_a_subject_that_its_beginning_and_its_end_share(
+    opening: EventType, closing: Delivery, subject: str
+) -> None:
+    assert [made(each).message["Subject"] for each in (sample(opening), closing)] == [subject] * 2
 
 
-async def test_what_is_no_problem_is_in_no_thread(server: MailServer) -> None:
-    for mail in await mails_of(server, failed(), sample(EventType.WATCHER_TEST)):
+def test_what_is_no_problem_is_in_no_thread() -> None:
+    for mail in map(made, (failed(), sample(EventType.WATCHER_TEST))):
         assert (mail.message["References"], mail.message["In-Reply-To"]) == (None, None)
 
 
-async def test_a_long_domain_breaks_no_id(server: MailServer) -> None:
+def test_a_long_domain_breaks_no_id() -> None:
     domain = f"{'long.' * 30}example.com"
-    await sent(settings(server, **{"from": f"watcher@{domain}"}), sample(FAILING))
-    (mail,) = server.mails
+    mail = made(sample(FAILING), settings=block(**{"from": f"watcher@{domain}"}))
     for name, id_ in (("Message-ID", sample(FAILING).event_id), ("References", PROBLEM), ("In-Reply-To", PROBLEM)):
         assert f"{name}: <{id_}@{domain}>\r\n".encode() in mail.content
 
@@ -215,15 +208,14 @@ class Tags(HTMLParser):
         self.texts += data.split()
 
 
-def check(raw: bytes, *, subject: str) -> None:
-    """Check that a mail obeys no text in it, and that both of its bodies say the same."""
-    mail = Mail(None, [], raw, is_secured=False)
+def check(*batch: Delivery) -> Mail:
+    """Return a mail that obeys no text in it, and of which both bodies say the same."""
+    mail = made(*batch)
     names = ["From", "To", "Date", "Message-ID", "Auto-Submitted", "X-Auto-Response-Suppress", "Subject"]
-    assert set(mail.message.keys()) == {*names, "MIME-Version", "Content-Type"}
-    assert len(mail.message.keys()) == len(names) + 2
-    assert mail.message["Subject"] == subject
-    assert all(len(line) <= 998 and line.isascii() for line in raw.split(b"\r\n"))
-    assert b"\n" not in raw.replace(b"\r\n", b"")
+    assert sorted(mail.message.keys()) == sorted([*names, "MIME-Version", "Content-Type"])
+    assert mail.message["Subject"] == notice_of_batch(batch).headline
+    assert all(len(line) <= 998 and line.isascii() for line in mail.content.split(b"\r\n"))
+    assert b"\n" not in mail.content.replace(b"\r\n", b"")
     tags = Tags()
     tags.feed(mail.body("html"))
     assert tags.tags <= {"html", "body", "p", "br", "a"}
@@ -231,6 +223,7 @@ def check(raw: bytes, *, subject: str) -> None:
     text = re.sub(r"^(\w+): https?://\S+$", r"\1", mail.body("plain"), flags=re.MULTILINE)
     assert tags.texts == text.split()
     assert all(each.isprintable() for each in mail.body("plain").split("\n"))
+    return mail
 
 
 @pytest.mark.parametrize("seed", seeds(ci=3, soak=20))
@@ -238,7 +231,7 @@ def test_no_text_of_others_is_obeyed(seed: int) -> None:
     batch = hostile_failures(seed, count=30)
     short = [sample(EventType.WATCHER_TEST)]  # which would need no encoding, but for its sign
     for each in ([batch[0]], batch, short):
-        check(mail_of(each, MAIL, at=FakeClock().now()), subject=notice_of_batch(each).headline)
+        check(*each)
 
 
 @pytest.mark.parametrize(
@@ -254,47 +247,40 @@ def test_no_text_of_others_is_obeyed(seed: int) -> None:
     ],
 )
 def test_a_name_is_shown_in_the_subject_and_makes_no_header(name: str) -> None:
-    data = data_of(FAILED)
-    data["pipeline"]["name"] = name
-    delivery = replace(sample(FAILED), body=encode(sample(FAILED).content | {"data": data}))
-    raw = mail_of([delivery], MAIL, at=FakeClock().now())
-    check(raw, subject=notice_of_batch([delivery]).headline)
+    check(failed(pipeline={"name": name}))
 
 
 def test_the_hostile_name_of_a_problem_is_the_same_subject_in_each_of_its_mails() -> None:
-    name, subjects = hostile_text(Random(1), count=40), set()
-    for each in THREAD:
-        data = each.content["data"] | {"pipeline": {"id": each.pipeline, "name": name}}
-        raw = mail_of([sample(EventType(each.type), data=data)], MAIL, at=FakeClock().now())
-        subjects.add(Mail(None, [], raw, is_secured=False).message["Subject"])
-    assert len(subjects) == 1
+    name = hostile_text(Random(1), count=40)
+    mails = [made(sample(EventType(each.type), pipeline={"name": name})) for each in THREAD]
+    assert len({mail.message["Subject"] for mail in mails}) == 1
+
+
+def whole(delivery: Delivery, **block: object) -> Delivery:
+    """Return a failure as large as it is: what is stored is cut."""
+    content = delivery.content
+    content["data"]["execution"] |= block
+    return replace(delivery, body=encode(content))
 
 
 @pytest.mark.ci
 @pytest.mark.parametrize("part", HOSTILE_PARTS)
 def test_a_mail_is_below_100_kb_however_much_others_write(part: str) -> None:
     text, link = part * (8000 // len(part)), f"https://example.com/{'&' * 2000}"
-    data = data_of(FAILED) | {"labels": {text: text}, "link": link, "runbook": link}
-    data["pipeline"]["name"] = text
-    data["execution"] |= {"status": text, "error": text, "failedNodes": [{"id": "n", "name": text, "error": text}] * 4}
-    delivery = replace(failed(), body=encode(failed().content | {"data": data}))
+    nodes = [{"id": "n", "name": text, "error": text}] * 4
+    delivery = whole(of_text(text[:200], link=link, runbook=link), status=text, error=text, failedNodes=nodes)
     for batch in ([delivery], [delivery] * 6):
-        assert len(mail_of(batch, MAIL, at=FakeClock().now(), public_url=PAGES)) < 100_000
+        assert len(made(*batch).content) < 100_000
 
 
 def test_an_error_of_a_megabyte_is_cut() -> None:
-    data = data_of(FAILED)
-    data["execution"]["failedNodes"][0]["error"] = "x" * 1_000_000
-    delivery = replace(failed(), body=encode(failed().content | {"data": data}))
-    raw = mail_of([delivery], MAIL, at=FakeClock().now())
-    check(raw, subject="✕ Sales agent failed at Greeting")
-    assert len(raw) < 10_000
+    node = {"id": "n", "name": "Greeting", "error": "x" * 1_000_000}
+    assert len(check(whole(failed(), failedNodes=[node])).content) < 10_000
 
 
 def test_a_notice_alone_makes_both_bodies() -> None:
-    text, html = bodies_of(
-        replace(notice_of_batch([failed()]), headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"})
-    )
+    notice = notice_of_batch([failed()])
+    text, html = bodies_of(replace(notice, headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"}))
     assert text.startswith("a < b\n\none\ntwo\n\n")
     assert '<p><a href="https://h/?a&amp;b">&amp;</a></p>' in html
     assert "<p>a &lt; b</p>\n<p>one<br>two</p>\n" in html
@@ -303,42 +289,33 @@ def test_a_notice_alone_makes_both_bodies() -> None:
 # connections
 
 
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
 @asynccontextmanager
-async def listening(serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]) -> AsyncIterator[int]:
-    """Serve each connection that way and close it; give the port."""
+async def listening(serve: Serve, **more: object) -> AsyncIterator[EmailSettings]:
+    """Serve each connection that way and close it."""
 
     async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            await serve(reader, writer)
-        except asyncio.IncompleteReadError:
-            pass
+            with suppress(asyncio.IncompleteReadError):
+                await serve(reader, writer)
         finally:
             writer.close()
 
     async with await asyncio.start_server(served, HOST, 0) as server:
-        yield server.sockets[0].getsockname()[1]
-
-
-def dialog(*replies: str, end: str = "") -> Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]:
-    """Greet, give these replies to one line each, and the last of them to a mail."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for reply in ("220 hello", *replies):
-            writer.write(f"{reply}\r\n".encode())
-            await reader.readuntil(b"\r\n.\r\n" if reply.startswith("354") else b"\r\n")
-        writer.write(f"{end}\r\n".encode())
-
-    return serve
+        port = server.sockets[0].getsockname()[1]
+        yield EmailSettings.model_validate(MailServer.block_at(port) | more)
 
 
 @pytest.mark.parametrize("implicit", [False, True])
 async def test_a_mail_goes_by_tls_and_with_a_login(ca: trustme.CA, tmp_path: Path, *, implicit: bool) -> None:
     async with MailServer(serving(ca, HOST), implicit=implicit, login=True) as server:
-        how = {"tls": "tls" if implicit else "starttls", "ca_file": trusting(tmp_path), **LOGIN}
-        assert await sent(settings(server, **how), failed()) == SendResult(SendOutcome.DELIVERED, "250")
+        mail = by_tls(server, tmp_path, implicit=implicit)
+        assert await sent(mail) == TAKEN
         assert [mail.is_secured for mail in server.mails] == [True]
         assert server.commands[-4:] == ["AUTH", "MAIL", "RCPT", "DATA"]
-        assert await settings(server, **how).connect() == "connected and logged in, nothing sent"
+        assert await mail.connect() == "connected and logged in, nothing sent"
         assert server.commands[-1] == "AUTH"
 
 
@@ -354,18 +331,13 @@ async def test_a_mail_goes_by_tls_and_with_a_login(ca: trustme.CA, tmp_path: Pat
     ],
 )
 def test_port_and_security_have_defaults_that_go_together(more: dict[str, str], server: str, security: str) -> None:
-    block = {"type": "email", "server": "h.example:587", "from": FROM, "to": [TO], **more}
-    mail = EmailSettings.model_validate(block)
+    mail = block(**{"server": "h.example:587"} | more)
     assert (mail.server, mail.security) == (server, security)
 
 
-async def test_a_server_is_greeted_with_the_domain_of_the_sender(server: MailServer) -> None:
-    await mails_of(server, failed())
+async def test_a_server_is_greeted_with_the_domain_of_the_sender_and_left_with_quit(server: MailServer) -> None:
+    assert await sent(settings(server)) == TAKEN
     assert server.commands[0] == "EHLO example.com"
-
-
-async def test_a_connection_ends_with_quit(server: MailServer) -> None:
-    await mails_of(server, failed())
     async with asyncio.timeout(5):
         while not server.quits_count:
             await asyncio.sleep(0)
@@ -384,26 +356,22 @@ async def test_a_server_with_a_wrong_certificate_gets_no_password_and_no_mail(
     certificate: Callable[[trustme.CA], ssl.SSLContext], reason: str, ca: trustme.CA, tmp_path: Path, *, implicit: bool
 ) -> None:
     async with MailServer(certificate(ca), implicit=implicit, login=True) as server:
-        how = {"tls": "tls" if implicit else "starttls", "ca_file": trusting(tmp_path), **LOGIN}
-        result = await sent(settings(server, **how), failed())
+        result = await sent(by_tls(server, tmp_path, implicit=implicit))
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "tls")
     assert reason in result.remedy
     assert "ca_file, or SSL_CERT_FILE" in result.remedy
     assert not {"AUTH", "MAIL"} & set(server.commands)
 
 
-async def test_a_server_that_offers_no_starttls_gets_neither_password_nor_mail() -> None:
-    async with MailServer(login=True) as server:
-        result = await sent(settings(server, tls="starttls", **LOGIN), failed())
+@pytest.mark.parametrize(("login", "more"), [(True, {"tls": "starttls"}), (False, {})])
+async def test_a_server_that_offers_no_starttls_or_no_login_gets_neither_password_nor_mail(
+    login: bool, more: dict[str, str]
+) -> None:
+    async with MailServer(login=login) as server:
+        result = await sent(settings(server, **more, **LOGIN))
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "unfit")
     assert result.remedy.startswith("it offers no STARTTLS, or no login")
     assert server.commands == ["EHLO example.com"]
-
-
-async def test_a_server_without_a_login_is_said(server: MailServer) -> None:
-    result = await sent(settings(server, **LOGIN), failed())
-    assert (result.outcome, result.answer) == (SendOutcome.RETRY, "unfit")
-    assert server.mails == []
 
 
 @pytest.mark.parametrize(
@@ -417,23 +385,18 @@ async def test_a_server_without_a_login_is_said(server: MailServer) -> None:
         (hangs, "timeout"),
     ],
 )
-async def test_what_is_no_mail_server_that_takes_mail_is_said(
-    reply: Callable[[asyncio.StreamWriter], Any], answer: str
-) -> None:
-    async with listening(lambda _, writer: reply(writer)) as port:
-        mail = EmailSettings.model_validate(MailServer.block_at(port) | {"timeout": "200ms"})
-        result = await sent(mail, failed())
+async def test_what_is_no_mail_server_that_takes_mail_is_said(reply: Reply, answer: str) -> None:
+    async with listening(lambda _, writer: reply(writer), timeout="200ms") as mail:
+        result = await sent(mail)
         with pytest.raises(TransportFailedError, match=f"^{answer}$"):
             await mail.connect()
-    assert result.answer == answer
-    assert result.outcome is (SendOutcome.BUSY if answer == "421" else SendOutcome.RETRY)
-    assert result.remedy
+    outcome = SendOutcome.BUSY if answer == "421" else SendOutcome.RETRY
+    assert (result.outcome, result.answer, bool(result.remedy)) == (outcome, answer, True)
 
 
 @pytest.mark.parametrize(("server", "answer"), [(f"{HOST}:1", "refused"), ("nowhere.invalid", "dns")])
 async def test_a_server_that_is_not_there_is_said(server: str, answer: str) -> None:
-    mail = EmailSettings.model_validate({"type": "email", "server": server, "from": FROM, "to": [TO]})
-    result = await sent(mail, failed())
+    result = await sent(block(server))
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, answer)
     assert "server" in result.remedy
 
@@ -441,16 +404,21 @@ async def test_a_server_that_is_not_there_is_said(server: str, answer: str) -> N
 async def test_a_mail_may_take_no_longer_than_timeout_in_all_and_is_broken_off_then(server: MailServer) -> None:
     server.hangs = True
     async with asyncio.timeout(4):
-        result = await sent(settings(server, timeout="100ms"), failed())
+        result = await sent(settings(server, timeout="100ms"))
         while server.connections[0].transport is not None:
             await asyncio.sleep(0)
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "timeout")
 
 
 async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_once() -> None:
-    async with listening(dialog(*["250 OK"] * 3, "354 go on", end="250 OK")) as port:
-        mail = EmailSettings.model_validate(MailServer.block_at(port))
-        assert await sent(mail, failed()) == SendResult(SendOutcome.DELIVERED, "250")
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for reply in ("220 hello", *["250 OK"] * 3, "354 go on"):
+            writer.write(f"{reply}\r\n".encode())
+            await reader.readuntil(b"\r\n.\r\n" if reply.startswith("354") else b"\r\n")
+        writer.write(b"250 OK\r\n")
+
+    async with listening(serve) as mail:
+        assert await sent(mail) == TAKEN
 
 
 # answers
@@ -460,7 +428,7 @@ async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_onc
     ("replies", "outcome", "answer"),
     [
         ({"MAIL": "451 later"}, SendOutcome.RETRY, "451"),
-        ({"MAIL": "550 not you"}, SendOutcome.RETRY, "550"),
+        ({"MAIL": "550 not s3cret ops@example.com"}, SendOutcome.RETRY, "550"),
         ({"DATA": "452 full"}, SendOutcome.RETRY, "452"),
         ({"DATA": "554 spam"}, SendOutcome.REFUSED, "554"),
         ({"MAIL": "421 closing"}, SendOutcome.BUSY, "421"),
@@ -474,47 +442,45 @@ async def test_4xx_is_for_now_and_5xx_refuses_this_mail_if_it_is_of_recipient_or
     server: MailServer, replies: dict[str, str], outcome: SendOutcome, answer: str
 ) -> None:
     server.replies = replies
-    result = await sent(settings(server), failed())
-    assert (result.outcome, result.answer) == (outcome, answer)
-    assert result.remedy
-    assert server.mails == []
-
-
-async def test_a_mail_is_taken_if_one_recipient_is_and_the_refused_are_named_by_their_place(server: MailServer) -> None:
-    server.replies = {THREE[1]: "550 5.1.1 <b@example.com> left us"}
-    result = await sent(settings(server, to=THREE), failed())
-    assert result == SendResult(SendOutcome.DELIVERED, "250; 2 of 3 recipients taken; to[1]: 550")
-    assert [mail.to for mail in server.mails] == [[THREE[0], THREE[2]]]
-
-
-@pytest.mark.parametrize(("last", "outcome"), [("550", SendOutcome.REFUSED), ("451", SendOutcome.RETRY)])
-async def test_if_all_recipients_are_refused_so_is_the_mail_unless_one_may_be_taken_later(
-    server: MailServer, last: str, outcome: SendOutcome
-) -> None:
-    server.replies = {THREE[0]: "550 no", THREE[1]: "553 no", THREE[2]: f"{last} no"}
-    result = await sent(settings(server, to=THREE), failed())
-    assert result.outcome is outcome
-    assert result.answer == f"0 of 3 recipients taken; to[0]: 550; to[1]: 553; to[2]: {last}"
-    assert "DATA" not in server.commands
-
-
-async def test_no_word_of_the_server_is_passed_on(server: MailServer) -> None:
-    server.replies = {"MAIL": "550 s3cret ops@example.com"}
     with capture_logs() as logs:
-        result = await sent(settings(server), failed())
-    assert "s3cret" not in f"{result}{logs}"
+        result = await sent(settings(server))
+    assert (result.outcome, result.answer, bool(result.remedy)) == (outcome, answer, True)
+    assert server.mails == []
+    assert "s3cret" not in f"{result}{logs}"  # no word of the server is passed on
+
+
+@pytest.mark.parametrize(
+    ("replies", "outcome", "answer"),
+    [
+        (
+            ("250", "550 5.1.1 <b@example.com> left us", "250"),
+            SendOutcome.DELIVERED,
+            "250; 2 of 3 recipients taken; to[1]: 550",
+        ),
+        (("550", "553", "550"), SendOutcome.REFUSED, "0 of 3 recipients taken; to[0]: 550; to[1]: 553; to[2]: 550"),
+        (("550", "553", "451"), SendOutcome.RETRY, "0 of 3 recipients taken; to[0]: 550; to[1]: 553; to[2]: 451"),
+    ],
+)
+async def test_a_mail_is_taken_if_one_recipient_is_and_the_refused_are_named_by_their_place(
+    server: MailServer, replies: tuple[str, ...], outcome: SendOutcome, answer: str
+) -> None:
+    server.replies = {who: f"{reply} no" for who, reply in zip(THREE, replies, strict=True)}
+    result = await sent(settings(server, to=THREE))
+    assert (result.outcome, result.answer) == (outcome, answer)
+    assert [mail.to for mail in server.mails] == ([[THREE[0], THREE[2]]] if outcome.is_taken else [])
+    assert ("DATA" in server.commands) is outcome.is_taken
 
 
 async def test_a_wrong_password_is_tried_once_and_the_mail_is_taken_once_it_is_right() -> None:
     async with MailServer(login=True) as server:
         server.password = "another"
-        result = await sent(settings(server, **LOGIN), failed())
+        result = await sent(settings(server, **LOGIN))
         assert (result.outcome, result.answer, server.mails) == (SendOutcome.RETRY, "535", [])
         assert result.remedy.startswith("correct username and password")
         assert server.commands.count("AUTH") == 1  # by whatever methods it could be tried: many lock an account
         server.password = PASSWORD
-        assert await sent(settings(server, **LOGIN), failed()) == SendResult(SendOutcome.DELIVERED, "250")
+        assert await sent(settings(server, **LOGIN)) == TAKEN
 
 
 def test_events_wait_30_s_for_others_of_their_pipeline_but_those_of_problems_go_at_once() -> None:
-    assert MAIL.rules.group == GroupRules(("pipeline",), 30.0, 10_000, Grouped.WITHOUT_PROBLEMS)
+    assert block().rules.group == GroupRules(("pipeline",), 30.0, 10_000, Grouped.WITHOUT_PROBLEMS)

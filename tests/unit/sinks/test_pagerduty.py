@@ -10,6 +10,7 @@ import pytest
 from receivers_rules import check_pagerduty
 from sample_events import (
     AT,
+    ERROR,
     KINDS_OF_CLOSINGS,
     OPENED_AT,
     PIPELINE,
@@ -39,37 +40,30 @@ def pagerduty(*batch: Delivery) -> list[dict[str, Any]]:
 
 def of_incident(delivery: Delivery, *kinds: EventType, acknowledged: bool = False) -> Delivery:
     """Return a delivery about an incident whose open problems are of these kinds, the newest last."""
-    problems = [
-        IncidentProblem(
-            Problem(UUID(int=number), kind, OPENED_AT, EventKey(b"s", number)),
-            "default",
-            f"p{number}",
-            sample(kind).body,
-        )
-        for number, kind in enumerate(kinds)
-    ]
+    known = [Problem(UUID(int=nth), kind, OPENED_AT, EventKey(b"s", nth)) for nth, kind in enumerate(kinds)]
+    problems = [IncidentProblem(each, "default", f"p{each.opening.sequence}", sample(each.kind).body) for each in known]
     until = datetime.max.replace(tzinfo=UTC) if acknowledged else None
     return replace(delivery, incident=Incident(UUID(PROBLEM), problems, until))
 
 
-@pytest.mark.parametrize("type_", [*PROBLEM_KINDS, EventType.PROBLEM_REMINDER])
-def test_an_incident_with_an_open_problem_triggers(type_: EventType) -> None:
-    kind = EventType.PIPELINE_FAILING if type_ is EventType.PROBLEM_REMINDER else type_
-    (event,) = pagerduty(of_incident(sample(type_), kind))
-    assert (event["event_action"], event["dedup_key"]) == ("trigger", PROBLEM)
-    assert event["payload"]["class"] == type_
-
-
-@pytest.mark.parametrize("type_", KINDS_OF_CLOSINGS)
-def test_an_incident_without_an_open_problem_resolves(type_: EventType) -> None:
-    (event,) = pagerduty(of_incident(sample(type_)))
-    assert (event["event_action"], event["dedup_key"]) == ("resolve", PROBLEM)
-
-
-def test_an_incident_whose_open_problems_are_acknowledged_is_acknowledged() -> None:
-    delivery = sample(EventType.PROBLEM_ACKNOWLEDGED)
-    (event,) = pagerduty(of_incident(delivery, EventType.PIPELINE_FAILING, acknowledged=True))
-    assert (event["event_action"], event["dedup_key"]) == ("acknowledge", PROBLEM)
+@pytest.mark.parametrize(
+    ("delivery", "action"),
+    [
+        *((of_incident(sample(kind), kind), "trigger") for kind in sorted(PROBLEM_KINDS)),
+        (of_incident(sample(EventType.PROBLEM_REMINDER), EventType.PIPELINE_FAILING), "trigger"),
+        *((of_incident(sample(closing)), "resolve") for closing in KINDS_OF_CLOSINGS),
+        (
+            of_incident(sample(EventType.PROBLEM_ACKNOWLEDGED), EventType.PIPELINE_FAILING, acknowledged=True),
+            "acknowledge",
+        ),
+    ],
+)
+def test_an_incident_triggers_while_a_problem_is_open_unless_it_is_acknowledged(
+    delivery: Delivery, action: str
+) -> None:
+    (event,) = pagerduty(delivery)
+    assert (event["event_action"], event["dedup_key"]) == (action, PROBLEM)
+    assert action != "trigger" or event["payload"]["class"] == delivery.type
 
 
 def test_a_trigger_says_what_the_newest_failure_is() -> None:
@@ -118,29 +112,31 @@ def test_an_event_that_opens_no_problem_triggers_under_its_own_id(type_: EventTy
     assert (event["event_action"], event["dedup_key"]) == ("trigger", str(sample(type_).event_id))
 
 
+ENDS = of_incident(closing_overdue(EventType.EXECUTION_FAILED))
+ITS_OWN = str(ENDS.event_id)
+
+
+@pytest.mark.parametrize(
+    ("delivery", "events"),
+    [
+        (ENDS, [("resolve", PROBLEM), ("trigger", ITS_OWN)]),  # the closing first
+        (of_incident(closing_overdue(EventType.EXECUTION_SUCCESS)), [("resolve", PROBLEM)]),
+        (replace(ENDS, part=Part.CLOSING), [("resolve", PROBLEM)]),
+        (replace(ENDS, part=Part.NEWS, incident=None), [("trigger", ITS_OWN)]),  # its opening was not sent
+    ],
+)
+def test_where_trouble_ends_a_problem_pagerduty_is_sent_both(delivery: Delivery, events: list[tuple[str, str]]) -> None:
+    sent = pagerduty(delivery)
+    assert [(event["event_action"], event["dedup_key"]) for event in sent] == events
+    if sent[-1]["event_action"] == "trigger":
+        assert sent[-1]["payload"]["summary"] == f"Sales agent failed at Greeting: {ERROR}"
+        assert "problem" not in sent[-1]["payload"]["custom_details"]
+
+
 def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
     trigger, resolve = pagerduty(sample(EventType.WATCHER_TEST))
     assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
     assert trigger["dedup_key"] == resolve["dedup_key"] == str(sample(EventType.WATCHER_TEST).event_id)
-
-
-def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first() -> None:
-    resolve, trigger = pagerduty(of_incident(closing_overdue(EventType.EXECUTION_FAILED)))
-    assert (resolve["event_action"], resolve["dedup_key"]) == ("resolve", PROBLEM)
-    assert trigger["event_action"] == "trigger"
-    assert trigger["dedup_key"] == str(closing_overdue(EventType.EXECUTION_FAILED).event_id)
-    (only,) = pagerduty(of_incident(closing_overdue(EventType.EXECUTION_SUCCESS)))
-    assert only["event_action"] == "resolve"
-    (only,) = pagerduty(replace(of_incident(closing_overdue(EventType.EXECUTION_FAILED)), part=Part.CLOSING))
-    assert only["event_action"] == "resolve"
-
-
-def test_of_a_problem_whose_opening_was_not_sent_nothing_is_resolved() -> None:
-    delivery = replace(closing_overdue(EventType.EXECUTION_FAILED), part=Part.NEWS)
-    (only,) = pagerduty(delivery)
-    assert (only["event_action"], only["dedup_key"]) == ("trigger", str(delivery.event_id))
-    assert only["payload"]["summary"] == "Sales agent failed at Greeting: upstream timeout after 30 s"
-    assert "problem" not in only["payload"]["custom_details"]
 
 
 def test_pagerduty_gets_all_that_is_known() -> None:
@@ -148,7 +144,7 @@ def test_pagerduty_gets_all_that_is_known() -> None:
     assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open"}]
     assert event["client"] == "clerk-watcher"
     assert event["payload"] == {
-        "summary": "Sales agent failed at Greeting: upstream timeout after 30 s",
+        "summary": f"Sales agent failed at Greeting: {ERROR}",
         "source": f"default/{PIPELINE}",
         "severity": "error",
         "timestamp": timestamp(AT),

@@ -4,7 +4,7 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -14,12 +14,13 @@ from uuid import UUID
 
 import pytest
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
-from sample_events import HOSTILE_PARTS, PIPELINE, data_of, execution_id, problem_block
+from sample_events import ERROR, HOSTILE_PARTS, PIPELINE, data_of, execution_id, problem_block
 from sqlalchemy import delete, insert, update
-from stores import START_US, claim, due, settle
+from stores import DAY_US, START_US, claim, due, settle
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.history import HOUR_US
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
@@ -32,6 +33,7 @@ from watcher.web import pages
 from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
+API = Source("account", "default")
 PAGES = (
     "/",
     "/executions",
@@ -101,11 +103,10 @@ async def change_problem(desk: Desk, id_: UUID, **values: Any) -> None:
 
 async def problem_row(desk: Desk, kind: EventType, id_: bytes, *, of: str = PIPELINE, **more: Any) -> dict[str, Any]:
     """Return a problem of a pipeline, of which there is no event."""
-    about = {
-        "source_id": await desk.store.number_of(Source("account", "default")),
-        "pipeline_id": await desk.store.number_of(Source("pipeline", f"default/{of}")),
-    }
-    return {"id": id_, "kind": kind, "opened_at": desk.clock.us, "stream": b"none", "sequence": 1, **about, **more}
+    source_id = await desk.store.number_of(API)
+    pipeline_id = await desk.store.number_of(Source("pipeline", f"default/{of}"))
+    row = {"source_id": source_id, "pipeline_id": pipeline_id, "stream": b"none", "sequence": 1}
+    return {"id": id_, "kind": kind, "opened_at": desk.clock.us, **row, **more}
 
 
 async def report(
@@ -138,59 +139,82 @@ async def save(desk: Desk, source: Source, body: AccountSnapshot | SinkSnapshot,
     await write(desk, insert(snapshot), {"source_id": number, "written_at": written_at, "body": text})
 
 
+def split(text: str) -> str:
+    """Return a text with a blank between words that stand in cells beside each other."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
+
+
+SAYS: Sequence[tuple[str, tuple[str, ...]]] = (
+    ("/", ("4 need you", "(4) clerk-watcher", "Account default: the API cannot be used", "Sales agent: 1 overdue")),
+    ("/", ("3 open", "1 of 3 sinks not well", "account default unreachable", "3 of 5 succeeded in")),
+    ("/", ("Enable", "silenced now")),
+    (f"/executions/default/{PIPELINE}/{execution_id(4)}", ("✕ failed ran 2 m 31 s", f"Greeting: {ERROR}", "ops")),
+    (f"/executions/default/{PIPELINE}/{execution_id(1)}", ("◷ overdue", "Status Changed after Seen at Stayed")),
+    (f"/executions/default/{PIPELINE}/{execution_id(1)}", ("Delay Sequence Id",)),
+    (f"/pipelines/default/{PIPELINE}", ("Scan now",)),
+    (f"/problems/{OVERDUE}", ("Silenced until Nov 25 00:00:00 UTC", "this pipelineteam=sales: 1 pipeline")),
+    ("/problems?state=closed&since=2h&kind=sink.failing", ("No closed problems match within 2h.",)),
+    ("/problems?state=closed", ("No closed problems match. Show all",)),
+    ("/events?since=2h", ("Without execution.new and execution.running. Show all",)),
+    ("/events?type=*", ("All events. Show fewer",)),
+    ("/problems", ("g pproblems",)),
+    ("/events", ("g vevents",)),
+)
+"""By page: words on it."""
+
+
+async def test_each_page_says_what_it_is_for_in_the_words_of_the_field(desk: Desk) -> None:
+    for path, words in SAYS:
+        page = await shown(desk, path)
+        said = (page.says(), split(page.says()))
+        assert [each for each in words if not any(each in text for text in said)] == [], (path, said[0])
+
+
+async def test_no_page_says_a_secret_and_each_value_and_control_has_its_name(desk: Desk) -> None:
+    for path in PAGES:
+        page, body = await shown(desk, path), (await get(desk, path)).body
+        assert "secret" not in body
+        values = [its for tag, its in page.tags if tag == "td" and its.get("class") != "act"]
+        without = [each for each in values if "data-label" not in each]
+        assert len(without) == (2 if path == "/" else 0), path  # the names of pipelines are headings
+        named = re.findall(r'<(?:a|button)[^>]* aria-label="([^"]*)"[^>]*>([^<]*[a-z][^<]*)<', body)
+        assert [pair for pair in named if pair[1].lower() not in pair[0].lower()] == [], path
+
+
+async def test_problems_and_events_are_in_the_navigation_and_among_the_keys(desk: Desk) -> None:
+    script = (Path(pages.__file__).parent / "static" / "watcher.js").read_text(encoding="utf-8")
+    for path, name, letter in (("/problems", "Problems", "p"), ("/events", "Events", "v")):
+        assert f'<a href="{path}" aria-current=page>{name}</a>' in (await get(desk, path)).body
+        assert f'{letter}: "{path}"' in script
+
+
 async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:
     pipeline_id = await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}"))
-    counts: dict[str, Any] = {
-        "started": 9,
-        "unrecognized": 0,
-        "tokens": 0,
-        "durations": "{}",
-        "pipeline_id": pipeline_id,
-    }
-    hours = [(1, 41, 1), (30, 1_200, 0)]
-    rows = [
-        {**counts, "from_at": START_US - ago * 3_600_000_000, "success": good, "failed": bad}
-        for ago, good, bad in hours
+    counts = {"started": 9, "unrecognized": 0, "tokens": 0, "durations": "{}", "pipeline_id": pipeline_id}
+    rows: list[dict[str, Any]] = [
+        {**counts, "from_at": START_US - ago * HOUR_US, "success": good, "failed": bad}
+        for ago, good, bad in ((1, 41, 1), (30, 1_200, 0))
     ]
     await write(desk, insert(pipeline_hour), rows)
-    days = [{**row, "from_at": row["from_at"] - row["from_at"] % 86_400_000_000} for row in rows]
-    await write(desk, insert(pipeline_day), days)
-    says = (await shown(desk, "/")).says()
-    assert "97.6 % of 42 99.9 % of 1,242" in says
+    await write(desk, insert(pipeline_day), [{**row, "from_at": row["from_at"] // DAY_US * DAY_US} for row in rows])
+    assert "97.6 % of 42 99.9 % of 1,242 " in (says := (await shown(desk, "/")).says())
     assert "none ended none ended" in says
 
 
 async def test_a_pipeline_has_one_sign_and_one_colour_on_every_page(desk: Desk) -> None:
-    (found,) = [each for each in (await desk.found("/status"))["pipelines"] if each["id"] == PIPELINE]
-    assert found["problems"] == ["execution.overdue"]  # a warning
-    mark = '<i class="paused" aria-hidden=true>!</i>'
     for path in ("/", f"/pipelines/default/{PIPELINE}"):
-        async with desk.session.get(path) as response:
-            assert mark in (await response.text()).replace("<i class=paused ", '<i class="paused" '), path
+        body = (await get(desk, path)).body.replace('"paused"', "paused")
+        assert "<i class=paused aria-hidden=true>!</i>" in body, path  # for it is overdue, which is a warning
 
 
-async def test_the_first_page_says_what_needs_somebody_how_all_stands_and_what_to_do(desk: Desk) -> None:
+async def test_what_needs_somebody_can_be_acknowledged_one_by_one_or_all_and_ends_have_words(desk: Desk) -> None:
     page = await shown(desk, "/")
-    says = page.says()
-    for words in (
-        "4 need you",
-        "Account default: the API cannot be used",
-        "Sales agent: 1 overdue",
-        "3 open",
-        "1 of 3 sinks not well",
-        "account default unreachable",
-        "3 of 5 succeeded in",
-        "Enable",
-        "silenced now",
-    ):
-        assert words in says, words
     each_and_all = [[DEGRADED], [OVERDUE], [DEGRADED, OVERDUE]]
     assert [{"ids": list(map(str, ids))} for ids in each_and_all] == [
         json.loads(body) for body in page.values("button", "data-body") if "ids" in body and "sink" not in body
     ]
     (label,) = [each for each in page.values("svg", "aria-label") if each.startswith("last 5 ended")]
     assert label == "last 5 ended: 3 success, 1 failed, 1 unrecognized, the newest unrecognized"
-    assert "(4) clerk-watcher" in says
 
 
 async def test_the_worst_comes_first_and_of_those_the_causes(desk: Desk) -> None:
@@ -210,15 +234,6 @@ async def test_the_worst_comes_first_and_of_those_the_causes(desk: Desk) -> None
         "Sales agent: 1 overdue",
         "Sales agent: executions may have been missed",
     ]
-
-
-async def test_an_execution_shows_its_stays_who_was_notified_and_why_it_failed(desk: Desk) -> None:
-    says = (await shown(desk, f"/executions/default/{PIPELINE}/{execution_id(4)}")).says()
-    assert "✕ failed ran 2 m 31 s" in says
-    assert "Greeting: upstream timeout after 30 s" in says
-    assert "ops" in says
-    overdue = await shown(desk, f"/executions/default/{PIPELINE}/{execution_id(1)}")
-    assert "◷ overdue" in overdue.says()
 
 
 async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk: Desk) -> None:
@@ -246,7 +261,6 @@ async def test_a_problem_can_be_acknowledged_and_its_pipeline_silenced_or_those_
     of_pipeline, of_label = (json.loads(each) for each in page.values("option", "value") if each.startswith("{"))
     assert of_pipeline == {"accounts": ["default"], "pipelines": [PIPELINE]}
     assert of_label == {"labels": {"team": "sales"}}
-    assert "this pipelineteam=sales: 1 pipeline" in page.says()
     async with desk.session.post(f"/api/v1/problems/{OVERDUE}/ack", json={"by": "ana", "comment": "mine"}) as answer:
         assert answer.status == 200
     assert "by ana: mine" in (await shown(desk, f"/problems/{OVERDUE}")).says()
@@ -311,16 +325,11 @@ async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_th
     until = desk.clock.us + 7_200_000_000
     await change_problem(desk, DEGRADED, acked_at=START_US, acked_by="ana", acked_until=until)
     got = await get(desk, "/problems")
+    api = ["Account default: the API cannot be used", "it cannot be reached (timeout)"]
+    overdue = "Sales agent has been running for 6 m 10 s, limit 2 m"
     assert cells(got.body) == [
-        [
-            "✕ open",
-            "Account default: the API cannot be used",
-            "it cannot be reached (timeout)",
-            "00:00:05 UTC",
-            "for 0 s",
-            "by ana until 02:00:05 UTC",
-        ],
-        ["✓ closed", "Sales agent has been running for 6 m 10 s, limit 2 m", "", "00:00:00 UTC", "2 m 5 s", ""],
+        ["✕ open", *api, "00:00:05 UTC", "for 0 s", "by ana until 02:00:05 UTC"],
+        ["✓ closed", overdue, "", "00:00:00 UTC", "2 m 5 s", ""],
     ]
     assert got.page.values("tr", "data-key") == [str(DEGRADED), str(OVERDUE)]
     assert got.page.values("tr", "class") == ["taken", "off"]
@@ -332,16 +341,10 @@ async def test_an_open_problem_that_nobody_has_acknowledged_is_marked_by_its_sev
 
 
 async def test_problems_that_match_nothing_lead_to_all(desk: Desk, tmp_path: Path) -> None:
-    got = await get(desk, "/problems?state=closed&since=2h&kind=sink.failing")
-    assert "No closed problems match within 2h." in got.page.says()
-    assert "/problems?state=closed&kind=sink.failing" in got.page.values("a", "href")
-    got = await get(desk, "/problems?state=closed")
-    assert "No closed problems match. Show all" in got.page.says()
-    assert got.page.values("option", "selected") == ["", ""]  # the state, and any time
-    (tmp_path / "empty").mkdir()
-    async with a_desk(tmp_path / "empty", is_filled=False) as empty:
-        assert "No problem has opened yet" in (await shown(empty, "/problems")).says()
-        assert "No other events. Show all" in (await shown(empty, "/events")).says()
+    page = await shown(desk, "/problems?state=closed&since=2h&kind=sink.failing")
+    assert "/problems?state=closed&kind=sink.failing" in page.values("a", "href")
+    page = await shown(desk, "/problems?state=closed")
+    assert page.values("option", "selected") == ["", ""]  # the state, and any time
 
 
 async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: Desk) -> None:
@@ -355,34 +358,17 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
     waits = "what is sent to it waits; watcher test-sink chat says what to do"
     await desk.store.record(SourceChange(chat, 0, 1, "failing", (failing,)))
     got = await get(desk, "/events")
-    about = f"{execution_id(11)} Sales agent"
-    gap = "Sales agent: executions may have been missed"
+    about, gap = f"{execution_id(11)} Sales agent", "Sales agent: executions may have been missed"
+    api = ["Account default: the API cannot be used", "it cannot be reached (timeout)"]
     assert cells(got.body)[:4] == [
         ["00:00:00 UTC", "✕ sink.failing", "problem chat", "Sink chat is failing (503)", waits],
-        [
-            "00:00:00 UTC seen 4 m later",
-            "✕ execution.failed",
-            about,
-            "Sales agent failed at Greeting",
-            "upstream timeout after 30 s",
-        ],
-        [
-            "00:00:00 UTC",
-            "✕ account.degraded",
-            "problem default",
-            "Account default: the API cannot be used",
-            "it cannot be reached (timeout)",
-        ],
+        ["00:00:00 UTC seen 4 m later", "✕ execution.failed", about, "Sales agent failed at Greeting", ERROR],
+        ["00:00:00 UTC", "✕ account.degraded", "problem default", *api],
         ["00:00:00 UTC", "! pipeline.gap", "Sales agent", gap, "more came than could be read, at most 12 of them"],
     ]
-    for link in (
-        "/deliveries?sink=chat",
-        f"/executions/default/{PIPELINE}/{execution_id(11)}",
-        f"/pipelines/default/{PIPELINE}",
-        f"/problems/{DEGRADED}",
-        f"/problems/{OVERDUE}",
-    ):
-        assert link in got.page.values("a", "href"), link
+    links = {f"/executions/default/{PIPELINE}/{execution_id(11)}", f"/pipelines/default/{PIPELINE}"}
+    links |= {"/deliveries?sink=chat", f"/problems/{DEGRADED}", f"/problems/{OVERDUE}"}
+    assert links <= set(got.page.values("a", "href"))
     assert "{" not in got.page.text
 
 
@@ -413,9 +399,7 @@ async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(d
     assert await types(f"/events?execution={execution_id(2)}") == {"execution.running", "execution.paused"}
     assert await types("/events?type=execution.f*,pipeline.*") == {"execution.failed", "pipeline.gap"}
     page = await shown(desk, "/events?since=2h")
-    assert "Without execution.new and execution.running. Show all" in page.says()
     assert "/events?since=2h&type=%2A" in page.values("a", "href")
-    assert "All events. Show fewer" in (await shown(desk, "/events?type=*")).says()
 
 
 async def test_events_go_on_with_the_older_ones_and_lead_back_to_the_newest(desk: Desk) -> None:
@@ -428,22 +412,6 @@ async def test_events_go_on_with_the_older_ones_and_lead_back_to_the_newest(desk
     assert len(found) == len(set(found)) == 9
     assert page.values("a", "rel") == []
     assert "« First page" in page.says()
-
-
-async def test_problems_and_events_are_in_the_navigation_and_among_the_keys(desk: Desk) -> None:
-    script = (Path(pages.__file__).parent / "static" / "watcher.js").read_text(encoding="utf-8")
-    for path, name, letter in (("/problems", "Problems", "p"), ("/events", "Events", "v")):
-        got = await get(desk, path)
-        assert f'<a href="{path}" aria-current=page>{name}</a>' in got.body
-        assert f"g {letter}{name.lower()}" in got.page.says()
-        assert f'{letter}: "{path}"' in script
-
-
-async def test_every_value_of_a_row_has_its_heading_where_there_is_no_room_for_columns(desk: Desk) -> None:
-    for path in PAGES:
-        cells = [attributes for tag, attributes in (await shown(desk, path)).tags if tag == "td"]
-        without = [each for each in cells if "data-label" not in each and each.get("class") != "act"]
-        assert len(without) == (2 if path == "/" else 0), path  # the names of pipelines are headings
 
 
 async def test_the_list_of_executions_says_by_what_it_is_sorted(desk: Desk) -> None:
@@ -460,36 +428,16 @@ async def test_the_list_of_executions_says_by_what_it_is_sorted(desk: Desk) -> N
     assert [open_, ended] == [sorted(each, reverse=True) for each in (open_, ended)]
 
 
-async def test_what_a_control_is_called_holds_what_is_shown_on_it(desk: Desk) -> None:
-    for path in PAGES:
-        named = re.findall(
-            r'<(?:a|button)[^>]* aria-label="([^"]*)"[^>]*>([^<]*[a-z][^<]*)<', (await get(desk, path)).body
-        )
-        assert [pair for pair in named if pair[1].lower() not in pair[0].lower()] == [], path
-
-
-async def test_pages_use_the_words_of_the_field(desk: Desk) -> None:
-    assert "Scan now" in (await shown(desk, f"/pipelines/default/{PIPELINE}")).says()
-    says = (await shown(desk, f"/executions/default/{PIPELINE}/{execution_id(1)}")).says()
-    assert "Status Changed after Seen at Stayed" in re.sub(r"(?<=[a-z])(?=[A-Z])", " ", says)
-    assert "Delay Sequence Id" in re.sub(r"(?<=[a-z])(?=[A-Z])", " ", says)
-
-
 @pytest.mark.parametrize(
     ("path", "found"),
     [
         ("/executions?status=failed&pipeline=&q=", 1),
         ("/executions?status=failed&status=paused&account=default", 2),
         ("/executions?label=team%3Asales%2C+%21env%3Adev", 5),
-        ("/deliveries?state=dead", 1),
         ("/deliveries?sink=chat", 0),
         ("/problems?state=&kind=", 2),
-        ("/problems?state=closed", 0),
-        ("/problems?kind=account.degraded&state=open", 1),
-        (f"/problems?pipeline={PIPELINE}&account=default", 1),
-        ("/problems?since=4s", 1),
+        (f"/problems?pipeline={PIPELINE}&state=open", 1),
         ("/events?type=execution.*&since=1h", 7),
-        (f"/events?execution={execution_id(1)}", 2),
         ("/?label=team:ops", 1),
         ("/?state=failing", 1),
         ("/?state=idle&sort=name", 1),
@@ -527,10 +475,7 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         ("/pipelines/default/x", 404, "no such pipeline"),
         (f"/problems/{execution_id(99)}", 404, "Not foundThere is no such problem"),
         ("/deliveries?state=lost", 400, "state:"),
-        ("/problems?kind=execution.failed", 400, "kind: must be 'account.degraded'"),
-        ("/events?execution=9a1b", 400, "execution: must be a valid UUID"),
         ("/events?after=.1.00", 400, "after: is no cursor of this list"),
-        ("/executions?since=foo", 400, "since: is not a duration"),
         ("/executions?after=i.1.00", 422, "This filter cannot be usedAfter: is no cursor of this list"),
     ],
 )
@@ -559,7 +504,7 @@ async def test_who_begins_is_told_how(tmp_path: Path) -> None:
         assert any("attention" in each for each in page.values("link", "href"))
         assert "Nothing has started since" not in says
         its = {str(each): PipelineSnapshot() for each in (PIPELINE, NAMED)}
-        await save(desk, Source("account", "default"), AccountSnapshot(1.0, 1.0, 0.0, its))
+        await save(desk, API, AccountSnapshot(1.0, 1.0, 0.0, its))
         desk.clock.us += 2_000_000
         assert "Watching 2 pipelines. Nothing has started since the watch began." in (await shown(desk, "/")).says()
         assert "Nothing has started yet" in (await shown(desk, "/executions")).says()
@@ -612,74 +557,38 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
         assert "<script>alert(1)</script>" in (await shown(desk, "/")).text
 
 
-async def test_no_secret_is_on_any_page(desk: Desk) -> None:
-    for path in PAGES:
-        assert "secret" not in (await get(desk, path)).body
+async def test_a_pipeline_shows_its_own_problems_and_no_others(desk: Desk) -> None:
+    for name, problems in ((PIPELINE, [True, False]), (NAMED, [False, False])):
+        body = (await get(desk, f"/pipelines/default/{name}")).body
+        assert [str(id_) in body for id_ in (OVERDUE, DEGRADED)] == problems
 
 
-async def test_a_pipeline_shows_its_own_problems_and_no_others(tmp_path: Path) -> None:
-    async with a_desk(tmp_path) as desk:
-        assert str(OVERDUE) in (page := (await get(desk, f"/pipelines/default/{PIPELINE}")).body)
-        assert str(DEGRADED) not in page
-        assert str(OVERDUE) not in (await get(desk, f"/pipelines/default/{NAMED}")).body
-
-
-FAILING = EventType.PIPELINE_FAILING
+FAILING, DOWN = EventType.PIPELINE_FAILING, EventType.ACCOUNT_DEGRADED
+RATE = "20 % or more of the last 20 executions that ended within 1 d failed, once there are 5"
+SLOW = "an execution runs for 2.5 times as long as usual, and at least 1 m longer"
+NOT_SLOW = "no execution has been running for longer than the limit"
+REFUSED = "the key is refused, or no request succeeded for 1 m"
+ENABLED = "somebody enables the sink and a delivery gets through"
+TOO_LONG = {"limitSeconds": 900, "overdueSeconds": 0.2}
 RULES = [
-    (
-        FAILING,
-        {"failing": {"rate": "20%"}},
-        {},
-        "20 % or more of the last 20 executions that ended within 1 d failed, once there are 5",
-        None,
-    ),
-    (
-        FAILING,
-        {"failing": {"consecutive": 3}},
-        {"closesWhen": "they succeed"},
-        "3 executions in a row failed",
-        "they succeed",
-    ),
+    (FAILING, {"failing": {"rate": "20%"}}, {}, RATE, None),
+    (FAILING, {"failing": {"consecutive": 3}}, {"closesWhen": "x"}, "3 executions in a row failed", "x"),
     (FAILING, {"silent": "6h"}, {}, None, None),
     (EventType.PIPELINE_SILENT, {"silent": "6h"}, {}, "no execution started for 6 h", "an execution starts"),
     (EventType.PIPELINE_SILENT, None, {}, None, "an execution starts"),
+    (EventType.PIPELINE_SLOW, {"slow": {"times": "2.5"}}, {}, SLOW, NOT_SLOW),
+    (EventType.PIPELINE_SLOW, None, {}, None, NOT_SLOW),
+    (EventType.EXECUTION_OVERDUE, None, TOO_LONG, "running for longer than 15 m", "the execution leaves this status"),
     (
-        EventType.PIPELINE_SLOW,
-        {"slow": {"times": "2.5"}},
-        {},
-        "an execution runs for 2.5 times as long as usual, and at least 1 m longer",
-        "no execution has been running for longer than the limit",
-    ),
-    (EventType.PIPELINE_SLOW, None, {}, None, "no execution has been running for longer than the limit"),
-    (
-        EventType.EXECUTION_OVERDUE,
-        None,
-        {"limitSeconds": 900, "overdueSeconds": 0.2},
-        "running for longer than 15 m",
-        "the execution leaves this status",
-    ),
-    (
-        EventType.ACCOUNT_DEGRADED,
+        DOWN,
         None,
         {"reason": "unauthorized"},
         "the key is refused, or no request succeeded for 1 m",
         "a request succeeds",
     ),
-    (
-        EventType.ACCOUNT_DEGRADED,
-        None,
-        {"reason": "over_budget"},
-        "polls are further apart than 1 m for 5 m",
-        "polls are in time again",
-    ),
+    (DOWN, None, {"reason": "over_budget"}, "polls are further apart than 1 m for 5 m", "polls are in time again"),
     (EventType.SINK_FAILING, None, {}, "nothing got through for 5 m", "a delivery gets through"),
-    (
-        EventType.SINK_DISABLED,
-        None,
-        {},
-        "the receiver answered 410 Gone",
-        "somebody enables the sink and a delivery gets through",
-    ),
+    (EventType.SINK_DISABLED, None, {}, "the receiver answered 410 Gone", ENABLED),
 ]
 
 
@@ -700,35 +609,28 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
         assert (f"What to do: {found.get('remedy')}." in says) is ("remedy" in found)
 
 
-async def test_the_page_of_a_slow_pipeline_links_the_execution_that_opened_the_problem(tmp_path: Path) -> None:
-    async with a_desk(tmp_path) as desk:
-        await report(desk, EventType.PIPELINE_SLOW, id_ := UUID(int=9), execution={"id": execution_id(40)})
-        assert (await desk.found(f"/problems/{id_}"))["execution"] == execution_id(40)
-        assert f"/executions/default/{PIPELINE}/{execution_id(40)}" in (await get(desk, f"/problems/{id_}")).body
+async def test_the_page_of_a_slow_pipeline_links_the_execution_that_opened_the_problem(desk: Desk) -> None:
+    await report(desk, EventType.PIPELINE_SLOW, id_ := UUID(int=9), execution={"id": execution_id(40)})
+    assert (await desk.found(f"/problems/{id_}"))["execution"] == execution_id(40)
+    assert f"/executions/default/{PIPELINE}/{execution_id(40)}" in (await get(desk, f"/problems/{id_}")).body
 
 
-async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(tmp_path: Path) -> None:
+async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(desk: Desk) -> None:
     id_ = UUID(int=9)
-    async with a_desk(tmp_path) as desk:
-        change = await report(desk, EventType.PIPELINE_FAILING, id_, at=Micros(desk.clock.us))
-        opened = change.problems[0].problem
-        shown_of = {}
-        for number, closed_at in ((40, None), (41, from_us(Micros(desk.clock.us + 30_000_000)))):
-            desk.clock.us += 60_000_000
-            await desk.store.record(
-                executed(change.lease, "execution.failed", number=number, end_seen_at=desk.clock.us)
-            )
-            if closed_at:
-                closed = (ProblemChange(opened, closed_at),)
-                await desk.store.record(replace(change, before=2, entries=(), problems=closed))
-            page = await shown(desk, f"/problems/{id_}")
-            shown_of[number] = [
-                href[-3:] for href in page.values("a", "href") if href.startswith("/executions/default/")
-            ]
-        assert shown_of[40][:1] == ["040"]
-        assert "040" not in shown_of[41]
-        assert "041" not in shown_of[41]
-        assert shown_of[41]
+    change = await report(desk, EventType.PIPELINE_FAILING, id_, at=Micros(desk.clock.us))
+
+    async def fail(number: int) -> list[str]:
+        """Let an execution fail a minute later; return what the page of the problem lists, the newest first."""
+        desk.clock.us += 60_000_000
+        await desk.store.record(executed(change.lease, "execution.failed", number=number, end_seen_at=desk.clock.us))
+        links = (await shown(desk, f"/problems/{id_}")).values("a", "href")
+        return [link[-3:] for link in links if link.startswith("/executions/default/")]
+
+    assert (await fail(40))[0] == "040"
+    closed = ProblemChange(change.problems[0].problem, from_us(Micros(desk.clock.us - 30_000_000)))
+    await desk.store.record(replace(change, before=2, entries=(), problems=(closed,)))
+    listed = await fail(41)
+    assert (bool(listed), {"040", "041"} & set(listed)) == (True, set())
 
 
 @pytest.mark.parametrize(("until_s", "needs"), [(None, 3), (60, 3), (-60, 4)])
@@ -739,10 +641,6 @@ async def test_an_acknowledgement_holds_until_its_time_is_over(until_s: int | No
     assert ("acknowledged" in await desk.found(f"/problems/{OVERDUE}")) is (needs == 3)
     of_overdue = [each for each in (await desk.found("/status"))["needs"] if str(OVERDUE) in each.get("problems", ())]
     assert [each["acknowledged"] for each in of_overdue] == [needs == 3]
-
-
-async def test_a_problem_says_until_when_its_pipeline_is_silenced(desk: Desk) -> None:
-    assert "Silenced until Nov 25 00:00:00 UTC" in (await shown(desk, f"/problems/{OVERDUE}")).says()
 
 
 UNKNOWN = [
@@ -770,23 +668,15 @@ async def test_what_is_not_known_now_is_unknown_and_never_well(
 ) -> None:
     async with a_desk(tmp_path, is_filled=False) as desk:
         if trouble:
-            began = desk.clock.now() - timedelta(minutes=5)
-            desk.troubles.append(
-                Need.model_validate({"title": "x", "reason": "", "page": "/", "since": began, **trouble})
-            )
+            its = {"title": "x", "reason": "", "page": "/", "since": desk.clock.now() - timedelta(minutes=5)}
+            desk.troubles.append(Need.model_validate(its | trouble))
         if trouble.get("kind") == "store":
             monitor = desk.store.monitor
             monitor.failing_since = monitor.last_failing_since = Monotonic(desk.clock.monotonic() - 300)
-        is_read = known != "unread"
-        known_at = {None: None, "unread": None, "never": Micros(0)}.get(known, Micros(desk.clock.us - 600_000_000))
-        snapshots: dict[Source, AccountSnapshot | SinkSnapshot] = {
-            Source("account", "default"): AccountSnapshot(
-                1.0, 1.0, 0.0, {PIPELINE: PipelineSnapshot({"running": 3}, is_read=is_read)}, known_at
-            ),
-            Source("sink", "ops"): SinkSnapshot("204", Micros(desk.clock.us)),
-        }
-        for source, body in snapshots.items():
-            await save(desk, source, body, age_s=age_s)
+        pipeline = PipelineSnapshot({"running": 3}, is_read=known != "unread")
+        known_at = {"never": Micros(0), 600: Micros(desk.clock.us - 600_000_000)}.get(known)
+        await save(desk, API, AccountSnapshot(1.0, 1.0, 0.0, {PIPELINE: pipeline}, known_at), age_s=age_s)
+        await save(desk, Source("sink", "ops"), SinkSnapshot("204", Micros(desk.clock.us)), age_s=age_s)
         if state:
             lease = await claim(desk.store, "account", "default")
             await desk.store.record(SourceChange(lease, 0, 1, state, ()))
@@ -828,7 +718,7 @@ async def test_what_was_written_before_the_store_last_failed_is_not_known_and_th
         monitor.last_failing_since, monitor.failing_since = failed_at, failed_at if is_failing else None
         known_at = None if known_s_ago is None else Micros(desk.clock.us - known_s_ago * 1_000_000)
         snapshot = AccountSnapshot(1.0, 1.0, 0.0, {PIPELINE: PipelineSnapshot()}, known_at)
-        await save(desk, Source("account", "default"), snapshot, age_s=age_s)
+        await save(desk, API, snapshot, age_s=age_s)
         found = (await desk.found("/status"))["pipelines"][0]
         assert found.get("unknown", False) is (is_failing or not is_known)
         earliest = min(filter(None, (since, "2026-11-23T23:59:15Z" if is_failing else None)), default=None)
@@ -936,83 +826,72 @@ async def test_only_the_pipelines_that_are_shown_are_made_into_models(
     monkeypatch.setattr(PipelineState, "view", counted)
     watch = [{"pipeline": execution_id(number), "account": "default"} for number in range(250)]
     async with a_desk(tmp_path, watch=watch) as desk:
-        await get(desk, "/?page=3")
-        assert len(made) == 50
-        await get(desk, "/problems")
-        assert len(made) == 50
-        assert len((await desk.found("/status"))["pipelines"]) == 250
+        for path, count in (("/?page=3", 50), ("/problems", 50), ("/api/v1/status", 300)):
+            await get(desk, path)
+            assert len(made) == count
 
 
 async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_what_closes_it(tmp_path: Path) -> None:
-    id_ = UUID(int=9)
-    said = {"closesWhen": "3 succeeded", "execution": data_of(EventType.EXECUTION_FAILED)["execution"]}
-    watch = [SALES | {"rules": {"failing": {"consecutive": 3}}}]
-    async with a_desk(tmp_path, watch=watch) as desk:
-        opening = await report(desk, EventType.PIPELINE_FAILING, id_, **said)
-        opened, at = opening.problems[0].problem, Micros(desk.clock.us - 5_000_000)
-        newest = LatestFailure(at, execution_id(28), "Lookup", "upstream returned 404")
-        change = replace(opening, before=2, entries=())
-        for is_open in (True, False):
-            if not is_open:
-                closed = (ProblemChange(opened, closed_at=from_us(START_US)),)
-                await desk.store.record(replace(change, problems=closed))
-            says = (await shown(desk, f"/problems/{id_}")).says()
-            assert ("Closes when 3 succeeded; no execution has ended for 4 m" in says) is is_open
-            assert "Rule: 3 executions in a row failed." in says
-            assert "keeps failing, last at Greeting" in says
-            if is_open:
-                counted = (ProblemChange(replace(opened, failed_count=28, latest=newest)),)
-                await desk.store.record(replace(change, problems=counted))
-                desk.clock.us += 2_000_000
-                needs = (await shown(desk, "/")).says()
-                assert "Sales agent keeps failing, last at Lookup 28 failed upstream returned 404" in needs
-                says = (await shown(desk, f"/problems/{id_}")).says()
-                assert "keeps failing, last at Lookup upstream returned 404" in says
-                assert re.search(r"28 failed, the newest \d+ s ago: 9a1b", says)
-                of_pipeline = (await shown(desk, f"/pipelines/default/{PIPELINE}")).says()
-                assert "Sales agent keeps failing, last at Lookup 28 failed upstream returned 404" in of_pipeline
-                found = await desk.found(f"/problems/{id_}")
-                assert (found["count"], found["latest"]["node"], found["reason"]) == (
-                    28,
-                    "Lookup",
-                    "upstream returned 404",
-                )
-                assert found["latest"]["execution"] == execution_id(28)
+    id_, waits = UUID(int=9), "Closes when 3 succeeded; no execution has ended for 4 m"
+    opened_by = {"closesWhen": "3 succeeded", "execution": data_of(EventType.EXECUTION_FAILED)["execution"]}
+    async with a_desk(tmp_path, watch=[SALES | {"rules": {"failing": {"consecutive": 3}}}]) as desk:
+        opening = await report(desk, EventType.PIPELINE_FAILING, id_, **opened_by)
+        opened, change = opening.problems[0].problem, replace(opening, before=2, entries=())
+        says = (await shown(desk, f"/problems/{id_}")).says()
+        assert [text in says for text in (waits, "Rule: 3 executions in a row failed.")] == [True, True]
+        assert "keeps failing, last at Greeting" in says
+        newest = LatestFailure(Micros(START_US), execution_id(28), "Lookup", "upstream returned 404")
+        counted = ProblemChange(replace(opened, failed_count=28, latest=newest))
+        await desk.store.record(replace(change, problems=(counted,)))
+        desk.clock.us += 2_000_000
+        for path in ("/", f"/pipelines/default/{PIPELINE}"):
+            its = "Sales agent keeps failing, last at Lookup 28 failed upstream returned 404"
+            assert its in (await shown(desk, path)).says()
+        says = (await shown(desk, f"/problems/{id_}")).says()
+        assert "keeps failing, last at Lookup upstream returned 404" in says
+        assert re.search(r"28 failed, the newest \d+ s ago: 9a1b", says)
+        found = await desk.found(f"/problems/{id_}")
+        assert (found["count"], found["reason"]) == (28, "upstream returned 404")
+        assert (found["latest"]["node"], found["latest"]["execution"]) == ("Lookup", execution_id(28))
+        closed = ProblemChange(opened, closed_at=from_us(START_US))
+        await desk.store.record(replace(change, problems=(closed,)))
+        says = (await shown(desk, f"/problems/{id_}")).says()
+        assert (waits in says, "Rule: 3 executions in a row failed." in says) == (False, True)
 
 
 async def test_a_sink_is_behind_if_its_oldest_delivery_has_been_due_for_more_than_a_minute(tmp_path: Path) -> None:
-    async with a_desk(
-        tmp_path,
-        sinks={"console": {"type": "stdout"}, "chat": {"type": "webhook", "url": "https://chat.example.com/x"}},
-    ) as desk:
+    sinks = {"console": {"type": "stdout"}, "chat": {"type": "webhook", "url": "https://chat.example.com/x"}}
+    async with a_desk(tmp_path, sinks=sinks) as desk:
         account = await claim(desk.store, "account", "eu")
-        for sink in ("console", "chat"):
-            await desk.store.number_of(Source("sink", sink))
-            await save(desk, Source("sink", sink), SinkSnapshot("200", Micros(desk.clock.us)))
         late = OutboxEntry(entry(EventType.EXECUTION_FAILED, number=77, sinks=("chat",)).event, ("chat",))
         await desk.store.record(replace(executed(account, "execution.failed", number=77), entries=(late,)))
-        due_at = desk.clock.us
+        due_at = Micros(desk.clock.us)
+
+        async def stands(passed_s: int, answer: str = "200", *, has_failed: bool = False) -> dict[str, Any]:
+            """Return how both sinks stand that much later, which say so then."""
+            desk.clock.us += passed_s * 1_000_000
+            for sink in sinks:
+                body = SinkSnapshot(answer, Micros(desk.clock.us), has_failed=has_failed and sink == "chat")
+                await save(desk, Source("sink", sink), body)
+            found = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
+            assert found["console"]["state"] == "well"
+            its: dict[str, Any] = found["chat"]
+            return its
+
         for waited_s, state in ((60, "well"), (1, "behind")):
-            desk.clock.us += waited_s * 1_000_000
-            for sink in ("console", "chat"):
-                await save(desk, Source("sink", sink), SinkSnapshot("200", Micros(desk.clock.us)))
-            sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
-            assert (sinks["chat"]["state"], sinks["chat"]["waiting"], sinks["console"]["state"]) == (state, 1, "well")
-        assert datetime.fromisoformat(sinks["chat"]["oldestWaitingAt"]) == from_us(Micros(due_at))
-        page = (await get(desk, "/")).page
-        assert "! 1 of 2 sinks behind: 1 waiting" in page.says()
-        assert "behind 1 waiting oldest 1 m" in " ".join(page.says().split())  # in place of the last answer
-        chat = SinkStore(desk.store, await claim(desk.store, "sink", "chat"))
-        (refused,) = await due(chat, now=desk.clock.us)
+            chat = await stands(waited_s)
+            assert (chat["state"], chat["waiting"]) == (state, 1)
+        assert datetime.fromisoformat(chat["oldestWaitingAt"]) == from_us(due_at)
+        says = (await get(desk, "/")).page.says()
+        assert "! 1 of 2 sinks behind: 1 waiting" in says
+        assert "behind 1 waiting oldest 1 m" in says  # in place of the last answer
+        store = SinkStore(desk.store, await claim(desk.store, "sink", "chat"))
+        (refused,) = await due(store, now=desk.clock.us)
         later = replace(refused, due_at=Micros(desk.clock.us + 3_600_000_000))
-        await settle(chat, later, state=DeliveryState.WAITING, answer="400")
-        desk.clock.us += 2_000_000
-        sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
-        assert (sinks["chat"]["state"], sinks["chat"]["waiting"]) == ("well", 1)  # nothing is due
-        await save(desk, Source("sink", "chat"), SinkSnapshot("503", Micros(desk.clock.us), has_failed=True))
-        desk.clock.us += 2_000_000
-        sinks = {each["name"]: each for each in (await desk.found("/status"))["sinks"]}
-        assert sinks["chat"]["state"] == "in_trouble"
+        await settle(store, later, state=DeliveryState.WAITING, answer="400")
+        chat = await stands(2)
+        assert (chat["state"], chat["waiting"]) == ("well", 1)  # nothing is due
+        assert (await stands(2, "503", has_failed=True))["state"] == "in_trouble"
 
 
 async def test_a_filtered_page_goes_on_until_it_is_full_and_says_how_far_it_looked(
@@ -1031,25 +910,18 @@ async def test_a_filtered_page_goes_on_until_it_is_full_and_says_how_far_it_look
 
 
 async def test_a_slow_pipeline_runs_for_as_long_as_it_does_now(desk: Desk) -> None:
-    account = await claim(desk.store, "account", "default")
-    slow_id, started_at = UUID(int=70), Micros(desk.clock.us - 90_000_000)
-    found = {"problem": problem_block(EventType.PIPELINE_SLOW) | {"id": str(slow_id)}, "slowCount": 1}
-    opening = entry(EventType.PIPELINE_SLOW, sequence=2, data=found)
-    opened = Problem(
-        slow_id, EventType.PIPELINE_SLOW, from_us(Micros(desk.clock.us)), EventKey(opening.event.stream, 2)
-    )
-    change = (ProblemChange(opened, is_new=True),)
-    await desk.store.record(SourceChange(account, 1, 2, None, (opening,), change, pipeline=PIPELINE))
-    await desk.store.record(executed(account, "execution.running", number=70, started_at=started_at))
+    started_at = Micros(desk.clock.us - 90_000_000)
+    change = await report(desk, EventType.PIPELINE_SLOW, id_ := UUID(int=70), at=Micros(desk.clock.us), slowCount=1)
+    await desk.store.record(executed(change.lease, "execution.running", number=70, started_at=started_at))
     desk.clock.us += 900_000_000 - 90_000_000
     title = "Sales agent is slow: running for 15 m, usually 40.0 s"
-    assert (await desk.found(f"/problems/{slow_id}"))["title"] == title
+    assert (await desk.found(f"/problems/{id_}"))["title"] == title
     assert "running for 15 m 1 s, usually 40.0 s" in (await shown(desk, "/")).says()
 
 
 async def test_successes_that_count_as_failed_have_a_mark_and_a_count(desk: Desk) -> None:
     stands = PipelineSnapshot(ends="ssccf", ends_from=Micros(desk.clock.us - 60_000_000))
-    await save(desk, Source("account", "default"), AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: stands}))
+    await save(desk, API, AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: stands}))
     for path in ("/", f"/pipelines/default/{PIPELINE}"):
         page = await shown(desk, path)
         assert "3 of 5 count as failed in 1 m" in page.says()
@@ -1077,20 +949,16 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
         for name, its in zip(names, labels, strict=True)
     ]
     async with a_desk(tmp_path, watch=watch) as desk:
-        moment = Micros(desk.clock.us - 7_000_000_000)
-        stands = PipelineSnapshot(
-            {"new": 3, "running": 144, "paused": 17}, {"running": moment}, "ssfsssssufss" * 5, moment
-        )
-        its = dict.fromkeys(names, replace(stands, last_started_at=moment))
-        await save(desk, Source("account", "default"), AccountSnapshot(3.6, 3.4, 61.0, its))
-        desk.troubles += [
-            Need(kind="problem", severity="error", title="Something fails", reason="x" * 120, page="/problems/x")
-        ] * 10
+        moment, open_ = Micros(desk.clock.us - 7_000_000_000), {"new": 3, "running": 144, "paused": 17}
+        ends = "ssfsssssufss" * 5
+        stands = PipelineSnapshot(open_, {"running": moment}, ends, moment, last_started_at=moment)
+        await save(desk, API, AccountSnapshot(3.6, 3.4, 61.0, dict.fromkeys(names, stands)))
+        need = Need(kind="problem", severity="error", title="Something fails", reason="x" * 120, page="/problems/x")
+        desk.troubles += [need] * 10
         got = await get(desk, "/")
         loaded = [*got.page.values("script", "src"), *got.page.values("link", "href")]
         files = [(await get(desk, path)).body for path in loaded if not path.endswith(".svg")]
-        assert len(got.page.values("tr", "data-row")) == 20
-        assert len(got.page.tags) <= 1500
+        assert (len(got.page.values("tr", "data-row")), len(got.page.tags) <= 1500) == (20, True)
         assert len("".join([got.body, *files]).encode()) <= 75_000
         assert sum(len(gzip.compress(part.encode())) for part in [got.body, *files]) <= 24_000
         assert [len(file) <= most for file, most in zip(files, (22_000, 12_000), strict=True)] == [True, True]

@@ -1,4 +1,7 @@
-"""The pages in a real browser, with much on them: what can be read, tapped and told apart, on a desk and on a phone."""
+"""The pages in a real browser, with much on them: what can be read, tapped and told apart, on a desk and on a phone.
+
+One browser and two desks serve all tests, in any order.
+"""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,23 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import Visit, installed, visit
+import pytest_asyncio
+from browser import Visit, a_browser, installed, visit
 from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, executed
+from history_rig import MINUTE_US, a_night, be_well, know_from, open_problem
 from playwright.async_api import Browser
-from sample_events import PIPELINE, data_of, execution_id
+from sample_events import PIPELINE, execution_id
 from sqlalchemy import update
-from stores import LATER, claim, due, settle
+from stores import DAY_US, LATER, START_US, claim, due, settle
 
 from watcher.domain.delivery import DeliveryState
-from watcher.domain.event import EventType
+from watcher.domain.history import HOUR_US
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import ExecutionChange, Lease
+from watcher.store.changes import Lease
 from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import problem, snapshot
 
-pytestmark = [pytest.mark.ci, installed]
+pytestmark = [pytest.mark.ci, installed, pytest.mark.asyncio(loop_scope="module")]
+once = pytest_asyncio.fixture(scope="module", loop_scope="module")
 
 LONG_NAME = "Appointment reminders and cancellations for dental practices"
 LONG_ERROR = "upstream answered 503 after 30 s: the provider of the model is overloaded, try again in a minute. " * 3
@@ -57,14 +63,11 @@ PAGES = (
 async def a_busy_desk(folder: Path) -> AsyncIterator[Desk]:
     """Serve pages with much on them: long names and errors, two labels, dead letters, 22 ends of each pipeline."""
     others = [execution_id(number) for number in range(18)]
-    names = [LONG_NAME[: 4 + 4 * number] for number in range(18)]
-    watch = [
-        {"pipeline": PIPELINE, "account": "default", "name": LONG_NAME, "labels": LABELS},
-        SETTINGS["watch"][1],  # type: ignore[index]
-        *(
-            {"pipeline": id_, "account": "default", "name": name, "labels": LABELS if index % 2 else {}}
-            for index, (id_, name) in enumerate(zip(others, names, strict=True))
-        ),
+    names = {id_: LONG_NAME[: 4 + 4 * number] for number, id_ in enumerate(others)}
+    watch = [{"pipeline": PIPELINE, "account": "default", "name": LONG_NAME, "labels": LABELS}, SETTINGS["watch"][1]]  # type: ignore[index]
+    watch += [
+        {"pipeline": id_, "account": "default", "name": name, "labels": LABELS if index % 2 else {}}
+        for index, (id_, name) in enumerate(names.items())
     ]
     sinks = SETTINGS["sinks"] | {"crm-production": {"type": "webhook", "url": "https://crm.example.com/x"}}  # type: ignore[operator]
     async with a_desk(folder, watch=watch, sinks=sinks) as desk:
@@ -77,11 +80,8 @@ async def a_busy_desk(folder: Path) -> AsyncIterator[Desk]:
             await settle(sink, *waiting[:2], state=DeliveryState.WAITING, answer="503 " + LONG_ERROR)
             await settle(sink, *waiting[2:8], state=DeliveryState.DEAD, answer="503 " + LONG_ERROR, attempts=12)
             await settle(sink, *waiting[8:])
-        moment = Micros(desk.clock.us - 7_000_000_000)
-        ends = "ssfs" * 5 + "ss"
-        stands = PipelineSnapshot(
-            {"new": 3, "running": 144, "paused": 17}, {"running": moment}, ends, moment, last_started_at=moment
-        )
+        moment, open_ = Micros(desk.clock.us - 7_000_000_000), {"new": 3, "running": 144, "paused": 17}
+        stands = PipelineSnapshot(open_, {"running": moment}, "ssfs" * 5 + "ss", moment, last_started_at=moment)
         its = {PIPELINE: stands, NAMED: PipelineSnapshot(), **dict.fromkeys(others, stands)}
         body = json.dumps(asdict(AccountSnapshot(7.1, 4.9, 84.0, its))).encode()
         number = await desk.store.number_of(Source("account", "default"))
@@ -95,47 +95,61 @@ async def a_busy_desk(folder: Path) -> AsyncIterator[Desk]:
 
 
 async def _record(desk: Desk, account: Lease, number: int) -> None:
-    sinks = ("ops", "crm-production")
-    change = executed(account, "execution.running", number=number, since_at=desk.clock.us)
-    await desk.store.record(_to(change, sinks))
-    desk.clock.us += 1_000_000
-    if number >= FIRST + ENDED_COUNT:
-        return
+    """Record an execution that starts, and ends unless it is one of the last."""
     status = "failed" if number < FIRST + FAILED_COUNT else "success"
-    type_ = EventType(f"execution.{status}")
-    data: dict[str, Any] = data_of(type_, number)
-    if status == "failed":
-        data["execution"]["failedNodes"] = [{"name": "Look up the customer", "error": LONG_ERROR}]
+    node = {"name": "Look up the customer", "error": LONG_ERROR}
+    running = executed(account, "execution.running", number=number, since_at=desk.clock.us)
+    desk.clock.us += 1_000_000
     known = {"since_at": desk.clock.us, "end_seen_at": desk.clock.us}
-    await desk.store.record(_to(executed(account, type_, number=number, sequence=2, data=data, **known), sinks))
+    block = {"execution": {"id": execution_id(number), "status": status, "failedNodes": [node]}}
+    ended = executed(account, f"execution.{status}", number=number, sequence=2, data=block, **known)
+    for change in [running, ended] if number < FIRST + ENDED_COUNT else [running]:
+        entries = tuple(replace(entry, sinks=("ops", "crm-production")) for entry in change.entries)
+        await desk.store.record(replace(change, entries=entries))
 
 
-def _to(change: ExecutionChange, sinks: tuple[str, ...]) -> ExecutionChange:
-    return replace(change, entries=tuple(replace(entry, sinks=sinks) for entry in change.entries))
+@once
+async def browser() -> AsyncIterator[Browser]:
+    async with a_browser() as browser:
+        yield browser
 
 
-@pytest.fixture
-async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
-    async with a_busy_desk(tmp_path) as desk:
+@once
+async def desk(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    async with a_busy_desk(tmp_path_factory.mktemp("busy")) as desk:
         yield desk
 
 
-async def a_person(desk: Desk, browser: Browser, width: int = 1280, **how: Any) -> Visit:
-    size = {"width": width, "height": 720 if width > 1000 else 780}
-    return await visit(browser, str(desk.session._base_url).rstrip("/"), viewport=size, **how)
+@once
+async def history(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    """Serve the pages of a pipeline with a past of 19 days."""
+    async with a_desk(tmp_path_factory.mktemp("history")) as desk:
+        desk.clock.us = START_US + 9 * HOUR_US + 25 * MINUTE_US
+        await be_well(desk)
+        await know_from(desk, desk.clock.us - 20 * DAY_US)
+        await a_night(desk, days=19)
+        for number in range(8):
+            opened_at = desk.clock.us - (number + 1) * 50 * MINUTE_US
+            await open_problem(desk, number, opened_at=opened_at, closed_at=opened_at + 30 * MINUTE_US)
+        yield desk
 
 
-@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-async def test_no_word_or_id_is_broken_and_nothing_is_wider_than_the_page(
-    desk: Desk, browser: Browser, scripts: bool
-) -> None:
-    person = await a_person(desk, browser, java_script_enabled=scripts)
-    for path in PAGES:
-        await person.go(path)
-        for width in (1280, 1201, 1200, 768, 360, 320):
-            await person.page.set_viewport_size({"width": width, "height": 720})
-            assert await person.overflow() == 0, (path, width)
-            assert await person.page.evaluate(BROKEN) == [], (path, width)
+async def a_person(desk: Desk, browser: Browser, **how: Any) -> Visit:
+    return await visit(browser, str(desk.session._base_url).rstrip("/"), **how)
+
+
+async def fits(person: Visit, path: str, *widths: int) -> None:
+    """Check that nothing is wider than the page, and no word or id broken."""
+    for width in widths:
+        await person.page.set_viewport_size({"width": width, "height": 720 if width > 1000 else 780})
+        assert await person.overflow() == 0, (path, width)
+        assert await person.page.evaluate(BROKEN) == [], (path, width)
+
+
+async def is_usable(person: Visit, path: str, targets: str) -> None:
+    """Check that axe finds nothing serious, and that every target can be hit."""
+    assert await person.serious() == [], path
+    assert await person.page.locator(targets).evaluate_all(SMALL) == [], path
 
 
 BROKEN = """() => {
@@ -157,29 +171,57 @@ BROKEN = """() => {
   return found;
 }"""
 
+SMALL = """all => all.filter((each) => {
+  const boxes = [...each.getClientRects()];
+  return Math.min(Math.max(...boxes.map((box) => box.width)), Math.max(...boxes.map((box) => box.height))) < 24;
+}).map((each) => each.outerHTML)"""
 
-async def test_rows_of_pipelines_have_one_height_on_a_desk_and_headings_on_a_phone(
+OVERLAPPING = """graphs => graphs.flatMap((graph) => {
+  const words = [...graph.querySelectorAll("text,p span")];
+  const boxes = words.map((each) => [each.textContent, each.getBoundingClientRect()]);
+  return boxes.flatMap(([word, box], index) => boxes.slice(index + 1).filter(([, other]) =>
+    box.left < other.right && other.left < box.right && box.top < other.bottom && other.top < box.bottom
+  ).map(([other]) => `${word} ${other}`));
+})"""
+
+WITHOUT_HEADING = """cells => cells.filter(cell => getComputedStyle(cell, '::before').content === 'none')
+.map(cell => cell.textContent)"""
+HEIGHTS = "rows => rows.map(row => row.offsetHeight)"
+FILLS = "all => [...new Set(all.map(each => getComputedStyle(each).fill))]"
+TARGETS = ":is(a,button,input,select):not(.skip,[aria-hidden]):visible"
+
+
+async def test_every_page_fits_each_screen_and_can_be_read_and_used_by_anybody(desk: Desk, browser: Browser) -> None:
+    person = await a_person(desk, browser, color_scheme="dark")
+    for path in PAGES:
+        await person.go(path)
+        await fits(person, path, 1201, 1200, 768, 320, 1280)
+        await is_usable(person, path, TARGETS)
+    await person.page.emulate_media(color_scheme="light")
+    for path in PAGES:
+        await person.go(path)
+        await fits(person, path, 360)
+        await is_usable(person, path, TARGETS)
+        without = await person.page.locator("td:visible:not(.act)").evaluate_all(WITHOUT_HEADING)
+        assert len(without) == (20 if path == "/" else 0), (path, without)  # the names of pipelines are headings
+
+
+async def test_without_scripts_every_page_fits_each_screen(desk: Desk, browser: Browser) -> None:
+    person = await a_person(desk, browser, java_script_enabled=False)
+    for path in PAGES:
+        await person.go(path)
+        await fits(person, path, 1280, 1201, 1200, 768, 360, 320)
+
+
+async def test_rows_of_pipelines_have_one_height_and_three_labels_stay_in_their_column(
     desk: Desk, browser: Browser
 ) -> None:
     person = await a_person(desk, browser)
     await person.go("/")
-    heights = await person.page.locator("tr[data-row]").evaluate_all("rows => rows.map(row => row.offsetHeight)")
-    assert (len(heights), len(set(heights))) == (20, 1)
-    assert max(heights) <= 36
-    phone = await a_person(desk, browser, 360)
-    for path in PAGES:
-        await phone.go(path)
-        without = await phone.page.locator("td:visible:not(.act)").evaluate_all(
-            "cells => cells.filter(cell => getComputedStyle(cell, '::before').content === 'none')"
-            ".map(cell => cell.textContent)"
-        )
-        assert len(without) == (20 if path == "/" else 0), (path, without)  # the names of pipelines are headings
-
-
-async def test_three_labels_of_a_pipeline_stay_in_their_column(desk: Desk, browser: Browser) -> None:
-    person = await a_person(desk, browser)
-    await person.go("/")
-    labels = person.page.locator("tr[data-row]").first.locator(".name>.label")
+    rows = person.page.locator("tr[data-row]")
+    heights = await rows.evaluate_all(HEIGHTS)
+    assert (len(heights), len(set(heights)), max(heights) <= 36) == (20, 1, True)
+    labels = rows.first.locator(".name>.label")
     assert sorted(await labels.all_inner_texts()) == ["overdue", "silenced", "unknown"]
     for width in (1280, 1201, 360):
         await person.page.set_viewport_size({"width": width, "height": 720})
@@ -190,19 +232,31 @@ async def test_three_labels_of_a_pipeline_stay_in_their_column(desk: Desk, brows
         assert max(outside) <= 0, width
 
 
-async def test_rows_of_problems_and_events_have_one_height_on_a_desk_however_long_their_words_are(
+async def test_a_column_without_a_value_on_the_page_is_not_shown_and_rows_have_one_height(
     desk: Desk, browser: Browser
 ) -> None:
+    person = await a_person(desk, browser)
+    headings = person.page.locator("th:visible")
+    for path, last in (
+        ("/executions?status=paused", ["Status", "Pipeline", "Execution", "In status since, or ended ↓"]),
+        ("/executions", ["Ran", "Error"]),
+        ("/deliveries?state=delivered&type=*", ["Settled, or next try"]),
+        ("/deliveries?state=dead", ["Action"]),
+        ("/problems", ["How long"]),  # nobody has acknowledged one
+    ):
+        await person.go(path)
+        assert (await headings.all_inner_texts())[-len(last) :] == last
+    unscripted = await a_person(desk, browser, java_script_enabled=False)
+    await unscripted.go("/deliveries?state=dead")
+    assert await unscripted.page.locator("th:visible").last.inner_text() == "Settled, or next try"
     acknowledged = {"acked_at": desk.clock.us, "acked_by": "ana " * 16, "acked_until": desk.clock.us + 7_200_000_000}
     taken = update(problem).where(problem.c.id == DEGRADED.bytes).values(**acknowledged)
     await desk.store.write(lambda connection: connection.execute(taken))
-    person = await a_person(desk, browser)
     for path in ("/problems", "/events"):
         for width in (1280, 1201):
             await person.page.set_viewport_size({"width": width, "height": 720})
             await person.go(path)
-            rows = person.page.locator("tr[data-row]")
-            heights = await rows.evaluate_all("rows => rows.map(row => row.offsetHeight)")
+            heights = await person.page.locator("tr[data-row]").evaluate_all(HEIGHTS)
             assert (len(set(heights)), max(heights) <= 38) == (1, True), (path, width, heights)
             assert await person.overflow() == 0
     long = person.page.locator("td.text", has_text="upstream answered 503").first
@@ -211,58 +265,20 @@ async def test_rows_of_problems_and_events_have_one_height_on_a_desk_however_lon
 
 async def test_a_row_of_problems_and_one_of_events_is_opened_by_keys(desk: Desk, browser: Browser) -> None:
     person = await a_person(desk, browser)
-    page = person.page
     await person.go("/")
-    for letter, row, address in (("p", 1, "/problems/*"), ("v", 1, "/executions/**")):
-        await page.keyboard.press("g")
-        await page.keyboard.press(letter)
-        await page.wait_for_url("**/problems" if letter == "p" else "**/events")
-        for _ in range(row):
-            await page.keyboard.press("j")
-        await page.keyboard.press("Enter")
-        await page.wait_for_url(f"**{address}")
-        assert await page.locator("h1").count() == 1
+    for letter, list_, address in (("p", "problems", "/problems/*"), ("v", "events", "/executions/**")):
+        for key in ("g", letter):
+            await person.page.keyboard.press(key)
+        await person.page.wait_for_url(f"**/{list_}")
+        for key in ("j", "Enter"):
+            await person.page.keyboard.press(key)
+        await person.page.wait_for_url(f"**{address}")
+        assert await person.page.locator("h1").count() == 1
 
 
-async def test_a_column_without_a_value_on_the_page_is_not_shown(desk: Desk, browser: Browser) -> None:
-    person = await a_person(desk, browser)
-    headings = person.page.locator("th:visible")
-    await person.go("/executions?status=paused")
-    assert await headings.all_inner_texts() == ["Status", "Pipeline", "Execution", "In status since, or ended ↓"]
-    await person.go("/executions")
-    assert (await headings.all_inner_texts())[4:] == ["Ran", "Error"]
-    await person.go("/deliveries?state=delivered&type=*")
-    assert (await headings.all_inner_texts())[-1] == "Settled, or next try"
-    await person.go("/deliveries?state=dead")
-    assert (await headings.all_inner_texts())[-1] == "Action"
-    await person.go("/problems")
-    assert (await headings.all_inner_texts())[-1] == "How long"  # nobody has acknowledged one
-    unscripted = await a_person(desk, browser, java_script_enabled=False)
-    await unscripted.go("/deliveries?state=dead")
-    assert await unscripted.page.locator("th:visible").last.inner_text() == "Settled, or next try"
-
-
-@pytest.mark.parametrize(("width", "theme"), [(1280, "dark"), (360, "light")])
-async def test_axe_finds_nothing_serious_and_every_target_can_be_hit(
-    desk: Desk, browser: Browser, width: int, theme: str
+async def test_in_forced_colours_the_page_row_and_status_are_still_marked(
+    desk: Desk, history: Desk, browser: Browser
 ) -> None:
-    person = await a_person(desk, browser, width, color_scheme=theme)
-    for path in PAGES:
-        await person.go(path)
-        assert await person.serious() == [], path
-        assert (
-            await person.page.locator(":is(a,button,input,select):not(.skip,[aria-hidden]):visible").evaluate_all(SMALL)
-            == []
-        ), path
-
-
-SMALL = """all => all.filter((each) => {
-  const boxes = [...each.getClientRects()];
-  return Math.min(Math.max(...boxes.map((box) => box.width)), Math.max(...boxes.map((box) => box.height))) < 24;
-}).map((each) => each.outerHTML)"""
-
-
-async def test_in_forced_colours_the_page_row_and_status_are_still_marked(desk: Desk, browser: Browser) -> None:
     person = await a_person(desk, browser, forced_colors="active")
     page = person.page
     for path in ("/", "/executions"):
@@ -274,7 +290,58 @@ async def test_in_forced_colours_the_page_row_and_status_are_still_marked(desk: 
     glyphs = await page.locator("tbody .s").all_inner_texts()
     assert {glyph[0] for glyph in glyphs} == {"▶", "‖", "✓", "✕", "?"}
     await person.go(PAGES[3])
-    fills = "all => all.map(each => getComputedStyle(each).fill)"
-    assert len(set(await page.locator(".time > svg > rect").evaluate_all(fills))) == 2
-    (text,) = set(await page.locator(".time text").evaluate_all(fills))
-    assert text == "rgb(255, 255, 255)"
+    assert len(await page.locator(".time > svg > rect").evaluate_all(FILLS)) == 2
+    assert await page.locator(".time text").evaluate_all(FILLS) == ["rgb(255, 255, 255)"]
+    person = await a_person(history, browser, forced_colors="active")
+    await person.go(SPANS[0])
+    assert len(await person.page.locator(".graph").first.locator("g rect").evaluate_all(FILLS)) == 2
+    assert await person.page.locator(".graph g rect.failed").first.get_attribute("fill") == "url(#hatch)"
+    colour = await person.page.evaluate("getComputedStyle(document.body).color")
+    assert await person.page.locator(".graph text").evaluate_all(FILLS) == [colour]
+
+
+SPANS = [f"/pipelines/default/{PIPELINE}{query}" for query in ("", "?span=7d", "?span=30d")]
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+async def test_graphs_fit_every_screen_and_can_be_read_with_the_errors_beside_or_under_them(
+    history: Desk, browser: Browser, scripts: bool
+) -> None:
+    person = await a_person(history, browser, java_script_enabled=scripts, color_scheme="dark")
+    for path in SPANS:
+        await person.go(path)
+        await person.page.locator("summary").click()
+        for width in (1280, 768, 320, 360):
+            await fits(person, path, width)
+            graph = await person.page.locator("[data-part=graphs]").bounding_box()
+            errors = await person.page.locator("[data-part=errors]").bounding_box()
+            assert graph is not None
+            assert errors is not None
+            assert (errors["x"] > graph["x"] + graph["width"]) is (width == 1280)
+            assert (errors["y"] >= graph["y"] + graph["height"]) is (width != 1280)
+            if scripts and width in {1280, 360}:
+                await person.page.emulate_media(color_scheme="dark" if width == 1280 else "light")
+                assert await person.page.locator(".graph").evaluate_all(OVERLAPPING) == [], path
+                await is_usable(person, path, "main :is(a,summary):not([aria-hidden]):visible")
+    assert person.complaints == []
+
+
+async def test_a_click_on_a_problem_in_a_graph_leads_to_its_page(history: Desk, browser: Browser) -> None:
+    person = await a_person(history, browser)
+    await person.go(SPANS[0])
+    band = person.page.locator(".graph").first.locator("a").last
+    await band.scroll_into_view_if_needed()
+    box = await band.locator("rect").bounding_box()
+    assert box is not None
+    await person.page.mouse.click(box["x"] + box["width"] - 3, box["y"] + 5)
+    await person.page.wait_for_url("**/problems/**")
+
+
+async def test_the_table_stays_open_while_the_page_keeps_itself_current(history: Desk, browser: Browser) -> None:
+    person = await a_person(history, browser)
+    await person.go(SPANS[0])
+    await person.page.locator("summary").click()
+    await open_problem(history, 40, opened_at=history.clock.us - MINUTE_US)
+    history.clock.us += 2_000_000
+    await person.page.locator(".graph a").nth(8).wait_for(state="attached")
+    assert await person.page.locator("details[open]").count() == 1
