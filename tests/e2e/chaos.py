@@ -1,7 +1,6 @@
 """Several replicas on one database, each with API keys of its own, so that the API sees who asks. Judges nothing."""
 
 import asyncio
-import math
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -31,9 +30,6 @@ AN_HOUR_AHEAD = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+1h", "DONT_FAKE_MONO
 """The environment of a program whose wall clock is wrong."""
 
 ENDLESS_S = 1_000_000.0
-STARTED_S = 60.0
-"""Replicas that start while others die have a busy machine."""
-
 _HELD = "SELECT name FROM lease WHERE kind = 'account' AND owner LIKE '%-{pid}-%'"
 
 
@@ -45,15 +41,6 @@ class Loss:
     place: int
     accounts: frozenset[int]
     is_stop: bool
-
-
-@dataclass(slots=True)
-class Spell:
-    """For so long (monotonic seconds) a replica ran, had started, and could write."""
-
-    place: int
-    since: float
-    to: float = math.inf
 
 
 @dataclass(slots=True)
@@ -71,8 +58,6 @@ class Replicas:
     lives: dict[int, Life] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     in_trouble: set[int] = field(default_factory=set)
-    spells: list[Spell] = field(default_factory=list)
-    _starting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self, place: int) -> Life:
         """Start the replica of a place, and do not wait until it has."""
@@ -81,9 +66,6 @@ class Replicas:
         await self.write(place, self.document)
         life = await self.stage.begin("run", "--config", str(self.stage.folder / f"{place}.yaml"), environ=environ)
         self.lives[place] = life
-        starting = asyncio.create_task(self._note_start(place, life))
-        self._starting.add(starting)
-        starting.add_done_callback(self._starting.discard)
         return life
 
     async def write(self, place: int, document: Document) -> None:
@@ -94,7 +76,6 @@ class Replicas:
         """Start every replica and wait until each has."""
         for place in range(self.count):
             await self.start(place)
-        await asyncio.gather(*self._starting)
         for life in self.lives.values():
             await life.started()
 
@@ -131,13 +112,7 @@ class Replicas:
     def go_on(self, place: int) -> None:
         """Let it run again."""
         self.lives[place].send(signal.SIGCONT)
-        self.spells.append(Spell(place, time.monotonic()))
         self.in_trouble.discard(place)
-
-    def cannot_write(self, place: int, *, for_s: float) -> None:
-        """Note that whatever it writes of leases is rolled back for so long."""
-        self._end_spell(place)
-        self.spells.append(Spell(place, time.monotonic() + for_s))
 
     async def held(self, place: int) -> frozenset[int]:
         """Return which accounts a replica owns; none if the database cannot be asked."""
@@ -152,17 +127,6 @@ class Replicas:
 
     def _lose(self, place: int, accounts: frozenset[int], *, is_stop: bool) -> None:
         self.losses.append(Loss(time.monotonic(), place, accounts, is_stop))
-        self._end_spell(place)
-
-    def _end_spell(self, place: int) -> None:
-        for spell in self.spells:
-            if spell.place == place:
-                spell.to = min(spell.to, time.monotonic())
-
-    async def _note_start(self, place: int, life: Life) -> None:
-        await life.until(lambda: life.logged("started") or life.is_over, within_s=STARTED_S, what="it had started")
-        if not life.is_over and self.lives[place] is life:
-            self.spells.append(Spell(place, time.monotonic()))
 
 
 def key_of(account: int, place: int) -> str:

@@ -1,14 +1,12 @@
-"""What the API saw of replicas: who asked for an account after whom, and how soon. Every function only looks."""
+"""What the API saw of replicas: who asked for an account after whom. Every function only looks."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 
-from e2e.chaos import Loss, Spell
+from e2e.chaos import Loss
 
 from watcher.simulator.server import LoggedRequest, RequestLog
-
-Outage = tuple[float, float]
 
 TENURE_S = 3.0
 """Nobody has an account for less than this: it is taken from who is silent, after 9 s, or handed over and kept."""
@@ -50,56 +48,16 @@ def _between_others(requests: Sequence[Asked], *, within_s: float) -> Iterator[l
             yield run
 
 
-def nobody_able(spells: Sequence[Spell], outages: Sequence[Outage], *, since: float, until: float) -> list[Outage]:
-    """Return when no replica could have taken an account: none had started and ran, or none could reach its database.
+def not_asked_again(log: RequestLog, losses: Sequence[Loss], *, places_count: int) -> list[tuple[int, Loss]]:
+    """Return the accounts that lost their replica and that nobody asked for any more.
 
-    What is returned does not overlap.
+    The first request of a stopped replica does not count: it was about to send that one.
     """
-    bounds = {each for spell in spells for each in (spell.since, spell.to)} | {
-        each for pair in outages for each in pair
-    }
-    times = [since, *sorted(each for each in bounds if since < each < until), until]
-    return [
-        (begins_at, ends_at)
-        for begins_at, ends_at in pairwise(times)
-        if any(start <= begins_at < end for start, end in outages)
-        or not any(spell.since <= begins_at < spell.to for spell in spells)
-    ]
-
-
-def delays(
-    log: RequestLog, losses: Sequence[Loss], *, places_count: int, outages: Sequence[Outage] = (), until: float
-) -> list[tuple[float, int, Loss]]:
-    """Return for how many seconds at least each account was not asked for that lost its replica, and which that was.
-
-    At least: up to the moment in which its next replica was lost before it had asked, or to the end. The time of an
-    outage does not count, in which nobody can take it, nor an account whose last answer was no good: it waits for other
-    reasons.
-    """
-    asked = by_account(log, places_count=places_count)
-    found = []
-    for nth, loss in enumerate(losses):
+    asked, found = by_account(log, places_count=places_count), []
+    for loss in losses:
         for account in loss.accounts:
-            requests = asked.get(account, [])
-            if not _was_well(requests, loss.at):
-                continue
-            lost_again_at = next((each.at for each in losses[nth + 1 :] if account in each.accounts), until)
-            end = min(_next_at(requests, loss, otherwise=until), lost_again_at)
-            without = sum(max(0.0, min(to, end) - max(since, loss.at)) for since, to in outages)
-            found.append((end - loss.at - without, account, loss))
+            later = [each for each in asked.get(account, []) if each.entry.at > loss.at]
+            stale = [each for each in later if each.place == loss.place][:1] if loss.is_stop else []
+            if len(later) == len(stale):
+                found.append((account, loss))
     return found
-
-
-def _was_well(requests: Sequence[Asked], at: float) -> bool:
-    last = next((each.entry for each in reversed(requests) if each.entry.at < at and each.entry.code), None)
-    return last is not None and bool(last.answered or last.rows)
-
-
-def _next_at(requests: Sequence[Asked], loss: Loss, *, otherwise: float) -> float:
-    """Return when the account was asked for again.
-
-    What a stopped replica was about to send does not count. If nobody has taken its lease, it goes on by itself.
-    """
-    later = [each for each in requests if each.entry.at > loss.at]
-    stale = [each for each in later if each.place == loss.place][:1] if loss.is_stop else []
-    return next((each.entry.at for each in later if each not in stale), otherwise)

@@ -1,17 +1,15 @@
 """One account's trouble, or one sink's, is nobody else's; and whatever people said, keys and paths show nowhere."""
 
 import asyncio
-import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import receiver as sockets
-import trustme
 from e2e import checks
 from e2e.endpoint import PATH, SECRET, Answer
-from e2e.programme import outcome_of, page
+from e2e.programme import page
 from e2e.stage import API_KEY, POLLING, RETRY, Document, Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
@@ -111,41 +109,6 @@ def _all_arrived(receiver: sockets.Receiver, events: list[bytes]) -> bool:
     """Say whether each of these events was in a message."""
     everything = b"".join(request.body for request in receiver.requests)
     return all(event[event.index(b'"id":"') + 6 :][:36] in everything for event in events)
-
-
-@pytest.mark.ci
-async def test_neither_a_check_nor_a_configuration_that_is_wrong_shows_a_secret(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(1, ends_within_s=60.0))
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
-    async with await asyncio.start_server(_refuse, "127.0.0.1", 0, ssl=tls) as server:
-        port = server.sockets[0].getsockname()[1]
-        url = f"jsons://user-1f6a:pass-77c2@127.0.0.1:{port}/path-90be?verify=no"
-        document = document_of({"default": simulator}, {"phone": {"type": "apprise", "url": url}})
-        path = await asyncio.to_thread(stage.write, document)
-        outcome = await outcome_of("check", "--online", "--send", "--config", str(path), folder=stage.folder)
-    assert outcome.code == 4
-    assert outcome.stdout.splitlines()[-1].endswith("\tanswers 403")
-    shown = outcome.stdout + outcome.stderr
-    assert not [word for word in (*PRIVATE_WORDS, f":{port}", "127.0.0.1") if word in shown]
-
-    ops = {
-        "type": "webhook",
-        "url": f"ftp://hooks.example.com{PATH}",
-        "secret": f"{SECRET}!",
-        "headers": {"Authorization": f"Bearer\n{TOKEN}"},
-    }
-    wrong = {"accounts": {"default": {"api_key": f"{API_KEY} {TOKEN}"}}, "sinks": {"ops": ops}}
-    outcome = await outcome_of("run", "--config", str(stage.write(wrong)), folder=stage.folder)
-    assert outcome.code == 2
-    assert outcome.stderr.count("\n") >= 4
-    assert list(_found({"stdout": outcome.stdout.encode(), "stderr": outcome.stderr.encode()})) == []
-
-
-async def _refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    await reader.readuntil(b"\r\n\r\n")
-    await sockets.says(sockets.answer(403, connection="close"))(writer)
-    writer.close()
 
 
 def _files(folder: Path) -> dict[str, bytes]:

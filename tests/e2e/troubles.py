@@ -7,8 +7,6 @@ from random import Random
 import psycopg
 from e2e.chaos import Replicas
 
-from watcher.store.postgresql import RECONNECT_AFTER_S
-
 STOPPED_S = 13.0
 """Longer than a lease, 9 s, and than its renewal, 3 s."""
 
@@ -48,7 +46,6 @@ class Troubles:
 
     def __init__(self, replicas: Replicas, *, dice: Random) -> None:
         self.story: list[str] = []
-        self.outages: list[tuple[float, float]] = []
         self._replicas = replicas
         self._dice = dice
         self.began_at = time.monotonic()
@@ -72,20 +69,16 @@ class Troubles:
     async def restart_database(self) -> None:
         async with self._database:
             self.say("the database restarts")
-            began_at = time.monotonic()
             await asyncio.to_thread(self._replicas.server.stop)
             await asyncio.to_thread(self._replicas.server.start)
-            self.outages.append((began_at, time.monotonic()))
             self.say("the database is back")
 
     async def end_backends(self) -> None:
         self.say("half of all backends end")
         await self._run(OTHERS)
-        self.outages.append((time.monotonic(), time.monotonic() + RECONNECT_AFTER_S))
 
     async def roll_back_renewals(self, place: int, *, for_s: float) -> None:
         self.say(f"renewals of {place} are rolled back for {for_s:.1f} s")
-        self._replicas.cannot_write(place, for_s=for_s)
         await self._run(REFUSE.format(pid=self._replicas.lives[place].pid, for_s=for_s))
 
     async def all_of_them(self, *, for_s: float) -> None:

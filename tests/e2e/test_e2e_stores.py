@@ -1,7 +1,6 @@
-"""A store that version 1.0.0 left, with problems open and deliveries waiting, is taken over by this version."""
+"""A store that moves to another database, that an older version left, or that a newer one has written."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,19 +9,17 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from copies import KINDS, first_store, opened, path_of, run
+from copies import KINDS, first_store, run
 from e2e import checks
-from e2e.endpoint import Receiver
-from e2e.programme import outcome_of, page
-from e2e.stage import API_KEY, POLLING, Document, Stage, webhook
+from e2e.endpoint import Receiver, refuse, take
+from e2e.programme import Life, outcome_of, page
+from e2e.stage import API_KEY, POLLING, Document, Stage, all_have_ended, document_of, webhook, world_of
 from fake_slack import FakeSlack, Message
 from postgres import EMPTY
 from receiver import Receiver as Listener
 
 from watcher.runtime.clock import Clock
 from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World
-
-pytestmark = pytest.mark.ci
 
 SALES = SimPipeline("5a1e5000-0000-4000-8000-000000000001", "Sales agent")
 ONBOARDING = SimPipeline("0b0a4d00-0000-4000-8000-000000000002", "Onboarding")
@@ -129,6 +126,7 @@ async def asked(pages: str, path: str) -> list[dict[str, Any]]:
     return items
 
 
+@pytest.mark.ci
 async def test_what_version_1_0_0_left_open_and_waiting_is_taken_over(sqlite_stage: Stage, url: str) -> None:
     stage = sqlite_stage
     stage.store_url = first_store(url, stopped_s_ago=STOPPED_FOR_S)
@@ -206,18 +204,68 @@ async def test_what_version_1_0_0_left_open_and_waiting_is_taken_over(sqlite_sta
     assert [each.lines[0] for each in slack.posted()[len(before.messages) :]] == ["✕ Sink archive: 1 dead letter (422)"]
 
 
-async def test_a_store_of_a_later_version_is_refused_in_one_sentence(sqlite_stage: Stage, url: str) -> None:
-    stage, other = sqlite_stage, f"sqlite:///{sqlite_stage.folder}/other.db"
-    stage.store_url = url
-    await (await opened(url)).close()
-    run(url, "UPDATE meta SET value = '99' WHERE key IN ('schema_version', 'oldest_reader')")
-    account = {"default": {"api_key": API_KEY, "base_url": "http://127.0.0.1:9"}}
-    config = str(stage.write({"accounts": account, "watch": [{"pipeline": SALES.id}]}))
-    commands = (("run", "--config", config), ("copy-store", url, other), ("copy-store", other, url))
-    await (await opened(other)).close()
-    for command in commands:
-        outcome = await outcome_of(*command, folder=stage.folder)
-        assert (outcome.code, outcome.stdout) == (2, "")
-        (sentence,) = outcome.stderr.splitlines()
-        where = "postgresql://.*" if url.startswith("postgresql") else str(path_of(url))
-        assert re.fullmatch(f"error: {where} was written by a newer version .*; start the newer version, .*", sentence)
+# A store that is moved there and back between the lives of the program
+
+FIRST, LAST = "sqlite:///watcher.db", "sqlite:///moved.db"
+
+
+async def moved(stage: Stage, source: str, target: str) -> None:
+    outcome = await outcome_of("copy-store", source, target, folder=stage.folder)
+    assert (outcome.code, outcome.stdout) == (0, ""), outcome.stderr
+    assert f"Next: set store.url to {target} and start the daemon." in outcome.stderr
+
+
+@pytest.mark.ci
+async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothing_is_told_twice(
+    postgres_stage: Stage,
+) -> None:
+    stage, database = postgres_stage, postgres_stage.store_url
+    simulator = await stage.simulator(world_of(30, ends_after_s=5.0, ends_within_s=9.0))
+    receiver = await stage.receiver(refuse)
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    for watch in document["watch"]:
+        watch["overdue_after"] = {"running": "500ms"}
+
+    async def begin(url: str) -> Life:
+        life = await stage.start(document | {"store": {"url": url}})
+        await life.started()
+        return life
+
+    first = await begin(FIRST)
+    await first.until(lambda: len(first.events("execution.overdue")) >= 5, what="some were overdue")
+    assert await first.stop() == 0
+    assert receiver.events() == []
+
+    await moved(stage, FIRST, database)
+    receiver.choose = take
+    second = await begin(database)
+    waited = {event["id"] for event in first.events()}
+    await second.until(lambda: waited <= {event["id"] for event in receiver.events()}, what="what waited had arrived")
+    receiver.choose = refuse
+    assert await second.stop() == 0
+
+    await moved(stage, database, LAST)
+    receiver.choose = take
+    third = await begin(LAST)
+    lives = (first, second, third)
+    await third.until(
+        lambda: (
+            all_have_ended(receiver.events(), simulator.world)
+            and all_have_ended([event for life in lives for event in life.events()], simulator.world)
+        ),
+        what="all had ended, there and on stdout",
+    )
+    assert await third.stop() == 0
+
+    assert not [life.logged("store.created") for life in (second, third) if life.logged("store.created")]
+    printed = [line for life in stage.lives for line in life.emitted]
+    for bodies in (receiver.kept(), printed):
+        statuses = [body for body in bodies if json.loads(body)["type"] != "execution.overdue"]
+        assert checks.of_truth(statuses, simulator) == []
+        assert checks.of_completeness(bodies, simulator) == []
+        assert [body for body, count in Counter(bodies).items() if count > 1] == []
+    assert checks.of_sequences([*receiver.kept(), *printed]) == []
+    assert checks.of_order(receiver.attempts) == []
+    problems = [event["data"]["problem"] for event in receiver.events() if "problem" in event["data"]]
+    assert {Counter(each["id"] for each in problems)[each["id"]] for each in problems} == {2}, "opened, and closed"
+    assert len([each for each in problems if "closedAt" in each]) * 2 == len(problems)
