@@ -13,21 +13,24 @@ from pathlib import Path
 
 import pytest
 from e2e import checks
-from e2e.chaos import (
+from e2e.endpoint import Answer, Receiver, refusing_some
+from e2e.programme import PATIENCE_S, Life
+from e2e.replicas import (
     AN_HOUR_AHEAD,
     Replicas,
+    Troubles,
+    among_others,
+    by_account,
     document_of_accounts,
     have_ended,
     key_of,
     keys_of,
     needs_faketime,
+    not_asked_again,
+    overlapping,
     world_of_accounts,
 )
-from e2e.endpoint import Answer, Receiver, refusing_some
-from e2e.handovers import among_others, by_account, not_asked_again, overlapping
-from e2e.programme import PATIENCE_S, Life
 from e2e.stage import ENDS, Document, Stage
-from e2e.troubles import Troubles
 from pgbouncer import installed as needs_pgbouncer
 from pgbouncer import pooled
 from postgres import PostgresServer

@@ -1,4 +1,4 @@
-"""How the daemon starts, reloads, ends, moves to another store, and takes over what an older version left."""
+"""How the daemon starts, reloads and ends, whatever hangs meanwhile."""
 
 import asyncio
 import json

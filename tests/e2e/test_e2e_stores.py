@@ -1,4 +1,4 @@
-"""A store that moves to another database, that an older version left, or that a newer one has written."""
+"""A store that moves to another database and back, and one that version 1.0.0 left."""
 
 import json
 from collections import Counter

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 from e2e import checks
-from e2e.chaos import Loss
 from e2e.endpoint import Answer, Attempt
-from e2e.handovers import not_asked_again, overlapping
+from e2e.replicas import Loss, not_asked_again, overlapping
 from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
 from watcher.runtime.clock import Clock
