@@ -77,12 +77,12 @@ class Stage:
 
         return await self.enter(Listener(notice))
 
-    def within_pace(self, simulator: Simulator, *, rate: float, keys_each: int = 1) -> bool:
+    def within_pace(self, log: RequestLog, *, rate: float, keys_each: int = 1) -> bool:
         """Say whether no second saw more requests of an account than the rate allows.
 
         What came while this process had no processor is seen to come at once, so that much longer is the second.
         """
-        busiest = busiest_second(simulator.request_log, keys_each=keys_each)
+        busiest = busiest_second(log, keys_each=keys_each)
         return busiest <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
 
     def write(self, document: Document, *, name: str = "watcher") -> Path:
@@ -179,6 +179,11 @@ def webhook(receiver: Receiver, **settings: object) -> Document:
         "retry": RETRY,
         **settings,
     }
+
+
+def grouped(receiver: Receiver, *, wait_s: float, most: int, **settings: object) -> Document:
+    """Return a sink that is sent all that an account has in common."""
+    return webhook(receiver, group={"by": ["account"], "wait": f"{round(wait_s * 1000)}ms", "max": most}, **settings)
 
 
 def document_of(

@@ -185,10 +185,11 @@ def test_a_search_whose_time_is_over_says_that_nothing_started() -> None:
     assert said_last == "no execution has started after 10 m (--timeout); the last poll failed: 502"
 
 
-def searching(api: ScriptedApi, *, view: View | None = None) -> tuple[Progress, Poller]:
+def searching(api: ScriptedApi, *, view: View | None = None, degraded_after: str = "30s") -> tuple[Progress, Poller]:
     """Return a search, and its poller, which may ask twice a second and does so every 2 s."""
     account, watch = {"api_key": "k", "rate_limit": "2/s"}, {"pipeline": PIPELINE, "account": "a"}
-    document = {"accounts": {"a": account}, "watch": [watch], "polling": {"lost_grace": "0s"}}
+    polling = {"lost_grace": "0s", "degraded_after": degraded_after}
+    document = {"accounts": {"a": account}, "watch": [watch], "polling": polling}
     settings, clock = Settings.model_validate(document), api.clock
     progress = Progress(PIPELINE, "", lost_after=3, search=NextSearch(clock.steady_us(), clock.steady_us()))
     client = cast("ClerkApi", api)
@@ -239,3 +240,23 @@ async def test_a_search_keeps_to_interval_and_rate_and_what_it_finds_is_polled_a
     assert (api.asked[-1][1], progress.ending) == (EXECUTION, WaitResult(Exit.DONE))
     (line,) = capsys.readouterr().out.splitlines()
     assert (f'"subject":"{EXECUTION}"' if is_json else "Z success ") in line
+
+
+@pytest.mark.parametrize(("passing", "waits_s"), [(Outcome.NOT_FOUND, {2.0}), (Outcome.SERVER_ERROR, {2.0, 10.0})])
+async def test_no_passing_error_ends_a_search_and_what_started_before_does_not_count(
+    passing: Outcome, waits_s: set[float]
+) -> None:
+    old = said("old", "running", started_at=EPOCH)
+    api = ScriptedApi(FakeClock(), pages=pages_of(old))
+    progress, poller = searching(api, degraded_after="3s")
+    await poller.poll()
+    api.pages = {1: passing}
+    waited_s = set()
+    for _ in range(8):
+        await poller.poll()
+        waited_s.add(poller.next_at - api.clock.monotonic())
+        api.clock.elapsed_s = poller.next_at
+    assert (progress.execution_id, progress.ending, waited_s) == ("", None, waits_s)
+    api.pages = pages_of(said(EXECUTION, "running", started_at=EPOCH + timedelta(seconds=1000)), old)
+    await poller.poll()
+    assert (progress.execution_id, progress.ending) == (EXECUTION, None)
