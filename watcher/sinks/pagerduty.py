@@ -13,9 +13,9 @@ from pydantic import AfterValidator, SecretStr
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, present, timestamp
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Severity
 from watcher.domain.event_factory import with_latest
-from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, ProblemChange, Severity, severity_of
+from watcher.domain.problems import PROBLEM_KINDS, Incident, IncidentProblem, ProblemChange, severity_of
 from watcher.runtime.units import InvalidValueError
 from watcher.sinks.alert import Alert, clean, cut, shorten, to_json, usable_link
 from watcher.sinks.template import Message, Template

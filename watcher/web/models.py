@@ -15,9 +15,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import UtcMoment, WeeklySettings
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Severity
 from watcher.domain.execution import END_LABELS
-from watcher.domain.problems import PROBLEM_KINDS, Severity
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.snapshots import COUNTED
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.settings import Duration, ShortText

@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Severity
 from watcher.domain.execution import END_LABELS, LOST, OPEN_STATUSES, TERMINAL_STATUSES, Status
-from watcher.domain.problems import Severity, severity_of
+from watcher.domain.problems import severity_of
 from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import percent, spell_duration

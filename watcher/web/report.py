@@ -9,9 +9,8 @@ from typing import Literal
 from pydantic import Field
 
 from watcher.domain.envelope import Json, timestamp
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Severity
 from watcher.domain.history import HOUR_US, Totals, period_start
-from watcher.domain.problems import Severity
 from watcher.domain.report import Happening, PipelineResult, error_of, report_of, shorten_text, success_rate
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.event import EventType
-from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, Severity, severity_of
+from watcher.domain.event import EventType, Severity
+from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, severity_of
 from watcher.domain.rules import KIND_OF_RULE, Rules
 
 ANYTHING: Any = object()
