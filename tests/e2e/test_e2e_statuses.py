@@ -15,6 +15,10 @@ from virtual import PIPELINE
 import watcher
 from watcher.domain.envelope import timestamp
 
+TYPES = '    EXECUTION_WAITING = "execution.waiting"\n    EXECUTION_CANCELLED = "execution.cancelled"\n'
+ROWS = """    _T.EXECUTION_WAITING: EventKind("{who} waits", is_status=True, to_chats=False, sign=("w", "")),
+    _T.EXECUTION_CANCELLED: EventKind("{who} was cancelled", is_status=True),
+"""
 MORE = {
     "execution.py": (
         ('    FAILED = "failed"\n', '    FAILED = "failed"\n    WAITING = "waiting"\n    CANCELLED = "cancelled"\n'),
@@ -23,14 +27,11 @@ MORE = {
     "event.py": (
         (
             '    EXECUTION_FAILED = "execution.failed"\n',
-            '    EXECUTION_WAITING = "execution.waiting"\n    EXECUTION_CANCELLED = "execution.cancelled"\n'
-            '    EXECUTION_FAILED = "execution.failed"\n',
+            TYPES + '    EXECUTION_FAILED = "execution.failed"\n',
         ),
         (
             "    _T.EXECUTION_FAILED: EventKind",
-            '    _T.EXECUTION_WAITING: EventKind("{who} waits", is_status=True, to_chats=False, sign=("w", "")),\n'
-            '    _T.EXECUTION_CANCELLED: EventKind("{who} was cancelled", is_status=True),\n'
-            "    _T.EXECUTION_FAILED: EventKind",
+            ROWS + "    _T.EXECUTION_FAILED: EventKind",
         ),
     ),
 }
@@ -63,7 +64,8 @@ def add_statuses(folder: Path) -> None:
     for name, changes in MORE.items():
         file = folder / "watcher" / "domain" / name
         for old, new in changes:
-            assert old in (source := file.read_text())
+            source = file.read_text()
+            assert old in source
             file.write_text(source.replace(old, new, 1))
 
 
