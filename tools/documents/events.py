@@ -1,6 +1,8 @@
 """The page of events: one real example of every type, emitted by the watcher itself in virtual time."""
 
+import ast
 import asyncio
+import inspect
 import json
 import tempfile
 from collections import Counter
@@ -14,7 +16,7 @@ from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
-from documents.events_text import FIELDS, HEAD, TAIL, VERIFY, WHEN
+from documents.events_text import FIELDS, HEAD, TAIL, VERIFY
 from watcher.domain.envelope import stream_of, timestamp
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
@@ -47,15 +49,21 @@ SINK_EVENTS = (EventType.SINK_FAILING, EventType.SINK_RECOVERED, EventType.SINK_
 def events() -> str:
     """Return the whole page."""
     examples = asyncio.run(emitted())
-    untold = [str(type_) for type_ in EventType if type_ not in examples or type_ not in WHEN]
-    assert not untold, f"tell a story in tools/documents/events.py, and say when in events_text.py: {', '.join(untold)}"
-    types = [_about(type_, examples[type_]) for type_ in EventType]
+    untold = [str(type_) for type_ in EventType if type_ not in examples]
+    assert not untold, f"tell a story in tools/documents/events.py of {', '.join(untold)}"
+    types = [
+        f"### {type_}\n\n{text}\n\n```json\n{fold(examples[type_])}\n```\n" for type_, text in descriptions().items()
+    ]
     fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
     return "\n".join([HEAD.format(fields=fields), *types, TAIL + VERIFY])
 
 
-def _about(type_: EventType, example: Event) -> str:
-    return f"### {type_}\n\n{WHEN[type_]}\n\n```json\n{fold(example)}\n```\n"
+def descriptions() -> Mapping[EventType, str]:
+    """Return when each type is emitted: the text below it in its enumeration, as one line."""
+    (enumeration,) = ast.parse(inspect.getsource(EventType)).body
+    assert isinstance(enumeration, ast.ClassDef)
+    texts = [ast.literal_eval(node.value) for node in enumeration.body if isinstance(node, ast.Expr)][1:]
+    return {type_: " ".join(text.split()) for type_, text in zip(EventType, texts, strict=True)}
 
 
 def fold(value: Any, *, indent: int = 0) -> str:
@@ -187,9 +195,12 @@ def _report() -> Event:
     """Return the report of a day in which one of two pipelines got worse."""
     at, name = EPOCH.replace(hour=7), "Sales agent"
     error = error_of("Greeting", "upstream timeout after 30 s", 12)
-    now, before = Totals(342, 312, 30, 0, 51_200, Counter({26: 292, 39: 20})), Totals(500, 492, 8)
+    now, before = (
+        Totals(Counter(started=342, success=312, failed=30, tokens=51_200), Counter({26: 292, 39: 20})),
+        Totals(Counter(started=500, success=492, failed=8)),
+    )
     sales = PipelineResult("default", PIPELINE, name, "failing", 1, now, before, error)
-    id_, as_ever = "77aa0000-0000-4000-8000-000000000000", Totals(500, 495, 5)
+    id_, as_ever = "77aa0000-0000-4000-8000-000000000000", Totals(Counter(started=500, success=495, failed=5))
     other = PipelineResult("default", id_, "Onboarding", "well", 0, as_ever, as_ever, None)
     link = "https://watcher.example.com"
     times = {"from": timestamp(at - timedelta(days=1)), "until": timestamp(at)}

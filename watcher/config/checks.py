@@ -18,7 +18,7 @@ from watcher.config.document import ConfigProblem, Document, KeyPath, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
 from watcher.config.rules import RulesSettings
-from watcher.domain.event import EventType
+from watcher.domain.event import EVENT_KINDS, EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import APART_COUNT, types_matching
 from watcher.domain.rules import KIND_OF_RULE
@@ -174,14 +174,7 @@ _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}|0b5c8f1e
 """The form of the ids in our examples. Almost no id of the API looks like this."""
 
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
-_RULE_OF = {
-    EventType.PIPELINE_FAILING: "rules: {failing: {consecutive: 3}}",
-    EventType.PIPELINE_SILENT: "rules: {silent: 6h}",
-    EventType.PIPELINE_SLOW: "rules: {slow: {}}",
-    EventType.EXECUTION_EXPENSIVE: "rules: {tokens: {execution: 20000}}",
-    EventType.PIPELINE_OVERSPENDING: "rules: {tokens: {per_day: 2000000}}",
-    EventType.PIPELINE_NEW_ERROR: "rules: {new_error: true}",
-}
+_RULE_OF = {type_: kind.setting for type_, kind in EVENT_KINDS.items() if kind.setting.startswith("rules")}
 """An example of the rule that leads to each event. The closings of problems are left out."""
 
 _OF_RULES = {*_RULE_OF, *(CLOSED_BY[kind] for kind in KIND_OF_RULE.values())}
@@ -346,7 +339,7 @@ def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnyS
     kinds = types & PROBLEM_KINDS & _OF_PIPELINES
     if kinds and watches and not any(kinds & _kinds_opened_by(watch) for watch in watches):
         problem = "no rule and no overdue_after can open a problem of a pipeline for this pager: "
-        key = "overdue_after: {running: 15m}" if kinds == {EventType.EXECUTION_OVERDUE} else _rule_for(kinds)
+        key = EVENT_KINDS[next(iter(kinds))].setting if len(kinds) == 1 else _rule_for(kinds)
         problem += "it would page for accounts and sinks at most"
         document.warn(at, problem, remedy=f"add {key} to a watch", block=True)
 

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from watcher.config.rules import RulesSettings
-from watcher.domain.execution import Status
+from watcher.domain.execution import OPEN_STATUSES
 from watcher.domain.report import ReportSchedule
 from watcher.domain.routing import WeeklyHours
 from watcher.domain.watch import Details, FirstSight
@@ -46,6 +46,8 @@ from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
+
+OpenStatus = Literal[OPEN_STATUSES]  # type: ignore[valid-type]  # a tuple is all of its values
 
 
 class StoreSettings(Block):
@@ -296,7 +298,7 @@ class WatchSettings(Block):
         default=None, examples=["https://wiki.example.com/agents/sales"]
     )
     """A link to instructions for trouble, copied into events as `data.runbook`, and shown by chats and pagers."""
-    overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
+    overdue_after_s: Mapping[OpenStatus, Duration] = Field(
         default_factory=dict, examples=["{new: 2m, running: 15m, paused: 48h}"]
     )
     """The time in a status after which `execution.overdue` is emitted."""

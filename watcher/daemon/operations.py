@@ -17,8 +17,7 @@ from watcher.daemon.build import OwnerDependencies
 from watcher.daemon.reload import ConfigFollower
 from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
-from watcher.domain.event import EventType
-from watcher.domain.problems import Severity
+from watcher.domain.event import EventType, Severity
 from watcher.sinks.protocol import SinkContext
 from watcher.store.console_store import ConsoleStore
 from watcher.store.operator_store import ActionKind, OperatorStore

@@ -34,8 +34,6 @@ FAILING_AFTER_S = 300.0
 DEAD_EVERY_S = 60.0
 """The shortest time between two `delivery.dead` events about one sink."""
 
-_EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
-
 log = structlog.get_logger()
 
 
@@ -161,7 +159,7 @@ class SinkReporter:
     async def report(self) -> None:
         """Record a change of the sink's state, as an event for the other sinks. Raises `StoreError`."""
         state, answer = self._state.state, self._state.answer
-        type_ = _EVENT_TYPES[state]
+        type_ = EventType(f"sink.{state or 'recovered'}")
         entry, problem = self._event(type_, {"answer": answer}, self._problem)
         problems = () if problem is None else (problem,)
         change = SourceChange(self._deps.store.lease, self._sequence, entry.event.sequence, state, (entry,), problems)

@@ -42,13 +42,9 @@ def ordering_key_of(type_: EventType, stream: bytes, *, id_: uuid.UUID) -> bytes
     return id_.bytes if opening is None else uuid.uuid5(NAMESPACE, f"lane/{stream.hex()}/{opening}").bytes
 
 
-_OPENED_BY: Mapping[EventType, EventType] = {
-    **{kind: kind for kind in CLOSED_BY},
-    **{closing: kind for kind, closing in CLOSED_BY.items()},
-    **dict.fromkeys(
-        (EventType.SINK_FAILING, EventType.SINK_DISABLED, EventType.SINK_RECOVERED), EventType.SINK_FAILING
-    ),
-}
+_OPENED_BY = dict[EventType, EventType]()
+for _kind, _closing in CLOSED_BY.items():
+    _OPENED_BY[_kind] = _OPENED_BY.setdefault(_closing, _kind)
 """The opening from which an ordering key is made, for each opening and each closing.
 
 A sink has only one problem at a time, so all types about a sink's problem share one opening.

@@ -1,4 +1,4 @@
-"""Events: their types, their reasons and their sinks. Frozen values."""
+"""Events: their types and what distinguishes these, their reasons and their sinks. Frozen values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,37 +8,234 @@ from uuid import UUID
 
 
 class EventType(StrEnum):
-    """The event types of this version. docs/events.md describes each."""
+    """The event types of this version. docs/events.md has these descriptions. `EVENT_KINDS` has a row for each."""
 
     EXECUTION_NEW = "execution.new"
+    """The execution is first seen in this status."""
     EXECUTION_RUNNING = "execution.running"
+    """It is first seen running, or runs again after a pause."""
     EXECUTION_PAUSED = "execution.paused"
+    """It waits: for a reply, a person, a moment."""
     EXECUTION_SUCCESS = "execution.success"
+    """It ended well. Final: whatever the API says of it later is logged, never emitted."""
     EXECUTION_FAILED = "execution.failed"
+    """It ended in failure. Final as well. `failedNodes` says where, as far as the API does."""
     EXECUTION_UNRECOGNIZED = "execution.unrecognized"
+    """A status the API's documentation does not know. `status` is the raw word; emitted once per new word. The
+    execution is still polled, unless the API gives it a `finishedAt`."""
     EXECUTION_OVERDUE = "execution.overdue"
+    """Longer in one status than its `overdue_after`. Emitted once per stay (again if the limit was removed and is
+    back), and only after a successful poll past the limit. A sink that was sent this is sent the event that ends it,
+    too; if its `events` lack that, PagerDuty, Alertmanager and a Slack app get only the end."""
     EXECUTION_LOST = "execution.lost"
+    """The API keeps answering 404 or an error for it: `lost_after` answers in a row over `lost_grace`, while the
+    account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is polled for another day; if
+    it answers again, its next event has `previousStatus: lost`."""
     EXECUTION_EXPENSIVE = "execution.expensive"
+    """It used more tokens than the pipeline's rule `tokens.execution` allows. Emitted once per execution, as soon as an
+    answer shows it, and before its end. It opens and closes no problem: an execution that is overdue stays so."""
     PIPELINE_FAILING = "pipeline.failing"
+    """The pipeline's `failing` rule holds: so many executions failed in a row, or such a share of the last ones. It
+    opens a [problem](alerts.md); `execution` is the end that did it. With `also` that may be a success: its `error`
+    says why it counts as a failure."""
     PIPELINE_RECOVERED = "pipeline.recovered"
+    """The rule holds no longer: see [what closes it](alerts.md#rules). It closes the problem, and goes exactly where
+    `pipeline.failing` went."""
     PIPELINE_SILENT = "pipeline.silent"
+    """No execution has started for longer than the pipeline's `silent` rule allows. Emitted only after a complete scan
+    of its list. It opens a problem."""
     PIPELINE_ACTIVE = "pipeline.active"
+    """An execution started again. It closes the problem, and goes exactly where `pipeline.silent` went."""
     PIPELINE_SLOW = "pipeline.slow"
+    """An open execution runs for longer than the pipeline's rule `slow` allows, compared with its last successes.
+    Emitted only after an answer that shows it still open. It opens a [problem](alerts.md#slow); `execution` is the
+    slowest at that time."""
     PIPELINE_ON_TIME = "pipeline.on_time"
+    """No execution runs for longer than the rule `slow` allows any more. It closes the problem, and goes exactly where
+    `pipeline.slow` went."""
     PIPELINE_OVERSPENDING = "pipeline.overspending"
+    """The executions that ended today (UTC) used 80 % or 100 % of the pipeline's rule `tokens.per_day`; `percent` says
+    which. Emitted once a day for each of the two; if an end leads past both, for 100 % only. It opens no problem."""
     PIPELINE_NEW_ERROR = "pipeline.new_error"
+    """An execution failed with a [kind of error](history.md#kinds-of-errors) that was not seen in this pipeline for 30
+    days: its rule `new_error`. It opens no problem."""
     PIPELINE_GAP = "pipeline.gap"
+    """Of a pipeline that is watched whole: a scan of its list may have missed executions. `reason` is `lookback`,
+    `deleted`, `unordered`, `outrun`, `not_found`, `rejected`, `forbidden` or `unreadable`: [what each
+    means](pipelines.md#what-it-can-miss-and-how-you-would-know)."""
     ACCOUNT_DEGRADED = "account.degraded"
+    """The API cannot be used with this key. `reason` is `unauthorized` (at once), `rate_limited`, `unreachable`,
+    `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). Emitted once when it starts;
+    nothing is known of its executions meanwhile."""
     ACCOUNT_RECOVERED = "account.recovered"
+    """It can be used again: emitted once when the trouble ends. `reason` says which."""
     SINK_FAILING = "sink.failing"
+    """Nothing got through to this sink for 5 minutes though something waited to be sent. What fails while others get
+    through does not count. Sent to the other sinks. Deliveries wait."""
     SINK_RECOVERED = "sink.recovered"
+    """Something got through again."""
     SINK_DISABLED = "sink.disabled"
+    """The receiver answered 410 Gone. Deliveries wait until the sink's block in the configuration changes, or somebody
+    enables it."""
     DELIVERY_DEAD = "delivery.dead"
+    """Deliveries of this sink became dead letters: refused five times in a row, or retried for `give_up_after`. `count`
+    says how many, `newest` which was the newest of them, `answer` its last answer, `remedy` what to do about that. Sent
+    to the other sinks: at the first dead letter, then at the end of each minute in which there were more. It opens no
+    problem. A `delivery.dead` that becomes a dead letter itself is not reported, nor are the deliveries of a sink that
+    was removed."""
     PROBLEM_REMINDER = "problem.reminder"
+    """A problem is still open after another `remind_every` of a sink, to which alone this goes. It has the data of the
+    event that opened the problem, with the count as it is now and the `latest` failure. It belongs to the sink's own
+    sequence."""
     PROBLEM_ACKNOWLEDGED = "problem.acknowledged"
+    """Somebody took a problem: `acknowledgement` says who, why, and until when nobody is reminded of it. It has the
+    data of the event that opened the problem, and goes to the sinks that got that. It is sent right after that event. A
+    silence that keeps that event back keeps this one back, too; both go when it ends."""
     PROBLEM_CLOSED = "problem.closed"
+    """A problem ended because nothing watches for it any more: its rule, watch, account or sink was removed from the
+    configuration (`reason` is `removed`), or an overdue execution ended without an event (`ended`). It has the data of
+    the event that opened the problem, and goes exactly where that went."""
     WATCHER_REPORT = "watcher.report"
+    """A [report](reports.md) is due. It goes to the sinks that `reports` names, whatever their `events`, and no silence
+    keeps it back. `time` is the moment at which it was due. `from` until `until` are whole hours. `pipelines` are the
+    worst 20 at most; of each, and of all in `total`, there are the figures."""
     WATCHER_TEST = "watcher.test"
+    """A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; to PagerDuty and
+    Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1."""
+
+
+class Severity(StrEnum):
+    """The severity of an event or problem, in the words of PagerDuty's Events API."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+    @property
+    def rank(self) -> int:
+        """The place among all severities: 0 is the most severe."""
+        return list(Severity).index(self)
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """All that distinguishes one event type from the others. Routing, alerts, checks, pages and docs read it."""
+
+    title: str
+    """The title of a message. `Alert` says what its fields are."""
+    severity: Severity = Severity.INFO
+    closed_by: EventType | None = None
+    """The type that closes the problem that this type opens."""
+    is_status: bool = False
+    """Whether the type is a change of an execution's status."""
+    is_of_opened: bool = False
+    """Whether the type is about a problem that another event opened."""
+    to_chats: bool = True
+    """Whether chats, mail and Alertmanager get the type by default. Pagers get what opens a problem."""
+    with_openings: bool = False
+    """Whether a chat gets the type as soon as the opening of a problem, and in one group with it."""
+    sign: tuple[str, str] | None = None
+    """The sign, with its style on a terminal, of a type whose severity does not say it."""
+    setting: str = ""
+    """An example of the setting of a watch that leads to the type."""
+    closes_when: str | None = None
+    """The condition that closes the problem, in words, unless it depends on the settings. Without `closed_by` the next
+    event of the execution closes the problem."""
+    remedy: str | None = None
+    """The action that helps, where the reason in the event does not say it."""
+
+    @property
+    def opens(self) -> bool:
+        """Return whether the type opens a problem."""
+        return self.closed_by is not None or self.closes_when is not None
+
+
+_T, _CRITICAL, _ERROR, _WARNING = EventType, Severity.CRITICAL, Severity.ERROR, Severity.WARNING
+
+EVENT_KINDS: Mapping[EventType, EventKind] = {
+    _T.EXECUTION_NEW: EventKind("{who}: a new execution", is_status=True, to_chats=False, sign=("○", "")),
+    _T.EXECUTION_RUNNING: EventKind("{who} is running", is_status=True, to_chats=False, sign=("▶", "blue")),
+    _T.EXECUTION_PAUSED: EventKind("{who} is paused", is_status=True, to_chats=False, sign=("‖", "yellow")),
+    _T.EXECUTION_SUCCESS: EventKind("{who} succeeded", is_status=True, to_chats=False),
+    _T.EXECUTION_FAILED: EventKind("{who} failed{node}", _ERROR, is_status=True),
+    _T.EXECUTION_UNRECOGNIZED: EventKind("{who} has the undocumented status {status}", _WARNING, is_status=True),
+    _T.EXECUTION_OVERDUE: EventKind(
+        "{who} has been {dwell}",
+        _WARNING,
+        setting="overdue_after: {running: 15m}",
+        closes_when="the execution leaves this status",
+    ),
+    _T.EXECUTION_LOST: EventKind("{who}: an execution is lost", _ERROR, is_status=True),
+    _T.EXECUTION_EXPENSIVE: EventKind(
+        "{who} is expensive: {tokens} in one execution",
+        _WARNING,
+        with_openings=True,
+        setting="rules: {tokens: {execution: 20000}}",
+    ),
+    _T.PIPELINE_FAILING: EventKind(
+        "{who} keeps failing{last}",
+        _CRITICAL,
+        closed_by=_T.PIPELINE_RECOVERED,
+        setting="rules: {failing: {consecutive: 3}}",
+    ),
+    _T.PIPELINE_RECOVERED: EventKind("{who} recovered{after}"),
+    _T.PIPELINE_SILENT: EventKind(
+        "{who} is silent: {silent}",
+        _WARNING,
+        closed_by=_T.PIPELINE_ACTIVE,
+        setting="rules: {silent: 6h}",
+        closes_when="an execution starts",
+        remedy="check what triggers the pipeline",
+    ),
+    _T.PIPELINE_ACTIVE: EventKind("{who} is active again{after}"),
+    _T.PIPELINE_SLOW: EventKind(
+        "{who} is slow: {running}",
+        _WARNING,
+        closed_by=_T.PIPELINE_ON_TIME,
+        setting="rules: {slow: {}}",
+        closes_when="no execution has been running for longer than the limit",
+        remedy="open the execution and see which node it waits for",
+    ),
+    _T.PIPELINE_ON_TIME: EventKind("{who} is on time again{after}"),
+    _T.PIPELINE_OVERSPENDING: EventKind(
+        "{who} used {percent} % of its tokens for today{tokens}",
+        _ERROR,
+        setting="rules: {tokens: {per_day: 2000000}}",
+    ),
+    _T.PIPELINE_NEW_ERROR: EventKind(
+        "{who} failed with a new error{node}", _WARNING, with_openings=True, setting="rules: {new_error: true}"
+    ),
+    _T.PIPELINE_GAP: EventKind("{who}: executions may have been missed", _WARNING),
+    _T.ACCOUNT_DEGRADED: EventKind(
+        "Account {who}: the API cannot be used",
+        _CRITICAL,
+        closed_by=_T.ACCOUNT_RECOVERED,
+        closes_when="a request succeeds",
+    ),
+    _T.ACCOUNT_RECOVERED: EventKind("Account {who} recovered{after}"),
+    _T.SINK_FAILING: EventKind(
+        "Sink {who} is failing{answer}",
+        _ERROR,
+        closed_by=_T.SINK_RECOVERED,
+        closes_when="a delivery gets through",
+        remedy="watcher test-sink tries it and says what to do; what waits is sent once it works",
+    ),
+    _T.SINK_RECOVERED: EventKind("Sink {who} recovered{after}"),
+    _T.SINK_DISABLED: EventKind(
+        "Sink {who} is disabled{answer}",
+        _ERROR,
+        closed_by=_T.SINK_RECOVERED,
+        closes_when="somebody enables the sink and a delivery gets through",
+        remedy="set a new url, or enable the sink once its receiver is back; what waits is sent then",
+    ),
+    _T.DELIVERY_DEAD: EventKind("Sink {who}: {letters}{answer}", _ERROR),
+    _T.PROBLEM_REMINDER: EventKind("{who}: problem.reminder", is_of_opened=True),
+    _T.PROBLEM_ACKNOWLEDGED: EventKind("{who}: problem.acknowledged", is_of_opened=True, sign=("◆", "blue")),
+    _T.PROBLEM_CLOSED: EventKind("{who}: problem.closed", is_of_opened=True),
+    _T.WATCHER_REPORT: EventKind("{who}: watcher.report", sign=("≡", "blue")),
+    _T.WATCHER_TEST: EventKind("Test message from clerk-watcher to its sink {who}"),
+}
 
 
 class GapReason(StrEnum):

@@ -26,7 +26,7 @@ from watcher.domain.envelope import (
     timestamp,
 )
 from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
+from watcher.domain.execution import TERMINAL_STATUSES, ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange, SentOpening, severity_of
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros, from_us, to_us
@@ -74,7 +74,7 @@ class EventFactory:
         """
         name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
         reported_at, happened_at = None, None  # without a date of the API, the time is that of the poll
-        if facts and change.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
+        if facts and change.kind in TERMINAL_STATUSES:
             reported_at, happened_at = facts.finished_at, facts.ended_at
         elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
             reported_at, happened_at = facts.started_at, facts.began_at

@@ -1,8 +1,10 @@
 """Executions: their statuses, the API's answer about an execution, and its row in the store. Frozen values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from watcher.domain.timestamps import NEVER, Micros
 
@@ -17,8 +19,25 @@ class Status(StrEnum):
     FAILED = "failed"
 
 
-OPEN_STATUSES = frozenset({Status.NEW, Status.RUNNING, Status.PAUSED})
-TERMINAL_STATUSES = frozenset({Status.SUCCESS, Status.FAILED})
+class EndLabel(NamedTuple):
+    """The letter of an ended execution in a strip of ends, and its word in counts ("3 succeeded")."""
+
+    letter: str
+    word: str
+
+
+UNRECOGNIZED = "unrecognized"
+"""The label of all statuses that the API does not document."""
+
+END_LABELS: Mapping[str, EndLabel] = {
+    Status.SUCCESS: EndLabel("s", "succeeded"),
+    Status.FAILED: EndLabel("f", "failed"),
+    UNRECOGNIZED: EndLabel("u", "unrecognized"),
+}
+"""The final statuses, and `unrecognized`. Ended executions are counted under them, in the store by a column each."""
+
+TERMINAL_STATUSES = tuple(status for status in Status if status in END_LABELS)
+OPEN_STATUSES = tuple(status for status in Status if status not in END_LABELS)
 LOST = "lost"
 """The word in place of a status for a lost execution, in `previousStatus` and in the store."""
 

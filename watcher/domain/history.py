@@ -11,7 +11,16 @@ from hashlib import sha256
 from math import floor, log, sqrt
 from typing import NamedTuple
 
-from watcher.domain.execution import TERMINAL_STATUSES, ExecutionRecord, ExecutionSnapshot, FailedNode, Status
+from watcher.domain.execution import (
+    END_LABELS,
+    LOST,
+    TERMINAL_STATUSES,
+    UNRECOGNIZED,
+    ExecutionRecord,
+    ExecutionSnapshot,
+    FailedNode,
+    Status,
+)
 from watcher.domain.timestamps import Micros
 
 HOUR_US = 3_600_000_000
@@ -26,8 +35,8 @@ SHORTEST_S = 0.001
 MAX_TOKENS = 1_000_000_000
 """The most tokens that are counted for one execution. The sum of an hour therefore fits into its column."""
 
-COUNTS = ("started", "success", "failed", "unrecognized", "tokens")
-"""The fields of `Totals` that are plain numbers. The store's columns have the same names."""
+COUNTS = ("started", *END_LABELS, "tokens")
+"""The names of the plain numbers of `Totals`. The store's columns have the same names."""
 
 ERROR_LENGTH = 300
 """The most characters that are stored of an error's text."""
@@ -61,7 +70,7 @@ class EndedExecution(NamedTuple):
     started_at: Micros
     ended_at: Micros
     status: str
-    """`success`, `failed`, `unrecognized` or `lost`."""
+    """One of `END_LABELS`, or `lost`."""
     tokens: int = 0
     duration_s: float | None = None
     """Only a success has a duration."""
@@ -73,23 +82,39 @@ class EndedExecution(NamedTuple):
 class Totals:
     """The counts of a pipeline over some period."""
 
-    started: int = 0
-    success: int = 0
-    failed: int = 0
-    unrecognized: int = 0
-    tokens: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    """The number of started executions, of ended ones by `END_LABELS`, and of tokens, by the names in `COUNTS`."""
     durations: Counter[int] = field(default_factory=Counter)
     """The number of successes in each duration bucket."""
 
     @property
+    def started(self) -> int:
+        """Return the number of executions that started and have ended since."""
+        return self.counts["started"]
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of AI tokens that ended executions have used."""
+        return self.counts["tokens"]
+
+    @property
+    def success(self) -> int:
+        """Return the number of successes."""
+        return self.counts[Status.SUCCESS]
+
+    @property
+    def failed(self) -> int:
+        """Return the number of failures."""
+        return self.counts[Status.FAILED]
+
+    @property
     def ended(self) -> int:
         """Return the number of ended executions. Lost executions are not counted."""
-        return self.success + self.failed + self.unrecognized
+        return sum(self.counts[label] for label in END_LABELS)
 
     def add(self, other: "Totals") -> None:
         """Add the counts of another period."""
-        for name in COUNTS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.counts.update(other.counts)
         self.durations.update(other.durations)
 
     def quantile(self, share: float) -> float | None:
@@ -107,8 +132,8 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     ended_at = known.ended_at or known.end_seen_at or known.polled_at
     started_at = (facts and facts.began_at) or known.started_at or ended_at
     if facts is None or known.lost is not None:
-        return EndedExecution(started_at, ended_at, "lost")
-    status = known.status if known.status in TERMINAL_STATUSES else "unrecognized"
+        return EndedExecution(started_at, ended_at, LOST)
+    status = known.status if known.status in TERMINAL_STATUSES else UNRECOGNIZED
     tokens = min(MAX_TOKENS, max(0, round(facts.ai_tokens_used or 0)))
     ended = EndedExecution(started_at, ended_at, status or "", tokens)
     if status == Status.FAILED:
@@ -124,12 +149,11 @@ def totals_of(ended: Iterable[EndedExecution], length_us: int) -> Mapping[Micros
     """
     periods: dict[Micros, Totals] = {}
     for each in ended:
-        periods.setdefault(period_start(each.started_at, length_us), Totals()).started += 1
-        if each.status == "lost":
+        periods.setdefault(period_start(each.started_at, length_us), Totals()).counts["started"] += 1
+        if each.status == LOST:
             continue
         period = periods.setdefault(period_start(each.ended_at, length_us), Totals())
-        setattr(period, each.status, getattr(period, each.status) + 1)
-        period.tokens += each.tokens
+        period.counts.update({each.status: 1, "tokens": each.tokens})
         if each.duration_s is not None:
             bucket = floor(log(max(SHORTEST_S, each.duration_s), BUCKET_RATIO))
             period.durations[bucket] += 1

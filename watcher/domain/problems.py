@@ -1,59 +1,26 @@
-"""Problems: the events that open and close them, the state of an open problem, and severities. Frozen values."""
+"""Problems: the events that open and close them, and the state of an open problem. Frozen values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from watcher.domain.event import EventKey, EventType
+from watcher.domain.event import EVENT_KINDS, EventKey, EventType, Severity
 from watcher.domain.timestamps import NEVER, Micros
 
-
-class Severity(StrEnum):
-    """The severity of an event or problem, in the words of PagerDuty's Events API."""
-
-    CRITICAL = "critical"
-    ERROR = "error"
-    WARNING = "warning"
-    INFO = "info"
-
-    @property
-    def rank(self) -> int:
-        """The place among all severities: 0 is the most severe."""
-        return list(Severity).index(self)
-
-
-_TROUBLE: Mapping[EventType, tuple[Severity, EventType | None]] = {
-    EventType.PIPELINE_FAILING: (Severity.CRITICAL, EventType.PIPELINE_RECOVERED),
-    EventType.ACCOUNT_DEGRADED: (Severity.CRITICAL, EventType.ACCOUNT_RECOVERED),
-    EventType.SINK_FAILING: (Severity.ERROR, EventType.SINK_RECOVERED),
-    EventType.SINK_DISABLED: (Severity.ERROR, EventType.SINK_RECOVERED),
-    EventType.DELIVERY_DEAD: (Severity.ERROR, None),
-    EventType.PIPELINE_SILENT: (Severity.WARNING, EventType.PIPELINE_ACTIVE),
-    EventType.EXECUTION_FAILED: (Severity.ERROR, None),
-    EventType.EXECUTION_LOST: (Severity.ERROR, None),
-    EventType.EXECUTION_OVERDUE: (Severity.WARNING, None),
-    EventType.EXECUTION_UNRECOGNIZED: (Severity.WARNING, None),
-    EventType.PIPELINE_GAP: (Severity.WARNING, None),
-    EventType.PIPELINE_SLOW: (Severity.WARNING, EventType.PIPELINE_ON_TIME),
-    EventType.EXECUTION_EXPENSIVE: (Severity.WARNING, None),
-    EventType.PIPELINE_OVERSPENDING: (Severity.ERROR, None),
-    EventType.PIPELINE_NEW_ERROR: (Severity.WARNING, None),
-}
-"""The severity of an event type, and the type of the closing if the type opens a problem. Other types are `info`."""
-
-CLOSED_BY = {kind: closing for kind, (_, closing) in _TROUBLE.items() if closing is not None}
+CLOSED_BY = {type_: kind.closed_by for type_, kind in EVENT_KINDS.items() if kind.closed_by is not None}
 """The closing of each opening but `execution.overdue`. Any next event of the execution closes that problem."""
 
-PROBLEM_KINDS = frozenset({*CLOSED_BY, EventType.EXECUTION_OVERDUE})
+PROBLEM_KINDS = frozenset(type_ for type_, kind in EVENT_KINDS.items() if kind.opens)
 """The event types that open a problem. A problem's kind is the type of its opening."""
 
 CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
 """The event types that only close a problem. A silence does not apply to them, because a pager waits for them."""
 
-TROUBLED_ENDS = frozenset({EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED})
+TROUBLED_ENDS = frozenset(
+    type_ for type_, kind in EVENT_KINDS.items() if kind.is_status and kind.severity is not Severity.INFO
+)
 """The event types that may close the problem of an overdue execution, and are trouble themselves."""
 
 
@@ -61,7 +28,7 @@ def severity_of(type_: EventType, *, percent: int = 100) -> Severity:
     """Return the severity of an event type, or of a kind of problem. `percent` is that of `pipeline.overspending`."""
     if type_ is EventType.PIPELINE_OVERSPENDING and percent < 100:
         return Severity.WARNING
-    return _TROUBLE[type_][0] if type_ in _TROUBLE else Severity.INFO
+    return EVENT_KINDS[type_].severity
 
 
 class LatestFailure(NamedTuple):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from watcher.domain.envelope import Json, cut, encode, present, timestamp
+from watcher.domain.event import Severity
 from watcher.domain.history import Totals, error_kind_of, has_changed
-from watcher.domain.problems import Severity
 from watcher.domain.timestamps import Micros, from_us
 
 WELL_RATE = 0.9

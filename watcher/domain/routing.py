@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import NAMESPACE
-from watcher.domain.event import Event, EventType, Group, OutboxEntry
+from watcher.domain.event import EVENT_KINDS, Event, EventType, Group, OutboxEntry
 from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS
 from watcher.domain.timestamps import from_us
 from watcher.domain.watch import Watch
@@ -34,7 +34,7 @@ class Grouped(Enum):
     the openings go the events in `GROUPED_WITH_OPENINGS`."""
 
 
-GROUPED_WITH_OPENINGS = frozenset({EventType.EXECUTION_EXPENSIVE, EventType.PIPELINE_NEW_ERROR})
+GROUPED_WITH_OPENINGS = frozenset(type_ for type_, kind in EVENT_KINDS.items() if kind.with_openings)
 """Events that people are to see as soon as the opening of a problem, although nothing closes them."""
 
 ONE_MESSAGE_OF_PIPELINE = GROUPED_WITH_OPENINGS | {EventType.EXECUTION_OVERDUE}

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from watcher.domain.timestamps import Micros
 
+COUNTED = "c"
+"""The letter of a success that the rule `failing` counts as failed. Other ends have the letters of `END_LABELS`."""
+
 ENDS_COUNT = 60
 """The most ends of a pipeline that a snapshot has. Pages show them as a strip."""
 
@@ -21,7 +24,7 @@ class PipelineSnapshot:
     oldest: Mapping[str, Micros] = field(default_factory=dict)
     """The time at which the oldest open execution in each status entered the status."""
     ends: str = ""
-    """The last ends as one letter each, oldest first: `s`uccess, `f`ailed, `u`nrecognized, `c`ounted as failed.
+    """The last ends as one letter each, oldest first: those of `END_LABELS`, and `COUNTED`.
 
     The rule `failing` counts a success as failed if it was too short, or started too few nodes.
     """

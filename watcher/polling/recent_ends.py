@@ -4,14 +4,11 @@ from bisect import insort
 from collections.abc import Sequence
 from operator import itemgetter
 
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Status
+from watcher.domain.execution import END_LABELS, ExecutionRecord, ExecutionSnapshot, Status
 from watcher.domain.rules import Rules
-from watcher.domain.snapshots import ENDS_COUNT, PipelineSnapshot
+from watcher.domain.snapshots import COUNTED, ENDS_COUNT, PipelineSnapshot
 from watcher.domain.timestamps import NEVER, Micros
-from watcher.runtime.metrics import END_LABELS, STARTED, end_label
-
-COUNTED = "c"
-"""The letter of a success that the rule `failing` counts as failed."""
+from watcher.runtime.metrics import STARTED, end_label
 
 
 class RecentEnds:
@@ -21,10 +18,11 @@ class RecentEnds:
     """
 
     def __init__(self, before: PipelineSnapshot, ends: Sequence[tuple[Micros, str]]) -> None:
-        newest = {label[0]: label for label in END_LABELS}.get(before.ends[-1:].replace(COUNTED, "s"), "")
+        labels = {each.letter: label for label, each in END_LABELS.items()} | {COUNTED: Status.SUCCESS}
+        newest = labels.get(before.ends[-1:], "")
         known = {STARTED: before.last_started_at, newest: before.last_ended_at, Status.FAILED: before.last_failed_at}
         self.last_at = {label: at for label, at in known.items() if label and at is not None}
-        self._ends: list[tuple[Micros, str]] = []  # with the first letter of the status
+        self._ends: list[tuple[Micros, str]] = []  # with the letter of the status
         for at, status in ends:
             self._add_end(at, status, now=at, counts=at in before.counted)
 
@@ -55,7 +53,7 @@ class RecentEnds:
 
     def _add_end(self, at: Micros, status: str | None, *, now: Micros, counts: bool) -> None:
         """Insert an end by its time. Ends with equal times stay in the order of recording."""
-        insort(self._ends, (at, COUNTED if counts else end_label(status)[0]), key=itemgetter(0))
+        insort(self._ends, (at, COUNTED if counts else END_LABELS[end_label(status)].letter), key=itemgetter(0))
         del self._ends[:-ENDS_COUNT]
         self._note_last(end_label(status), min(now, at))
 

@@ -18,19 +18,20 @@ from prometheus_client.utils import floatToGoString
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventType
 from watcher.domain.execution import (
+    END_LABELS,
+    LOST,
     OPEN_STATUSES,
     TERMINAL_STATUSES,
+    UNRECOGNIZED,
     ExecutionRecord,
     ExecutionSnapshot,
     Outcome,
-    Status,
 )
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros
 from watcher.runtime.version import VERSION
 
-OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
-END_LABELS = (Status.SUCCESS, Status.FAILED, "unrecognized")
+OPEN_LABELS = (*OPEN_STATUSES, UNRECOGNIZED, LOST, "unseen")
 STARTED = "started"
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _BATCH_SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -381,12 +382,12 @@ class SinkMetrics:
 def open_label(known: ExecutionRecord) -> str:
     """Return the label under which an open execution is counted."""
     if known.lost is not None:
-        return "lost"
+        return LOST
     if known.status is None:
         return "unseen"
-    return known.status if known.status in OPEN_STATUSES else "unrecognized"
+    return known.status if known.status in OPEN_STATUSES else UNRECOGNIZED
 
 
 def end_label(status: str | None) -> str:
     """Return the label under which an ended execution is counted."""
-    return status if status in TERMINAL_STATUSES else "unrecognized"
+    return status if status in TERMINAL_STATUSES else UNRECOGNIZED

@@ -15,8 +15,8 @@ from urllib.parse import quote
 from zoneinfo import ZoneInfo
 
 from watcher.domain.delivery import Delivery, Part
-from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
-from watcher.domain.problems import TROUBLED_ENDS, Severity, severity_of
+from watcher.domain.event import EVENT_KINDS, AccountTrouble, ClosedReason, EventType, GapReason, Severity
+from watcher.domain.problems import TROUBLED_ENDS, severity_of
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 
@@ -30,44 +30,7 @@ LATE_S = 60.0
 """A message shows the delay of an event that was seen more than this many seconds after it happened."""
 
 TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
-SIGNS: Mapping[str, tuple[str, str]] = {
-    EventType.EXECUTION_NEW: ("○", ""),
-    EventType.EXECUTION_RUNNING: ("▶", "blue"),
-    EventType.EXECUTION_PAUSED: ("‖", "yellow"),
-    EventType.PROBLEM_ACKNOWLEDGED: ("◆", "blue"),
-    EventType.WATCHER_REPORT: ("≡", "blue"),
-}
-"""The sign of an event type, with its style on a terminal. The signs of other types depend on their severity."""
-
 _SIGNS_BY_SEVERITY = {Severity.WARNING: ("!", "yellow"), Severity.INFO: GOOD}
-
-_TITLES: Mapping[EventType, str] = {
-    EventType.EXECUTION_NEW: "{who}: a new execution",
-    EventType.EXECUTION_RUNNING: "{who} is running",
-    EventType.EXECUTION_PAUSED: "{who} is paused",
-    EventType.EXECUTION_SUCCESS: "{who} succeeded",
-    EventType.EXECUTION_FAILED: "{who} failed{node}",
-    EventType.EXECUTION_UNRECOGNIZED: "{who} has the undocumented status {status}",
-    EventType.EXECUTION_OVERDUE: "{who} has been {dwell}",
-    EventType.EXECUTION_LOST: "{who}: an execution is lost",
-    EventType.EXECUTION_EXPENSIVE: "{who} is expensive: {tokens} in one execution",
-    EventType.PIPELINE_FAILING: "{who} keeps failing{last}",
-    EventType.PIPELINE_RECOVERED: "{who} recovered{after}",
-    EventType.PIPELINE_SILENT: "{who} is silent: {silent}",
-    EventType.PIPELINE_ACTIVE: "{who} is active again{after}",
-    EventType.PIPELINE_SLOW: "{who} is slow: {running}",
-    EventType.PIPELINE_ON_TIME: "{who} is on time again{after}",
-    EventType.PIPELINE_OVERSPENDING: "{who} used {percent} % of its tokens for today{tokens}",
-    EventType.PIPELINE_NEW_ERROR: "{who} failed with a new error{node}",
-    EventType.PIPELINE_GAP: "{who}: executions may have been missed",
-    EventType.ACCOUNT_DEGRADED: "Account {who}: the API cannot be used",
-    EventType.ACCOUNT_RECOVERED: "Account {who} recovered{after}",
-    EventType.SINK_FAILING: "Sink {who} is failing{answer}",
-    EventType.SINK_RECOVERED: "Sink {who} recovered{after}",
-    EventType.SINK_DISABLED: "Sink {who} is disabled{answer}",
-    EventType.DELIVERY_DEAD: "Sink {who}: {letters}{answer}",
-    EventType.WATCHER_TEST: "Test message from clerk-watcher to its sink {who}",
-}
 
 _REASONS: Mapping[str, str] = {
     AccountTrouble.UNAUTHORIZED: "it refuses the key",
@@ -90,9 +53,6 @@ _REASONS: Mapping[str, str] = {
 
 _DISABLED = "its receiver is gone: what is sent to it waits until it is enabled or has a new url"
 
-_ABOUT_OPENED = frozenset({EventType.PROBLEM_REMINDER, EventType.PROBLEM_ACKNOWLEDGED, EventType.PROBLEM_CLOSED})
-"""The types of events about a problem that another event opened."""
-
 LINK_LIMIT = 2048
 """The most characters of a link. It is the limit of Discord, the lowest of all receivers."""
 
@@ -104,7 +64,7 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 
 def sign_of(type_: EventType, severity: Severity | None = None) -> tuple[str, str]:
     """Return the sign of an event, with its style on a terminal. `severity` is by default that of the type."""
-    return SIGNS.get(type_) or _SIGNS_BY_SEVERITY.get(severity or severity_of(type_), TROUBLE)
+    return EVENT_KINDS[type_].sign or _SIGNS_BY_SEVERITY.get(severity or severity_of(type_), TROUBLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +146,7 @@ class Alert:
     @property
     def kind(self) -> EventType:
         """Return the event's type; for a reminder, an acknowledgement or a `problem.closed` the type of the opening."""
-        if self.problem is not None and self.type in _ABOUT_OPENED:
+        if self.problem is not None and EVENT_KINDS[self.type].is_of_opened:
             return EventType(self.problem["kind"])
         return self.type
 
@@ -340,7 +300,7 @@ class Alert:
     def _title(self) -> str:
         node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
         answer, count = shorten(self.data.get("answer", ""), NODE_LENGTH), self.data.get("count", 0)
-        return _TITLES.get(self.kind, f"{{who}}: {self.kind}").format(
+        return EVENT_KINDS[self.kind].title.format(
             who=self.who,
             node=f" at {node}" if node else "",
             last=f", last at {node}" if node else "",

@@ -16,8 +16,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.event import EventType
-from watcher.domain.problems import Severity
+from watcher.domain.event import EventType, Severity
 from watcher.runtime.settings import Rate, as_written, file_twin
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError

@@ -14,9 +14,8 @@ from uuid import UUID
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json, group_id
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Severity
 from watcher.domain.history import error_kind_of
-from watcher.domain.problems import Severity
 from watcher.sinks.alert import (
     GOOD,
     HEADLINE_LENGTH,

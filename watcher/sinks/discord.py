@@ -11,7 +11,7 @@ from typing import ClassVar
 from yarl import URL
 
 from watcher.domain.envelope import Json, timestamp
-from watcher.domain.problems import Severity
+from watcher.domain.event import Severity
 from watcher.sinks.chat import ChatTemplate, Newest, Notice
 from watcher.sinks.protocol import SendOutcome, SendResult
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import ClassVar
 
 from watcher.domain.envelope import Json
-from watcher.domain.problems import Severity
+from watcher.domain.event import Severity
 from watcher.sinks.chat import ChatTemplate, Newest, Notice
 from watcher.sinks.protocol import SendOutcome, SendResult
 

@@ -9,7 +9,7 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import group_id
-from watcher.domain.event import EventType
+from watcher.domain.event import EVENT_KINDS
 from watcher.domain.problems import SentOpening
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
@@ -17,8 +17,7 @@ from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
 MINIMAL_NEXT = "a minimal message is tried next; check that url is this receiver's, else report a bug"
 
 ALERT_EVENTS = (
-    *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
-    *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_EXPENSIVE),
+    *(type_ for type_, kind in EVENT_KINDS.items() if kind.to_chats and type_.startswith("execution.")),
     *("pipeline.*", "account.*", "sink.*", "delivery.*", "problem.*", "watcher.*"),
 )
 """The events that chats, mail and Alertmanager get by default: all but the statuses of an execution that goes well."""

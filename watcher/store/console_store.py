@@ -89,7 +89,7 @@ class ConsoleStore(HistoryStore):
         (hexadecimal digits) executions are in the order of their ids.
         """
         only = statuses or ("",)
-        parts = "o" * (not TERMINAL_STATUSES.issuperset(only)) + "e" * (not OPEN_STATUSES.issuperset(only))
+        parts = "o" * (not set(only) <= {*TERMINAL_STATUSES}) + "e" * (not set(only) <= {*OPEN_STATUSES})
 
         def find(connection: Connection) -> Rows:
             page, names = PageReader(connection, after, limit), names_of(connection, "pipeline")

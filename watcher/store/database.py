@@ -18,9 +18,18 @@ from sqlalchemy import Connection, CursorResult, Engine, delete, insert, inspect
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
+from watcher.domain.execution import END_LABELS
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.leases import LocalLeases, PostgresLeases
-from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, meta, metadata
+from watcher.store.tables import (
+    FIRST_VERSION,
+    OLDEST_READER,
+    SCHEMA_VERSION,
+    meta,
+    metadata,
+    pipeline_day,
+    pipeline_hour,
+)
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -211,6 +220,11 @@ def prepare_schema(connection: Connection, *, where: str) -> bool:
         config.attributes["connection"] = connection
         command = import_module("alembic.command")
         (command.upgrade if found else command.stamp)(config, "head")
+    for table in (pipeline_hour, pipeline_day):
+        known = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        for label in END_LABELS:  # a version with another final status begins to count it
+            if label not in known:
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {label} INTEGER NOT NULL DEFAULT 0"))
     return not found
 
 

@@ -53,7 +53,7 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
                 key = {"pipeline_id": pipeline_id, "from_at": from_at}
                 if (row := read.run(connection, key).one_or_none()) is not None:
                     totals.add(totals_in(row))
-                counts = {name: getattr(totals, name) for name in COUNTS}
+                counts = {name: totals.counts[name] for name in COUNTS}
                 rows.append({**key, **counts, "durations": json.dumps(totals.durations, separators=(",", ":"))})
         write.run(connection, *rows)
     if errors:
@@ -63,4 +63,9 @@ def count_ends(connection: Connection, ended: Iterable[tuple[int, EndedExecution
 def totals_in(row: AnyRow) -> Totals:
     """Return the counts in a row of `pipeline_hour` or `pipeline_day`."""
     durations = Counter({int(bucket): count for bucket, count in json.loads(row.durations).items()})
-    return Totals(row.started, row.success, row.failed, row.unrecognized, row.tokens, durations)
+    return Totals(counts_in(row), durations)
+
+
+def counts_in(row: AnyRow) -> Counter[str]:
+    """Return the plain numbers in such a row, or in the sum of several."""
+    return Counter({name: int(getattr(row, name)) for name in COUNTS})

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Select, Table, bindparam, func, select, text,
 
 from watcher.domain.history import COUNTS, DAY_US, HOUR_US, Totals, kind_without_node, period_start
 from watcher.domain.timestamps import Micros
-from watcher.store.history import totals_in
+from watcher.store.history import counts_in, totals_in
 from watcher.store.sources import names_of
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import AnyRow, pipeline_day, pipeline_hour
@@ -132,7 +132,7 @@ class HistoryStore:
         def read(connection: Connection) -> PipelineHistory:
             hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
             for row in connection.execute(_OPEN_STARTS, of_it):
-                hours.setdefault(Micros(row.from_at), Totals()).started += row.started
+                hours.setdefault(Micros(row.from_at), Totals()).counts["started"] += row.started
             first_at = min(filter(None, (connection.scalar(_FIRST_HOUR, of_it), *hours)), default=None)
             known_from = connection.scalar(_KNOWN_FROM, of_it)
             errors = []
@@ -173,9 +173,8 @@ class HistoryStore:
                 for of_period in from_json(f"[{row.durations}]") if with_durations else ():
                     for bucket, count in of_period.items():
                         durations[bucket] += count
-                counts = (row.started, row.success, row.failed, row.unrecognized, int(row.tokens))
                 in_buckets = Counter({int(bucket): count for bucket, count in durations.items()})
-                found[names[row.pipeline_id]] = Totals(*counts, in_buckets)
+                found[names[row.pipeline_id]] = Totals(counts_in(row), in_buckets)
 
         for start in range(0, len(numbers), PIPELINES_COUNT):
             some = numbers[start : start + PIPELINES_COUNT]

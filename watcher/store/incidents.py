@@ -13,8 +13,8 @@ from sqlalchemy import Connection, text
 
 from watcher.domain.delivery import TAKEN, AttemptRecord
 from watcher.domain.envelope import NAMESPACE
-from watcher.domain.event import EventType
-from watcher.domain.problems import Incident, IncidentProblem, Severity, severity_of
+from watcher.domain.event import EventType, Severity
+from watcher.domain.problems import Incident, IncidentProblem, severity_of
 from watcher.domain.timestamps import Micros
 from watcher.store.problems import acked_until, problem_of
 from watcher.store.tables import AnyRow

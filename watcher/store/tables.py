@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import SchemaItem
 
+from watcher.domain.execution import END_LABELS
+
 FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 17, 17
 """The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
@@ -262,7 +264,7 @@ def _counts_by(period: str) -> Table:
         Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
         Column("from_at", BigInteger, primary_key=True),
         Column("started", Integer, nullable=False),  # executions that started in this period and have ended since
-        *(Column(status, Integer, nullable=False) for status in ("success", "failed", "unrecognized")),  # ends
+        *(Column(label, Integer, nullable=False) for label in END_LABELS),
         Column("tokens", BigInteger, nullable=False),
         Column("durations", String, nullable=False),  # number of successes by duration: JSON of domain/history
         Index(f"pipeline_{period}_from", "from_at"),

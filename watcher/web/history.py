@@ -1,10 +1,11 @@
 """The history of a pipeline for the API and the pages."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
+from watcher.domain.execution import END_LABELS
 from watcher.domain.history import DAY_US, HOUR_US, Totals, has_changed, period_start, sum_up
 from watcher.domain.timestamps import Micros
 from watcher.web.models import ApiModel, ApiRequest, Id, PipelineRef, Span, Time
@@ -28,12 +29,20 @@ class HistoryQuery(ApiRequest):
     """Length of the span, from `1h` to `90d`."""
 
 
-class EndCounts(ApiModel):
+class _EndCounts(ApiModel):
     """Numbers of executions that ended, by status."""
 
     success: int = 0
     failed: int = 0
-    unrecognized: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return how many ended."""
+        return sum(self.model_dump().values())
+
+
+_OTHER_LABELS: dict[str, Any] = {label: (int, 0) for label in END_LABELS if label not in _EndCounts.model_fields}
+EndCounts = create_model("EndCounts", __base__=_EndCounts, __doc__=_EndCounts.__doc__, **_OTHER_LABELS)
 
 
 class HistoryPeriod(ApiModel):
@@ -148,7 +157,7 @@ def _period(from_at: Micros, until: Micros, totals: Totals, *, is_known: bool) -
         until=until,
         known=is_known,
         started=totals.started,
-        ended=EndCounts(success=totals.success, failed=totals.failed, unrecognized=totals.unrecognized),
+        ended=EndCounts(**{label: totals.counts[label] for label in END_LABELS}),
         median_seconds=totals.quantile(0.5),
         p95_seconds=totals.quantile(0.95),
         tokens=totals.tokens,

@@ -15,15 +15,17 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import UtcMoment, WeeklySettings
-from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS, Severity
+from watcher.domain.event import EventType, Severity
+from watcher.domain.execution import END_LABELS
+from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.snapshots import COUNTED
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.settings import Duration, ShortText
 from watcher.sinks.settings import EventGlob, SilenceMatch
 
 T = TypeVar("T")
 
-ENDS = {"s": "success", "f": "failed", "u": "unrecognized", "c": "counts_as_failed"}
+ENDS = {each.letter: str(label) for label, each in END_LABELS.items()} | {COUNTED: "counts_as_failed"}
 """The statuses of ended executions, by their letters in a snapshot. `counts_as_failed` are successes."""
 
 ACK_COUNT = 200

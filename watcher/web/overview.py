@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
-from watcher.domain.problems import PROBLEM_KINDS, Severity
+from watcher.domain.event import Severity
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros
 from watcher.web.models import ApiModel, Ends, Id, SilenceView, Time
 

@@ -6,30 +6,17 @@ from typing import Any
 from watcher.config.models import PollingSettings, WatchSettings
 from watcher.config.rules import RulesSettings
 from watcher.delivery.sink_state import FAILING_AFTER_S
-from watcher.domain.event import AccountTrouble, EventType
+from watcher.domain.event import EVENT_KINDS, AccountTrouble, EventType
 from watcher.runtime.units import spell_duration
 
-_CLOSES_WHEN = {
-    EventType.PIPELINE_SILENT: "an execution starts",
-    EventType.PIPELINE_SLOW: "no execution has been running for longer than the limit",
-    EventType.EXECUTION_OVERDUE: "the execution leaves this status",
-    EventType.ACCOUNT_DEGRADED: "a request succeeds",
-    EventType.SINK_FAILING: "a delivery gets through",
-    EventType.SINK_DISABLED: "somebody enables the sink and a delivery gets through",
-}
-
-PROBLEM_REMEDIES = {
+ACCOUNT_REMEDIES: Mapping[str, str] = {
     AccountTrouble.UNAUTHORIZED: "correct the account's api_key; it is tried once a minute",
     AccountTrouble.RATE_LIMITED: "find who else uses the key, or lower rate_limit",
     AccountTrouble.UNREACHABLE: "wait, or check the network, the account's base_url, and proxies",
     AccountTrouble.INVALID: "check the account's base_url: a login page or a gateway may answer",
     AccountTrouble.OVER_BUDGET: "raise rate_limit, or polling.max_interval",
-    EventType.PIPELINE_SILENT: "check what triggers the pipeline",
-    EventType.PIPELINE_SLOW: "open the execution and see which node it waits for",
-    EventType.SINK_FAILING: "watcher test-sink tries it and says what to do; what waits is sent once it works",
-    EventType.SINK_DISABLED: "set a new url, or enable the sink once its receiver is back; what waits is sent then",
 }
-"""The remedy of a problem, by the reason in its event or by its kind."""
+"""The remedy by the reason of `account.degraded`. `EVENT_KINDS` has those of other problems."""
 
 
 def rule_of(
@@ -40,7 +27,7 @@ def rule_of(
     The rule is `None` if the configuration no longer has it, the condition if none holds for all problems of the kind.
     """
     rules = (watch and watch.rules) or RulesSettings()
-    rule, closes_when, failing = None, _CLOSES_WHEN.get(kind), rules.failing
+    rule, closes_when, failing = None, EVENT_KINDS[kind].closes_when, rules.failing
     if kind is EventType.PIPELINE_FAILING and failing is not None:
         rule = f"{failing.consecutive} executions in a row failed"
         if failing.rate is not None:

@@ -15,9 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from watcher.domain.event import EventType
-from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES, Status
-from watcher.domain.problems import Severity, severity_of
+from watcher.domain.event import EventType, Severity
+from watcher.domain.execution import END_LABELS, LOST, OPEN_STATUSES, TERMINAL_STATUSES, Status
+from watcher.domain.problems import severity_of
 from watcher.domain.snapshots import ENDS_COUNT
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import percent, spell_duration
@@ -26,8 +26,7 @@ from watcher.web.graphs import graphs, short, spell_period
 from watcher.web.models import Stay
 from watcher.web.overview import PipelineStatus
 
-_STATUSES = OPEN_STATUSES | TERMINAL_STATUSES
-_CLASSES = dict[str | None, str]((each, each) for each in _STATUSES) | {"counts_as_failed": "failed counted"}
+_CLASSES = dict[str | None, str]((each, each) for each in Status) | {"counts_as_failed": "failed counted"}
 
 LONGEST_MEDIANS = 10
 """Longest stay that is drawn to scale, as a multiple of the median stay. A longer stay is drawn with this length."""
@@ -50,7 +49,7 @@ class Bar(NamedTuple):
 
 def glyph(status: str | None) -> str:
     """Return the sign of a status of executions."""
-    return event_glyph(f"execution.{status}") if status in _STATUSES else "?"
+    return event_glyph(f"execution.{status}") if status in {*Status} else "?"
 
 
 def status_class(status: str | None) -> str:
@@ -171,6 +170,8 @@ _OF_SEVERITY = (pipeline_mark, severity_class, severity_of)
 _OF_GRAPHS = (graphs, short, spell_period)
 _ENVIRONMENT.filters |= {function.__name__: function for function in (*_FILTERS, *_OF_GRAPHS, *_OF_SEVERITY)}
 _ENVIRONMENT.filters |= {"link": usable_link, "tally": Counter}
+_ENVIRONMENT.globals |= {"open_statuses": OPEN_STATUSES, "final_statuses": TERMINAL_STATUSES, "end_labels": END_LABELS}
+_ENVIRONMENT.globals |= {"statuses": (*Status, LOST)}
 
 
 def render(template: str, **shown: Any) -> str:

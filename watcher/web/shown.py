@@ -19,10 +19,10 @@ from pydantic_core import from_json
 from watcher.config.checks import fits
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.domain.envelope import timestamp
-from watcher.domain.event import AccountTrouble, EventType
+from watcher.domain.event import EVENT_KINDS, AccountTrouble, EventType, Severity
 from watcher.domain.event_factory import with_latest
 from watcher.domain.history import DAY_US
-from watcher.domain.problems import ProblemChange, Severity, severity_of
+from watcher.domain.problems import ProblemChange, severity_of
 from watcher.domain.timestamps import NEVER, Micros, from_us
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import first_visible
@@ -37,7 +37,7 @@ from watcher.store.tables import AnyRow
 from watcher.web import models
 from watcher.web.health import Recent
 from watcher.web.overview import AccountStatus, Need, PipelineState, SinkStatus, StatusView
-from watcher.web.problem_text import PROBLEM_REMEDIES, rule_of
+from watcher.web.problem_text import ACCOUNT_REMEDIES, rule_of
 
 OWNED_WITHIN_US = 60_000_000
 """Age in microseconds from which a snapshot does not count: an owner writes its snapshot at least every 30 s."""
@@ -121,7 +121,7 @@ def problem_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSetti
         rule, closes_when = rule_of(EventType(row.kind), alert.data, watch, polling)
         if row.closed_at is None and row.owner_kind == "sink" and (waiting := console.backlog.get(row.owner)):
             said["reason"] = f"{waiting.pending_count:,} waiting; {said['reason']}"
-        remedy = PROBLEM_REMEDIES.get(alert.data.get("reason") or row.kind)
+        remedy = ACCOUNT_REMEDIES.get(alert.data.get("reason", ""), EVENT_KINDS[row.kind].remedy)
         said |= {"rule": rule, "closes_when": said.get("closesWhen", closes_when), "remedy": remedy}
     opened_by = said.get("execution", {}).get("id") if row.kind == EventType.PIPELINE_SLOW else None
     pipeline = {"id": (row.pipeline_name or "").rpartition("/")[2], **said.get("pipeline", {})}
@@ -176,15 +176,11 @@ def execution_view(console: Console, row: AnyRow, watches: Mapping[str, WatchSet
     return models.ExecutionView(**fields)
 
 
-_WITHOUT_CHANGE = (EventType.EXECUTION_OVERDUE, EventType.EXECUTION_EXPENSIVE)
-"""The events of an execution that do not change its status."""
-
-
 def stays_of(events: Sequence[models.EventView]) -> Sequence[models.Stay]:
     """Return the stays of an execution, made from its events. A stay is a period in one status."""
     found: list[models.Stay] = []
     for each in events:
-        if not each.type.startswith("execution.") or each.type in _WITHOUT_CHANGE:
+        if not EVENT_KINDS[each.type].is_status:
             continue
         observed = each.data["observed"]
         status = "lost" if each.type is EventType.EXECUTION_LOST else each.data["execution"]["status"]

@@ -41,7 +41,7 @@ def test_a_success_counts_with_its_duration_and_tokens_in_the_hour_in_which_it_e
     ended = ended_execution(record("success"), facts("success", ai_tokens_used=512.0))
     assert ended == EndedExecution(to_us(STARTED), to_us(FINISHED), "success", 512, 12.5)
     hours = totals_of([ended], HOUR_US)
-    assert hours[Micros(THREE - HOUR_US)] == Totals(started=1)
+    assert hours[Micros(THREE - HOUR_US)] == Totals(Counter(started=1))
     assert (hours[THREE].success, hours[THREE].started, hours[THREE].tokens) == (1, 0, 512)
     assert hours[THREE].quantile(0.5) == pytest.approx(12.5, rel=0.05)
 
@@ -64,7 +64,7 @@ def test_an_end_that_nobody_knows_counts_as_unrecognized_and_a_lost_execution_as
     odd = ended_execution(record("cancelled"), facts("cancelled", ai_tokens_used=-3.0))
     lost = ended_execution(record("running", lost=LostReason.NOT_FOUND), None)
     hours = totals_of([odd, lost], HOUR_US)
-    assert (hours[THREE].unrecognized, hours[THREE].ended, hours[THREE].tokens) == (1, 1, 0)
+    assert (hours[THREE].counts["unrecognized"], hours[THREE].ended, hours[THREE].tokens) == (1, 1, 0)
     assert hours[Micros(THREE - HOUR_US)].started == 2
 
 
@@ -167,7 +167,7 @@ def test_a_text_is_cut_and_its_kind_without_the_node_is_that_of_the_text_alone()
 
 
 def test_hours_are_summed_up_from_the_one_that_begins_at_a_moment_until_another_moment() -> None:
-    hours = {Micros(THREE + n * HOUR_US): Totals(success=1, failed=n, durations=Counter({n % 2: 1})) for n in range(4)}
+    hours = {Micros(THREE + n * HOUR_US): Totals(Counter(success=1, failed=n), Counter({n % 2: 1})) for n in range(4)}
     first, last = (sum_up(hours, Micros(THREE + n * HOUR_US), Micros(THREE + (n + 6) * HOUR_US)) for n in (-3, 3))
     assert (first.success, first.failed, first.durations) == (3, 3, {0: 2, 1: 1})
     assert (last.success, last.failed) == (1, 3)
@@ -181,7 +181,7 @@ def test_hours_are_summed_up_from_the_one_that_begins_at_a_moment_until_another_
 def test_rates_differ_only_if_chance_does_not_explain_it(
     now: tuple[int, int], before: tuple[int, int], changed: bool
 ) -> None:
-    one, other = (Totals(success=good, failed=all_ - good) for good, all_ in (now, before))
+    one, other = (Totals(Counter(success=good, failed=all_ - good)) for good, all_ in (now, before))
     assert has_changed(one, other) is changed
     assert not has_changed(one, Totals())
 

@@ -93,7 +93,7 @@ def test_a_weekly_report_has_its_moments_a_week_apart(passed: timedelta) -> None
 
 
 def totals(success: int = 0, failed: int = 0, *, tokens: int = 0, seconds: tuple[int, ...] = ()) -> Totals:
-    return Totals(success=success, failed=failed, tokens=tokens, durations=Counter(seconds))
+    return Totals(Counter(success=success, failed=failed, tokens=tokens), Counter(seconds))
 
 
 def result(

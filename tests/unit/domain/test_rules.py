@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, Severity
 from watcher.domain.history import DAY_US, EndedExecution
-from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, Severity, severity_of
+from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, severity_of
 from watcher.domain.rules import (
     KIND_OF_RULE,
     TALLIES_COUNT,

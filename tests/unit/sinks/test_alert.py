@@ -22,9 +22,9 @@ from sample_events import (
 
 from watcher.domain.delivery import Delivery, Part
 from watcher.domain.envelope import timestamp
-from watcher.domain.event import AccountTrouble, EventType, GapReason
+from watcher.domain.event import AccountTrouble, EventType, GapReason, Severity
 from watcher.domain.execution import LostReason
-from watcher.domain.problems import TROUBLED_ENDS, Severity
+from watcher.domain.problems import TROUBLED_ENDS
 from watcher.sinks.alert import HEADLINE_LENGTH, Alert, cut, in_words, length, shorten, usable_link
 from watcher.sinks.chat import Notice, notice_of_batch
 

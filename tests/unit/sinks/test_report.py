@@ -8,8 +8,7 @@ from receivers_rules import check_discord, check_slack, check_slack_blocks, chec
 from sample_events import AT, HOSTILE, report_block, sample
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.event import EventType
-from watcher.domain.problems import Severity
+from watcher.domain.event import EventType, Severity
 from watcher.sinks.alert import Alert, length, report_title
 from watcher.sinks.apprise import MESSAGE_BYTES, plain_message
 from watcher.sinks.chat import ERROR_LENGTH, notice_of_batch

@@ -18,8 +18,8 @@ from standardwebhooks import Webhook
 
 from watcher.daemon.from_settings import fingerprint_of_sink
 from watcher.domain.envelope import group_id
-from watcher.domain.event import EventKey, EventType
-from watcher.domain.problems import PROBLEM_KINDS, Incident, Problem, SentOpening, Severity, severity_of
+from watcher.domain.event import EventKey, EventType, Severity
+from watcher.domain.problems import PROBLEM_KINDS, Incident, Problem, SentOpening, severity_of
 from watcher.domain.routing import Grouped, GroupRules, IncidentRules, types_matching
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SendResult

@@ -13,12 +13,14 @@ from watcher.cli.console import console_on, print_list, say, table
 from watcher.cli.daemon_client import Answer, JsonOption, UrlOption, find_daemon
 from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, put
+from watcher.domain.execution import END_LABELS, TERMINAL_STATUSES
 from watcher.runtime.units import percent, spell_duration
 
-END_FIELDS = ("ended.success", "ended.failed", "ended.unrecognized")
+END_FIELDS = tuple(f"ended.{label}" for label in END_LABELS)
+WORDS = tuple(each.word for each in END_LABELS.values())
 PERIOD_FIELDS = ("from", "until", "known", "started", *END_FIELDS, "medianSeconds", "p95Seconds", "tokens")
 ERROR_FIELDS = ("count", "isNew", "node", "text", "lastAt")
-SHOWN_FIELDS = ("utc", "ended", "started", "succeeded", "failed", "unrecognized", "rate", "median", "p95", "tokens")
+SHOWN_FIELDS = ("utc", "ended", "started", *WORDS, "rate", "median", "p95", "tokens")
 BAR_WIDTH = 8
 
 
@@ -97,9 +99,9 @@ def _row(each: Answer, most: int) -> dict[str, Any]:
         "utc": each["from"][5:16].replace("T", " "),
         "ended": bar[-BAR_WIDTH:],
         "started": each["started"],
-        "succeeded": ended["success"],
-        "failed": ended["failed"],
-        "unrecognized": ended["unrecognized"] or None,
+        **{
+            word: ended[label] or (0 if label in TERMINAL_STATUSES else None) for label, (_, word) in END_LABELS.items()
+        },
         "rate": f"{percent(ended['success'], count)} %" if count else None,
         "median": spell_duration(each["medianSeconds"]) if "medianSeconds" in each else None,
         "p95": spell_duration(each["p95Seconds"]) if "p95Seconds" in each else None,

@@ -15,8 +15,11 @@ from watcher.cli.console import age, console_on, make_printable, print_list, tab
 from watcher.cli.daemon_client import DaemonError, JsonOption, UrlOption, find_daemon
 from watcher.cli.shell import ConfigOption, exit_at_signals, put
 from watcher.domain.errors import Exit, UsageError
+from watcher.domain.event import EventType
+from watcher.domain.execution import OPEN_STATUSES
+from watcher.sinks.alert import sign_of
 
-OPEN = {"new": "○", "running": "▶", "paused": "‖"}
+OPEN = {str(status): sign_of(EventType(f"execution.{status}"))[0] for status in OPEN_STATUSES}
 PIPELINE_FIELDS = ("state", "name", *(f"open.{each}" for each in OPEN), "oldest", "succeeded", "lastFailedAt")
 MORE_FIELDS = ("lastStartedAt", "lastEndedAt", "problems", "silencedUntil", "unknownSince")
 ROW_FIELDS = ("account", "id", *PIPELINE_FIELDS, *MORE_FIELDS)

@@ -1,0 +1,25 @@
+"""The table of event types."""
+
+import ast
+from pathlib import Path
+
+import watcher
+from watcher.domain.event import EVENT_KINDS, EventType
+
+ROOT = Path(watcher.__file__).parent
+
+
+def test_every_type_has_a_row_in_the_order_of_the_types() -> None:
+    assert list(EVENT_KINDS) == list(EventType)
+
+
+def test_no_other_file_lists_types() -> None:
+    """A new type would have to be added there, too."""
+    lists = []
+    for file in sorted(ROOT.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            elements = node.keys if isinstance(node, ast.Dict) else getattr(node, "elts", ())
+            types = [ast.unparse(each) for each in elements if each and ast.unparse(each).startswith("EventType.")]
+            if len(types) > 2:
+                lists.append((file.name, types))
+    assert lists == []
