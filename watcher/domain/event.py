@@ -35,7 +35,7 @@ class EventType(StrEnum):
     """It used more tokens than the pipeline's rule `tokens.execution` allows. Emitted once per execution, as soon as an
     answer shows it, and before its end. It opens and closes no problem: an execution that is overdue stays so."""
     PIPELINE_FAILING = "pipeline.failing"
-    """The pipeline's `failing` rule holds: so many executions failed in a row, or such a share of the last ones. It
+    """The pipeline's `failing` rule holds: too many executions failed in a row, or too large a share of the last. It
     opens a [problem](alerts.md); `execution` is the end that did it. With `also` that may be a success: its `error`
     says why it counts as a failure."""
     PIPELINE_RECOVERED = "pipeline.recovered"
@@ -60,7 +60,7 @@ class EventType(StrEnum):
     """An execution failed with a [kind of error](history.md#kinds-of-errors) that was not seen in this pipeline for 30
     days: its rule `new_error`. It opens no problem."""
     PIPELINE_GAP = "pipeline.gap"
-    """Of a pipeline that is watched whole: a scan of its list may have missed executions. `reason` is `lookback`,
+    """A scan of the list of a pipeline that is watched whole may have missed executions. `reason` is `lookback`,
     `deleted`, `unordered`, `outrun`, `not_found`, `rejected`, `forbidden` or `unreadable`: [what each
     means](pipelines.md#what-it-can-miss-and-how-you-would-know)."""
     ACCOUNT_DEGRADED = "account.degraded"
