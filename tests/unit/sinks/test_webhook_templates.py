@@ -275,7 +275,7 @@ HEADERS = (
         *({"headers": {"X-A": value}} for value in ("a\nb", "a\r", "\x00", "\x7f")),
     ],
 )
-def test_others_are_refused(refused: dict[str, object]) -> None:
+def test_others_are_refused(refused: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         settings(**refused)
 
