@@ -118,9 +118,7 @@ async def test_what_follows_is_what_the_message_becomes_or_is_in_its_thread(
     assert slack.calls == [POSTED, *calls]
 
 
-async def test_a_message_leads_to_our_own_page_of_the_problem_to_acknowledge_it_while_nobody_has(
-    slack: FakeSlack,
-) -> None:
+async def test_a_message_leads_to_our_page_of_the_problem_to_acknowledge_it(slack: FakeSlack) -> None:
     async with sink_to(**slack.block(), public_url="https://watcher.example.com") as sink:
         message = await opened(sink)
         (posted,) = slack.posted()
@@ -164,7 +162,7 @@ async def test_a_group_is_one_message(slack: FakeSlack, sink: Sink) -> None:
         (overdue_end(FAILED, None, part=Part.CLOSING), NO_LONGER),
     ],
 )
-async def test_of_a_problem_without_a_message_what_is_said_is_a_message_of_its_own(
+async def test_without_a_message_what_is_said_is_one_of_its_own(
     slack: FakeSlack, sink: Sink, delivery: Delivery, head: str
 ) -> None:
     assert await sink.send([delivery]) == DELIVERED
@@ -195,7 +193,7 @@ async def test_hostile_texts_stay_texts(sink: Sink) -> None:
     [(EventType.PIPELINE_RECOVERED, False), (EventType.PROBLEM_REMINDER, True), (FAILED, False), (FAILING, True)],
 )
 @pytest.mark.parametrize("how", ["deleted", "refused", "archived"])
-async def test_for_a_message_that_is_gone_there_is_one_new_one(
+async def test_for_a_message_that_is_gone_there_is_a_new_one(
     slack: FakeSlack, type_: EventType, how: str, *, is_kept: bool
 ) -> None:
     async with sink_to(**slack.block(channel=OTHER_CHANNEL)) as other:
@@ -230,7 +228,7 @@ async def test_ends_stay_where_their_opening_was_when_the_channel_changes(slack:
 
 
 @pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
-async def test_of_what_cannot_be_updated_the_thread_says_that_it_is_over(
+async def test_the_thread_of_what_cannot_be_updated_says_that_it_is_over(
     slack: FakeSlack, sink: Sink, error: str
 ) -> None:
     message = await opened(sink)
@@ -280,9 +278,7 @@ def again(delivery: Delivery, **more: Any) -> Delivery:
 
 
 @pytest.mark.parametrize("error", ["invalid_blocks", "msg_too_long"])
-async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt(
-    slack: FakeSlack, sink: Sink, error: str
-) -> None:
+async def test_what_is_refused_goes_in_minimal_form_next(slack: FakeSlack, sink: Sink, error: str) -> None:
     message = await opened(sink)
     slack.says.extend([error, None, error, None, None, error, error])
     refused = SendResult(SendOutcome.REFUSED, error, minimal_left=True, remedy=MINIMAL_NEXT)
@@ -340,9 +336,7 @@ def test_whoever_did_not_invite_the_app_is_told_how() -> None:
 
 
 @pytest.mark.parametrize("error", ["not_in_channel", "channel_not_found", "is_archived"])
-async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
-    slack: FakeSlack, sink: Sink, error: str
-) -> None:
+async def test_an_error_of_its_channel_makes_no_message_gone(slack: FakeSlack, sink: Sink, error: str) -> None:
     message = await opened(sink)
     slack.says.append(error)
     assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=ERROR_REMEDIES[error])

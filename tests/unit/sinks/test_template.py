@@ -53,9 +53,7 @@ def test_every_template_is_held_to_what_its_receiver_takes() -> None:
 
 @pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("delivery", EVERYTHING, ids=lambda delivery: delivery.type)
-def test_a_receiver_takes_every_event_also_in_minimal_form(
-    template: Template, check: Check, delivery: Delivery
-) -> None:
+def test_a_receiver_takes_every_event_also_minimal(template: Template, check: Check, delivery: Delivery) -> None:
     for each in (delivery, replace(delivery, rejections=1)):
         for message in template.messages([each]):
             check(message.body)
@@ -64,9 +62,7 @@ def test_a_receiver_takes_every_event_also_in_minimal_form(
 
 @pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("type_", EventType)
-def test_a_receiver_takes_the_largest_and_most_hostile_event(
-    template: Template, check: Check, type_: EventType
-) -> None:
+def test_a_receiver_takes_the_largest_event(template: Template, check: Check, type_: EventType) -> None:
     for message in template.messages([huge(type_)]):
         check(message.body)
         assert all(
@@ -77,9 +73,7 @@ def test_a_receiver_takes_the_largest_and_most_hostile_event(
 @pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("blank", BLANKS)
 @pytest.mark.parametrize("count", [1, 2])
-def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
-    template: Template, check: Check, blank: str, count: int
-) -> None:
+def test_no_receiver_is_shown_what_nobody_sees(template: Template, check: Check, blank: str, count: int) -> None:
     nodes = {"error": blank, "failedNodes": [{"id": blank, "name": blank, "error": blank}] * 3}
     batch = [failed(number, pipeline={"name": blank}, execution=nodes) for number in range(count)]
     for message in template.messages(batch):
@@ -144,7 +138,7 @@ PAGES = [
 
 @pytest.mark.parametrize(("delivery", "page"), PAGES)
 @pytest.mark.parametrize("template", [each for each, _ in CHECKED], ids=CHECKS)
-def test_a_message_leads_to_what_the_account_links_to_to_our_own_page_and_to_the_runbook(
+def test_a_message_leads_to_the_account_our_page_and_the_runbook(
     template: Template, delivery: Delivery, page: str
 ) -> None:
     linked = with_data(delivery, link=LINK, runbook=RUNBOOK)

@@ -134,9 +134,7 @@ async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Rec
         assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
 
 
-async def test_what_a_proxy_answers_is_not_the_receivers_answer(
-    receiver: Receiver, no_proxy: pytest.MonkeyPatch
-) -> None:
+async def test_what_a_proxy_answers_is_no_receivers_answer(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
     receiver.reply = breaks_off(b"HTTP/1.1 200 Connection established\r\n\r\n")
     no_proxy.setenv("https_proxy", receiver.url)
     assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
@@ -219,7 +217,7 @@ async def test_cookies_are_not_kept(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(("own", "expected"), [({}, "Basic dXNlcjpwYXNz"), ({"authorization": "Bearer t"}, "Bearer t")])
-async def test_credentials_in_the_url_are_sent_unless_an_authorization_is_given(
+async def test_a_login_in_the_url_is_sent_unless_a_header_is_given(
     receiver: Receiver, own: dict[str, str], expected: str
 ) -> None:
     await sent(receiver.url.replace("//", "//user:pass@"), headers=own)
