@@ -42,7 +42,7 @@ from watcher.domain.event import EventType
 from watcher.domain.routing import Grouped, GroupRules
 from watcher.sinks import email
 from watcher.sinks.chat import notice_of_batch
-from watcher.sinks.email import EmailSettings, bodies_of, mail_of
+from watcher.sinks.email import EmailSettings, mail_of
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.settings import PemFile
 
@@ -274,14 +274,6 @@ def test_a_mail_is_below_100_kb_however_much_others_write(part: str) -> None:
 def test_an_error_of_a_megabyte_is_cut() -> None:
     node = {"id": "n", "name": "Greeting", "error": "x" * 1_000_000}
     assert len(check(whole(failed(), failedNodes=[node])).content) < 10_000
-
-
-def test_a_notice_alone_makes_both_bodies() -> None:
-    notice = notice_of_batch([failed()])
-    text, html = bodies_of(replace(notice, headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"}))
-    assert text.startswith("a < b\n\none\ntwo\n\n")
-    assert '<p><a href="https://h/?a&amp;b">&amp;</a></p>' in html
-    assert "<p>a &lt; b</p>\n<p>one<br>two</p>\n" in html
 
 
 # connections

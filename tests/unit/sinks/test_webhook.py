@@ -83,23 +83,16 @@ def with_body(status: str, *headers: str, body: bytes) -> bytes:
 CHUNKED, TWO_BYTES = "Transfer-Encoding: chunked", "Content-Length: 2"
 ODD_ANSWERS = {
     "204 with a length": with_body("204 No Content", TWO_BYTES, body=b"{}"),
-    "204 with no length": with_body("204 No Content", body=b"{}"),
-    "204 chunked": with_body("204 No Content", CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n"),
     "204 chunked and empty": with_body("204 No Content", CHUNKED, body=b"0\r\n\r\n"),
-    "205 with a length": with_body("205 Reset Content", TWO_BYTES, body=b"{}"),
     "200 chunked and with a length": with_body("200 OK", TWO_BYTES, CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n"),
     "200 with two lengths": with_body("200 OK", TWO_BYTES, "Content-Length: 3", body=b"{}"),
-    "200 with a length that is none": with_body("200 OK", "Content-Length: many", body=b"{}"),
     "200 with more than its length": with_body("200 OK", TWO_BYTES, body=b"{}{}{}"),
     "200 with a chunk that is none": with_body("200 OK", CHUNKED, body=b"zz\r\n{}\r\n"),
-    "200 with a header that is none": with_body("200 OK", "no header", TWO_BYTES, body=b"{}"),
     "200 with a large header": with_body("200 OK", f"X-Large: {'x' * 200_000}", "Content-Length: 0", body=b""),
-    "200 with many headers": with_body("200 OK", *(f"X-{n}: y" for n in range(500)), "Content-Length: 0", body=b""),
     "200 that says it is compressed": with_body("200 OK", "Content-Encoding: gzip", TWO_BYTES, body=b"{}"),
     "200 without a reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}",
     "200 after a 103": with_body("103 Early Hints", "Link: </a>", body=with_body("200 OK", body=b"")),
     "200 that breaks off after its status line": b"HTTP/1.1 200 OK\r\n",
-    "202 that breaks off in its headers": b"HTTP/1.1 202 Accepted\r\nContent-Len",
 }
 
 
@@ -229,15 +222,6 @@ async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, no_pro
     assert (await sent("http://hooks.example.com/clerk")).answer == "204"
     (request,) = receiver.requests
     assert request.line == "POST http://hooks.example.com/clerk HTTP/1.1"
-    assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
-
-
-async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
-    no_proxy.setenv("https_proxy", receiver.url.replace("//", "//user:pass@"))
-    receiver.reply = says(answer(502))
-    assert await sent("https://hooks.example.com/clerk") == failure("connection")
-    (request,) = receiver.requests
-    assert request.line == "CONNECT hooks.example.com:443 HTTP/1.1"
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
 
 

@@ -4,9 +4,10 @@ import asyncio
 import json
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from stores import START_US, claim, due, from_us, settle
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.history import HOUR_US
-from watcher.domain.problems import LatestFailure, Problem, ProblemChange
+from watcher.domain.problems import CLOSED_BY, LatestFailure, Problem, ProblemChange
 from watcher.domain.report import report_of, shorten_report
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, to_us
@@ -49,6 +50,10 @@ SETTINGS = {
 LIMIT = 10**6
 
 
+Change = Callable[[EventKey], ProblemChange]
+Sinks = tuple[str, ...]
+
+
 class Night:
     """Records what happens, each event at its time."""
 
@@ -58,39 +63,21 @@ class Night:
         self._count = 0
 
     async def record(
-        self,
-        at: str,
-        type_: EventType,
-        name: str,
-        *,
-        problem: Problem | None = None,
-        closed_at: str | None = None,
-        about: str = "pipeline",
-        sinks: tuple[str, ...] = (),
-        **data: Any,
-    ) -> None:
-        """Record an event, and what it does to a problem."""
+        self, at: str, type_: EventType, name: str, change: Change | None = None, *, sinks: Sinks = (), **data: Any
+    ) -> EventKey:
+        """Record an event of a pipeline, account or sink, and what it does to a problem; return where it is."""
         self.desk.clock.us = moment(at)
+        about = type_.partition(".")[0].replace("execution", "pipeline").replace("delivery", "sink")
         lease = await claim(self.store, *(("account", NAMES[name]) if about == "pipeline" else (about, name)))
-        source = _source(about, name)
+        source = f"/accounts/{NAMES[name]}/pipelines/{IDS[name]}" if about == "pipeline" else f"/{about}s/{name}"
         self._sequences[source] = sequence = self._sequences[source] + 1
-        if about == "pipeline":
-            data |= {"account": NAMES[name], "pipeline": {"id": IDS[name], "name": name}}
-        told = entry(
-            type_,
-            number=sequence,
-            sequence=sequence,
-            data=data | {about: data.get(about, name)},
-            source=source,
-            sinks=sinks,
-        )
-        changes: tuple[ProblemChange, ...] = ()
-        if problem is not None:
-            problem = replace(problem, opening=EventKey(told.event.stream, problem.opening.sequence or sequence))
-            closed = None if closed_at is None else from_us(moment(closed_at))
-            changes = (ProblemChange(problem, closed, is_new=closed_at is None),)
-        id_ = IDS[name] if about == "pipeline" else None
+        its = {"account": NAMES[name], "pipeline": {"id": IDS[name], "name": name}} if name in IDS else {about: name}
+        told = entry(type_, number=sequence, sequence=sequence, data=data | its, source=source, sinks=sinks)
+        key = EventKey(told.event.stream, sequence)
+        changes = () if change is None else (change(key),)
+        id_ = IDS.get(name)
         await self.store.record(SourceChange(lease, sequence - 1, sequence, None, (told,), changes, pipeline=id_))
+        return key
 
     async def trouble(
         self,
@@ -101,27 +88,24 @@ class Night:
         error: str | None = None,
         count: int = 0,
         kind: EventType = EventType.PIPELINE_FAILING,
-        ends: EventType = EventType.PIPELINE_RECOVERED,
-        **how: Any,
+        **data: Any,
     ) -> None:
         """Record a problem that opens, and closes if it is over."""
         self._count += 1
         latest = None if error is None else LatestFailure(moment(since), "an execution", "Greeting", error)
-        opened = Problem(UUID(int=self._count), kind, from_us(moment(since)), EventKey(b"", 0), count, latest)
-        await self.record(since, kind, name, problem=opened, **how)
+        opened = partial(
+            Problem, UUID(int=self._count), kind, from_us(moment(since)), failed_count=count, latest=latest
+        )
+        opening = await self.record(since, kind, name, lambda key: ProblemChange(opened(key), is_new=True), **data)
         if until is not None:
-            opening = EventKey(b"", self._sequences[_source(how.get("about", "pipeline"), name)])
-            await self.record(until, ends, name, problem=replace(opened, opening=opening), closed_at=until, **how)
+            closed = ProblemChange(opened(opening), from_us(moment(until)))
+            await self.record(until, CLOSED_BY[kind], name, lambda _: closed, **data)
 
     async def end(self, name: str, at: str, success: int, failed: int, error: str = "") -> None:
         """Count executions that ended at one time."""
         ends = [ended(moment(at), duration_s=4.0, tokens=10)] * success
         ends += [ended(moment(at), "failed", tokens=10, error=error)] * failed
         await count(self.desk, *ends, name=f"{NAMES[name]}/{IDS[name]}")
-
-
-def _source(about: str, name: str) -> str:
-    return f"/accounts/{NAMES[name]}/pipelines/{IDS[name]}" if about == "pipeline" else f"/{about}s/{name}"
 
 
 def moment(text: str) -> Micros:
@@ -147,17 +131,15 @@ async def fill(night: Night) -> None:
     await night.end("Weak", "06:30", 6, 4, "no such calendar")
     await night.end("Old outage", "14:48", 6, 4, outage)
     await night.end("Well 01", "05:00", 20, 0)
-    refused: dict[str, Any] = {"reason": "unauthorized", "cause": "401", "ends": EventType.ACCOUNT_RECOVERED}
-    await night.trouble("eu", "03:12", kind=EventType.ACCOUNT_DEGRADED, about="account", **refused)
-    down: dict[str, Any] = {"answer": "503", "ends": EventType.SINK_RECOVERED}
-    await night.trouble("ops", "04:00", kind=EventType.SINK_FAILING, about="sink", **down)
+    await night.trouble("eu", "03:12", kind=EventType.ACCOUNT_DEGRADED, reason="unauthorized", cause="401")
+    await night.trouble("ops", "04:00", kind=EventType.SINK_FAILING, answer="503")
     await night.record("05:30", EventType.PIPELINE_OVERSPENDING, "Spender", percent=80)
     spent: dict[str, Any] = {"percent": 100, "tokensUsed": 2_104_310, "tokensPerDay": 2_000_000}
     await night.record("05:31", EventType.PIPELINE_OVERSPENDING, "Spender", **spent)
     error = {"node": "Booking", "text": "no such calendar", "fingerprint": "5e" * 16}
     await night.record("05:32", EventType.PIPELINE_NEW_ERROR, "Novelty", error=error, sinks=("ops",))
     for at in ("06:00", "06:01"):
-        await night.record(at, EventType.DELIVERY_DEAD, "ops", about="sink", count=20, answer="422")
+        await night.record(at, EventType.DELIVERY_DEAD, "ops", count=20, answer="422")
     for _ in range(12):
         await night.trouble("Order triage", "06:10", kind=EventType.EXECUTION_OVERDUE)
     await night.trouble("Flapper", "06:40", error="no such tool", count=41)
