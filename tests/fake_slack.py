@@ -64,12 +64,12 @@ class FakeSlack:
     ) -> None:
         await self._runner.cleanup()
 
-    def block(self, **more: object) -> dict[str, object]:
+    def block(self, **more: object) -> dict[str, Any]:
         """Return a sink's block for this workspace."""
         return self.block_at(self.url) | more
 
     @staticmethod
-    def block_at(url: str) -> dict[str, object]:
+    def block_at(url: str) -> dict[str, Any]:
         """Return a sink's block for another server."""
         return {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL, "url": url}
 

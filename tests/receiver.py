@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from worker_rig import FakeClock
 
@@ -119,12 +119,15 @@ async def sink_to(
     clock: Clock | None = None,
     before_request: Callable[[], None] = lambda: None,
     take_slot: Callable[[], float] = lambda: 0.0,
-    **more: object,
+    public_url: str = "",
+    **more: Any,
 ) -> AsyncIterator[Sink]:
     """Open a sink of type webhook, or of another, with these settings."""
     block = {"type": "webhook", "url": url, **more}
-    settings = SINK_KINDS[str(block["type"])].model_validate(block)
-    sink = settings.open(SinkContext(clock or FakeClock(), take_slot=take_slot, before_request=before_request))
+    context = SinkContext(
+        clock or FakeClock(), take_slot=take_slot, before_request=before_request, public_url=public_url
+    )
+    sink = SINK_KINDS[str(block["type"])].model_validate(block).open(context)
     try:
         yield sink
     finally:

@@ -49,6 +49,17 @@ async def again(start: Start, account: Account, rules: Rules | None = IN_A_ROW, 
     return await start(watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
 
 
-async def told(account: Account, *, after_s: float | None = None) -> list[str]:
-    """Return the types of all that was reported since the last call, without `execution.`."""
+async def shown(account: Account, *rows: ExecutionSnapshot, for_s: float = 5) -> None:
+    """Have the list show these for so long."""
+    show(account, *rows)
+    await account.run_for(for_s)
+
+
+async def told(account: Account, *rows: ExecutionSnapshot, after_s: float | None = None) -> list[str]:
+    """Return the types of all that was reported since the last call, without `execution.`.
+
+    With `rows` the list shows these from now on.
+    """
+    if rows:
+        show(account, *rows)
     return [event["type"].removeprefix("execution.") for event in await account.events(after_s=after_s)]

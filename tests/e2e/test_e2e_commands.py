@@ -21,7 +21,7 @@ from simulator_facts import forget, requests_of
 from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.responses import PRIVATE
-from watcher.simulator.scenarios import HARSH, pipeline_named
+from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.server import Simulator
 from watcher.simulator.world import Lifecycle, StatusPhase, World
 
@@ -229,7 +229,6 @@ async def test_a_success_is_0_and_every_change_a_line_or_as_json_the_daemons_eve
     assert [line.split(" ")[1] for line in poor.written.splitlines()] == ["new", "running", "success"]
 
 
-@pytest.mark.ci
 async def test_what_is_lost_is_1_nobody_reached_4_a_refused_key_4_an_unknown_execution_5_and_interrupted_130(
     scene: Scene,
 ) -> None:
@@ -267,18 +266,6 @@ async def test_what_is_lost_is_1_nobody_reached_4_a_refused_key_4_an_unknown_exe
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
     assert (code, log.served_count) == (4, asked + 1)
-
-
-@pytest.mark.ci
-async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene) -> None:
-    scene.simulator.dice.faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
-    ends = {"success": 0, "failed": 1}
-    stories = [lifecycle_of(("new", 0.0), ("running", 0.5), (end, 3.0), nth=nth) for nth, end in enumerate(2 * [*ends])]
-    blocks = {"polling": PATIENT | {"degraded_after": "30s"}}
-    lives = await asyncio.gather(*(scene.play(lifecycle, "--json", **blocks) for lifecycle in stories))
-    codes = [await life.end() for life in lives]
-    assert codes == 2 * [*ends.values()]
-    assert checks.of_sequences(line for life in lives for line in life.emitted) == []
 
 
 # The next execution

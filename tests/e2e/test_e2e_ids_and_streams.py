@@ -7,7 +7,6 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
-import pytest
 from e2e import checks
 from e2e.programme import Life
 from e2e.stage import ENDS, Stage, all_have_ended, document_of, webhook, world_of
@@ -59,7 +58,6 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
     assert checks.of_everything_answered(life.emitted, simulator) == []
 
 
-@pytest.mark.ci
 async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_gets_the_rest(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(20, ends_after_s=2.0, ends_within_s=15.0))
     document = document_of({"default": simulator})

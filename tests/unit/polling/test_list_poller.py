@@ -41,18 +41,19 @@ def history(count: int) -> list[ExecutionSnapshot]:
 
 
 async def whole_account(
-    start: Start, *rows: ExecutionSnapshot, rules: PollRules = RULES, rate_per_s: float = 1000.0
+    start: Start, *rows: ExecutionSnapshot, rules: PollRules = RULES, rate_per_s: float = 1000.0, for_s: float = 0.0
 ) -> Account:
+    """Return an account that has watched a list of these rows for so long."""
     account = await start(watches=[SALES], rules=rules, rate_per_s=rate_per_s)
     show(account, *rows)
+    if for_s:
+        await account.run_for(for_s)
     return account
 
 
 async def account_with_one_running(start: Start, *, rules: PollRules = RULES) -> Account:
     """Return one whose list was read and shows one execution, which runs."""
-    account = await whole_account(start, row(1, "running"), rules=rules)
-    await account.run_for(5)
-    return account
+    return await whole_account(start, row(1, "running"), rules=rules, for_s=5)
 
 
 async def account_with_another(start: Start, number: int) -> Account:
@@ -71,7 +72,10 @@ def asked(account: Account, what: str) -> int:
     return len(account.api.times(what))
 
 
-async def emitted(account: Account, *, after_s: float | None = None) -> list[tuple[str, str]]:
+async def emitted(account: Account, *rows: ExecutionSnapshot, after_s: float | None = None) -> list[tuple[str, str]]:
+    """Return type and execution of all that was reported since the last call; with `rows` the list shows these."""
+    if rows:
+        show(account, *rows)
     return [(event["type"], event.get("subject", "")) for event in await account.events(after_s=after_s)]
 
 
@@ -88,8 +92,7 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(start
 async def test_what_a_list_says_against_an_end_is_logged_and_counted_once_and_not_reported(
     start: Start, later: str
 ) -> None:
-    account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
-    await account.run_for(5)
+    account = await whole_account(start, row(2, "running"), row(1, "success", age_s=60, ended_s=50), for_s=5)
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
     await emitted(account, after_s=5)
     with capture_logs() as logs:
@@ -126,8 +129,7 @@ async def test_a_row_that_the_store_does_not_take_keeps_no_other_from_it(start: 
 
 
 async def test_what_was_silent_is_reported_once_it_is_named(start: Start) -> None:
-    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50))
-    await account.run_for(5)
+    account = await whole_account(start, row(1, "success", age_s=60, ended_s=50), for_s=5)
     for _ in range(2):
         account = await start(name_of(1), watches=[replace(SALES, executions=(name_of(1),))])
         account.api.script[name_of(1)] = said(name_of(1), "success")
@@ -156,8 +158,7 @@ async def test_details_say_which_ends_are_fetched(start: Start, details: Details
 async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
     account = await account_with_one_running(start)
     account.api.script[name_of(1)] = said(name_of(1), "running")
-    show(account, row(1, "failed", ended_s=-5))
-    assert await emitted(account, after_s=60) == [("execution.running", name_of(1))]
+    assert await emitted(account, row(1, "failed", ended_s=-5), after_s=60) == [("execution.running", name_of(1))]
     assert 4 <= asked(account, name_of(1)) <= 8  # once in ten seconds, not with each scan
     assert account.api.unread > 10  # the page and the GET each say the same again, and neither hides the other
     account.api.script[name_of(1)] = said(name_of(1), "failed")
@@ -167,8 +168,7 @@ async def test_a_get_that_says_open_wins_against_the_row(start: Start) -> None:
 async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(start: Start) -> None:
     account = await account_with_one_running(start)
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
-    show(account, row(1, "failed", ended_s=-5))
-    assert await emitted(account, after_s=30) == [("execution.running", name_of(1))]
+    assert await emitted(account, row(1, "failed", ended_s=-5), after_s=30) == [("execution.running", name_of(1))]
     assert await emitted(account, after_s=3) == [("execution.failed", name_of(1))]
     assert asked(account, name_of(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
@@ -188,8 +188,7 @@ async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_pol
 
 
 async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(start: Start) -> None:
-    account = await whole_account(start, row(1, "running", age_s=100))
-    await account.run_for(5)
+    account = await whole_account(start, row(1, "running", age_s=100), for_s=5)
     account.api.script[name_of(2)] = Outcome.SERVER_ERROR
     show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
     assert await emitted(account, after_s=5) == [("execution.running", name_of(1))]
@@ -275,8 +274,7 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_oth
     (gap,) = await account.events(after_s=7200)
     assert (gap["type"], gap["data"]["reason"]) == ("pipeline.gap", "unreadable")
     assert asked(account, "page 1") > 150
-    show(account, row(1, "running"))
-    assert await emitted(account, after_s=70) == [("execution.running", name_of(1))]
+    assert await emitted(account, row(1, "running"), after_s=70) == [("execution.running", name_of(1))]
     account.api.pages = {1: outcome}
     assert await emitted(account, after_s=3700) == [("pipeline.gap", "")]
 
@@ -294,8 +292,7 @@ async def test_a_pipeline_without_a_name_is_asked_for_it_once_over_restarts_too(
 
 async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
-    account = await whole_account(start, *open_rows, rate_per_s=1.0)
-    await account.run_for(10)
+    account = await whole_account(start, *open_rows, rate_per_s=1.0, for_s=10)
     account.api.script = {name_of(number): said(name_of(number), "failed") for number in range(1, 41)}
     show(account, row(41, "running"), *(row(number, "failed", ended_s=-10) for number in range(40, 0, -1)))
     await account.run_for(20)
@@ -310,8 +307,7 @@ DAY_S = 24 * 3600.0
 async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_anew(
     start: Start, store: SqlStore, clock: FakeClock
 ) -> None:
-    account = await whole_account(start, row(1, "success", age_s=10, ended_s=5))
-    await account.run_for(5)
+    account = await whole_account(start, row(1, "success", age_s=10, ended_s=5), for_s=5)
     await account.watcher.watch([])
     await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
     for hours, number in ((23, 2), (25, 3)):
@@ -343,8 +339,7 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
 
 async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(start: Start) -> None:
     old = [row(number, "success", age_s=90, ended_s=80) for number in range(60, 0, -1)]
-    account = await whole_account(start, *old)
-    await account.run_for(30)
+    account = await whole_account(start, *old, for_s=30)
     several = [row(number, "success", age_s=-30, ended_s=-31) for number in range(200, 60, -1)]
     show(account, *several, *old)
     account.api.pages |= dict.fromkeys((2, 3, 4), Outcome.REJECTED)
@@ -376,8 +371,7 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     start: Start, outcome: Outcome
 ) -> None:
     old = history(100)[::-1]
-    account = await whole_account(start, *old)
-    await account.run_for(30)
+    account = await whole_account(start, *old, for_s=30)
     show(account, *old, *(row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1040)))
     refuse(account, 3, 4, outcome=outcome)
     await account.run_for(1000)
@@ -448,8 +442,7 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_repo
 
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
-    account = await whole_account(start, *old, rate_per_s=1.0)
-    await account.run_for(20)
+    account = await whole_account(start, *old, rate_per_s=1.0, for_s=20)
     show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
     assert await emitted(account, after_s=15) == [("execution.success", name_of(3001))]
     assert asked(account, "page 60") == 0
@@ -479,8 +472,7 @@ async def test_a_list_that_somebody_wants_read_is_next_however_busy_the_account_
 
 
 async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Start) -> None:
-    account = await whole_account(start, row(1, "running"), rate_per_s=1.0)
-    await account.run_for(100)
+    account = await whole_account(start, row(1, "running"), rate_per_s=1.0, for_s=100)
     account.api.gate.clear()
     hold, lists = asyncio.Event(), account.api.list
 
@@ -504,8 +496,7 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
 
 async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
-    account = await whole_account(start, *old, rate_per_s=1.0)
-    await account.run_for(13)
+    account = await whole_account(start, *old, rate_per_s=1.0, for_s=13)
     show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
     account.watcher.read_list(PIPELINE)
     assert await emitted(account, after_s=1.1) == [("execution.success", name_of(3001))]
@@ -549,8 +540,7 @@ class BrokenError(Exception):
 async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)))
-    await account.run_for(5)
+    account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)), for_s=5)
     success = account.watcher._deps.evaluator.success
 
     def stumble(entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from rules_rig import AT_ONCE, HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, row, show, told, watch_of, whole
+from rules_rig import AT_ONCE, HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, row, show, shown, told, watch_of, whole
 from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of
 
@@ -64,24 +64,20 @@ async def latest_of(account: Account) -> tuple[int, LatestFailure | None]:
 async def test_an_open_problem_has_its_newest_failure_and_a_late_one_only_counts(start: Start) -> None:
     account = await whole(start)
     first = [row(number, failed_nodes=NODES["Greeting"]) for number in (1, 2, 3)]
-    show(account, *first)
-    await account.run_for(5)
+    await shown(account, *first)
     at = to_us(EPOCH) + 1_000_000_000
     assert await latest_of(account) == (
         3,
         LatestFailure(Micros(at + 3_000_000), name_of(3), "Greeting", "Greeting broke"),
     )
     newest = row(6, failed_nodes=NODES["Lookup"], error="unused")
-    show(account, *first, newest)
-    await account.run_for(5)
+    await shown(account, *first, newest)
     lookup = LatestFailure(Micros(at + 6_000_000), name_of(6), "Lookup", "Lookup broke")
     assert await latest_of(account) == (4, lookup)
     late = row(5, failed_nodes=NODES["Greeting"])
-    show(account, *first, newest, late)
-    await account.run_for(5)
+    await shown(account, *first, newest, late)
     assert await latest_of(account) == (5, lookup)
-    show(account, *first, newest, late, row(15, error="out of credit"))
-    await account.run_for(5)
+    await shown(account, *first, newest, late, row(15, error="out of credit"))
     assert await latest_of(account) == (6, LatestFailure(Micros(at + 15_000_000), name_of(15), None, "out of credit"))
 
 
@@ -101,8 +97,7 @@ async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(start: Star
 async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart(start: Start) -> None:
     account = await whole(start)
     running = [row(number, "running") for number in (1, 2, 3)]
-    show(account, *running)
-    await account.run_for(5)
+    await shown(account, *running)
     account = await again(start, account)
     account.api.script = {each.id: row(number, at_s=1010.0 + number) for number, each in enumerate(running, 1)}
     account.api.pages = {1: Outcome.SERVER_ERROR}
@@ -135,8 +130,7 @@ async def test_after_a_downtime_rules_judge_once_by_what_stands_then(
 
 async def test_one_that_is_lost_for_good_while_its_end_is_to_be_confirmed_holds_up_no_other(start: Start) -> None:
     account = await start(watches=[watch_of(IN_A_ROW)], rules=RULES)
-    show(account, row(1, "running"))
-    await account.run_for(60)
+    await shown(account, row(1, "running"), for_s=60)
     show(account, row(50, "running"))
     account.api.script[name_of(1)] = Outcome.NOT_FOUND
     assert "lost" in await told(account, after_s=400)
@@ -204,8 +198,7 @@ async def test_a_hold_that_begins_while_one_before_is_released_goes_on(
     start: Start, heard: HeardStore, clock: FakeClock
 ) -> None:
     account = await whole(start)
-    show(account, row(1, "running"))
-    await account.run_for(5)
+    await shown(account, row(1, "running"))
     account.api.pages, account.api.script = {1: Outcome.SERVER_ERROR}, {name_of(1): row(1)}
     await account.run_for(20)
     recorder = account.watcher._alert_rules.recorders[PIPELINE]
@@ -238,8 +231,7 @@ async def test_what_ends_while_another_end_is_written_is_written_together(start:
 
 async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
     account = await start(watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
-    show(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)))
-    assert await told(account, after_s=30) == []
+    assert await told(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)), after_s=30) == []
 
 
 async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(start: Start) -> None:
@@ -271,10 +263,8 @@ async def test_silence_ends_with_a_start_and_survives_a_restart(start: Start, cl
 async def test_an_execution_that_was_new_for_long_ends_a_silence_when_it_starts(start: Start, clock: FakeClock) -> None:
     account = await whole(start, SILENT)
     new = replace(row(1, "running"), status="new", started_at=None)
-    show(account, new)
-    assert await told(account, after_s=4000) == ["new", "pipeline.silent"]
-    show(account, row(1, "running", at_s=clock.monotonic()))
-    assert await told(account, after_s=61) == ["running", "pipeline.active"]
+    assert await told(account, new, after_s=4000) == ["new", "pipeline.silent"]
+    assert await told(account, row(1, "running", at_s=clock.monotonic()), after_s=61) == ["running", "pipeline.active"]
 
 
 @pytest.mark.parametrize(
@@ -307,24 +297,20 @@ async def test_ends_dated_a_little_ahead_of_now_keep_their_order_though_one_is_c
 
 async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(start: Start) -> None:
     account = await whole(start)
-    show(account, row(1), row(2))
-    await account.run_for(5)
+    await shown(account, row(1), row(2))
     both = Rules(IN_A_ROW.failing, HOUR_US)
     for rules in (both, SILENT, both):
         await account.watcher.watch([watch_of(rules)])
-    show(account, row(1), row(2), row(7))
-    assert await told(account, after_s=5) == ["failed"] * 3
+    assert await told(account, row(1), row(2), row(7), after_s=5) == ["failed"] * 3
     show(account, row(1), row(2), row(7), row(12), row(13))
     assert await told(account, after_s=5) == ["failed", "failed", "pipeline.failing"]
 
 
 async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(start: Start) -> None:
     account = await whole(start)
-    show(account, row(1, "running"))
-    await account.run_for(5)
+    await shown(account, row(1, "running"))
     ahead = replace(row(1, "success"), finished_at=EPOCH + timedelta(seconds=9000))
-    show(account, ahead)
-    assert await told(account, after_s=61) == ["running", "success"]
+    assert await told(account, ahead, after_s=61) == ["running", "success"]
     show(account, ahead, *(row(number, at_s=1060.0 + number) for number in (2, 3, 4)))
     assert await told(account, after_s=61) == ["failed", "failed", "failed", "pipeline.failing"]
 
@@ -354,8 +340,7 @@ async def test_successes_that_were_too_short_open_a_problem_and_say_why(start: S
     assert all("error" not in each["data"]["execution"] for each in ends[:2])  # of this rule alone
     assert (opening["type"], opening["data"]["execution"]["error"]) == ("pipeline.failing", "boom")
     assert opening["data"]["problem"]["count"] == 3
-    show(account, *short, row(3), success(8, seconds=0.25))
-    assert await told(account, after_s=5) == ["success"]
+    assert await told(account, *short, row(3), success(8, seconds=0.25), after_s=5) == ["success"]
     (problem,) = (await account.watcher._deps.store.load_rules(PIPELINE)).problems.values()
     assert (problem.failed_count, problem.latest and problem.latest.execution) == (4, name_of(8))
     assert problem.latest
@@ -366,8 +351,7 @@ async def test_successes_that_were_too_short_open_a_problem_and_say_why(start: S
 
 async def test_the_last_ends_show_which_successes_count_as_failed_over_a_restart_too(start: Start) -> None:
     account = await whole(start, TOO_SHORT)
-    show(account, success(1, seconds=1.5), success(2), row(3))
-    await account.run_for(5)
+    await shown(account, success(1, seconds=1.5), success(2), row(3))
     await account.watcher.flush()
     assert ends_of(account) == "csf"
     show(account, success(1, seconds=1.5), success(2), row(3), success(4))
@@ -408,16 +392,14 @@ async def change(account: Account, rules: Rules | None) -> None:
 
 async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(start: Start, heard: HeardStore) -> None:
     account = await whole(start, BOTH)
-    show(account, row(1), row(2))
-    await account.run_for(5)
+    await shown(account, row(1), row(2))
     heard.takes = lambda _item: False
     with pytest.raises(StoreError):
         await change(account, SILENT)
     heard.takes = lambda _item: True
     for each in (SILENT, BOTH):
         await change(account, each)
-    show(account, row(1), row(2), row(12))
-    assert await told(account, after_s=5) == ["failed"] * 3
+    assert await told(account, row(1), row(2), row(12), after_s=5) == ["failed"] * 3
 
 
 @pytest.mark.ci
@@ -426,8 +408,7 @@ async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_
 ) -> None:
     account = await start(watches=[watch_of(None)], rules=UNCONFIRMED, rate_per_s=0.5)
     old = [row(number, "success", at_s=-9000.0 - number) for number in range(2, 120)]
-    show(account, row(1, "success", at_s=900.0), *old)
-    await account.run_for(1)
+    await shown(account, row(1, "success", at_s=900.0), *old, for_s=1)
     assert [page for _, page in account.api.asked] == ["page 1"]
     await change(account, SILENT)
     assert await told(account, after_s=60) == []

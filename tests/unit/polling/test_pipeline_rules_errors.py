@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from rules_rig import UNCONFIRMED, again, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, show, shown, told, watch_of, whole
 from stores import upkeep
 from virtual import RULES, Account, FakeClock, Start, name_of, pages_of
 
@@ -60,8 +60,7 @@ async def test_the_first_error_of_a_kind_is_reported_and_the_next_is_not(start: 
     assert data["error"] == {"node": "Greeting", "text": kind.text, "fingerprint": kind.fingerprint.hex()}
     assert (data["execution"]["id"], data["execution"]["status"]) == (name_of(1), "failed")
     assert "problem" not in data
-    show(account, first, failed(6, "upstream timeout after 31 s"))
-    assert await told(account, after_s=5) == ["failed"]
+    assert await told(account, first, failed(6, "upstream timeout after 31 s"), after_s=5) == ["failed"]
     show(account, first, failed(6), failed(11, "upstream timeout after 31 s", node="Closing"))
     assert await told(account, after_s=5) == ["failed", NEW]
 
@@ -75,8 +74,7 @@ async def test_two_kinds_in_one_page_are_two_events_and_two_errors_of_one_kind_a
 @pytest.mark.parametrize("text", ["", "  \n "])
 async def test_an_error_without_a_text_is_of_no_kind(start: Start, text: str) -> None:
     account = await whole(start, NEW_ERROR)
-    show(account, failed(1, text))
-    assert await told(account, after_s=5) == ["failed"]
+    assert await told(account, failed(1, text), after_s=5) == ["failed"]
 
 
 async def test_a_text_without_a_node_is_a_kind_too(start: Start) -> None:
@@ -95,13 +93,11 @@ async def test_a_text_without_a_node_is_a_kind_too(start: Start) -> None:
 async def test_a_kind_is_known_by_the_text_alone_of_the_history(start: Start, clock: FakeClock, text: str) -> None:
     account = await start(watches=[watch_of(NEW_ERROR)], rules=RULES)
     old = by_list(failed(0, text, at_s=600.0))
-    show(account, old)
-    assert await told(account, after_s=5) == []
+    assert await told(account, old, after_s=5) == []
     show(account, old, failed(6, text, at_s=clock.monotonic()))
     account.api.pages = pages_of(by_list(failed(6, text, at_s=clock.monotonic())), old)
     assert await told(account, after_s=15) == ["failed"]
-    show(account, failed(26, "boom", at_s=clock.monotonic()))
-    assert await told(account, after_s=15) == ["failed", NEW]
+    assert await told(account, failed(26, "boom", at_s=clock.monotonic()), after_s=15) == ["failed", NEW]
 
 
 @pytest.mark.parametrize(("days", "is_new"), [(29.0, False), (31.0, True)])
@@ -109,8 +105,7 @@ async def test_a_kind_that_comes_back_after_thirty_days_is_new_again(
     start: Start, clock: FakeClock, days: float, *, is_new: bool
 ) -> None:
     account = await whole(start, NEW_ERROR)
-    show(account, failed(1))
-    assert await told(account, after_s=5) == ["failed", NEW]
+    assert await told(account, failed(1), after_s=5) == ["failed", NEW]
     clock.advance(days * DAY_S)
     await told(account, after_s=60)
     show(account, failed(1), failed(2, at_s=clock.monotonic()))
@@ -133,8 +128,7 @@ async def test_of_two_errors_of_a_new_kind_one_is_reported_whichever_is_confirme
 async def test_ends_that_were_held_over_a_start_are_reported_once_by_kind(start: Start, clock: FakeClock) -> None:
     account = await whole(start, NEW_ERROR)
     running = [row(number, "running", at_s=1000.0) for number in (1, 2, 3)]
-    show(account, *running)
-    await account.run_for(5)
+    await shown(account, *running)
     account = await again(start, account, NEW_ERROR)
     ends = [failed(1, at_s=1006.0), failed(2, at_s=1007.0), failed(3, "boom", at_s=1008.0)]
     account.api.script = {each.id: each for each in ends}
@@ -144,8 +138,7 @@ async def test_ends_that_were_held_over_a_start_are_reported_once_by_kind(start:
     account = await again(start, account, NEW_ERROR)
     show(account, *ends)
     assert await new_errors(account) == [name_of(1), name_of(3)]
-    show(account, *ends, failed(9, at_s=clock.monotonic()))
-    assert await told(account, after_s=5) == ["failed"]
+    assert await told(account, *ends, failed(9, at_s=clock.monotonic()), after_s=5) == ["failed"]
 
 
 async def test_an_earlier_error_of_a_reported_kind_that_was_held_is_not_new(start: Start) -> None:
@@ -167,16 +160,14 @@ async def test_a_kind_is_known_for_thirty_days_although_retention_has_deleted_ho
     account = await whole(start, NEW_ERROR)
     clock.advance(10 * 3600)  # it is evening
     first = row(1, at_s=clock.monotonic(), error="no answer")
-    show(account, first)
-    assert await told(account, after_s=5) == ["failed", NEW]
+    assert await told(account, first, after_s=5) == ["failed", NEW]
     await account.watcher.cancel()
     clock.advance(29 * 86_400 + 5 * 3600)
     maintenance = await upkeep(account.store)
     async for _ in maintenance.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: True):
         pass
     account = await start(watches=[watch_of(NEW_ERROR)], rules=UNCONFIRMED)
-    show(account, first, row(2, at_s=clock.monotonic(), error="no answer"))
-    assert await told(account, after_s=10) == ["failed"]
+    assert await told(account, first, row(2, at_s=clock.monotonic(), error="no answer"), after_s=10) == ["failed"]
 
 
 @pytest.mark.parametrize("ends_s", [(-60.0, 60.0), (-60.0, -30.0), (60.0, 90.0)])

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, row, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, show, shown, told, watch_of, whole
 from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of, said
 
@@ -66,8 +66,7 @@ async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_n
     assert (data["problem"]["kind"], data["problem"]["severity"]) == ("pipeline.slow", "warning")
     show(account, *TWENTY, success(1, seconds=100.0), running(2, begun_s=1015.0))
     assert await told(account, after_s=20) == ["success"]
-    show(account, *TWENTY, success(1, seconds=100.0), success(2, seconds=100.0))
-    await account.run_for(5)
+    await shown(account, *TWENTY, success(1, seconds=100.0), success(2, seconds=100.0))
     end, closing = await account.events()
     assert (end["type"], closing["type"]) == ("execution.success", "pipeline.on_time")
     assert closing["data"]["problem"]["id"] == data["problem"]["id"]
@@ -76,17 +75,14 @@ async def test_what_runs_longer_than_usual_opens_one_problem_which_closes_once_n
 async def test_history_is_not_the_past_of_a_pipeline(start: Start) -> None:
     account = await start(watches=[watch_of(SLOW)])
     dates: dict[str, Any] = {"started_at": EPOCH, "finished_at": EPOCH + timedelta(seconds=30)}
-    show(account, *(replace(each, **dates) for each in TWENTY), running(1))
-    assert await told(account, after_s=600) == ["running"]
+    assert await told(account, *(replace(each, **dates) for each in TWENTY), running(1), after_s=600) == ["running"]
 
 
 async def test_who_was_seen_paused_counts_on_neither_side(start: Start, clock: FakeClock) -> None:
     account = await with_past(start, row(1, "paused", at_s=BEGUN_S))
     await account.run_for(5)
-    show(account, *TWENTY, running(1))
-    assert await told(account, after_s=600) == ["paused", "running"]
-    show(account, *TWENTY, success(1, seconds=600.0))
-    await account.run_for(5)
+    assert await told(account, *TWENTY, running(1), after_s=600) == ["paused", "running"]
+    await shown(account, *TWENTY, success(1, seconds=600.0))
     show(account, *TWENTY, success(1, seconds=600.0), running(2, begun_s=clock.monotonic()))
     assert (await told(account, after_s=95))[-1] == "pipeline.slow"
 

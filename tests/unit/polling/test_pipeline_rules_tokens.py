@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, show, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, show, shown, told, watch_of, whole
 from stores import HeardStore, claim
 from virtual import EPOCH, RULES, Account, FakeClock, Start, name_of, said
 
@@ -50,8 +50,7 @@ async def test_an_execution_is_expensive_once_before_its_end(start: Start) -> No
 
 async def test_what_is_history_is_not_expensive(start: Start) -> None:
     account = await start(watches=[watch_of(EXPENSIVE)], rules=UNCONFIRMED)
-    show(account, used(1, 5000, at_s=500.0))
-    assert await told(account, after_s=5) == []
+    assert await told(account, used(1, 5000, at_s=500.0), after_s=5) == []
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -76,13 +75,10 @@ async def test_what_is_expensive_closes_no_overdue_problem_and_its_end_does(star
 
 async def test_an_execution_is_not_expensive_again_after_a_restart(start: Start) -> None:
     account = await whole(start, EXPENSIVE)
-    show(account, used(1, 1500, "running"))
-    assert await told(account, after_s=5) == ["running", "expensive"]
+    assert await told(account, used(1, 1500, "running"), after_s=5) == ["running", "expensive"]
     account = await again(start, account, EXPENSIVE)
-    show(account, used(1, 2500, "running"))
-    assert await told(account, after_s=5) == []
-    show(account, used(1, 2500))
-    assert await told(account, after_s=5) == ["success"]
+    assert await told(account, used(1, 2500, "running"), after_s=5) == []
+    assert await told(account, used(1, 2500), after_s=5) == ["success"]
 
 
 async def test_an_execution_is_not_expensive_again_after_its_rule_was_removed_and_came_back(start: Start) -> None:
@@ -90,8 +86,7 @@ async def test_an_execution_is_not_expensive_again_after_its_rule_was_removed_an
     show(account, used(1, 1500, "running"), used(2, 10, "running"))
     assert sorted(await told(account, after_s=5)) == ["expensive", "running", "running"]
     await account.watcher.watch([watch_of(None)])
-    show(account, used(1, 1600, "running"), used(2, 1600, "running"))
-    assert await told(account, after_s=5) == []
+    assert await told(account, used(1, 1600, "running"), used(2, 1600, "running"), after_s=5) == []
     await account.watcher.watch([watch_of(EXPENSIVE)])
     show(account, used(1, 1700, "running"), used(2, 1700, "running"))
     (event,) = await account.events(after_s=5)
@@ -157,8 +152,7 @@ async def test_history_of_the_first_scan_counts_into_the_day(start: Start) -> No
 
 async def test_an_end_that_no_list_shows_counts_and_a_lost_execution_does_not(start: Start) -> None:
     account = await whole(start, PER_DAY)
-    show(account, used(1, 5000, "running"), used(2, 5000, "running"))
-    await account.run_for(5)
+    await shown(account, used(1, 5000, "running"), used(2, 5000, "running"))
     show(account)
     account.api.script = {name_of(1): Outcome.NOT_FOUND, name_of(2): used(2, 900)}
     assert await spent(account, after_s=300) == [(80, 900, "2026-11-24")]
@@ -183,8 +177,7 @@ async def test_another_owner_goes_on_with_the_day_and_the_one_before_reports_not
 async def test_a_store_that_fails_between_makes_no_share_twice_and_none_lost(start: Start, heard: HeardStore) -> None:
     account = await whole(start, PER_DAY)
     heard.takes = lambda _item: False
-    show(account, used(1, 850))
-    await account.run_for(10)
+    await shown(account, used(1, 850), for_s=10)
     assert await spent(account) == []
     heard.takes = lambda _item: True
     assert await spent(account, after_s=60) == [(80, 850, "2026-11-24")]

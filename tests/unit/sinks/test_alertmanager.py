@@ -225,9 +225,7 @@ async def refreshing(receiver: Receiver, sink: Sink) -> asyncio.Task[SendResult]
     return refreshing
 
 
-async def test_an_end_goes_behind_the_refresh_that_is_under_way_and_nothing_else_does(
-    receiver: Receiver, sink: Sink
-) -> None:
+async def test_an_end_alone_goes_behind_the_refresh_that_is_under_way(receiver: Receiver, sink: Sink) -> None:
     refresh = await refreshing(receiver, sink)
     ending = [asyncio.create_task(sink.send([sample(EventType.PIPELINE_RECOVERED, number=each)])) for each in (1, 2)]
     for number in range(3):

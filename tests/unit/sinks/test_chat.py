@@ -131,9 +131,7 @@ def test_a_group_shows_clusters_the_newest_five_with_links_and_where_the_rest_is
     ("delays_s", "note"),
     [((0.8, 60.0), ""), ((0.8, 61.0), ", seen up to 1 m 1 s later"), ((61.0, 0.8), ", seen up to 1 m 1 s later")],
 )
-def test_a_group_says_when_its_events_happened_in_that_order_and_whether_they_were_seen_late(
-    delays_s: Sequence[float], note: str
-) -> None:
+def test_a_group_says_when_its_events_happened_and_if_they_were_seen_late(delays_s: Sequence[float], note: str) -> None:
     first, second = (AT - timedelta(seconds=seconds) for seconds in (30, 90))  # recorded in another order
     batch = (happened(failed(1), first, delay_s=delays_s[0]), happened(failed(2), second, delay_s=delays_s[1]))
     lines = lines_of(*batch)
@@ -162,7 +160,7 @@ def test_a_group_says_when_its_events_happened_in_that_order_and_whether_they_we
         ),
     ],
 )
-def test_a_message_says_if_its_event_was_seen_late_and_what_closes_its_problem_while_it_is_open(
+def test_a_message_says_if_it_was_seen_late_and_what_closes_its_problem(
     delivery: Delivery, name: str, values: list[str]
 ) -> None:
     assert [after for fact, after in pairwise(lines_of(delivery)) if fact == name] == values
@@ -173,9 +171,7 @@ OPEN = PROBLEM_KINDS | {EventType.PROBLEM_REMINDER}
 
 @pytest.mark.parametrize("template", [SlackTemplate, DiscordTemplate, TeamsTemplate])
 @pytest.mark.parametrize("delivery", [*map(sample, EventType), *OVERDUE_ENDS], ids=lambda delivery: delivery.type)
-def test_a_message_that_opens_or_reminds_of_a_problem_has_a_link_to_acknowledge_it(
-    template: type[ChatTemplate], delivery: Delivery
-) -> None:
+def test_an_open_problem_has_a_link_to_acknowledge_it(template: type[ChatTemplate], delivery: Delivery) -> None:
     is_open = delivery.type in OPEN
     (message,), (without,) = (template(public_url=url).messages([delivery]) for url in (PUBLIC, ""))
     assert (b"Acknowledge" in message.body.replace(b"Acknowledged", b"")) is is_open

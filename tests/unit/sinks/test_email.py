@@ -42,7 +42,7 @@ from watcher.domain.event import EventType
 from watcher.domain.routing import Grouped, GroupRules
 from watcher.sinks import email
 from watcher.sinks.chat import notice_of_batch
-from watcher.sinks.email import EmailSettings, bodies_of, mail_of
+from watcher.sinks.email import EmailSettings, mail_of
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 from watcher.sinks.settings import PemFile
 
@@ -134,9 +134,7 @@ async def test_a_group_is_one_mail_with_the_newest_five(server: MailServer) -> N
     assert mail.body("html").count("Open</a>") == 5
 
 
-async def test_the_mail_of_a_group_is_made_in_a_thread_for_the_loop_has_others_to_serve(
-    server: MailServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_mail_of_a_group_is_made_in_a_thread(server: MailServer, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[bool] = []
 
     def noted(*args: Any, **more: Any) -> bytes:
@@ -170,7 +168,7 @@ def test_all_mails_of_a_problem_are_one_thread_with_one_subject() -> None:
         (EventType.SINK_FAILING, sample(EventType.SINK_RECOVERED), "Sink failing: ops"),
     ],
 )
-def test_each_kind_of_problem_has_a_subject_that_its_beginning_and_its_end_share(
+def test_the_beginning_of_a_problem_and_its_end_share_a_subject(
     opening: EventType, closing: Delivery, subject: str
 ) -> None:
     assert [made(each).message["Subject"] for each in (sample(opening), closing)] == [subject] * 2
@@ -278,14 +276,6 @@ def test_an_error_of_a_megabyte_is_cut() -> None:
     assert len(check(whole(failed(), failedNodes=[node])).content) < 10_000
 
 
-def test_a_notice_alone_makes_both_bodies() -> None:
-    notice = notice_of_batch([failed()])
-    text, html = bodies_of(replace(notice, headline="a < b", error="one\ntwo", links={"&": "https://h/?a&b"}))
-    assert text.startswith("a < b\n\none\ntwo\n\n")
-    assert '<p><a href="https://h/?a&amp;b">&amp;</a></p>' in html
-    assert "<p>a &lt; b</p>\n<p>one<br>two</p>\n" in html
-
-
 # connections
 
 
@@ -364,7 +354,7 @@ async def test_a_server_with_a_wrong_certificate_gets_no_password_and_no_mail(
 
 
 @pytest.mark.parametrize(("login", "more"), [(True, {"tls": "starttls"}), (False, {})])
-async def test_a_server_that_offers_no_starttls_or_no_login_gets_neither_password_nor_mail(
+async def test_a_server_without_starttls_or_login_gets_neither_password_nor_mail(
     login: bool, more: dict[str, str]
 ) -> None:
     async with MailServer(login=login) as server:

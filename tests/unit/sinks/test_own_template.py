@@ -125,9 +125,7 @@ def test_a_text_of_others_is_never_read_as_a_template() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_what_cannot_be_rendered_is_sent_as_the_plain_event_loudly_once_an_hour(
-    receiver: Receiver, count: int
-) -> None:
+async def test_what_cannot_be_rendered_is_sent_plain_and_loudly_once_an_hour(receiver: Receiver, count: int) -> None:
     clock, source = FakeClock(), TemplateFile("x.j2", FAILS_LATER)
     batch = [failed(number, execution={"error": "boom"}) for number in range(count)]
     with capture_logs() as logs:

@@ -58,9 +58,7 @@ def of_incident(delivery: Delivery, *kinds: EventType, acknowledged: bool = Fals
         ),
     ],
 )
-def test_an_incident_triggers_while_a_problem_is_open_unless_it_is_acknowledged(
-    delivery: Delivery, action: str
-) -> None:
+def test_an_incident_is_what_its_open_problems_are(delivery: Delivery, action: str) -> None:
     (event,) = pagerduty(delivery)
     assert (event["event_action"], event["dedup_key"]) == (action, PROBLEM)
     assert action != "trigger" or event["payload"]["class"] == delivery.type

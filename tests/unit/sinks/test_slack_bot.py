@@ -1,8 +1,7 @@
 """One message for each problem: posted, updated, answered in its thread, over a real socket to Slack's Web API."""
 
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,15 @@ from uuid import UUID
 import pytest
 import trustme
 from fake_slack import CHANNEL, OTHER_CHANNEL, TOKEN, FakeSlack
-from receiver import Receiver, answer, says
-from sample_events import PROBLEM, closing_overdue, data_of, failed, hostile_failures, problem_block, sample
+from receiver import Receiver, answer, says, sink_to
+from sample_events import ERROR, PROBLEM, closing_overdue, data_of, failed, hostile_failures, problem_block, sample
 from structlog.testing import capture_logs
 from tls import own_ca, serving
-from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery, MessagePlace, Part, ProblemMessage
 from watcher.domain.event import EventType
 from watcher.runtime.http_client import REMEDIES as CONNECTION_REMEDIES
-from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 from watcher.sinks.settings import PemFile
 from watcher.sinks.slack_bot import ERROR_REMEDIES, SlackBotSettings, SlackBotSink
 from watcher.sinks.template import MINIMAL_NEXT
@@ -39,41 +37,27 @@ async def slack() -> AsyncIterator[FakeSlack]:
         yield slack
 
 
-@asynccontextmanager
-async def sink_of(
-    block: dict[str, Any],
-    take_slot: Callable[[], float] = lambda: 0.0,
-    public_url: str = "",
-) -> AsyncIterator[Sink]:
-    context = SinkContext(FakeClock(), take_slot=take_slot, public_url=public_url)
-    sink = SlackBotSettings.model_validate(block).open(context)
-    try:
-        yield sink
-    finally:
-        await sink.close()
-
-
 @pytest.fixture
 async def sink(slack: FakeSlack) -> AsyncIterator[Sink]:
-    async with sink_of(slack.block()) as sink:
+    async with sink_to(**slack.block()) as sink:
         yield sink
 
 
-def opening() -> Delivery:
-    last = data_of(FAILED)["execution"]
-    return sample(FAILING, data=data_of(FAILING) | {"execution": last})
+LAST = {"execution": data_of(FAILED)["execution"]}
+OPENING, OVERDUE = sample(FAILING, **LAST), sample(EventType.EXECUTION_OVERDUE)
+POSTED, UPDATED = "chat.postMessage", "chat.update"
 
 
-async def opened(sink: Sink) -> ProblemMessage:
+async def opened(sink: Sink, opening: Delivery = OPENING) -> ProblemMessage:
     """Post a problem; return what is kept of it, as the store gives it back."""
-    result = await sink.send([opening()])
+    result = await sink.send([opening])
     (message,) = result.messages
     assert result == replace(DELIVERED, messages=(message,))
-    return replace(message, opening=opening().body)
+    return replace(message, opening=opening.body)
 
 
-def of(message: ProblemMessage | None, type_: EventType = EventType.PIPELINE_RECOVERED) -> Delivery:
-    return replace(sample(type_), message=message)
+def of(message: ProblemMessage | None, type_: EventType = EventType.PIPELINE_RECOVERED, **changes: Any) -> Delivery:
+    return replace(sample(type_, **changes), message=message)
 
 
 def overdue_end(type_: EventType, message: ProblemMessage | None, **more: Any) -> Delivery:
@@ -84,19 +68,58 @@ async def test_what_opens_a_problem_is_posted_and_where_it_is_is_kept(slack: Fak
     message = await opened(sink)
     assert message.problem == UUID(PROBLEM)
     assert message.place is not None
-    assert slack.messages[message.place].lines[:2] == [HEAD, "upstream timeout after 30 s"]
+    assert slack.messages[message.place].lines[:2] == [HEAD, ERROR]
 
 
-async def test_a_reminder_goes_into_the_thread(slack: FakeSlack, sink: Sink) -> None:
-    message = await opened(sink)
-    assert await sink.send([of(message, EventType.PROBLEM_REMINDER)]) == DELIVERED
-    assert slack.heads() == [HEAD, "  ✕ Still open after 41 m: Sales agent keeps failing"]
+NO_LONGER = "✓ Sales agent is no longer overdue, after 41 m"
+TAKEN = "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing, last at Greeting"
+REMINDED = "✕ Still open after 41 m: Sales agent keeps failing"
+WORSE = problem_block(EventType.SINK_FAILING)
+ONLY_CLOSES = {"part": Part.CLOSING, "only_closes": True}
+WHAT_FOLLOWS: dict[str, tuple[Delivery, Delivery, list[str], list[str], str]] = {
+    "a reminder": (OPENING, of(None, EventType.PROBLEM_REMINDER), [HEAD, f"  {REMINDED}"], [POSTED], ERROR),
+    "who took it": (
+        *(OPENING, of(None, EventType.PROBLEM_ACKNOWLEDGED, **LAST), [TAKEN, f"  {TAKEN}"]),
+        *([UPDATED, POSTED], ERROR),
+    ),
+    "the end": (
+        *(OPENING, of(None), [RECOVERED, f"  {RECOVERED}"], [UPDATED, POSTED]),
+        f"It was: {HEAD[2:]}: {ERROR}",
+    ),
+    "an end that is trouble itself: the end first": (
+        *(OVERDUE, overdue_end(FAILED, None), [NO_LONGER, f"  {NO_LONGER}", FAILURE], [UPDATED, POSTED, POSTED]),
+        "It was: Sales agent has been running for 45 m 5 s, limit 2 m",
+    ),
+    "an end that was not asked for": (
+        *(OVERDUE, overdue_end(FAILED, None, **ONLY_CLOSES), [NO_LONGER, f"  {NO_LONGER}"], [UPDATED, POSTED]),
+        f"It was: Sales agent has been running for 45 m 5 s, limit 2 m. Then: {FAILURE[2:]}: {ERROR}",
+    ),
+    "what makes it worse": (
+        sample(EventType.SINK_FAILING),
+        of(None, EventType.SINK_DISABLED, problem=WORSE),
+        ["✕ Sink ops is failing (503)", "  ✕ Sink ops is disabled (503)"],
+        [POSTED],
+        "what is sent to it waits; watcher test-sink ops says what to do",
+    ),
+    "the opening itself, sent before": (OPENING, OPENING, [HEAD], [UPDATED], ERROR),
+}
+"""By what follows on an opening: both, the messages then, the calls for it, and the second line of the message."""
 
 
-async def test_a_message_leads_to_our_own_page_of_the_problem_to_acknowledge_it_while_nobody_has(
-    slack: FakeSlack,
+@pytest.mark.parametrize(("opening", "delivery", "heads", "calls", "line"), WHAT_FOLLOWS.values(), ids=WHAT_FOLLOWS)
+async def test_what_follows_is_what_the_message_becomes_or_is_in_its_thread(
+    slack: FakeSlack, sink: Sink, opening: Delivery, delivery: Delivery, heads: list[str], calls: list[str], line: str
 ) -> None:
-    async with sink_of(slack.block(), public_url="https://watcher.example.com") as sink:
+    message = await opened(sink, opening)
+    assert await sink.send([replace(delivery, message=message)]) == DELIVERED
+    assert slack.heads() == heads
+    assert slack.posted()[0].lines[1] == line
+    assert heads[0] != TAKEN or "looking at it" in slack.posted()[0].lines
+    assert slack.calls == [POSTED, *calls]
+
+
+async def test_a_message_leads_to_our_page_of_the_problem_to_acknowledge_it(slack: FakeSlack) -> None:
+    async with sink_to(**slack.block(), public_url="https://watcher.example.com") as sink:
         message = await opened(sink)
         (posted,) = slack.posted()
         assert posted.lines[-1] == "Acknowledge"
@@ -105,53 +128,12 @@ async def test_a_message_leads_to_our_own_page_of_the_problem_to_acknowledge_it_
     assert posted.lines[-1] == "Details"
 
 
-async def test_who_took_it_is_what_the_message_becomes_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:
-    message = await opened(sink)
-    data = data_of(EventType.PROBLEM_ACKNOWLEDGED) | {"execution": data_of(FAILED)["execution"]}
-    taken = replace(sample(EventType.PROBLEM_ACKNOWLEDGED, data=data), message=message)
-    assert await sink.send([taken]) == DELIVERED
-    head = "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing, last at Greeting"
-    assert slack.heads() == [head, f"  {head}"]
-    (first,) = slack.posted()
-    assert first.lines[1] == "upstream timeout after 30 s"
-    assert "looking at it" in first.lines
-    assert slack.calls == ["chat.postMessage", "chat.update", "chat.postMessage"]
-
-
-async def test_the_end_becomes_the_message_and_its_thread_says_so(slack: FakeSlack, sink: Sink) -> None:
-    message = await opened(sink)
-    assert await sink.send([of(message)]) == DELIVERED
-    assert slack.heads() == [RECOVERED, f"  {RECOVERED}"]
-    (first,) = slack.posted()
-    assert first.lines[1] == "It was: Sales agent keeps failing, last at Greeting: upstream timeout after 30 s"
-    assert slack.calls == ["chat.postMessage", "chat.update", "chat.postMessage"]
-
-
-@pytest.mark.parametrize("word", ["failed", "lost", "unrecognized"])
-async def test_an_end_that_is_trouble_itself_is_both_the_end_first(slack: FakeSlack, sink: Sink, word: str) -> None:
-    (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+@pytest.mark.parametrize("word", ["lost", "unrecognized"])
+async def test_other_ends_that_are_trouble_are_both_the_end_first(slack: FakeSlack, sink: Sink, word: str) -> None:
+    message = await opened(sink, OVERDUE)
     assert await sink.send([overdue_end(EventType(f"execution.{word}"), message)]) == DELIVERED
-    end = "✓ Sales agent is no longer overdue, after 41 m"
     first, note, own = slack.heads()
-    assert (first, note) == (end, f"  {end}")
-    assert own[:1] in "✕?!"
-    assert slack.calls == ["chat.postMessage", "chat.update", *["chat.postMessage"] * 2]
-
-
-async def test_an_end_that_was_not_asked_for_updates_the_message_alone_which_keeps_its_error(
-    slack: FakeSlack, sink: Sink
-) -> None:
-    overdue = sample(EventType.EXECUTION_OVERDUE)
-    (message,) = (await sink.send([overdue])).messages
-    message = replace(message, opening=overdue.body)
-    assert await sink.send([overdue_end(FAILED, message, part=Part.CLOSING, only_closes=True)]) == DELIVERED
-    end = "✓ Sales agent is no longer overdue, after 41 m"
-    assert slack.heads() == [end, f"  {end}"]
-    (first,) = slack.posted()
-    assert first.lines[1] == (
-        "It was: Sales agent has been running for 45 m 5 s, limit 2 m. "
-        "Then: Sales agent failed at Greeting: upstream timeout after 30 s"
-    )
+    assert (first, note, own[:1] in "✕?!") == (NO_LONGER, f"  {NO_LONGER}", True)
 
 
 async def test_failures_of_a_pipeline_that_keeps_failing_go_into_its_thread(slack: FakeSlack, sink: Sink) -> None:
@@ -177,10 +159,10 @@ async def test_a_group_is_one_message(slack: FakeSlack, sink: Sink) -> None:
     [
         (of(None), RECOVERED),
         (overdue_end(FAILED, None, part=Part.NEWS), FAILURE),
-        (overdue_end(FAILED, None, part=Part.CLOSING), "✓ Sales agent is no longer overdue, after 41 m"),
+        (overdue_end(FAILED, None, part=Part.CLOSING), NO_LONGER),
     ],
 )
-async def test_of_a_problem_without_a_message_what_is_said_is_a_message_of_its_own(
+async def test_without_a_message_what_is_said_is_one_of_its_own(
     slack: FakeSlack, sink: Sink, delivery: Delivery, head: str
 ) -> None:
     assert await sink.send([delivery]) == DELIVERED
@@ -190,19 +172,6 @@ async def test_of_a_problem_without_a_message_what_is_said_is_a_message_of_its_o
 async def test_of_a_group_that_is_refused_no_minimal_form_is_left(slack: FakeSlack, sink: Sink) -> None:
     slack.says.append("invalid_blocks")
     assert await sink.send([failed(1), failed(2)]) == SendResult(SendOutcome.REFUSED, "invalid_blocks")
-
-
-async def test_a_problem_that_gets_worse_says_so_in_its_thread(slack: FakeSlack, sink: Sink) -> None:
-    (message,) = (await sink.send([sample(EventType.SINK_FAILING)])).messages
-    worse = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
-    await sink.send([replace(sample(EventType.SINK_DISABLED, data=worse), message=message)])
-    assert slack.heads() == ["✕ Sink ops is failing (503)", "  ✕ Sink ops is disabled (503)"]
-
-
-async def test_an_opening_that_was_sent_before_is_written_again(slack: FakeSlack, sink: Sink) -> None:
-    message = await opened(sink)
-    assert await sink.send([replace(opening(), message=message)]) == DELIVERED
-    assert slack.heads() == [HEAD]
 
 
 async def test_news_of_a_problem_without_a_message_becomes_its_message(slack: FakeSlack, sink: Sink) -> None:
@@ -224,10 +193,10 @@ async def test_hostile_texts_stay_texts(sink: Sink) -> None:
     [(EventType.PIPELINE_RECOVERED, False), (EventType.PROBLEM_REMINDER, True), (FAILED, False), (FAILING, True)],
 )
 @pytest.mark.parametrize("how", ["deleted", "refused", "archived"])
-async def test_for_a_message_that_is_gone_there_is_one_new_one(
+async def test_for_a_message_that_is_gone_there_is_a_new_one(
     slack: FakeSlack, type_: EventType, how: str, *, is_kept: bool
 ) -> None:
-    async with sink_of(slack.block(channel=OTHER_CHANNEL)) as other:
+    async with sink_to(**slack.block(channel=OTHER_CHANNEL)) as other:
         message = await opened(other)
     if how == "archived":
         slack.archived.add(OTHER_CHANNEL)
@@ -238,7 +207,7 @@ async def test_for_a_message_that_is_gone_there_is_one_new_one(
     is_failure = type_ is FAILED
     delivery = replace(delivery, thread=message if is_failure else None, message=None if is_failure else message)
     channel = OTHER_CHANNEL if how == "deleted" else CHANNEL  # a reply to what was deleted is a message there
-    async with sink_of(slack.block(channel=channel)) as sink:
+    async with sink_to(**slack.block(channel=channel)) as sink:
         with capture_logs() as logs:
             result = await sink.send([delivery])
     assert result.outcome is SendOutcome.DELIVERED
@@ -252,14 +221,14 @@ async def test_for_a_message_that_is_gone_there_is_one_new_one(
 
 async def test_ends_stay_where_their_opening_was_when_the_channel_changes(slack: FakeSlack, sink: Sink) -> None:
     message = await opened(sink)
-    async with sink_of(slack.block(channel=OTHER_CHANNEL)) as moved:
+    async with sink_to(**slack.block(channel=OTHER_CHANNEL)) as moved:
         await moved.send([of(message)])
         await moved.send([failed()])
     assert [channel for channel, _ in slack.messages] == [CHANNEL, CHANNEL, OTHER_CHANNEL]
 
 
 @pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
-async def test_of_what_cannot_be_updated_the_thread_says_that_it_is_over(
+async def test_the_thread_of_what_cannot_be_updated_says_that_it_is_over(
     slack: FakeSlack, sink: Sink, error: str
 ) -> None:
     message = await opened(sink)
@@ -276,34 +245,31 @@ async def test_too_many_requests_pause_the_sink(slack: FakeSlack, sink: Sink, er
     assert await sink.send([failed()]) == SendResult(SendOutcome.BUSY, error, 30)
 
 
+NOT_SLACK = "is url that of Slack's Web API?"
+OF_SLACK = "see whether url is that of Slack's Web API, and whether the app may post in the channel"
+
+
 @pytest.mark.parametrize(
-    ("reply", "expected"),
+    ("reply", "said", "remedy"),
     [
-        (says(answer(200, body=b"<html>")), ("200 without ok", "is url that of Slack's Web API?")),
-        (says(answer(200, body=b"[" * 4000)), ("200 without ok", "is url that of Slack's Web API?")),
-        (
-            says(answer(200, body=b'{"ok":false,"error":"a_word_of_its_own"}')),
-            (
-                "200 with an unknown error",
-                "see whether url is that of Slack's Web API, and whether the app may post in the channel",
-            ),
-        ),
-        (says(answer(404)), ("404", "is url that of Slack's Web API?")),
-        (says(answer(202, body=b'{"ok":true}')), ("202", "is url that of Slack's Web API?")),
+        (answer(200, body=b"<html>"), "200 without ok", NOT_SLACK),
+        (answer(200, body=b"[" * 4000), "200 without ok", NOT_SLACK),
+        (answer(200, body=b'{"ok":false,"error":"a_word_of_its_own"}'), "200 with an unknown error", OF_SLACK),
+        (answer(404), "404", NOT_SLACK),
+        (answer(202, body=b'{"ok":true}'), "202", NOT_SLACK),
     ],
 )
-async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: tuple[str, str]) -> None:
-    async with Receiver(reply) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
-        result = await sink.send([failed()])
-        assert (result.outcome, result.answer, result.remedy) == (SendOutcome.RETRY, *expected)
+async def test_what_is_no_answer_of_slack_is_tried_again(reply: bytes, said: str, remedy: str) -> None:
+    async with Receiver(says(reply)) as receiver, sink_to(**FakeSlack.block_at(receiver.url)) as sink:
+        assert await sink.send([failed()]) == SendResult(SendOutcome.RETRY, said, remedy=remedy)
         assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize("place", [{}, {"channel": CHANNEL, "ts": 1}])
 async def test_where_a_message_is_is_kept_only_if_it_looks_like_that(place: dict[str, object]) -> None:
     said = json.dumps({"ok": True, **place}).encode()
-    async with Receiver(says(answer(200, body=said))) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
-        assert await sink.send([opening()]) == DELIVERED
+    async with Receiver(says(answer(200, body=said))) as receiver, sink_to(**FakeSlack.block_at(receiver.url)) as sink:
+        assert await sink.send([OPENING]) == DELIVERED
 
 
 def again(delivery: Delivery, **more: Any) -> Delivery:
@@ -312,9 +278,7 @@ def again(delivery: Delivery, **more: Any) -> Delivery:
 
 
 @pytest.mark.parametrize("error", ["invalid_blocks", "msg_too_long"])
-async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt(
-    slack: FakeSlack, sink: Sink, error: str
-) -> None:
+async def test_what_is_refused_goes_in_minimal_form_next(slack: FakeSlack, sink: Sink, error: str) -> None:
     message = await opened(sink)
     slack.says.extend([error, None, error, None, None, error, error])
     refused = SendResult(SendOutcome.REFUSED, error, minimal_left=True, remedy=MINIMAL_NEXT)
@@ -330,12 +294,12 @@ async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt(
 
 
 async def test_what_was_taken_before_a_refusal_is_not_sent_again(slack: FakeSlack, sink: Sink) -> None:
-    (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+    (message,) = (await sink.send([OVERDUE])).messages
     both = overdue_end(FAILED, message)
     slack.says.extend([None, None, "invalid_blocks"])  # to the trouble itself, after the end and its note
     assert (await sink.send([both])).minimal_left
     assert await sink.send([again(both)]) == DELIVERED
-    assert slack.calls == ["chat.postMessage", "chat.update", *["chat.postMessage"] * 3]
+    assert slack.calls == [POSTED, UPDATED, *[POSTED] * 3]
 
 
 async def test_the_next_attempt_goes_on_behind_what_was_taken(slack: FakeSlack) -> None:
@@ -345,8 +309,8 @@ async def test_the_next_attempt_goes_on_behind_what_was_taken(slack: FakeSlack) 
         slots.append(len(slack.calls))
         return 0.0
 
-    async with sink_of(slack.block(), take_slot=take_slot) as sink:
-        (message,) = (await sink.send([sample(EventType.EXECUTION_OVERDUE)])).messages
+    async with sink_to(**slack.block(), take_slot=take_slot) as sink:
+        (message,) = (await sink.send([OVERDUE])).messages
         both = overdue_end(FAILED, message)
         slack.says.extend([None, "internal_error", None, "ratelimited"])
         assert (await sink.send([both])).outcome is SendOutcome.RETRY
@@ -372,9 +336,7 @@ def test_whoever_did_not_invite_the_app_is_told_how() -> None:
 
 
 @pytest.mark.parametrize("error", ["not_in_channel", "channel_not_found", "is_archived"])
-async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
-    slack: FakeSlack, sink: Sink, error: str
-) -> None:
+async def test_an_error_of_its_channel_makes_no_message_gone(slack: FakeSlack, sink: Sink, error: str) -> None:
     message = await opened(sink)
     slack.says.append(error)
     assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=ERROR_REMEDIES[error])
@@ -386,7 +348,7 @@ async def test_slack_is_reached_as_the_rules_of_its_connections_say(slack: FakeS
     tls = {"ca_file": PemFile("ca.pem", tmp_path / "ca.pem", (tmp_path / "ca.pem").read_text())}
     async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as foreign:
         for more, kind in (({"allow_private": "false"}, "private"), ({"url": f"{foreign.url}/api", "tls": tls}, "tls")):
-            async with sink_of(slack.block() | more) as sink:
+            async with sink_to(**slack.block() | more) as sink:
                 result = await sink.send([failed()])
             assert (result.outcome, result.answer) == (SendOutcome.RETRY, kind)
             assert result.remedy.endswith(CONNECTION_REMEDIES[kind])

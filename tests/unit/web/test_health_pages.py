@@ -58,30 +58,23 @@ def daemon() -> Daemon:
     return Daemon()
 
 
-async def test_livez_is_ok_while_every_loop_wakes(daemon: Daemon) -> None:
-    assert (await daemon.get("/livez"))[:2] == (200, "ok\n")
-    daemon.stalled = ["account:eu"]
+async def test_probes_are_ok_while_every_loop_wakes_and_say_what_is_not_ready_when_asked(daemon: Daemon) -> None:
+    for path in ("/livez", "/readyz"):
+        assert (await daemon.get(path))[:2] == (200, "ok\n")
+    daemon.stalled, daemon.unready = ["account:eu"], ["the store cannot be written"]
     assert (await daemon.get("/livez"))[:2] == (503, "not ok: account:eu\n")
-
-
-async def test_readyz_says_what_is_not_ready_when_asked(daemon: Daemon) -> None:
-    assert (await daemon.get("/readyz"))[:2] == (200, "ok\n")
-    daemon.unready = ["the store cannot be written"]
     assert (await daemon.get("/readyz"))[:2] == (503, "not ok\n")
     assert (await daemon.get("/readyz?verbose"))[:2] == (503, "not ok: the store cannot be written\n")
 
 
 async def test_metrics_are_prometheus_text_and_fresh(daemon: Daemon) -> None:
     status, text, content_type = await daemon.get("/metrics")
-    assert status == 200
-    assert content_type.startswith("text/plain; version=")
+    assert (status, content_type.startswith("text/plain; version=")) == (200, True)
     assert "watcher_outbox_pending 7.0" in text
 
 
 @pytest.mark.parametrize(("accepted", "encoding"), [("gzip", "gzip"), ("deflate, gzip;q=1.0", "gzip"), ("br", None)])
-async def test_metrics_are_compressed_for_a_request_that_takes_it(
-    daemon: Daemon, accepted: str, encoding: str | None
-) -> None:
+async def test_metrics_are_compressed_for_who_takes_it(daemon: Daemon, accepted: str, encoding: str | None) -> None:
     answer = await daemon.ask("/metrics", **{"Accept-Encoding": accepted})
     assert answer.headers.get("Content-Encoding") == encoding
     assert "watcher_outbox_pending 7.0" in await answer.text()

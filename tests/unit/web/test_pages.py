@@ -33,13 +33,13 @@ from watcher.web import pages
 from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
-API = Source("account", "default")
+API, PATH = Source("account", "default"), f"/pipelines/default/{PIPELINE}"
 PAGES = (
     "/",
     "/executions",
     f"/executions/default/{PIPELINE}/{execution_id(1)}",
     f"/executions/default/{PIPELINE}/{execution_id(4)}",
-    f"/pipelines/default/{PIPELINE}",
+    PATH,
     "/problems",
     f"/problems/{OVERDUE}",
     f"/problems/{DEGRADED}",
@@ -151,7 +151,7 @@ SAYS: Sequence[tuple[str, tuple[str, ...]]] = (
     (f"/executions/default/{PIPELINE}/{execution_id(4)}", ("✕ failed ran 2 m 31 s", f"Greeting: {ERROR}", "ops")),
     (f"/executions/default/{PIPELINE}/{execution_id(1)}", ("◷ overdue", "Status Changed after Seen at Stayed")),
     (f"/executions/default/{PIPELINE}/{execution_id(1)}", ("Delay Sequence Id",)),
-    (f"/pipelines/default/{PIPELINE}", ("Scan now",)),
+    (PATH, ("Scan now",)),
     (f"/problems/{OVERDUE}", ("Silenced until Nov 25 00:00:00 UTC", "this pipelineteam=sales: 1 pipeline")),
     ("/problems?state=closed&since=2h&kind=sink.failing", ("No closed problems match within 2h.",)),
     ("/problems?state=closed", ("No closed problems match. Show all",)),
@@ -170,10 +170,12 @@ async def test_each_page_says_what_it_is_for_in_the_words_of_the_field(desk: Des
         assert [each for each in words if not any(each in text for text in said)] == [], (path, said[0])
 
 
-async def test_no_page_says_a_secret_and_each_value_and_control_has_its_name(desk: Desk) -> None:
+async def test_no_page_has_a_secret_and_each_has_names_of_values_and_controls(desk: Desk) -> None:
     for path in PAGES:
         page, body = await shown(desk, path), (await get(desk, path)).body
         assert "secret" not in body
+        mark = "<i class=paused aria-hidden=true>!</i>"  # of a pipeline that is overdue, which is a warning
+        assert path not in {"/", PATH} or mark in body.replace('"paused"', "paused"), path
         values = [its for tag, its in page.tags if tag == "td" and its.get("class") != "act"]
         without = [each for each in values if "data-label" not in each]
         assert len(without) == (2 if path == "/" else 0), path  # the names of pipelines are headings
@@ -199,12 +201,6 @@ async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(des
     await write(desk, insert(pipeline_day), [{**row, "from_at": row["from_at"] // DAY_US * DAY_US} for row in rows])
     assert "97.6 % of 42 99.9 % of 1,242 " in (says := (await shown(desk, "/")).says())
     assert "none ended none ended" in says
-
-
-async def test_a_pipeline_has_one_sign_and_one_colour_on_every_page(desk: Desk) -> None:
-    for path in ("/", f"/pipelines/default/{PIPELINE}"):
-        body = (await get(desk, path)).body.replace('"paused"', "paused")
-        assert "<i class=paused aria-hidden=true>!</i>" in body, path  # for it is overdue, which is a warning
 
 
 async def test_what_needs_somebody_can_be_acknowledged_one_by_one_or_all_and_ends_have_words(desk: Desk) -> None:
@@ -242,7 +238,7 @@ async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk
         ended: dict[str, Any] = {"end_seen_at": seen_at, "ended_at": seen_at - late_s * 1_000_000}
         await desk.store.record(executed(account, "execution.success", number=number, **ended))
     late, timely = (f"/executions/default/{PIPELINE}/{execution_id(number)}" for number in (11, 12))
-    for path in (f"/pipelines/default/{PIPELINE}", "/executions?status=success"):
+    for path in (PATH, "/executions?status=success"):
         text = (await shown(desk, path)).says()
         assert text.index("seen 4 m later") > text.index("1 m") > 0
         assert "seen 1 m later" not in text
@@ -366,7 +362,7 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
         ["00:00:00 UTC", "✕ account.degraded", "problem default", *api],
         ["00:00:00 UTC", "! pipeline.gap", "Sales agent", gap, "more came than could be read, at most 12 of them"],
     ]
-    links = {f"/executions/default/{PIPELINE}/{execution_id(11)}", f"/pipelines/default/{PIPELINE}"}
+    links = {f"/executions/default/{PIPELINE}/{execution_id(11)}", PATH}
     links |= {"/deliveries?sink=chat", f"/problems/{DEGRADED}", f"/problems/{OVERDUE}"}
     assert links <= set(got.page.values("a", "href"))
     assert "{" not in got.page.text
@@ -402,23 +398,26 @@ async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(d
     assert "/events?since=2h&type=%2A" in page.values("a", "href")
 
 
-async def test_events_go_on_with_the_older_ones_and_lead_back_to_the_newest(desk: Desk) -> None:
+@pytest.mark.parametrize(
+    ("path", "count"), [("/events?limit=3&type=*", 9), ("/executions?limit=2&status=running,paused,failed", 4)]
+)
+async def test_a_list_goes_on_with_the_older_ones_and_leads_back(desk: Desk, path: str, count: int) -> None:
     found: list[str] = []
-    path = "/events?limit=3&type=*"
-    for _ in range(3):
-        page = await shown(desk, path)
+    older: str | None = path
+    while older:
+        page = await shown(desk, older)
         found += page.values("tr", "data-key")
-        path = next((each for each in page.values("a", "href") if "after=" in each), path)
-    assert len(found) == len(set(found)) == 9
+        older = next((each for each in page.values("a", "href") if "after=" in each), None)
+        assert older is None or {"type=", "status="} & {part[: part.find("=") + 1] for part in older.split("&")}
+    assert len(found) == len(set(found)) == count
     assert page.values("a", "rel") == []
     assert "« First page" in page.says()
 
 
 async def test_the_list_of_executions_says_by_what_it_is_sorted(desk: Desk) -> None:
-    for path in ("/executions", f"/pipelines/default/{PIPELINE}"):
-        assert re.findall(r"<th aria-sort=other>([^<]*)", (await get(desk, path)).body) == [
-            "In status since, or ended ↓"
-        ]
+    for path in ("/executions", PATH):
+        headings = re.findall(r"<th aria-sort=other>([^<]*)", (await get(desk, path)).body)
+        assert headings == ["In status since, or ended ↓"]
     assert "aria-sort" not in (await get(desk, "/executions?q=9a1b0000")).body  # by id
     body = (await get(desk, "/executions")).body
     moments = re.findall(r"<td data-label=(\"In status since\"|Ended)><time class=at datetime=(\S+)>", body)
@@ -428,36 +427,26 @@ async def test_the_list_of_executions_says_by_what_it_is_sorted(desk: Desk) -> N
     assert [open_, ended] == [sorted(each, reverse=True) for each in (open_, ended)]
 
 
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        ("/executions?status=failed&pipeline=&q=", 1),
-        ("/executions?status=failed&status=paused&account=default", 2),
-        ("/executions?label=team%3Asales%2C+%21env%3Adev", 5),
-        ("/deliveries?sink=chat", 0),
-        ("/problems?state=&kind=", 2),
-        (f"/problems?pipeline={PIPELINE}&state=open", 1),
-        ("/events?type=execution.*&since=1h", 7),
-        ("/?label=team:ops", 1),
-        ("/?state=failing", 1),
-        ("/?state=idle&sort=name", 1),
-        ("/?account=default&sort=oldest", 2),
-    ],
-)
-async def test_a_filter_is_in_the_address(desk: Desk, path: str, found: int) -> None:
-    page = await shown(desk, path)
-    assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found
-    if not found:
-        assert "Show a" in page.says()
+FOUND = {
+    "/executions?status=failed&pipeline=&q=": 1,
+    "/executions?status=failed&status=paused&account=default": 2,
+    "/executions?label=team%3Asales%2C+%21env%3Adev": 5,
+    "/deliveries?sink=chat": 0,
+    "/problems?state=&kind=": 2,
+    f"/problems?pipeline={PIPELINE}&state=open": 1,
+    "/events?type=execution.*&since=1h": 7,
+    "/?label=team:ops": 1,
+    "/?state=failing": 1,
+    "/?state=idle&sort=name": 1,
+    "/?account=default&sort=oldest": 2,
+}
 
 
-async def test_a_list_goes_on_with_the_older_ones_and_keeps_the_filter(desk: Desk) -> None:
-    page = await shown(desk, "/executions?limit=2&status=running,paused,failed,success")
-    (older,) = [each for each in page.values("a", "href") if "after=" in each]
-    assert older.startswith("/executions?limit=2&status=")
-    page = await shown(desk, older)
-    assert len(page.values("tr", "data-key")) == 2
-    assert "« First page" in page.says()
+async def test_a_filter_is_in_the_address(desk: Desk) -> None:
+    for path, found in FOUND.items():
+        page = await shown(desk, path)
+        assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found, path
+        assert found or "Show a" in page.says()
 
 
 async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(desk: Desk) -> None:
@@ -468,20 +457,17 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         assert (got.status, got.headers["Location"]) == (302, f"/executions/default/{PIPELINE}/{execution_id(4)}")
 
 
-@pytest.mark.parametrize(
-    ("path", "status", "words"),
-    [
+async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk) -> None:
+    for path, status, words in (
         (f"/executions/default/{PIPELINE}/{execution_id(99)}", 404, "store.retention"),
         ("/pipelines/default/x", 404, "no such pipeline"),
         (f"/problems/{execution_id(99)}", 404, "Not foundThere is no such problem"),
         ("/deliveries?state=lost", 400, "state:"),
         ("/events?after=.1.00", 400, "after: is no cursor of this list"),
         ("/executions?after=i.1.00", 422, "This filter cannot be usedAfter: is no cursor of this list"),
-    ],
-)
-async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk, path: str, status: int, words: str) -> None:
-    got = await get(desk, path)
-    assert (got.status, words in got.page.says()) == (status, True), got.page.says()
+    ):
+        got = await get(desk, path)
+        assert (got.status, words in got.page.says()) == (status, True), (path, got.page.says())
 
 
 async def test_a_store_that_cannot_be_used_is_said(desk: Desk) -> None:
@@ -509,6 +495,8 @@ async def test_who_begins_is_told_how(tmp_path: Path) -> None:
         assert "Watching 2 pipelines. Nothing has started since the watch began." in (await shown(desk, "/")).says()
         assert "Nothing has started yet" in (await shown(desk, "/executions")).says()
         assert "No deliveries of other events" in (await shown(desk, "/deliveries")).says()
+        assert "No problem has opened yet" in (await shown(desk, "/problems")).says()
+        assert "No other events. Show all" in (await shown(desk, "/events")).says()
 
 
 async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
@@ -527,12 +515,7 @@ HOSTILE = "".join(HOSTILE_PARTS) + "<script>alert(1)</script><img src=x onerror=
 
 
 async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: Path) -> None:
-    watch = {
-        "pipeline": PIPELINE,
-        "account": "default",
-        "name": HOSTILE[:200],
-        "labels": {HOSTILE[-250:]: HOSTILE[:200]},
-    }
+    watch = SALES | {"name": HOSTILE[:200], "labels": {HOSTILE[-250:]: HOSTILE[:200]}}
     async with a_desk(tmp_path) as desk:
         known = {name for path in PAGES for name, _ in (await shown(desk, path)).tags}
     (tmp_path / "hostile").mkdir()
@@ -692,7 +675,7 @@ async def test_what_is_not_known_now_is_unknown_and_never_well(
             count > 0,
             count == 0 and not found["needs"],
         )
-        elsewhere = (await shown(desk, f"/pipelines/default/{PIPELINE}")).says()
+        elsewhere = (await shown(desk, PATH)).says()
         assert ("pipelines unknown" in elsewhere, "✓ None." in elsewhere) == (count > 0, count == 0)
         assert "replica" not in says
         assert ("✓ 3 sinks well" in says) is False  # nothing is known of the two others
@@ -813,7 +796,7 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
             assert "1 to 100 of 250" in (await get(desk, f"/?page={odd}")).body
 
 
-async def test_only_the_pipelines_that_are_shown_are_made_into_models(
+async def test_only_the_pipelines_that_are_shown_are_made_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []
@@ -844,7 +827,7 @@ async def test_a_problem_of_a_pipeline_that_fails_says_its_newest_failure_and_wh
         counted = ProblemChange(replace(opened, failed_count=28, latest=newest))
         await desk.store.record(replace(change, problems=(counted,)))
         desk.clock.us += 2_000_000
-        for path in ("/", f"/pipelines/default/{PIPELINE}"):
+        for path in ("/", PATH):
             its = "Sales agent keeps failing, last at Lookup 28 failed upstream returned 404"
             assert its in (await shown(desk, path)).says()
         says = (await shown(desk, f"/problems/{id_}")).says()
@@ -894,9 +877,7 @@ async def test_a_sink_is_behind_if_its_oldest_delivery_has_been_due_for_more_tha
         assert (await stands(2, "503", has_failed=True))["state"] == "in_trouble"
 
 
-async def test_a_filtered_page_goes_on_until_it_is_full_and_says_how_far_it_looked(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_filtered_page_says_how_far_it_looked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
     early = await desk.found("/deliveries?state=delivered&type=*")
     assert (early["items"], datetime.fromisoformat(early["lookedBackTo"]) >= from_us(START_US)) == ([], True)
@@ -922,7 +903,7 @@ async def test_a_slow_pipeline_runs_for_as_long_as_it_does_now(desk: Desk) -> No
 async def test_successes_that_count_as_failed_have_a_mark_and_a_count(desk: Desk) -> None:
     stands = PipelineSnapshot(ends="ssccf", ends_from=Micros(desk.clock.us - 60_000_000))
     await save(desk, API, AccountSnapshot(3.6, 3.4, 61.0, {PIPELINE: stands}))
-    for path in ("/", f"/pipelines/default/{PIPELINE}"):
+    for path in ("/", PATH):
         page = await shown(desk, path)
         assert "3 of 5 count as failed in 1 m" in page.says()
         assert page.values("path", "class")[:3] == ["success", "failed counted", "failed"]

@@ -213,9 +213,7 @@ async def test_without_scripts_every_page_fits_each_screen(desk: Desk, browser: 
         await fits(person, path, 1280, 1201, 1200, 768, 360, 320)
 
 
-async def test_rows_of_pipelines_have_one_height_and_three_labels_stay_in_their_column(
-    desk: Desk, browser: Browser
-) -> None:
+async def test_rows_of_pipelines_have_one_height_and_labels_in_their_column(desk: Desk, browser: Browser) -> None:
     person = await a_person(desk, browser)
     await person.go("/")
     rows = person.page.locator("tr[data-row]")
@@ -232,9 +230,7 @@ async def test_rows_of_pipelines_have_one_height_and_three_labels_stay_in_their_
         assert max(outside) <= 0, width
 
 
-async def test_a_column_without_a_value_on_the_page_is_not_shown_and_rows_have_one_height(
-    desk: Desk, browser: Browser
-) -> None:
+async def test_a_column_without_a_value_is_not_shown_and_rows_have_one_height(desk: Desk, browser: Browser) -> None:
     person = await a_person(desk, browser)
     headings = person.page.locator("th:visible")
     for path, last in (
@@ -276,9 +272,7 @@ async def test_a_row_of_problems_and_one_of_events_is_opened_by_keys(desk: Desk,
         assert await person.page.locator("h1").count() == 1
 
 
-async def test_in_forced_colours_the_page_row_and_status_are_still_marked(
-    desk: Desk, history: Desk, browser: Browser
-) -> None:
+async def test_in_forced_colours_page_row_and_status_are_marked(desk: Desk, history: Desk, browser: Browser) -> None:
     person = await a_person(desk, browser, forced_colors="active")
     page = person.page
     for path in ("/", "/executions"):
@@ -304,7 +298,7 @@ SPANS = [f"/pipelines/default/{PIPELINE}{query}" for query in ("", "?span=7d", "
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-async def test_graphs_fit_every_screen_and_can_be_read_with_the_errors_beside_or_under_them(
+async def test_graphs_fit_every_screen_with_errors_beside_or_under_them(
     history: Desk, browser: Browser, scripts: bool
 ) -> None:
     person = await a_person(history, browser, java_script_enabled=scripts, color_scheme="dark")

@@ -148,23 +148,16 @@ async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> No
         await are_answered(silent[2], newer, newest)
 
 
-async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
+async def test_who_asks_nothing_goes_before_who_is_being_answered_and_where_all_ask_the_oldest() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
-        asking = await site.ask_until_held()
-        silent, newest = await site.connect(), await site.connect(ASK)
+        oldest = await site.ask_until_held()
+        silent, asking = await site.connect(), await site.ask_until_held()
         assert await until_closed(silent) == b""
-        site.may_answer.set()
-        await are_answered(asking, newest)
-
-
-async def test_where_all_ask_the_oldest_goes() -> None:
-    async with a_site(at_most=2) as site:
-        site.may_answer.clear()
-        oldest, *others = [await site.ask_until_held() for _ in range(3)]
+        newest = await site.ask_until_held()
         assert await until_closed(oldest) == b""
         site.may_answer.set()
-        await are_answered(*others)
+        await are_answered(asking, newest)
 
 
 async def test_who_has_had_no_time_to_ask_stays_where_all_others_have_asked() -> None:
@@ -216,24 +209,23 @@ async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
     assert [entry["count"] for entry in logs] == [1, 4]
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        os.urandom(512).replace(b"\n", b"") + b"\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64 + b"\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
-        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
-    ],
-    ids=["noise", "tls", "version", "length", "path", "header", "headers"],
-)
-async def test_what_is_no_request_is_refused_and_fills_no_log(sent: bytes) -> None:
+NO_REQUESTS = {
+    "noise": os.urandom(512).replace(b"\n", b"") + b"\r\n\r\n",
+    "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64 + b"\r\n\r\n",
+    "version": b"GET / HTTP/9.9\r\n\r\n",
+    "length": b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+    "path": b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+    "header": b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+    "headers": b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+}
+
+
+async def test_what_is_no_request_is_refused_and_fills_no_log() -> None:
     with capture_logs() as logs:
         async with a_site(timeout_s=TIMEOUT_S) as site:
-            answers = [await site.ask(sent) for _ in range(3)]
-            assert all(answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")) for answer in answers)
+            for name, sent in NO_REQUESTS.items():
+                answer = await site.ask(sent)
+                assert answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")), name
     assert logs == []
 
 

@@ -1,24 +1,29 @@
-"""The report on a night of trouble: 46 pipelines, of which 25 had one outage that is over."""
+"""Reports as the API answers them, and one on a night of trouble: 46 pipelines, 25 with one outage."""
 
+import asyncio
 import json
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
-from dataclasses import asdict, replace
+from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
-from console_rig import Desk, a_desk, entry
+from console_rig import NAMED, Desk, a_desk, entry
+from history_rig import count, ended
+from sample_events import PIPELINE
 from sqlalchemy import insert
-from stores import change, claim, due, from_us, settle
+from stores import START_US, claim, due, from_us, settle
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.history import EndedExecution, error_kind_of
-from watcher.domain.problems import LatestFailure, Problem, ProblemChange
-from watcher.domain.report import shorten_report
+from watcher.domain.history import HOUR_US
+from watcher.domain.problems import CLOSED_BY, LatestFailure, Problem, ProblemChange
+from watcher.domain.report import report_of, shorten_report
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, to_us
 from watcher.sinks.alert import report_title
@@ -27,6 +32,7 @@ from watcher.store.changes import SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import snapshot
+from watcher.web import report as web_report
 
 NAMES = {
     **{f"Agent {number:02}": "default" for number in range(1, 26)},
@@ -44,6 +50,10 @@ SETTINGS = {
 LIMIT = 10**6
 
 
+Change = Callable[[EventKey], ProblemChange]
+Sinks = tuple[str, ...]
+
+
 class Night:
     """Records what happens, each event at its time."""
 
@@ -53,39 +63,21 @@ class Night:
         self._count = 0
 
     async def record(
-        self,
-        at: str,
-        type_: EventType,
-        name: str,
-        *,
-        problem: Problem | None = None,
-        closed_at: str | None = None,
-        about: str = "pipeline",
-        sinks: tuple[str, ...] = (),
-        **data: Any,
-    ) -> None:
-        """Record an event, and what it does to a problem."""
+        self, at: str, type_: EventType, name: str, change: Change | None = None, *, sinks: Sinks = (), **data: Any
+    ) -> EventKey:
+        """Record an event of a pipeline, account or sink, and what it does to a problem; return where it is."""
         self.desk.clock.us = moment(at)
+        about = type_.partition(".")[0].replace("execution", "pipeline").replace("delivery", "sink")
         lease = await claim(self.store, *(("account", NAMES[name]) if about == "pipeline" else (about, name)))
-        source = _source(about, name)
+        source = f"/accounts/{NAMES[name]}/pipelines/{IDS[name]}" if about == "pipeline" else f"/{about}s/{name}"
         self._sequences[source] = sequence = self._sequences[source] + 1
-        if about == "pipeline":
-            data |= {"account": NAMES[name], "pipeline": {"id": IDS[name], "name": name}}
-        told = entry(
-            type_,
-            number=sequence,
-            sequence=sequence,
-            data=data | {about: data.get(about, name)},
-            source=source,
-            sinks=sinks,
-        )
-        changes: tuple[ProblemChange, ...] = ()
-        if problem is not None:
-            problem = replace(problem, opening=EventKey(told.event.stream, problem.opening.sequence or sequence))
-            closed = None if closed_at is None else from_us(moment(closed_at))
-            changes = (ProblemChange(problem, closed, is_new=closed_at is None),)
-        id_ = IDS[name] if about == "pipeline" else None
+        its = {"account": NAMES[name], "pipeline": {"id": IDS[name], "name": name}} if name in IDS else {about: name}
+        told = entry(type_, number=sequence, sequence=sequence, data=data | its, source=source, sinks=sinks)
+        key = EventKey(told.event.stream, sequence)
+        changes = () if change is None else (change(key),)
+        id_ = IDS.get(name)
         await self.store.record(SourceChange(lease, sequence - 1, sequence, None, (told,), changes, pipeline=id_))
+        return key
 
     async def trouble(
         self,
@@ -96,34 +88,24 @@ class Night:
         error: str | None = None,
         count: int = 0,
         kind: EventType = EventType.PIPELINE_FAILING,
-        ends: EventType = EventType.PIPELINE_RECOVERED,
-        **how: Any,
+        **data: Any,
     ) -> None:
         """Record a problem that opens, and closes if it is over."""
         self._count += 1
         latest = None if error is None else LatestFailure(moment(since), "an execution", "Greeting", error)
-        opened = Problem(UUID(int=self._count), kind, from_us(moment(since)), EventKey(b"", 0), count, latest)
-        await self.record(since, kind, name, problem=opened, **how)
+        opened = partial(
+            Problem, UUID(int=self._count), kind, from_us(moment(since)), failed_count=count, latest=latest
+        )
+        opening = await self.record(since, kind, name, lambda key: ProblemChange(opened(key), is_new=True), **data)
         if until is not None:
-            opening = EventKey(b"", self._sequences[_source(how.get("about", "pipeline"), name)])
-            await self.record(until, ends, name, problem=replace(opened, opening=opening), closed_at=until, **how)
+            closed = ProblemChange(opened(opening), from_us(moment(until)))
+            await self.record(until, CLOSED_BY[kind], name, lambda _: closed, **data)
 
     async def end(self, name: str, at: str, success: int, failed: int, error: str = "") -> None:
         """Count executions that ended at one time."""
-        lease, when = await claim(self.store, "account", NAMES[name]), moment(at)
-        kind = error_kind_of("Greeting", error)
-        for status, count in (("success", success), ("failed", failed)):
-            for _ in range(count):
-                self._count += 1
-                ended = EndedExecution(
-                    when, when, status, 10, None if status == "failed" else 4.0, kind if status == "failed" else None
-                )
-                known = change(lease, 1_000 + self._count, sinks=(), status=status, end_seen_at=when, ended_at=when)
-                await self.store.record(replace(known, known=replace(known.known, pipeline=IDS[name]), ended=ended))
-
-
-def _source(about: str, name: str) -> str:
-    return f"/accounts/{NAMES[name]}/pipelines/{IDS[name]}" if about == "pipeline" else f"/{about}s/{name}"
+        ends = [ended(moment(at), duration_s=4.0, tokens=10)] * success
+        ends += [ended(moment(at), "failed", tokens=10, error=error)] * failed
+        await count(self.desk, *ends, name=f"{NAMES[name]}/{IDS[name]}")
 
 
 def moment(text: str) -> Micros:
@@ -149,22 +131,15 @@ async def fill(night: Night) -> None:
     await night.end("Weak", "06:30", 6, 4, "no such calendar")
     await night.end("Old outage", "14:48", 6, 4, outage)
     await night.end("Well 01", "05:00", 20, 0)
-    account: dict[str, Any] = {
-        "about": "account",
-        "reason": "unauthorized",
-        "cause": "401",
-        "ends": EventType.ACCOUNT_RECOVERED,
-    }
-    await night.trouble("eu", "03:12", kind=EventType.ACCOUNT_DEGRADED, **account)
-    sink: dict[str, Any] = {"about": "sink", "answer": "503", "ends": EventType.SINK_RECOVERED}
-    await night.trouble("ops", "04:00", kind=EventType.SINK_FAILING, **sink)
+    await night.trouble("eu", "03:12", kind=EventType.ACCOUNT_DEGRADED, reason="unauthorized", cause="401")
+    await night.trouble("ops", "04:00", kind=EventType.SINK_FAILING, answer="503")
     await night.record("05:30", EventType.PIPELINE_OVERSPENDING, "Spender", percent=80)
     spent: dict[str, Any] = {"percent": 100, "tokensUsed": 2_104_310, "tokensPerDay": 2_000_000}
     await night.record("05:31", EventType.PIPELINE_OVERSPENDING, "Spender", **spent)
     error = {"node": "Booking", "text": "no such calendar", "fingerprint": "5e" * 16}
     await night.record("05:32", EventType.PIPELINE_NEW_ERROR, "Novelty", error=error, sinks=("ops",))
     for at in ("06:00", "06:01"):
-        await night.record(at, EventType.DELIVERY_DEAD, "ops", about="sink", count=20, answer="422")
+        await night.record(at, EventType.DELIVERY_DEAD, "ops", count=20, answer="422")
     for _ in range(12):
         await night.trouble("Order triage", "06:10", kind=EventType.EXECUTION_OVERDUE)
     await night.trouble("Flapper", "06:40", error="no such tool", count=41)
@@ -181,14 +156,10 @@ async def fill(night: Night) -> None:
         Source("account", "eu"): AccountSnapshot(1.0, 1.0, 1.0, eu, known_at=moment("03:12")),
         Source("sink", "ops"): SinkSnapshot("503", None, None),
     }
-    rows = [
-        {
-            "source_id": await night.store.number_of(source),
-            "written_at": night.desk.clock.us,
-            "body": json.dumps(asdict(body)).encode(),
-        }
-        for source, body in snapshots.items()
-    ]
+    rows = []
+    for source, body in snapshots.items():
+        number, text = await night.store.number_of(source), json.dumps(asdict(body)).encode()
+        rows.append({"source_id": number, "written_at": night.desk.clock.us, "body": text})
     await night.store.write(lambda connection: connection.execute(insert(snapshot), rows))
 
 
@@ -229,3 +200,78 @@ async def test_what_was_over_before_the_span_or_is_no_longer_watched_is_not_told
     told = report_lines(report, limit=LIMIT)
     lasting = [line for line in LINES[:6] if "dead letters" not in line]
     assert told == [*lasting, "✓ 14 are well", "All 21: none ended; 13 open problems; 0 tokens"]
+
+
+# on any day
+
+
+async def end(desk: Desk, *, success: int = 0, failed: int = 0, hours_ago: float = 0.0) -> None:
+    """Count executions that ended so long ago."""
+    at = START_US - round(hours_ago * HOUR_US)
+    ends = [ended(at, duration_s=4.0)] * success + [ended(at, "failed", error="timeout")] * failed
+    await count(desk, *ends)
+
+
+async def test_a_report_has_each_pipeline_as_the_pages_name_it_the_worst_first(desk: Desk) -> None:
+    await end(desk, success=1, failed=2)
+    report = await desk.found("/report")
+    sales, triage = report["pipelines"]
+    names = ("account", "id", "name", "state")
+    assert [sales[name] for name in names] == ["default", PIPELINE, "Sales agent", "overdue"]
+    assert (sales["needsLook"], sales["openProblems"], sales["ended"], sales["failed"]) == (True, 1, 3, 2)
+    assert sales["error"] == {"node": "Greeting", "text": "timeout", "count": 2}
+    assert (triage["id"], triage["name"], triage["ended"]) == (NAMED, "Support triage", 0)
+    assert report["total"]["ended"] == 3
+    assert report["errors"] == [{"pipeline": "Sales agent", "node": "Greeting", "text": "timeout", "count": 2}]
+    assert (report["lookCount"] + report["wellCount"], report["moreCount"]) == (2, 0)
+
+
+async def test_a_report_is_of_the_last_24_hours_or_as_many_as_are_asked_for(desk: Desk) -> None:
+    await end(desk, success=1, hours_ago=2)
+    await end(desk, success=1, hours_ago=30)
+    assert (await desk.found("/report"))["total"]["ended"] == 1
+    week = await desk.found("/report?last=7d")
+    assert (week["total"]["ended"], week["from"]) == (2, "2026-11-17T00:00:00Z")
+    hour = await desk.found("/report?last=1h")
+    assert (hour["total"]["ended"], hour["from"]) == (0, "2026-11-23T23:00:00Z")
+
+
+async def test_the_event_loop_goes_on_while_a_report_is_computed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[threading.Thread] = []
+
+    def compute(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return report_of(*given)
+
+    monkeypatch.setattr(web_report, "report_of", compute)
+    await desk.found("/report")
+    (its,) = threads
+    assert its is not threading.current_thread()
+
+
+async def test_the_rate_before_is_shown_if_it_differs_by_more_than_chance(desk: Desk) -> None:
+    await end(desk, success=10, failed=10)
+    await end(desk, success=20, hours_ago=30)
+    total = (await desk.found("/report"))["total"]
+    assert (total["successRate"], total["successRateBefore"]) == (0.5, 1.0)
+    assert "successRateBefore" not in (await desk.found("/report?last=90d"))["total"]
+
+
+async def test_reports_are_made_one_at_a_time(desk: Desk) -> None:
+    async with desk.console.reporting:
+        second = asyncio.create_task(desk.ask("/report"))
+        assert (await desk.ask("/status"))[0] == 200  # only reports wait
+        assert not second.done()
+    assert (await second)[0] == 200
+
+
+@pytest.mark.parametrize("last", ["59m", "91d", "x", ""])
+async def test_a_time_that_is_too_short_or_too_long_is_refused(desk: Desk, last: str) -> None:
+    status, body = await desk.ask(f"/report?last={last}")
+    assert status == 422
+    assert body["detail"].startswith("last: ")
+
+
+async def test_a_report_leads_to_the_pages_where_people_reach_them(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, http={"public_url": "https://watcher.example.com"}) as desk:
+        assert (await desk.found("/report"))["link"] == "https://watcher.example.com"
