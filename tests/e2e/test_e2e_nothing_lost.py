@@ -205,7 +205,7 @@ def true_counts(world: World) -> Counts:
 
 
 async def test_a_store_without_room_loses_nothing_nor_does_a_second_daemon_until_it_is_deleted(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(20, ends_after_s=6.0, ends_within_s=8.0))
+    simulator = await stage.simulator(world_of(20, ends_after_s=16.0, ends_within_s=18.0))
     receiver = await stage.receiver()
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
     life = await stage.start(document)

@@ -252,9 +252,12 @@ async def test_a_bad_file_changes_nothing_and_is_loud_and_sighup_reads_it_again_
     stage: Stage,
 ) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
-    document = document_of({"default": simulator})
+    unsigned = {"type": "webhook", "url": "http://127.0.0.1:9/hush"}
+    document = document_of({"default": simulator}, {"ops": unsigned})
     life = await stage.start(document)
     pages = await life.started()
+    assert "sinks.ops: has no secret" in life.logged("config.warning")[0]["problem"]  # likely a mistake, and it starts
+    assert b"hush" not in life.stderr.lines.everything()
     stage.write({**document, "polling": {"min_interval": "5"}})
     await life.until(lambda: life.logged("config.rejected"), what="it was rejected")
     problem = life.logged("config.rejected")[0]["problem"]
