@@ -147,7 +147,7 @@ async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(rig: StoreRig) ->
 
 
 async def test_a_delivery_carries_the_event_as_it_was_recorded(rig: StoreRig) -> None:
-    rig.clock.wall_jump_us = DAY_US  # a clock somebody sets does not reach what decides
+    rig.clock.wall_offset_s = 86_400.0  # a clock somebody sets does not reach what decides
     recorded = change(rig.account)
     await rig.store.record(recorded)
     (delivery,) = await due(rig.ops)

@@ -222,7 +222,7 @@ async def test_while_a_large_group_is_in_flight_the_worker_rests(rig: Rig) -> No
     await rig.restart(rules=replace(RULES, rate_per_s=1.0, group=GroupRules(("pipeline",), wait_s=30.0, max_count=100)))
     held = rig.hold()
     await rig.record(*(f"s{number}" for number in range(40)), data={"account": "default", "pipeline": {"id": "p"}})
-    rig.clock.passed_s += 31
+    rig.clock.elapsed_s += 31
     rests_s = []
     for _ in range(5):
         rests_s.append(await rig.worker.tick())
@@ -243,7 +243,7 @@ async def test_another_group_goes_though_one_took_all_heads_and_another_head_was
     for number in range(20):
         await rig.record(f"s{number}", data=of("p"))
     await rig.record("z", data=of("q"))
-    rig.clock.passed_s += 31
+    rig.clock.elapsed_s += 31
     await rig.later(3600)
     assert "z1" in rig.sink.take_sent()
 
@@ -323,3 +323,14 @@ async def test_nothing_is_lost_or_out_of_order(rig: Rig, seed: int, poison: Send
     assert expected - receiver.received <= late
     waiting = await backlog_of(rig.real_store)
     assert waiting == {} or {"s1-3"} & expected, waiting
+
+
+async def test_a_dead_sink_gives_up_what_waits_for_it_in_groups_or_not(rig: Rig) -> None:
+    await rig.restart(rules=replace(GROUPED, give_up_after_s=100.0))
+    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=3600)
+    await rig.record("a", "b", data=of("p"))
+    await rig.go(30)
+    await rig.record("c", data=of("p"))
+    await rig.go(31, flushes=True)
+    await rig.go(110, flushes=True)
+    assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["dead"] * 3

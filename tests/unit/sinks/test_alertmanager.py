@@ -151,7 +151,7 @@ def test_no_alert_ends_before_it_starts_however_the_clocks_stand() -> None:
     now = clock()
     template = AlertmanagerTemplate(clock=now)
     for passed_s in (-86_400.0, 0.0, 86_400.0):
-        now.passed_s = passed_s
+        now.elapsed_s = passed_s
         for delivery in [*map(sample, EventType), *OVERDUE_ENDS]:
             for message in template.messages([delivery]):
                 check_alertmanager(message.body)
@@ -159,7 +159,7 @@ def test_no_alert_ends_before_it_starts_however_the_clocks_stand() -> None:
 
 def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> None:
     now = clock()
-    now.passed_s += 3600
+    now.elapsed_s += 3600
     (message,) = AlertmanagerTemplate(clock=now).messages([failed()])
     (alert,) = check_alertmanager(message.body)
     assert alert["endsAt"] == timestamp(AT + timedelta(minutes=75))
@@ -171,7 +171,7 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
     now = clock()
     template = AlertmanagerTemplate(clock=now)
     opened = alertmanager(sample(kind))[0]
-    now.passed_s += 60
+    now.elapsed_s += 60
     (message,) = template.refreshes([sent(kind)])
     (refreshed,) = check_alertmanager(message.body)
     assert refreshed == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}

@@ -166,7 +166,7 @@ async def test_what_cannot_be_rendered_is_sent_as_the_plain_event_loudly_once_an
             assert (await sink.send([failed()])).outcome is SendOutcome.DELIVERED
             for _ in range(2):
                 assert (await sink.send(batch)).outcome is SendOutcome.DELIVERED
-            clock.passed_s += 3600.0
+            clock.elapsed_s += 3600.0
             await sink.send(batch)
     finally:
         await sink.close()

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from postgres import PostgresServer
 from sqlalchemy import Connection
-from stores import SECOND_US, START_US, SetClock, change, executions_of
+from stores import SECOND_US, SetClock, change, executions_of
 from structlog.testing import capture_logs
 
 from watcher.domain.errors import OwnershipLostError, StoreError
@@ -88,7 +88,7 @@ class Replicas:
     async def start(
         self, name: str, *wanted: LeaseKey, fingerprint: str = "one", clock_error_s: float = 0.0
     ) -> Replica:
-        clock = SetClock(START_US + round(clock_error_s * SECOND_US))
+        clock = SetClock(clock_error_s)
         store = await open_store(self.url, clock=clock)
         self.all.append(Replica(store, name, dict.fromkeys(wanted or ACCOUNTS, ""), fingerprint))
         return self.all[-1]
