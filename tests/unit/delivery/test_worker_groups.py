@@ -80,18 +80,6 @@ async def test_a_group_that_failed_comes_due_together_and_takes_along_what_is_du
     assert await batches_after(rig, 24) == [["a2", "c2"]]
 
 
-async def test_later_events_of_an_execution_wait_for_what_waits_elsewhere(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.restart(rules=by("type"))
-    await rig.record("a", type_=EventType.EXECUTION_RUNNING, data=of("p"))
-    await rig.go(30)
-    await rig.record("a", "c", data=of("p"))
-    assert [batch for batch in await batches_after(rig, 30) if "a1" not in batch] == [["c1"]]
-    rig.sink.answer = lambda _: DELIVERED
-    batches = [batch for _ in range(3) for batch in await batches_after(rig, 60)]
-    assert [batch for batch in batches if batch != ["c1"]] == [["a1"], ["a2"]] or ["a2", "c1"] in batches
-
-
 async def test_a_refused_group_goes_event_by_event_and_its_refusal_counts_for_none(rig: Rig) -> None:
     rig.sink.answer = lambda _: REFUSED if "c1" in rig.sink.batches[-1] else DELIVERED
     await rig.record("a", "a", "c", "d", data=of("p"))
@@ -323,14 +311,3 @@ async def test_nothing_is_lost_or_out_of_order(rig: Rig, seed: int, poison: Send
     assert expected - receiver.received <= late
     waiting = await backlog_of(rig.real_store)
     assert waiting == {} or {"s1-3"} & expected, waiting
-
-
-async def test_a_dead_sink_gives_up_what_waits_for_it_in_groups_or_not(rig: Rig) -> None:
-    await rig.restart(rules=replace(GROUPED, give_up_after_s=100.0))
-    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=3600)
-    await rig.record("a", "b", data=of("p"))
-    await rig.go(30)
-    await rig.record("c", data=of("p"))
-    await rig.go(31, flushes=True)
-    await rig.go(110, flushes=True)
-    assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["dead"] * 3

@@ -104,20 +104,6 @@ async def test_a_problem_without_the_field_is_an_incident_of_its_own(pager: Page
     assert str(other.id) in pager.pager.state
 
 
-async def test_a_problem_stays_in_its_incident_when_group_by_changes(pager: PagerRig) -> None:
-    await pager.start(rules=BY_ACCOUNT)
-    one, two = await pager.opens("one"), await pager.opens("two")
-    await pager.later(20)
-    await pager.restart_with(BY_PIPELINE)
-    three = await pager.opens("three", then_s=20)
-    assert len(pager.pager.pages) == 2
-    await pager.restart_with(BY_TEAM)
-    for name, problem in (("two", two), ("three", three), ("one", one)):
-        await pager.closes(name, problem)
-    await pager.later(20)
-    assert (len(pager.pager.pages), pager.pager.open()) == (2, [])
-
-
 async def test_a_trigger_that_fails_is_replaced_at_once_by_what_is_newer(pager: PagerRig) -> None:
     """The next attempt of the first is an hour away."""
     await pager.start(rules=BY_ACCOUNT)

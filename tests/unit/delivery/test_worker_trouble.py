@@ -89,7 +89,7 @@ async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(rig: Ri
     await rig.send("a", answer=result)
     for _ in range(10):
         await rig.go(5, flushes=True)
-    assert rig.store.asked["save"] == 0
+    assert (rig.store.asked["save"], rig.store.asked["give_up"] <= 1) == (0, True)
 
 
 @pytest.mark.parametrize("answer", [FAILED, BUSY])
