@@ -110,7 +110,7 @@ class PagerRig(Rig):
 
     async def opens(self, pipeline: str, *, team: str | None = None, then_s: float | None = None) -> Problem:
         """Let a problem of a pipeline open."""
-        self.clock.passed_s += 0.001
+        self.clock.elapsed_s += 0.001
         watch = Watch("default", pipeline, (), name=pipeline, labels={"team": team} if team else {})
         self.recorded[pipeline] += 1
         execution = {"id": f"run of {pipeline}", "failedNodes": [{"name": "Greeting", "error": f"error of {pipeline}"}]}
@@ -126,7 +126,7 @@ class PagerRig(Rig):
 
     async def closes(self, pipeline: str, problem: Problem, *, then_s: float | None = None) -> None:
         """Let that problem close."""
-        self.clock.passed_s += 0.001
+        self.clock.elapsed_s += 0.001
         watch = Watch("default", pipeline, (), name=pipeline)
         self.recorded[pipeline] += 1
         reported = self.events.pipeline(
@@ -155,7 +155,7 @@ class PagerRig(Rig):
         await self._moment(EventType.EXECUTION_EXPENSIVE, execution, pipeline, then_s)
 
     async def _moment(self, type_: EventType, execution: str, pipeline: str, then_s: float | None) -> None:
-        self.clock.passed_s += 0.001
+        self.clock.elapsed_s += 0.001
         self.recorded[execution] += 1
         entry = self.events.execution(
             StatusChange(type_, "failed", "failed", "running", 1, self.recorded[execution]),
@@ -187,7 +187,7 @@ class PagerRig(Rig):
     async def _execution(
         self, execution: str, pipeline: str, type_: EventType, problem: Problem | None, then_s: float | None
     ) -> Problem:
-        self.clock.passed_s += 0.001
+        self.clock.elapsed_s += 0.001
         self.recorded[execution] += 1
         at, sequence = self.clock.now(), self.recorded[execution]
         watch = Watch("default", pipeline, (), name=pipeline)

@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID, uuid5
 from weakref import WeakKeyDictionary
 
+from fake_clock import FakeClock
 from sqlalchemy import update
 
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, ProblemMessage
@@ -21,9 +22,8 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
-from watcher.domain.timestamps import BootTime, Micros, Monotonic
+from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.runtime.clock import Clock
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import (
     Backlog,
@@ -81,27 +81,11 @@ def from_us(us: int) -> datetime:
     return datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
-@dataclass(slots=True)
-class SetClock(Clock):
-    """A clock that stands still until it is moved."""
+class SetClock(FakeClock):
+    """The clock of a store, which begins at midnight."""
 
-    us: int = START_US
-    wall_jump_us: int = 0
-
-    def now(self) -> datetime:
-        return from_us(self.us + self.wall_jump_us)
-
-    def monotonic(self) -> Monotonic:
-        return Monotonic(self.us / SECOND_US)
-
-    def running(self) -> float:
-        return self.monotonic()
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return Micros(self.us)
+    def __init__(self, elapsed_s: float = 0.0) -> None:
+        super().__init__(elapsed_s, begins=START)
 
 
 class Woken(dict[str, Callable[[], None]]):

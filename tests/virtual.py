@@ -5,9 +5,9 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
+import fake_clock
 from stores import claim, due, settle, sink_of
 
 from watcher.clerk.api import PAGE_ROWS, ClerkApi, Reply
@@ -16,64 +16,31 @@ from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.routing import Route, Router
-from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import ReplyEvaluator, backoff_cadence
 from watcher.polling.poll_item import PollRules
-from watcher.runtime.clock import STOPPED_AFTER_S, Clock
 from watcher.runtime.metrics import AccountMetrics, Metrics
 from watcher.runtime.pacing import Jitter, Pacer
 from watcher.store.account_store import AccountStore
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
+EPOCH = fake_clock.EPOCH
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 DATES = ApiDates(0, Micros(2**62))
 """The dates of an API whose clock is ours, and which is never wrong."""
 
 
-class FakeClock(Clock):
-    """Stands still until moved. The wall clock may be set; the others never jump.
+class FakeClock(fake_clock.FakeClock):
+    """The clock of an account, which begins 1000 s after 10:00."""
 
-    The steady clock is off by `off_s`, as the wall clock was when the process began.
-    """
-
-    def __init__(self) -> None:
-        self.elapsed_s = 1000.0
-        self.off_s = 0.0
-        self.wall_offset_s = 0.0
-        self.stopped_s = 0.0
-        self._resumed_at = EARLIEST
-
-    def advance(self, seconds: float) -> None:
-        self.elapsed_s += seconds
-
-    def stop_for(self, seconds: float) -> None:
-        """Let time pass in which the process does not run. A shorter time than the clock can tell is no stop."""
-        self.elapsed_s += seconds
-        if seconds > STOPPED_AFTER_S:
-            self.stopped_s += seconds
-            self._resumed_at = self.monotonic()
-
-    def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.elapsed_s + self.wall_offset_s)
-
-    def monotonic(self) -> Monotonic:
-        return Monotonic(self.elapsed_s)
-
-    def running(self) -> float:
-        return self.monotonic() - self.stopped_s
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return Micros(round((EPOCH.timestamp() + self.elapsed_s + self.off_s) * 1_000_000))
+    def __init__(self, elapsed_s: float = 1000.0) -> None:
+        super().__init__(elapsed_s)
 
 
 @dataclass

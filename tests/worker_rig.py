@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid5
 
+import fake_clock
 from stores import claim, open_soon, operator_of
 
 from watcher.delivery.sink_state import WorkerDependencies
@@ -24,8 +24,7 @@ from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange, SentOpening
 from watcher.domain.routing import Router, Silences
-from watcher.domain.timestamps import EARLIEST, BootTime, Micros, Monotonic
-from watcher.runtime.clock import Clock
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.metrics import Metrics, SinkMetrics
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, WorkerRules
 from watcher.store.changes import SourceChange, Taken, Turn
@@ -33,7 +32,7 @@ from watcher.store.recording import Item
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import BUSY_TIMEOUT_S
 
-EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+EPOCH = fake_clock.EPOCH
 NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")
 
 DELIVERED = SendResult(SendOutcome.DELIVERED, "204")
@@ -51,28 +50,14 @@ MOST_TICKS = 10_000
 """A worker that wants as many at one moment would keep a processor busy."""
 
 
-class FakeClock(Clock):
-    """Stands still until it is moved."""
+class FakeClock(fake_clock.FakeClock):
+    """The clock of a worker and its sink, which begins at 10:00."""
 
-    def __init__(self, passed_s: float = 0.0) -> None:
-        self.passed_s = passed_s
-        self.stopped_s = 0.0
-        self.wall_error_s = 0.0
-
-    def now(self) -> datetime:
-        return EPOCH + timedelta(seconds=self.passed_s + self.wall_error_s)
+    def __init__(self, elapsed_s: float = 0.0) -> None:
+        super().__init__(elapsed_s)
 
     def monotonic(self) -> Monotonic:
-        return Monotonic(1000.0 + self.passed_s)
-
-    def running(self) -> float:
-        return self.monotonic() - self.stopped_s
-
-    def boot_time(self) -> BootTime:
-        return BootTime(self.monotonic())
-
-    def steady_us(self) -> Micros:
-        return Micros(round((EPOCH.timestamp() + self.passed_s) * 1_000_000))
+        return Monotonic(1000.0 + self.elapsed_s)
 
 
 class ScriptedSink(Sink):
@@ -256,7 +241,7 @@ class Rig:
         problems: list[ProblemChange] = []
         ordering_key = b""
         for stream in streams:
-            self.clock.passed_s += 0.001
+            self.clock.elapsed_s += 0.001
             self.recorded[stream] += 1
             closed_at = self.clock.now() if closed else None
             if problem is not None:
@@ -301,7 +286,7 @@ class Rig:
 
         With `flushes` the worker also writes what it would write within its next seconds.
         """
-        self.clock.passed_s += after_s
+        self.clock.elapsed_s += after_s
         for _ in range(MOST_TICKS):
             self.woken = False
             rest_s = await self.worker.tick()
@@ -319,11 +304,11 @@ class Rig:
 
     async def later(self, seconds: float = 0.0) -> None:
         """Let so much time pass, and call the worker whenever it asks for it meanwhile."""
-        end = self.clock.passed_s + seconds
+        end = self.clock.elapsed_s + seconds
         rest_s = await self.go()
-        while self.clock.passed_s + rest_s < end:
+        while self.clock.elapsed_s + rest_s < end:
             rest_s = await self.go(rest_s)
-        await self.go(max(0.0, end - self.clock.passed_s))
+        await self.go(max(0.0, end - self.clock.elapsed_s))
 
     async def go_for(self, seconds: float) -> list[str]:
         """Return what goes out while so much time passes."""

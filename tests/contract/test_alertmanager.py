@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import pytest
 from alertmanager import Alertmanager, Notifications, installed
 from e2e.programme import Board
 from receiver import Receiver, answer, says
-from sample_events import PROBLEM, data_of, hostile_failures, problem_block, sample
+from sample_events import PROBLEM, data_of, hostile_failures, sample
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
@@ -138,16 +137,6 @@ async def test_killed_it_has_every_open_problem_again_within_a_refresh(
     await board.until(lambda: notifications.lines[-1:] == [ends], within_s=10, what="its end was notified")
 
 
-async def test_a_refresh_of_a_closed_problem_ends_it_too(
-    alertmanager: Alertmanager, sink: Sink, notifications: Notifications, board: Board
-) -> None:
-    assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
-    await board.until(lambda: notifications.lines, within_s=10, what="it was notified")
-    assert await sink.refresh([replace(opened(), closed_at=datetime.now(UTC))]) == DELIVERED
-    assert await alertmanager.alerts() == {}
-    await board.until(lambda: f"resolved {FAILING}" in notifications.lines, within_s=10, what="its end was notified")
-
-
 async def test_a_refresh_that_was_read_before_the_end_does_not_open_the_problem_again(
     alertmanager: Alertmanager, sink: Sink
 ) -> None:
@@ -175,19 +164,3 @@ def test_it_takes_the_routes_of_the_documentation(labels: list[str], receiver: s
     subprocess.run([AMTOOL, "check-config", path], check=True, capture_output=True)
     routes = [AMTOOL, "config", "routes", "test", f"--config.file={path}", *labels]
     assert subprocess.run(routes, check=True, capture_output=True, text=True).stdout.strip() == receiver
-
-
-async def test_an_execution_that_was_overdue_and_failed_is_resolved_and_fires(
-    alertmanager: Alertmanager, sink: Sink
-) -> None:
-    overdue = now(EventType.EXECUTION_OVERDUE)
-    assert await sink.send([overdue]) == DELIVERED
-    (name,) = await alertmanager.alerts()
-    assert name.startswith("ClerkExecutionOverdue ")
-    data = data_of(EventType.EXECUTION_FAILED)
-    data["observed"]["at"] = timestamp(datetime.now(UTC))
-    data["problem"] = problem_block(EventType.EXECUTION_OVERDUE, closed=True)
-    data["problem"] |= {"openedAt": timestamp(datetime.now(UTC) - timedelta(minutes=1))}
-    data["problem"] |= {"closedAt": timestamp(datetime.now(UTC))}
-    assert await sink.send([sample(EventType.EXECUTION_FAILED, data=data)]) == DELIVERED
-    assert [each.split()[0] for each in await alertmanager.alerts()] == ["ClerkExecutionFailed"]

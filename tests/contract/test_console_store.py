@@ -422,20 +422,6 @@ async def test_deliveries_are_listed_by_state_and_sink(
     await check()
 
 
-async def test_deliveries_of_some_events_are_a_list_of_its_own(
-    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number in range(1, 13):
-        status = "running" if number % 3 else "failed"
-        await rig.store.record(executed(rig.account, number, status=status))
-    failed = {EventType.EXECUTION_FAILED}
-    assert [number for number, *_ in await states_of(console, types=failed)] == [12, 9, 6, 3]
-    assert await states_of(console, types=set()) == []
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 2)  # pages that end early
-    pages = await walk(lambda after: console.deliveries(types=failed, after=after, limit=PAGE))
-    assert [row.number for page in pages for row in page] == [12, 9, 6, 3]
-
-
 async def ask_problems(console: ConsoleStore, how: dict[str, Any], after: Position | None) -> Rows:
     return await console.problems(after=after, **how)
 
@@ -542,15 +528,6 @@ async def test_the_time_of_a_place_in_the_list_is_that_of_its_event_or_of_the_ne
     await rig.store.record(executed(rig.account, 1))
     assert await console.recorded_at(0) == await console.recorded_at(1) == rig.clock.steady_us()
     assert await console.recorded_at(2) is None
-
-
-async def test_problems_end_at_the_first_that_opened_earlier(
-    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await open_problems(rig.store, rig.account, rig.clock)
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 3)
-    rows, after = await console.problems(since=Micros(START_US + 2), limit=5)
-    assert (problems_in(rows), after) == ([3, 2], None)
 
 
 async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, console: ConsoleStore) -> None:

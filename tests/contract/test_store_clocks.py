@@ -135,7 +135,7 @@ async def test_what_waits_is_sent_when_the_wait_that_was_wanted_is_over(
     rig.sent()
     for by_s in (step_s, 0.0):  # the second start finds what the first one made of it
         await rig.kill()
-        rig.clock.passed_s += by_s
+        rig.clock.elapsed_s += by_s
         await rig.start(rules=case.rules)
     early_s = 0.0 if step_s > 0 or case.is_early else WAIT_S - KILLED_AFTER_S - 1
     await rig.later(early_s)
@@ -154,7 +154,7 @@ async def test_what_was_called_forward_is_sent_within_a_minute(rig: ClockRig, st
     while not rig.counted("delivered"):
         await rig.later(1)
     await rig.kill()
-    rig.clock.passed_s += step_s
+    rig.clock.elapsed_s += step_s
     await rig.start(rules=rig.rules)
     await rig.later(60)
     assert (await backlog_of(rig.real_store), len(set(map(name_of, rig.noted.sent)))) == ({}, 8)
@@ -165,9 +165,9 @@ async def test_what_another_replica_records_whose_clock_began_before_it_was_set_
     rig: ClockRig,
 ) -> None:
     await rig.start(rules=AFTER)
-    rig.clock.passed_s += 7200
+    rig.clock.elapsed_s += 7200
     await opening(rig)
-    rig.clock.passed_s -= 7200
+    rig.clock.elapsed_s -= 7200
     for _ in range(16):
         await rig.later(5)
         await rig.worker.flush()

@@ -190,17 +190,6 @@ async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_t
     assert together(await taken(rig.ops, group_count=9)) == [[of(2), of(3, sequence=2)]]
 
 
-async def test_a_group_that_failed_comes_due_together_and_one_that_goes_apart_goes_alone(rig: StoreRig) -> None:
-    await rig.record(1, 2, group=FIRST)
-    (batch,) = (await taken(rig.ops, group_count=9)).batches
-    await settle(rig.ops, *batch, state=WAITING, due_at=LATER + SECOND_US)
-    assert (await taken(rig.ops, group_count=9)).batches == []
-    (batch,) = (await taken(rig.ops, now=LATER + SECOND_US, group_count=9)).batches
-    assert ([each.attempts for each in batch], names(batch)) == ([1, 1], [of(1), of(2)])
-    await settle(rig.ops, *batch, state=WAITING, due_at=LATER, group_key=None)
-    assert together(await taken(rig.ops, group_count=9)) == [[of(1)], [of(2)]]
-
-
 async def test_what_is_let_go_waits_for_its_group_still_and_each_sink_has_its_own(rig: StoreRig) -> None:
     other = await sink_of(rig.store, "other")
     await rig.record(1)

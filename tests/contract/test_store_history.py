@@ -377,15 +377,6 @@ async def test_a_report_is_recorded_with_its_moment_and_counts_in_a_sequence_of_
     assert rig.woken.names == ["ops", "ops"]
 
 
-async def test_a_moment_that_comes_again_after_the_clock_was_set_back_is_recorded_once(
-    rig: StoreRig, reports: MaintenanceStore
-) -> None:
-    for moment, is_recorded in ((SECOND, True), (THIRD, True), (SECOND, False), (THIRD, False)):
-        assert await record_report(reports, moment) is is_recorded
-        assert (await reports.reports())["morning"].moment_at == to_us(moment)
-    assert len(await due(rig.ops)) == 2
-
-
 async def test_whoever_has_lost_the_lease_records_nothing(rig: StoreRig, reports: MaintenanceStore) -> None:
     await upkeep(rig.store)
     with pytest.raises(StoreError):

@@ -189,15 +189,3 @@ async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for
     await prune(store, before=clock.us)
     clock.us -= 9 * DAY_US
     assert await operator.silences() == []
-
-
-async def test_a_disabled_sink_that_is_enabled_is_failing_until_something_gets_through(
-    store: SqlStore, ops: SinkStore
-) -> None:
-    operator = operator_of(store)
-    for state, then in (("disabled", "failing"), (None, None)):
-        sequence = (await ops.load(fingerprint="a")).sequence
-        await ops.record(SourceChange(ops.lease, sequence, sequence, state, ()))
-        await operator.request_action("enable", "ops")
-        await ops.enable()
-        assert ((await ops.load(fingerprint="a")).state, await operator.load_actions()) == (then, [])

@@ -393,9 +393,21 @@ async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_tha
 # Incidents: the worker's tests judge them. Here each statement runs on each database.
 
 
+BY_PIPELINE = IncidentRules(("pipeline",), wait_s=0.0)
+
+
+async def opens(rig: StoreRig, number: int) -> None:
+    """Let an execution of the pipeline be overdue."""
+    emitted = event(execution_id(number), sequence=1, type_=OVERDUE, **about(opened(overdue(number))))
+    body = b'{"id":"%s","data":{}}' % of(number).encode()
+    emitted = replace(emitted, account="default", pipeline=PIPELINE, body=body)
+    recorded = change(rig.account, number, problems=opened(overdue(number)))
+    await rig.store.record(replace(recorded, entries=(OutboxEntry(emitted, ("ops",)),)))
+
+
 async def incident(rig: StoreRig, **how: Any) -> tuple[Incident, list[Delivery]]:
     """Return the one incident that has deliveries to send, with those."""
-    (batch,) = (await taken(rig.ops, incidents=IncidentRules(("pipeline",), wait_s=0.0), **how)).batches
+    (batch,) = (await taken(rig.ops, incidents=BY_PIPELINE, **how)).batches
     assert {each.incident and each.incident.key for each in batch} == {batch[0].incident and batch[0].incident.key}
     assert batch[0].incident is not None
     return batch[0].incident, list(batch)
@@ -403,28 +415,20 @@ async def incident(rig: StoreRig, **how: Any) -> tuple[Incident, list[Delivery]]
 
 @on_both
 async def test_problems_of_a_pipeline_are_one_incident_until_its_end_is_known(rig: StoreRig) -> None:
-    async def opens(number: int) -> None:
-        emitted = event(execution_id(number), sequence=1, type_=OVERDUE, **about(opened(overdue(number))))
-        body = b'{"id":"%s","data":{}}' % of(number).encode()
-        emitted = replace(emitted, account="default", pipeline=PIPELINE, body=body)
-        recorded = change(rig.account, number, problems=opened(overdue(number)))
-        await rig.store.record(replace(recorded, entries=(OutboxEntry(emitted, ("ops",)),)))
-
     async def kept() -> int:
         await prune(rig.store, before=LATER)
         return len(await rig.store.read(lambda connection: connection.exec_driver_sql("SELECT 1 FROM incident").all()))
 
     for number in (1, 2):
-        await opens(number)
+        await opens(rig, number)
     first, batch = await incident(rig)
     assert names(batch) == [of(1), of(2)]
     assert (first.problems[-1].opening, first.acked_until) == (batch[-1].body, None)
-    rules = IncidentRules(("pipeline",), wait_s=0.0)
-    assert (await taken(rig.ops, incidents=rules, skip=[first.key.bytes])).batches == []
+    assert (await taken(rig.ops, incidents=BY_PIPELINE, skip=[first.key.bytes])).batches == []
     await settle(rig.ops, batch[0], state=DeliveryState.WAITING, due_at=stores.LATER + 3600 * SECOND_US)
     await silence(rig.ops, batch[1])  # so it leaves the incident
-    assert (await taken(rig.ops, incidents=rules)).batches == []
-    await opens(3)
+    assert (await taken(rig.ops, incidents=BY_PIPELINE)).batches == []
+    await opens(rig, 3)
     joined, batch = await incident(rig)
     assert (joined.key, names(batch)) == (first.key, [of(1), of(3)])
     await settle(rig.ops, *batch)
@@ -443,3 +447,20 @@ async def test_problems_of_a_pipeline_are_one_incident_until_its_end_is_known(ri
     second, batch = await incident(rig)
     assert (second.key != first.key, names(batch)) == (True, [of(2)])
     assert await kept() == 1
+
+
+@pytest.mark.parametrize(("passed_s", "joins"), [(599, True), (600, False)])
+async def test_an_incident_takes_problems_for_ten_minutes(rig: StoreRig, passed_s: int, joins: bool) -> None:
+    await opens(rig, 1)
+    first, batch = await incident(rig)
+    await settle(rig.ops, *batch)
+    await opens(rig, 2)
+    second, _ = await incident(rig, now=stores.LATER + passed_s * SECOND_US)
+    assert (second.key == first.key) is joins
+
+
+async def test_no_more_incidents_are_taken_than_are_asked_for(rig: StoreRig) -> None:
+    for number in (1, 2):
+        await opens(rig, number)
+    each_alone = IncidentRules(("labels.team",), wait_s=0.0)
+    assert [len((await taken(rig.ops, incidents=each_alone, count=count)).batches) for count in (1, 9)] == [1, 2]

@@ -247,25 +247,6 @@ async def test_the_end_of_a_problem_goes_to_all_that_were_told_of_it_first_or_la
         assert (names([end]), end.is_opening_sent) == (["sinks/hook-3"], True)
 
 
-async def test_of_a_problem_that_was_told_twice_the_last_is_let_go_and_reminded_of(
-    store: SqlStore, ops: SinkStore, clock: SetClock
-) -> None:
-    hook, late, none = [await sink_of(store, name) for name in ("hook", "late", "none")]
-    sinks = ("ops", "late", "none")
-    await told_twice(store, hook, clock, [sinks, sinks])
-    await silence(late, *await due(late))
-    await settle_all(late)
-    for _ in range(2):
-        await silence(none, *await due(none))
-        await settle_all(ops)
-    for sink, let_go in ((ops, []), (late, []), (none, ["sinks/hook-2"])):
-        await sink.release()
-        assert names(await due(sink)) == let_go
-        await settle_all(sink)
-        (opening,) = await sink.sent_openings()
-        assert b"sinks/hook-2" in opening.body
-
-
 def report_of_dead(sink: SinkStore, *, sequence: int = 1, sinks: tuple[str, ...] = ()) -> SourceChange:
     """Return `delivery.dead` of a sink."""
     source, type_ = sink_source(sink.lease.name), EventType.DELIVERY_DEAD

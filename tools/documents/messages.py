@@ -175,7 +175,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def alertmanager_picture() -> str:
     """Draw the alert of a problem as Alertmanager's page lists it, and when it ends."""
     clock = FakeClock()
-    clock.passed_s = (AT - clock.now()).total_seconds()
+    clock.elapsed_s = (AT - clock.now()).total_seconds()
     (message,) = AlertmanagerTemplate(clock=clock).messages([_failing()])
     (alert,) = json.loads(message.body)
     canvas = Canvas()

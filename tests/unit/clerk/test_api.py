@@ -392,10 +392,10 @@ async def test_how_far_its_clock_is_from_ours_is_known_by_the_dates_of_its_answe
     date: str, known_s: float | None, took_s: float, ahead_s: float
 ) -> None:
     clock = FakeClock()
-    clock.passed_s = -took_s
+    clock.elapsed_s = -took_s
 
     async def reply(writer: asyncio.StreamWriter) -> None:
-        clock.passed_s = 0.0
+        clock.elapsed_s = 0.0
         await ok(body(), Date=date)(writer)
 
     async with (

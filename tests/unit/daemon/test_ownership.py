@@ -156,18 +156,6 @@ async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once
         await replica.leases.take(A)
 
 
-async def test_what_its_last_owner_is_still_writing_is_taken_soon_after(replica: Replica) -> None:
-    first = await taken(replica)
-    replica.table.written.add(A)
-    with pytest.raises(OwnershipLostError, match="account a"):
-        await replica.leases.take(A)
-    assert (first.is_trusted(), replica.rests_s() < 0.1) == (False, True)
-    replica.table.written.clear()
-    await replica.look()
-    assert A in replica.changed
-    assert (await replica.leases.take(A)).is_trusted()
-
-
 async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(replica: Replica) -> None:
     await replica.want(A, B)
     other = Replica(replica.table, "other")
@@ -218,22 +206,6 @@ async def test_at_the_end_all_is_released_and_nothing_is_taken_any_more(replica:
     assert (replica.table.is_free(B), len(released(replica.store.asked))) == (True, 3)
 
 
-async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(replica: Replica) -> None:
-    await replica.want(A)
-    await replica.leases.want({A: "", B: ""}, fingerprint="one")
-    replica.clock.advance(RENEW_EVERY_S)
-    replica.store.may_answer.clear()
-    wanting = asyncio.create_task(replica.leases.want(dict.fromkeys([A, B, OPS], ""), fingerprint="one"))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    closing = asyncio.create_task(replica.leases.close())
-    await asyncio.sleep(0)
-    replica.store.may_answer.set()
-    await closing
-    await wanting
-    assert [key for key in (A, B, OPS, MAINTENANCE) if not replica.table.is_free(key)] == []
-
-
 async def test_it_renews_every_three_seconds_or_when_something_is_about_to_be_free(replica: Replica) -> None:
     await replica.want(A)
     assert replica.rests_s() == RENEW_EVERY_S
@@ -246,15 +218,6 @@ async def test_it_renews_every_three_seconds_or_when_something_is_about_to_be_fr
     replica.clock.advance(1)
     await replica.look()
     assert replica.owned(ACCOUNTS) == [A, B]
-
-
-async def test_it_renews_by_itself(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.daemon.ownership.RENEW_EVERY_S", 0.0)
-    await replica.leases.want({A: ""}, fingerprint="one")
-    async with asyncio.timeout(10):
-        while len(replica.store.asked) < 3:
-            await asyncio.sleep(0)
-    await replica.leases.close()
 
 
 async def test_it_renews_at_once_when_another_has_released_something(replica: Replica) -> None:
@@ -302,10 +265,3 @@ async def test_configurations_that_differ_are_said_once_until_they_agree(replica
     replica.clock.advance(RENEW_EVERY_S)
     await replica.look()
     assert replica.agrees()
-
-
-async def test_nobody_agrees_on_a_configuration_that_the_store_was_not_told_of(replica: Replica) -> None:
-    await replica.want(A, fingerprint="old")
-    replica.store.trouble = StoreError("no")
-    await replica.want(A, fingerprint="new")
-    assert not replica.agrees()

@@ -1,7 +1,6 @@
 """The reloader over real files; what it has applied is noted instead."""
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -188,13 +187,6 @@ async def test_an_error_nobody_foresaw_ends_the_daemon(file: Path) -> None:
     async with following(file, apply, fatal=failed.set_result):
         write(file, "debug")
         assert isinstance(await failed, ZeroDivisionError)
-
-
-async def test_no_thread_is_started_while_nothing_changes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with following(file, Applied()) as (_, metrics):
-        monkeypatch.setattr(threading.Thread, "start", raise_it)
-        await asyncio.sleep(0.1)
-        assert metrics.went.empty()
 
 
 @pytest.mark.parametrize(

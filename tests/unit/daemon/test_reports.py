@@ -1,29 +1,26 @@
 """Reports, made by the upkeep over the real store in virtual time."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
-from console_rig import unserved
 from lease_store import Alone
 from postgres import PostgresServer
-from stores import PIPELINE, change, claim, due, open_soon, operator_of, sink_of
+from stores import PIPELINE, change, claim, due, open_soon, sink_of
 from structlog.testing import capture_logs
-from supervision import Owners, dependencies_of, maintenance_of
+from supervision import Owners, maintenance_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
 from watcher.daemon.maintenance import Maintenance
 from watcher.domain.history import EndedExecution, ErrorKind
-from watcher.domain.timestamps import Micros, from_us
+from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
 from watcher.store.sql_store import SqlStore
-from watcher.web.report import make_report
 
 HOUR_S, DAY_S = 3_600.0, 86_400.0
 HOUR_US = 3_600_000_000
@@ -256,17 +253,3 @@ async def test_a_report_covers_whole_hours_and_is_compared_with_as_long_a_time_b
     assert worst["error"] == {"node": "Greeting", "text": "upstream timeout", "count": 10}
     assert report["total"]["ended"] == 40
     assert report["errors"] == [{"pipeline": "Sales agent", **worst["error"]}]
-
-
-async def test_a_kind_of_error_is_not_said_to_have_failed_more_than_there_were(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    await fill(store, clock)
-    shared = dependencies_of(store, clock)
-    console = unserved(store, lambda: DAILY, clock=clock, operator=operator_of(store))
-    now = shared.clock.steady_us()
-    found = await make_report(console, since=Micros(now - HOUR_US), until=now)
-    assert found["errors"] == []  # the day has ten, the hour none
-    assert all("error" not in each for each in found["pipelines"])
-    assert from_us(now).astimezone(UTC) - datetime.fromisoformat(found["from"]) < timedelta(hours=2)
-    assert json.loads(json.dumps(found)) == found

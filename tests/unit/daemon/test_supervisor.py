@@ -12,21 +12,17 @@ from uuid import UUID
 import pytest
 from lease_store import FakeLeaseStore, LeaseTable
 from receiver import answer, hangs, says
-from sample_events import OPENED_AT, PROBLEM, sample
-from stores import claim, held, operator_of
+from stores import claim, held
 from structlog.testing import capture_logs
 from supervision import LONG_S, A, Setup, Slowly, set_up
 from virtual import FakeClock
-from worker_rig import in_flight
 
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import StoreError
-from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.event import Event, EventType
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.pacing import LATENESS_S
 from watcher.sinks.output import StdoutOutput
-from watcher.store.changes import SinkRecord, SourceChange
+from watcher.store.changes import SinkRecord
 from watcher.store.leases import LEASE_S, LeaseKey
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
@@ -75,35 +71,6 @@ async def test_what_is_asked_for_is_owned_and_works(setup: Setup) -> None:
     assert await setup.deliver()
 
 
-async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: Setup) -> None:
-    moments: list[float] = []
-
-    async def reply(writer: asyncio.StreamWriter) -> None:
-        moments.append(asyncio.get_running_loop().time())
-        await says(answer(202))(writer)
-
-    setup.hook.reply = reply
-    pager = setup.webhook(template="pagerduty", routing_key="k" * 32, rate_limit="5/s")
-    await setup.apply(sinks={"ops": pager})
-    overdue = sample(EventType.EXECUTION_OVERDUE)
-    problem = Problem(UUID(PROBLEM), EventType.EXECUTION_OVERDUE, OPENED_AT, EventKey(overdue.ordering_key, 1))
-    event = Event(
-        overdue.event_id,
-        EventType.EXECUTION_OVERDUE,
-        overdue.ordering_key,
-        1,
-        overdue.body,
-        overdue.ordering_key,
-        problem=problem.id,
-    )
-    opened = (ProblemChange(problem, is_new=True),)
-    lease = await claim(setup.store, "account", "teller")
-    await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),), opened))
-    await operator_of(setup.store).acknowledge(problem.id, by=None, comment=None, until=None)
-    assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))  # trigger, acknowledge
-    assert moments[1] - moments[0] >= 0.2 - LATENESS_S
-
-
 async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_anew_after_a_pause(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,16 +110,6 @@ async def test_what_cannot_begin_anew_is_tried_again(setup: Setup, monkeypatch: 
                 await asyncio.sleep(0.001)
     failed = {"event": "ownership.failed", "log_level": "warning", "sink": "ops", "problem": "not now"}
     assert [entry for entry in logs if entry["event"] == "ownership.failed"] == [failed] * 3
-
-
-async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_ends_nothing(setup: Setup) -> None:
-    await setup.send(says(answer(410)))
-    await until_answered(setup.worker())
-    go_on = setup.schedule.job("sink:ops")
-    await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
-    await go_on()
-    assert setup.fatal == []
-    assert setup.ticks() == {"account:a", "sink:ops"}
 
 
 @pytest.mark.parametrize(
@@ -303,11 +260,6 @@ async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
     assert setup.worker() is not worker
     await setup.record()
     assert await setup.deliver()
-
-
-async def until_answered(worker: DeliveryWorker) -> None:
-    while in_flight(worker):
-        await asyncio.wait(in_flight(worker))
 
 
 # One replica among several: leases and ticks when the test says

@@ -106,16 +106,16 @@ async def reminded_at(rig: Rig, *, count: int) -> list[float]:
     rest_s = await rig.go()
     while len(at) < count:
         rest_s = await rig.go(rest_s)
-        at += [rig.clock.passed_s] * len(reminders(rig))
+        at += [rig.clock.elapsed_s] * len(reminders(rig))
     return at
 
 
 async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_keep_the_store_busy(rig: Rig) -> None:
     for number in range(20):
         problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(str(number).encode(), 1))
-        rig.clock.passed_s += 0.01
+        rig.clock.elapsed_s += 0.01
         await rig.record(str(number), type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
-    opened_at = rig.clock.passed_s
+    opened_at = rig.clock.elapsed_s
     await rig.go()
     await rig.go(3590)
     before = rig.store.asked["sent_openings"]
@@ -129,7 +129,7 @@ async def test_many_reminders_at_once_take_several_ticks(rig: Rig, monkeypatch: 
     for number in range(count + 1):
         problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(f"{number:03}".encode(), 1))
         await rig.send(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
-    rig.clock.passed_s += 3600
+    rig.clock.elapsed_s += 3600
     before = rig.store.asked["record"]
     assert await rig.worker.tick() == 0.0
     assert rig.store.asked["record"] - before == count
@@ -140,7 +140,7 @@ async def test_many_reminders_at_once_take_several_ticks(rig: Rig, monkeypatch: 
 async def test_a_downtime_is_followed_by_one_reminder_and_the_next_keep_their_times(rig: Rig) -> None:
     await open_problem(rig)
     await rig.stop()
-    rig.clock.passed_s += 3.5 * 3600
+    rig.clock.elapsed_s += 3.5 * 3600
     await rig.start(rules=REMINDED)
     await rig.go()
     assert len(reminders(rig)) == 1
@@ -316,3 +316,14 @@ async def test_a_refresh_that_was_not_sent_because_the_lease_ran_out_did_not_fai
     with capture_logs() as logs:
         await refreshed(forgetful, 60)
     assert logs == []
+
+
+async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await open_problem(rig)
+    await rig.go(100)
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(5000)
+    assert reminders(rig) == []
+    await rig.go(7200 - 5100 + 31)
+    assert len(reminders(rig)) == 1

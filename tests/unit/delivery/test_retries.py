@@ -40,7 +40,7 @@ def answered(
 
 
 def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None:
-    clock.passed_s += seconds
+    clock.elapsed_s += seconds
     sink.check()
     return sink.state
 
@@ -73,19 +73,19 @@ def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_
     assert sink.backoff() == NO_BACKOFF
     answered(sink, clock, pause_s=100)
     answered(sink, clock, pause_s=90)
-    clock.passed_s += 40
+    clock.elapsed_s += 40
     assert sink.backoff() == BackoffState(60, 40)
-    clock.passed_s += 460
+    clock.elapsed_s += 460
     assert sink.backoff() == BackoffState(None, 300)
 
 
 def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_is_settled(clock: FakeClock) -> None:
     sink, tried_at = sink_state(clock), clock.steady_us()
-    clock.passed_s += 1
+    clock.elapsed_s += 1
     answered(sink, clock, "204")
     answered(sink, clock, of=delivery(1, attempts=1, tried_at=tried_at))
     for _ in range(3):
-        clock.passed_s += 600
+        clock.elapsed_s += 600
         sink.note_attempt(delivery(1, attempts=2, tried_at=clock.steady_us()))
         answered(sink, clock, of=delivery(1, attempts=2, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 600) is None
@@ -103,7 +103,7 @@ def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_befor
 ) -> None:
     sink = sink_state(clock)
     answered(sink, clock, "204")
-    clock.passed_s += 1
+    clock.elapsed_s += 1
     answered(sink, clock, of=delivery(1, attempts=attempts, tried_at=clock.steady_us()))
     assert state_after(sink, clock, 300) == "failing"
 
@@ -130,7 +130,7 @@ def after(
     at = Micros(0)
     clock = FakeClock()
     sink = SinkState(SinkRecord(0, None, 0.0, BackoffState()), clock=clock)
-    clock.passed_s = waited_s
+    clock.elapsed_s = waited_s
     (record,) = records_of(
         [delivery], result, rules, sink, at=at, took_s=waited_s, failures_before=0, jitter=lambda: jitter
     )

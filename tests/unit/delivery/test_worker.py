@@ -136,7 +136,7 @@ async def test_what_is_answered_as_it_would_be_given_up_is_no_dead_letter(rig: R
     await rig.restart(rules=HASTY)
     await rig.send("a", answer=FAILED)
     held = rig.hold()
-    rig.clock.passed_s += 120
+    rig.clock.elapsed_s += 120
     await rig.worker.tick()
     inner: Any = rig.store.inner
     record = inner.record
@@ -285,7 +285,7 @@ async def test_the_clock_of_giving_up_stands_still_while_the_daemon_is_off_or_th
     await rig.go(60)
     if is_off:
         await rig.stop()
-        rig.clock.passed_s += 5000
+        rig.clock.elapsed_s += 5000
         await rig.start(rules=HASTY)
     else:
         await rig.go(5000, flushes=True)
@@ -376,7 +376,7 @@ async def test_what_was_begun_and_is_not_settled_is_bounded(rig: Rig) -> None:
     for number in range(12):
         await rig.record(*(f"p{number:02}-{stream}" for stream in streams(100)), data={"pipeline": {"id": str(number)}})
     held = rig.hold()
-    rig.clock.passed_s += 1
+    rig.clock.elapsed_s += 1
     for _ in range(6):
         await rig.worker.tick()
         await asyncio.sleep(0)
@@ -427,7 +427,7 @@ async def test_what_waits_for_its_pace_goes_on_though_all_answers_came_at_once(r
     while len(answers) < CONCURRENCY:
         await rig.worker.tick()
         await asyncio.sleep(0)
-        rig.clock.passed_s += 0.1
+        rig.clock.elapsed_s += 0.1
     assert await rig.worker.tick() == REST_S
     rig.woken = False
     for answer in answers[:]:
@@ -488,23 +488,23 @@ async def answered(rig: Rig, *, under_way: int) -> None:
 async def test_a_lone_event_is_settled_at_once(rig: Rig) -> None:
     await rig.restart(rules=PACED)
     await rig.go(1)
-    before_s = rig.clock.passed_s
+    before_s = rig.clock.elapsed_s
     await rig.send("a")
     assert (rig.row("a1")["state"], rig.store.asked["settle"]) == ("delivered", 1)
-    assert rig.clock.passed_s == pytest.approx(before_s + 0.001)
+    assert rig.clock.elapsed_s == pytest.approx(before_s + 0.001)
 
 
 async def test_a_burst_shorter_than_100_ms_is_settled_in_one_transaction_right_after_its_last(rig: Rig) -> None:
     await rig.restart(rules=PACED)
     await rig.go(1)
     await rig.record(*streams(9))
-    began_s = rig.clock.passed_s
+    began_s = rig.clock.elapsed_s
     while len(rig.sink.sent) < 9:
         rest_s = await rig.go()
-        rig.clock.passed_s += rest_s
+        rig.clock.elapsed_s += rest_s
     assert rig.store.asked["settle"] == 1
     assert states(rig, 9) == ["delivered"] * 9
-    assert rig.clock.passed_s - began_s < 0.1 + rest_s
+    assert rig.clock.elapsed_s - began_s < 0.1 + rest_s
 
 
 async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the_first(rig: Rig) -> None:
@@ -514,10 +514,10 @@ async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the
     await answered(rig, under_way=1)
     assert rig.woken
     assert await rig.worker.tick() == pytest.approx(SETTLE_AFTER_S)
-    rig.clock.passed_s += SETTLE_AFTER_S - 0.01
+    rig.clock.elapsed_s += SETTLE_AFTER_S - 0.01
     await rig.worker.tick()
     assert rig.store.asked["settle"] == 0
-    rig.clock.passed_s += 0.01
+    rig.clock.elapsed_s += 0.01
     await rig.worker.tick()
     assert (rig.row("a1")["state"], rig.row("b1")["state"]) == ("delivered", "waiting")
     held["b1"].set_result(DELIVERED)
@@ -560,7 +560,7 @@ async def test_an_answer_is_not_settled_for_one_that_could_not_be_taken_yet(rig:
     await rig.record(*streams(40), *streams(40))
     while len(rig.sink.sent) < 20:
         rest_s = await rig.go()
-        rig.clock.passed_s += rest_s
+        rig.clock.elapsed_s += rest_s
     assert rig.store.asked["settle"] <= 2
 
 

@@ -305,15 +305,6 @@ async def test_a_chat_that_is_back_is_sent_what_waits_although_an_acknowledged_o
     assert "✕ one keeps failing, last at Greeting" not in rig.chat.headlines
 
 
-async def test_openings_that_have_waited_for_after_go_together_although_other_groups_wait_longer(rig: ChatRig) -> None:
-    await rig.start(rules=replace(CHAT, after_s=60.0, group=replace(FAILURES, wait_s=30.0)))
-    for number in range(20):
-        await rig.opens(f"Agent {number}", then_s=1)
-    await rig.later(120)
-    assert len(rig.chat.headlines) <= 4
-    assert len(rig.chat.taken) == 20
-
-
 @pytest.mark.parametrize("is_acknowledged", [False, True])
 @pytest.mark.parametrize("then_s", [0.0, 1.0, 8.0])
 async def test_a_restart_sends_no_closing_of_an_opening_that_waited_for_after(

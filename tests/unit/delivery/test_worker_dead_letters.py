@@ -89,7 +89,7 @@ async def test_what_waited_too_long_is_reported_with_the_remedy_of_its_last_answ
     await rig.send("a", answer=replace(FAILED, remedy="wait"))
     await rig.go(89.0)
     await rig.send("b", answer=replace(FAILED, remedy="wait"))
-    rig.clock.passed_s += 12.0
+    rig.clock.elapsed_s += 12.0
     await rig.worker.flush()
     await rig.go()
     (event,) = reports(rig)
@@ -126,7 +126,7 @@ async def test_what_died_over_an_hour_ago_and_was_never_reported_is_history(rig:
     rig.store.broken = {"record"}
     await die(rig, "a")
     await rig.kill()
-    rig.clock.passed_s += 3600
+    rig.clock.elapsed_s += 3600
     await rig.start(rules=QUICK)
     await rig.go()
     assert reports(rig) == []
@@ -159,7 +159,7 @@ async def test_two_sinks_that_refuse_everything_report_to_each_other_once_a_minu
     route = Route(frozenset({EventType.DELIVERY_DEAD}), {}, frozenset())
 
     def refuse(_: Delivery) -> SendResult:
-        rig.clock.passed_s += 0.001  # a request takes time
+        rig.clock.elapsed_s += 0.001  # a request takes time
         return DEADLY
 
     for each in (rig, other):

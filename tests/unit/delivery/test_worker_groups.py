@@ -80,18 +80,6 @@ async def test_a_group_that_failed_comes_due_together_and_takes_along_what_is_du
     assert await batches_after(rig, 24) == [["a2", "c2"]]
 
 
-async def test_later_events_of_an_execution_wait_for_what_waits_elsewhere(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.restart(rules=by("type"))
-    await rig.record("a", type_=EventType.EXECUTION_RUNNING, data=of("p"))
-    await rig.go(30)
-    await rig.record("a", "c", data=of("p"))
-    assert [batch for batch in await batches_after(rig, 30) if "a1" not in batch] == [["c1"]]
-    rig.sink.answer = lambda _: DELIVERED
-    batches = [batch for _ in range(3) for batch in await batches_after(rig, 60)]
-    assert [batch for batch in batches if batch != ["c1"]] == [["a1"], ["a2"]] or ["a2", "c1"] in batches
-
-
 async def test_a_refused_group_goes_event_by_event_and_its_refusal_counts_for_none(rig: Rig) -> None:
     rig.sink.answer = lambda _: REFUSED if "c1" in rig.sink.batches[-1] else DELIVERED
     await rig.record("a", "a", "c", "d", data=of("p"))
@@ -222,7 +210,7 @@ async def test_while_a_large_group_is_in_flight_the_worker_rests(rig: Rig) -> No
     await rig.restart(rules=replace(RULES, rate_per_s=1.0, group=GroupRules(("pipeline",), wait_s=30.0, max_count=100)))
     held = rig.hold()
     await rig.record(*(f"s{number}" for number in range(40)), data={"account": "default", "pipeline": {"id": "p"}})
-    rig.clock.passed_s += 31
+    rig.clock.elapsed_s += 31
     rests_s = []
     for _ in range(5):
         rests_s.append(await rig.worker.tick())
@@ -243,7 +231,7 @@ async def test_another_group_goes_though_one_took_all_heads_and_another_head_was
     for number in range(20):
         await rig.record(f"s{number}", data=of("p"))
     await rig.record("z", data=of("q"))
-    rig.clock.passed_s += 31
+    rig.clock.elapsed_s += 31
     await rig.later(3600)
     assert "z1" in rig.sink.take_sent()
 

@@ -37,7 +37,7 @@ class World:
         rig.sink.answer = self._answer
 
     def _answer(self, delivery: Delivery) -> SendResult:
-        now = self.rig.clock.passed_s
+        now = self.rig.clock.elapsed_s
         self.tries[name_of(delivery)] += 1
         if AWAY_FROM_S <= now < self.back_s:
             return self.answer
@@ -51,17 +51,17 @@ class World:
         rig, clock = self.rig, self.rig.clock
         for index in range(len(self.poisoned)):
             await rig.record(f"p{index}-")
-        next_record_at, wanted_at = clock.passed_s, clock.passed_s
+        next_record_at, wanted_at = clock.elapsed_s, clock.elapsed_s
         while (now := min(wanted_at, next_record_at)) < until_s + rest_s:
-            clock.passed_s = max(clock.passed_s, now)
-            if next_record_at <= clock.passed_s and next_record_at < until_s:
+            clock.elapsed_s = max(clock.elapsed_s, now)
+            if next_record_at <= clock.elapsed_s and next_record_at < until_s:
                 name = f"e{len(self.recorded_at)}-"
                 await rig.record(name)
-                self.recorded_at[f"{name}1"] = clock.passed_s
+                self.recorded_at[f"{name}1"] = clock.elapsed_s
                 next_record_at += self.every_s
             elif next_record_at >= until_s:
                 next_record_at = float("inf")
-            wanted_at = clock.passed_s + max(0.002, await rig.go())
+            wanted_at = clock.elapsed_s + max(0.002, await rig.go())
 
     def delays_s(self) -> list[float]:
         """Return for how long each waited, from when it could first have been taken."""
@@ -138,10 +138,10 @@ async def test_a_receiver_that_counts_failures_is_not_given_reason_to_ban_anybod
     await rig.restart(rules=PACED)
     rig.sink.answer = lambda _: replace(BUSY, retry_after_s=0.0)
     await rig.record(*(f"e{number}-" for number in range(200)))
-    wanted_at = rig.clock.passed_s
+    wanted_at = rig.clock.elapsed_s
     while wanted_at < 600:
-        rig.clock.passed_s = max(rig.clock.passed_s, wanted_at)
-        wanted_at = rig.clock.passed_s + max(0.002, await rig.go())
+        rig.clock.elapsed_s = max(rig.clock.elapsed_s, wanted_at)
+        wanted_at = rig.clock.elapsed_s + max(0.002, await rig.go())
     assert 100 < len(rig.sink.sent) < 1000
 
 

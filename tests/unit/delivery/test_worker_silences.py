@@ -85,7 +85,7 @@ async def test_an_opening_that_is_kept_back_is_sent_when_the_silence_ends(
         rig.silences.all = []
     elif ends == "while nobody looks":
         await rig.stop()
-        rig.clock.passed_s += 500
+        rig.clock.elapsed_s += 500
         await rig.start(rules=rules)
     assert await rig.sent_after(300) == ["a1"]
     assert rig.counted("delivered") == 1
@@ -238,7 +238,7 @@ async def test_what_was_tried_before_a_silence_is_tried_again_as_it_is_and_after
     await close_overdue(rig)
     await rig.go()
     if not is_silenced_first:
-        rig.clock.passed_s += 0.5
+        rig.clock.elapsed_s += 0.5
         silence(rig, pipelines=("p",))
     rig.sink.answer = lambda _: DELIVERED
     await rig.go(60)
@@ -326,7 +326,7 @@ async def test_an_opening_that_was_on_its_way_when_the_daemon_was_killed_is_clos
     await rig.worker.tick()
     assert await rig.sink.arrived.get() == "a1"
     await rig.kill()
-    rig.clock.passed_s += 1
+    rig.clock.elapsed_s += 1
     silence(rig, sinks=("ops",))
     rig.sink.answer = lambda _: DELIVERED
     await rig.start(rules=rules)
@@ -353,7 +353,7 @@ async def test_an_acknowledgement_comes_after_an_opening_that_a_silence_kept_bac
     if acknowledged != "in it":
         await acknowledge(rig)
     await (rig.stop() if ends == "reload" else rig.kill())
-    rig.clock.passed_s += 61
+    rig.clock.elapsed_s += 61
     silence(rig, types=(EventType.ACCOUNT_DEGRADED,))
     rig.sink.answer = lambda _: DELIVERED
     await rig.start()

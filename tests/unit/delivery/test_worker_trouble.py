@@ -59,7 +59,7 @@ async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
     await rig.send("a", answer=FAILED)
     await fail_for(rig, 200)
     await rig.stop()
-    rig.clock.passed_s += 5000
+    rig.clock.elapsed_s += 5000
     await rig.start()
     await fail_for(rig, 90)
     assert rig.emitted == []
@@ -89,7 +89,7 @@ async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(rig: Ri
     await rig.send("a", answer=result)
     for _ in range(10):
         await rig.go(5, flushes=True)
-    assert rig.store.asked["save"] == 0
+    assert (rig.store.asked["save"], rig.store.asked["give_up"] <= 1) == (0, True)
 
 
 @pytest.mark.parametrize("answer", [FAILED, BUSY])
@@ -107,7 +107,7 @@ async def test_an_attempt_that_never_ends_counts_as_trying_but_not_while_the_pro
     rig.hold()
     await rig.begin("a")
     await rig.worker.tick()
-    rig.clock.passed_s += 300
+    rig.clock.elapsed_s += 300
     rig.clock.stopped_s += 300 * is_stopped
     await rig.worker.tick()
     assert rig.emitted == ([] if is_stopped else [("sink.failing", 1)])

@@ -23,6 +23,6 @@ def travel(clock: FakeClock) -> Callable[[float], None]:
     """Set the second the world is in."""
 
     def to(passed_s: float) -> None:
-        clock.passed_s = passed_s
+        clock.elapsed_s = passed_s
 
     return to

@@ -155,7 +155,7 @@ def test_no_alert_ends_before_it_starts_however_the_clocks_stand(passed_s: float
 
 def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> None:
     now = clock()
-    now.passed_s += 3600
+    now.elapsed_s += 3600
     (alert,) = alertmanager(failed(), at=now)
     assert alert["endsAt"] == timestamp(AT + timedelta(minutes=75))
     assert ended_after(alert) == timedelta(minutes=75)
@@ -164,7 +164,7 @@ def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> Non
 @pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
 def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed(kind: EventType) -> None:
     (opened,), now = alertmanager(sample(kind)), clock()
-    now.passed_s += 60
+    now.elapsed_s += 60
     ((is_open, is_closed),) = refreshed(sent(kind), sent(kind, closed_at=AT), at=now)
     assert is_open == opened | {"endsAt": timestamp(AT + timedelta(minutes=4))}
     assert is_closed == opened | {"endsAt": timestamp(AT)}

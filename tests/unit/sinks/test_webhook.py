@@ -49,7 +49,7 @@ async def test_the_timestamp_is_that_of_the_attempt_and_the_id_stays(receiver: R
     clock = FakeClock()
     async with sink_to(receiver.url, clock=clock) as sink:
         await sink.send([DELIVERY])
-        clock.passed_s = 60
+        clock.elapsed_s = 60
         await sink.send([DELIVERY])
     first, second = (request.headers for request in receiver.requests)
     assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) == 60

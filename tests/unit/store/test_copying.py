@@ -14,7 +14,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from copies import COPIED, KINDS, Databases, Heard, copy, nothing_is_left, opened, path_of, rows_of, run
-from postgres import PostgresServer
 from stores import (
     PIPELINE,
     START_US,
@@ -206,18 +205,6 @@ async def test_a_database_that_a_daemon_uses_is_refused_at_either_end(databases:
         assert "is in use by pid 7@host; stop every daemon that uses it (after a kill, wait 10 s)" in message
 
 
-async def test_an_error_of_a_database_is_told_in_its_words_and_leaves_nothing(
-    databases: Databases, postgres: PostgresServer
-) -> None:
-    source, target = await databases.full("sqlite"), databases.nothing("postgresql")
-    heard = Heard(meanwhile=lambda: postgres.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                                                 "WHERE application_name = 'clerk-watcher copy-store'"))  # fmt: skip
-    with pytest.raises(StoreError, match=r"the connection broke") as caught:
-        copy(source, target, heard=heard)
-    assert caught.value.exit_code is Exit.FAILED
-    assert nothing_is_left(target)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_stopped_half_way_it_leaves_nothing(databases: Databases, kind: str) -> None:
     source, target, heard = await databases.full("sqlite"), databases.nothing(kind), Heard()
@@ -270,18 +257,6 @@ async def test_nobody_writes_into_a_database_meanwhile(databases: Databases) -> 
 
     copy(source, target, heard=Heard(meanwhile=write))
     assert len(refusals) == 2 * len(metadata.sorted_tables)
-
-
-async def test_a_second_copy_into_the_same_database_is_refused_meanwhile(databases: Databases) -> None:
-    source, target = await databases.full("sqlite"), databases.nothing("postgresql")
-    other = await databases.full("sqlite")
-
-    def second() -> None:
-        with pytest.raises(StoreHeldError, match="is being written by another copy"):
-            copy(other, target)
-
-    copy(source, target, heard=Heard(meanwhile=second))
-    assert rows_of(target) == rows_of(source)
 
 
 @pytest.mark.parametrize("place", ["source", "target with tables", "target without tables"])

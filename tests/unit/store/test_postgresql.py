@@ -138,13 +138,6 @@ async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_t
         assert postgres.run("SELECT 1 FROM pg_tables WHERE schemaname = 'public'", url) == []
 
 
-async def test_names_are_kept_whatever_encoding_the_url_asks_for(postgres: PostgresServer, url: str) -> None:
-    store = await opened(f"{url}&client_encoding=latin1")
-    await AccountStore(store, await claim(store, "account", "Müller & 株式会社")).load_account()
-    await store.close()
-    assert postgres.run("SELECT name FROM source WHERE kind = 'account'", url) == [("Müller & 株式会社",)]
-
-
 async def test_a_password_that_is_wrong_must_be_corrected_and_is_not_shown(postgres: PostgresServer, url: str) -> None:
     postgres.run(f"CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD 'right'")
     for kind in ("TABLES", "SEQUENCES"):
@@ -224,23 +217,6 @@ async def test_they_reload_also_when_the_connection_that_renews_leases_broke(
     await store.record(change(await lost(store, account)))
 
 
-async def test_what_breaks_meanwhile_writes_nothing_and_passes(
-    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
-) -> None:
-    stranger = psycopg.connect(url)
-    stranger.execute("LOCK TABLE event IN EXCLUSIVE MODE")
-    write = asyncio.ensure_future(store.record(change(account)))
-    await asyncio.to_thread(postgres.wait_for_lock, url)
-    postgres.run(OTHERS, url)
-    with pytest.raises(StoreError, match="the connection broke"):
-        await write
-    with pytest.raises(psycopg.OperationalError):
-        stranger.execute("SELECT 1")
-    stranger.close()
-    assert await executions_of(store, account) == []
-    await store.record(change(await lost(store, account)))
-
-
 def break_commit(patch: pytest.MonkeyPatch, *, after: bool) -> None:
     """Have the connection break while the next transaction is committed, before or after the server has done it."""
     commit = psycopg.Connection.commit
@@ -300,21 +276,6 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
     assert 5 <= len(attempts) <= 12
     assert max(later - earlier for earlier, later in pairwise(attempts)) <= 1.3 * RECONNECT_AFTER_S
     await database.close()
-
-
-async def test_a_server_that_was_read_only_is_connected_to_anew(
-    postgres: PostgresServer, url: str, store: SqlStore
-) -> None:
-    account, name = await claim(store, "account", "default"), url.partition("?")[0].rpartition("/")[2]
-    postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    postgres.run(OTHERS, url)
-    with pytest.raises(StoreError, match="read-only"):
-        await store.record(change(account))
-    postgres.run(
-        f"ALTER DATABASE {name} RESET default_transaction_read_only",
-        f"{url}&options=-cdefault_transaction_read_only%3Doff",
-    )
-    await store.record(change(await claim(store, "account", "default")))
 
 
 async def test_a_connection_that_freezes_is_waited_for_no_longer_than_it_may_take_and_replaced(

@@ -119,17 +119,6 @@ async def test_what_comes_alone_is_not_kept_waiting(store: SqlStore, account: Le
     await write
 
 
-async def test_a_full_group_waits_for_nothing_more(store: SqlStore, account: Lease, trips: Trips) -> None:
-    writes = []
-    for turn in range(MOST_TURNS):
-        writes += [store.record(change(account, number)) for number in range(100 * turn, 100 * turn + 100)]
-        await asyncio.sleep(0)
-        if trips:
-            break
-    assert turn <= GROUP_COUNT // 100 + 2
-    await asyncio.gather(*writes)
-
-
 async def test_bad_writes_are_found_by_halving(store: SqlStore, account: Lease, trips: Trips) -> None:
     assert await record_all(store, account, GROUP_COUNT, status="\ud800") == [100]
     assert len(trips) == 17
