@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import pytest
-from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, entry, executed
+from console_rig import DEGRADED, NAMED, OVERDUE, PATH, SETTINGS, Desk, a_desk, entry, executed, write
 from sample_events import ERROR, HOSTILE_PARTS, PIPELINE, data_of, execution_id, problem_block
 from sqlalchemy import delete, insert, update
 from stores import DAY_US, START_US, claim, due, settle
@@ -33,7 +33,7 @@ from watcher.web import pages
 from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
-API, PATH = Source("account", "default"), f"/pipelines/default/{PIPELINE}"
+API = Source("account", "default")
 PAGES = (
     "/",
     "/executions",
@@ -91,10 +91,6 @@ async def shown(desk: Desk, path: str) -> Page:
     got = await get(desk, path)
     assert got.status == 200, got.page.says()
     return got.page
-
-
-async def write(desk: Desk, statement: Any, rows: Any = None) -> None:
-    await desk.store.write(lambda connection: connection.execute(statement, rows))
 
 
 async def change_problem(desk: Desk, id_: UUID, **values: Any) -> None:
@@ -771,21 +767,21 @@ async def test_pipelines_of_one_name_are_told_apart_by_their_account(tmp_path: P
 
 
 async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_on_the_next(tmp_path: Path) -> None:
-    kinds = {200: EventType.EXECUTION_OVERDUE, 210: EventType.PIPELINE_SILENT, 220: EventType.PIPELINE_FAILING}
-    async with a_desk(tmp_path, watch=agents(250)) as desk:
+    kinds = {180: EventType.EXECUTION_OVERDUE, 190: EventType.PIPELINE_SILENT, 200: EventType.PIPELINE_FAILING}
+    async with a_desk(tmp_path, watch=agents(201)) as desk:
         rows = [await problem_row(desk, kind, bytes([at] * 16), of=execution_id(at)) for at, kind in kinds.items()]
         await write(desk, insert(problem), rows)
         first, second, third, beyond = [await get(desk, f"/?sort=&page={page}") for page in ("1", "2", "3", "4")]
         tables = [each.body.partition("<tbody>")[2].partition("</tbody>")[0] for each in (first, second, third)]
         shown = [re.findall(r"/pipelines/default/([0-9a-f-]+)", table) for table in tables]
-        assert [len(each) for each in shown] == [100, 100, 50]
-        assert len({name for each in shown for name in each}) == 250
-        assert shown[0][:3] == [*map(execution_id, (220, 210, 200))]
-        assert "101 to 200 of 250" in second.body
+        assert [len(each) for each in shown] == [100, 100, 1]
+        assert len({name for each in shown for name in each}) == 201
+        assert shown[0][:3] == [*map(execution_id, (200, 190, 180))]
+        assert "101 to 200 of 201" in second.body
         assert [page for each in (first, second, third) for page in re.findall(r"page=(\d+)", each.body)] == ["2", "3"]
         assert "No pipeline is on this page" in beyond.body
-        for odd in ("0", "-1", "x", "99999999"):
-            assert "1 to 100 of 250" in (await get(desk, f"/?page={odd}")).body
+        for odd in ("0", "x", "99999999"):
+            assert "1 to 100 of 201" in (await get(desk, f"/?page={odd}")).body
 
 
 async def test_only_the_pipelines_that_are_shown_are_made_models(
@@ -920,9 +916,7 @@ async def test_the_first_page_with_20_pipelines_is_small(tmp_path: Path) -> None
         moment, open_ = Micros(desk.clock.us - 7_000_000_000), {"new": 3, "running": 144, "paused": 17}
         ends = "ssfsssssufss" * 5
         stands = PipelineSnapshot(open_, {"running": moment}, ends, moment, last_started_at=moment)
-        await save(
-            desk, API, AccountSnapshot(3.6, 3.4, 61.0, dict.fromkeys((each["pipeline"] for each in watch), stands))
-        )
+        await save(desk, API, AccountSnapshot(3.6, 3.4, 61.0, {each["pipeline"]: stands for each in watch}))
         need = Need(kind="problem", severity="error", title="Something fails", reason="x" * 120, page="/problems/x")
         desk.troubles += [need] * 10
         got = await get(desk, "/")
