@@ -4,7 +4,7 @@ import gzip
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -33,12 +33,12 @@ from watcher.web import pages
 from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
-API = Source("account", "default")
+API, EXECUTIONS = Source("account", "default"), f"/executions/default/{PIPELINE}"
 PAGES = (
     "/",
     "/executions",
-    f"/executions/default/{PIPELINE}/{execution_id(1)}",
-    f"/executions/default/{PIPELINE}/{execution_id(4)}",
+    f"{EXECUTIONS}/{execution_id(1)}",
+    f"{EXECUTIONS}/{execution_id(4)}",
     PATH,
     "/problems",
     f"/problems/{OVERDUE}",
@@ -145,27 +145,26 @@ def split(text: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text)
 
 
-SAYS: Sequence[tuple[str, tuple[str, ...]]] = (
-    ("/", ("4 need you", "(4) clerk-watcher", "Account default: the API cannot be used", "Sales agent: 1 overdue")),
-    ("/", ("3 open", "1 of 3 sinks not well", "account default unreachable", "3 of 5 succeeded in")),
-    ("/", ("Enable", "silenced now")),
-    (f"/executions/default/{PIPELINE}/{execution_id(4)}", ("✕ failed ran 2 m 31 s", f"Greeting: {ERROR}", "ops")),
-    (f"/executions/default/{PIPELINE}/{execution_id(1)}", ("◷ overdue", "Status Changed after Seen at Stayed")),
-    (f"/executions/default/{PIPELINE}/{execution_id(1)}", ("Delay Sequence Id",)),
-    (PATH, ("Scan now",)),
-    (f"/problems/{OVERDUE}", ("Silenced until Nov 25 00:00:00 UTC", "this pipelineteam=sales: 1 pipeline")),
-    ("/problems?state=closed&since=2h&kind=sink.failing", ("No closed problems match within 2h.",)),
-    ("/problems?state=closed", ("No closed problems match. Show all",)),
-    ("/events?since=2h", ("Without execution.new and execution.running. Show all",)),
-    ("/events?type=*", ("All events. Show fewer",)),
-    ("/problems", ("g pproblems",)),
-    ("/events", ("g vevents",)),
-)
+SAYS: Mapping[str, tuple[str, ...]] = {
+    "/": (
+        *("4 need you", "(4) clerk-watcher", "Account default: the API cannot be used", "Sales agent: 1 overdue"),
+        *("3 open", "1 of 3 sinks not well", "account default unreachable", "3 of 5 succeeded in"),
+        *("Enable", "silenced now"),
+    ),
+    f"{EXECUTIONS}/{execution_id(4)}": ("✕ failed ran 2 m 31 s", f"Greeting: {ERROR}", "ops"),
+    f"{EXECUTIONS}/{execution_id(1)}": ("◷ overdue", "Status Changed after Seen at Stayed", "Delay Sequence Id"),
+    PATH: ("Scan now",),
+    f"/problems/{OVERDUE}": ("Silenced until Nov 25 00:00:00 UTC", "this pipelineteam=sales: 1 pipeline"),
+    "/problems?state=closed&since=2h&kind=sink.failing": ("No closed problems match within 2h.",),
+    "/problems?state=closed": ("No closed problems match. Show all", "g pproblems"),
+    "/events?since=2h": ("Without execution.new and execution.running. Show all",),
+    "/events?type=*": ("All events. Show fewer", "g vevents"),
+}
 """By page: words on it."""
 
 
 async def test_each_page_says_what_it_is_for_in_the_words_of_the_field(desk: Desk) -> None:
-    for path, words in SAYS:
+    for path, words in SAYS.items():
         page = await shown(desk, path)
         said = (page.says(), split(page.says()))
         assert [each for each in words if not any(each in text for text in said)] == [], (path, said[0])
@@ -238,7 +237,7 @@ async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk
     for number, late_s in ((11, 240), (12, 60)):
         ended: dict[str, Any] = {"end_seen_at": seen_at, "ended_at": seen_at - late_s * 1_000_000}
         await desk.store.record(executed(account, "execution.success", number=number, **ended))
-    late, timely = (f"/executions/default/{PIPELINE}/{execution_id(number)}" for number in (11, 12))
+    late, timely = (f"{EXECUTIONS}/{execution_id(number)}" for number in (11, 12))
     for path in (PATH, "/executions?status=success"):
         text = (await shown(desk, path)).says()
         assert text.index("seen 4 m later") > text.index("1 m") > 0
@@ -247,7 +246,7 @@ async def test_an_end_is_shown_by_when_it_was_and_says_if_it_was_seen_later(desk
     assert "later" not in (await shown(desk, timely)).says()
     listed = (await shown(desk, "/executions?since=2m&status=success")).values("tr", "data-key")
     assert listed == [execution_id(12)]
-    it = await desk.found(f"/executions/default/{PIPELINE}/{execution_id(4)}")
+    it = await desk.found(f"{EXECUTIONS}/{execution_id(4)}")
     four_minutes = datetime.fromisoformat(it["endSeenAt"]) - datetime.fromisoformat(it["endedAt"])
     assert (four_minutes.total_seconds(), it["finishedAt"]) == (240, "2026-11-24T12:00:31Z")  # the API's own date
 
@@ -363,7 +362,7 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
         ["00:00:00 UTC", "✕ account.degraded", "problem default", *api],
         ["00:00:00 UTC", "! pipeline.gap", "Sales agent", gap, "more came than could be read, at most 12 of them"],
     ]
-    links = {f"/executions/default/{PIPELINE}/{execution_id(11)}", PATH}
+    links = {f"{EXECUTIONS}/{execution_id(11)}", PATH}
     links |= {"/deliveries?sink=chat", f"/problems/{DEGRADED}", f"/problems/{OVERDUE}"}
     assert links <= set(got.page.values("a", "href"))
     assert "{" not in got.page.text
@@ -455,12 +454,12 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
     assert (got.status, got.headers["Location"]) == (302, f"/executions?q={execution_id(4)[:8]}")
     for written in (execution_id(4), f"%20{execution_id(4)}%20", f"{execution_id(4)[:8]}…{execution_id(4)[-4:]}"):
         got = await get(desk, f"/e/{written}")
-        assert (got.status, got.headers["Location"]) == (302, f"/executions/default/{PIPELINE}/{execution_id(4)}")
+        assert (got.status, got.headers["Location"]) == (302, f"{EXECUTIONS}/{execution_id(4)}")
 
 
 async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk) -> None:
     for path, status, words in (
-        (f"/executions/default/{PIPELINE}/{execution_id(99)}", 404, "store.retention"),
+        (f"{EXECUTIONS}/{execution_id(99)}", 404, "store.retention"),
         ("/pipelines/default/x", 404, "no such pipeline"),
         (f"/problems/{execution_id(99)}", 404, "Not foundThere is no such problem"),
         ("/deliveries?state=lost", 400, "state:"),
@@ -530,7 +529,7 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
         data["pipeline"] = {"id": PIPELINE, "name": HOSTILE}
         change = executed(account, "execution.failed", number=9, end_seen_at=desk.clock.us, data=data)
         await desk.store.record(change)
-        for path in (*PAGES, f"/executions/default/{PIPELINE}/{execution_id(9)}"):
+        for path in (*PAGES, f"{EXECUTIONS}/{execution_id(9)}"):
             page = await shown(desk, path)
             assert {name for name, _ in page.tags} <= known, path
             assert len(page.values("script", "src")) == sum(name == "script" for name, _ in page.tags) == 1
@@ -590,7 +589,7 @@ async def test_a_problem_says_its_rule_and_what_closes_it(
 async def test_the_page_of_a_slow_pipeline_links_the_execution_that_opened_the_problem(desk: Desk) -> None:
     await report(desk, EventType.PIPELINE_SLOW, id_ := UUID(int=9), execution={"id": execution_id(40)})
     assert (await desk.found(f"/problems/{id_}"))["execution"] == execution_id(40)
-    assert f"/executions/default/{PIPELINE}/{execution_id(40)}" in (await get(desk, f"/problems/{id_}")).body
+    assert f"{EXECUTIONS}/{execution_id(40)}" in (await get(desk, f"/problems/{id_}")).body
 
 
 async def test_the_page_of_a_failing_pipeline_lists_its_failures_until_it_recovered(desk: Desk) -> None:
