@@ -11,8 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_type_hints
 
-from console_rig import DEGRADED, OVERDUE, a_desk
-from history_rig import count, ended, know_from
+from console_rig import DEGRADED, OVERDUE, a_desk, count, ended, know_from
 from openapi_pydantic import Info, MediaType, OpenAPI, Operation, Parameter, PathItem, RequestBody, Response
 from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema_class
 from pydantic import BaseModel

@@ -26,7 +26,7 @@ from watcher.domain.event import EventType
 from watcher.sinks.apprise import MESSAGE_BYTES, AppriseSettings, AppriseSink, plain_message
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture

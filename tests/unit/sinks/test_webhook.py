@@ -21,7 +21,7 @@ BODY = '{"type": "execution.failed", "data": {"name": "Größe €"}}'.encode()
 DELIVERY = Delivery("ops", 1, b"s", UUID(int=7), "execution.failed", BODY, Micros(0), Micros(0))
 
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 async def sent(url: str, *, clock: Clock | None = None, **settings: Any) -> SendResult:
@@ -127,9 +127,9 @@ async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Rec
         assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
 
 
-async def test_what_a_proxy_answers_is_no_receivers_answer(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
+async def test_what_a_proxy_answers_is_no_receivers_answer(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.reply = breaks_off(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    no_proxy.setenv("https_proxy", receiver.url)
+    monkeypatch.setenv("https_proxy", receiver.url)
     assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
     receiver.reply = says(b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}")
     assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
@@ -217,8 +217,8 @@ async def test_a_login_in_the_url_is_sent_unless_a_header_is_given(
     assert receiver.requests[0].headers["authorization"] == expected
 
 
-async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
-    no_proxy.setenv("http_proxy", receiver.url.replace("//", "//user:pass@"))
+async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", receiver.url.replace("//", "//user:pass@"))
     assert (await sent("http://hooks.example.com/clerk")).answer == "204"
     (request,) = receiver.requests
     assert request.line == "POST http://hooks.example.com/clerk HTTP/1.1"
@@ -238,15 +238,15 @@ async def test_no_private_address_is_connected_to_where_that_is_not_allowed(rece
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "localhost", "[::1]"])
 async def test_a_proxy_is_not_asked_for_a_private_address(
-    receiver: Receiver, no_proxy: pytest.MonkeyPatch, host: str
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    no_proxy.setenv("http_proxy", receiver.url)
+    monkeypatch.setenv("http_proxy", receiver.url)
     assert await sent(f"http://{host}/clerk", allow_private="false") == failure("private")
     assert receiver.connections_count == 0
 
 
-async def test_the_proxy_itself_may_be_private(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
-    no_proxy.setenv("http_proxy", receiver.url)
+async def test_the_proxy_itself_may_be_private(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", receiver.url)
     assert (await sent("http://hooks.example.com/clerk", allow_private="false")).answer == "204"
 
 

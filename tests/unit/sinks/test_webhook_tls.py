@@ -24,7 +24,7 @@ HERE = "127.0.0.1"
 WAY_OUT = "SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust"
 
 
-pytestmark = pytest.mark.usefixtures("no_proxy")
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 @pytest.fixture
@@ -68,12 +68,12 @@ REASONS = {"another name": "mismatch", "expired": "certificate has expired", "an
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("by_proxy", [False, True])
 async def test_only_a_certificate_of_ones_own_ca_with_the_right_name_is_taken(
-    server: str, ca: trustme.CA, tmp_path: Path, no_proxy: pytest.MonkeyPatch, *, by_proxy: bool
+    server: str, ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_proxy: bool
 ) -> None:
     async with Receiver(says(answer(204)), tls=SERVERS[server](ca)) as receiver, Tunnel() as proxy:
         url = receiver.url
         if by_proxy:
-            no_proxy.setenv("https_proxy", proxy.url)
+            monkeypatch.setenv("https_proxy", proxy.url)
             url = f"https://{NAME}:{receiver.port}"
         found = await outcome_of(block(url, ca_file=tmp_path / "ca.pem"), remedy=REASONS.get(server, ""))
     assert found == ("204" if server == "as it should be" else "tls")
@@ -102,33 +102,33 @@ async def test_the_system_trusts_no_ca_of_ones_own(ca: trustme.CA) -> None:
 
 
 async def test_a_proxy_that_refuses_the_login_leads_nowhere(
-    ca: trustme.CA, tmp_path: Path, no_proxy: pytest.MonkeyPatch
+    ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Receiver(tls=serving(ca, NAME)) as receiver, Tunnel() as proxy:
-        no_proxy.setenv("https_proxy", proxy.url.replace("hunter2", "wrong"))
+        monkeypatch.setenv("https_proxy", proxy.url.replace("hunter2", "wrong"))
         assert await outcome_of(block(f"https://{NAME}:{receiver.port}", ca_file=tmp_path / "ca.pem")) == "proxy_auth"
     assert receiver.connections_count == 0
 
 
 @pytest.mark.parametrize("said", [answer(502), b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"x" * 200_000])
-async def test_a_proxy_that_leads_nowhere_is_a_failed_connection(said: bytes, no_proxy: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_leads_nowhere_is_a_failed_connection(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     async def reply(writer: asyncio.StreamWriter) -> None:
         writer.write(said)
         writer.close()
 
     async with Receiver(reply) as proxy:
-        no_proxy.setenv("https_proxy", proxy.url)
+        monkeypatch.setenv("https_proxy", proxy.url)
         with pytest.raises(TransportFailedError, match=r"^(connection|reset)$"):
             await block(f"https://{NAME}").connect()
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
 async def test_a_proxy_with_a_certificate_is_verified_as_well(
-    ca: trustme.CA, tmp_path: Path, no_proxy: pytest.MonkeyPatch, *, is_ours: bool
+    ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_ours: bool
 ) -> None:
     of_proxy = serving(ca if is_ours else trustme.CA(), HERE)
     async with Receiver(says(answer(204)), tls=serving(ca, NAME)) as receiver, Tunnel(tls=of_proxy) as proxy:
-        no_proxy.setenv("https_proxy", proxy.url)
+        monkeypatch.setenv("https_proxy", proxy.url)
         url = f"https://{NAME}:{receiver.port}"
         assert await outcome_of(block(url, ca_file=tmp_path / "ca.pem")) == ("204" if is_ours else "tls")
     assert bool(proxy.heads) is is_ours
@@ -136,14 +136,14 @@ async def test_a_proxy_with_a_certificate_is_verified_as_well(
 
 @pytest.mark.parametrize("by_proxy", [False, True])
 async def test_a_receiver_that_asks_for_a_certificate_is_shown_it(
-    ca: trustme.CA, tmp_path: Path, no_proxy: pytest.MonkeyPatch, *, by_proxy: bool
+    ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_proxy: bool
 ) -> None:
     clients = trustme.CA()
     key_pair(tmp_path, clients, "watcher.example.com")
     async with Receiver(tls=serving(ca, HERE, NAME, clients=clients)) as receiver, Tunnel() as proxy:
         url = receiver.url
         if by_proxy:
-            no_proxy.setenv("https_proxy", proxy.url)
+            monkeypatch.setenv("https_proxy", proxy.url)
             url = f"https://{NAME}:{receiver.port}"
         pair = {"cert_file": tmp_path / "tls.crt", "key_file": tmp_path / "tls.key"}
         assert await outcome_of(block(url, ca_file=tmp_path / "ca.pem", **pair)) == "204"

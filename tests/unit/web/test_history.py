@@ -9,8 +9,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from console_rig import NAMED, Desk, a_desk
-from history_rig import MINUTE_US, NOW, PATH, a_night, be_well, count, ended, know_from, open_problem, with_history
+from console_rig import (
+    MINUTE_US,
+    NAMED,
+    NOW,
+    PATH,
+    Desk,
+    a_desk,
+    a_night,
+    be_well,
+    count,
+    ended,
+    know_from,
+    open_problem,
+    with_history,
+)
 from sample_events import HOSTILE_PARTS, PIPELINE
 from stores import DAY_US, START_US
 from unit.web.test_pages import Got, get

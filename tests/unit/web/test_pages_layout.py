@@ -13,8 +13,20 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from browser import Visit, a_browser, installed, visit
-from console_rig import DEGRADED, NAMED, OVERDUE, SETTINGS, Desk, a_desk, executed
-from history_rig import MINUTE_US, a_night, be_well, know_from, open_problem
+from console_rig import (
+    DEGRADED,
+    MINUTE_US,
+    NAMED,
+    OVERDUE,
+    SETTINGS,
+    Desk,
+    a_desk,
+    a_night,
+    be_well,
+    executed,
+    know_from,
+    open_problem,
+)
 from playwright.async_api import Browser
 from sample_events import PIPELINE, execution_id
 from sqlalchemy import update

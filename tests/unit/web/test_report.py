@@ -13,8 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from console_rig import NAMED, Desk, a_desk, entry
-from history_rig import count, ended
+from console_rig import NAMED, Desk, a_desk, count, ended, entry
 from sample_events import PIPELINE
 from sqlalchemy import insert
 from stores import START_US, claim, due, from_us, settle
