@@ -71,10 +71,6 @@ def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, comma
     assert daemon.asked[-1].query == [("span", "24h")]
 
 
-def test_with_json_it_is_what_the_api_answers(command: Command) -> None:
-    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
-
-
 def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
@@ -128,6 +124,10 @@ def test_the_first_line_says_how_many_succeeded_and_how_it_was_if_that_differs(
 def test_what_is_unknown_is_exit_5_with_what_is_near(command: Command) -> None:
     code, out, err = command("history", "Sales agnet")
     assert (code, out, err) == (5, "", 'error: no pipeline "Sales agnet"; did you mean "Sales agent"?\n')
+
+
+def test_with_json_history_is_what_the_api_answers(command: Command) -> None:
+    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
 
 
 def test_a_span_that_cannot_be_used_is_exit_2_in_the_words_of_the_api(daemon: FakeDaemon, command: Command) -> None:
