@@ -29,15 +29,6 @@ Manifest = dict[str, Any]
 
 FOLDER = DEPLOY / "kubernetes"
 CONFIG = FOLDER / "base" / "watcher.yaml"
-WHOLE = sorted(
-    (
-        *FOLDER.glob("base/[!kw]*.yaml"),
-        FOLDER / "ingress/ingress.yaml",
-        FOLDER / "sqlite/volume.yaml",
-        *FOLDER.rglob("secret.example.yaml"),
-    )
-)
-"""What is complete by itself; the rest are patches, and what kustomize reads."""
 
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
 """Of Kubernetes: the oldest that docs/run.md names, and the newest that is known here."""
@@ -75,13 +66,6 @@ DEPLOYMENT = read(FOLDER / "base/deployment.yaml")
 POD: Manifest = DEPLOYMENT["spec"]["template"]["spec"]
 CONTAINER = container_of(DEPLOYMENT)
 LABELS: dict[str, str] = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
-
-
-@pytest.mark.ci
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_a_manifest_is_as_its_schema_asks(path: Path, version: str) -> None:
-    kubernetes_validate.validate(read(path), version, strict=True)
 
 
 @needs_helm
