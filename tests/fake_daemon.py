@@ -32,6 +32,12 @@ class Raw(NamedTuple):
 Reply = BaseModel | Raw | Callable[[Asked], "BaseModel | Raw"]
 
 
+def status_view(**fields: Any) -> StatusView:
+    """Return the overview of a daemon of which nothing is known but these fields."""
+    nothing: dict[str, Any] = {name: [] for name in ("needs", "pipelines", "sinks", "accounts", "silences")}
+    return StatusView.model_validate({"version": "1", "open": {}, **nothing, **fields})
+
+
 class FakeDaemon(ThreadingHTTPServer):
     """Answers `replies`, of a list of them one after the other and the last for ever, and notes what it was `asked`."""
 
@@ -39,8 +45,7 @@ class FakeDaemon(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
-        nothing = StatusView(version="1", needs=[], open={}, pipelines=[], sinks=[], accounts=[], silences=[])
-        self.replies: dict[str, Reply | list[Reply]] = {"GET /status": nothing}
+        self.replies: dict[str, Reply | list[Reply]] = {"GET /status": status_view()}
         self.asked: list[Asked] = []
 
     @property

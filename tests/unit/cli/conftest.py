@@ -64,3 +64,10 @@ def _read_all(fd: int, *, until: bytes) -> bytes:
 def daemon() -> Iterator[FakeDaemon]:
     with fake_daemon() as daemon:
         yield daemon
+
+
+@pytest.fixture
+def served(daemon: FakeDaemon, alone: None, monkeypatch: pytest.MonkeyPatch) -> FakeDaemon:
+    """A daemon that commands find by the environment."""
+    monkeypatch.setenv("WATCHER_URL", daemon.url)
+    return daemon

@@ -143,25 +143,25 @@ async def test_what_has_no_start_is_found_if_the_first_answer_did_not_have_it(*,
     assert await found_by(search, api) == id_of(2)
 
 
-async def test_what_has_no_start_in_the_first_answer_is_found_once_it_has_one() -> None:
-    search, api = search_of(), api_of(*OLD, row(1, at_s=None, status="new"))
-    assert await found_by(search, api) is None
-    api.pages = pages_of(*listed(*OLD, row(1, at_s=2.0)))
-    assert await found_by(search, api) == id_of(1)
+UNSTARTED = row(1, at_s=None, status="new")
 
 
-async def test_what_has_started_goes_before_what_has_not() -> None:
-    search, api = search_of(), api_of()
+@pytest.mark.parametrize(
+    ("first", "then", "found"),
+    [
+        ([*OLD, UNSTARTED], [*OLD, row(1, at_s=2.0)], id_of(1)),  # once it has a start
+        ([], [UNSTARTED, row(2, at_s=2.0)], id_of(2)),  # what has started goes first
+        (OLD, [*OLD[:-1], replace(OLD[-1], started_at=None)], None),  # a start that comes and goes
+        ([row(1, at_s=3600.0)], [row(1, at_s=3600.0)], None),  # a start in the future of the API
+    ],
+)
+async def test_what_has_no_start_is_found_by_what_the_next_answer_says(
+    first: Sequence[ExecutionSnapshot], then: Sequence[ExecutionSnapshot], found: str | None
+) -> None:
+    search, api = search_of(), api_of(*first)
     assert await found_by(search, api) is None
-    api.pages = pages_of(*listed(row(1, at_s=None, status="new"), row(2, at_s=2.0)))
-    assert await found_by(search, api) == id_of(2)
-
-
-async def test_an_old_execution_whose_start_comes_and_goes_is_not_found() -> None:
-    search, api = search_of(), api_of(*OLD)
-    assert await found_by(search, api) is None
-    api.pages = pages_of(*listed(*OLD[:-1], replace(OLD[-1], started_at=None)))
-    assert await found_by(search, api) is None
+    api.pages = pages_of(*listed(*then))
+    assert await found_by(search, api) == found
 
 
 async def test_an_old_execution_without_a_start_that_moves_onto_the_last_page_is_not_found() -> None:
@@ -173,11 +173,6 @@ async def test_an_old_execution_without_a_start_that_moves_onto_the_last_page_is
     later = [row(2000 + nth, at_s=-31.0, status="success") for nth in range(20)]
     api.pages = pages_of(*listed(*old, *later))
     assert unstarted in cast("Sequence[ExecutionSnapshot]", api.pages[3])
-    assert await found_by(search, api) is None
-
-
-async def test_a_start_in_the_future_of_the_api_is_none() -> None:
-    search, api = search_of(), api_of(row(1, at_s=3600.0))
     assert await found_by(search, api) is None
 
 

@@ -140,9 +140,8 @@ async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hou
     watch = {"pipeline": PIPELINE, "account": "a", "executions": [EXECUTION]}
     document = {"accounts": {"a": {"api_key": "k"}}, "watch": [watch], "polling": {"degraded_after": "2h"}}
     settings = Settings.model_validate(document)
-    poller = Poller(
-        progress_after(), View(), api=cast("ClerkApi", api), settings=settings, interval_s=interval_s, clock=clock
-    )
+    progress, view, client = progress_after(), View(), cast("ClerkApi", api)
+    poller = Poller(progress, view, api=client, settings=settings, interval_s=interval_s, clock=clock)
     for passed_s, next_s in ((1, interval_s), (3598, interval_s), (2, later_s)):
         clock.advance(passed_s)
         await poller.poll()
@@ -150,6 +149,7 @@ async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hou
     api.default, api.status_codes, api.retry_after_s = Outcome.RATE_LIMITED, {Outcome.RATE_LIMITED: 429}, 40.0
     await poller.poll()
     assert poller.next_at - clock.monotonic() == 40.0
+    assert progress.ending is None
 
 
 # The search for the next execution
@@ -194,14 +194,6 @@ def searching(api: ScriptedApi, *, view: View | None = None, degraded_after: str
     progress = Progress(PIPELINE, "", lost_after=3, search=NextSearch(clock.steady_us(), clock.steady_us()))
     client = cast("ClerkApi", api)
     return progress, Poller(progress, view or View(), api=client, settings=settings, interval_s=2.0, clock=clock)
-
-
-async def test_a_search_pauses_for_as_long_as_the_api_asks() -> None:
-    api = ScriptedApi(FakeClock(), default=Outcome.RATE_LIMITED, status_codes={Outcome.RATE_LIMITED: 429})
-    api.retry_after_s = 40.0
-    _, poller = searching(api)
-    await poller.poll()
-    assert poller.next_at - api.clock.monotonic() == 40.0
 
 
 async def test_refusals_of_the_list_do_not_count_against_what_is_found() -> None:

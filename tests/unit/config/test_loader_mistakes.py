@@ -65,21 +65,12 @@ TABLE = [
      "allowed: labels, pipelines")),
     ("accounts:\n  api_key: k\n", f"2:12: accounts.api_key: is a single value, {NO_BLOCK}; {WRITE_ACCOUNTS}"),
     ("log: debug", f"1:6: log: is a single value, {NO_BLOCK}; write its keys below it: level, format"),
-    ("accounts: {default: 'api_key:abc'}",
-     f"1:21: accounts.default: is a single value, {NO_BLOCK}; write key: value, with a space behind the colon"),
     ("accounts: {default: {api_key: {CLERK_API_KEY}}}",
      "1:31: accounts.default.api_key: is a block of keys, not a single value; write api_key: ${CLERK_API_KEY}"),
     ("log: {level: 'a/$LEVEL'}", "1:14: log.level: a $NAME is not filled in without braces; write ${NAME}, or $$NAME"),
-    (WATCH + "    rules: {failing: 3}",
-     f"5:22: watch[0].rules.failing: is a single value, {NO_BLOCK}; write failing: {{consecutive: 3}}"),
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
      "cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, lost_grace, "
      "degraded_after")),
-    (WATCH + "    overdue_after: {new: 2m, runing: 15m}", ('5:30: watch[0].overdue_after.runing: unknown key "runing"; '
-     'did you mean "running"? Allowed: new, running, paused')),
-    (WATCH + "    rules: {failing: {consecutive: 3, in_a_row: 3}}",
-     ('5:39: watch[0].rules.failing.in_a_row: unknown key "in_a_row"; '
-      "allowed: consecutive, recover_after, quiet_for, rate, of_last, within, at_least, also")),
     (WATCH + "    rules: {failing: {}}",
      "5:22: watch[0].rules.failing: needs consecutive or rate; write consecutive: 3, or rate: 20%"),
     (WATCH + "    rules: {failing: {consecutive: 3, rate: 20%}}",
@@ -97,33 +88,17 @@ TABLE = [
      '5:36: watch[0].rules.failing.consecutive: "0" cannot be used; input should be greater than or equal to 1'),
     (WATCH + "    rules: {failing: {rate: 20}}",
      '5:29: watch[0].rules.failing.rate: "20" is not a share; write a percentage, such as 20%'),
-    (WATCH + "    rules: {failing: {rate: 20%, of_last: 5000}}",
-     '5:43: watch[0].rules.failing.of_last: "5000" cannot be used; input should be less than or equal to 1000'),
     (WATCH + "    rules: {failing: {rate: 20%, at_least: 30}}",
      ("5:44: watch[0].rules.failing.at_least: at_least 30 is more than of_last 20, so it would never hold; "
       "raise of_last or lower at_least")),
     (WATCH + "    rules: {failing: {rate: 20%, of_last: 4}}",
      ("5:43: watch[0].rules.failing.of_last: at_least 5 is more than of_last 4, so it would never hold; "
       "raise of_last or lower at_least")),
-    (WATCH + "    rules: {slow: {times: 1}}",
-     '5:27: watch[0].rules.slow.times: "1" cannot be used; input should be greater than 1'),
-    (WATCH + "    rules: {slow: {times: 3x}}",
-     ('5:27: watch[0].rules.slow.times: "3x" cannot be used; '
-      "input should be a valid number, unable to parse string as a number")),
     (WATCH + "    rules: {slow: {times: [3]}}",
      "5:27: watch[0].rules.slow.times: is a list, not a single value; write one value behind the key"),
-    (WATCH + "    rules: {slow: 3}",
-     ("5:19: watch[0].rules.slow: is a single value, not a block of keys; "
-      "write slow: {times: 3, at_least: 1m}")),
     (WATCH + "    rules: {tokens: {}}",
      ("5:21: watch[0].rules.tokens: needs execution or per_day; "
       "write execution: 20000, or per_day: 2000000, or both")),
-    (WATCH + "    rules: {tokens: 20000}",
-     ("5:21: watch[0].rules.tokens: is a single value, not a block of keys; "
-      "write tokens: {execution: 20000, per_day: 2000000}")),
-    (WATCH + "    rules: {failing: {consecutive: 3, also: {}}}",
-     ("5:45: watch[0].rules.failing.also: needs shorter_than or fewer_nodes_than; "
-      "write shorter_than: 5s, or fewer_nodes_than: 2, or both")),
     (WATCH + "    rules: {failing: {consecutive: 3, also: {shorter_than: 5}}}",
      ('5:60: watch[0].rules.failing.also.shorter_than: "5" is not a duration; '
       "write 500ms, 10s, 15m, 48h or 3d")),
@@ -135,8 +110,6 @@ TABLE = [
     (WATCH + "    rules: {silent: 6h}",
      ("5:12: watch[0].rules: silent needs a pipeline that is watched whole; "
       "remove silent, or remove executions to watch every one")),
-    (WATCH + "    silent_after: 6h", ('5:5: watch[0].silent_after: unknown key "silent_after"; '
-     "allowed: pipeline, account, executions, name, labels, runbook, overdue_after, rules")),
     (HOOK + "    allow_private: never", ('5:20: sinks.ops.allow_private: "never" cannot be used; write true or false')),
     (HOOK + "    allow_private: [no]",
      "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
@@ -147,29 +120,26 @@ TABLE = [
      f'5:5: sinks.ops.channel: unknown key "channel"; it belongs to type slack_bot. {WEBHOOK}'),
     (HOOK + "    runbook: https://w.example",
      f'5:5: sinks.ops.runbook: unknown key "runbook"; it belongs under an entry of watch. {WEBHOOK}'),
-    (HOOK + "    labels: {a: b}", f'5:5: sinks.ops.labels: unknown key "labels"; it belongs under match. {WEBHOOK}'),
-    (HOOK + "    severity: critical", f'5:5: sinks.ops.severity: unknown key "severity"; a{WEBHOOK[1:]}'),
-    ("rules: {silent: 6h}", f'1:1: rules: unknown key "rules"; it belongs under an entry of watch. A{TOP[1:]}'),
-    ("failing: {rate: 20%}",
-     f'1:1: failing: unknown key "failing"; it belongs under rules of an entry of watch. A{TOP[1:]}'),
-    ("min_interval: 1s", f'1:1: min_interval: unknown key "min_interval"; it belongs under polling. A{TOP[1:]}'),
-    ("slack: {}",
-     f'1:1: slack: unknown key "slack"; it belongs under an entry of sinks, as template: slack. A{TOP[1:]}'),
-    ("apprise: {}",
-     f'1:1: apprise: unknown key "apprise"; it belongs under an entry of sinks, as type: apprise. A{TOP[1:]}'),
     (HOOK + "    heartbeat: {}",
      f'5:5: sinks.ops.heartbeat: unknown key "heartbeat"; it belongs in the first column. {WEBHOOK}'),
-    ("webhook_configs: {}", f'1:1: webhook_configs: unknown key "webhook_configs"; {TOP}'),
-    ("log_level: debug", f'1:1: log_level: unknown key "log_level"; did you mean "log"? A{TOP[1:]}'),
-    (WATCH + "    rules:\n    failing: {consecutive: 3}",
-     ('6:5: watch[0].failing: unknown key "failing"; it belongs under rules. '
-      "Allowed: pipeline, account, executions, name, labels, runbook, overdue_after, rules")),
+    ("rules: {silent: 6h}", f'1:1: rules: unknown key "rules"; it belongs under an entry of watch. A{TOP[1:]}'),
+    ("slack: {}",
+     f'1:1: slack: unknown key "slack"; it belongs under an entry of sinks, as template: slack. A{TOP[1:]}'),
     ("polling: {rate_limit: 5/s}",
      ('1:11: polling.rate_limit: unknown key "rate_limit"; it belongs under an entry of accounts or under an entry of '
       "sinks. Allowed: cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, "
       "lost_grace, degraded_after")),
+    ("accounts: {default: 'api_key:abc'}",
+     f"1:21: accounts.default: is a single value, {NO_BLOCK}; write key: value, with a space behind the colon"),
+    # bounds
+    *((text % value, f'{place} "{value}" cannot be used; input should be {bound}') for text, place, value, bound in (
+        (WATCH + "    rules: {failing: {rate: 20%%, of_last: %s}}", "5:43: watch[0].rules.failing.of_last:", "5000",
+         "less than or equal to 1000"),
+        (WATCH + "    rules: {slow: {times: %s}}", "5:27: watch[0].rules.slow.times:", "1", "greater than 1"),
+        ("polling: {concurrency: %s}", "1:24: polling.concurrency:", "0", "greater than or equal to 1"),
+        (HOOK + "    group: {max: %s}", "5:18: sinks.ops.group.max:", "10001", "less than or equal to 10000"),
+    )),
     # apprise
-    ("sinks: {phone: {type: apprise}}", "1:9: sinks.phone: needs url or url_file; write url: ${APPRISE_URL}"),
     ("sinks: {phone: {type: apprise, url: s3cr3t}}",
      ("1:37: sinks.phone.url: does not begin with the scheme of a service; write it like ntfys://ntfy.sh/topic")),
     ("sinks: {phone: {type: apprise, url: 'ntfy://h/a,ntfy://h/b'}}",
@@ -191,10 +161,7 @@ TABLE = [
         "watcher", "@example.com", "w@", "Watcher <w@example.com>", "w@example.com, x@example.com", "w w@example.com",
         "ä@example.com", "w@example..com",
     )),
-    (MAIL % (GOOD[0], GOOD[1], "ops", ""), f"1:85: sinks.mail.to[0]: {ADDRESS}"),
     (MAIL % (GOOD[0], GOOD[1], "", ""), "1:84: sinks.mail.to: is empty; give at least one"),
-    ("sinks: {mail: {type: email, server: h, from: w@example.com}}",
-     "1:9: sinks.mail: needs to; write to: [ops@example.com]"),
     (MAIL % (*GOOD, ", username: w"),
      "1:9: sinks.mail.password: username and password go together; give both, or none"),
     (MAIL % (*GOOD, ", password: s3cr3t"),
@@ -203,8 +170,6 @@ TABLE = [
      "1:137: sinks.mail.tls: none shows others the password; write starttls, or tls"),
     (MAIL % (*GOOD, ", tls: ssl"), '1:106: sinks.mail.tls: "ssl" is not known; allowed: starttls, tls, none'),
     # heartbeat
-    ("heartbeat: {every: 1m}",
-     "1:1: heartbeat: needs url or url_file; write url: https://hc-ping.com/your-check"),
     ("heartbeat: {url: hc-ping.com/x}",
      "1:18: heartbeat.url: does not begin with http:// or https://; write it like https://hc-ping.com/your-check"),
     # store
@@ -213,8 +178,6 @@ TABLE = [
     ("store: {url: 'postgresql://u@h/db?password=p'}",
      "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
     ("store: {url: 'postgresql://u@[h/db'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
-    ("store: {url: 'postgresql://u@h/db?sslpassword=p'}",
-     "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
     ("store: {url: 'postgresql://u@h/%zz'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
     ("store: {url: 'postgresql://u@h/a#b'}", "1:14: store.url: holds a #; write %23 for it"),
     ("store: {url: 'postgresql://h/db?ssl_mode=require'}",
@@ -227,8 +190,6 @@ TABLE = [
     ("store: {password: x, password_file: y}",
      "1:22: store: both password and password_file are given; keep one"),
     # accounts
-    ("accounts: {default: {}}",
-     "1:12: accounts.default: needs api_key or api_key_file; write api_key: ${CLERK_API_KEY}"),
     ("accounts: {default: {api_key: '${CLERK_API_KEY}'}}",
      ("1:31: accounts.default.api_key: ${CLERK_API_KEY} is not set; "
       "export it, or use api_key_file: /run/secrets/clerk_api_key")),
@@ -245,8 +206,6 @@ TABLE = [
      '1:43: accounts.default.timeout: "0s" is too short; write a duration above 0, such as 10s'),
     ("accounts: {default: {api_key: k, timeout: 1d12h}}",
      '1:43: accounts.default.timeout: "1d12h" is not a duration; write 36h: one number and one unit'),
-    ("accounts: {default: {api_key: k, timeout: soon}}",
-     '1:43: accounts.default.timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     ("accounts: {default: {api_key: k, base_url: 'https://u:p@h'}}",
      f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
     *((f"accounts: {{default: {{api_key: k, base_url: '{url}'}}}}",
@@ -259,9 +218,6 @@ TABLE = [
     ("accounts: {default: {api_key: k, link: 'javascript:{executionId}'}}",
      ("1:40: accounts.default.link: does not begin "
      "with http:// or https://; write it like https://example.com/agents/{pipelineId}/runs/{executionId}")),
-    ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: wiki}]",
-     ("2:67: watch[0].runbook: does not begin "
-     "with http:// or https://; write it like https://wiki.example.com/agents/sales")),
     ("accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, runbook: 'https://h/<x>'}]",
      ("2:67: watch[0].runbook: cannot be shown as a link everywhere; "
      "write at most 512 characters, with %20 for a space and the like")),
@@ -279,8 +235,6 @@ TABLE = [
      f"3:5: watch[0]: needs pipeline; copy the id from the pipeline's {ID_REMEDY}"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [12345678]",
      f'4:18: watch[0].executions[0]: "12345678" is not a UUID; copy the id from the execution\'s {ID_REMEDY}'),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}, ~]",
-     "4:56: watch[0].executions[1]: has no value; give one or remove the key"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{{a: b}}]",
      "4:18: watch[0].executions[0]: is a block of keys, not a single value; write one value behind the key"),
     (f"{WATCH}  - pipeline: {PIPELINE.upper()}\n    executions: [{PIPELINE}]",
@@ -292,33 +246,21 @@ TABLE = [
     (WATCH + f"    labels: {{a: {'x' * 257}}}", "5:17: watch[0].labels.a: has 257 characters; shorten it to 256"),
     (WATCH + f"    labels: {{{'x' * 257}: a}}", "5:14: watch[0].labels.…: the key " + TOO_LONG),
     (WATCH + "    labels: {'': a}", "5:14: watch[0].labels.…: the key is empty; name the label"),
-    (WATCH + "    labels: {team: }", "5:14: watch[0].labels.team: has no value; give one or remove the key"),
     (WATCH + "    labels: {" + ", ".join(f"k{i}: v" for i in range(33)) + "}",
      "5:13: watch[0].labels: cannot be used; dictionary should have at most 32 items after validation, not more"),
     # polling
     ("polling:\n  max_interval: 500ms", f"2:17: polling.max_interval: {INTERVALS}"),
     ("polling:\n  min_interval: 2m", f"2:17: polling.min_interval: {INTERVALS}"),
-    ("polling: {concurrency: 0}",
-     '1:24: polling.concurrency: "0" cannot be used; input should be greater than or equal to 1'),
-    ("polling: {lost_after: three}",
-     ('1:23: polling.lost_after: "three" cannot be used; '
-     "input should be a valid integer, unable to parse string as an integer")),
     ("polling: {lost_after: %s}" % ("9" * 5000), '1:23: polling.lost_after: "%s…" cannot be used; '
      "unable to parse input string as an integer, exceeded maximum size" % ("9" * 60)),
     ("polling: {cadence: fix}",
      '1:20: polling.cadence: "fix" is not known; did you mean "fixed"? Allowed: fixed, backoff'),
     # sinks
-    ("sinks: {ops: {}}", f"1:9: sinks.ops: needs type; write type: {' or '.join(SINK_KINDS)}"),
     ("sinks: {ops: {type: webhok}}",
      ('1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? '
       f'Allowed: {", ".join(SINK_KINDS)}')),
     ("sinks: {a: {type: stdout}, b: {type: stdout}}",
      "1:38: sinks.b.type: a second stdout sink, the first is at line 1; merge the two: events: takes a list"),
-    ("sinks: {ops: {type: webhook}}",
-     "1:9: sinks.ops: needs url or url_file; write url: https://hooks.example.com/clerk"),
-    ("sinks: {ops: {type: webhook, url: 'ftp://h'}}",
-     f"1:35: sinks.ops.url: does not begin with http:// or https://; {URL_REMEDY}"),
-    ("sinks: {ops: {type: webhook, url: 'https://a..b'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
     (HOOK + "    secret: whsec_abc", f"5:13: sinks.ops.secret: not a signing secret; {SECRET_REMEDY}"),
     (HOOK + "    secret: [whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz, MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz]",
      f"5:54: sinks.ops.secret[1]: not a signing secret; {SECRET_REMEDY}"),
@@ -345,9 +287,6 @@ TABLE = [
     (HOOK + "    headers: {a b: x}", "5:15: sinks.ops.headers.…: the key is not a header's name; write it like X-Team"),
     (HOOK + '    headers: {X-A: "a\\nb"}',
      "5:20: sinks.ops.headers.X-A: holds a line end or control character; write it on one line"),
-    (HOOK + "    retry: {schedule: []}", "5:23: sinks.ops.retry.schedule: is empty; give at least one"),
-    (HOOK + "    retry: {schedule: [1s, 5]}",
-     '5:28: sinks.ops.retry.schedule[1]: "5" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     # templates and groups
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
@@ -366,8 +305,6 @@ TABLE = [
     ("sinks: {page: {type: webhook, template: pagerduty, routing_key: '%s!'}}" % ("a" * 31),
      ("1:65: sinks.page.routing_key: is not a routing key; copy the Integration Key of an Events API v2 integration: "
       "32 letters and digits")),
-    ("sinks: {page: {type: webhook, template: pagerduty, routing_key: '${NOPE}'}}",
-     "1:65: sinks.page.routing_key: ${NOPE} is not set; export it, or use routing_key_file: /run/secrets/nope"),
     (HOOK + f"    routing_key: {'a' * 32}",
      "5:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
     (HOOK + f"    template: slack\n    routing_key: {'a' * 32}",
@@ -376,17 +313,11 @@ TABLE = [
      'did you mean "pipeline"? Write pipeline, account, type or labels.NAME')),
     (HOOK + "    group: {by: [labels.]}", ('5:18: sinks.ops.group.by[0]: "labels." is nothing to group by; '
      "write pipeline, account, type or labels.NAME")),
-    (HOOK + "    group: {max: 10001}",
-     '5:18: sinks.ops.group.max: "10001" cannot be used; input should be less than or equal to 10000'),
-    (HOOK + "    group: {waits: 30s}",
-     '5:13: sinks.ops.group.waits: unknown key "waits"; did you mean "wait"? Allowed: by, wait, max'),
     (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {by: [type]}",
      "7:12: sinks.ops.group: type is not for incidents; write pipeline, account or labels.NAME"),
-    (HOOK + "    after: 10", '5:12: sinks.ops.after: "10" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),
-    ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {retention: 99999999d}", '1:20: store.retention: "99999999d" ' + CENTURY),
     ("http: {names: [https://vm]}", f'1:16: http.names[0]: "https://vm" is not a host name alone; {NAMES}'),
     ("http: {names: ['vm:8080']}", f'1:16: http.names[0]: "vm:8080" is not a host name alone; {NAMES}'),
@@ -395,8 +326,6 @@ TABLE = [
     ("http: {token: s3cr3t, read_token: s3cr3t}",
      "1:35: http.read_token: is the same as token; make another one: openssl rand -hex 32"),
     ("http: {listen: ':70000'}", f'1:16: http.listen: ":70000" is not host:port; {LISTEN}'),
-    ("log: {level: inof}",
-     '1:14: log.level: "inof" is not known; did you mean "info"? Allowed: debug, info, warning, error'),
     ("log: {level: !!python/name:os.system debug}",
      "1:14: log.level: has a tag (a word after !) that means nothing here; remove the tag"),
 ]  # fmt: skip

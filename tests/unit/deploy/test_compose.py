@@ -43,12 +43,6 @@ def test_a_file_is_as_the_compose_specification_asks(file: str) -> None:
     jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
 
 
-def test_a_key_that_compose_does_not_know_would_be_found() -> None:
-    wrong = {"services": {"watcher": watcher_of("compose.yaml") | {"stop_grace": "15s"}}}
-    with pytest.raises(jsonschema.ValidationError, match="stop_grace"):
-        jsonschema.Draft7Validator(SCHEMA).validate(wrong)
-
-
 @each
 def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
     services = FILES[file]["services"].values()

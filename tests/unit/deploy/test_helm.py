@@ -11,8 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deployment import DEPLOY, ROOT, check, needs_helm, run
-from unit.conftest import Command
+from deployment import DEPLOY, ROOT, needs_helm, run
 from unit.deploy.test_kubernetes import VERSIONS, Manifest, built, by_kind, container_of, with_components
 
 CHART = DEPLOY / "helm" / "clerk-watcher"
@@ -23,7 +22,6 @@ OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 """What the Prometheus Operator defines, not Kubernetes."""
 
 pytestmark = needs_helm
-by_example = pytest.mark.parametrize("example", EXAMPLES)
 
 
 def values_of(example: str) -> Path:
@@ -92,15 +90,6 @@ def test_an_example_installs_what_its_overlay_of_kustomize_applies_with_both_com
     assert json.loads(text) == json.loads((DEPLOY / "grafana/dashboard.json").read_text(encoding="utf-8"))
 
 
-@by_example
-def test_the_program_accepts_the_configuration_that_is_mounted(example: str, tmp_path: Path, command: Command) -> None:
-    kinds = rendered("--values", values_of(example))
-    config = tmp_path / "watcher.yaml"
-    config.write_text(kinds["ConfigMap"]["data"]["watcher.yaml"], encoding="utf-8")
-    variables = {each["name"]: each["value"] for each in container_of(kinds["Deployment"]).get("env", [])}
-    check(config, tmp_path, variables, command)
-
-
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
 def test_every_configuration_comes_through_as_it_is(path: Path, tmp_path: Path) -> None:
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -124,15 +113,11 @@ def test_two_releases_in_one_namespace_leave_each_other_alone() -> None:
         first["ServiceMonitor"]["spec"]["selector"]["matchLabels"],
     ]
     pods = [kinds["Deployment"]["spec"]["template"]["metadata"]["labels"] for kinds in (first, second)]
+    job = first["Service"]["metadata"]["labels"][first["ServiceMonitor"]["spec"]["jobLabel"]]
+    assert f'up{{job="{job}"}}' in str(first["PrometheusRule"])  # the alerts are of every release
     for selector in selectors:
         assert selector.items() <= pods[0].items()
         assert not selector.items() <= pods[1].items()
-
-
-def test_the_alerts_name_the_job_of_every_release() -> None:
-    kinds = rendered("--values", values_of("slack-and-pager"), release="eu")
-    job = kinds["Service"]["metadata"]["labels"][kinds["ServiceMonitor"]["spec"]["jobLabel"]]
-    assert f'up{{job="{job}"}}' in str(kinds["PrometheusRule"])
 
 
 OTHER: dict[str, Any] = {
@@ -195,10 +180,11 @@ def test_no_value_is_left_out_above() -> None:
         assert named[name].keys() == VALUES[name].keys() - {"enabled"}
 
 
-def test_a_digest_takes_the_place_of_the_tag_and_a_config_map_of_the_configuration() -> None:
+def test_a_digest_takes_the_place_of_the_tag_a_config_map_of_the_configuration_and_a_policy_may_be_left_out() -> None:
     digest = f"sha256:{'1' * 64}"
-    kinds = rendered("--set", "existingConfigMap=theirs", "--set", f"image.digest={digest}")
-    assert "ConfigMap" not in kinds
+    words = ("existingConfigMap=theirs", f"image.digest={digest}", "networkPolicy.enabled=false")
+    kinds = rendered("--set", ",".join(words))
+    assert kinds.keys().isdisjoint({"ConfigMap", "NetworkPolicy"})
     config, *_ = kinds["Deployment"]["spec"]["template"]["spec"]["volumes"]
     assert config["configMap"] == {"name": "theirs"}
     assert container_of(kinds["Deployment"])["image"] == f"{VALUES['image']['repository']}@{digest}"
@@ -212,11 +198,6 @@ PORTS = {"db": 5432, "db:6432": 6432, "u@[::1]:7": 7, "[::1]": 5432}
 def test_the_policy_opens_the_port_of_the_database(host: str, rest: str) -> None:
     kinds = rendered("--values", values_of("postgres"), "--set-literal", f"postgresql.url=postgresql://{host}{rest}")
     assert kinds["NetworkPolicy"]["spec"]["egress"][-1]["ports"] == [{"protocol": "TCP", "port": PORTS[host]}]
-
-
-def test_without_a_policy_there_is_none() -> None:
-    words = ("--set", "networkPolicy.enabled=false")
-    assert "NetworkPolicy" not in rendered("--values", values_of("sqlite"), *words)
 
 
 MISTAKES = {

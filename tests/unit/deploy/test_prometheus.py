@@ -152,8 +152,3 @@ def test_a_legend_names_labels_that_the_query_leaves() -> None:
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
             left = set(re.findall(r"\w+", " ".join(re.findall(r"(?:by|group_left) \((.*?)\)", target["expr"]))))
             assert named <= left | {"instance"}, panel["title"]
-
-
-def test_the_rows_are_what_somebody_looks_for() -> None:
-    rows = [panel["title"] for panel in DASHBOARD["panels"] if panel["type"] == "row"]
-    assert rows == ["What needs you", "Pipelines", "API budget", "Sinks", "Store and loops"]

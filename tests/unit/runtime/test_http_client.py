@@ -1,23 +1,40 @@
-"""One request goes out as it should, and only one: headers, proxy, certificates, kept connections."""
+"""One request goes out as it should, and only one: headers, proxy, certificates, private and kept connections."""
 
 import asyncio
 import errno
 import json
+import os
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
 from aioresponses import aioresponses
 from receiver import Receiver, answer, closes, hangs, says
+from tls import Tunnel, asking, own_ca, serving
 from yarl import URL
 
 from watcher.clerk.api import ClerkApi, Reply
-from watcher.domain.errors import LeaseExpiredError, TransportFailedError
+from watcher.domain.errors import ConfigError, LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import USER_AGENT, Client, PrivateAddressError, Proxy, Response, failure_of, proxy_for
+from watcher.runtime.http_client import (
+    USER_AGENT,
+    Client,
+    PrivateAddressError,
+    Proxy,
+    Response,
+    failure_of,
+    is_private,
+    is_private_host,
+    proxy_for,
+    public_socket,
+)
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -180,3 +197,160 @@ async def test_cancellation_comes_through(receiver: Receiver) -> None:
         look.cancel()
         with pytest.raises(asyncio.CancelledError):
             await look
+
+
+BY_PROXY = URL("http://proxy.example.com:3128")
+
+
+def test_without_a_proxy_requests_go_directly() -> None:
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
+
+
+def test_each_scheme_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", str(BY_PROXY))
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy(BY_PROXY)
+    assert proxy_for(URL("http://hooks.example.com/")) == Proxy()
+
+
+def test_excepted_hosts_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", str(BY_PROXY))
+    monkeypatch.setenv("NO_PROXY", "localhost,.example.com")
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
+    assert proxy_for(URL("https://hooks.example.org/")) == Proxy(BY_PROXY)
+
+
+def test_credentials_become_a_header_and_leave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
+    proxy = proxy_for(URL("http://hooks.example.com/"))
+    assert proxy == Proxy(BY_PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("socks5://user:hunter2@proxy.example.com:1080", "only http and https proxies are known"),
+        ("http://user:hunter2@proxy.example.com:port", "is no URL of a proxy"),
+        ("http://", "is no URL of a proxy"),
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, address: str, problem: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    with pytest.raises(ConfigError, match=f"^HTTPS_PROXY: {problem}; write it like") as caught:
+        proxy_for(URL("https://hooks.example.com/"))
+    assert "hunter2" not in str(caught.value)
+
+
+PRIVATE = [
+    *("127.0.0.1", "127.255.255.254", "::1", "0.0.0.0", "0.1.2.3", "::"),  # noqa: S104 (the unspecified one)
+    *("10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1", "fc00::1", "fd00:ec2::254", "fec0::1"),
+    *("169.254.169.254", "169.254.1.1", "fe80::1", "fe80::1%eth0", "100.64.0.1", "100.100.100.200", "100.127.255.255"),
+    *("168.63.129.16", "192.0.0.192", "192.0.0.9", "192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1"),
+    *("224.0.0.1", "239.255.255.255", "255.255.255.255", "240.0.0.1", "ff02::1", "192.88.99.1"),
+    *("::ffff:127.0.0.1", "::ffff:a9fe:a9fe", "::127.0.0.1", "::ffff:0:127.0.0.1"),
+    *("64:ff9b::10.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::8.8.8.8", "2002:7f00:1::", "2002:808:808::"),
+    *("2001::1", "2001:db8::1", "3fff::1", "100::1", "5f00::1"),
+]
+PUBLIC = [
+    *("8.8.8.8", "1.1.1.1", "9.255.255.255", "11.0.0.0", "172.15.255.255", "172.32.0.0", "100.63.255.255"),
+    *("100.128.0.0", "169.253.255.255", "169.255.0.0", "192.167.255.255", "192.169.0.0", "223.255.255.255"),
+    *("2606:4700::1111", "2a00:1450::1", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"),
+]
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+def test_no_socket_is_made_for_a_private_address(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    assert is_private(address)
+    with pytest.raises(PrivateAddressError):
+        public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443)))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_socket_is_made_for_a_public_address(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    assert not is_private(address)
+    with public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443))) as made:
+        assert made.family == family
+
+
+@pytest.mark.parametrize(
+    "host", [*("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%25eth0", "localhost", "LOCALHOST.")]
+)
+def test_a_host_that_is_private_whoever_resolves_it_is_known_without_asking(host: str) -> None:
+    assert is_private_host(host)
+
+
+@pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700::1111", "hooks.example.com", "10.example", "a:b"])
+def test_of_any_other_host_nothing_is_known(host: str) -> None:
+    assert not is_private_host(host)
+
+
+API_HOST = "api.example.com"
+HERE = "127.0.0.1"
+SCRIPT = """
+import asyncio, sys
+from yarl import URL
+from watcher.domain.errors import TransportFailedError
+from watcher.runtime.http_client import Client, proxy_for
+
+async def length(body, date):
+    return len(body)
+
+async def main():
+    for url in map(URL, sys.argv[1:]):
+        async with Client(api_key="k-1", timeout_s=5, connections=1, proxy=proxy_for(url)) as client:
+            try:
+                print((await client.get(url, read=length)).status_code)
+            except TransportFailedError as failure:
+                print(failure.kind)
+
+asyncio.run(main())
+"""
+
+
+async def what_a_process_sees(*urls: str, **environment: str) -> list[str]:
+    clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", SCRIPT, *urls), stdout=asyncio.subprocess.PIPE, env=clean | environment
+    )
+    return (await process.communicate())[0].decode().split()
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the_key(
+    tmp_path: Path, *, by_proxy: bool
+) -> None:
+    ca = own_ca(tmp_path)
+    contexts = (
+        serving(ca, HERE, API_HOST),
+        serving(ca, "other.example.com"),
+        serving(ca, HERE, API_HOST, expired=True),
+        serving(trustme.CA(), HERE, API_HOST),
+    )
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(Receiver(says(answer(404)), tls=each)) for each in contexts]
+        proxy = await stack.enter_async_context(Tunnel())
+        urls = [f"https://{API_HOST if by_proxy else HERE}:{each.port}" for each in servers]
+        environment = {"HTTPS_PROXY": proxy.url} if by_proxy else {}
+        found = await what_a_process_sees(*urls, SSL_CERT_FILE=str(tmp_path / "ca.pem"), **environment)
+    assert len(proxy.heads) == len(servers) * by_proxy
+    assert "k-1" not in "".join(proxy.heads)
+    assert found == ["404", "tls", "tls", "tls"]
+    assert [len(each.requests) for each in servers] == [1, 0, 0, 0]
+    assert servers[0].requests[0].headers["apikey"] == "k-1"
+
+
+async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> None:
+    async with Receiver(tls=serving(own_ca(tmp_path), API_HOST)) as server, Tunnel() as proxy:
+        environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
+        assert await what_a_process_sees(f"https://{API_HOST}:{server.port}", **environment) == ["proxy_auth"]
+    assert server.connections_count == 0
+
+
+async def test_a_server_that_wants_a_client_certificate_is_a_failure_of_tls(tmp_path: Path) -> None:
+    server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
+    with asking(server) as port:
+        found = await what_a_process_sees(f"https://{HERE}:{port}", SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+    assert found == ["tls"]

@@ -1,18 +1,20 @@
-"""What is logged, how it looks, and what libraries never get to say."""
+"""What is logged, how it looks, what libraries never get to say, and streams that take none: real pipes."""
 
 import asyncio
+import fcntl
 import io
 import json
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import structlog
 from virtual import FakeClock
 
-from watcher.runtime.logs import LogFormat, configure_logs, flush_logs
+from watcher.runtime.logs import LINES_COUNT, LogFormat, LogLines, configure_logs, flush_logs, log_lines
 
 SECRET = "postgresql://me:secret@host"
 
@@ -148,3 +150,84 @@ def test_a_library_that_warns_all_the_time_is_logged_once_a_minute() -> None:
         for error in (OSError(24, "none left"), RuntimeError()):
             logging.getLogger("asyncio").error("accept failed", exc_info=error)
     assert [line["error"] for line in lines(out)] == ["OSError", "RuntimeError"] * 2
+
+
+SMALLEST_BYTES = 4096
+"""No pipe can be smaller."""
+
+USUAL_BYTES = 65_536
+"""What a pipe takes that nobody has made smaller."""
+
+
+class Pipe:
+    """A pipe, its writing end as a stream."""
+
+    def __init__(self) -> None:
+        self.read_fd, write_fd = os.pipe()
+        fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, SMALLEST_BYTES)
+        self.stream = os.fdopen(write_fd, "w", encoding="ascii")
+
+    def read_all(self, writer: LogLines) -> str:
+        """Read what is written until all of it is."""
+        fcntl.fcntl(self.read_fd, fcntl.F_SETPIPE_SZ, USUAL_BYTES)  # else it takes thousands of turns
+        os.set_blocking(self.read_fd, False)
+        read = bytearray()
+        while not writer.flush_within(0.001):
+            read += self._read()
+        return (read + self._read()).decode()
+
+    def _read(self) -> bytes:
+        try:
+            return os.read(self.read_fd, 1_000_000)
+        except BlockingIOError:
+            return b""
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.stream.close()
+    os.close(pipe.read_fd)
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+def test_lines_are_written_in_order_whatever_signs_the_stream_has_not(pipe: Pipe, *, blocking: bool) -> None:
+    os.set_blocking(pipe.stream.fileno(), blocking)
+    writer = LogLines(pipe.stream)
+    for number in range(1000):
+        writer.msg(f"{number} ü")
+    assert pipe.read_all(writer) == "".join(f"{number} ?\n" for number in range(1000))
+
+
+def test_a_reader_that_stands_still_holds_up_nobody_and_the_log_says_what_is_missing(pipe: Pipe) -> None:
+    configure_logs(level="info", format_="json", stream=pipe.stream)
+    log, writer = structlog.get_logger(), log_lines(pipe.stream)
+    for number in range(LINES_COUNT + 1000):
+        log.info("line", number=number)
+    assert not writer.flush_within(0.01)
+    written = pipe.read_all(writer)
+    log.info("on")
+    entries = [json.loads(line) for line in (written + pipe.read_all(writer)).splitlines()]
+    kept = [entry["number"] for entry in entries if entry["event"] == "line"]
+    assert kept == sorted(kept)
+    dropped = [entry["count"] for entry in entries if entry["event"] == "log.dropped"]
+    assert sum(dropped) == LINES_COUNT + 1000 - len(kept) > 0
+    assert entries[-1]["event"] == "on"
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_full_disk_or_a_reader_that_is_gone_loses_a_line_and_ends_nothing(pipe: Pipe, *, is_full: bool) -> None:
+    gone_fd, write_fd = os.pipe()
+    os.close(gone_fd)
+    if is_full:
+        full_fd = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full_fd, write_fd)
+        os.close(full_fd)
+    with os.fdopen(write_fd, "w") as stream:
+        writer = LogLines(stream)
+        writer.msg("lost")
+        assert writer.flush_within(5)
+        os.dup2(pipe.stream.fileno(), write_fd)
+        writer.msg("kept")
+        assert pipe.read_all(writer) == "kept\n"

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_daemon import FakeDaemon
+from fake_daemon import FakeDaemon, status_view
 from sample_events import report_block
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
@@ -14,7 +14,7 @@ from watcher.sinks.alert import report_title
 from watcher.sinks.report import report_lines, report_span
 from watcher.web.history import EndCounts, ErrorCount, History, HistoryPeriod
 from watcher.web.models import PipelineRef, Trouble
-from watcher.web.overview import PipelineStatus, StatusView
+from watcher.web.overview import PipelineStatus
 from watcher.web.report import Report
 
 START = datetime(2026, 11, 24, 2, tzinfo=UTC)
@@ -41,14 +41,11 @@ def history(id_: str, success: int, failed: int, **fields: Any) -> History:
 
 
 @pytest.fixture(autouse=True)
-def _history_served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
-    monkeypatch.setenv("WATCHER_URL", daemon.url)
+def _history_served(served: FakeDaemon) -> None:
     watched = [PipelineStatus(account="eu", id=id_, name=name, state="well", whole=True) for id_, name in NAMES.items()]
-    daemon.replies["GET /status"] = StatusView(
-        version="1", needs=[], open={}, pipelines=watched, sinks=[], accounts=[], silences=[]
-    )
+    served.replies["GET /status"] = status_view(pipelines=watched)
     of_each = (history(SALES, 300, 9), history(ONBOARDING, 4, 4), history(IDLE, 0, 0))
-    daemon.replies |= {f"GET /pipelines/eu/{each.pipeline.id}/history": each for each in of_each}
+    served.replies |= {f"GET /pipelines/eu/{each.pipeline.id}/history": each for each in of_each}
 
 
 def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, command: Command) -> None:
@@ -71,10 +68,6 @@ def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, comma
     assert daemon.asked[-1].query == [("span", "24h")]
 
 
-def test_with_json_it_is_what_the_api_answers(command: Command) -> None:
-    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
-
-
 def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
@@ -82,7 +75,7 @@ def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
     error = ErrorCount(fingerprint="", node="Greeting", text="timeout \x1b[31m", count=9, last_at=last_at, is_new=True)
     given = {"before": period(0, 309, 0), "rate_has_changed": True, "errors": [error]}
     daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = history(SALES, 300, 9, **given)
-    shown = on_terminal("history", "Sales agent", columns=100, WATCHER_URL=daemon.url)
+    shown = on_terminal("history", "Sales agent", columns=100)
     assert [" ".join(line.split()) for line in shown.splitlines()] == [
         "Sales agent: 97.1 % of 309 succeeded in the last 24h, down from 100 %",
         "",
@@ -96,8 +89,8 @@ def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
     ]
 
 
-def test_a_terminal_without_these_signs_has_bars_of_others(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
-    shown = on_terminal("history", "Onboarding", columns=100, PYTHONIOENCODING="ascii", WATCHER_URL=daemon.url)
+def test_a_terminal_without_these_signs_has_bars_of_others(on_terminal: OnTerminal) -> None:
+    shown = on_terminal("history", "Onboarding", columns=100, PYTHONIOENCODING="ascii")
     bars = [line.split()[2] for line in shown.splitlines()[3:5]]
     assert bars == ["########", "xxxxxxxx"]
 
@@ -121,13 +114,17 @@ def test_the_first_line_says_how_many_succeeded_and_how_it_was_if_that_differs(
     fields: dict[str, Any], words: str, daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
     daemon.replies[f"GET /pipelines/eu/{IDLE}/history"] = history(IDLE, 0, 0, **fields)
-    shown = on_terminal("history", IDLE[:8], WATCHER_URL=daemon.url)
+    shown = on_terminal("history", IDLE[:8])
     assert shown.splitlines()[0] == f"{IDLE}: {words}"
 
 
 def test_what_is_unknown_is_exit_5_with_what_is_near(command: Command) -> None:
     code, out, err = command("history", "Sales agnet")
     assert (code, out, err) == (5, "", 'error: no pipeline "Sales agnet"; did you mean "Sales agent"?\n')
+
+
+def test_with_json_history_is_what_the_api_answers(command: Command) -> None:
+    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
 
 
 def test_a_span_that_cannot_be_used_is_exit_2_in_the_words_of_the_api(daemon: FakeDaemon, command: Command) -> None:
@@ -137,9 +134,8 @@ def test_a_span_that_cannot_be_used_is_exit_2_in_the_words_of_the_api(daemon: Fa
 
 
 @pytest.fixture(autouse=True)
-def _report_served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
-    monkeypatch.setenv("WATCHER_URL", daemon.url)
-    daemon.replies["GET /report"] = Report.model_validate(report_block(name="[red]Sal\x1b[31mes"))
+def _report_served(served: FakeDaemon) -> None:
+    served.replies["GET /report"] = Report.model_validate(report_block(name="[red]Sal\x1b[31mes"))
 
 
 def shown() -> dict[str, Any]:
@@ -147,8 +143,8 @@ def shown() -> dict[str, Any]:
     return {key: value for key, value in report_block(name="[red]Sal\x1b[31mes").items() if key != "timezone"}
 
 
-def test_on_a_terminal_a_report_is_the_lines_of_the_message(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
-    out = on_terminal("report", columns=200, WATCHER_URL=daemon.url)
+def test_on_a_terminal_a_report_is_the_lines_of_the_message(on_terminal: OnTerminal) -> None:
+    out = on_terminal("report", columns=200)
     lines = [report_title(shown()), *report_lines(shown(), limit=10**6), report_span(shown()), shown()["link"]]
     assert out.splitlines() == lines
     assert "\x1b[31m" not in out

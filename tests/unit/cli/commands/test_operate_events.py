@@ -6,14 +6,14 @@ import signal
 from typing import Any
 
 import pytest
-from fake_daemon import Asked, FakeDaemon, Raw, Reply
+from fake_daemon import Asked, FakeDaemon, Raw, Reply, status_view
 from sample_events import HOSTILE, PIPELINE, execution_id, failed
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
 from watcher.cli.commands import operate
 from watcher.web.models import EventView, ExecutionView, Page, Trouble
-from watcher.web.overview import PipelineStatus, StatusView
+from watcher.web.overview import PipelineStatus
 
 
 def page(*numbers: int, next_: str) -> Page[EventView]:
@@ -29,18 +29,15 @@ def interrupt(_: Asked) -> Raw:
 
 
 @pytest.fixture(autouse=True)
-def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
-    monkeypatch.setenv("WATCHER_URL", daemon.url)
+def _served(served: FakeDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operate, "EVERY_S", 0.01)
     pipeline = PipelineStatus(
         account="eu", id=PIPELINE, name="Sales agent", state="well", whole=True, labels={"team": "a=b"}
     )
-    daemon.replies["GET /status"] = StatusView(
-        version="1", needs=[], open={}, pipelines=[pipeline], sinks=[], accounts=[], silences=[]
-    )
+    served.replies["GET /status"] = status_view(pipelines=[pipeline])
     execution = {"account": "eu", "pipeline": {"id": PIPELINE}, "id": execution_id(1), "since": "2026-11-24T12:00:00Z"}
-    daemon.replies["GET /executions"] = Page[ExecutionView](items=[ExecutionView.model_validate(execution)])
-    daemon.replies["GET /events"] = [page(1, 2, next_="7"), page(next_="90"), page(3, next_="95"), page(next_="95")]
+    served.replies["GET /executions"] = Page[ExecutionView](items=[ExecutionView.model_validate(execution)])
+    served.replies["GET /events"] = [page(1, 2, next_="7"), page(next_="90"), page(3, next_="95"), page(next_="95")]
 
 
 def subjects(out: str) -> list[str]:
@@ -109,8 +106,8 @@ def test_piped_it_is_a_row_per_event_with_the_reason(daemon: FakeDaemon, command
     assert "\\x1b[31m" in shown["reason"]
 
 
-def test_on_a_terminal_it_is_the_line_that_the_daemon_would_write(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
-    lines = on_terminal("events", columns=160, WATCHER_URL=daemon.url).splitlines()
+def test_on_a_terminal_it_is_the_line_that_the_daemon_would_write(on_terminal: OnTerminal) -> None:
+    lines = on_terminal("events", columns=160).splitlines()
     assert len(lines) == 3
     assert "✕ failed" in lines[0]
     assert failed(1).content["subject"] in lines[0]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_daemon import FakeDaemon, Raw
+from fake_daemon import FakeDaemon, Raw, status_view
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
@@ -49,23 +49,22 @@ def status(*needs: Need) -> StatusView:
         AccountStatus(name="eu", state="degraded", reason="unauthorized", needed=7.1, used=5, allowed=5, pipelines=2)
     ]
     counts = {"new": 41, "running": 1_104, "paused": 0}
-    return StatusView(
+    since = NOW - timedelta(hours=2)
+    return status_view(
         version="1.2",
         needs=needs,
         open=counts,
         unknown=1,
-        unknown_since=NOW - timedelta(hours=2),
+        unknown_since=since,
         pipelines=[failing, well],
         sinks=sinks,
         accounts=accounts,
-        silences=[],
     )
 
 
 @pytest.fixture(autouse=True)
-def _served(daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch, alone: None) -> None:
-    monkeypatch.setenv("WATCHER_URL", daemon.url)
-    daemon.replies["GET /status"] = status(need())
+def _served(served: FakeDaemon) -> None:
+    served.replies["GET /status"] = status(need())
 
 
 def test_piped_it_is_a_row_per_pipeline_then_what_needs_somebody(daemon: FakeDaemon, command: Command) -> None:
@@ -103,7 +102,7 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
     daemon.replies["GET /status"] = status(*map(need, range(12)), need(12, acknowledged=True))
-    shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
+    shown = on_terminal("status", columns=120)
     lines = [" ".join(line.split()) for line in shown.splitlines()]
     assert lines.pop(1).startswith("? 1 of 2 pipelines unknown for 2 h")
     assert lines[:3] == [
@@ -131,7 +130,7 @@ def test_on_a_terminal_a_count_that_the_title_has_is_not_shown_again(
     daemon.replies["GET /status"] = status(
         need(title="Sink crm: 1,200 dead letters", count=1_200), need(count=28, problems=[PIPELINE])
     )
-    shown = on_terminal("status", columns=120, WATCHER_URL=daemon.url)
+    shown = on_terminal("status", columns=120)
     assert re.search("d +Sink crm: 1,200 dead letters", shown)
     assert re.search(" 28 +Sales agent 1 keeps failing", shown)
 
@@ -139,17 +138,17 @@ def test_on_a_terminal_a_count_that_the_title_has_is_not_shown_again(
 def test_where_nothing_needs_anybody_it_says_so(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     nothing = status()
     daemon.replies["GET /status"] = nothing
-    shown = on_terminal("status", WATCHER_URL=daemon.url)
+    shown = on_terminal("status")
     assert ("nothing needs you" in shown, "1 of 2 pipelines unknown" in shown) == (False, True)
     daemon.replies["GET /status"] = nothing.model_copy(update={"unknown": 0})
-    assert "✓ nothing needs you\n" in on_terminal("status", WATCHER_URL=daemon.url)
+    assert "✓ nothing needs you\n" in on_terminal("status")
 
 
 def test_a_watch_goes_on_over_failed_requests_and_ends_with_the_cursor_back(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
     daemon.replies["GET /status"] = [status(), Raw(0, b""), status(*map(need, range(33)))]
-    shown = on_terminal("status", "--watch", columns=120, until="33 need you", WATCHER_URL=daemon.url)
+    shown = on_terminal("status", "--watch", columns=120, until="33 need you")
     assert f"no daemon answers at {daemon.url} (no answer)" in shown
     assert "✕ not live since " in shown
     assert shown.rindex("\x1b[?25h") > shown.rindex("33 need you")

@@ -19,38 +19,31 @@ def found(text: str | None, *, name: str | None = None, **environ: str) -> tuple
     return find_account(None, name, environ=environ)
 
 
-def keys_of(settings: Settings) -> dict[str, str]:
-    return {name: account.api_key.get_secret_value() for name, account in settings.accounts.items()}
-
-
-def test_without_a_file_the_key_is_that_of_the_environment() -> None:
-    settings, key_place = found(None, CLERK_API_KEY="abc")
-    assert keys_of(settings) == {"default": "abc"}
-    assert settings.accounts["default"].base_url == "https://web-api.clerk.chat"
-    assert key_place == "the environment variable CLERK_API_KEY"
-
-
-def test_a_file_without_accounts_gives_how_to_poll_and_leaves_the_key_to_the_environment() -> None:
-    settings, _ = found("polling: {lost_after: 7}\n", CLERK_API_KEY="abc")
-    assert keys_of(settings) == {"default": "abc"}
-    assert settings.polling.lost_after == 7
-
-
-def test_the_only_account_of_a_file_goes_before_the_environment() -> None:
-    settings, key_place = found("accounts: {main: {api_key: one}}\n", CLERK_API_KEY="abc")
-    assert keys_of(settings) == {"main": "one"}
-    assert key_place == "accounts.main.api_key in watcher.yaml"
-
-
-def test_a_key_in_a_file_of_its_own_is_said_to_stand_there() -> None:
+@pytest.mark.parametrize(
+    ("text", "name", "keys", "place"),
+    [
+        (None, None, {"default": "env"}, "the environment variable CLERK_API_KEY"),
+        ("polling: {lost_after: 7}\n", None, {"default": "env"}, "the environment variable CLERK_API_KEY"),
+        ("accounts: {main: {api_key: one}}\n", None, {"main": "one"}, "accounts.main.api_key in watcher.yaml"),
+        (
+            "accounts: {main: {api_key_file: key}}\n",
+            None,
+            {"main": "abc"},
+            "accounts.main.api_key_file in watcher.yaml",
+        ),
+        (TWO, "eu", {"eu": "two"}, "accounts.eu.api_key in watcher.yaml"),
+    ],
+)
+def test_the_key_is_that_of_the_named_or_only_account_of_the_file_else_of_the_environment(
+    text: str | None, name: str | None, keys: dict[str, str], place: str
+) -> None:
     Path("key").write_text("abc\n")
-    settings, key_place = found("accounts: {main: {api_key_file: key}}\n")
-    assert keys_of(settings) == {"main": "abc"}
-    assert key_place == "accounts.main.api_key_file in watcher.yaml"
-
-
-def test_of_several_accounts_the_named_one_is_taken() -> None:
-    assert keys_of(found(TWO, name="eu")[0]) == {"eu": "two"}
+    settings, key_place = found(text, name=name, CLERK_API_KEY="env")
+    given = {name: account.api_key.get_secret_value() for name, account in settings.accounts.items()}
+    assert (given, key_place) == (keys, place)
+    assert settings.polling.lost_after == (7 if text and "lost_after" in text else 3)
+    if text is None:
+        assert settings.accounts["default"].base_url == "https://web-api.clerk.chat"
 
 
 @pytest.mark.parametrize(
@@ -80,15 +73,10 @@ def test_a_file_that_is_named_and_not_there_is_a_mistake_whatever_the_environmen
 IDS = ("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
 
 
-def test_what_is_no_id_is_2(command: Command) -> None:
-    code, out, err = command("wait", IDS[0], "sales")
-    assert (code, out) == (2, "")
-    assert err.startswith('error: EXECUTION: "sales" is not a UUID; copy the id from the execution\'s address')
-
-
 NEITHER_NOR_BOTH = "name either an EXECUTION, or --next for the one that starts next"
 ONLY_NEXT = "--conversation and --since are only for --next"
-NO_ID = "is not a UUID; copy the id from the conversation's address in Clerk Chat"
+NO_ID = '"sales" is not a UUID; copy the id from the {}\'s address in Clerk Chat'
+NO_DURATION = '"soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'
 
 
 @pytest.mark.parametrize(
@@ -98,11 +86,14 @@ NO_ID = "is not a UUID; copy the id from the conversation's address in Clerk Cha
         ((IDS[1], "--next"), NEITHER_NOR_BOTH),
         ((IDS[1], "--conversation", IDS[1]), ONLY_NEXT),
         ((IDS[1], "--since", "1m"), ONLY_NEXT),
-        (("--next", "--conversation", "sales"), f'--conversation: "sales" {NO_ID}'),
-        (("--next", "--since", "soon"), '--since: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
+        (("--next", "--conversation", "sales"), f"--conversation: {NO_ID.format('conversation')}"),
+        (("sales",), f"EXECUTION: {NO_ID.format('execution')}"),
+        (("--next", "--since", "soon"), f"--since: {NO_DURATION}"),
+        ((IDS[1], "--timeout", "soon"), f"--timeout: {NO_DURATION}"),
+        ((IDS[1], "--interval", "999ms"), '--interval: "999ms" is too short; write 1s or more'),
     ],
 )
-def test_an_execution_and_the_next_one_exclude_each_other(words: tuple[str, ...], said: str, command: Command) -> None:
+def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said: str, command: Command) -> None:
     assert command("wait", IDS[0], *words, CLERK_API_KEY="k") == (2, "", f"error: {said}\n")
 
 
@@ -123,14 +114,3 @@ def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
     Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
     code, out, err = command("wait", *IDS, "--timeout", "300ms")
     assert (code, out, err) == (3, "", "error: not seen after 0.3 s (--timeout); the last poll failed: no connection\n")
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--timeout", "soon"), '--timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
-        (("--interval", "999ms"), '--interval: "999ms" is too short; write 1s or more'),
-    ],
-)
-def test_a_time_that_is_none_is_a_mistake_of_usage(words: tuple[str, str], said: str, command: Command) -> None:
-    assert command("wait", *IDS, *words, CLERK_API_KEY="k") == (2, "", f"error: {said}\n")
