@@ -117,6 +117,7 @@ async def test_a_kill_before_the_answer_is_written_repeats_the_message_and_goes_
     assert slack.heads() == [OPEN_HEAD, OVER_HEAD, f"  {OVER_HEAD}"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("group", [None, {"wait": "30s"}])
 async def test_after_a_day_without_slack_everything_is_said_and_nothing_stays_open(
     rig: SlackRig, slack: FakeSlack, group: dict[str, Any] | None

@@ -345,6 +345,7 @@ class Slow:
             self.changed.notify_all()
 
 
+@pytest.mark.ci
 async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> None:
     slow = Slow(asyncio.Event())
     async with (

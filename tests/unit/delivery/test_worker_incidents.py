@@ -401,6 +401,7 @@ async def test_an_outage_pages_although_something_small_rang_before(pager: Pager
     assert await backlog_of(pager.real_store) == {}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kills", [False, True])
 async def test_an_outage_that_spreads_slowly_pages_with_the_first_fifth_eleventh_and_23rd(
     pager: PagerRig, kills: bool

@@ -103,6 +103,7 @@ async def test_after_an_outage_everything_arrives_within_ninety_seconds(
     assert (rig.counted("dead"), rig.ends) == (0, [])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("every_s", "poisoned", "schedule"),
     [

@@ -158,6 +158,7 @@ def leaves(node: Any) -> Iterator[str]:
         yield str(node)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("store", STORES)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_each_value_is_used_and_gives_what_its_schemas_ask(store: str, version: str, tmp_path: Path) -> None:

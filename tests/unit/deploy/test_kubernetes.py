@@ -246,6 +246,7 @@ def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_
     assert f'up{{job="{job}"}}' in str(rules)
 
 
+@pytest.mark.ci
 @needs_helm
 @by_overlay
 @pytest.mark.parametrize("version", VERSIONS)

@@ -86,6 +86,7 @@ async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
     assert await told(account, after_s=10) == [("pipeline.silent", None)]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("offset_s", "ours_s", "order", "is_complete"),
     each_value(OFF_S, [0.0, HOUR_S, -HOUR_S], [newest, oldest, by_id], [True, False]),
@@ -166,6 +167,7 @@ async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(
     assert (await emitted(account)).missing([each for each in rows if 1000 < each.ends_s < 1380]) == 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("is_off", [True, False])
 @pytest.mark.parametrize(("sign", "step_s"), [(-1, -2400.0), (1, -1500.0)])
 async def test_rows_far_down_for_the_apis_clock_was_set_back_are_found_by_the_total(
@@ -188,6 +190,7 @@ async def test_rows_far_down_for_the_apis_clock_was_set_back_are_found_by_the_to
 OVERDUE_AFTER_S = {"new": HOUR_S, "running": HOUR_S}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("watch", "status"),
     [(WHOLE, "running"), (watch_of(str(UUID(int=1))), "running"), (watch_of(str(UUID(int=1))), "new")],

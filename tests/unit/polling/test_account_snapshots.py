@@ -232,6 +232,7 @@ async def test_a_snapshot_that_cannot_be_read_keeps_no_owner_from_starting(start
     assert (await snapshot_of(again, path)).longest_gap_s >= 0
 
 
+@pytest.mark.ci
 async def test_many_executions_are_looked_through_in_slices(start: Start, path: Path) -> None:
     account = await start(*map(execution_id, range(2 * SLICE_COUNT + 1)))
     looking = asyncio.create_task(account.watcher.flush())

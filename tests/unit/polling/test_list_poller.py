@@ -264,6 +264,7 @@ async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budg
     assert [type_ for type_, *_ in await account.emitted(after_s=7200)] == ["execution.running", "pipeline.gap"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
 async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
     start: Start, outcome: Outcome
@@ -378,6 +379,7 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("count", "lists"), [(90, 1), (400, 1), (190, 3)])
 async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_requests(
     start: Start, count: int, lists: int
@@ -418,6 +420,7 @@ async def test_a_page_that_a_deletion_took_away_is_no_gap(start: Start) -> None:
     assert await gaps(account) == []
 
 
+@pytest.mark.ci
 async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
     rows = history(200)
     rows[170] = replace(rows[170], status="paused", finished_at=None)
@@ -440,6 +443,7 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_repo
     assert asked(account, name_of(1)) == 1
 
 
+@pytest.mark.ci
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
     account = await whole_account(start, *old, rate_per_s=1.0, for_s=20)
@@ -494,6 +498,7 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
     assert await emitted(account) == [("execution.running", name_of(1)), ("execution.running", name_of(2))]
 
 
+@pytest.mark.ci
 async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
     account = await whole_account(start, *old, rate_per_s=1.0, for_s=13)

@@ -159,6 +159,7 @@ async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(lists: Lis
     assert (await emitted(account, after_s=60)).gaps == ["unordered"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("kind", "page_rows"), each_value([(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)], [10, 50]))
 async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
     lists: Lists, kind: tuple[Order, float], page_rows: int
@@ -277,6 +278,7 @@ async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_tha
     assert_all(await lists.watched(api, for_s=100, lookback_us=day_us, history_us=2 * day_us), going + since)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("order", "odd", "count", "states_total"),
     each_value(ORDERS, [planned, ends_in_another_age], [120, 4], [False, True]),

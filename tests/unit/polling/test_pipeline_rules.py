@@ -234,6 +234,7 @@ async def test_history_that_is_silent_is_not_judged(start: Start) -> None:
     assert await told(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)), after_s=30) == []
 
 
+@pytest.mark.ci
 async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(start: Start) -> None:
     account = await whole(start, None)
     show(account, row(1, "success"))

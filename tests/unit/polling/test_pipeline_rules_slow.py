@@ -192,6 +192,7 @@ async def test_the_problem_closes_if_the_slow_execution_is_named_no_more(start: 
     assert await told(account, after_s=60) == ["pipeline.on_time"]
 
 
+@pytest.mark.ci
 async def test_the_end_of_what_was_slow_before_a_restart_is_recorded_with_the_closing(
     start: Start, heard: HeardStore
 ) -> None:

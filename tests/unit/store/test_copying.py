@@ -81,6 +81,7 @@ async def test_a_target_may_have_tables_as_long_as_they_are_empty(databases: Dat
     assert rows_of(target) == rows_of(source)
 
 
+@pytest.mark.ci
 async def test_what_is_of_the_processes_that_used_it_stays_behind(databases: Databases, pair: Sequence[str]) -> None:
     source, target = await databases.full(pair[0]), databases.nothing(pair[1])
     run(source, "INSERT INTO meta (key, value) VALUES ('proved_at', '17')")

@@ -163,6 +163,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NextVersion
     return NextVersion(monkeypatch, tmp_path / "migrations")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("is_first_build", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_store_of_the_first_version_becomes_what_the_tables_say(

@@ -84,6 +84,7 @@ async def test_the_migrations_make_what_the_tables_say(postgres: PostgresServer,
     assert shape(postgres, url) == shape(postgres, empty)
 
 
+@pytest.mark.ci
 async def test_of_several_that_open_an_empty_database_at_once_one_makes_the_tables(empty: str) -> None:
     stores = await asyncio.gather(*(opened_as_the_daemon_does(empty) for _ in range(4)))
     assert sorted(store.created for store in stores) == [False, False, False, True]

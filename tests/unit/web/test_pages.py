@@ -514,6 +514,7 @@ async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
 HOSTILE = "".join(HOSTILE_PARTS) + "<script>alert(1)</script><img src=x onerror=alert(1)>\"'><svg onload=alert(1)>"
 
 
+@pytest.mark.ci
 async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: Path) -> None:
     watch = SALES | {"name": HOSTILE[:200], "labels": {HOSTILE[-250:]: HOSTILE[:200]}}
     async with a_desk(tmp_path) as desk:

@@ -40,6 +40,7 @@ async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bo
     assert bool(receiver.unsigned_count) is not signed
 
 
+@pytest.mark.ci
 async def test_people_see_lines_instead_of_json(capfd: pytest.CaptureFixture[str]) -> None:
     stop, shown = asyncio.Event(), ""
     demonstration = asyncio.create_task(demonstrate(stop=stop, forever=True, as_json=False))
