@@ -42,8 +42,8 @@ async def test_a_hanging_account_and_sinks_that_hang_drip_flood_or_refuse_delay_
     stage: Stage, subtests: pytest.Subtests
 ) -> None:
     faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
-    well = await stage.simulator(world_of(30, ends_after_s=3.0, ends_within_s=4.0), faults=faults)
-    hanging = await stage.simulator(world_of(20, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
+    well = await stage.simulator(world_of(20, ends_after_s=3.0, ends_within_s=4.0), faults=faults)
+    hanging = await stage.simulator(world_of(10, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
     receiver, hung = await stage.receiver(), await stage.receiver(lambda _: Answer.HANG)
     slow = [await stage.receiver(lambda _, answer=answer: answer) for answer in (Answer.DRIP, Answer.MEGABYTE)]  # type: ignore[misc]
     refusing = await stage.receiver(lambda _: Answer.REFUSE)
