@@ -313,3 +313,12 @@ def test_the_duration_of_what_ended_is_that_of_the_api_s_dates(before: tuple[str
     )
     known = see(after(*before), an_observation("success")._replace(execution=answer)).known
     assert (known.ended_at, known.started_at) == (NOW - 5 * SECOND, NOW - 7 * SECOND)
+
+
+@pytest.mark.parametrize(("by_s", "since_s", "started_s"), [(-3, -13, -3603), (5, -5, -3595), (20, 0, -3580)])
+def test_a_record_moves_to_our_clock_but_not_beyond_now(by_s: int, since_s: int, started_s: int) -> None:
+    known = see(after(), an_observation("running", seen_at=NOW - 10 * SECOND)).known
+    moved = replace(known, started_at=BEGAN).moved(by_s * SECOND, now=NOW)
+    assert (moved.since_at, moved.started_at) == (NOW + since_s * SECOND, NOW + started_s * SECOND)
+    assert known.moved(by_s * SECOND, now=NOW).started_at == moved.since_at
+    assert replace(known, started_at=None).moved(by_s * SECOND, now=NOW).started_at is None
