@@ -148,16 +148,23 @@ async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> No
         await are_answered(silent[2], newer, newest)
 
 
-async def test_who_asks_nothing_goes_before_who_is_being_answered_and_where_all_ask_the_oldest() -> None:
+async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
-        oldest = await site.ask_until_held()
-        silent, asking = await site.connect(), await site.ask_until_held()
+        asking = await site.ask_until_held()
+        silent, newest = await site.connect(), await site.connect(ASK)
         assert await until_closed(silent) == b""
-        newest = await site.ask_until_held()
-        assert await until_closed(oldest) == b""
         site.may_answer.set()
         await are_answered(asking, newest)
+
+
+async def test_where_all_ask_the_oldest_goes() -> None:
+    async with a_site(at_most=2) as site:
+        site.may_answer.clear()
+        oldest, *others = [await site.ask_until_held() for _ in range(3)]
+        assert await until_closed(oldest) == b""
+        site.may_answer.set()
+        await are_answered(*others)
 
 
 async def test_who_has_had_no_time_to_ask_stays_where_all_others_have_asked() -> None:
