@@ -5,12 +5,36 @@ It measures and reports; no figure makes it fail: a machine that is busy with so
 
 import argparse
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.figures import table
-from bench.measures import MEASURES, Bench
-from bench.workspaces import Workspaces
+from bench.console import measure_console
+from bench.figures import Figure, table
+from bench.measures import (
+    Bench,
+    measure_backlog,
+    measure_deliveries,
+    measure_many,
+    measure_path,
+    measure_polls,
+    measure_typical,
+)
+from bench.pipelines import measure_pipelines
+from bench.processes import Workspaces
+from bench.replicas import measure_replicas
+
+MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
+    "polls": measure_polls,
+    "backlog": measure_backlog,
+    "path": measure_path,
+    "typical": measure_typical,
+    "many": measure_many,
+    "deliveries": measure_deliveries,
+    "replicas": measure_replicas,
+    "console": lambda bench: measure_console(3 if bench.quick else 9),
+    "pipelines": lambda bench: measure_pipelines(range(1, 2 if bench.quick else 4)),
+}
 
 
 def main() -> None:

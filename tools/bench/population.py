@@ -50,13 +50,6 @@ class Population:
         spans = (min(until_s, end_s(each)) - max(from_s, each.begins_s) for each in self.world.executions())
         return sum(span for span in spans if span > 0) / (until_s - from_s)
 
-    def interval_s(self, rate_per_s: float, from_s: float, until_s: float) -> float:
-        """Return the interval of polls of each that so many requests a second allow, on average within [from, until).
-
-        A life costs one poll at its end, whatever its length, and one for each interval it lasts.
-        """
-        return self.mean_open_count(from_s, until_s) / (rate_per_s - self.arrivals_per_s)
-
     def _fill(self, *, until_s: float) -> None:
         seed = self.crowd.seed
         rng = Random(f"{seed}/arrivals")

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -59,13 +59,9 @@ async def enter_stage(
     population: Population,
     *,
     rate_per_s: float,
-    interval_s: float | None = None,
     directory: Path | None = None,
 ) -> Stage:
-    """Build an account that watches nothing yet over the store in that directory, else an empty one, as a start would.
-
-    It polls at that interval, if one is given.
-    """
+    """Build an account that watches nothing yet, over the store in that directory, else over an empty one."""
     stack.enter_context(capture_logs())  # what is logged is no figure
     random.seed(population.crowd.seed)  # what spreads the polls
     clock, notes = population.clock, Notes()
@@ -80,8 +76,8 @@ async def enter_stage(
         clock,
         watches=(),
         rate_per_s=rate_per_s,
-        rules=replace(rules, min_interval_s=interval_s or rules.min_interval_s),
-        max_interval_s=interval_s or rules.max_interval_s,
+        rules=rules,
+        max_interval_s=rules.max_interval_s,
         api=cast("Any", WorldApi(population.world, notes)),
         jitter=random.random,
     )
