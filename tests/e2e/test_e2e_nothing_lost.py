@@ -15,6 +15,7 @@ from e2e import checks
 from e2e.endpoint import Attempt, refusing_some, take
 from e2e.programme import PATIENCE_S, Life, outcome_of, page, ready
 from e2e.stage import ENDS, Document, Stage, all_have_ended, document_of, grouped, webhook, world_of
+from postgres import PostgresServer
 from sqlalchemy import text
 
 from watcher.runtime.clock import Clock
@@ -239,3 +240,30 @@ async def test_a_store_without_room_loses_nothing_nor_does_a_second_daemon_until
     (stage.folder / "watcher.db").unlink()
     assert await life.end() == 2
     assert "watcher.db was deleted or moved while it was in use" in life.stderr.lines.everything().decode()
+
+
+OTHERS = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'"
+
+
+@pytest.mark.ci
+async def test_a_server_that_restarts_and_ends_connections_loses_nothing(
+    postgres_stage: Stage, postgres: PostgresServer
+) -> None:
+    stage = postgres_stage
+    simulator = await stage.simulator(world_of(60, ends_within_s=8.0))
+    receiver = await stage.receiver()
+    life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
+    await life.started()
+    database = stage.store_url.partition("@/")[2].partition("?")[0]
+    for count in (20, 60):
+        await life.until(lambda count=count: len(receiver.events()) >= count, what=f"{count} arrived")  # type: ignore[misc]
+        await asyncio.to_thread(postgres.run, OTHERS.format(database))
+        await asyncio.to_thread(postgres.stop)
+        await life.until(lambda: life.logged("store.failed"), what="it missed the server")
+        await asyncio.to_thread(postgres.start)
+    await life.until(
+        lambda: all(all_have_ended(events, simulator.world) for events in (receiver.events(), life.events())),
+        what="all was reported",
+    )
+    assert await life.stop() == 0
+    assert checks.of_all(simulator, life.emitted, receiver) == []

@@ -22,7 +22,7 @@ from e2e.endpoint import Answer, Receiver, refuse, refusing_some, take
 from e2e.programme import COMMAND, PATIENCE_S, Life, environment, outcome_of, page
 from e2e.stage import API_KEY, API_KEYS, POLLING, Document, Stage, all_have_ended, document_of, webhook, world_of
 from fake_slack import FakeSlack, Message
-from postgres import EMPTY
+from postgres import EMPTY, WITH_PASSWORD
 from receiver import Receiver as Listener
 from simulator_facts import requests_of
 
@@ -599,3 +599,20 @@ async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothin
     problems = [event["data"]["problem"] for event in receiver.events() if "problem" in event["data"]]
     assert {Counter(each["id"] for each in problems)[each["id"]] for each in problems} == {2}, "opened, and closed"
     assert len([each for each in problems if "closedAt" in each]) * 2 == len(problems)
+
+
+@pytest.mark.ci
+async def test_a_refused_login_ends_it_and_shows_no_password(postgres_stage: Stage) -> None:
+    stage = postgres_stage
+    simulator = await stage.simulator(world_of(1, ends_within_s=1.0))
+    await asyncio.to_thread((stage.folder / "db").write_text, "hunter2\n")
+    url = stage.store_url.replace("postgres@", f"{WITH_PASSWORD}@")
+    document = document_of({"default": simulator}) | {"store": {"url": url, "password_file": "db"}}
+    life = await stage.start(document)
+    assert await life.end(within_s=10) == 2
+    said = life.stderr.lines.everything().decode()
+    assert "password authentication failed" in said
+    path: Path = stage.folder / "watcher.yaml"
+    checked = await outcome_of("check", "--config", str(path), folder=stage.folder)
+    assert checked.code == 0
+    assert "hunter2" not in said + checked.stdout + checked.stderr

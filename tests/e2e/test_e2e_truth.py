@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
 from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Dice, Fault, Faults, Window
-from watcher.simulator.scenarios import HARSH, pipeline_named, populate
+from watcher.simulator.scenarios import CALM, HARSH, pipeline_named, populate
 from watcher.simulator.server import LoggedRequest, RequestLog, Simulator
 from watcher.simulator.world import Lifecycle, StatusPhase, World, make_lifecycle
 
@@ -279,3 +281,29 @@ def test_what_was_answered_for_long_must_have_been_reported(last_at: float, *, c
     simulator = Simulator(world)
     simulator.request_log = log_of((0.0, 0), (last_at, 1))
     assert bool(checks.of_lasting_answers([], simulator, lasting_s=20.0)) is complains
+
+
+@pytest.mark.ci
+async def test_a_stop_right_after_a_failure_is_reported_as_no_trouble(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
+    receiver = await stage.receiver()
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    document["polling"] = POLLING | {"degraded_after": "2500ms"}
+    life = await stage.start(document)
+    await life.until(lambda: len(receiver.events()) >= 5, what="every execution was reported")
+
+    asked_count = len(simulator.request_log.entries)
+    simulator.dice.faults = Faults(odds={Fault.SERVER_ERROR: 1.0})
+    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, what="polls had failed")
+    life.send(signal.SIGSTOP)
+    await asyncio.sleep(4.0)  # it is stopped for longer than `degraded_after`
+    simulator.dice.faults, asked_count = CALM, len(simulator.request_log.entries)
+    life.send(signal.SIGCONT)
+    await life.until(lambda: codes(simulator, since=asked_count).count(200) > 10, what="it looked again")
+    assert await life.stop() == 0
+    assert (life.events("account.degraded"), life.logged("account.degraded")) == ([], [])
+
+
+def codes(simulator: Simulator, *, since: int) -> list[int | None]:
+    """Return what was answered to the requests from that one on."""
+    return [entry.code for entry in islice(simulator.request_log.entries, since, None)]
