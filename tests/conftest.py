@@ -66,8 +66,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     items.sort(key=lambda item: "e2e" not in item.path.parts)
 
 
-MOST_CPU_S = 1.0
-"""A test that uses more of its process's processor time is marked `ci`, so that `make test` stays quick."""
+MOST_CPU_S = 2.0
+"""A test that uses more of its process's processor time is marked `ci`, so that `make test` stays quick.
+
+That is a second on a quiet machine: where both cores are busy, the same test takes twice the processor time.
+"""
 
 
 @pytest.hookimpl(wrapper=True)
