@@ -101,6 +101,7 @@ def notified(hook: Receiver, status: str) -> list[str]:
     return notifications.names(status)
 
 
+@pytest.mark.ci
 @installed
 async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_when_it_moves(stage: Stage) -> None:
     world = world_of(30, ends_within_s=12.0, ends_after_s=4.0)
