@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import pytest
 from e2e import checks
 from e2e.programme import Life
 from e2e.stage import ENDS, Stage, all_have_ended, document_of, webhook, world_of
@@ -18,6 +19,7 @@ from watcher.simulator.scenarios import pipeline_named
 from watcher.simulator.world import Lifecycle, Node, StatusPhase, World
 
 
+@pytest.mark.ci
 async def test_a_failure_has_one_id_in_two_programs_and_from_an_empty_store(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(20, ends_after_s=1.0, ends_within_s=2.0))
     document = document_of({"default": simulator})
@@ -41,6 +43,7 @@ async def test_a_failure_has_one_id_in_two_programs_and_from_an_empty_store(stag
     assert {UUID(id_).version for _, id_ in ends[0]} == {5}
 
 
+@pytest.mark.ci
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
     receiver = await stage.receiver()

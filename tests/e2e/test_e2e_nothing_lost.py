@@ -40,7 +40,7 @@ def events_of(lives: Sequence[Life]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("stage", "rounds", "count"),
     [
-        ("sqlite", 2, 30),
+        pytest.param("sqlite", 2, 30, marks=pytest.mark.ci),
         pytest.param("postgres", 3, 40, marks=pytest.mark.ci),
         pytest.param("sqlite", 20, 200, marks=pytest.mark.soak),
         pytest.param("postgres", 50, 200, marks=pytest.mark.soak),

@@ -40,6 +40,7 @@ def ended(*words: str, stdout: int, folder: Path) -> tuple[int, str]:
     return outcome.returncode, outcome.stderr.decode()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_a_reader_that_left_ends_it_without_a_word(words: tuple[str, ...], abandoned: int, tmp_path: Path) -> None:
     assert ended(*words, stdout=abandoned, folder=tmp_path) == (1, "")
@@ -52,6 +53,7 @@ def test_a_full_disk_is_reported(words: tuple[str, ...], tmp_path: Path) -> None
     assert (code, said) == (1, "error: cannot write to stdout (no space left on device)\n")
 
 
+@pytest.mark.ci
 def test_a_full_disk_is_reported_by_help_too(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         code, said = ended("schema", "--help", stdout=full.fileno(), folder=tmp_path)
@@ -72,6 +74,7 @@ def test_a_closed_stdout_is_refused_before_anything_can_take_its_number(words: s
     assert (code, said) == (1, "error: stdout is closed; send it to a file, a pipe or /dev/null\n")
 
 
+@pytest.mark.ci
 def test_what_would_be_said_on_a_closed_stderr_is_not_said_on_stdout(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").touch()
     assert ended_without("2>&- <&-", "init", "mine.yaml", folder=tmp_path) == (2, "")

@@ -21,7 +21,7 @@ EXAMPLES = ("sqlite", "postgres", "slack-and-pager")
 OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 """What the Prometheus Operator defines, not Kubernetes."""
 
-pytestmark = needs_helm
+pytestmark = [pytest.mark.ci, needs_helm]
 
 
 def values_of(example: str) -> Path:

@@ -68,6 +68,7 @@ CONTAINER = container_of(DEPLOYMENT)
 LABELS: dict[str, str] = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
 
 
+@pytest.mark.ci
 @needs_helm
 @by_overlay
 @pytest.mark.parametrize("version", VERSIONS)

@@ -154,6 +154,7 @@ def verify(request: pytest.FixtureRequest, tmp_path: Path) -> Verify:
     return way(tmp_path)
 
 
+@pytest.mark.ci
 async def test_a_request_is_taken_as_it_was_signed_and_in_no_other_form(verify: Verify) -> None:
     good = request()
     rotating = request(secrets=(OTHER, SIGNING))

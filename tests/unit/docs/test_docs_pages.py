@@ -166,6 +166,7 @@ TEXTS = "".join(page.read_text(encoding="utf-8") for page in (DOCS.parent / "REA
 DRAWN = sorted(FOLDER.glob("*.svg"))
 
 
+@pytest.mark.ci
 def test_the_picture_of_mistakes_is_what_check_says_of_them_now() -> None:
     assert (FOLDER / "mistakes.svg").read_text(encoding="utf-8") == mistakes_picture(), "run `make pictures`"
 
@@ -196,6 +197,7 @@ def test_every_word_and_every_sign_stands_at_its_own_column() -> None:
     assert placed == [("48.8", "85.4", "^^ here"), ("158.6", "12.2", "✕"), ("183", "12.2", "x")]
 
 
+@pytest.mark.ci
 def test_a_picture_shows_what_a_command_writes_on_a_terminal() -> None:
     lines = record("init", "--secret")
     assert lines[0].startswith("whsec_")

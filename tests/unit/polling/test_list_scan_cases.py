@@ -113,6 +113,7 @@ async def test_a_scan_is_killed_on_page_5_of_30(lists: Lists, order: Order) -> N
     assert_all(await lists.watched(api, for_s=150), since)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("order", "old_count"), each_value([newest, oldest], [5, 0, 130]))
 async def test_a_total_that_counts_the_rows_of_its_page_alone_is_none(
     lists: Lists, order: Order, old_count: int

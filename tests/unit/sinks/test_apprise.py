@@ -267,6 +267,7 @@ def python(program: str, file: Path, text: str) -> subprocess.CompletedProcess[s
     return subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.ci
 def test_without_the_extra_a_file_that_needs_it_is_refused_and_the_schema_is_the_same(tmp_path: Path) -> None:
     urls = ("ntfys://ntfy.sh/topic", "s3cr3t://x")
     sinks = "".join(f"  phone{number}: {{type: apprise, url: {url}}}\n" for number, url in enumerate(urls))
@@ -279,6 +280,7 @@ def test_without_the_extra_a_file_that_needs_it_is_refused_and_the_schema_is_the
     assert json.loads(done.stdout) == config_schema()
 
 
+@pytest.mark.ci
 def test_what_no_sink_needs_is_not_loaded(tmp_path: Path) -> None:
     done = python(WITH_NONE, tmp_path / "watcher.yaml", WATCH)
     assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["loaded:", "False"]), done.stderr

@@ -81,6 +81,7 @@ def made(path: Path) -> dict[str, str]:
     return dict(rows)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("last_words", FIRST)
 async def test_a_kill_inside_the_migration_leaves_nothing_half_done(killed: dict[str, Path], last_words: str) -> None:
     assert made(killed[last_words]) == {}
@@ -101,6 +102,7 @@ async def test_a_new_store_is_where_the_migrations_end(tmp_path: Path) -> None:
     assert versions == {"schema_version": str(int(revision)), "oldest_reader": str(OLDEST_READER)}
 
 
+@pytest.mark.ci
 def test_only_a_migration_loads_alembic(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/watcher.db"]
     loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
@@ -184,6 +186,7 @@ async def test_a_store_of_the_first_version_becomes_what_the_tables_say(
         assert set(run(url, "SELECT dated FROM scan")) == {(False,)}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_days_of_the_history_are_made_of_its_hours(databases: Databases, kind: str) -> None:
     url = await databases.without_rows(kind)

@@ -128,6 +128,7 @@ def until_written(path: Path) -> None:
     raise AssertionError(f"{path} was not written")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_copies_nothing_and_says_so(old: Path, signum: signal.Signals) -> None:
     run(OLD, MANY)

@@ -83,6 +83,7 @@ async def test_it_reports_while_it_runs_and_at_its_end(capsys: pytest.CaptureFix
     assert len(lines) > 2
 
 
+@pytest.mark.ci
 async def test_it_says_where_it_listens_and_what_fails_and_writes_what_watches_it(tmp_path: Path) -> None:
     words = ("--port", "0", "--fail", "Sales agent=5m", "--fail", "Onboarding", "--write-config", "w.yaml")
     process = await asyncio.create_subprocess_exec(
