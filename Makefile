@@ -15,7 +15,7 @@ test: .venv/dev  ## lint, types and the tests one runs while one works: two and 
 	@$(MAKE) --jobs=2 --output-sync=target types tests
 
 tests: .venv/dev
-	$(BIN)/pytest -m "not ci and not soak" -n 4 --maxschedchunk 8 --durations 10 $(ARGS)
+	$(BIN)/pytest -m "not ci and not soak" -n 3 --maxschedchunk 8 --durations 10 $(ARGS)
 
 types: .venv/dev
 	$(BIN)/python tools/prose.py
