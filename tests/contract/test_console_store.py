@@ -137,9 +137,7 @@ EXECUTIONS: Sequence[tuple[dict[str, Any], list[int]]] = (
 )
 
 
-async def test_executions_that_are_open_come_first_and_filters_leave_some_out(
-    rig: StoreRig, console: ConsoleStore
-) -> None:
+async def test_open_executions_come_first_and_filters_leave_some_out(rig: StoreRig, console: ConsoleStore) -> None:
     await fill(rig.store, rig.account)
     for how, found in EXECUTIONS:
         assert await listed(console, **how) == found, how
@@ -229,9 +227,7 @@ async def test_a_list_that_changes_shows_what_stays_once(rig: StoreRig, console:
     assert sorted(number for number in found if number in stay) == sorted(stay)
 
 
-async def test_a_page_that_its_window_leaves_short_says_where_to_go_on(
-    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_short_page_has_a_next(rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pagination, "EXAMINED_COUNT", 5)
     for number in range(1, 13):
         await rig.store.record(executed(rig.account, number, status="paused" if number == 1 else "running"))
@@ -274,9 +270,7 @@ EVENTS: Sequence[tuple[dict[str, Any], list[int]]] = (
 )
 
 
-async def test_events_come_in_the_order_of_recording_or_the_newest_first_and_filters_leave_some_out(
-    rig: StoreRig, console: ConsoleStore
-) -> None:
+async def test_events_come_oldest_or_newest_first_and_filtered(rig: StoreRig, console: ConsoleStore) -> None:
     await fill(rig.store, rig.account)
     rig.clock.us += 60 * SECOND_US
     ends: list[int | None] = []
@@ -357,9 +351,7 @@ INSERT = (
 )
 
 
-async def test_on_postgresql_a_transaction_that_commits_late_is_waited_for(
-    postgres: PostgresServer, clock: SetClock
-) -> None:
+async def test_on_postgresql_a_late_commit_is_waited_for(postgres: PostgresServer, clock: SetClock) -> None:
     with postgres.database() as url:
         store = await open_store(url, clock=clock)
         console = ConsoleStore(store)
@@ -394,9 +386,7 @@ async def states_of(console: ConsoleStore, **how: Any) -> list[tuple[int, str, s
     return [(row.number, row.sink, row.state) for page in pages for row in page]
 
 
-async def test_deliveries_are_listed_by_state_and_sink(
-    rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_deliveries_are_listed(rig: StoreRig, console: ConsoleStore, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = await claim(rig.store, "sink", "chat")
     for number in range(1, 5):
         await rig.record(number, sinks=("ops", "chat"))
@@ -471,9 +461,7 @@ async def test_problems_are_listed_by_state_kind_account_pipeline_and_opening(
 
 
 @pytest.mark.parametrize("is_open", [True, False])
-async def test_an_open_slow_problem_has_the_start_of_its_oldest_open_execution(
-    rig: StoreRig, console: ConsoleStore, is_open: bool
-) -> None:
+async def test_an_open_slow_problem_has_its_oldest_start(rig: StoreRig, console: ConsoleStore, is_open: bool) -> None:
     slow = Problem(UUID(int=5), EventType.PIPELINE_SLOW, from_us(START_US), EventKey(b"\7" * 16, 1))
     for problems in (opened(slow), () if is_open else closed(slow)):
         await rig.store.record(SourceChange(rig.account, 0, 0, problems=problems, pipeline=PIPELINE))
@@ -488,9 +476,7 @@ async def test_an_open_slow_problem_has_the_start_of_its_oldest_open_execution(
     assert row.slowest_from == (START_US + 30 * SECOND_US if is_open else None)
 
 
-async def test_open_problems_that_nobody_acknowledged_come_first_and_closed_ones_last(
-    rig: StoreRig, console: ConsoleStore
-) -> None:
+async def test_unacknowledged_problems_come_first_and_closed_ones_last(rig: StoreRig, console: ConsoleStore) -> None:
     await open_problems(rig.store, rig.account, rig.clock)
 
     def acknowledge(connection: Connection) -> None:
@@ -522,9 +508,7 @@ async def test_the_problems_of_one_incident_are_listed(rig: StoreRig, console: C
     assert await console.problems(incident_key=UUID(int=52), limit=1) == ([], None)
 
 
-async def test_the_time_of_a_place_in_the_list_is_that_of_its_event_or_of_the_next(
-    rig: StoreRig, console: ConsoleStore
-) -> None:
+async def test_the_time_of_a_place_is_that_of_its_event_or_the_next(rig: StoreRig, console: ConsoleStore) -> None:
     await rig.store.record(executed(rig.account, 1))
     assert await console.recorded_at(0) == await console.recorded_at(1) == rig.clock.steady_us()
     assert await console.recorded_at(2) is None

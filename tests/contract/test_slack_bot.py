@@ -104,9 +104,7 @@ async def test_whoever_takes_over_after_a_kill_goes_on_with_the_same_message(rig
     assert slack.heads() == [OVER_HEAD, f"  {FAILURE}", f"  {OVER_HEAD}", FAILURE]
 
 
-async def test_a_kill_before_the_answer_is_written_repeats_the_message_and_goes_on_with_the_last(
-    rig: SlackRig, slack: FakeSlack
-) -> None:
+async def test_a_kill_before_the_answer_is_written_repeats_the_message(rig: SlackRig, slack: FakeSlack) -> None:
     await rig.emit(sample(FAILING), opens=True)
     rig.store.broken.add("settle")
     await rig.go(1.0)

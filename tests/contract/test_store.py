@@ -171,9 +171,7 @@ async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(rig: StoreR
     assert (await backlog_of(rig.store))["log"].pending_count == 2
 
 
-async def test_the_sinks_of_a_record_are_woken_when_it_is_handed_in_and_those_that_took_nothing_once_more(
-    rig: StoreRig,
-) -> None:
+async def test_sinks_are_woken_when_it_is_handed_in_and_those_that_took_nothing_once_more(rig: StoreRig) -> None:
     recorded = asyncio.gather(rig.record(1, sinks=("ops", "log")), rig.record(2, sinks=("ops",)))
     await asyncio.sleep(0)
     assert sorted(rig.woken.names) == ["log", "ops", "ops"]

@@ -126,9 +126,7 @@ async def rig(url: str) -> AsyncIterator[ClockRig]:
 
 @pytest.mark.parametrize("step_s", STEPS_S)
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.begin.__name__) for case in CASES])
-async def test_what_waits_is_sent_when_the_wait_that_was_wanted_is_over(
-    rig: ClockRig, case: Case, step_s: float
-) -> None:
+async def test_what_waits_is_sent_when_the_wanted_wait_is_over(rig: ClockRig, case: Case, step_s: float) -> None:
     await rig.start(rules=case.rules)
     await case.begin(rig)
     await rig.later(KILLED_AFTER_S)
@@ -161,9 +159,7 @@ async def test_what_was_called_forward_is_sent_within_a_minute(rig: ClockRig, st
 
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
-async def test_what_another_replica_records_whose_clock_began_before_it_was_set_back_waits_a_minute_longer_at_most(
-    rig: ClockRig,
-) -> None:
+async def test_what_a_replica_with_a_later_clock_records_waits_a_minute_longer_at_most(rig: ClockRig) -> None:
     await rig.start(rules=AFTER)
     rig.clock.elapsed_s += 7200
     await opening(rig)
@@ -175,9 +171,7 @@ async def test_what_another_replica_records_whose_clock_began_before_it_was_set_
 
 
 @pytest.mark.parametrize("is_later", [True, False])
-async def test_the_pause_of_an_account_is_no_longer_than_it_was(
-    store: SqlStore, account: Lease, clock: SetClock, *, is_later: bool
-) -> None:
+async def test_no_pause_becomes_longer(store: SqlStore, account: Lease, clock: SetClock, *, is_later: bool) -> None:
     owned = AccountStore(store, account)
     await owned.save_backoff(BackoffState(8.0, 3.0))
     clock.us += 3 * SECOND_US if is_later else -7200 * SECOND_US
@@ -187,9 +181,7 @@ async def test_the_pause_of_an_account_is_no_longer_than_it_was(
     assert (await owned.load_account()).backoff == BackoffState(3.0 if is_later else 6.0, 3.0)
 
 
-async def test_an_execution_has_run_since_now_if_the_clock_was_set_back(
-    store: SqlStore, account: Lease, clock: SetClock
-) -> None:
+async def test_an_execution_has_run_since_now_at_most(store: SqlStore, account: Lease, clock: SetClock) -> None:
     await store.record(change(account, started_at=clock.us, found_at=clock.us))
     clock.us -= 7200 * SECOND_US
     (found,) = await executions_of(store, account)

@@ -122,9 +122,7 @@ async def cursor_of(store: SqlStore, account: Lease) -> Cursor | None:
 
 
 @pytest.mark.parametrize(("absent_us", "after"), [(DAY_US, CURSOR), (DAY_US + 1, None)])
-async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it(
-    rig: StoreRig, absent_us: int, after: Cursor | None
-) -> None:
+async def test_one_that_returns_within_a_day_is_read_on(rig: StoreRig, absent_us: int, after: Cursor | None) -> None:
     await rig.store.record(pipeline_change(rig.account, cursor=CURSOR, sinks=()))
     await absent(rig.store, at=START_US)
     await absent(rig.store, at=START_US + 9)  # still absent, not anew
@@ -133,9 +131,7 @@ async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it
 
 
 @pytest.mark.parametrize("present", [(), (("default", PIPELINE),)], ids=["absent", "present"])
-async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
-    rig: StoreRig, present: tuple[tuple[str, str], ...]
-) -> None:
+async def test_a_long_absence_is_not_forgotten_if_noted(rig: StoreRig, present: tuple[tuple[str, str], ...]) -> None:
     await rig.store.record(pipeline_change(rig.account, cursor=CURSOR))
     await absent(rig.store, at=START_US)
     await absent(rig.store, at=START_US + DAY_US + 1, present=present)

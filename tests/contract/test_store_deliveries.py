@@ -112,9 +112,7 @@ async def test_of_a_lane_one_goes_after_the_other_whatever_streams_its_events_ar
 
 
 @pytest.mark.parametrize("end", [DELIVERED, DEAD, DeliveryState.SILENCED])
-async def test_a_failing_delivery_pushes_back_the_others_of_its_lane_and_lets_them_go_at_its_end(
-    rig: StoreRig, end: DeliveryState
-) -> None:
+async def test_a_failing_delivery_holds_back_its_lane_until_its_end(rig: StoreRig, end: DeliveryState) -> None:
     await rig.record(1)
     await rig.record(1, sequence=2)
     for again_at in (LATER + SECOND_US, LATER + 9 * SECOND_US):
@@ -272,9 +270,7 @@ async def test_how_a_sink_is_is_kept_with_a_turn_or_without_and_the_last_word_co
     assert (await rig.owned.load_account()).backoff == BackoffState(None, 2.0)
 
 
-async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next_of_its_lane_let_go(
-    rig: StoreRig,
-) -> None:
+async def test_what_is_due_for_long_is_given_up_tried_or_not_and_the_next_of_its_lane_let_go(rig: StoreRig) -> None:
     await rig.record(1)
     await rig.record(1, sequence=2)
     await rig.record(2)

@@ -117,9 +117,7 @@ async def test_totals_are_those_of_all_hours_of_a_span_whichever_days_are_whole(
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
-async def test_totals_of_many_pipelines_are_read_some_at_a_time(
-    rig: StoreRig, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_totals_of_many_are_read_in_parts(rig: StoreRig, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.store.history_store.PIPELINES_COUNT", chunk)
     names = [f"default/77aa0000-0000-4000-8000-{number:012}" for number in range(3)]
     for number, name in enumerate(names):
@@ -151,9 +149,7 @@ async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: 
     assert (most.pipeline_name, most.node, most.failed_count) == (NAME, "Greeting", 2)
 
 
-async def test_a_kind_is_no_news_if_its_text_alone_was_seen_before_and_only_those_of_the_time_are_returned(
-    rig: StoreRig,
-) -> None:
+async def test_a_kind_whose_text_alone_was_seen_before_is_no_news(rig: StoreRig) -> None:
     await rig.store.record(end(rig, 1, status="failed", text="no answer", node=None))  # as a list says it
     await rig.store.record(end(rig, 2, at=START_US + 2 * HOUR_US, status="failed", text="no answer"))
     ((newest, first_seen_at),) = (await console(rig).history(NAME, since=Micros(START_US + HOUR_US))).errors
@@ -360,9 +356,7 @@ async def reports(rig: StoreRig) -> MaintenanceStore:
     return store
 
 
-async def test_a_report_is_recorded_with_its_moment_and_counts_in_a_sequence_of_its_own(
-    rig: StoreRig, reports: MaintenanceStore
-) -> None:
+async def test_a_report_is_recorded_with_its_moment_and_sequence(rig: StoreRig, reports: MaintenanceStore) -> None:
     await reports.add_report("weekly", to_us(FIRST))
     await reports.add_report("weekly", to_us(SECOND))  # it is known already
     for moment in (SECOND, THIRD):

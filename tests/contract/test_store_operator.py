@@ -122,9 +122,7 @@ async def test_a_problem_is_taken_again_and_given_back(rig: StoreRig) -> None:
     assert await due(rig.ops) == []
 
 
-async def test_several_problems_are_taken_in_one_transaction_and_ids_that_are_not_open_stop_none(
-    rig: StoreRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_several_are_acknowledged_in_one_transaction(rig: StoreRig, monkeypatch: pytest.MonkeyPatch) -> None:
     accounts = [await claim(rig.store, "account", name) for name in ("one", "two", "over")]
     one, two, over = [await degrade(rig.store, each, "ops") for each in accounts]
     await rig.store.record(SourceChange(accounts[2], 1, 2, None, (), closed(over)))
@@ -173,9 +171,7 @@ async def test_silences_are_there_for_every_replica_until_they_end(store: SqlSto
     await again.close()
 
 
-async def test_silences_are_kept_as_long_as_events_and_what_is_asked_in_vain_for_a_day(
-    store: SqlStore, clock: SetClock, ops: SinkStore
-) -> None:
+async def test_silences_are_kept_and_vain_actions_a_day(store: SqlStore, clock: SetClock, ops: SinkStore) -> None:
     operator = operator_of(store)
     made = await operator.add_silence("{}", starts_at=START, ends_at=START + timedelta(days=9), by=None, comment=None)
     await operator.request_action("enable", "ops")

@@ -114,9 +114,7 @@ async def test_ends_and_what_they_lead_to_are_written_together(rig: StoreRig) ->
 
 
 @pytest.mark.parametrize("spoiled", ["execution", "rules"])
-async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_all_along(
-    rig: StoreRig, spoiled: str
-) -> None:
+async def test_of_changes_that_belong_together_one_bad_one_takes_all_along(rig: StoreRig, spoiled: str) -> None:
     end = change(rig.account, 1, sequence=3 if spoiled == "execution" else 1)
     rules = rules_change(
         rig.account, before=0 if spoiled == "execution" else 4, sinks=("ops",), problems=opened(problem_of())
@@ -193,9 +191,7 @@ async def open_ones(store: SqlStore) -> list[OpenProblem]:
     return found
 
 
-async def test_open_problems_say_what_they_are_about_page_by_page(
-    rig: StoreRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_open_problems_say_what_they_are_about_in_pages(rig: StoreRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.store.problems.PAGE_COUNT", 2)
     degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
     failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
@@ -297,9 +293,7 @@ async def test_who_tidied_the_store_before_changes_nothing_any_more(
 
 
 @pytest.mark.parametrize("kind", ["pipeline", "execution"])
-async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its_end_goes(
-    rig: StoreRig, kind: str
-) -> None:
+async def test_what_opened_an_open_problem_stays_and_says_where_its_end_goes(rig: StoreRig, kind: str) -> None:
     if kind == "pipeline":
         problem = problem_of()
         await rig.store.record(rules_change(rig.account, sinks=("ops",), problems=opened(problem)))
@@ -354,9 +348,7 @@ async def posted(rig: StoreRig, sink: SinkStore) -> list[ProblemMessage | None]:
 
 
 @pytest.mark.parametrize("state", ["delivered", "waiting"])
-async def test_a_message_is_kept_with_the_attempt_that_posted_it_and_survives_a_restart(
-    rig: StoreRig, url: str, state: str
-) -> None:
+async def test_a_message_is_kept_with_its_attempt_over_a_restart(rig: StoreRig, url: str, state: str) -> None:
     await post(rig, 0, opened(problem_of()), FIRST, state=state)
     await rig.store.close()
     rig.store = await open_store(url, clock=rig.clock)

@@ -71,9 +71,7 @@ def reminds(sink: SinkStore, problem: Problem, *, sequence: int = 1, at: int = 7
     return SourceChange(sink.lease, sequence - 1, sequence, None, (entry,), reminders={problem.id: Micros(at)})
 
 
-async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open_and_before_its_closing(
-    rig: StoreRig, problem: Problem
-) -> None:
+async def test_a_silenced_opening_waits_again_before_its_closing(rig: StoreRig, problem: Problem) -> None:
     await rig.ops.release()  # of nothing
     await silence(rig.ops, *await due(rig.ops))
     await rig.record(1)
@@ -113,9 +111,7 @@ async def test_what_closes_a_problem_knows_whether_its_opening_was_sent(
     assert closing.is_opening_sent is (type_ is RECOVERED if is_sent is None else is_sent)
 
 
-async def test_a_reminder_knows_whether_its_problem_is_open_and_comes_after_the_opening(
-    rig: StoreRig, problem: Problem
-) -> None:
+async def test_a_reminder_knows_whether_its_problem_is_open(rig: StoreRig, problem: Problem) -> None:
     await settle_all(rig.ops)
     await rig.store.record(reminds(rig.ops, problem))
     (reminder,) = await due(rig.ops)
@@ -132,9 +128,7 @@ async def test_a_reminder_knows_whether_its_problem_is_open_and_comes_after_the_
 
 
 @pytest.mark.parametrize(("state", "is_sent"), [(DELIVERED, True), (ACCEPTED, True), (DEAD, False), (SILENCED, False)])
-async def test_a_sink_knows_the_open_problems_whose_opening_it_took(
-    rig: StoreRig, problem: Problem, state: str, *, is_sent: bool
-) -> None:
+async def test_it_knows_which_openings_it_took(rig: StoreRig, problem: Problem, state: str, *, is_sent: bool) -> None:
     assert await rig.ops.sent_openings() == []
     rig.clock.us += SECOND_US
     await settle_all(rig.ops, state=DeliveryState(state))
@@ -177,9 +171,7 @@ async def test_a_dead_letter_is_replayed_once_and_goes_as_if_it_were_new(rig: St
     assert await operator.replay("ops", dead) == 0
 
 
-async def test_all_that_is_dead_is_replayed_in_short_transactions(
-    rig: StoreRig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_all_dead_letters_are_replayed_in_short_steps(rig: StoreRig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator_store, "REPLAYED_COUNT", 2)
     operator = operator_of(rig.store)
     for number in range(1, 6):
@@ -232,9 +224,7 @@ async def told_twice(store: SqlStore, hook: SinkStore, clock: SetClock, sinks: S
     return problem
 
 
-async def test_the_end_of_a_problem_goes_to_all_that_were_told_of_it_first_or_later(
-    store: SqlStore, ops: SinkStore, clock: SetClock
-) -> None:
+async def test_an_end_goes_to_all_that_were_told_of_it(store: SqlStore, ops: SinkStore, clock: SetClock) -> None:
     hook, first, both = [await sink_of(store, name) for name in ("hook", "first", "both")]
     problem = await told_twice(store, hook, clock, [("first", "both"), ("ops", "both")])
     for sink in (ops, first, both):

@@ -117,7 +117,7 @@ async def test_every_code_means_what_the_table_says(receiver: Receiver, kind: st
     ],
     ids=lambda value: value[:8] if isinstance(value, bytes) else None,
 )
-async def test_slack_says_ok_and_discord_returns_the_message(
+async def test_a_success_has_its_body(
     receiver: Receiver, kind: str, code: int, said: bytes, outcome: SendOutcome
 ) -> None:
     receiver.reply = says(answer(code, body=said))
@@ -167,9 +167,7 @@ async def test_a_broken_handshake_is_a_failed_attempt(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(WITH_MINIMAL))
 @pytest.mark.parametrize("code", [400, 413, 422])
-async def test_what_is_refused_goes_in_minimal_form_by_the_next_attempt_and_says_so(
-    receiver: Receiver, kind: str, code: int
-) -> None:
+async def test_what_is_refused_goes_in_minimal_form_next(receiver: Receiver, kind: str, code: int) -> None:
     receiver.reply = says(answer(code))
     async with sink_of(receiver.url, kind) as sink:
         first = await sink.send([failed()])
@@ -241,8 +239,6 @@ async def test_a_success_whose_body_never_comes_is_a_timeout(receiver: Receiver,
         ("plain", 404, "nothing takes messages at this url"),
     ],
 )
-async def test_what_is_known_of_a_receiver_goes_before_what_any_status_says(
-    receiver: Receiver, kind: str, code: int, remedy: str
-) -> None:
+async def test_what_is_known_of_a_receiver_goes_first(receiver: Receiver, kind: str, code: int, remedy: str) -> None:
     receiver.reply = says(answer(code, body=b"no_service"))
     assert remedy in (await sent(receiver, kind)).remedy

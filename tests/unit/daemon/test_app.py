@@ -110,9 +110,7 @@ async def test_a_port_that_is_taken_may_be_free_the_next_time(tmp_path: Path) ->
         ("192.0.2.1:8080", "Cannot assign requested address", Exit.FAILED),
     ],
 )
-async def test_an_address_one_cannot_have_is_said_and_what_may_become_one_may_be_tried_again(
-    listen: str, reason: str, code: Exit, tmp_path: Path
-) -> None:
+async def test_an_address_one_cannot_have_is_named(listen: str, reason: str, code: Exit, tmp_path: Path) -> None:
     error = await refusal(listen, folder=tmp_path)
     assert error.exit_code is code
     assert str(error).startswith(f"http.listen: cannot listen on {listen} ({reason}")

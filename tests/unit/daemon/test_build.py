@@ -92,9 +92,7 @@ DEGRADED, SINK_FAILING = EventType.ACCOUNT_DEGRADED, EventType.SINK_FAILING
         (OVERDUE, ("account", "default", OTHER, str(UUID(int=8)), "running"), False),
     ],
 )
-def test_a_problem_goes_on_while_the_configuration_looks_for_it(
-    settings: Settings, kind: EventType, about: tuple[str, ...], *, watched: bool
-) -> None:
+def test_watched_problems_go_on(settings: Settings, kind: EventType, about: tuple[str, ...], *, watched: bool) -> None:
     problem = Problem(UUID(int=1), kind, datetime(2026, 11, 24, tzinfo=UTC), EventKey(b"", 1))
     watches = {(watch.account, watch.pipeline): watch for watch in watches_of(settings)}
     assert watches_for(settings, watches, OpenProblem(problem, *about)) is watched

@@ -94,9 +94,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     assert set(await record_of(store)) == set()
 
 
-async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(
-    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_pruning_much_takes_two_ticks(store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.daemon.maintenance.PAGES_COUNT", 2)
     lease = await claim(store, "account", "default")
     count = 2 * EXECUTIONS_COUNT + 1
@@ -221,9 +219,7 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     assert await closings(account) == []
 
 
-async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this_one_s_again(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_what_another_replica_tidies_is_left_alone_until_it_is_ours(store: SqlStore, clock: FakeClock) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     await maintenance.tick()
@@ -237,9 +233,7 @@ async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this
     assert await executions_of(store, lease) == []
 
 
-async def test_only_the_replica_that_maintains_and_is_sure_of_that_tidies_the_store_and_does_so_once_it_is(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_only_the_replica_that_surely_maintains_tidies_the_store(store: SqlStore, clock: FakeClock) -> None:
     lease, ownership = await claim(store, "account", "default"), SharedOwnership(store, clock=clock)
     maintenance = maintenance_of(store, clock, Owners(NOTHING), ownership=ownership)
     await maintenance.tick()
@@ -251,9 +245,7 @@ async def test_only_the_replica_that_maintains_and_is_sure_of_that_tidies_the_st
         assert len(await executions_of(store, lease)) == count
 
 
-async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_absent(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_while_replicas_differ_nothing_is_removed_nor_absent(store: SqlStore, clock: FakeClock) -> None:
     account, ownership = await overdue_ones(store, clock), SharedOwnership(store, clock=clock)
     owners = Owners(NAMED)
     maintenance = maintenance_of(store, clock, owners, metrics=account.metrics, ownership=ownership)
@@ -276,9 +268,7 @@ def problems(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_problems_open", {"kind": "execution.overdue"})
 
 
-async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_more(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_what_ended_without_an_event_is_overdue_no_more(store: SqlStore, clock: FakeClock) -> None:
     account = await overdue_ones(store, clock)
     lease = await claim(store, "account", "default")
     known = (await AccountStore(store, lease).load_executions([B]))[B]
@@ -333,9 +323,7 @@ async def test_what_a_new_rule_opens_while_it_is_being_applied_is_not_closed_by_
         assert await kept(store) == (0, RuleState())
 
 
-async def test_a_configuration_waits_for_what_is_being_tidied_up_by_the_one_before(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_configuration_waits_for_the_tidying_of_the_one_before(store: SqlStore, clock: FakeClock) -> None:
     async with set_up(store, clock, Setup) as setup:
         async with setup.supervisor.tidying:
             applying = asyncio.create_task(setup.apply())
@@ -517,9 +505,7 @@ class Sink:
     sink: str
 
 
-async def test_a_sink_that_falls_behind_is_logged_once_and_once_when_it_has_caught_up(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_sink_that_falls_behind_is_logged_once_and_so_is_its_end(store: SqlStore, clock: FakeClock) -> None:
     progress = progress_of(store, clock, workers=[Sink("ops"), Sink("chat")])
     ops, account = await sink_of(store), await claim(store, "account", "default")
     await store.record(source_change(account, sinks=("ops",)))

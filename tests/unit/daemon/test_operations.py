@@ -88,9 +88,7 @@ async def test_a_stored_silence_holds_from_the_next_look_on_through_reloads_unti
     assert rig.silenced("more") == [False]
 
 
-async def test_silences_are_known_before_anything_is_sent_and_stay_while_the_store_cannot_be_read(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silences_are_known_first_and_while_the_store_is_away(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     await rig.run(sinks={})
     await rig.silence()
     await rig.operations.read_silences()

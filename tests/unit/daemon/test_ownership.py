@@ -89,9 +89,7 @@ async def test_what_is_wanted_and_free_is_held_at_once_and_said(replica: Replica
     assert logs == [of_it | {"taken": names, "more": 0}]
 
 
-async def test_a_lease_is_trusted_from_before_its_renewal_was_sent_and_a_second_less_than_it_lasts(
-    replica: Replica,
-) -> None:
+async def test_a_lease_is_trusted_from_the_sending_and_a_second_less_than_it_lasts(replica: Replica) -> None:
     replica.store.may_answer.clear()
     wanting = asyncio.create_task(replica.want(A))
     await asyncio.sleep(0)
@@ -177,9 +175,7 @@ async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(replica: R
     assert other.takeovers("account") == 0
 
 
-async def test_a_release_that_fails_or_hangs_is_not_believed_in_nor_waited_for_long(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_release_that_fails_or_hangs_holds_up_nobody(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.daemon.ownership.RELEASE_S", 0.01)
     held = await taken(replica)
     await replica.want(B)

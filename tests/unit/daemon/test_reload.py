@@ -214,9 +214,7 @@ URL, LISTEN = "store: {url: sqlite:///other.db}\n", "http: {listen: 127.0.0.1:1}
 
 
 @pytest.mark.parametrize("failures", [0, 10**9])
-async def test_a_restart_is_pending_and_said_until_the_file_says_again_what_is_in_use(
-    file: Path, failures: int
-) -> None:
+async def test_a_restart_is_pending_until_the_file_says_again_what_is_in_use(file: Path, failures: int) -> None:
     with capture_logs() as logs:
         async with following(file, Applied(failures)) as (_, metrics):
             for text, pending in (("", 0), (URL, 1), ("store: [\n", 1), (LISTEN, 1), ("", 0), (URL + LISTEN, 1)):

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -56,9 +55,7 @@ def set_clock(clock: FakeClock, moment: str) -> None:
     clock.elapsed_s = (datetime.fromisoformat(moment) - EPOCH).total_seconds()
 
 
-async def test_a_report_that_is_new_says_nothing_of_a_moment_before_and_is_sent_at_the_next(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_new_report_says_nothing_of_before_and_is_sent_next(store: SqlStore, clock: FakeClock) -> None:
     metrics = Metrics()
     maintenance = maintenance_of(store, clock, Owners(DAILY), metrics=metrics)
     await maintenance.tick()
@@ -81,21 +78,6 @@ async def test_a_report_that_is_new_says_nothing_of_a_moment_before_and_is_sent_
         {"event": "report.recorded", "log_level": "info", "report": "daily", "sinks": 1}
     ]
     assert metrics.registry.get_sample_value("watcher_events_total", {"type": "watcher.report"}) == 1
-
-
-async def test_each_day_has_one_report_whatever_its_clock_does(store: SqlStore, clock: FakeClock) -> None:
-    set_clock(clock, "2026-10-23T12:00:00Z")  # before a night that has 02:30 twice
-    nightly = settings(nightly={"at": "02:30", "timezone": "Europe/Berlin"})
-    maintenance = maintenance_of(store, clock, Owners(nightly))
-    for _ in range(3 * 24):
-        await maintenance.tick()
-        clock.advance(HOUR_S)
-    found = await reports_of(store, clock)
-    moments = ["2026-10-24T00:30", "2026-10-25T00:30", "2026-10-26T01:30"]
-    assert [each["time"] for each in found] == [f"{moment}:00.000Z" for moment in moments]
-    assert len({each["id"] for each in found}) == 3
-    for one, following in pairwise(found):  # nothing is left out, and nothing counted twice
-        assert one["data"]["report"]["until"] == following["data"]["report"]["from"]
 
 
 async def test_a_report_is_made_up_for_within_12_hours_and_then_left_out(store: SqlStore, clock: FakeClock) -> None:
@@ -231,9 +213,7 @@ async def fill(store: SqlStore, clock: FakeClock) -> None:
         await store.record(replace(ending, ended=ended))
 
 
-async def test_a_report_covers_whole_hours_and_is_compared_with_as_long_a_time_before(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_report_covers_whole_hours_and_is_compared_with_before(store: SqlStore, clock: FakeClock) -> None:
     maintenance = maintenance_of(store, clock, Owners(settings(morning={"at": "11:00", "timezone": "Asia/Kolkata"})))
     set_clock(clock, "2026-11-26T03:00:00Z")
     await fill(store, clock)

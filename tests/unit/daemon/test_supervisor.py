@@ -71,9 +71,7 @@ async def test_what_is_asked_for_is_owned_and_works(setup: Setup) -> None:
     assert await setup.deliver()
 
 
-async def test_what_the_store_holds_otherwise_than_its_owner_believes_begins_anew_after_a_pause(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_owner_that_the_store_contradicts_begins_anew(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.daemon.ownership.RENEW_AGAIN_S", 0.0)
     await setup.apply(sinks={"ops": setup.webhook()})
     watcher, worker = setup.watcher(), setup.worker()
@@ -180,9 +178,7 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
     assert served_s(path) == 0.0
 
 
-async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_from_there(
-    setup: Setup, path: Path
-) -> None:
+async def test_an_error_in_one_change_stops_no_other_and_a_try_goes_on_there(setup: Setup, path: Path) -> None:
     sinks = {"ops": setup.webhook(), "more": setup.webhook()}
     with refusing(path, "ops"), pytest.raises(StoreError, match="did not take this"):
         await setup.apply(sinks=sinks)
@@ -211,9 +207,7 @@ async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_dr
 
 
 @pytest.mark.parametrize("is_the_end", [False, True])
-async def test_neither_a_newer_configuration_nor_the_end_gives_a_drain_more_time(
-    setup: Setup, *, is_the_end: bool
-) -> None:
+async def test_neither_a_newer_configuration_nor_the_end_extends_a_drain(setup: Setup, *, is_the_end: bool) -> None:
     await setup.send(hangs)
     setup.supervisor._drain_s = 0.5
     with capture_logs() as logs:
@@ -247,9 +241,7 @@ async def break_down() -> None:
 
 
 @pytest.mark.parametrize("method", ["drain", "cancel", "flush"])
-async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch, method: str
-) -> None:
+async def test_an_owner_that_ends_badly_is_loud(setup: Setup, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     worker = setup.worker()
     monkeypatch.setattr(worker, method, break_down)
@@ -318,9 +310,7 @@ async def test_what_another_replica_has_is_not_owned_until_it_is_free(replica: S
 
 
 @pytest.mark.parametrize("finds_out", ["look", "run_jobs"])
-async def test_what_another_replica_took_over_is_let_go_of_said_once_and_the_others_go_on(
-    replica: Shared, finds_out: str
-) -> None:
+async def test_what_another_replica_took_is_let_go_and_the_others_go_on(replica: Shared, finds_out: str) -> None:
     sinks = {"ops": replica.webhook(), "more": replica.webhook()}
     await replica.apply({"a": replica.account(), "b": replica.account()}, sinks=sinks)
     replica.api.reply = says(answer(404))

@@ -237,9 +237,7 @@ async def test_what_is_closed_is_told_for_a_quarter_of_an_hour(forgetful: Rig) -
     assert await refreshed(forgetful, 60) == []
 
 
-async def test_a_refresh_that_fails_is_counted_and_hurts_nobody(
-    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refresh_that_fails_is_counted_and_no_more(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def crash(_: Sequence[SentOpening]) -> SendResult:
         raise RuntimeError("secret")
 
@@ -251,9 +249,7 @@ async def test_a_refresh_that_fails_is_counted_and_hurts_nobody(
     assert await forgetful.sent_after() == []
 
 
-async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
-    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_receiver_that_is_gone_or_slow_is_left_alone(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, hangs = asyncio.Event(), asyncio.Event()
     asked_count = 0
 
@@ -306,9 +302,7 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
     assert forgetful.worker._problems._refreshing.cancelled()
 
 
-async def test_a_refresh_that_was_not_sent_because_the_lease_ran_out_did_not_fail(
-    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_refresh_without_a_lease_did_not_fail(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     async def expired(_: object) -> SendResult:
         raise LeaseExpiredError("by the test")
 

@@ -49,9 +49,7 @@ def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None
     ("came", "reported"),
     [((), "none"), (("written",), "none"), (("written", "disk_full"), "disk_full"), (("503", "written"), "none")],
 )
-def test_a_sink_fails_with_the_last_answer_since_its_last_success(
-    clock: FakeClock, came: tuple[str, ...], reported: str
-) -> None:
+def test_a_sink_fails_with_the_last_answer_since_one(clock: FakeClock, came: tuple[str, ...], reported: str) -> None:
     sink = sink_state(clock)
     for answer in came:
         answered(sink, clock, answer)
@@ -61,9 +59,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
 
 
 @pytest.mark.parametrize(("left_s", "lasts_s"), [(60, 60), (-5, -5), (90_000, 3600)])
-def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for(
-    clock: FakeClock, left_s: float, lasts_s: float
-) -> None:
+def test_a_pause_goes_on_after_a_restart_within_its_most(clock: FakeClock, left_s: float, lasts_s: float) -> None:
     sink = sink_state(clock, backoff=BackoffState(pause_s=left_s))
     assert sink.paused_until == clock.monotonic() + lasts_s
 
@@ -98,9 +94,7 @@ def test_what_failed_while_others_got_through_says_nothing_of_the_sink_until_it_
 
 
 @pytest.mark.parametrize("attempts", [0, 1])
-def test_a_failure_is_the_sinks_unless_something_got_through_since_the_one_before(
-    clock: FakeClock, attempts: int
-) -> None:
+def test_a_failure_is_the_sinks_unless_something_got_through_between(clock: FakeClock, attempts: int) -> None:
     sink = sink_state(clock)
     answered(sink, clock, "204")
     clock.elapsed_s += 1

@@ -140,18 +140,14 @@ async def test_a_dead_letter_that_reports_others_is_not_reported(rig: Rig) -> No
     assert counts(rig) == [1]
 
 
-async def test_the_store_is_asked_for_dead_letters_once_at_the_start_and_then_only_where_something_died(
-    rig: Rig,
-) -> None:
+async def test_the_store_is_asked_for_dead_letters_at_the_start_and_then_where_something_died(rig: Rig) -> None:
     for _ in range(5):
         await rig.send("a", answer=DELIVERED)
         await rig.go_for(120)
     assert rig.store.asked["dead_since"] == 1
 
 
-async def test_two_sinks_that_refuse_everything_report_to_each_other_once_a_minute_and_never_of_reports(
-    rig: Rig,
-) -> None:
+async def test_two_sinks_that_refuse_all_report_to_each_other_once_a_minute_never_of_reports(rig: Rig) -> None:
     other = Rig(rig.path, name="chat")
     other.clock, other.real_store = rig.clock, rig.real_store
     await other._work(rules=QUICK, fingerprint="as written")

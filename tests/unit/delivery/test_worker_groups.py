@@ -59,13 +59,6 @@ async def test_a_full_group_waits_too_and_the_rest_goes_with_the_next_request(ri
     assert sizes == {"1.0": 1, "2.0": 1, "5.0": 2}
 
 
-async def test_what_is_not_grouped_goes_alone_at_once(rig: Rig) -> None:
-    await rig.restart(rules=by("pipeline", "labels.team"))
-    await rig.record("a", "b", data=of("p"))
-    await rig.record("c", type_=EventType.ACCOUNT_DEGRADED, data=of("p", labels={"team": "sales"}))
-    assert sorted(await batches_after(rig)) == [["a1"], ["b1"], ["c1"]]
-
-
 async def test_a_group_that_failed_comes_due_together_and_takes_along_what_is_due_by_then(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("b", "a", "b", data=of("p"))
@@ -145,9 +138,7 @@ async def test_retry_after_delays_a_group_with_one_bad_event_for_a_minute_in_all
     assert [rig.row(name)["state"] for name in ("a1", "b1", "c1")] == ["delivered", "waiting", "delivered"]
 
 
-async def test_a_group_that_fails_while_nothing_gets_through_stays_together_but_for_the_one_that_is_tried(
-    rig: Rig,
-) -> None:
+async def test_a_group_that_fails_in_an_outage_stays_together_but_for_the_one_that_is_tried(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "b", "c", data=of("p"))
     await rig.go_for(300)

@@ -124,9 +124,7 @@ async def test_a_trigger_that_fails_is_replaced_at_once_by_what_is_newer(pager: 
     assert await backlog_of(pager.real_store) == {}
 
 
-async def test_of_an_event_that_is_refused_the_next_attempt_leaves_out_what_others_call_something(
-    pager: PagerRig,
-) -> None:
+async def test_of_a_refused_event_the_next_attempt_leaves_out_what_others_call_something(pager: PagerRig) -> None:
     await pager.start(rules=BY_ACCOUNT)
     pager.pager.answer = lambda event: REFUSED if "error of one" in str(event) else DELIVERED
     one = await pager.opens("one", then_s=60)
@@ -273,9 +271,7 @@ async def test_what_closes_before_after_has_passed_leaves_nothing_waiting(pager:
 
 
 @pytest.mark.parametrize("is_over_by", ["its time", "being taken back"])
-async def test_what_is_acknowledged_waits_on_and_pages_when_the_acknowledgement_is_over(
-    pager: PagerRig, is_over_by: str
-) -> None:
+async def test_what_is_acknowledged_pages_when_that_is_over(pager: PagerRig, is_over_by: str) -> None:
     await pager.start(rules=deferred())
     problem = await pager.opens("one", then_s=300)
     await pager.acknowledge(problem, until=pager.clock.now() + timedelta(hours=1), then_s=3530)
@@ -312,9 +308,7 @@ async def test_an_earlier_event_that_fails_does_not_let_an_opening_go_before_its
 
 
 @pytest.mark.parametrize("held_back_by", ["group.wait", "an outage", "a silence"])
-async def test_what_is_acknowledged_before_its_trigger_could_go_is_triggered_and_acknowledged(
-    pager: PagerRig, held_back_by: str
-) -> None:
+async def test_what_is_acknowledged_early_is_triggered_and_acknowledged(pager: PagerRig, held_back_by: str) -> None:
     """Else nobody would ever be paged for a problem whose acknowledgement is over, or taken back."""
     await pager.start(rules=BY_ACCOUNT)
     if held_back_by == "an outage":
@@ -403,9 +397,7 @@ async def test_an_outage_pages_although_something_small_rang_before(pager: Pager
 
 @pytest.mark.ci
 @pytest.mark.parametrize("kills", [False, True])
-async def test_an_outage_that_spreads_slowly_pages_with_the_first_fifth_eleventh_and_23rd(
-    pager: PagerRig, kills: bool
-) -> None:
+async def test_an_outage_that_spreads_slowly_pages_with_problem_1_5_11_and_23(pager: PagerRig, kills: bool) -> None:
     await pager.start(rules=BY_ACCOUNT)
     paging: list[int] = []
     for number in range(1, 25):
@@ -515,9 +507,7 @@ def overfull(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("after_s", [0.0, 60.0])
 @pytest.mark.parametrize("seed", seeds(ci=2, soak=180))
-async def test_each_incident_opens_and_ends_and_what_stays_open_is_at_the_pager(
-    pager: PagerRig, seed: int, after_s: float
-) -> None:
+async def test_each_incident_ends_and_what_is_open_is_at_the_pager(pager: PagerRig, seed: int, after_s: float) -> None:
     dice, rig = Random(seed), pager
     rig.pager = moody = Moody(rig, dice)
     rules = rules_by(("account",), after_s=after_s)

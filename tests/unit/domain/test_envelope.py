@@ -342,9 +342,7 @@ SALES = {"id": PIPELINE, "name": "Sales agent"}
         ),
     ],
 )
-def test_an_event_without_an_execution_comes_from_what_it_is_about_and_has_no_subject(
-    event: Event, type_: str, source: str, data: dict[str, Any]
-) -> None:
+def test_one_without_an_execution_has_no_subject(event: Event, type_: str, source: str, data: dict[str, Any]) -> None:
     at = "2026-11-24T10:00:01.800Z"
     assert read(event) == {
         "specversion": "1.0",

@@ -84,9 +84,7 @@ def head_of(entry: OutboxEntry) -> tuple[str, str, int, str | None]:
         (sink, EventType.SINK_FAILING, ("sales", "service")),
     ],
 )
-def test_each_event_is_numbered_and_routed(
-    events: EventFactory, make: Make, type_: EventType, sinks: tuple[str, ...]
-) -> None:
+def test_each_is_numbered_and_sent(events: EventFactory, make: Make, type_: EventType, sinks: tuple[str, ...]) -> None:
     outgoing = make(events)
     assert (outgoing.event.type, outgoing.event.sequence, outgoing.sinks) == (type_, 5, sinks)
     assert json.loads(outgoing.event.body)["sequence"] == "0000000005"
@@ -97,9 +95,7 @@ def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFact
     assert account(events).sinks == ("late",)
 
 
-def test_what_is_told_of_a_problem_and_of_the_next_of_its_kind_is_in_one_lane_and_all_else_is_not(
-    events: EventFactory,
-) -> None:
+def test_all_events_of_a_problem_and_of_the_next_of_its_kind_have_one_ordering_key(events: EventFactory) -> None:
     def of_account(type_: EventType, **more: Any) -> Reported:
         trouble, none = AccountTrouble.INVALID, None
         now, before = (trouble, none) if type_ is EventType.ACCOUNT_DEGRADED else (none, trouble)
@@ -227,9 +223,7 @@ def failing(events: EventFactory, **latest: str) -> tuple[bytes, Problem]:
     return opening.entry.event.body, replace(opening.problem.problem, failed_count=28, latest=newest)
 
 
-def test_what_is_told_of_an_open_problem_has_its_newest_failure_beside_the_data_of_its_opening(
-    events: EventFactory,
-) -> None:
+def test_what_is_told_of_an_open_problem_has_its_newest_failure_and_its_opening(events: EventFactory) -> None:
     opening, problem = failing(events, **NEWEST)
     sent = SentOpening(problem, opening, last_ended_at=to_us(AT + timedelta(hours=2)))
     acknowledged = events.acknowledgement(problem, opening, by=None, comment=None, until=None, after=0, at=AT)

@@ -178,9 +178,7 @@ def test_hours_are_summed_up_from_the_one_that_begins_at_a_moment_until_another_
     ("now", "before", "changed"),
     [((90, 100), (98, 100), True), ((97, 100), (98, 100), False), ((9, 10), (10, 10), False), ((5, 5), (7, 7), False)],
 )
-def test_rates_differ_only_if_chance_does_not_explain_it(
-    now: tuple[int, int], before: tuple[int, int], changed: bool
-) -> None:
+def test_rates_differ_unless_it_may_be_chance(now: tuple[int, int], before: tuple[int, int], changed: bool) -> None:
     one, other = (Totals(Counter(success=good, failed=all_ - good)) for good, all_ in (now, before))
     assert has_changed(one, other) is changed
     assert not has_changed(one, Totals())

@@ -50,9 +50,7 @@ def judged(
         (replace(ENDS_OVERDUE, only_closes=True), [], True, Part.CLOSING),
     ],
 )
-def test_a_delivery_goes_whole_or_in_part(
-    delivery: Delivery, silences: list[Silence], part: Part, *, keeps_state: bool
-) -> None:
+def test_one_goes_whole_or_in_part(delivery: Delivery, silences: list[Silence], part: Part, keeps_state: bool) -> None:
     assert judged(delivery, *silences, keeps_state=keeps_state) == replace(delivery, part=part)
 
 
@@ -82,9 +80,7 @@ def test_a_delivery_that_is_not_sent_is_silenced_with_the_reason(
     ("acked_s", "after_min", "waits_s"),
     [(None, 5, 120), (30, 2, 30), (3600, 2, 60), (None, 2, 0), (-1, 2, 0), (9, 0, 0)],
 )
-def test_an_opening_waits_for_after_and_then_while_its_problem_is_acknowledged(
-    acked_s: int | None, after_min: int, waits_s: int
-) -> None:
+def test_an_opening_waits_for_after_and_while_acknowledged(acked_s: int | None, after_min: int, waits_s: int) -> None:
     opening = replace(OPENING, acked_until=None if acked_s is None else AT + timedelta(seconds=acked_s))
     due = judged(opening, after_min=after_min)
     if waits_s:
@@ -103,8 +99,6 @@ def test_an_opening_waits_for_after_and_then_while_its_problem_is_acknowledged(
         (replace(FAILED, attempts=1), 4, None),
     ],
 )
-def test_what_an_earlier_owner_may_have_sent_counts_as_tried(
-    delivery: Delivery, owned_min: int, *, is_tried: bool | None
-) -> None:
+def test_what_may_have_been_sent_counts_as_tried(delivery: Delivery, owned_min: int, *, is_tried: bool | None) -> None:
     kept = judged(delivery, SILENCE, owned_min=owned_min)
     assert (kept.tried if isinstance(kept, AttemptRecord) else None) is is_tried

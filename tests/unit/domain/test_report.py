@@ -33,10 +33,9 @@ def schedule(at: str, zone: str, days: frozenset[int] = EVERY_DAY) -> ReportSche
     return ReportSchedule(days, int(at[:2]) * 60 + int(at[3:]), ZoneInfo(zone))
 
 
-def moments_of(given: ReportSchedule, *, days: int = 365) -> list[datetime]:
-    """Return which moments were the newest one, looked at every hour, in their order."""
-    looks = (YEAR + timedelta(hours=count) for count in range(days * 24))
-    return list(dict.fromkeys(given.last_two(at)[1] for at in looks))
+def moments_of(given: ReportSchedule) -> list[tuple[datetime, datetime]]:
+    """Return which two moments were the newest, looked at every hour of a year, in their order."""
+    return list(dict.fromkeys(given.last_two(YEAR + timedelta(hours=count)) for count in range(365 * 24)))
 
 
 @pytest.mark.parametrize(
@@ -54,11 +53,12 @@ def moments_of(given: ReportSchedule, *, days: int = 365) -> list[datetime]:
     ],
 )
 def test_over_a_year_there_is_one_moment_for_each_day_of_its_zone(at: str, zone: str) -> None:
-    found = moments_of(schedule(at, zone))
+    before, found = zip(*moments_of(schedule(at, zone)), strict=True)
+    assert before[1:] == found[:-1]  # no time is left out, and none counted twice
     days = [each.astimezone(ZoneInfo(zone)).date() for each in found]
     assert days == [days[0] + timedelta(days=count) for count in range(len(days))]
     assert len(days) in {365, 366}
-    assert found == sorted(found)
+    assert list(found) == sorted(found)
 
 
 @pytest.mark.parametrize(

@@ -119,9 +119,7 @@ def test_a_sink_is_not_sent_its_own_trouble() -> None:
         (("pipeline", "labels.team"), {"labels": {"team": "sales", "env": "live"}}, {"labels": {"team": "support"}}),
     ],
 )
-def test_events_go_together_that_are_alike_in_all_that_is_named(
-    by: tuple[str, ...], same: dict[str, object], other: dict[str, object]
-) -> None:
+def test_alike_events_go_together(by: tuple[str, ...], same: dict[str, object], other: dict[str, object]) -> None:
     rules = GroupRules(by, wait_s=30.0, max_count=100)
     group = rules.group_of(FAILED)
     assert group is not None
@@ -255,9 +253,7 @@ def minutes(text: str) -> int:
         (SUNDAY, "01:00-02:30", "10-25 01:00", "10-24 23:00", "10-25 01:30"),
     ],
 )
-def test_a_weekly_silence_holds_by_the_clock_of_its_zone(
-    days: frozenset[int], hours: str, at: str, begin: str, end: str
-) -> None:
+def test_a_weekly_silence_holds_by_its_zone(days: frozenset[int], hours: str, at: str, begin: str, end: str) -> None:
     first, last = map(minutes, hours.split("-"))
     weekly = WeeklyHours(days, first, last, BERLIN)
     moment, *window = (datetime.fromisoformat(f"2026-{text}Z") for text in (at, begin, end))
@@ -329,7 +325,5 @@ def test_what_was_begun_before_a_silence_goes_on_with_its_end() -> None:
         (replayed(DELIVERY), False),
     ],
 )
-def test_what_is_replayed_of_a_problem_that_has_closed_is_over_unless_it_closes_it(
-    delivery: Delivery, *, expected: bool
-) -> None:
+def test_what_is_replayed_of_a_closed_problem_is_over_unless_it_closes_it(delivery: Delivery, expected: bool) -> None:
     assert is_over(delivery) is expected

@@ -253,9 +253,7 @@ def test_an_end_after_the_limit_is_only_the_end(word: str) -> None:
 
 @pytest.mark.parametrize("word", WORDS)
 @pytest.mark.parametrize("before", [(), ("running",), ("running", "lost"), ("paused", "odd"), ("success",)])
-def test_what_is_expensive_comes_before_the_end_else_last_and_changes_nothing_else(
-    before: tuple[str, ...], word: str
-) -> None:
+def test_what_is_expensive_comes_before_the_end_else_last(before: tuple[str, ...], word: str) -> None:
     known, plain = after(*before), an_observation(word)
     observation = plain._replace(execution=replace(plain.execution, ai_tokens_used=1001.0))
     without = see(known, observation, LIMITS)

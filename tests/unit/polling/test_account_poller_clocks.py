@@ -48,9 +48,7 @@ async def told(account: Account, *, after_s: float | None = None) -> list[tuple[
 
 
 @API_IS_OFF
-async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
-    start: Start, clock: FakeClock, offset_s: float
-) -> None:
+async def test_a_stay_is_overdue_and_an_end_late_as_they_are(start: Start, clock: FakeClock, offset_s: float) -> None:
     api = ModelApi(clock, lives=[life(1, 700.0, 9e9), life(2, 900.0, 9e9), life(3, 990.0, 1040.5)], offset_s=offset_s)
     account = await watching(start, api, replace(WHOLE, overdue_after_s={"running": 200.0}))
     first = await account.events(after_s=30)
@@ -62,9 +60,7 @@ async def test_a_stay_is_overdue_and_an_end_late_by_as_much_as_they_are(
 
 
 @API_IS_OFF
-async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_something_does(
-    start: Start, clock: FakeClock, offset_s: float
-) -> None:
+async def test_a_pipeline_is_silent_until_something_starts(start: Start, clock: FakeClock, offset_s: float) -> None:
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1250.0, 9e9)], offset_s=offset_s)
     account = await watching(start, api)
     assert await told(account, after_s=198) == []
@@ -73,9 +69,7 @@ async def test_a_pipeline_is_silent_once_nothing_started_for_so_long_and_until_s
 
 
 @pytest.mark.parametrize("forward_s", [400.0, HOUR_S])
-async def test_a_pipeline_is_not_silent_for_the_apis_clock_is_set(
-    start: Start, clock: FakeClock, forward_s: float
-) -> None:
+async def test_none_is_silent_for_the_apis_clock_is_set(start: Start, clock: FakeClock, forward_s: float) -> None:
     api = ModelApi(clock, lives=[life(1, 900.0, 905.0), life(2, 1120.0, 1121.0)])
     api.clock_set = lambda at: forward_s if at > 1130 else 0.0
     account = await watching(start, api)
@@ -170,9 +164,7 @@ async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(
 @pytest.mark.ci
 @pytest.mark.parametrize("is_off", [True, False])
 @pytest.mark.parametrize(("sign", "step_s"), [(-1, -2400.0), (1, -1500.0)])
-async def test_rows_far_down_for_the_apis_clock_was_set_back_are_found_by_the_total(
-    lists: Lists, sign: int, step_s: float, *, is_off: bool
-) -> None:
+async def test_rows_far_down_are_found_by_the_total(lists: Lists, sign: int, step_s: float, *, is_off: bool) -> None:
     old, recent = lives(120, from_s=1000.0 - 1.2 * HOUR_S, until_s=990.0), lives(60, from_s=1005.0, until_s=1025.0)
     back, after = lives(7, from_s=1061.0, until_s=1062.0), lives(9, from_s=1071.0, until_s=1072.0)
     api = lists.api(old + recent + back + after)
@@ -195,9 +187,7 @@ OVERDUE_AFTER_S = {"new": HOUR_S, "running": HOUR_S}
     ("watch", "status"),
     [(WHOLE, "running"), (watch_of(str(UUID(int=1))), "running"), (watch_of(str(UUID(int=1))), "new")],
 )
-async def test_nothing_is_overdue_for_ours_was_set_forward_while_off(
-    start: Start, clock: FakeClock, watch: Watch, status: str
-) -> None:
+async def test_nothing_is_overdue_for_our_clock_set(start: Start, clock: FakeClock, watch: Watch, status: str) -> None:
     watch = replace(watch, overdue_after_s=OVERDUE_AFTER_S)
     api = ModelApi(clock, lives=[life(1, 900.0, 9e9)], dates="none" if status == "new" else "true")
     api.amend = lambda row: replace(row, status=status)
@@ -214,9 +204,7 @@ async def test_nothing_is_overdue_for_ours_was_set_forward_while_off(
     assert await told(account, after_s=90) == [("execution.overdue", 1)]
 
 
-async def test_a_problem_stays_open_though_the_apis_clock_was_set_back_while_off(
-    start: Start, clock: FakeClock
-) -> None:
+async def test_a_problem_stays_open_though_the_apis_clock_was_set_back(start: Start, clock: FakeClock) -> None:
     watch = replace(SILENT, overdue_after_s={"running": 300.0})
     api = ModelApi(clock, lives=[life(1, 900.0, 9e9)])
     account = await watching(start, api, watch)

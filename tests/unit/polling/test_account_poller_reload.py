@@ -97,9 +97,7 @@ async def account_over(held: HeldStore, *watches: Watch) -> Account:
 
 @pytest.mark.parametrize("is_before", [True, False])  # what was read of it is handed out
 @pytest.mark.parametrize("status", ["running", "success"])
-async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(
-    held: HeldStore, status: str, *, is_before: bool
-) -> None:
+async def test_what_a_list_shows_while_named_is_watched_once(held: HeldStore, status: str, *, is_before: bool) -> None:
     account = await account_over(held, WHOLE)
     changing = await changed(account, held, watch_of(A))
     held.was_read.clear()
@@ -136,9 +134,7 @@ async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore) 
 
 @pytest.mark.parametrize("moved_to", [watch_of(A), WHOLE])
 @pytest.mark.parametrize("status", ["running", "success"])
-async def test_what_was_dropped_while_it_was_asked_for_and_is_wanted_again_goes_on(
-    held: HeldStore, moved_to: Watch, status: str
-) -> None:
+async def test_what_was_dropped_and_is_wanted_again_goes_on(held: HeldStore, moved_to: Watch, status: str) -> None:
     account = await account_over(held, watch_of(A))
     account.api.script[A] = said(A, "running")
     await account.run_for(70)

@@ -92,9 +92,7 @@ async def test_what_starts_and_ends_is_counted_for_its_pipeline(start: Start, cl
     assert stands.last_failed_at == to_us(START + timedelta(seconds=15))
 
 
-async def test_when_a_request_last_succeeded_is_written_while_none_does(
-    start: Start, clock: FakeClock, path: Path
-) -> None:
+async def test_when_a_request_succeeded_is_written_if_none_does(start: Start, clock: FakeClock, path: Path) -> None:
     account = await start(FIRST)
     account.api.script = {FIRST: Outcome.SERVER_ERROR}
     await account.run_for(5)
@@ -173,9 +171,7 @@ async def strip(account: Account) -> str:
     return ends
 
 
-async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills_and_with_late_ones(
-    store: SqlStore, clock: FakeClock
-) -> None:
+async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills(store: SqlStore, clock: FakeClock) -> None:
     def ended(number: float, execution: str, end: str) -> Any:
         """Return one that ended so many minutes after the start."""
         return ran(execution, {"f": "failed", "s": "success"}[end], 60 * number)
@@ -206,9 +202,7 @@ async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills_and_with_
     assert await strip(account) == truth
 
 
-async def test_what_an_account_wants_uses_and_how_long_the_longest_waits(
-    store: SqlStore, clock: FakeClock, path: Path
-) -> None:
+async def test_what_an_account_wants_uses_and_its_longest_gap(store: SqlStore, clock: FakeClock, path: Path) -> None:
     account = await account_of(
         store, clock, FIRST, SECOND, rate_per_s=5.0, watches=[watch_of(FIRST, SECOND), WHOLE_TOO]
     )

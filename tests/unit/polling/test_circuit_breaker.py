@@ -319,9 +319,7 @@ def test_a_process_that_has_nothing_to_ask_for_a_while_was_not_stopped() -> None
         (Outcome.TIMEOUT, None, None, "timeout"),
     ],
 )
-def test_trouble_has_the_cause_of_what_failed_last(
-    outcome: Outcome, code: int | None, reason: str | None, cause: str
-) -> None:
+def test_trouble_has_the_last_cause(outcome: Outcome, code: int | None, reason: str | None, cause: str) -> None:
     account = an_account()
     account.answer(Outcome.REDIRECT, at=1000, code=302)
     assert account.breaker.cause is None

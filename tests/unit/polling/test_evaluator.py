@@ -26,9 +26,7 @@ async def told(account: Account, answer: str | Outcome, *, within_s: float = 61.
 
 
 @pytest.mark.parametrize("wall_s", [0.0, -7200.0])
-async def test_a_change_is_dated_by_the_wall_clock_and_the_last_look_before_by_the_time_since(
-    start: Start, clock: FakeClock, wall_s: float
-) -> None:
+async def test_a_change_is_dated_by_the_wall_clock_of_then(start: Start, clock: FakeClock, wall_s: float) -> None:
     account = await start(A)
     (first,) = await told(account, "running", within_s=10)
     assert "notBefore" not in first["data"]["observed"]
@@ -39,9 +37,7 @@ async def test_a_change_is_dated_by_the_wall_clock_and_the_last_look_before_by_t
     assert (observed["at"], observed["notBefore"]) == (stamp(seen_s + wall_s), stamp(looks[-1] + wall_s))
 
 
-async def test_a_look_recorded_by_a_clock_that_was_ahead_is_not_after_what_is_seen(
-    start: Start, clock: FakeClock
-) -> None:
+async def test_a_poll_recorded_by_a_clock_ahead_is_not_after_what_is_seen(start: Start, clock: FakeClock) -> None:
     clock.off_s = 3600.0
     account = await start(A)
     await told(account, "running")

@@ -108,9 +108,7 @@ def test_nothing_is_lost_while_nothing_else_succeeds(kind: str, outcome: Outcome
 
 @pytest.mark.parametrize(("outcome", "code"), TABLE)
 @pytest.mark.parametrize("kind", KINDS)
-def test_alone_a_refusal_needs_no_other_success_but_a_403_is_the_accounts(
-    kind: str, outcome: Outcome, code: int | None
-) -> None:
+def test_alone_a_refusal_is_believed_but_a_403_is_the_accounts(kind: str, outcome: Outcome, code: int | None) -> None:
     rig = Rig(kind)
     rig.alone = True
     reasons = [rig.fail(outcome, code, at=at, well=False) for at in (0, 30, 60)]
@@ -122,9 +120,7 @@ def test_alone_a_refusal_needs_no_other_success_but_a_403_is_the_accounts(
     ("times", "is_lost"), [([0, 30, 60], True), ([0, 30, 59], False), ([0, 60], False), ([0, 1, 2, 3, 60], True)]
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_refusal_counts_once_it_came_often_enough_for_long_enough(
-    kind: str, times: list[float], *, is_lost: bool
-) -> None:
+def test_a_refusal_counts_once_it_came_often_and_for_long(kind: str, times: list[float], *, is_lost: bool) -> None:
     rig = Rig(kind)
     reasons = [rig.fail(Outcome.NOT_FOUND, 404, at=at) for at in times]
     assert reasons == [None] * (len(times) - 1) + [LostReason.NOT_FOUND if is_lost else None]
@@ -151,9 +147,7 @@ def test_the_hour_is_one_in_which_the_process_ran_and_a_success_begins_it_anew(k
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(
-    kind: str, draw: float, expected: list[float], *, usable: bool
-) -> None:
+def test_the_wait_doubles_unless_in_trouble(kind: str, draw: float, expected: list[float], *, usable: bool) -> None:
     rig = Rig(kind, draw=draw, trouble=None if usable else AccountTrouble.UNREACHABLE)
     waits = []
     for at in range(8):
@@ -172,9 +166,7 @@ def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_is_asked_again_as_soon_as_one_more_refusal_can_be_a_loss(
-    kind: str, times: list[float], wait_s: float
-) -> None:
+def test_one_is_asked_again_as_soon_as_it_can_be_a_loss(kind: str, times: list[float], wait_s: float) -> None:
     rig = Rig(kind)
     for at in times:
         assert rig.fail(Outcome.NOT_FOUND, 404, at=at) is None
@@ -183,9 +175,7 @@ def test_one_is_asked_again_as_soon_as_one_more_refusal_can_be_a_loss(
 
 @pytest.mark.parametrize("reason", list(LostReason))
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_lost_is_asked_for_every_10_minutes_unless_it_only_cannot_be_read(
-    kind: str, reason: LostReason
-) -> None:
+def test_what_is_lost_is_asked_for_every_10_minutes_if_not_unreadable(kind: str, reason: LostReason) -> None:
     rig = Rig(kind)
     rig.fail(Outcome.INVALID, 200, at=0)
     assert rig.wait_s(reason) == (1 if reason is LostReason.UNREADABLE else LOST_EVERY_S)

@@ -173,9 +173,7 @@ async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thi
     assert asked(account, name_of(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
 
-async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_poller_drains(
-    start: Start, clock: FakeClock
-) -> None:
+async def test_what_waits_for_a_confirmation_is_not_taken_in_a_drain(start: Start, clock: FakeClock) -> None:
     account = await account_with_one_running(start)
     account.api.script[name_of(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
@@ -198,9 +196,7 @@ async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported
 
 
 @pytest.mark.parametrize(("count", "page_rows", "starts"), [(80, PAGE_ROWS, 2), (60, 10, 1)])
-async def test_pages_answer_for_all_that_are_on_them_after_a_restart_too(
-    start: Start, count: int, page_rows: int, starts: int
-) -> None:
+async def test_pages_answer_for_all_on_them_always(start: Start, count: int, page_rows: int, starts: int) -> None:
     rows = [row(number, "running", age_s=9000 - number) for number in range(count, 0, -1)]
     for _ in range(starts):
         account = await whole_account(start, rate_per_s=5.0)
@@ -256,9 +252,7 @@ async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_m
     assert await emitted(again, after_s=1200) == []
 
 
-async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budget_that_is_too_small(
-    start: Start,
-) -> None:
+async def test_a_list_that_is_refused_and_seldom_asked_for_is_no_budget_too_small(start: Start) -> None:
     account = await account_with_another(start, 1)
     account.api.pages = {1: Outcome.FORBIDDEN}
     assert [type_ for type_, *_ in await account.emitted(after_s=7200)] == ["execution.running", "pipeline.gap"]
@@ -266,9 +260,7 @@ async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budg
 
 @pytest.mark.ci
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
-async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
-    start: Start, outcome: Outcome
-) -> None:
+async def test_a_list_that_cannot_be_read_for_an_hour_is_a_gap_if_others_can_be(start: Start, outcome: Outcome) -> None:
     account = await account_with_another(start, 9)
     account.api.pages = {1: outcome}
     assert [event["type"] for event in await account.events(after_s=3500)] == ["execution.running"]
@@ -305,9 +297,7 @@ async def test_in_a_storm_of_ends_every_second_request_still_polls(start: Start)
 DAY_S = 24 * 3600.0
 
 
-async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_anew(
-    start: Start, store: SqlStore, clock: FakeClock
-) -> None:
+async def test_a_watch_that_returns_within_a_day_goes_on(start: Start, store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(start, row(1, "success", age_s=10, ended_s=5), for_s=5)
     await account.watcher.watch([])
     await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
@@ -321,9 +311,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         await (await upkeep(store)).mark_absent_pipelines(present=(), now=clock.steady_us())
 
 
-async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_and_no_gap(
-    start: Start, store: SqlStore, clock: FakeClock
-) -> None:
+async def test_an_idle_pipeline_of_old_rows_costs_one_page(start: Start, store: SqlStore, clock: FakeClock) -> None:
     old = [row(number, "success", age_s=90 * DAY_S, ended_s=89 * DAY_S) for number in range(120, 0, -1)]
     for _ in range(2):
         account = await whole_account(start, *old)
@@ -368,9 +356,7 @@ async def gaps(account: Account) -> list[tuple[str, int | None]]:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
-async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_refused(
-    start: Start, outcome: Outcome
-) -> None:
+async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_refused(start: Start, outcome: Outcome) -> None:
     old = history(100)[::-1]
     account = await whole_account(start, *old, for_s=30)
     show(account, *old, *(row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1040)))
@@ -381,9 +367,7 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
 
 @pytest.mark.ci
 @pytest.mark.parametrize(("count", "lists"), [(90, 1), (400, 1), (190, 3)])
-async def test_lists_without_an_order_take_no_more_than_a_quarter_of_the_requests(
-    start: Start, count: int, lists: int
-) -> None:
+async def test_lists_without_an_order_take_a_quarter_of_the_requests(start: Start, count: int, lists: int) -> None:
     rows = history(count)
     Random(1).shuffle(rows)
     others = [replace(SALES, pipeline=f"{nth}7aa0000-0000-4000-8000-000000000000") for nth in range(lists - 1)]
@@ -542,9 +526,7 @@ class BrokenError(Exception):
     """A bug that nobody foresaw."""
 
 
-async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
-    start: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_crash_over_one_row_loses_nothing_of_its_page(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     account = await whole_account(start, *(row(number, "running") for number in (3, 2, 1)), for_s=5)
     success = account.watcher._deps.evaluator.success
 
@@ -565,9 +547,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     ]
 
 
-async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
-    start: Start, path: Path
-) -> None:
+async def test_an_end_that_the_store_did_not_take_is_reported_though_it_is_gone(start: Start, path: Path) -> None:
     account = await account_with_one_running(start)
     show(account, row(1, "failed", ended_s=-5))
     account.api.script[name_of(1)] = said(name_of(1), "failed")

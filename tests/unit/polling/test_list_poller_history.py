@@ -83,9 +83,7 @@ async def test_what_is_given_up_as_lost_counts_as_started_and_not_as_an_end(star
     assert (totals.started, totals.ended) == (2, 0)
 
 
-async def test_after_a_downtime_beyond_lookback_the_history_is_known_from_there_on(
-    start: Start, clock: FakeClock
-) -> None:
+async def test_after_a_downtime_beyond_lookback_history_begins_there(start: Start, clock: FakeClock) -> None:
     account = await start(watches=[WHOLE])
     account.api.pages = pages_of(ended(name_of(1), "success", hours_ago=1))
     await account.run_for(5)
@@ -100,9 +98,7 @@ async def test_after_a_downtime_beyond_lookback_the_history_is_known_from_there_
     assert known_from == pytest.approx(clock.steady_us() - 7 * DAY_US, abs=60_000_000)
 
 
-async def test_the_history_of_a_pipeline_that_an_earlier_version_watched_begins_with_the_upgrade(
-    start: Start, store: SqlStore, clock: FakeClock
-) -> None:
+async def test_the_history_of_an_upgraded_pipeline_begins_then(start: Start, store: SqlStore, clock: FakeClock) -> None:
     account = await claim(store, "account", "default")
     an_hour_ago = Micros(clock.steady_us() - HOUR_US)
     await store.record(pipeline_change(account, cursor=Cursor(an_hour_ago, an_hour_ago, ahead_us=0)))

@@ -139,9 +139,7 @@ def check_scans(world: World, *, dated: float = 1.0) -> None:
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("seed", seeds(ci=1, soak=8))
-def test_nothing_is_missed_whatever_total_says_and_only_a_contradiction_is_a_gap(
-    order: Order, lie: str, seed: int
-) -> None:
+def test_nothing_is_missed_whatever_total_says_and_a_contradiction_is_a_gap(order: Order, lie: str, seed: int) -> None:
     draw = random.Random(seed)
     page_rows = draw.choice([50, 49, 25, 9])
     rate = draw.choice([0, 0.3, page_rows / 10, page_rows * 0.6])
@@ -305,9 +303,7 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
 @pytest.mark.parametrize("dated", [1.0, 0.0])
-def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
-    order: Order, lie: str, count: int, dated: float
-) -> None:
+def test_where_the_last_page_is_repeated_the_list_ends_there(order: Order, lie: str, count: int, dated: float) -> None:
     world = World(order, lie, clamps=True, pages_at_most=60)
     world.arrive(count, dated=dated)
     for new in (0, 1, 49, 50, 0, 100):

@@ -73,9 +73,7 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_disk_that_refuses_writes_loses_nothing_and_may_recover(
-    store: SqlStore, account: Lease, path: Path
-) -> None:
+async def test_a_disk_that_refuses_writes_loses_nothing(store: SqlStore, account: Lease, path: Path) -> None:
     with largest_file(size_of(f"{path}-wal") + 50_000):
         refused = await fill(store, account, until="SQLITE_IOERR")
     await assert_recovered(store, account, refused=refused)
@@ -95,9 +93,7 @@ async def test_the_reader_cannot_write(store: SqlStore) -> None:
 
 
 @pytest.mark.ci
-async def test_a_failing_read_says_what_is_wrong_without_what_was_asked(
-    store: SqlStore, account: Lease, path: Path
-) -> None:
+async def test_a_failing_read_says_what_is_wrong_not_what_it_read(store: SqlStore, account: Lease, path: Path) -> None:
     stranger = sqlite3.connect(path)
     stranger.execute("DROP TABLE execution")
     stranger.close()

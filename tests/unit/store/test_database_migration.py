@@ -168,7 +168,7 @@ def next_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> NextVersion
 @pytest.mark.ci
 @pytest.mark.parametrize("is_first_build", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_store_of_the_first_version_becomes_what_the_tables_say(
+async def test_a_store_of_version_1_is_brought_up_to_date(
     databases: Databases, kind: str, is_first_build: bool
 ) -> None:
     url = first_store(databases.nothing(kind))
@@ -210,9 +210,7 @@ async def test_the_days_of_the_history_are_made_of_its_hours(databases: Database
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_migration_is_noted_and_not_done_again(
-    databases: Databases, kind: str, next_version: NextVersion
-) -> None:
+async def test_a_migration_is_noted_and_done_once(databases: Databases, kind: str, next_version: NextVersion) -> None:
     url = first_store(databases.nothing(kind))
     next_version.set_up(oldest_reader=FIRST_VERSION)
     await use(url)
@@ -228,9 +226,7 @@ async def test_a_migration_is_noted_and_not_done_again(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_after_a_migration_a_program_that_cannot_read_it_is_refused(
-    databases: Databases, kind: str, next_version: NextVersion
-) -> None:
+async def test_a_program_too_old_for_it_is_refused(databases: Databases, kind: str, next_version: NextVersion) -> None:
     url = await databases.without_rows(kind)
     next_version.set_up()
     await use(url)
@@ -243,9 +239,7 @@ async def test_after_a_migration_a_program_that_cannot_read_it_is_refused(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_migration_that_fails_leaves_all_as_it_was(
-    databases: Databases, kind: str, next_version: NextVersion
-) -> None:
+async def test_a_failed_migration_changes_nothing(databases: Databases, kind: str, next_version: NextVersion) -> None:
     url = first_store(databases.nothing(kind))
     next_version.set_up(revision=f"{REVISION}    raise ZeroDivisionError")
     with pytest.raises(ZeroDivisionError):
@@ -255,9 +249,7 @@ async def test_a_migration_that_fails_leaves_all_as_it_was(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_copy_brings_an_older_target_up_to_date_and_not_its_source(
-    databases: Databases, kind: str, next_version: NextVersion
-) -> None:
+async def test_a_copy_migrates_its_target_alone(databases: Databases, kind: str, next_version: NextVersion) -> None:
     source, target = await databases.full("sqlite"), await databases.without_rows(kind)
     next_version.set_up()
     with pytest.raises(StoreUnusableError, match=f"has schema {SCHEMA_VERSION}, and this program copies"):

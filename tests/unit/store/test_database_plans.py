@@ -1,9 +1,7 @@
 """How a database carries out what is asked often: a dead sink with very much that waits must cost no other."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -147,43 +145,6 @@ def test_the_rest_of_a_group_is_read_in_its_order(connection: Connection) -> Non
 def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: Statement) -> None:
     steps = plan(connection, statement)
     assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]
-
-
-@contextmanager
-def steps_of(connection: Connection) -> Iterator[list[int]]:
-    """Count the steps of SQLite's machine meanwhile, in hundreds."""
-    driver = connection.connection.driver_connection
-    assert isinstance(driver, sqlite3.Connection)
-    counted = [0]
-
-    def count() -> int:
-        counted[0] += 1
-        return 0
-
-    driver.set_progress_handler(count, 100)
-    yield counted
-    driver.set_progress_handler(None, 100)
-
-
-LITTLE = 200  # hundreds of steps
-
-
-@pytest.mark.parametrize(
-    ("statement", "values"),
-    [
-        (deliveries.HEADS, {"of_sink": 2, "limit": 50}),
-        (deliveries.HEADS, {"of_sink": 3, "limit": 50}),
-        (deliveries._MEMBERS, {"of_sink": 2, "of_group": b"7", "now": COUNT, "recorded_by": COUNT, "limit": 50}),
-    ],
-    ids=["heads", "heads of another", "group"],
-)
-def test_what_waits_for_a_dead_sink_is_not_looked_through(
-    connection: Connection, statement: Statement, values: dict[str, Any]
-) -> None:
-    with steps_of(connection) as steps:
-        rows = connection.execute(cast("Any", plain(statement)), values).all()
-    assert len(rows) == {2: 50 * (1 + (statement is deliveries.HEADS)), 3: 0}[values["of_sink"]]
-    assert steps[0] < LITTLE
 
 
 @pytest.mark.parametrize("asked", [{}, {"since": START_US}, {"kinds": ["sink.failing"], "accounts": ["default"]}])

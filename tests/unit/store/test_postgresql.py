@@ -131,9 +131,7 @@ async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
-async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_tables(
-    postgres: PostgresServer, encoding: str
-) -> None:
+async def test_a_database_that_cannot_keep_every_name_is_refused_first(postgres: PostgresServer, encoding: str) -> None:
     with postgres.database(f"{EMPTY} ENCODING '{encoding}'") as url:
         assert f"has the encoding {encoding}, which cannot hold every text; create it" in await refusal(url)
         assert postgres.run("SELECT 1 FROM pg_tables WHERE schemaname = 'public'", url) == []
@@ -161,9 +159,7 @@ async def test_a_server_that_does_not_run_may_run_later() -> None:
         await opened("postgresql://127.0.0.1:1/x")
 
 
-async def test_what_is_due_is_read_without_a_transaction_that_writes(
-    postgres: PostgresServer, url: str, store: SqlStore
-) -> None:
+async def test_what_is_due_is_read_without_a_lock_to_write(postgres: PostgresServer, url: str, store: SqlStore) -> None:
     account, ops = await claim(store, "account", "default"), await sink_of(store)
     await store.record(change(account))
     with psycopg.connect(url) as stranger:
@@ -184,7 +180,7 @@ async def lost(store: SqlStore, account: Lease, *, sequence: int = 1) -> Lease:
     return await claim(store, "account", "default")
 
 
-async def test_what_broke_while_nobody_used_it_is_connected_anew(
+async def test_idle_connections_are_replaced(
     postgres: PostgresServer, url: str, store: SqlStore, account: Lease
 ) -> None:
     await backlog_of(store)
@@ -208,9 +204,7 @@ async def test_owners_reload_from_the_store_when_a_connection_that_writes_broke(
     assert [each.sequence for each in await executions_of(store, account)] == [2]
 
 
-async def test_they_reload_also_when_the_connection_that_renews_leases_broke(
-    postgres: PostgresServer, url: str, store: SqlStore, account: Lease
-) -> None:
+async def test_a_broken_renewal_loses_them(postgres: PostgresServer, url: str, store: SqlStore, account: Lease) -> None:
     assert isinstance(store.leases, PostgresLeases)
     postgres.run(OTHERS, url)
     sharing = await store.leases.renew(RenewRequest("one", "a test", {account: ""}, {}))
@@ -302,9 +296,7 @@ def _signal_all(pids: Sequence[int], signum: signal.Signals) -> None:
             os.kill(pid, signum)
 
 
-async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_number(
-    postgres: PostgresServer, url: str, store: SqlStore
-) -> None:
+async def test_a_source_that_two_number_has_one_number(postgres: PostgresServer, url: str, store: SqlStore) -> None:
     with psycopg.connect(url) as stranger:
         stranger.execute("INSERT INTO source (kind, name) VALUES ('account', 'default')")
         lease = await claim(store, "account", "default")

@@ -227,9 +227,7 @@ async def test_nobody_takes_what_its_owner_is_writing_under_nor_waits_for_it(rep
     assert other.names == ["a", "b"]
 
 
-async def test_what_its_owner_is_writing_under_gets_another_epoch_after_that_and_nobody_waits(
-    replicas: Replicas,
-) -> None:
+async def test_what_its_owner_writes_under_gets_another_epoch_after_that_and_nobody_waits(replicas: Replicas) -> None:
     one = await replicas.begin("one", A)
     (lease,) = one.held
 
@@ -241,9 +239,7 @@ async def test_what_its_owner_is_writing_under_gets_another_epoch_after_that_and
     assert len((await one.renew()).taken) == 1
 
 
-async def test_a_renewal_that_is_rolled_back_or_too_slow_is_an_error_and_renews_nothing(
-    replicas: Replicas, postgres: PostgresServer
-) -> None:
+async def test_a_renewal_that_fails_or_is_too_slow_renews_nothing(replicas: Replicas, postgres: PostgresServer) -> None:
     one = await replicas.begin("one", A)
     replicas.age(5)
     raising = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$"
@@ -340,9 +336,7 @@ async def test_of_two_that_begin_at_once_with_one_key_under_two_names_one_does(r
         one.held, two.held = {}, {}
 
 
-async def test_after_a_connection_broke_all_is_lost_and_taken_under_other_epochs_however_far_the_database_went_back(
-    replicas: Replicas,
-) -> None:
+async def test_after_a_connection_broke_all_is_lost_and_taken_under_other_epochs(replicas: Replicas) -> None:
     one, other = await replicas.begin("one", A, OPS), await replicas.begin("other", B)
     account = next(lease for lease in one.held if lease.kind == "account")
     await AccountStore(one.store, account).load_account()

@@ -98,9 +98,7 @@ async def test_each_transaction_through_it_turns_compiling_off(pooled_url: str) 
 
 
 @installed
-async def test_a_store_is_copied_through_it_in_both_directions(
-    pooled_url: str, tmp_path: Path, postgres: PostgresServer
-) -> None:
+async def test_a_store_is_copied_both_ways(pooled_url: str, tmp_path: Path, postgres: PostgresServer) -> None:
     with ExitStack() as stack:
         databases = Databases(tmp_path, stack, postgres)
         source, target = await databases.full("sqlite"), databases.nothing("sqlite")

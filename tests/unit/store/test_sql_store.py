@@ -102,9 +102,7 @@ async def test_a_group_is_never_larger_than_its_limit(store: SqlStore, account: 
     assert len(trips) == 3
 
 
-async def test_what_comes_turn_by_turn_is_gathered_but_not_for_ever(
-    store: SqlStore, account: Lease, trips: Trips
-) -> None:
+async def test_what_comes_turn_by_turn_is_gathered_for_a_while(store: SqlStore, account: Lease, trips: Trips) -> None:
     await record_each_turn(store, account, range(20))
     assert len(trips) == 1
     await record_each_turn(store, account, range(20, 20 + 2 * MOST_TURNS))
@@ -126,7 +124,7 @@ async def test_bad_writes_are_found_by_halving(store: SqlStore, account: Lease, 
     assert recorded == {execution_id(number) for number in range(GROUP_COUNT)} - {execution_id(100)}
 
 
-async def test_what_stands_in_the_way_of_all_is_tried_once(
+async def test_what_concerns_all_is_tried_once(
     store: SqlStore, account: Lease, trips: Trips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(work: object) -> None:
@@ -224,9 +222,7 @@ async def is_usable(store: SqlStore) -> bool:
     return False
 
 
-async def test_whoever_meets_trouble_it_is_logged_once_and_so_is_its_end(
-    store: SqlStore, leases: Leases, path: Path
-) -> None:
+async def test_trouble_is_logged_once_and_so_is_its_end(store: SqlStore, leases: Leases, path: Path) -> None:
     with capture_logs() as logs:
         with held(path):
             await all_fail(store, leases, *CHANGES, *SMALL_WRITES, *CHANGES)
@@ -240,9 +236,7 @@ async def test_whoever_meets_trouble_it_is_logged_once_and_so_is_its_end(
     ("refused", "passes"),
     [(use, use) for use in (*CHANGES, *SMALL_WRITES)] + [(use, CHANGES[0]) for use in SMALL_WRITES],
 )
-async def test_what_was_refused_and_now_passes_ends_the_trouble_at_once(
-    store: SqlStore, leases: Leases, path: Path, refused: Use, passes: Use
-) -> None:
+async def test_one_passed_write_ends_it(store: SqlStore, leases: Leases, path: Path, refused: Use, passes: Use) -> None:
     with capture_logs() as logs:
         with held(path):
             await all_fail(store, leases, refused)
@@ -250,9 +244,7 @@ async def test_what_was_refused_and_now_passes_ends_the_trouble_at_once(
     assert [line["event"] for line in logs] == EDGES
 
 
-async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_again(
-    store: SqlStore, leases: Leases, path: Path, clock: FakeClock
-) -> None:
+async def test_no_read_or_small_write_ends_it(store: SqlStore, leases: Leases, path: Path, clock: FakeClock) -> None:
     with capture_logs() as logs:
         with held(path):
             await all_fail(store, leases, CHANGES[0])
@@ -269,9 +261,7 @@ async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_aga
 
 
 @pytest.mark.parametrize(("error", "is_over"), [(psycopg.OperationalError(), True), (psycopg.errors.DiskFull(), False)])
-def test_a_small_write_shows_that_a_server_is_back_and_not_that_it_has_room(
-    error: psycopg.Error, *, is_over: bool
-) -> None:
+def test_a_small_write_shows_that_a_server_is_back_not_that_it_has_room(error: psycopg.Error, *, is_over: bool) -> None:
     monitor = StoreMonitor(explain=partial(explain_postgresql, where="db"), clock=FakeClock())
     monitor.note_failure(error, Writing.CHANGES)
     with capture_logs() as logs:
@@ -279,7 +269,7 @@ def test_a_small_write_shows_that_a_server_is_back_and_not_that_it_has_room(
     assert [each["event"] for each in logs] == ["store.recovered"] * is_over
 
 
-async def test_one_write_that_is_refused_alone_is_no_trouble_of_the_others(
+async def test_one_refused_write_troubles_no_other(
     store: SqlStore, leases: Leases, path: Path, clock: FakeClock
 ) -> None:
     account, _ = leases
@@ -298,9 +288,7 @@ async def test_one_write_that_is_refused_alone_is_no_trouble_of_the_others(
     assert [line["event"] for line in logs] == ["store.failed", *EDGES]
 
 
-async def test_a_bug_and_an_owner_that_was_replaced_are_no_trouble_of_the_store(
-    store: SqlStore, leases: Leases
-) -> None:
+async def test_a_bug_and_a_replaced_owner_are_no_trouble_of_the_store(store: SqlStore, leases: Leases) -> None:
     account, _ = leases
     with capture_logs() as logs:
         with pytest.raises(SequenceConflictError):
@@ -313,9 +301,7 @@ async def test_a_bug_and_an_owner_that_was_replaced_are_no_trouble_of_the_store(
     assert logs == []
 
 
-def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_come_for_a_while(
-    clock: FakeClock,
-) -> None:
+def test_trouble_with_reading_says_nothing_of_writing_and_ends_after_a_while(clock: FakeClock) -> None:
     cause = sqlite3.OperationalError("secret")
     cause.sqlite_errorname = "SQLITE_IOERR_READ"
     monitor = StoreMonitor(explain=EXPLAIN, clock=clock)
@@ -349,9 +335,7 @@ def shown(metrics: Metrics) -> tuple[float | None, float | None]:
     return value("watcher_store_up"), value("watcher_store_failures_total")
 
 
-async def test_metrics_show_a_store_that_refuses_writes_until_one_goes_through(
-    store: SqlStore, leases: Leases, path: Path
-) -> None:
+async def test_metrics_show_a_store_that_refuses_writes(store: SqlStore, leases: Leases, path: Path) -> None:
     metrics = Metrics()
     assert shown(metrics) == (0, 0)  # it is not open yet
     metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
