@@ -56,11 +56,8 @@ def executed(
     lease: Lease, number: int, *, pipeline: str = PIPELINE, sequence: int = 1, type_: str = "", **known: Any
 ) -> ExecutionChange:
     """Return the next change of an execution in one of two pipelines, with an event of labels and pipeline."""
-    values: dict[str, Any] = {
-        "status": "running",
-        "since_at": START_US + number * SECOND_US,
-        "polled_at": START_US,
-    } | known
+    values: dict[str, Any] = {"status": "running", "since_at": START_US + number * SECOND_US, "polled_at": START_US}
+    values |= known
     values.setdefault("ended_at", values.get("end_seen_at"))
     name = execution_id(number)
     record = ExecutionRecord(name, pipeline, sequence=sequence, **values)
@@ -337,9 +334,8 @@ async def test_the_newest_events_end_at_a_moment_and_a_page_of_them_where_it_loo
     numbers: list[int | None] = [None]
     bodies: list[bytes] = []
     for _ in range(3):
-        found, after = await console.newest_events(
-            EventFilter(types={EventType.EXECUTION_PAUSED}), after=numbers[-1], limit=5
-        )
+        paused = EventFilter(types={EventType.EXECUTION_PAUSED})
+        found, after = await console.newest_events(paused, after=numbers[-1], limit=5)
         bodies += found
         numbers.append(after)
     assert (len(bodies), numbers) == (1, [None, 8, 3, None])
@@ -425,9 +421,8 @@ async def open_problems(store: SqlStore, account: Lease, clock: SetClock) -> Seq
         found.append(each)
         await store.record(change(account, number, problems=(ProblemChange(each, is_new=True),)))
     await store.record(change(account, 2, sequence=2, problems=closed(found[1])))
-    degraded = Problem(
-        UUID(int=9), EventType.ACCOUNT_DEGRADED, from_us(clock.us), EventKey(stream_of("accounts/default"), 1)
-    )
+    opening = EventKey(stream_of("accounts/default"), 1)
+    degraded = Problem(UUID(int=9), EventType.ACCOUNT_DEGRADED, from_us(clock.us), opening)
     await store.record(source_change(account, problems=opened(degraded)))
     return [*found, degraded]
 

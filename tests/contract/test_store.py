@@ -163,10 +163,8 @@ async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(r
 
 
 async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(rig: StoreRig) -> None:
-    both = [
-        rig.record(sinks=("log",), problems=opened(overdue(1))),
-        rig.record(sequence=2, sinks=(), problems=closed(overdue(1))),
-    ]
+    opens, ends = opened(overdue(1)), closed(overdue(1))
+    both = [rig.record(sinks=("log",), problems=opens), rig.record(sequence=2, sinks=(), problems=ends)]
     await asyncio.gather(*both)
     assert (await backlog_of(rig.store))["log"].pending_count == 2
 

@@ -65,9 +65,8 @@ async def test_what_a_list_found_is_recorded_before_it_is_reported(rig: StoreRig
 
 async def test_after_the_clock_was_set_back_nothing_was_found_or_complete_later_than_now(rig: StoreRig) -> None:
     """Else no row would be settled, and whole lists be read again and again, until the clock has caught up."""
-    await rig.store.record(
-        ExecutionChange(rig.account, None, ExecutionRecord(execution_id(1), PIPELINE, found_at=LATER), ())
-    )
+    found = ExecutionRecord(execution_id(1), PIPELINE, found_at=LATER)
+    await rig.store.record(ExecutionChange(rig.account, None, found, ()))
     await rig.store.record(pipeline_change(rig.account, cursor=replace(CURSOR, dated=False)))
     rig.clock.us = START_US - DAY_US
     (known,) = await executions_of(rig.store, rig.account)
@@ -85,10 +84,8 @@ async def test_what_is_open_is_loaded_by_its_pipelines(rig: StoreRig) -> None:
     await rig.store.record(change(other, 4))
     first, _, third = await executions_of(rig.store, rig.account)
     assert list(await rig.owned.load_open([PIPELINE])) == [first]
-    assert {each.execution for each in await rig.owned.load_open([OTHER, PIPELINE])} == {
-        first.execution,
-        third.execution,
-    }
+    both = await rig.owned.load_open([OTHER, PIPELINE])
+    assert {each.execution for each in both} == {first.execution, third.execution}
     assert list(await rig.owned.load_open([])) == []
     assert list(await rig.owned.load_open(["88bb0000-0000-4000-8000-000000000000"])) == []
 

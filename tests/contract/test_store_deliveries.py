@@ -140,9 +140,8 @@ async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_onc
     again = await open_store(url, clock=rig.clock)
     rig.ops = await sink_of(again)
     (second,) = await due(rig.ops)
-    expected = replace(
-        first, attempts=1, due_at=LATER, rejections=2, tried_at=Micros(START_US + 7), first_due_at_s=1.25
-    )
+    more = {"due_at": LATER, "rejections": 2, "tried_at": Micros(START_US + 7), "first_due_at_s": 1.25}
+    expected = replace(first, attempts=1, **more)
     assert second == expected
     assert (await rig.ops.load(fingerprint="x")).clock_s == 8.5
     await settle(rig.ops, second)
@@ -182,9 +181,7 @@ async def test_what_waits_behind_another_of_its_lane_goes_in_a_group_only_with_t
     assert together(await taken(rig.ops, group_count=9, skip=[ordering_key(1)])) == [[of(3)], [of(2)]]
     await fail(rig.ops, of(1), due_at=LATER + SECOND_US)
     assert together(await taken(rig.ops, group_count=9, skip=[ordering_key(3)])) == [[of(2)]]
-    await settle(
-        rig.ops, *(each for batch in (await taken(rig.ops)).batches for each in batch if names([each]) == [of(3)])
-    )
+    await settle(rig.ops, *[each for each in await due(rig.ops) if names([each]) == [of(3)]])
     assert together(await taken(rig.ops, group_count=9)) == [[of(2), of(3, sequence=2)]]
 
 

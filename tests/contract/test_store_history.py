@@ -173,9 +173,8 @@ async def test_failures_from_a_list_which_names_no_node_count_to_the_kind_of_the
 
 async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:
     rig.clock.us = START_US + 5
-    for number, (age, status) in enumerate(
-        [(0, "success"), (23, "failed"), (24, "success"), (162, "failed"), (163, "failed")]
-    ):
+    ends = [(0, "success"), (23, "failed"), (24, "success"), (162, "failed"), (163, "failed")]
+    for number, (age, status) in enumerate(ends):
         await rig.store.record(end(rig, number, at=START_US - age * HOUR_US, status=status))
     (rates,) = await console(rig).rates({NAME, "default/another"})
     assert tuple(rates) == (NAME, 1, 2, 2, 4)

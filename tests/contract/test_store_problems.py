@@ -90,9 +90,8 @@ def together(lease: Lease, *changes: ExecutionChange | SourceChange) -> ChangeSe
 async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(rig: StoreRig) -> None:
     waiting = (UnjudgedEnd(execution_id(2), End(9, failed=False)), UnjudgedEnd(execution_id(1), End(7, failed=True)))
     await rig.store.record(rules_change(rig.account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
-    assert await rig.owned.load_rules(PIPELINE) == RulesRecord(
-        1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]]
-    )
+    found = await rig.owned.load_rules(PIPELINE)
+    assert found == RulesRecord(1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]])
     await rig.store.record(rules_change(rig.account, before=1, judges_all=True))
     assert (await rig.owned.load_rules(PIPELINE)).unjudged == []
 
@@ -116,9 +115,8 @@ async def test_ends_and_what_they_lead_to_are_written_together(rig: StoreRig) ->
 @pytest.mark.parametrize("spoiled", ["execution", "rules"])
 async def test_of_changes_that_belong_together_one_bad_one_takes_all_along(rig: StoreRig, spoiled: str) -> None:
     end = change(rig.account, 1, sequence=3 if spoiled == "execution" else 1)
-    rules = rules_change(
-        rig.account, before=0 if spoiled == "execution" else 4, sinks=("ops",), problems=opened(problem_of())
-    )
+    before = 0 if spoiled == "execution" else 4
+    rules = rules_change(rig.account, before=before, sinks=("ops",), problems=opened(problem_of()))
     beside = change(rig.account, 9)
     outcomes = await asyncio.gather(
         rig.store.record(together(rig.account, end, rules)), rig.store.record(beside), return_exceptions=True
@@ -336,10 +334,8 @@ async def posted(rig: StoreRig, sink: SinkStore) -> list[ProblemMessage | None]:
     asking = await claim(rig.store, "account", "asking")
     after = (await AccountStore(rig.store, asking).load_account()).sequence
     failed: dict[str, Any] = {"type_": EventType.EXECUTION_FAILED, "account": "default", "pipeline": PIPELINE}
-    events = [
-        event("reminder", sequence=after + 1, problem=problem_of().id),
-        event("failure", sequence=after + 2, **failed),
-    ]
+    reminder_ = event("reminder", sequence=after + 1, problem=problem_of().id)
+    events = [reminder_, event("failure", sequence=after + 2, **failed)]
     entries = tuple(OutboxEntry(each, (sink.lease.name,)) for each in events)
     await rig.store.record(SourceChange(asking, after, after + 2, None, entries))
     reminder, failure = [each for each in await due(sink, with_messages=True) if b"default/" not in each.body]

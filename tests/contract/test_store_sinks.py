@@ -146,9 +146,8 @@ async def test_it_knows_which_openings_it_took(rig: StoreRig, problem: Problem, 
     rig.clock.us += SECOND_US
     await rig.store.record(closes(rig.account, problem, rig.clock))
     assert await rig.ops.sent_openings() == []
-    assert [each.closed_at for each in await rig.ops.sent_openings(closed_from=rig.clock.now())] == [
-        rig.clock.now()
-    ] * is_sent
+    now = rig.clock.now()
+    assert [each.closed_at for each in await rig.ops.sent_openings(closed_from=now)] == [now] * is_sent
     assert await rig.ops.sent_openings(closed_from=rig.clock.now() + timedelta(microseconds=1)) == []
 
 

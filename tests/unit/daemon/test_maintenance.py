@@ -514,9 +514,8 @@ async def test_a_sink_that_falls_behind_is_logged_once_and_so_is_its_end(store: 
         for _ in range(8):
             await progress.tick()
             clock.advance(60)
-        assert logs == [
-            {"event": "deliveries.late", "log_level": "warning", "sink": "ops", "waiting": 1, "oldest_s": 360}
-        ]
+        late = {"event": "deliveries.late", "log_level": "warning", "sink": "ops", "waiting": 1, "oldest_s": 360}
+        assert logs == [late]
         await settle_all(ops, now=clock.steady_us())
         for _ in range(2):
             await progress.tick()

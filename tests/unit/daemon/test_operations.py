@@ -37,9 +37,8 @@ class Rig:
         """Go by this configuration from now on."""
         setup = self.setup
         watch = {"account": "a", "pipeline": PIPELINE} | ({} if whole else {"executions": [A]})
-        settings = Settings.model_validate(
-            {"accounts": {"a": setup.account()}, "watch": [watch], "sinks": sinks, **more}
-        )
+        accounts = {"a": setup.account()}
+        settings = Settings.model_validate({"accounts": accounts, "watch": [watch], "sinks": sinks, **more})
         follower = ConfigFollower(None, settings, metrics=setup.metrics, clock=setup.clock, fatal=setup.fatal.append)
         if self.operations is None:
             self.operations = Operations(setup.shared, setup.supervisor, follower)

@@ -228,9 +228,8 @@ async def test_a_restart_is_pending_until_the_file_says_again_what_is_in_use(fil
 async def test_what_is_likely_a_mistake_in_a_changed_file_is_logged(file: Path) -> None:
     with capture_logs() as logs:
         async with following(file, Applied()) as (_, metrics):
-            write(
-                file, "info", more=f"sinks: {{page: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}}}}}\n"
-            )
+            sinks = f"sinks: {{page: {{type: webhook, template: pagerduty, routing_key: {'k' * 32}}}}}\n"
+            write(file, "info", more=sinks)
             await metrics.next()
     said = [(entry["event"], entry["log_level"]) for entry in logs]
     assert said == [("config.warning", "warning"), ("config.reloaded", "info")]

@@ -68,11 +68,8 @@ async def test_a_new_report_says_nothing_of_before_and_is_sent_next(store: SqlSt
             await maintenance.tick()
             clock.advance(5.0)
     (event,) = await reports_of(store, clock)
-    assert (event["source"], event["time"], event["sequence"]) == (
-        "/reports/daily",
-        "2026-11-25T08:00:00.000Z",
-        "0000000001",
-    )
+    head = (event["source"], event["time"], event["sequence"])
+    assert head == ("/reports/daily", "2026-11-25T08:00:00.000Z", "0000000001")
     assert "subject" not in event
     assert [entry for entry in logs if entry["event"] == "report.recorded"] == [
         {"event": "report.recorded", "log_level": "info", "report": "daily", "sinks": 1}
@@ -222,9 +219,8 @@ async def test_a_report_covers_whole_hours_and_is_compared_with_before(store: Sq
     await maintenance.tick()
     (event,) = await reports_of(store, clock)
     report = event["data"]["report"]
-    assert (report["name"], report["timezone"], report["link"]) == (
-        *("morning", "Asia/Kolkata", "https://watcher.example.com"),
-    )
+    head = ("morning", "Asia/Kolkata", "https://watcher.example.com")
+    assert (report["name"], report["timezone"], report["link"]) == head
     assert (report["from"], report["until"]) == ("2026-11-25T05:00:00.000Z", "2026-11-26T05:00:00.000Z")
     assert (report["lookCount"], report["wellCount"]) == (2, 0)  # nobody knows how the second one is
     worst = report["pipelines"][0]

@@ -213,11 +213,8 @@ async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None
     with capture_logs() as logs:
         await rig.restart()
     (disabled,) = logs
-    assert (disabled["event"], disabled["log_level"], "410 Gone" in disabled["note"]) == (
-        "sink.disabled",
-        "warning",
-        True,
-    )
+    assert (disabled["event"], disabled["log_level"]) == ("sink.disabled", "warning")
+    assert "410 Gone" in disabled["note"]
     assert not rig.is_up()
     assert await rig.sent_after(3600) == []
     assert rig.emitted == [("sink.disabled", 1)]

@@ -241,9 +241,8 @@ async def test_what_check_advises_gets_an_outage_out_in_as_few_messages_as_it_co
     settings = model.model_validate({**values, **ADVICE})
     rule = RulesSettings.model_validate({"failing": {"consecutive": 3}})
     pipelines = [UUID(int=number) for number in range(40)]
-    counted = outage_messages(
-        [WatchSettings(pipeline=each, account="default", rules=rule) for each in pipelines], settings
-    )
+    watches = [WatchSettings(pipeline=each, account="default", rules=rule) for each in pipelines]
+    counted = outage_messages(watches, settings)
     await rig.start(rules=settings.rules)
     problems = {}
     for nth in range(5):

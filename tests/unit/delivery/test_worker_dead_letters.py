@@ -20,6 +20,7 @@ from watcher.domain.routing import Route
 from watcher.sinks.protocol import SendResult
 
 QUICK = replace(RULES, schedule_s=(0.1,), give_up_after_s=100.0)
+LOST = EventType.EXECUTION_LOST
 REMEDY = "correct url, or template"
 DEADLY = replace(REFUSED, remedy=REMEDY)
 
@@ -29,9 +30,7 @@ async def _dies_within_a_second(rig: Rig) -> None:
     await rig.restart(rules=QUICK)
 
 
-async def die(
-    rig: Rig, *streams: str, answer: SendResult = DEADLY, type_: EventType = EventType.EXECUTION_LOST
-) -> None:
+async def die(rig: Rig, *streams: str, answer: SendResult = DEADLY, type_: EventType = LOST) -> None:
     """Have the sink refuse an event of each stream until it is a dead letter: five times within a second."""
     await rig.send(*streams, answer=answer, type_=type_)
     await rig.go_for(1)

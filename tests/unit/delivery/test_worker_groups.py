@@ -189,12 +189,8 @@ async def test_what_is_replayed_goes_alone_at_once(rig: Rig) -> None:
     rig.sink.sent.clear()
     assert sorted(await batches_after(rig, 10)) == [["a1"], ["b1"]]
     assert await batches_after(rig, 30) == [["c1", "a2"]]
-    assert {name_of(each): each.replayed for each in rig.sink.sent} == {
-        "a1": True,
-        "b1": True,
-        "c1": False,
-        "a2": False,
-    }
+    replayed = {name_of(each): each.replayed for each in rig.sink.sent}
+    assert replayed == {"a1": True, "b1": True, "c1": False, "a2": False}
 
 
 async def test_while_a_large_group_is_in_flight_the_worker_rests(rig: Rig) -> None:

@@ -388,10 +388,8 @@ async def test_an_outage_pages_although_something_small_rang_before(pager: Pager
     for number in range(40):
         await pager.opens(f"Agent {number}")
     await pager.later(15)
-    assert [page["payload"]["custom_details"].get("open", {}) for page in pager.pager.pages] == [
-        {},
-        {"pipeline.failing": 37},
-    ]
+    opened = [page["payload"]["custom_details"].get("open", {}) for page in pager.pager.pages]
+    assert opened == [{}, {"pipeline.failing": 37}]
     assert await backlog_of(pager.real_store) == {}
 
 
@@ -534,10 +532,7 @@ async def test_each_incident_ends_and_what_is_open_is_at_the_pager(pager: PagerR
             await rig.acknowledge(open_now[name], until=dice.choice([None, now + timedelta(minutes=5)]))
             acknowledged.add(name)
         if dice.random() < 0.15:
-            begins, ends = (
-                now + timedelta(seconds=dice.choice([-5, 0, 3])),
-                now + timedelta(seconds=dice.choice([4, 200])),
-            )
+            begins, ends = (now + timedelta(seconds=dice.choice(some)) for some in ([-5, 0, 3], [4, 200]))
             types = dice.choice([None, (EventType.PIPELINE_FAILING,), (EventType.EXECUTION_OVERDUE,)])
             rig.silences.all = dice.choice([[], [Silence(begins, ends, sinks=("ops",), types=types)]])
         if dice.random() < 0.1:

@@ -190,9 +190,8 @@ async def test_a_success_calls_all_that_waits_forward_evenly_within_a_minute(rig
     back(rig)
     assert await rig.go_for(1.5) == ["new1"]
     sent = [await rig.go_for(9) for _ in range(5)]
-    assert sorted(name for batch in sent for name in batch) == sorted(
-        f"{name}{nth}" for name in names for nth in (1, 2)
-    )
+    expected = [f"{name}{nth}" for name in names for nth in (1, 2)]
+    assert sorted(name for batch in sent for name in batch) == sorted(expected)
     assert all(2 <= len(part) <= 10 for part in sent)
 
 

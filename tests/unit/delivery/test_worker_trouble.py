@@ -55,16 +55,27 @@ async def test_a_restart_does_not_report_it_again_and_the_next_success_ends_it(r
     assert len(rig.emitted) == 2
 
 
+async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
+    await rig.send("a", answer=FAILED)
+    await fail_for(rig, 200)
+    await rig.stop()
+    rig.clock.elapsed_s += 5000
+    await rig.start()
+    await fail_for(rig, 90)
+    assert rig.emitted == []
+    await fail_for(rig, 40)
+    assert rig.emitted == [("sink.failing", 1)]
+
+
 IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", 3600.0)
 
 
-async def test_five_minutes_of_failures_may_hold_kills_that_cost_the_time_since_the_last_flush(rig: Rig) -> None:
+async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
     await rig.send("a", answer=IN_AN_HOUR)
     for _ in range(11):
         await rig.go(25, flushes=True)
         await rig.go(4)
         await rig.kill()
-        rig.clock.elapsed_s += 5000
         await rig.start()
         await rig.go()
     await rig.go(24)

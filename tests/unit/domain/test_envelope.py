@@ -179,9 +179,8 @@ def test_another_type_word_or_count_is_another_id_and_another_execution_another_
 def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
     status_change: StatusChange, facts: ExecutionSnapshot | None, was_paused: bool, time: datetime
 ) -> None:
-    params = partial(
-        PARAMS, change=status_change, facts=facts, known=replace(PARAMS.keywords["known"], was_paused=was_paused)
-    )
+    known = replace(PARAMS.keywords["known"], was_paused=was_paused)
+    params = partial(PARAMS, change=status_change, facts=facts, known=known)
     event = read(execution_event(params))
     assert event["time"] == timestamp(time)
     delay_s = None if time is SEEN else round((SEEN - time).total_seconds(), 3)
@@ -282,9 +281,8 @@ def test_a_link_is_filled_in_wherever_it_says_so() -> None:
 
 
 def test_a_loss_reports_its_reason_and_no_facts() -> None:
-    out = data(
-        partial(PARAMS, change=LOST, facts=None, known=replace(PARAMS.keywords["known"], lost=LostReason.NOT_FOUND))
-    )
+    known = replace(PARAMS.keywords["known"], lost=LostReason.NOT_FOUND)
+    out = data(partial(PARAMS, change=LOST, facts=None, known=known))
     assert out["reason"] == "not_found"
     assert out["execution"] == {"id": EXECUTION, "status": "lost", "previousStatus": "running"}
 

@@ -37,9 +37,8 @@ def events() -> EventFactory:
 
 def execution(events: EventFactory) -> OutboxEntry:
     status_change = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
-    return events.execution(
-        status_change, ExecutionRecord("e-1", "p-1"), watch=WATCH, observed_at=AT, seen_at=to_us(AT)
-    )
+    known = ExecutionRecord("e-1", "p-1")
+    return events.execution(status_change, known, watch=WATCH, observed_at=AT, seen_at=to_us(AT))
 
 
 def gap(events: EventFactory) -> OutboxEntry:

@@ -50,9 +50,8 @@ def test_a_failure_counts_with_the_first_node_that_failed_and_no_duration() -> N
     node = FailedNode("n1", "Greeting", "upstream timeout after 30 s")
     ended = ended_execution(record("failed"), facts("failed", failed_nodes=(node,), error="Greeting: …"))
     assert (ended.status, ended.duration_s) == ("failed", None)
-    assert ended.error == error_kind_of("Greeting", "upstream timeout after 31 s")._replace(
-        text="upstream timeout after 30 s"
-    )
+    kind = error_kind_of("Greeting", "upstream timeout after 31 s")
+    assert ended.error == kind._replace(text="upstream timeout after 30 s")
     bare = ended_execution(record("failed"), facts("failed", error="boom"))
     assert bare.error is not None
     assert (bare.error.node, bare.error.text) == (None, "boom")

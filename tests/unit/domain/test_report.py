@@ -170,9 +170,8 @@ def test_the_worst_come_first_by_open_problems_then_rate_then_how_many_failed() 
         result("failing", totals(1, 9), state="failing", problems=1),
         result("well", totals(99)),
     )
-    assert names(made, needs_look=True) == [
-        *("failing", "overdue", "half of many failed", "half failed", "fell", "unknown")
-    ]
+    worst = ["failing", "overdue", "half of many failed", "half failed", "fell", "unknown"]
+    assert names(made, needs_look=True) == worst
     assert names(made, needs_look=False) == ["well, one failed", "well"]
 
 
@@ -223,18 +222,12 @@ def test_one_trouble_of_several_pipelines_in_one_stretch_is_one_line() -> None:
         *(happening(name, 0, 1, "429 of another kind") for name in "ab"),
         *(happening(name, 0, None) for name in "ef"),
     )
-    assert found == [
-        ("e, f", False),
-        ("4 pipelines (6 times)", True),
-        ("a, b", True),
-        ("c, d", True),
-    ]
+    assert found == [("e, f", False), ("4 pipelines (6 times)", True), ("a, b", True), ("c, d", True)]
 
 
 def test_what_happened_to_one_pipeline_again_and_again_is_one_line_with_its_newest_error() -> None:
-    made = report_of(
-        [], (), ABOUT, [happening("a", 60 * hour, 60 * hour + 1, f"error {'x' * hour}") for hour in range(5)]
-    )
+    again = [happening("a", 60 * hour, 60 * hour + 1, f"error {'x' * hour}") for hour in range(5)]
+    made = report_of([], (), ABOUT, again)
     (line,) = made["happened"]
     assert (line["what"], line["error"]) == ("a keeps failing (5 times)", "error xxxx")
     assert (line["from"], line["until"]) == ("1970-01-01T00:00:00.000Z", "1970-01-01T04:01:00.000Z")
@@ -281,9 +274,8 @@ def test_an_event_of_a_report_has_one_id_for_each_name_and_moment() -> None:
 
 
 def test_an_event_of_a_report_goes_to_its_sinks_alone_and_once_to_each() -> None:
-    entry = EventFactory(Router({})).report(
-        "a", shorten_report(report()), sinks="xyx", moment=MONDAY, after=4, at=MONDAY
-    )
+    made = shorten_report(report())
+    entry = EventFactory(Router({})).report("a", made, sinks="xyx", moment=MONDAY, after=4, at=MONDAY)
     assert (entry.sinks, dict(entry.groups)) == (("x", "y"), {})
     event = entry.event
     assert (event.type, event.sequence, event.pipeline) == (EventType.WATCHER_REPORT, 5, None)

@@ -150,10 +150,8 @@ def test_openings_acknowledgements_and_closings_are_groups_of_their_own() -> Non
     problem = UUID(int=5)
     openings = [replace(FAILED, type=type_, problem=problem) for type_ in PROBLEM_KINDS]
     openings += [replace(FAILED, type=type_) for type_ in GROUPED_WITH_OPENINGS]
-    closings = [
-        replace(FAILED, problem=problem, closes=True),
-        replace(FAILED, type=EventType.PROBLEM_CLOSED, closes=True),
-    ]
+    closings = [replace(FAILED, closes=True, problem=problem)]
+    closings.append(replace(FAILED, closes=True, type=EventType.PROBLEM_CLOSED))
     acknowledged = replace(FAILED, type=EventType.PROBLEM_ACKNOWLEDGED, problem=problem)
     groups = [{rules.group_of(each) for each in some} for some in (openings, closings, [acknowledged])]
     assert [len(each) for each in groups] == [1, 1, 1]

@@ -243,9 +243,8 @@ def test_overdue_is_reported_once_per_stay_and_again_in_the_next() -> None:
 @pytest.mark.parametrize("word", ["success", "failed", "odd."])
 def test_an_end_after_the_limit_is_only_the_end(word: str) -> None:
     known = replace(after("running"), since_at=BEGAN)
-    assert "overdue" not in emitted(
-        see(known, an_observation(word), LIMITS | {"odd": 1.0, "success": 1.0, "failed": 1.0})
-    )
+    limits = LIMITS | {"odd": 1.0, "success": 1.0, "failed": 1.0}
+    assert "overdue" not in emitted(see(known, an_observation(word), limits))
 
 
 # Tokens
@@ -306,9 +305,8 @@ def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
 def test_the_duration_of_what_ended_is_that_of_the_api_s_dates(before: tuple[str, ...]) -> None:
     """Its dates come from answers whose `Date` differ by up to a second from each other on our clock."""
     started_at, finished_at, ended_at = at(NOW - 9 * SECOND), at(NOW - 7 * SECOND), Micros(NOW - 5 * SECOND)
-    answer = replace(
-        an_observation("success").execution, started_at=started_at, finished_at=finished_at, ended_at=ended_at
-    )
+    answer = replace(an_observation("success").execution, started_at=started_at, finished_at=finished_at)
+    answer = replace(answer, ended_at=ended_at)
     known = see(after(*before), an_observation("success")._replace(execution=answer)).known
     assert (known.ended_at, known.started_at) == (NOW - 5 * SECOND, NOW - 7 * SECOND)
 

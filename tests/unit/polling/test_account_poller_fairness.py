@@ -39,9 +39,8 @@ class Cast(Population):
             lifecycle = make_lifecycle(1, index=self._count)
             if (lifecycle.phases[-1].status == Status.FAILED) is fails:
                 break
-        return self.world.add(
-            lifecycle.stretched(length_s / lifecycle.length_s()), pipeline=pipeline, begins_s=begins_s
-        )
+        lifecycle = lifecycle.stretched(length_s / lifecycle.length_s())
+        return self.world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
 
     def arrive(
         self, pipeline: SimPipeline, *, per_s: float, from_s: float, until_s: float, fails: bool = False

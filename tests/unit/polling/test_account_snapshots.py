@@ -67,9 +67,8 @@ async def test_what_starts_and_ends_is_counted_for_its_pipeline(start: Start, cl
     api.script[SECOND] = ran(SECOND, "failed", 15, ai_tokens_used=-5, goals=("Paid",))
     await account.run_for(20)
     assert shown(account, "executions_started_total") == 3
-    ended = {
-        each: shown(account, "executions_ended_total", status=each) for each in ("success", "failed", "unrecognized")
-    }
+    statuses = ("success", "failed", "unrecognized")
+    ended = {each: shown(account, "executions_ended_total", status=each) for each in statuses}
     assert ended == {"success": 1, "failed": 1, "unrecognized": 0}
     assert shown(account, "execution_duration_seconds_bucket", status="success", le="3.0") == 0
     assert shown(account, "execution_duration_seconds_bucket", status="success", le="10.0") == 1
@@ -203,9 +202,8 @@ async def test_after_a_downtime_the_last_ends_are_the_truth_over_kills(store: Sq
 
 
 async def test_what_an_account_wants_uses_and_its_longest_gap(store: SqlStore, clock: FakeClock, path: Path) -> None:
-    account = await account_of(
-        store, clock, FIRST, SECOND, rate_per_s=5.0, watches=[watch_of(FIRST, SECOND), WHOLE_TOO]
-    )
+    watches = [watch_of(FIRST, SECOND), WHOLE_TOO]
+    account = await account_of(store, clock, FIRST, SECOND, rate_per_s=5.0, watches=watches)
     account.api.script = {FIRST: said(FIRST, "running"), SECOND: said(SECOND, "running")}
     account.api.pipelines.add(EMPTY_PIPELINE)
     await account.run_for(240)

@@ -48,9 +48,8 @@ class Rig:
         self.clock = FakeClock()
         record = AccountRecord(trouble=trouble)
         self.breaker = AccountCircuitBreaker(RULES, record, clock=self.clock, jitter=lambda: draw)
-        self.item: PollItem = (
-            TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
-        )
+        execution = TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e"))
+        self.item: PollItem = execution if kind == "execution" else a_list()
         self.alone = False
 
     def fail(self, outcome: Outcome, code: int | None, *, at: float, well: bool = True) -> LostReason | None:

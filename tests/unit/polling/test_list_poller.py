@@ -542,9 +542,8 @@ async def test_a_crash_over_one_row_loses_nothing_of_its_page(start: Start, monk
     show(account)
     account.api.script = {name_of(number): said(name_of(number), "success") for number in (3, 2, 1)}
     await emitted(account)
-    assert sorted(await emitted(account, after_s=130)) == [
-        ("execution.success", name_of(number)) for number in (1, 2, 3)
-    ]
+    expected = [("execution.success", name_of(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account, after_s=130)) == expected
 
 
 async def test_an_end_that_the_store_did_not_take_is_reported_though_it_is_gone(start: Start, path: Path) -> None:

@@ -89,9 +89,8 @@ async def test_after_a_downtime_beyond_lookback_history_begins_there(start: Star
     await account.run_for(5)
     clock.advance(9 * 24 * HOUR_S)
     account = await start(watches=[WHOLE], api=account.api)
-    account.api.pages = pages_of(
-        *(ended(name_of(number), "success", hours_ago=-24 * number) for number in range(8, 0, -1))
-    )
+    rows = [ended(name_of(number), "success", hours_ago=-24 * number) for number in range(8, 0, -1)]
+    account.api.pages = pages_of(*rows)
     (gap,) = [each for each in await account.events(after_s=20) if each["type"] == "pipeline.gap"]
     assert gap["data"]["reason"] == GapReason.LOOKBACK
     known_from = (await history_of(account.store)).known_from
@@ -135,10 +134,8 @@ async def test_after_half_an_hour_of_faults_and_kills_and_a_move_to_the_other_da
     api = ModelApi(clock, lives=several)
     api.fault = lambda _count, _page: random.choice([Fault.NONE] * 40 + [Fault.STALE, Fault.CUT, Fault.EMPTY])
     with ExitStack() as stack:
-        urls = [
-            f"sqlite:///{tmp_path}/w.db" if kind == "sqlite" else stack.enter_context(postgres.database())
-            for kind in kinds
-        ]
+        postgresql = stack.enter_context(postgres.database())
+        urls = [f"sqlite:///{tmp_path}/w.db" if kind == "sqlite" else postgresql for kind in kinds]
         for url in urls:
             if url is urls[1]:
                 copy(urls[0], urls[1])

@@ -180,24 +180,19 @@ async def database(postgres: PostgresServer, request: pytest.FixtureRequest) -> 
 
 def fill(url: str) -> None:
     numbers = f"(SELECT generate_series(1, {COUNT}) AS n)"
-    values = {
-        "bytes": "decode(md5(n::text), 'hex')",
-        "group": "decode(md5((n % 100)::text), 'hex')",
-        "numbers": numbers,
-    }
+    values = {"bytes": "decode(md5(n::text), 'hex')", "group": "decode(md5((n % 100)::text), 'hex')"}
     with psycopg.connect(url) as connection:
         connection.execute(UNCHECKED)
         for statement in FILL:
-            connection.execute(statement.format(**values).encode())
+            connection.execute(statement.format(numbers=numbers, **values).encode())
         connection.execute("ANALYZE")
 
 
 async def postgres_plan(database: PostgresDatabase, statement: Statement) -> list[str]:
     sql = str(plain(statement).compile(dialect=cast("Any", numbering_dialect)()))
     asked = f"EXPLAIN (GENERIC_PLAN, COSTS OFF) {sql}"
-    rows = await database.read(
-        lambda found: found.exec_driver_sql(asked, execution_options={"no_parameters": True}).all()
-    )
+    execution = {"no_parameters": True}
+    rows = await database.read(lambda found: found.exec_driver_sql(asked, execution_options=execution).all())
     return [row[0].strip(" ->") for row in rows]
 
 

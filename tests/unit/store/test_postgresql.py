@@ -125,9 +125,8 @@ async def test_a_right_that_is_missing_is_named_before_the_first_change(postgres
 
 
 async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:
-    assert "has no schema of its search_path; create the schema" in await refusal(
-        f"{empty}&options=-csearch_path%3Dgone"
-    )
+    message = await refusal(f"{empty}&options=-csearch_path%3Dgone")
+    assert "has no schema of its search_path; create the schema" in message
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])

@@ -382,9 +382,8 @@ async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     store = await opened(path)
     await claim(store, "account", "default")
-    assert modes_in(tmp_path) == dict.fromkeys(
-        ("watcher.db", "watcher.db-wal", "watcher.db-shm", "watcher.db.lock"), 0o600
-    )
+    names = ("watcher.db", "watcher.db-wal", "watcher.db-shm", "watcher.db.lock")
+    assert modes_in(tmp_path) == dict.fromkeys(names, 0o600)
     await store.close()
 
 
