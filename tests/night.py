@@ -1,21 +1,16 @@
 """The night of trouble: the real program against a fake Clerk Chat API, and how much of it reaches people.
 
-`PYTHONPATH=tests:. .venv/bin/python -m night` takes ten minutes, with `--short` ninety seconds. It prints each figure
-beside its bound, then the pages and the messages in the chat, and exits with 1 if a bound is broken.
+The whole one takes ten minutes, the short one ninety seconds.
 """
 
-import argparse
 import asyncio
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from random import Random
-from tempfile import TemporaryDirectory
 from time import time
 from typing import Any, NamedTuple
 
@@ -414,17 +409,3 @@ def table(outcome: Outcome) -> str:
     for title, messages in (("pages", outcome.channels.pages), ("chat", outcome.channels.chat[:60])):
         lines += ["", title, *(f"{message.at - began_at:6.1f}  {message.headline}" for message in messages)]
     return "\n".join([*lines, "", "mails", *outcome.subjects[:60]])
-
-
-async def main(night: Night) -> int:
-    with TemporaryDirectory(prefix="night-") as folder:
-        async with AsyncExitStack() as stack:
-            outcome = await spend(Stage(Path(folder), stack, dice=Random(1)), night)
-    print(table(outcome))  # noqa: T201 (this is a command)
-    return 1 if broken(outcome) else 0
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="night", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="ninety seconds instead of ten minutes")
-    sys.exit(asyncio.run(main(SHORT if parser.parse_args().short else WHOLE)))

@@ -428,14 +428,19 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_repo
 
 
 @pytest.mark.ci
-async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(start: Start) -> None:
+@pytest.mark.parametrize(("is_wanted", "begun_s"), [(False, 20), (True, 13)])
+async def test_what_is_new_at_the_head_is_reported_in_a_deep_scan_which_goes_on_where_it_is(
+    start: Start, begun_s: float, *, is_wanted: bool
+) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
-    account = await whole_account(start, *old, rate_per_s=1.0, for_s=20)
-    show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
-    assert await emitted(account, after_s=15) == [("execution.success", name_of(3001))]
-    assert asked(account, "page 60") == 0
-    await account.run_for(60)
-    assert asked(account, "page 60") == 1
+    account = await whole_account(start, *old, rate_per_s=1.0, for_s=begun_s)
+    show(account, row(3001, "success", age_s=-begun_s, ended_s=-begun_s - 0.5), *old)
+    if is_wanted:
+        account.watcher.read_list(PIPELINE)
+    found = await emitted(account, after_s=1.1 if is_wanted else 15)
+    assert (found, asked(account, "page 60")) == ([("execution.success", name_of(3001))], 0)
+    await account.run_for(80)
+    assert (asked(account, "page 60"), asked(account, "page 30") if is_wanted else 1) == (1, 1)
     assert await emitted(account) == []
 
 
@@ -480,17 +485,6 @@ async def test_a_scan_that_began_before_it_was_wanted_does_not_count(start: Star
     await account.run_for(1.1)
     assert asked(account, "page 1") == before + 1
     assert await emitted(account) == [("execution.running", name_of(1)), ("execution.running", name_of(2))]
-
-
-@pytest.mark.ci
-async def test_a_deep_scan_goes_on_where_it_is_after_a_look_at_what_is_new(start: Start) -> None:
-    old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
-    account = await whole_account(start, *old, rate_per_s=1.0, for_s=13)
-    show(account, row(3001, "success", age_s=-13, ended_s=-13.5), *old)
-    account.watcher.read_list(PIPELINE)
-    assert await emitted(account, after_s=1.1) == [("execution.success", name_of(3001))]
-    await account.run_for(80)
-    assert (asked(account, "page 30"), asked(account, "page 60")) == (1, 1)
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(start: Start, clock: FakeClock) -> None:

@@ -2,8 +2,8 @@
 
 import resource
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -73,17 +73,26 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_disk_that_refuses_writes_loses_nothing(store: SqlStore, account: Lease, path: Path) -> None:
-    with largest_file(size_of(f"{path}-wal") + 50_000):
-        refused = await fill(store, account, until="SQLITE_IOERR")
-    await assert_recovered(store, account, refused=refused)
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN EXCLUSIVE")
+        yield
 
 
-async def test_a_strangers_lock_passes(store: SqlStore, account: Lease, path: Path) -> None:
-    stranger = sqlite3.connect(path, isolation_level=None)
-    stranger.execute("BEGIN EXCLUSIVE")
-    refused = await fill(store, account, until="locked by another program; close the other program (SQLITE_BUSY)")
-    stranger.close()
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        (lambda path: largest_file(size_of(f"{path}-wal") + 50_000), "SQLITE_IOERR"),
+        (lock, "locked by another program; close the other program (SQLITE_BUSY)"),
+    ],
+    ids=["disk", "lock"],
+)
+async def test_trouble_that_passes_loses_nothing(
+    store: SqlStore, account: Lease, path: Path, trouble: Callable[[Path], AbstractContextManager[None]], words: str
+) -> None:
+    with trouble(path):
+        refused = await fill(store, account, until=words)
     await assert_recovered(store, account, refused=refused)
 
 
@@ -112,15 +121,13 @@ def sqlite_error(name: str) -> OperationalError:
 @pytest.mark.parametrize(
     ("name", "kind", "concerns_all"),
     [
-        ("SQLITE_BUSY_SNAPSHOT", StoreError, True),
-        ("SQLITE_FULL", StoreError, True),
-        ("SQLITE_IOERR_FSYNC", StoreError, True),
-        ("SQLITE_READONLY_DBMOVED", StoreError, True),
+        *(
+            (f"SQLITE_{each}", StoreError, True)
+            for each in ("BUSY_SNAPSHOT", "FULL", "IOERR_FSYNC", "READONLY_DBMOVED")
+        ),
         ("SQLITE_CANTOPEN", StoreError, True),
-        ("SQLITE_CORRUPT_INDEX", StoreUnusableError, True),
-        ("SQLITE_NOTADB", StoreUnusableError, True),
-        ("SQLITE_CONSTRAINT_PRIMARYKEY", SequenceConflictError, False),
-        ("SQLITE_CONSTRAINT_UNIQUE", SequenceConflictError, False),
+        *((f"SQLITE_{each}", StoreUnusableError, True) for each in ("CORRUPT_INDEX", "NOTADB")),
+        *((f"SQLITE_CONSTRAINT_{each}", SequenceConflictError, False) for each in ("PRIMARYKEY", "UNIQUE")),
         ("SQLITE_CONSTRAINT_NOTNULL", StoreError, False),
     ],
 )
@@ -194,39 +201,41 @@ def kept(tmp_path: Path) -> Path:
     return kept
 
 
-def test_a_file_that_stays_is_no_trouble_whatever_is_written(kept: Path) -> None:
-    database_file = DatabaseFile(kept, opened=kept.stat())
+def write(kept: Path) -> None:
     kept.write_bytes(b"more")
     kept.chmod(0o400)
-    database_file.check()
 
 
-def test_a_file_that_was_deleted_is_reported_with_what_to_do(kept: Path) -> None:
-    database_file = DatabaseFile(kept, opened=kept.stat())
-    kept.unlink()
-    with pytest.raises(StoreUnusableError, match=r"watcher\.db was deleted or moved .* start again"):
-        database_file.check()
-
-
-def test_a_file_whose_directory_was_deleted_is_gone(kept: Path) -> None:
-    database_file = DatabaseFile(kept, opened=kept.stat())
+def replace_directory(kept: Path) -> None:
     kept.unlink()
     kept.parent.rmdir()
     kept.parent.touch()
-    with pytest.raises(StoreUnusableError, match="was deleted or moved"):
-        database_file.check()
 
 
-def test_another_file_in_its_place_is_reported(kept: Path) -> None:
-    database_file = DatabaseFile(kept, opened=kept.stat())
+def replace_file(kept: Path) -> None:
     kept.rename(kept.with_suffix(".old"))
     kept.touch()
-    with pytest.raises(StoreUnusableError, match="was replaced by another file"):
-        database_file.check()
 
 
-def test_a_file_that_cannot_be_looked_at_is_taken_to_be_there(kept: Path) -> None:
-    database_file = DatabaseFile(kept, opened=kept.stat())
+def lead_in_a_circle(kept: Path) -> None:
     kept.parent.rename(kept.parent.with_suffix(".aside"))
     kept.parent.symlink_to(kept.parent)  # too many links: it is not known what is there
-    database_file.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (write, None),
+        (Path.unlink, r"watcher\.db was deleted or moved .* start again"),
+        (replace_directory, "was deleted or moved"),
+        (replace_file, "was replaced by another file"),
+        (lead_in_a_circle, None),
+    ],
+)
+def test_a_file_that_was_deleted_or_replaced_is_reported(
+    kept: Path, change: Callable[[Path], None], problem: str | None
+) -> None:
+    database_file = DatabaseFile(kept, opened=kept.stat())
+    change(kept)
+    with nullcontext() if problem is None else pytest.raises(StoreUnusableError, match=problem):
+        database_file.check()
