@@ -248,10 +248,8 @@ async def test_an_execution_is_shown_with_its_events_and_deliveries(rig: StoreRi
     row, (bodies, deliveries) = found
     assert row.status == "paused"
     assert [body[-4:-2] for body in bodies] == [b"-1", b"-2"]
-    assert [(each.sink, each.state, each.earlier is not None) for each in deliveries] == [
-        ("ops", "waiting", False),
-        ("ops", "waiting", True),
-    ]
+    shown = [(each.sink, each.state, each.earlier is not None) for each in deliveries]
+    assert shown == [("ops", "waiting", False), ("ops", "waiting", True)]
     assert await console.find_execution(f"default/{OTHER}", execution_id(1)) is None
     assert await console.find_execution(f"default/{PIPELINE}", execution_id(3)) is None
 
@@ -511,15 +509,8 @@ async def test_the_time_of_a_place_is_that_of_its_event_or_the_next(rig: StoreRi
 
 async def test_a_problem_is_shown_with_all_that_was_told_of_it(rig: StoreRig, console: ConsoleStore) -> None:
     problems = await open_problems(rig.store, rig.account, rig.clock)
-    reminder = Event(
-        UUID(int=50),
-        EventType.PROBLEM_REMINDER,
-        stream_of("sinks/ops"),
-        1,
-        b"reminder",
-        stream_of("x"),
-        problem=problems[1].id,
-    )
+    key, type_ = stream_of("sinks/ops"), EventType.PROBLEM_REMINDER
+    reminder = Event(UUID(int=50), type_, key, 1, b"reminder", stream_of("x"), problem=problems[1].id)
     await rig.store.record(SourceChange(rig.ops.lease, 0, 1, None, (OutboxEntry(reminder, ("ops",)),)))
     found = await console.find_problem(problems[1].id)
     assert found is not None

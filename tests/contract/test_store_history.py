@@ -363,10 +363,8 @@ async def test_a_report_is_recorded_with_its_moment_and_sequence(rig: StoreRig, 
     found = {name: (row.moment_at, row.sequence) for name, row in (await reports.reports()).items()}
     assert found == {"morning": (to_us(THIRD), 2), "weekly": (to_us(FIRST), 0)}
     sent = await due(rig.ops)
-    assert [(each.type, each.content["sequence"]) for each in sent] == [
-        ("watcher.report", "0000000001"),
-        ("watcher.report", "0000000002"),
-    ]
+    numbered = [("watcher.report", "0000000001"), ("watcher.report", "0000000002")]
+    assert [(each.type, each.content["sequence"]) for each in sent] == numbered
     assert rig.woken.names == ["ops", "ops"]
 
 

@@ -63,6 +63,7 @@ AT = from_us(START_US)
 FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE
 LATER = Micros(START_US + 365 * 86_400 * SECOND_US)
 OPENING = event(f"default/{PIPELINE}", sequence=1).body
+DELIVERED = DeliveryState.DELIVERED
 STATE = RuleState((End(5, failed=True),), 3, 4)
 PIPELINE_SUBJECT = f"default/{PIPELINE}"
 
@@ -118,9 +119,8 @@ async def test_of_changes_that_belong_together_one_bad_one_takes_all_along(rig: 
     before = 0 if spoiled == "execution" else 4
     rules = rules_change(rig.account, before=before, sinks=("ops",), problems=opened(problem_of()))
     beside = change(rig.account, 9)
-    outcomes = await asyncio.gather(
-        rig.store.record(together(rig.account, end, rules)), rig.store.record(beside), return_exceptions=True
-    )
+    writes = [rig.store.record(each) for each in (together(rig.account, end, rules), beside)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
     assert isinstance(outcomes[0], SequenceConflictError)
     assert outcomes[1] is None
     assert names(await due(rig.ops)) == [of(9)]
@@ -321,7 +321,7 @@ async def post(
     before: int,
     problems: tuple[ProblemChange, ...],
     *places: MessagePlace | None,
-    state: str = "delivered",
+    state: str = DELIVERED,
 ) -> None:
     """Record the next event of the problem, and settle it with messages at these places."""
     await rig.store.record(rules_change(rig.account, before=before, sinks=("ops",), problems=problems))

@@ -192,9 +192,8 @@ def test_a_report_loses_whole_pipelines_before_its_event_is_too_long(character: 
     error = error_of(text, text, 10**9)
     result_ = result(text, totals(10**9, 10**9, tokens=10**15, seconds=(10, 20)), totals(10**9), error=error)
     results = (result_._replace(id=f"{count}{LISTED_COUNT}" * 18) for count in range(LISTED_COUNT))
-    made = shorten_report(
-        report(*results, errors=[{"pipeline": text[:128], **error}] * 3, name="x" * 64, link=f"https://{'x' * 250}")
-    )
+    errors, link = [{"pipeline": text[:128], **error}] * 3, f"https://{'x' * 250}"
+    made = shorten_report(report(*results, errors=errors, name="x" * 64, link=link))
     entry = EventFactory(Router({})).report("x" * 64, made, sinks=["a"], moment=MONDAY, after=0, at=MONDAY)
     assert len(entry.event.body) <= LINE_BYTES
     assert len(made["pipelines"]) + made["moreCount"] == LISTED_COUNT

@@ -5,19 +5,7 @@ from datetime import timedelta
 from uuid import UUID
 
 import pytest
-from list_model import (
-    HOUR_S,
-    Life,
-    Lists,
-    ModelApi,
-    Order,
-    assert_all,
-    by_id,
-    emitted,
-    lives,
-    newest,
-    oldest,
-)
+from list_model import HOUR_S, Life, Lists, ModelApi, Order, by_id, emitted, lives, newest, oldest
 from parameters import each_value
 from virtual import RULES, WHOLE, Account, FakeClock, Start, watch_of
 
@@ -143,40 +131,6 @@ async def test_rows_that_a_list_shows_late_are_told_whatever_its_dates_say(
     account = await lists.watch(api)
     result = await emitted(account, after_s=120)
     assert (result.missing(burst), result.missing(old), result.gaps) == (0, len(old), [])
-
-
-@pytest.mark.ci
-async def test_after_ours_was_set_back_a_list_is_not_read_whole_again_and_again(lists: Lists) -> None:
-    rows = lives(600, from_s=0.0, until_s=1000.0 + 600.0, length_s=0.5, fails=False)
-    api = lists.api(rows)
-    account = await lists.watch(api)
-    await account.run_for(60)
-    await account.watcher.cancel()
-    lists.clock.off_s = -HOUR_S
-    account = await lists.watch(api)
-    await account.run_for(30)  # by then all that was found before is settled
-    api.asked.clear()
-    await account.run_for(300)
-    assert len(api.asked) < 2 * 300  # a page or two each second
-    assert (await emitted(account)).missing([each for each in rows if 1000 < each.ends_s < 1380]) == 0
-
-
-@pytest.mark.ci
-@pytest.mark.parametrize("is_off", [True, False])
-@pytest.mark.parametrize(("sign", "step_s"), [(-1, -2400.0), (1, -1500.0)])
-async def test_rows_far_down_are_found_by_the_total(lists: Lists, sign: int, step_s: float, *, is_off: bool) -> None:
-    old, recent = lives(120, from_s=1000.0 - 1.2 * HOUR_S, until_s=990.0), lives(60, from_s=1005.0, until_s=1025.0)
-    back, after = lives(7, from_s=1061.0, until_s=1062.0), lives(9, from_s=1071.0, until_s=1072.0)
-    api = lists.api(old + recent + back + after)
-    api.clock_set = lambda at: step_s if 1060.0 < at < 1070.0 else 0.0
-    api.orders = ((0.0, lambda life: sign * (life.begins_s + api.clock_set(life.begins_s))),)  # as the API dates them
-    account = await lists.watch(api)
-    await account.run_for(55)
-    if is_off:
-        await account.watcher.cancel()
-        lists.clock.advance(25)
-        account = await lists.watch(api)
-    assert_all(await emitted(account, after_s=120), recent + back + after)
 
 
 OVERDUE_AFTER_S = {"new": HOUR_S, "running": HOUR_S}

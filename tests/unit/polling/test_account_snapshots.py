@@ -35,9 +35,8 @@ START = EPOCH + timedelta(seconds=1000)
 
 def written(path: Path, kind: str = "account") -> tuple[int, Any]:
     with closing(sqlite3.connect(path)) as database:
-        at, body = database.execute(
-            "SELECT written_at, body FROM snapshot JOIN source ON id = source_id WHERE kind = ?", [kind]
-        ).fetchone()
+        query = "SELECT written_at, body FROM snapshot JOIN source ON id = source_id WHERE kind = ?"
+        at, body = database.execute(query, [kind]).fetchone()
     model: type = AccountSnapshot if kind == "account" else SinkSnapshot
     return at, TypeAdapter(model).validate_json(body)
 

@@ -203,10 +203,8 @@ async def test_the_days_of_the_history_are_made_of_its_hours(databases: Database
     ):
         run(url, statement)
     await use(url)
-    assert sorted(run(url, "SELECT * FROM pipeline_day")) == [
-        (10, 5 * day, 2, 4, 6, 8, 10, '{"7":3,"9":1}'),
-        (10, 6 * day, 1, 2, 3, 4, 5, "{}"),
-    ]
+    days = [(10, 5 * day, 2, 4, 6, 8, 10, '{"7":3,"9":1}'), (10, 6 * day, 1, 2, 3, 4, 5, "{}")]
+    assert sorted(run(url, "SELECT * FROM pipeline_day")) == days
 
 
 @pytest.mark.parametrize("kind", KINDS)
