@@ -140,7 +140,7 @@ async def test_what_failed_is_written_down_survives_a_restart_and_is_settled_onc
     again = await open_store(url, clock=rig.clock)
     rig.ops = await sink_of(again)
     (second,) = await due(rig.ops)
-    more = {"due_at": LATER, "rejections": 2, "tried_at": Micros(START_US + 7), "first_due_at_s": 1.25}
+    more: dict[str, Any] = {"due_at": LATER, "rejections": 2, "tried_at": Micros(START_US + 7), "first_due_at_s": 1.25}
     expected = replace(first, attempts=1, **more)
     assert second == expected
     assert (await rig.ops.load(fingerprint="x")).clock_s == 8.5
