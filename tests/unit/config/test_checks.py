@@ -7,7 +7,6 @@ import pytest
 from unit.config.conftest import Load, Warned
 
 from watcher.config.checks import fits, network_disk, outage_messages
-from watcher.domain.rules import KIND_OF_RULE
 from watcher.sinks.settings import RemoteSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -50,7 +49,7 @@ RULES = {
 }
 """An example of the rule that leads to each event."""
 
-CLOSING = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
+CLOSING = 'events: [pipeline.failing, pipeline.silent, pipeline.slow, execution.overdue, "account.*", "sink.*"]'
 NO_PAGE = (
     "no rule and no overdue_after can open a problem of a pipeline for this pager: "
     "it would page for accounts and sinks at most; add rules: {failing: {consecutive: 3}} to a watch"
