@@ -3,11 +3,14 @@
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, RULES, Account, Start, name_of, pages_of, said
 
 from watcher.config.rules import RulesSettings
+from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionSnapshot
+from watcher.domain.problems import Problem
 from watcher.domain.rule import Rule
 from watcher.domain.watch import Details, Watch
 from watcher.rules import rules_of
@@ -27,6 +30,11 @@ IN_A_ROW = ruled(failing={"consecutive": 3, **AT_ONCE})
 SILENT = ruled(silent="1h")
 BOTH = (*IN_A_ROW, *SILENT)
 UNCONFIRMED = replace(RULES, details=Details.NEVER)
+
+
+def problem_of(rule: Rule, *, failed_count: int = 0) -> Problem:
+    assert rule.opens is not None
+    return Problem(UUID(int=1), rule.opens, EPOCH, EventKey(b"", 1), failed_count)
 
 
 def watch_of(rules: tuple[Rule, ...], *executions: str) -> Watch:

@@ -2,27 +2,23 @@ from collections.abc import Sequence
 from itertools import product
 from random import Random
 from typing import Any
-from uuid import UUID
 
 import pytest
-from fake_clock import EPOCH
+from rules_rig import problem_of
 
-from watcher.domain.event import EventKey, EventType, Severity
+from watcher.domain.event import EventType
 from watcher.domain.history import DAY_US, EndedExecution
-from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, LatestFailure, Problem, severity_of
-from watcher.domain.rule import News, Rule
+from watcher.domain.problems import LatestFailure, Problem
+from watcher.domain.rule import News
 from watcher.domain.timestamps import Micros
-from watcher.rules import RULES, dump_states, load_states
+from watcher.rules import dump_states, load_states
 from watcher.rules.failing import TALLIES_COUNT, End, Failing, FailingSettings, FailingState, Tally
 from watcher.rules.silent import Silent, SilentState
-from watcher.rules.slow import Slow, SlowSettings, usual_duration
-from watcher.rules.tokens import Spending, Tokens, TokensSettings
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
 FAILING = EventType.PIPELINE_FAILING
 NOON = Micros(20_000 * DAY_US + DAY_US // 2)
-TODAY, TOMORROW = Micros(20_000 * DAY_US), Micros(20_001 * DAY_US)
 
 
 def failing(**settings: Any) -> Failing:
@@ -32,11 +28,6 @@ def failing(**settings: Any) -> Failing:
 AT_ONCE = failing(consecutive=3, recover_after=1, quiet_for="1ms")
 THREE = failing(consecutive=3, quiet_for="10s")
 FIFTH = failing(rate="20%", of_last=10, within="1h", at_least=5)
-
-
-def problem_of(rule: Rule, *, failed_count: int = 0) -> Problem:
-    assert rule.opens is not None
-    return Problem(UUID(int=1), rule.opens, EPOCH, EventKey(b"", 1), failed_count)
 
 
 class Watched:
@@ -323,76 +314,7 @@ def test_a_rate_keeps_no_time_at_which_its_problem_opened() -> None:
     assert THREE.judge(state, News(Micros(HOUR)), problem).state == state
 
 
-# Silence
-
-
-def silence(state: SilentState, *, is_open: bool = False, **news: int) -> tuple[str, int]:
-    """Return whether a silence opens or closes, and the last start that is known then."""
-    rule, at = Silent(3600.0), {name: Micros(value) for name, value in ({"now": 9 * HOUR} | news).items()}
-    judged = rule.judge(state, News(**at), problem_of(rule) if is_open else None)  # type: ignore[arg-type]
-    return "".join("o" if told.type is rule.opens else "c" for told in judged.told), judged.state.started_at
-
-
-def test_silence_counts_from_the_last_start_and_opens_with_a_complete_scan() -> None:
-    known = SilentState(started_at=HOUR)
-    assert silence(known) == ("", HOUR)
-    assert silence(known, scanned_until=2 * HOUR) == ("", HOUR)
-    assert silence(known, scanned_until=2 * HOUR + 1) == ("o", HOUR)
-    assert silence(known, scanned_until=2 * HOUR + 1, started_at=HOUR + 1) == ("", HOUR + 1)
-    assert silence(known, started_at=SECOND, scanned_until=3 * HOUR, is_open=True) == ("", HOUR)
-
-
-def test_before_the_first_complete_scan_no_start_is_the_last_one() -> None:
-    assert silence(SilentState(), started_at=HOUR) == ("", 0)
-    assert silence(SilentState(), started_at=HOUR, scanned_until=3 * HOUR) == ("o", HOUR)
-    assert silence(SilentState(), shown_start_at=HOUR, scanned_until=3 * HOUR) == ("o", HOUR)
-    assert silence(SilentState(HOUR), shown_start_at=2 * HOUR, scanned_until=3 * HOUR) == ("o", HOUR)
-
-
-def test_silence_ends_with_a_start_that_is_not_too_old() -> None:
-    known = SilentState(started_at=HOUR)
-    assert silence(known, is_open=True, started_at=8 * HOUR) == ("c", 8 * HOUR)
-    assert silence(known, is_open=True, started_at=8 * HOUR - 1) == ("", 8 * HOUR - 1)
-
-
-# Slow
-
-
-@pytest.mark.parametrize(
-    ("durations", "usual"),
-    [
-        ([7] * 19, None),
-        ([*range(1, 21)], 20),
-        ([*range(200, 0, -1)], 191),
-        ([7] * 191 + [100] * 9, 7),
-        ([7] * 190 + [100] * 10, 100),
-    ],
-    ids=["too few", "the longest of twenty", "the 191st of 200", "nine long ones", "ten long ones"],
-)
-def test_of_two_hundred_durations_the_usual_one_is_the_tenth_from_above(
-    durations: list[int], usual: int | None
-) -> None:
-    assert usual_duration(durations) == usual
-
-
-@pytest.mark.parametrize(
-    ("durations_s", "count"),
-    [
-        ([], 0),
-        ([300] * 20, 0),
-        ([300] * 19 + [3600], 0),
-        ([300] * 20 + [900], 0),
-        ([300] * 20 + [901], 1),
-        ([10] * 20 + [70], 0),
-        ([10] * 20 + [71], 1),
-        ([300] * 200 + [1200] * 50, 10),
-        ([300] * 20 + [1200] * 50, 2),
-        ([1200] * 200 + [300] * 200 + [1200], 1),
-        ([1200] * 200 + [300] * 190 + [1200], 0),
-    ],
-)
-def test_a_duration_is_compared_with_the_two_hundred_before_it(durations_s: list[int], count: int) -> None:
-    assert Slow(SlowSettings()).count_slow([each * SECOND for each in durations_s]) == count
+# Successes that count as failures
 
 
 @pytest.mark.parametrize(
@@ -416,45 +338,3 @@ def test_a_success_that_was_too_short_or_started_too_few_nodes_is_a_failure(
     assert rule.fault_of(end) == fault
     assert rule.fault_of(end._replace(status="failed")) is None
     assert THREE.fault_of(end) is None
-
-
-@pytest.mark.parametrize(
-    ("before", "ends", "after"),
-    [
-        ((TODAY, 70, 0), [], (TODAY, 70, 0)),
-        ((TODAY, 70, 0), [(NOON, 9)], (TODAY, 79, 0)),
-        ((TODAY, 70, 0), [(NOON, 4), (TODAY, 6)], (TODAY, 80, 80)),
-        ((TODAY, 85, 80), [(NOON, 14)], (TODAY, 99, 80)),
-        ((TODAY, 85, 80), [(NOON, 15)], (TODAY, 100, 100)),
-        ((TODAY, 10, 100), [(NOON, 1)], (TODAY, 11, 100)),  # an event has named it
-        ((TODAY, 70, 0), [(TODAY - 1, 90)], (TODAY, 70, 0)),
-        ((TODAY - DAY_US, 90, 80), [(NOON, 5)], (TODAY, 5, 0)),
-        ((TODAY, 90, 80), [(TOMORROW, 5), (NOON, 90)], (TOMORROW, 5, 0)),
-    ],
-)
-def test_the_tokens_of_a_day_are_those_of_the_ends_dated_on_it(
-    before: tuple[int, int, int], ends: list[tuple[int, int]], after: tuple[int, int, int]
-) -> None:
-    rule, recorded = (
-        Tokens(TokensSettings(per_day=100)),
-        [EndedExecution(NOON, Micros(at), "success", tokens) for at, tokens in ends],
-    )
-    judged = rule.judge(Spending(Micros(before[0]), *before[1:]), News(NOON, recorded=recorded), None)
-    assert judged.state == after
-    told = [(each.type, (each.data or {})["percent"]) for each in judged.told]
-    is_told = after[2] > (before[2] if before[0] == after[0] else 0)
-    assert told == [(EventType.PIPELINE_OVERSPENDING, after[2])] * is_told
-
-
-# Kinds of problems, and the rules that open them
-
-
-@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
-def test_every_kind_of_problem_is_trouble_and_ends(kind: EventType) -> None:
-    assert severity_of(kind) is not Severity.INFO
-    assert kind is EventType.EXECUTION_OVERDUE or CLOSED_BY[kind] in CLOSINGS
-
-
-@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
-def test_every_kind_of_problem_of_a_pipeline_has_its_rule_and_no_other_kind_has(kind: EventType) -> None:
-    assert any(rule.opens is kind for rule in RULES.values()) is kind.startswith("pipeline.")
