@@ -7,6 +7,7 @@ import pytest
 from unit.config.conftest import Load, Warned
 
 from watcher.config.checks import fits, network_disk, outage_messages
+from watcher.domain.event import EVENT_KINDS
 from watcher.sinks.settings import RemoteSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -36,7 +37,9 @@ SHORT = "has fewer than 16 characters: others may guess it; make one: openssl ra
 CURLY = "begins with a curly quote; write \" or '"
 PAST = "is in the past, so nothing is silenced; correct it, or remove this silence"
 ONLY_RULES = "only rules lead to {}, and no watch of this sink has any; add rules: {{{}}} to a watch"
-OF_RULES = [f"pipeline.{word}" for word in ("failing", "new_error", "overspending", "silent", "slow")]
+OF_RULES = sorted(
+    each for each, kind in EVENT_KINDS.items() if kind.setting.startswith("rules") and each.startswith("pipeline.")
+)
 NO_RULES = ONLY_RULES.format(" and ".join(OF_RULES), "failing: {consecutive: 3}")
 RULES = {
     "pipeline.failing": "failing: {consecutive: 3}",
