@@ -79,7 +79,9 @@ async def verdict_of(
     """
     verdict, watch, event = Verdict(dict(problems)), past.watch, past.deps.evaluator.pipeline_event
     for rule in watch.rules:
-        judged = judge(rule, states[rule.key], replace(news, loaded=await rule.load(news, past)), problems)
+        loaded = await rule.load(news, past)
+        given = news if loaded is None else replace(news, loaded=loaded)
+        judged = judge(rule, states[rule.key], given, problems)
         problem, latest = problems.get(rule.opens) if rule.opens else None, judged.latest
         if problem and problem.latest and (latest is None or latest.execution == problem.latest.execution):
             latest = problem.latest
