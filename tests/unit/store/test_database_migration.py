@@ -267,7 +267,8 @@ async def test_rules_of_earlier_versions_go_on_with_their_states_and_the_ends_th
         )
         run(
             url,
-            f"INSERT INTO unjudged_end VALUES (10, :key, {number + 6}, {'false' if number == 3 else 'true'})",
+            "INSERT INTO unjudged_end (pipeline_id, execution, ended_at, failed)"
+            f" VALUES (10, :key, {number + 6}, {'false' if number == 3 else 'true'})",
             **key,
         )
         if number < 3:
