@@ -93,6 +93,7 @@ def takes(host: str, template: str) -> str:
 
 
 OF_SLACK, OF_DISCORD = takes("hooks.slack.com", "slack"), takes("discord.com", "discord")
+OF_PAGERDUTY = takes("events.pagerduty.com", "pagerduty")
 
 
 def posts(url: str, template: str) -> str:
@@ -183,6 +184,8 @@ TABLE = [
     *((BASE + posts("https://hooks.slack.com/services/x", template), [f"4:18: sinks.x.url: {OF_SLACK}"])
       for template in ("discord", "alertmanager")),
     (BASE + posts("https://discord.com/api/webhooks/1/x", "slack"), [f"4:18: sinks.x.url: {OF_DISCORD}"]),
+    (BASE + HOOK.replace("https://hooks.example.com/s3cret", "https://events.pagerduty.com/v2/enqueue"),
+     [f"7:10: sinks.ops.url: {OF_PAGERDUTY}"]),
     (BASE + posts("https://discord.com/api/webhooks/1/x/slack", "slack"), []),
     (BASE + posts("https://acme.environment.api.powerplatform.com/x", "slack"), []),
     (BASE + posts("https://chat.acme.io/hooks/x", "slack"), []),

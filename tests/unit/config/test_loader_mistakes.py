@@ -315,6 +315,34 @@ TABLE = [
      "write pipeline, account, type or labels.NAME")),
     (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {by: [type]}",
      "7:12: sinks.ops.group: type is not for incidents; write pipeline, account or labels.NAME"),
+    # what people plausibly write
+    ("accounts: {a: {api_key: k}}\nwatch: [{pipeline: %s, account: aa}]" % PIPELINE,
+     '2:67: watch[0].account: "aa" is not defined; accounts are: a'),
+    (f"{ACCOUNT}watch: {{pipeline: {PIPELINE}}}",
+     f"2:8: watch: is a block of keys, not a list; write watch: [{{pipeline: {PIPELINE}}}]"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []", f"4:17: watch[0].executions: is empty; {ALL}"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: {RUN}",
+     f"4:17: watch[0].executions: is a single value, not a list; write executions: [{RUN}]"),
+    (WATCH + "    labels: team=sales", f"5:13: watch[0].labels: is a single value, {NO_BLOCK}; write labels: {{team: sales}}"),
+    (WATCH + "    overdue_after: 15m", (f"5:20: watch[0].overdue_after: is a single value, {NO_BLOCK}; "
+     "write overdue_after: {new: 2m, running: 15m, paused: 48h}")),
+    (WATCH + "    overdue_after: {success: 1m}",
+     '5:21: watch[0].overdue_after.success: unknown key "success"; allowed: new, running, paused'),
+    ("sinks: [{type: stdout}]", (f"1:8: sinks: is a list, {NO_BLOCK}; "
+     "write sinks: {ops: {type: webhook, url: https://hooks.example.com/clerk}}")),
+    ("sinks: {x: {type: webhook, template: teams, url: 'https://acme.webhook.office.com/webhookb2/x'}}",
+     ("1:50: sinks.x.url: is an Office 365 connector, which Microsoft has switched off; make the flow "
+     '"Post to a channel when a webhook request is received" in Teams, and copy its URL')),
+    ("sinks: {x: {type: slack_bot, channel: C0123456789}}",
+     "1:9: sinks.x: needs token or token_file; write token: ${SLACK_BOT_TOKEN}"),
+    (HOOK + "    retry: {max: 3}", ('5:13: sinks.ops.retry.max: unknown key "max"; '
+     "it belongs under group of an entry of sinks. Allowed: schedule, give_up_after")),
+    ("http: {public_url: watcher.acme.io}", ("1:20: http.public_url: does not begin with http:// or https://; "
+     "write it like https://watcher.example.com")),
+    ("http: {public_url: 'https://acme.io/watcher'}", ("1:20: http.public_url: holds more than scheme and host; "
+     "write only scheme and host, such as https://watcher.example.com")),
+    ("store: sqlite:///w.db", (f"1:8: store: is a single value, {NO_BLOCK}; "
+     "write its keys below it: url, password, password_file, retention")),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),

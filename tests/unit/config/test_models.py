@@ -123,6 +123,10 @@ def test_without_the_key_there_are_none(load: Load) -> None:
 EMPTY = 'match: is empty; name what is meant; for everything write events: ["*"]'
 NO_DATE = f"is not a date with a time; {WRITE}"
 SILENCED = "that can be silenced; these are"
+WITHOUT_ZONE = "36: silences[0].weekly: needs timezone; write timezone: Europe/Berlin"
+UNDER_MATCH = (
+    '93: silences[0].sinks: unknown key "sinks"; it belongs under match. Allowed: match, from, until, weekly, comment'
+)
 SILENCE_MISTAKES = [
     # what is meant
     (("match: {}", FROM, UNTIL), f"13: silences[0].{EMPTY}"),
@@ -169,6 +173,8 @@ SILENCE_MISTAKES = [
         (MATCH, weekly(to='"24:01"')),
         '82: silences[0].weekly.to: "24:01" is not a time of day; write it like 08:00, from 00:00 to 24:00',
     ),
+    ((MATCH, "weekly: {days: [sat], from: '20:00', to: '08:00'}"), WITHOUT_ZONE),
+    ((MATCH, FROM, UNTIL, "sinks: [ops]"), UNDER_MATCH),
     (
         (MATCH, weekly(timezone="Berlin")),
         (
