@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from unit.config.test_loader_secrecy import SENTINEL, WRITTEN
+from unit.config.test_loader import SENTINEL, WRITTEN
 
 from watcher.cli.config_loading import print_problems
 from watcher.config.document import ConfigProblemsError

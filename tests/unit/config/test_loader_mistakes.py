@@ -316,14 +316,15 @@ TABLE = [
     (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {by: [type]}",
      "7:12: sinks.ops.group: type is not for incidents; write pipeline, account or labels.NAME"),
     # what people plausibly write
-    ("accounts: {a: {api_key: k}}\nwatch: [{pipeline: %s, account: aa}]" % PIPELINE,
+    (f"accounts: {{a: {{api_key: k}}}}\nwatch: [{{pipeline: {PIPELINE}, account: aa}}]",
      '2:67: watch[0].account: "aa" is not defined; accounts are: a'),
     (f"{ACCOUNT}watch: {{pipeline: {PIPELINE}}}",
      f"2:8: watch: is a block of keys, not a list; write watch: [{{pipeline: {PIPELINE}}}]"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []", f"4:17: watch[0].executions: is empty; {ALL}"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: {RUN}",
      f"4:17: watch[0].executions: is a single value, not a list; write executions: [{RUN}]"),
-    (WATCH + "    labels: team=sales", f"5:13: watch[0].labels: is a single value, {NO_BLOCK}; write labels: {{team: sales}}"),
+    (WATCH + "    labels: team=sales",
+     f"5:13: watch[0].labels: is a single value, {NO_BLOCK}; write labels: {{team: sales}}"),
     (WATCH + "    overdue_after: 15m", (f"5:20: watch[0].overdue_after: is a single value, {NO_BLOCK}; "
      "write overdue_after: {new: 2m, running: 15m, paused: 48h}")),
     (WATCH + "    overdue_after: {success: 1m}",
