@@ -83,10 +83,6 @@ def parse(**fields: object) -> ExecutionSnapshot:
     return parse_execution(body(**fields), asked=EXECUTION, dates=DATES)
 
 
-def test_the_allowed_fields_are_read_and_no_others() -> None:
-    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, dates=DATES) == ALLOWED
-
-
 @pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
 @pytest.mark.parametrize("field", sorted(FULL.keys() - {"id", "status"}))
 def test_an_optional_field_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
@@ -153,15 +149,12 @@ def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable()
     assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
 
 
-def test_a_nul_is_left_out_for_no_database_keeps_it() -> None:
+def test_an_id_is_kept_as_asked_and_a_nul_is_left_out() -> None:
+    assert parse(id=EXECUTION.upper()) == ExecutionSnapshot(id=EXECUTION, status="running")
     raw = body(status="od\0d", pipelineName="P\0")
     assert rb"\u0000" in raw
     execution = parse_execution(raw, asked=EXECUTION, dates=DATES)
     assert (execution.status, execution.pipeline_name) == ("odd", "P")
-
-
-def test_an_id_is_compared_without_regard_to_capitals_and_kept_as_asked() -> None:
-    assert parse(id=EXECUTION.upper()) == ExecutionSnapshot(id=EXECUTION, status="running")
 
 
 # A page of a list
@@ -170,14 +163,9 @@ ROW = {name: FULL[name] for name in FULL if name not in {"pipelineId", "pipeline
 ROW_ALLOWED = replace(ALLOWED, pipeline_id=None, pipeline_name=None, version_number=None, failed_nodes=(), goals=())
 
 
-def test_of_a_row_the_allowed_fields_are_read_and_no_others() -> None:
+def test_of_an_execution_and_of_a_row_the_allowed_fields_are_read_and_no_others() -> None:
+    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, dates=DATES) == ALLOWED
     assert page_of(ROW, total=7) == ParsedPage((ROW_ALLOWED,), 0, 7)
-
-
-def test_a_page_keeps_the_order_of_its_rows_and_may_be_empty() -> None:
-    rows = [{"id": name, "status": "new"} for name in (OTHER, EXECUTION)]
-    assert page_of(*rows) == ParsedPage((ExecutionSnapshot(OTHER, "new"), ExecutionSnapshot(EXECUTION, "new")), 0, 2)
-    assert page_of() == ParsedPage((), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +182,10 @@ def test_a_row_without_id_or_status_costs_only_itself(bad: object) -> None:
     )
 
 
-def test_a_page_of_which_no_row_can_be_read_is_no_page_for_it_would_pass_for_the_end() -> None:
+def test_a_page_keeps_its_order_and_is_none_if_no_row_can_be_read() -> None:
+    rows = [{"id": name, "status": "new"} for name in (OTHER, EXECUTION)]
+    assert page_of(*rows) == ParsedPage((ExecutionSnapshot(OTHER, "new"), ExecutionSnapshot(EXECUTION, "new")), 0, 2)
+    assert page_of() == ParsedPage((), 0, 0)
     with pytest.raises(UnreadableError, match="no_rows"):
         page_of({"status": "new"}, None)
 

@@ -76,10 +76,6 @@ def test_what_has_no_place_names_the_file(text: str, problem: str, mistakes: Mis
     assert mistakes(text) == [f"watcher.yaml: {problem}", "1 problem in watcher.yaml"]
 
 
-def test_of_brackets_without_end_the_parser_itself_has_enough(mistakes: Mistakes) -> None:
-    assert "not YAML" in mistakes("[" * 100_000)[0]
-
-
 def test_an_alias_stands_for_what_was_written_before(load: Load) -> None:
     settings = load(
         "sinks:\n"
@@ -118,9 +114,10 @@ def test_columns_count_characters(mistakes: Mistakes) -> None:
     assert mistakes('"ключ": 1')[0].startswith("watcher.yaml:1:1: …: unknown key, with")
 
 
-def test_the_parser_in_c_is_used() -> None:
+def test_the_parser_in_c_is_used_and_has_enough_of_brackets_without_end(mistakes: Mistakes) -> None:
     node = compose("a: b")
     assert type(node.start_mark) is not yaml.Mark
+    assert "not YAML" in mistakes("[" * 100_000)[0]
 
 
 ENVIRON = {"A": "a", "EMPTY": "", "ODD": "${A} $$ {"}
@@ -161,17 +158,20 @@ def test_what_only_looks_like_a_variable_is_refused(text: str) -> None:
     assert [each.problem for each in filled(text).problems] == ["holds a ${ that begins no variable"]
 
 
-def test_a_variable_that_is_not_set_is_named_once() -> None:
+def test_a_variable_that_is_not_set_is_named_once_and_hides_its_value() -> None:
     problems = [each.problem for each in filled("${X}${Y}${X}").problems]
     assert problems == ["${X} is not set", "${Y} is not set"]
-
-
-def test_only_a_variable_hides_its_value() -> None:
     assert filled("${A}").is_hidden(("x",))
     assert not filled("$$5").is_hidden(("x",))
 
 
-def test_a_variable_may_stand_in_any_value(load: Load) -> None:
+@pytest.mark.parametrize("value", ["a: b", "- a", "x\n  y: z", "'", '"', "# no", "null", "*a", "{a: b}", "!x"])
+def test_what_a_variable_holds_is_never_read_as_yaml(value: str, load: Load) -> None:
+    settings = load("sinks:\n  ops:\n    type: stdout\n    match: {labels: {a: '${X}'}}\n", X=value)
+    assert settings.sinks["ops"].match.labels == {"a": value}
+
+
+def test_a_variable_stands_in_any_value_but_in_no_key(load: Load) -> None:
     settings = load(
         "accounts:\n  default: {api_key: '${KEY}', rate_limit: '${N}/s'}\n"
         "polling: {concurrency: '${N}'}\nlog:\n  level: ${LEVEL:-debug}\n",
@@ -181,15 +181,6 @@ def test_a_variable_may_stand_in_any_value(load: Load) -> None:
     assert settings.accounts["default"].rate_limit == 7
     assert settings.polling.concurrency == 7
     assert settings.log.level == "debug"
-
-
-@pytest.mark.parametrize("value", ["a: b", "- a", "x\n  y: z", "'", '"', "# no", "null", "*a", "{a: b}", "!x"])
-def test_what_a_variable_holds_is_never_read_as_yaml(value: str, load: Load) -> None:
-    settings = load("sinks:\n  ops:\n    type: stdout\n    match: {labels: {a: '${X}'}}\n", X=value)
-    assert settings.sinks["ops"].match.labels == {"a": value}
-
-
-def test_a_key_is_never_filled_in(load: Load) -> None:
     settings = load("sinks: {ops: {type: stdout, match: {labels: {'${X}': v}}}}", X="x")
     assert settings.sinks["ops"].match.labels == {"${X}": "v"}
 
@@ -223,7 +214,7 @@ def test_an_unset_variable_is_the_only_thing_reported_of_its_value(mistakes: Mis
     ]
 
 
-def test_a_filled_in_value_is_not_shown(mistakes: Mistakes) -> None:
+def test_a_filled_in_value_and_what_is_around_a_lone_brace_are_not_shown(mistakes: Mistakes) -> None:
     text = "accounts: {a: {api_key: k, timeout: '${T}', rate_limit: '${R}'}}\nlog: {level: '${L}'}"
     assert mistakes(text, T="99999d", R="5", L="inof") == [
         "watcher.yaml:1:37: accounts.a.timeout: the filled-in value is longer than a century; write at most 36500d",
@@ -231,16 +222,10 @@ def test_a_filled_in_value_is_not_shown(mistakes: Mistakes) -> None:
         "watcher.yaml:2:14: log.level: the filled-in value is not known; allowed: debug, info, warning, error",
         "3 problems in watcher.yaml",
     ]
-
-
-def test_a_brace_without_a_name_is_reported_without_the_value(mistakes: Mistakes) -> None:
     assert mistakes("accounts:\n  a:\n    api_key: hunter2${x y}")[0] == (
         "watcher.yaml:3:14: accounts.a.api_key: holds a ${ that begins no variable; "
         "write ${NAME} or ${NAME:-default}; $$ is a dollar"
     )
-
-
-def test_a_dollar_alone_hides_nothing(mistakes: Mistakes) -> None:
     assert '"in$fo" is not known' in mistakes("log: {level: in$$fo}")[0]
 
 

@@ -27,14 +27,6 @@ WATCH = f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
 ACCOUNT = "accounts:\n  default:\n    api_key: k\n"
 
 
-def test_an_empty_file_is_all_defaults(load: Load) -> None:
-    settings = load("")
-    assert settings.watch == ()
-    assert settings.polling.max_interval_s == 60
-    assert settings.store.retention_s == 30 * 86400
-    assert settings.sinks == {"stdout": StdoutSettings(type="stdout")}
-
-
 @pytest.mark.parametrize(
     "text", ["# nothing yet\n", "---\n", "accounts:\nwatch:\nsinks:\npolling:\nstore:\n", "{}", "~"]
 )
@@ -74,7 +66,12 @@ def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load)
     assert isinstance(settings.sinks[added], StdoutSettings)
 
 
-def test_the_environment_changes_three_defaults(load: Load) -> None:
+def test_an_empty_file_is_all_defaults_but_for_three_of_the_environment(load: Load) -> None:
+    settings = load("")
+    assert settings.watch == ()
+    assert settings.polling.max_interval_s == 60
+    assert settings.store.retention_s == 30 * 86400
+    assert settings.sinks == {"stdout": StdoutSettings(type="stdout")}
     environ = {"WATCHER_STORE_URL": "sqlite:////d/w.db", "WATCHER_HTTP_LISTEN": ":9090", "WATCHER_LOG_LEVEL": "debug"}
     settings = load("log: {format: json}", **environ)
     assert (settings.store.url, settings.http.listen) == ("sqlite:////d/w.db", ":9090")
@@ -82,16 +79,13 @@ def test_the_environment_changes_three_defaults(load: Load) -> None:
     assert load("log: {level: error}", **environ).log.level == "error"
 
 
-def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
+def test_a_bad_variable_is_named_and_hides_no_mistake_of_its_block(mistakes: Mistakes) -> None:
     lines = mistakes("", WATCHER_HTTP_LISTEN="8080", WATCHER_STORE_URL="postgresql://u:hunter2@h/db")
     assert lines == [
         '$WATCHER_HTTP_LISTEN: http.listen: "8080" is not host:port; write 127.0.0.1:8080, [::1]:8080 or :8080',
         ("$WATCHER_STORE_URL: store.url: holds a password; write it into a file, and name that in store.password_file"),
         "2 problems in watcher.yaml",
     ]
-
-
-def test_a_variable_does_not_hide_that_its_block_is_wrong(mistakes: Mistakes) -> None:
     lines = mistakes("log: [level]", WATCHER_LOG_LEVEL="debug")
     assert lines[0].startswith("watcher.yaml:1:6: log: is a list, not a block of keys")
 

@@ -416,15 +416,12 @@ def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) ->
     assert total == "8 problems in watcher.yaml"
 
 
-def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes) -> None:
+def test_what_cannot_be_read_blames_nothing_else_and_hides_nothing_else(mistakes: Mistakes) -> None:
     lines = mistakes(f"accounts: [k]\nwatch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}")
     assert lines == [
         f"watcher.yaml:1:11: accounts: is a list, {NO_BLOCK}; {WRITE_ACCOUNTS}",
         "1 problem in watcher.yaml",
     ]
-
-
-def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mistakes) -> None:
     lines = mistakes("accounts: {a b: {api_key: k, timeout: 10}}")
     assert [line.split(": ")[1] for line in lines[:-1]] == ["accounts.…", "accounts.….timeout"]
 

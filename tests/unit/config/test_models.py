@@ -26,15 +26,12 @@ def report(keys: str) -> str:
     return f"{REPORTING}reports:\n  morning: {{{keys}}}\n"
 
 
-def test_a_report_is_due_by_the_clock_of_its_zone(load: Load) -> None:
+def test_a_report_is_due_by_the_clock_of_its_zone_by_default_every_day_by_utc(load: Load) -> None:
     text = report('at: "08:30", days: [mon, fri], timezone: Europe/Berlin, sinks: [mail, stdout]')
     found = load(text, SIGNING=SIGNING, PAGER="a" * 32).reports
     morning = found["morning"]
     assert morning.schedule == ReportSchedule(frozenset({0, 4}), 8 * 60 + 30, ZoneInfo("Europe/Berlin"))
     assert (list(found), morning.sinks) == (["morning"], ("mail", "stdout"))
-
-
-def test_a_report_is_by_default_due_on_every_day_by_utc(load: Load) -> None:
     found = load(report("at: 08:00, sinks: [mail]"), SIGNING=SIGNING, PAGER="a" * 32).reports["morning"]
     assert found.schedule == ReportSchedule(frozenset(range(7)), 8 * 60, ZoneInfo("UTC"))
     assert found.schedule.last_two(datetime(2026, 11, 24, 8, tzinfo=UTC))[1].hour == 8
@@ -89,7 +86,17 @@ def silence(*keys: str) -> str:
     return f"{HEAD}silences:\n  - {{{', '.join(keys)}}}\n"
 
 
-def test_a_silence_means_what_it_says(load: Load) -> None:
+def test_a_weekly_silence_is_of_hours_by_the_clock_of_its_zone(load: Load) -> None:
+    (one,) = load(silence(MATCH, weekly(days="[mon, sun]", to="24:00"))).silences
+    assert one.weekly is not None
+    assert one.weekly.hours == WeeklyHours(frozenset({0, 6}), 20 * 60, 24 * 60, ZoneInfo("Europe/Berlin"))
+    (over_night,) = load(silence(MATCH, WEEKLY)).silences
+    saturday = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    begin, end = over_night.window(saturday)
+    assert (begin.isoformat(), end.isoformat()) == ("2026-11-28T19:00:00+00:00", "2026-11-29T07:00:00+00:00")
+
+
+def test_a_silence_means_what_it_says_and_without_the_key_there_is_none(load: Load) -> None:
     match = (
         "match: {labels: {team: sales}, events: ['execution.*'], sinks: [ops], accounts: [default], "
         "pipelines: [0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]}"
@@ -104,19 +111,6 @@ def test_a_silence_means_what_it_says(load: Load) -> None:
     assert one.match.sinks == ("ops",)
     assert one.match.pipelines == (UUID("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"),)
     assert (one.match.accounts, one.comment) == (("default",), "shop closed")
-
-
-def test_a_weekly_silence_is_of_hours_by_the_clock_of_its_zone(load: Load) -> None:
-    (one,) = load(silence(MATCH, weekly(days="[mon, sun]", to="24:00"))).silences
-    assert one.weekly is not None
-    assert one.weekly.hours == WeeklyHours(frozenset({0, 6}), 20 * 60, 24 * 60, ZoneInfo("Europe/Berlin"))
-    (over_night,) = load(silence(MATCH, WEEKLY)).silences
-    saturday = datetime(2026, 11, 28, 12, tzinfo=UTC)
-    begin, end = over_night.window(saturday)
-    assert (begin.isoformat(), end.isoformat()) == ("2026-11-28T19:00:00+00:00", "2026-11-29T07:00:00+00:00")
-
-
-def test_without_the_key_there_are_none(load: Load) -> None:
     assert load(HEAD).silences == load(f"{HEAD}silences:\n").silences == load(f"{HEAD}silences: []").silences == ()
 
 
@@ -225,27 +219,15 @@ SCHEMA: dict[str, Any] = Settings.model_json_schema()
 BLOCKS: dict[str, Any] = SCHEMA["$defs"]
 
 
-def test_the_schema_speaks_the_words_of_the_file() -> None:
+def test_the_schema_speaks_the_words_of_the_file_and_says_what_may_be_left_out() -> None:
     timeout = BLOCKS["AccountSettings"]["properties"]["timeout"]
     assert (timeout["type"], timeout["default"]) == ("string", "10s")
     assert BLOCKS["RetrySettings"]["properties"]["schedule"]["default"][0] == "1s"
-
-
-def test_a_key_with_a_twin_in_a_file_may_be_left_out() -> None:
     assert BLOCKS["AccountSettings"]["required"] == []
     assert BLOCKS["WebhookSettings"]["required"] == ["type"]
     assert [kind["type"] for kind in BLOCKS["WebhookSettings"]["properties"]["secret"]["anyOf"]] == ["string", "array"]
-
-
-def test_a_watch_need_not_name_its_account() -> None:
     assert BLOCKS["WatchSettings"]["required"] == ["pipeline"]
-
-
-def test_executions_may_be_left_out_but_not_be_empty() -> None:
     executions = BLOCKS["WatchSettings"]["properties"]["executions"]
     assert executions["minItems"] == 1
     assert "default" not in executions
-
-
-def test_unknown_keys_are_refused_everywhere() -> None:
     assert all(block["additionalProperties"] is False for block in (SCHEMA, *BLOCKS.values()))

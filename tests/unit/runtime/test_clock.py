@@ -7,20 +7,14 @@ from watcher.domain.timestamps import EARLIEST
 from watcher.runtime.clock import STOPPED_AFTER_S, Clock
 
 
-def test_the_wall_clock_is_aware_utc() -> None:
+def test_clocks_read_as_the_machines_do_and_go_on_while_it_sleeps() -> None:
     before = datetime.now(UTC)
     now = Clock().now()
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
-
-
-def test_boot_time_goes_on_while_the_machine_sleeps() -> None:
     name = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
     before = time.clock_gettime(name)
     assert before <= Clock().boot_time() <= time.clock_gettime(name)
-
-
-def test_the_steady_clock_reads_like_the_wall_clock_and_goes_on_while_the_machine_sleeps() -> None:
     clock = Clock()
     steady, boot_time = clock.steady_us(), clock.boot_time()
     assert abs(steady - time.time_ns() // 1000) < 1_000_000

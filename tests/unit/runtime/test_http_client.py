@@ -57,7 +57,7 @@ async def ask(client: Client, base_url: str) -> Reply:
     return await api.get(pipeline=PIPELINE, execution=EXECUTION)
 
 
-async def test_a_look_is_one_get_of_the_documented_address_with_the_key_in_its_header() -> None:
+async def test_a_poll_is_one_get_of_the_documented_address_also_behind_a_gateway() -> None:
     url = URL(f"https://web-api.clerk.chat{PATH}")
     with aioresponses() as api:
         api.get(url, body=BODY)
@@ -69,9 +69,6 @@ async def test_a_look_is_one_get_of_the_documented_address_with_the_key_in_its_h
     headers = call.kwargs["headers"]
     assert (headers["apiKey"], headers["User-Agent"], headers["Accept"]) == ("k-1", USER_AGENT, "application/json")
     assert call.kwargs["allow_redirects"] is False
-
-
-async def test_a_path_in_the_base_url_leads_to_a_gateway() -> None:
     with aioresponses() as api:
         api.get(f"https://gateway.example.com/clerk/v1{PATH}", body=BODY)
         async with a_client() as client:
@@ -139,11 +136,8 @@ async def test_a_proxy_is_given_its_own_login_and_never_the_key(
     assert "k-1" not in str(request)
 
 
-def test_a_body_never_shows() -> None:
+async def test_neither_a_body_nor_the_text_of_a_failure_shows() -> None:
     assert "secret" not in repr(Response(200, None, None, b"secret"))
-
-
-async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
     async with a_client() as client:
         with pytest.raises(TransportFailedError) as failure:
             await client.get(URL("http://nowhere.invalid/secret"), read=length)
@@ -202,27 +196,20 @@ async def test_cancellation_comes_through(receiver: Receiver) -> None:
 BY_PROXY = URL("http://proxy.example.com:3128")
 
 
-def test_without_a_proxy_requests_go_directly() -> None:
+def test_a_proxy_is_that_of_the_scheme_but_for_excepted_hosts_and_keeps_its_login_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
-
-
-def test_each_scheme_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", str(BY_PROXY))
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy(BY_PROXY)
     assert proxy_for(URL("http://hooks.example.com/")) == Proxy()
-
-
-def test_excepted_hosts_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
+    proxy = proxy_for(URL("http://hooks.example.com/"))
+    assert proxy == Proxy(BY_PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
     monkeypatch.setenv("HTTPS_PROXY", str(BY_PROXY))
     monkeypatch.setenv("NO_PROXY", "localhost,.example.com")
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
     assert proxy_for(URL("https://hooks.example.org/")) == Proxy(BY_PROXY)
-
-
-def test_credentials_become_a_header_and_leave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
-    proxy = proxy_for(URL("http://hooks.example.com/"))
-    assert proxy == Proxy(BY_PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
 
 
 @pytest.mark.parametrize(

@@ -22,15 +22,7 @@ from watcher.simulator.scenarios import (
     pipeline_named,
     populate,
 )
-from watcher.simulator.world import (
-    Kind,
-    Lifecycle,
-    SimExecution,
-    SimPipeline,
-    StatusPhase,
-    World,
-    make_lifecycle,
-)
+from watcher.simulator.world import Kind, Lifecycle, SimExecution, SimPipeline, StatusPhase, World, make_lifecycle
 
 
 def filled(*, seed: int = 7, pipelines_count: int = 5, fit_s: float | None = None, odd_share: float = 0.0) -> World:

@@ -82,10 +82,7 @@ WHAT_FOLLOWS: dict[str, tuple[Delivery, Delivery, list[str], list[str], str]] = 
         *(OPENING, of(None, EventType.PROBLEM_ACKNOWLEDGED, **LAST), [TAKEN, f"  {TAKEN}"]),
         *([UPDATED, POSTED], ERROR),
     ),
-    "the end": (
-        *(OPENING, of(None), [RECOVERED, f"  {RECOVERED}"], [UPDATED, POSTED]),
-        f"It was: {HEAD[2:]}: {ERROR}",
-    ),
+    "the end": (*(OPENING, of(None), [RECOVERED, f"  {RECOVERED}"], [UPDATED, POSTED]), f"It was: {HEAD[2:]}: {ERROR}"),
     "an end that is trouble itself: the end first": (
         *(OVERDUE, overdue_end(FAILED, None), [NO_LONGER, f"  {NO_LONGER}", FAILURE], [UPDATED, POSTED, POSTED]),
         "It was: Sales agent has been running for 45 m 5 s, limit 2 m",

@@ -248,14 +248,11 @@ async def test_a_session_begins_with_the_token_and_ends_after_twelve_hours_or_wi
         assert "; Secure" not in (await site.log_in(**here)).headers["Set-Cookie"]
 
 
-async def test_a_session_cannot_be_made_up() -> None:
+async def test_a_session_cannot_be_made_up_and_writes_from_our_own_pages_only() -> None:
     async with a_site(token=TOKEN) as site:
         _, _, signature = (await site.session())["Cookie"].partition(".")
         for cookie in ("", ".", "9999999999", "9999999999.", "x.y", f"9999999999.{signature}", "\xff.\xff"):
             assert await site.status({"Cookie": f"cw_session={cookie}"}) == 401, cookie
-
-
-async def test_a_session_writes_from_our_own_pages_only() -> None:
     async with a_site(token=TOKEN) as site:
         session = await site.session()
         for more, status in (
@@ -385,15 +382,12 @@ async def test_every_answer_has_the_headers_that_protect_it_and_none_names_what_
             assert (b"server: clerk-watcher" in head, b"python" in head, b"aiohttp" in head) == (True, False, False)
 
 
-async def test_an_unknown_path_is_a_page() -> None:
+async def test_an_unknown_path_is_a_page_and_only_one_that_can_change_is_live() -> None:
     async with a_site() as site:
         assert (await site.ask("/nowhere/at/all", method="POST")).status == 405
         got = await site.ask("/nowhere/at/all")
         shown = ("<h1>Not found</h1>" in got.text, "<nav aria-label=Pages>" in got.text)
         assert (got.status, *shown) == (404, True, True)
-
-
-async def test_only_a_page_that_can_change_says_that_it_is_live() -> None:
     async with a_site() as site:
         for path, is_live in (("/", True), ("/login", False), ("/nowhere", False)):
             assert ("id=live" in (await site.ask(path)).text) == is_live

@@ -48,7 +48,7 @@ def part(whole: Any, *names: str) -> list[Any]:
     return [whole.get(name) for name in names]
 
 
-async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
+async def test_the_status_says_how_everything_stands_unless_nobody_owns_it(desk: Desk) -> None:
     status = await desk.found("/status")
     pipeline, named = status["pipelines"]
     assert pipeline["ends"] == ["success", "success", "failed", "success", "unrecognized"]
@@ -63,9 +63,6 @@ async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
     assert part(account, "state", "reason", "needed", "allowed") == ["degraded", "unreachable", 3.6, 5.0]
     assert "asOf" in account
     assert part(silence, "active", "pipelines", "comment") == [True, 1, "shop closed"]
-
-
-async def test_what_nobody_owns_any_more_has_no_moment(desk: Desk) -> None:
     desk.clock.us += 61_000_000
     assert "asOf" not in (await desk.found("/status"))["accounts"][0]
 
@@ -119,13 +116,6 @@ async def test_a_list_goes_on_behind_its_cursor(desk: Desk) -> None:
     assert {first["items"][0]["id"], second["items"][0]["id"]} == {str(OVERDUE), str(DEGRADED)}
 
 
-async def test_an_execution_says_why_it_failed(desk: Desk) -> None:
-    (failed,) = (await desk.found("/executions?status=failed"))["items"]
-    assert failed["error"] == "upstream timeout after 30 s"
-    assert (failed["node"], failed["durationSeconds"]) == ("Greeting", 151.0)
-    assert failed["pipeline"] == {"id": PIPELINE, "name": "Sales agent"}
-
-
 async def test_an_execution_is_shown_with_its_stays_and_deliveries(desk: Desk) -> None:
     found = await desk.found(f"/executions/default/{PIPELINE}/{execution_id(2)}")
     first, second = found["stays"]
@@ -149,13 +139,14 @@ async def test_events_are_filtered_and_always_say_where_to_go_on(desk: Desk) -> 
         assert (len(page["items"]), page["next"].isdigit()) == (count, True), query
 
 
-async def test_an_event_is_answered_as_it_was_recorded(desk: Desk) -> None:
+async def test_executions_events_and_deliveries_say_why(desk: Desk) -> None:
+    (failed,) = (await desk.found("/executions?status=failed"))["items"]
+    assert failed["error"] == "upstream timeout after 30 s"
+    assert (failed["node"], failed["durationSeconds"]) == ("Greeting", 151.0)
+    assert failed["pipeline"] == {"id": PIPELINE, "name": "Sales agent"}
     (event,) = (await desk.found("/events?type=execution.failed"))["items"]
     assert (event["specversion"], event["sequence"], event["subject"]) == ("1.0", "0000000001", execution_id(4))
     assert event["data"]["execution"]["failedNodes"][0]["name"] == "Greeting"
-
-
-async def test_deliveries_say_why_they_wait(desk: Desk) -> None:
     assert {each["state"] for each in (await desk.found("/deliveries"))["items"]} == {"disabled", "delivered", "dead"}
     (dead,) = (await desk.found("/deliveries?state=dead&sink=ops"))["items"]
     assert (dead["answer"], dead["type"], dead["attempts"]) == ("503", "execution.running", 1)
@@ -202,7 +193,7 @@ async def test_problems_are_filtered(desk: Desk) -> None:
         assert [each["id"] for each in items] == [*map(str, found)], query
 
 
-async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
+async def test_a_problem_is_shown_with_its_events_and_closed_as_it_was_then(desk: Desk) -> None:
     page = await desk.found("/problems")
     assert [each["kind"] for each in page["items"]] == ["account.degraded", "execution.overdue"]
     assert (await desk.found("/problems?state=closed"))["items"] == []
@@ -211,9 +202,6 @@ async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
     assert (found["severity"], found["execution"], found["account"]) == ("warning", execution_id(1), "default")
     assert [each["type"] for each in found["events"]] == ["execution.overdue"]
     assert len(found["deliveries"]) == 1
-
-
-async def test_a_problem_that_is_closed_is_shown_as_it_was_then(desk: Desk) -> None:
     closing = update(problem).where(problem.c.id == OVERDUE.bytes).values(closed_at=START_US + 60_000_000)
     await desk.store.write(lambda connection: connection.execute(closing))
     desk.clock.us += 3_600_000_000
@@ -309,14 +297,11 @@ async def test_dead_letters_are_sent_again(desk: Desk) -> None:
     assert (await desk.found("/deliveries?state=dead"))["items"] == []
 
 
-async def test_a_sink_is_enabled_once_its_owner_has_done_so(desk: Desk) -> None:
+async def test_a_sink_is_enabled_by_its_owner_and_tested(desk: Desk) -> None:
     assert await desk.ask("/sinks/ops/enable", "POST") == (200, {"done": True})
     assert desk.operator.actions == [("enable", "ops")]
     desk.operator.is_slow = True
     assert not (await enable(desk.console, "ops", within_s=0.0)).done
-
-
-async def test_a_sink_is_tested(desk: Desk) -> None:
     status, result = await desk.ask("/sinks/ops/test", "POST")
     assert (status, result["delivered"], result["remedy"]) == (200, False, "make a new webhook")
 
@@ -387,14 +372,6 @@ async def test_a_body_that_is_wrong_is_refused(desk: Desk) -> None:
         assert (found, detail in trouble["detail"]) == (status, True), (how, trouble)
 
 
-async def test_what_a_form_can_send_is_no_write(desk: Desk) -> None:
-    for form in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None):
-        headers = {"Content-Type": form} if form else {}
-        for body in (b"{}", b"") if form else (b"",):
-            async with desk.session.post("/api/v1/sinks/ops/test", data=body, headers=headers) as response:
-                assert (response.status, "application/json" in await response.text()) == (415, True)
-
-
 async def test_without_a_body_a_write_needs_no_content_type_if_no_form_could_have_sent_it(tmp_path: Path) -> None:
     async with a_desk(tmp_path, http={"token": "0f8b4a61"}) as desk:
         bearer = {"Authorization": "Bearer 0f8b4a61"}
@@ -407,12 +384,14 @@ async def test_without_a_body_a_write_needs_no_content_type_if_no_form_could_hav
             assert response.status == 200
 
 
-async def test_no_form_sends_a_delete_so_it_needs_no_content_type(desk: Desk) -> None:
+async def test_what_a_form_can_send_is_no_write_and_a_path_that_reads_takes_none(desk: Desk) -> None:
+    for form in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None):
+        headers = {"Content-Type": form} if form else {}
+        for body in (b"{}", b"") if form else (b"",):
+            async with desk.session.post("/api/v1/sinks/ops/test", data=body, headers=headers) as response:
+                assert (response.status, "application/json" in await response.text()) == (415, True)
     async with desk.session.delete(f"/api/v1/problems/{OVERDUE}/ack") as response:
         assert response.status == 200
-
-
-async def test_a_path_that_only_reads_says_so_whatever_is_sent(desk: Desk) -> None:
     for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}):
         async with desk.session.post("/api/v1/executions", headers=headers) as response:
             assert (response.status, response.headers["Allow"]) == (405, "GET")

@@ -183,13 +183,6 @@ async def test_no_page_has_a_secret_and_each_has_names_of_values_and_controls(de
         assert [pair for pair in named if pair[1].lower() not in pair[0].lower()] == [], path
 
 
-async def test_problems_and_events_are_in_the_navigation_and_among_the_keys(desk: Desk) -> None:
-    script = (Path(pages.__file__).parent / "static" / "watcher.js").read_text(encoding="utf-8")
-    for path, name, letter in (("/problems", "Problems", "p"), ("/events", "Events", "v")):
-        assert f'<a href="{path}" aria-current=page>{name}</a>' in (await get(desk, path)).body
-        assert f'{letter}: "{path}"' in script
-
-
 async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:
     pipeline_id = await desk.store.number_of(Source("pipeline", f"default/{PIPELINE}"))
     counts = {"started": 9, "unrecognized": 0, "tokens": 0, "durations": "{}", "pipeline_id": pipeline_id}
@@ -332,11 +325,8 @@ async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_th
     assert {f"/problems/{id_}" for id_ in (DEGRADED, OVERDUE)} <= {*got.page.values("a", "href")}
 
 
-async def test_an_open_problem_that_nobody_has_acknowledged_is_marked_by_its_severity(desk: Desk) -> None:
+async def test_problems_are_marked_by_severity_and_where_none_match_lead_to_all(desk: Desk, tmp_path: Path) -> None:
     assert (await shown(desk, "/problems?state=open")).values("tr", "class") == ["fail", "warn"]
-
-
-async def test_problems_that_match_nothing_lead_to_all(desk: Desk, tmp_path: Path) -> None:
     page = await shown(desk, "/problems?state=closed&since=2h&kind=sink.failing")
     assert "/problems?state=closed&kind=sink.failing" in page.values("a", "href")
     page = await shown(desk, "/problems?state=closed")
@@ -539,12 +529,6 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
             assert not [each for each in text if not each.isprintable() and each != "\n"]
             assert not [url for url in page.values("a", "href") if not re.match(r"(/|#|https://|\?|$)", url)]
         assert "<script>alert(1)</script>" in (await shown(desk, "/")).text
-
-
-async def test_a_pipeline_shows_its_own_problems_and_no_others(desk: Desk) -> None:
-    for name, problems in ((PIPELINE, [True, False]), (NAMED, [False, False])):
-        body = (await get(desk, f"/pipelines/default/{name}")).body
-        assert [str(id_) in body for id_ in (OVERDUE, DEGRADED)] == problems
 
 
 FAILING, DOWN = EventType.PIPELINE_FAILING, EventType.ACCOUNT_DEGRADED
@@ -898,7 +882,10 @@ async def test_successes_that_count_as_failed_have_a_mark_and_a_count(desk: Desk
     assert pipeline["ends"] == ["success", "success", "counts_as_failed", "counts_as_failed", "failed"]
 
 
-async def test_the_page_of_problems_shows_those_of_one_incident(desk: Desk) -> None:
+async def test_problems_of_one_pipeline_or_incident_are_shown_and_no_others(desk: Desk) -> None:
+    for name, problems in ((PIPELINE, [True, False]), (NAMED, [False, False])):
+        body = (await get(desk, f"/pipelines/default/{name}")).body
+        assert [str(id_) in body for id_ in (OVERDUE, DEGRADED)] == problems
     key, sink_id = UUID(int=99), await desk.store.number_of(Source("sink", "ops"))
     row = {"problem_id": OVERDUE.bytes, "sink_id": sink_id, "key": key.bytes, "nth": 1, "begun_at": START_US}
     await write(desk, insert(incident), row)

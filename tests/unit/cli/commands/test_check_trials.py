@@ -208,11 +208,7 @@ MANY = [*[42] * 20, 127, 126, *[42] * 20, 400, *[42] * 5]
         (ended(*[42] * 7), {}, f"{WHOLE_LIST} 7 successes, 20 are needed"),
         ([*NO_PAST, *ended(42, 42)], {}, f"{WHOLE_LIST} 2 successes, 20 are needed"),
         (ended(*[42] * 20), {}, f"{WHOLE_LIST} 20 successes and none after them; {LIMIT}"),
-        (
-            ended(*[42] * 20, 127),
-            {},
-            f"{REPORTED} 1 of 1 success after the first 20 ({WHOLE_LIST} 21); {LIMIT}",
-        ),
+        (ended(*[42] * 20, 127), {}, f"{REPORTED} 1 of 1 success after the first 20 ({WHOLE_LIST} 21); {LIMIT}"),
         (ended(*MANY), {}, f"{REPORTED} 2 of 28 successes after the first 20 ({WHOLE_LIST} 48); {HIGHER_LIMIT}"),
         (ended(*[42] * 50, status="failed"), {}, f"{FIRST_PAGE} 0 successes, 20 are needed"),
         (ended(*[42] * 7), {"total": 8}, f"{FIRST_PAGE} 7 successes, 20 are needed"),

@@ -13,7 +13,7 @@ from unit.conftest import Command
 from watcher.sinks.alert import report_title
 from watcher.sinks.report import report_lines, report_span
 from watcher.web.history import EndCounts, ErrorCount, History, HistoryPeriod
-from watcher.web.models import PipelineRef, Trouble
+from watcher.web.models import PipelineRef
 from watcher.web.overview import PipelineStatus
 from watcher.web.report import Report
 
@@ -118,21 +118,6 @@ def test_the_first_line_says_how_many_succeeded_and_how_it_was_if_that_differs(
     assert shown.splitlines()[0] == f"{IDLE}: {words}"
 
 
-def test_what_is_unknown_is_exit_5_with_what_is_near(command: Command) -> None:
-    code, out, err = command("history", "Sales agnet")
-    assert (code, out, err) == (5, "", 'error: no pipeline "Sales agnet"; did you mean "Sales agent"?\n')
-
-
-def test_with_json_history_is_what_the_api_answers(command: Command) -> None:
-    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
-
-
-def test_a_span_that_cannot_be_used_is_exit_2_in_the_words_of_the_api(daemon: FakeDaemon, command: Command) -> None:
-    refused = Trouble(title="Unprocessable Entity", status=422, detail="span: must be from 1h to 90d")
-    daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = refused
-    assert command("history", "sales", "--span", "1y") == (2, "", "error: span: must be from 1h to 90d\n")
-
-
 @pytest.fixture(autouse=True)
 def _report_served(served: FakeDaemon) -> None:
     served.replies["GET /report"] = Report.model_validate(report_block(name="[red]Sal\x1b[31mes"))
@@ -159,6 +144,7 @@ def test_piped_a_report_is_a_row_for_each_pipeline(daemon: FakeDaemon, command: 
     assert daemon.asked[0].query == [("last", "7d")]
 
 
-def test_as_json_a_report_is_the_document(command: Command) -> None:
+def test_with_json_history_and_report_are_what_the_api_answers(command: Command) -> None:
+    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
     code, out, _ = command("report", "--json")
     assert (code, json.loads(out)["total"]["failed"]) == (0, 30)
