@@ -429,9 +429,7 @@ async def test_a_date_to_retry_after_is_compared_with_that_of_its_own_answer(ahe
 @pytest.mark.parametrize(
     ("finished", "ended_s"), [("09:40:00", 0.0), ("09:40:02", 2.0), ("09:40:15", 2.0), ("09:40:15.001", None)]
 )
-async def test_dates_are_turned_into_our_clock_but_for_those_in_its_future(
-    finished: str, ended_s: float | None
-) -> None:
+async def test_dates_are_turned_into_our_clock_unless_in_its_future(finished: str, ended_s: float | None) -> None:
     payload = body(status="failed", startedAt="2026-11-24T09:39:50Z", finishedAt=f"2026-11-24T{finished}Z")
     reply = ok(payload, Date="Tue, 24 Nov 2026 09:40:00 GMT")
     async with Receiver(reply) as receiver, api_at(receiver.url) as api:

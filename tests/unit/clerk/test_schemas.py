@@ -163,7 +163,7 @@ ROW = {name: FULL[name] for name in FULL if name not in {"pipelineId", "pipeline
 ROW_ALLOWED = replace(ALLOWED, pipeline_id=None, pipeline_name=None, version_number=None, failed_nodes=(), goals=())
 
 
-def test_of_an_execution_and_of_a_row_the_allowed_fields_are_read_and_no_others() -> None:
+def test_the_allowed_fields_are_read_and_no_others() -> None:
     assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, dates=DATES) == ALLOWED
     assert page_of(ROW, total=7) == ParsedPage((ROW_ALLOWED,), 0, 7)
 

@@ -132,9 +132,7 @@ def test_a_token_that_no_header_holds_is_a_mistake(daemon: FakeDaemon, command: 
     assert (code, err.startswith("error: WATCHER_TOKEN, or http.token, holds")) == (2, True)
 
 
-async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_certificate_counts_if_its_ca_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = says(answer(200, body=b'{"items": []}', Connection="close"))
     async with Receiver(found, tls=serving(own_ca(tmp_path), "127.0.0.1")) as receiver:
 

@@ -35,11 +35,8 @@ def test_every_command_of_the_table_has_its_module_and_every_module_its_commands
     assert files - {"__init__"} == {*COMMANDS.values()}
 
 
-def test_the_version_is_shown(command: Command) -> None:
+def test_the_version_is_shown_and_an_unknown_command_refused(command: Command) -> None:
     assert command("--version") == (0, f"clerk-watcher {version('clerk-watcher')}\n", "")
-
-
-def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Command) -> None:
     code, _, err = command("rn")
     assert code == 2
     assert "Did you mean 'run'?" in err
@@ -67,12 +64,9 @@ def test_help_fits_a_narrow_terminal_and_ends_with_two_examples(command: str, na
     assert [f"watcher {command}" in line for line in shown] == [True, True]
 
 
-def test_the_help_of_all_commands_is_cut_nowhere(command: Command) -> None:
+def test_help_of_all_is_cut_nowhere_and_that_of_the_simulator_has_scenarios(command: Command) -> None:
     code, out, _ = command("--help")
     assert (code, "..." in out.replace("[ARGS]...", "")) == (0, False)
-
-
-def test_the_help_of_the_simulator_describes_its_scenarios(command: Command) -> None:
     out = re.sub(r"\s+", " ", command("simulate", "--help")[1])
     assert [name for name, each in SCENARIOS.items() if f"{name}: {each.words}" not in out] == []
 

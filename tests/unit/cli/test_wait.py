@@ -76,10 +76,6 @@ def known(status: str | None, *, ended: bool = False, lost: bool = False, since_
     )
 
 
-def test_an_end_by_a_word_that_nobody_knows_is_a_failure() -> None:
-    assert progress_after(SEEN, known("transferred", ended=True)).ending == WaitResult(Exit.FAILED)
-
-
 def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> None:
     progress = progress_after(known("new", since_at=1), known("running", since_at=2), known("running", since_at=2))
     assert progress.status == "running"
@@ -90,13 +86,6 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
         StatusPeriod("lost", Micros(8)),
     )
     assert Progress("p", "e", lost_after=3).status is None
-
-
-def test_a_key_that_is_refused_after_other_trouble_ends_it_too() -> None:
-    assert progress_after(BUSY, DEGRADED).ending is None
-    ending = progress_after(BUSY, DEGRADED, REFUSED).ending
-    assert ending is not None
-    assert ending.key_refused
 
 
 def test_a_key_that_is_forbidden_for_long_is_refused_but_not_if_anything_else_was_answered() -> None:
@@ -126,8 +115,13 @@ def test_an_api_that_answered_something_is_waited_for(reply: Reply) -> None:
     assert progress_after(reply, DOWN, DEGRADED, DOWN).ending is None
 
 
-def test_an_account_that_recovered_is_not_degraded_any_more() -> None:
+def test_a_key_that_is_refused_after_other_trouble_ends_it_until_it_recovers() -> None:
+    assert progress_after(BUSY, DEGRADED).ending is None
+    ending = progress_after(BUSY, DEGRADED, REFUSED).ending
+    assert ending is not None
+    assert ending.key_refused
     assert progress_after(BUSY, DEGRADED, None, REFUSED).ending is None
+    assert progress_after(SEEN, known("transferred", ended=True)).ending == WaitResult(Exit.FAILED)
 
 
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
@@ -249,7 +243,7 @@ async def test_a_search_keeps_to_interval_and_rate_and_what_it_finds_is_polled_a
 
 
 @pytest.mark.parametrize(("passing", "waits_s"), [(Outcome.NOT_FOUND, {2.0}), (Outcome.SERVER_ERROR, {2.0, 10.0})])
-async def test_no_passing_error_ends_a_search_and_what_started_before_does_not_count(
+async def test_no_passing_error_ends_a_search_nor_an_earlier_start_counts(
     passing: Outcome, waits_s: set[float]
 ) -> None:
     old = said("old", "running", started_at=EPOCH)

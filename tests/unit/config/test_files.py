@@ -79,9 +79,7 @@ def source(config_file: Path) -> ConfigSource:
     return source
 
 
-def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
-    source: ConfigSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_what_was_read_only_its_files_are_kept(source: ConfigSource, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[ref[Document]] = []
 
     def noted(*, file: str) -> Document:
@@ -94,9 +92,7 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
     assert [each() for each in read] == [None]
 
 
-def test_a_change_of_the_file_or_of_its_secret_is_seen_until_it_is_read(
-    source: ConfigSource, config_file: Path
-) -> None:
+def test_a_change_of_file_or_secret_is_seen_until_it_is_read(source: ConfigSource, config_file: Path) -> None:
     config_file.write_text(TEXT + "log: {level: debug}\n")
     assert stamps_of(source.files) != source.files
     assert source.load().log.level == "debug"

@@ -180,9 +180,7 @@ SILENCE_MISTAKES = [
 
 
 @pytest.mark.parametrize(("keys", "message"), SILENCE_MISTAKES)
-def test_a_mistake_in_a_silence_is_one_line_with_its_remedy(
-    keys: tuple[str, ...], message: str, mistakes: Mistakes
-) -> None:
+def test_a_mistake_in_a_silence_has_one_line(keys: tuple[str, ...], message: str, mistakes: Mistakes) -> None:
     assert mistakes(silence(*keys)) == [f"watcher.yaml:6:{message}", "1 problem in watcher.yaml"]
 
 

@@ -172,15 +172,6 @@ def test_each_value_is_used_and_gives_what_its_schemas_ask(store: str, version: 
         kubernetes_validate.validate(kinds[kind], version, strict=True)
 
 
-def test_no_value_is_left_out_above() -> None:
-    named = (
-        OTHER | STORES["PostgreSQL"] | {"persistence": {**STORES["a new volume"]["persistence"], "existingClaim": ""}}
-    )
-    assert named.keys() == VALUES.keys() - {"existingConfigMap"}
-    for name in ("persistence", "postgresql", "ingress", "serviceMonitor", "prometheusRule", "networkPolicy"):
-        assert named[name].keys() == VALUES[name].keys() - {"enabled"}
-
-
 def test_a_digest_takes_the_place_of_the_tag_a_config_map_of_the_configuration_and_a_policy_may_be_left_out() -> None:
     digest = f"sha256:{'1' * 64}"
     words = ("existingConfigMap=theirs", f"image.digest={digest}", "networkPolicy.enabled=false")
@@ -225,7 +216,13 @@ def test_a_mistake_is_refused_with_what_would_be_right(mistake: str) -> None:
     assert MISTAKES[mistake] in refusal("--values", values_of("sqlite"), "--set", mistake)
 
 
-def test_the_schema_knows_each_value_and_no_other() -> None:
+def test_no_value_is_left_out_and_the_schema_knows_each() -> None:
+    named = (
+        OTHER | STORES["PostgreSQL"] | {"persistence": {**STORES["a new volume"]["persistence"], "existingClaim": ""}}
+    )
+    assert named.keys() == VALUES.keys() - {"existingConfigMap"}
+    for name in ("persistence", "postgresql", "ingress", "serviceMonitor", "prometheusRule", "networkPolicy"):
+        assert named[name].keys() == VALUES[name].keys() - {"enabled"}
     assert SCHEMA["properties"].keys() - {"global"} == VALUES.keys()
     for name, block in SCHEMA["properties"].items():
         if "properties" in block and name != "config":

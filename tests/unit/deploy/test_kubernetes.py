@@ -233,9 +233,7 @@ def with_components(components: list[str], overlay: str, folder: Path) -> dict[s
 
 @needs_helm
 @pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
-def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_the_rules(
-    overlay: str, tmp_path: Path
-) -> None:
+def test_with_its_component_prometheus_scrapes_each_pod_and_has_rules(overlay: str, tmp_path: Path) -> None:
     kinds = with_components(["prometheus"], overlay, tmp_path)
     monitor = kinds["ServiceMonitor"]["spec"]
     assert monitor["selector"]["matchLabels"].items() <= kinds["Service"]["metadata"]["labels"].items()

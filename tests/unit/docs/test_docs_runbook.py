@@ -71,20 +71,14 @@ def test_every_loud_log_line_is_explained() -> None:
     assert explained == logged | TROUBLES, "name it in docs/watch.md: what it means, what to do"
 
 
-def test_every_event_of_the_watcher_itself_is_explained() -> None:
+def test_events_reasons_of_gaps_and_exit_codes_are_explained() -> None:
     emitted = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
     explained = {
         name for cell in first_cells(WATCH, "Events about the watcher itself") for name in re.findall(r"[\w.]+", cell)
     }
     assert explained == {*emitted, *AccountTrouble}, "name it in docs/watch.md, Events about the watcher itself"
-
-
-def test_every_reason_of_a_gap_is_explained() -> None:
     cells = first_cells(PIPELINES, "What it can miss, and how you would know")
     assert {reason for cell in cells for reason in re.findall(r"\w+", cell)} == set(GapReason)
-
-
-def test_every_exit_code_is_explained() -> None:
     codes = {int(code) for code in first_cells(RUN, "Exit codes") if code.isdecimal()}
     assert codes == set(Exit)
 

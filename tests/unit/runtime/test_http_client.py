@@ -96,7 +96,7 @@ async def test_a_request_is_called_off_when_its_connection_is_there_and_not_a_by
     assert (called_off, receiver.connections_count, receiver.requests) == (["once"], 1, [])
 
 
-async def test_a_kept_connection_that_was_dropped_costs_one_request_and_never_a_silent_second(
+async def test_a_kept_connection_that_was_dropped_costs_one_request_and_no_second(
     receiver: Receiver,
 ) -> None:
     async with a_client() as client:
@@ -122,9 +122,7 @@ async def test_the_proxy_of_the_environment_is_honoured(receiver: Receiver, monk
     assert [request.line for request in receiver.requests] == [f"GET http://api.invalid{PATH} HTTP/1.1"]
 
 
-async def test_a_proxy_is_given_its_own_login_and_never_the_key(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_proxy_gets_its_login_and_never_the_key(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.reply = closes
     monkeypatch.setenv("HTTPS_PROXY", receiver.url.replace("http://", "http://me:pass@"))
     async with a_client(proxy_for(URL("https://api.invalid"))) as client:
@@ -196,7 +194,7 @@ async def test_cancellation_comes_through(receiver: Receiver) -> None:
 BY_PROXY = URL("http://proxy.example.com:3128")
 
 
-def test_a_proxy_is_that_of_the_scheme_but_for_excepted_hosts_and_keeps_its_login_apart(
+def test_a_proxy_is_of_its_scheme_but_for_excepted_hosts_its_login_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
@@ -220,9 +218,7 @@ def test_a_proxy_is_that_of_the_scheme_but_for_excepted_hosts_and_keeps_its_logi
         ("http://", "is no URL of a proxy"),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
-    monkeypatch: pytest.MonkeyPatch, address: str, problem: str
-) -> None:
+def test_an_unusable_proxy_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, address: str, problem: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", address)
     with pytest.raises(ConfigError, match=f"^HTTPS_PROXY: {problem}; write it like") as caught:
         proxy_for(URL("https://hooks.example.com/"))
@@ -306,9 +302,7 @@ async def what_a_process_sees(*urls: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.parametrize("by_proxy", [False, True])
-async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the_key(
-    tmp_path: Path, *, by_proxy: bool
-) -> None:
+async def test_only_a_certificate_of_a_known_ca_and_name_gets_the_key(tmp_path: Path, *, by_proxy: bool) -> None:
     ca = own_ca(tmp_path)
     contexts = (
         serving(ca, HERE, API_HOST),

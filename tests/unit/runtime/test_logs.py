@@ -124,9 +124,7 @@ def test_what_libraries_say_below_warning_never_shows(level: str, name: str) -> 
 
 
 @pytest.mark.parametrize(("level", "error"), [(logging.WARNING, None), (logging.ERROR, OSError(SECRET))])
-def test_a_library_that_warns_is_named_with_the_kind_of_its_error_and_without_its_text(
-    level: int, error: OSError | None
-) -> None:
+def test_a_library_that_warns_is_named_with_its_error_but_no_text(level: int, error: OSError | None) -> None:
     out = configured()
     logging.getLogger("aiohttp.client").log(level, "could not reach %s", SECRET, exc_info=error)
     (line,) = lines(out)

@@ -321,13 +321,10 @@ def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them(batch: list[De
     assert notice(*batch).error.splitlines() == clusters
 
 
-def test_a_message_says_since_when_a_problem_is_open_and_how_long_an_execution_was_overdue() -> None:
+def test_a_message_has_its_moment_and_of_much_what_has_room() -> None:
     assert notice(sample(REMINDER, **LAST)).moment == ("Since", OPENED_AT)
     assert notice(failed()).moment == ("Ended", AT)
     assert notice(closing_overdue(EventType.EXECUTION_PAUSED)).facts["Was overdue"] == "41 m"
-
-
-def test_of_much_a_message_has_what_has_room() -> None:
     link, labels = "https://example.com/".ljust(400, "x"), {f"label{number}": "x" * 250 for number in range(10)}
     nodes: dict[str, Any] = {"failedNodes": [{"name": "Greeting", "error": "x" * 1600}] * 5}
     long = failed(link=link, labels=labels, execution=nodes)

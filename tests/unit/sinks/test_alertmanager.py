@@ -127,10 +127,6 @@ def test_a_refresh_says_the_newest_failure_under_the_same_labels() -> None:
     assert after["annotations"]["description"] == "upstream returned 404"
 
 
-def test_what_an_alert_cannot_say_is_no_request() -> None:
-    assert AlertmanagerTemplate().messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
-
-
 def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
     told = sample(EventType.SINK_DISABLED, problem=problem_block(EventType.SINK_FAILING))
     (disabled,) = alertmanager(told)
@@ -170,7 +166,8 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
     assert is_closed == opened | {"endsAt": timestamp(AT)}
 
 
-def test_many_problems_are_refreshed_in_several_requests() -> None:
+def test_what_cannot_be_said_is_no_request_and_much_is_several() -> None:
+    assert AlertmanagerTemplate().messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
     assert [len(alerts) for alerts in refreshed(*[sent(EventType.PIPELINE_SILENT)] * 600)] == [256, 256, 88]
 
 

@@ -72,18 +72,6 @@ def runs_of(card: dict[str, Any]) -> list[dict[str, Any]]:
     return [run for element in card["body"] for run in element.get("inlines", ())]
 
 
-def test_slack_shows_headline_error_facts_ids_and_a_button() -> None:
-    payload = slack(failed(link=LINK))
-    assert payload["text"] == f"{HEADLINE}\n{ERROR}"
-    assert [block["type"] for block in payload["blocks"]] == ["header", "section", "section", "context", "actions"]
-    assert lines_of(failed(link=LINK)) == [
-        *(HEADLINE, ERROR, "Status", "failed, was running", "Ran", "2 m 31 s", "Labels", "team=sales"),
-        *("Account", "default", "Ended"),
-        *("<!date^1795521631^{date_short_pretty} {time_secs}|2026-11-24 12:00:31 UTC>", IDS, "Open"),
-    ]
-    assert payload["blocks"][4]["elements"][0]["url"] == LINK
-
-
 def test_discord_shows_headline_error_facts_ids_and_a_link() -> None:
     embed = embed_of(failed(link=LINK))
     assert (embed["title"], embed["url"], embed["color"]) == (HEADLINE, LINK, 0x960A20)
@@ -160,9 +148,7 @@ def test_a_group_says_when_its_events_happened_and_if_they_were_seen_late(delays
         ),
     ],
 )
-def test_a_message_says_if_it_was_seen_late_and_what_closes_its_problem(
-    delivery: Delivery, name: str, values: list[str]
-) -> None:
+def test_a_message_says_if_it_was_late_and_what_closes_it(delivery: Delivery, name: str, values: list[str]) -> None:
     assert [after for fact, after in pairwise(lines_of(delivery)) if fact == name] == values
 
 
@@ -179,7 +165,16 @@ def test_an_open_problem_has_a_link_to_acknowledge_it(template: type[ChatTemplat
     assert b"Acknowledge" not in without.body.replace(b"Acknowledged", b"")
 
 
-def test_slack_shows_the_link_to_acknowledge_as_a_button_beside_the_link_of_the_account() -> None:
+def test_slack_shows_headline_error_facts_ids_and_buttons() -> None:
+    payload = slack(failed(link=LINK))
+    assert payload["text"] == f"{HEADLINE}\n{ERROR}"
+    assert [block["type"] for block in payload["blocks"]] == ["header", "section", "section", "context", "actions"]
+    assert lines_of(failed(link=LINK)) == [
+        *(HEADLINE, ERROR, "Status", "failed, was running", "Ran", "2 m 31 s", "Labels", "team=sales"),
+        *("Account", "default", "Ended"),
+        *("<!date^1795521631^{date_short_pretty} {time_secs}|2026-11-24 12:00:31 UTC>", IDS, "Open"),
+    ]
+    assert payload["blocks"][4]["elements"][0]["url"] == LINK
     buttons = slack(sample(EventType.EXECUTION_OVERDUE, link=LINK), public_url=PUBLIC)["blocks"][-1]["elements"]
     shown = [(button["text"]["text"], button["url"]) for button in buttons]
     assert shown == [("Open", LINK), ("Acknowledge", f"{PUBLIC}/problems/{PROBLEM}")]

@@ -131,13 +131,10 @@ def test_where_trouble_ends_a_problem_pagerduty_is_sent_both(delivery: Delivery,
         assert "problem" not in sent[-1]["payload"]["custom_details"]
 
 
-def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
+def test_a_test_message_is_resolved_at_once_and_a_trigger_has_all_that_is_known() -> None:
     trigger, resolve = pagerduty(sample(EventType.WATCHER_TEST))
     assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
     assert trigger["dedup_key"] == resolve["dedup_key"] == str(sample(EventType.WATCHER_TEST).event_id)
-
-
-def test_pagerduty_gets_all_that_is_known() -> None:
     (event,) = pagerduty(failed(link="https://example.com/runs/1"))
     assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open"}]
     assert event["client"] == "clerk-watcher"

@@ -138,20 +138,15 @@ PAGES = [
 
 @pytest.mark.parametrize(("delivery", "page"), PAGES)
 @pytest.mark.parametrize("template", [each for each, _ in CHECKED], ids=CHECKS)
-def test_a_message_leads_to_the_account_our_page_and_the_runbook(
-    template: Template, delivery: Delivery, page: str
-) -> None:
+def test_a_message_leads_to_account_page_and_runbook(template: Template, delivery: Delivery, page: str) -> None:
     linked = with_data(delivery, link=LINK, runbook=RUNBOOK)
     shown = " ".join(texts_of([json.loads(message.body) for message in template.messages([linked])]))
     assert all(url in shown for url in (LINK, f"{template.public_url}{page}", RUNBOOK))
 
 
-def test_names_in_the_address_of_a_page_cannot_lead_elsewhere() -> None:
+def test_a_page_is_of_a_problem_or_execution_whose_name_cannot_lead_elsewhere() -> None:
     alert = Alert.of_delivery(failed(execution={"id": "../../x?y#z"}), PUBLIC)
     assert alert.page == f"{PUBLIC}/executions/default/{PIPELINE}/..%2F..%2Fx%3Fy%23z"
-
-
-def test_what_is_of_no_problem_and_no_execution_has_no_page() -> None:
     assert Alert.of_delivery(sample(EventType.PIPELINE_GAP), PUBLIC).links == {}
 
 

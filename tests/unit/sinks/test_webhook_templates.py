@@ -100,9 +100,7 @@ async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_th
     ("more", "keeps_state"),
     [({"template": "alertmanager"}, True), (PAGERDUTY, True), ({"template": "slack"}, False), ({}, False)],
 )
-async def test_some_receivers_keep_a_problem_until_it_is_closed(
-    receiver: Receiver, more: dict[str, Any], *, keeps_state: bool
-) -> None:
+async def test_some_receivers_keep_problems(receiver: Receiver, more: dict[str, Any], *, keeps_state: bool) -> None:
     async with sink_to(receiver.url, **more) as sink:
         assert sink.keeps_state is keeps_state
 

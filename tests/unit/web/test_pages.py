@@ -768,9 +768,7 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
             assert "1 to 100 of 201" in (await get(desk, f"/?page={odd}")).body
 
 
-async def test_only_the_pipelines_that_are_shown_are_made_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_only_pipelines_that_are_shown_are_made_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     view = PipelineState.view
 

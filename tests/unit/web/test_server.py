@@ -246,13 +246,10 @@ async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it()
     assert [(entry["event"], entry["error"]) for entry in logs] == [("http.failed", "ZeroDivisionError")]
 
 
-async def test_a_burst_is_answered_to_the_last() -> None:
+async def test_an_address_that_is_taken_is_an_error_and_a_burst_answered() -> None:
     async with a_site(at_most=100) as site:
         answers = await asyncio.gather(*(site.ask(ASK.replace(b"1.1", b"1.0")) for _ in range(45)))
         assert all(answer.endswith(b"here") for answer in answers)
-
-
-async def test_an_address_that_is_taken_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use") as caught:
         await Site(at_most=1, timeout_s=1).server.listen(Address("127.0.0.1", taken.getsockname()[1]))
     assert caught.value.errno == errno.EADDRINUSE

@@ -86,7 +86,7 @@ async def test_every_pipeline_is_tried_with_its_list_not_the_first_alone() -> No
     assert asked == [("list", pipeline) for pipeline in ids]
 
 
-async def test_they_are_tried_at_the_pace_of_the_key() -> None:
+async def test_the_first_request_waits_for_nothing_the_others_for_the_pace_of_the_key(receiver: Receiver) -> None:
     world = filled(pipelines_count=4, executions_count=1)
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
     async with Simulator(world) as simulator:
@@ -95,9 +95,6 @@ async def test_they_are_tried_at_the_pace_of_the_key() -> None:
         settings = Settings.model_validate(document)
         await try_everything(settings, clock=Clock(), send=False)
     assert Clock().monotonic() - began_at >= 3 / 20
-
-
-async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
     receiver.reply = says(answer(404))
     trials = await asyncio.wait_for(all_tried(account(receiver.url, rate_limit="1/h") | {"watch": []}), 5)
     assert [trial.code for trial in trials] == [Exit.DONE]
@@ -320,9 +317,7 @@ async def test_a_407_without_a_proxy_is_the_receivers_own(receiver: Receiver) ->
         ),
     ],
 )
-async def test_a_webhook_that_cannot_be_connected_to_says_why(
-    url: str, keys: dict[str, str], words: str, hint: str
-) -> None:
+async def test_a_webhook_that_is_not_there_says_why(url: str, keys: dict[str, str], words: str, hint: str) -> None:
     trial = await tried(hook(url, **keys))
     assert (trial.code, trial.words, hint in trial.hint) == (Exit.UNREACHABLE, words, True)
 
@@ -397,9 +392,7 @@ async def test_the_heartbeat_is_pinged_once_and_its_path_not_shown(receiver: Rec
 
 
 @pytest.mark.parametrize("metrics", [b"other_build_info 1\n", None])
-async def test_an_address_that_something_else_has_cannot_be_listened_on(
-    metrics: bytes | None, receiver: Receiver
-) -> None:
+async def test_an_address_of_something_else_cannot_be_listened_on(metrics: bytes | None, receiver: Receiver) -> None:
     receiver.reply = says(answer(404) if metrics is None else answer(200, body=metrics))
     listen = receiver.url.removeprefix("http://")
     trial = await tried({"http": {"listen": listen}})
@@ -453,7 +446,7 @@ async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried
         ("theirs", "is a database, but not one of clerk-watcher", "name another"),
     ],
 )
-async def test_a_store_that_cannot_be_used_says_why_and_what_to_do(
+async def test_an_unusable_store_says_why_and_what_to_do(
     postgres: PostgresServer, url: str, words: str, hint: str
 ) -> None:
     with postgres.database(EMPTY) as theirs:

@@ -68,9 +68,7 @@ def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, comma
     assert daemon.asked[-1].query == [("span", "24h")]
 
 
-def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
-    daemon: FakeDaemon, on_terminal: OnTerminal
-) -> None:
+def test_on_a_terminal_hours_in_which_something_happened_have_bars(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     last_at = datetime.now(UTC) - timedelta(hours=2)
     error = ErrorCount(fingerprint="", node="Greeting", text="timeout \x1b[31m", count=9, last_at=last_at, is_new=True)
     given = {"before": period(0, 309, 0), "rate_has_changed": True, "errors": [error]}

@@ -100,9 +100,7 @@ def test_on_a_terminal_a_list_is_a_table_that_is_cut_to_width_and_obeys_nothing(
     assert r"[red]Onb" in lines[3]
 
 
-def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution_has_ended(
-    daemon: FakeDaemon, on_terminal: OnTerminal
-) -> None:
+def test_on_a_terminal_problems_say_what_closes_them(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     ended_at = datetime.now(UTC) - timedelta(hours=3)
     several = [
         problem(closes_when="3 in a row succeeded", last_ended_at=ended_at, count=28),
@@ -120,7 +118,7 @@ def test_on_a_terminal_problems_say_what_closes_them_and_since_when_no_execution
     assert sum("closes when" in line for line in lines) == 2
 
 
-def test_at_80_columns_the_name_in_a_problem_is_whole_and_its_acknowledgement_stands_below(
+def test_at_80_columns_a_name_is_whole_and_the_acknowledgement_below(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
     name = "Novelty agent of the northern branches 1"
@@ -158,9 +156,7 @@ ACKNOWLEDGED = Acknowledgement(at=AT)
 
 
 @pytest.mark.parametrize("id_", [ID, "3f2a", "Sales", "sales AGENT keeps failing"])
-def test_a_problem_is_acknowledged_by_a_beginning_of_its_id_or_title(
-    id_: str, daemon: FakeDaemon, command: Command
-) -> None:
+def test_a_problem_is_named_by_a_beginning_of_id_or_title(id_: str, daemon: FakeDaemon, command: Command) -> None:
     until = datetime.now().astimezone().replace(hour=23, minute=59)
     taken = problem(acknowledged=Acknowledgement(at=AT, until=until))
     daemon.replies["POST /problems/ack"] = Page[ProblemView](items=[taken])
@@ -270,17 +266,13 @@ def test_what_is_unknown_is_not_found_and_what_is_near_is_named(
         ),
     ],
 )
-def test_what_fits_several_is_a_mistake_that_names_them(
-    words: tuple[str, ...], said: str, daemon: FakeDaemon, command: Command
-) -> None:
+def test_what_fits_several_names_them(words: tuple[str, ...], said: str, daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /status"] = status(SALES_TWICE)
     assert command(*words) == (2, "", f"error: {said}\n")
     assert {asked.method for asked in daemon.asked} == {"GET"}
 
 
-def test_a_pipeline_that_is_watched_in_two_accounts_is_one_to_silence_and_two_to_scan(
-    daemon: FakeDaemon, command: Command
-) -> None:
+def test_a_pipeline_of_two_accounts_is_one_to_silence_and_two_to_scan(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /status"] = status(
         PipelineStatus(account="us", id=PIPELINE, name="Sales agent", state="well", whole=True)
     )
@@ -395,7 +387,7 @@ def test_dead_letters_are_sent_again_without_a_question_with_yes(
     assert daemon.asked[-1].body == body
 
 
-def test_where_no_letter_is_dead_nothing_is_asked_and_nothing_sent(
+def test_without_dead_letters_nothing_is_asked_or_sent(
     daemon: FakeDaemon, command: Command, on_terminal: OnTerminal
 ) -> None:
     daemon.replies["GET /status"] = status(dead=0)
@@ -417,7 +409,7 @@ def test_on_a_terminal_it_asks_first(typed: str, asked: int, daemon: FakeDaemon,
 
 
 @pytest.mark.parametrize("words", ["Sales agent", "0b5c8f1e", PIPELINE])
-def test_the_list_of_a_pipeline_is_read_at_once_unless_its_account_is_not_well(
+def test_a_list_is_read_at_once_unless_its_account_is_not_well(
     words: str, daemon: FakeDaemon, command: Command
 ) -> None:
     daemon.replies[f"POST /pipelines/eu/{PIPELINE}/scan"] = Done(done=False)
@@ -447,7 +439,7 @@ def test_a_sink_is_enabled(daemon: FakeDaemon, command: Command) -> None:
         ),
     ],
 )
-def test_a_test_message_says_what_was_answered(
+def test_a_test_says_what_was_answered(
     result: TestResult, code: int, said: str, daemon: FakeDaemon, command: Command
 ) -> None:
     daemon.replies["POST /sinks/ops/test"] = result
@@ -456,9 +448,7 @@ def test_a_test_message_says_what_was_answered(
     assert (ended, json.loads(out)["delivered"]) == (code, result.delivered)
 
 
-def test_on_a_terminal_a_moment_is_shown_by_how_long_ago_or_how_soon_it_is(
-    daemon: FakeDaemon, on_terminal: OnTerminal
-) -> None:
+def test_on_a_terminal_a_moment_is_how_long_ago_or_how_soon(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     soon, ago = datetime.now(UTC) + timedelta(minutes=5), datetime.now(UTC) - timedelta(hours=3)
     daemon.replies["GET /deliveries"] = Page[DeliveryView](items=[delivery(state="retrying", next_try_at=soon)])
     daemon.replies["GET /silences"] = Page[SilenceView](items=[silenced(1, soon).model_copy(update={"from_": ago})])

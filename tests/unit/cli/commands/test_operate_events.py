@@ -117,9 +117,7 @@ CUTS: list[Reply] = [Raw(0, b""), Raw(502, b"<html>"), Trouble(title="not ready"
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=["gone", "a proxy", "starting"])
-def test_followed_it_goes_on_after_a_cut_and_misses_and_repeats_none(
-    cut: Reply, daemon: FakeDaemon, command: Command
-) -> None:
+def test_followed_it_goes_on_after_a_cut_without_gap(cut: Reply, daemon: FakeDaemon, command: Command) -> None:
     replies: list[Reply] = [page(1, next_="7"), page(next_="7"), cut, cut, page(2, next_="9"), page(3, next_="11")]
     daemon.replies["GET /events"] = [*replies, interrupt]
     code, out, err = command("events", "-f", "--json")
@@ -132,11 +130,8 @@ def test_followed_it_goes_on_after_a_cut_and_misses_and_repeats_none(
     assert [dict(asked.query).get("after") for asked in daemon.asked] == [None, "7", "7", "7", "7", "9", "11"]
 
 
-def test_followed_a_daemon_that_was_never_there_ends_it(daemon: FakeDaemon, command: Command) -> None:
+def test_a_filter_that_cannot_be_or_a_daemon_that_never_was_ends_it(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /events"] = Raw(0, b"")
     assert command("events", "-f")[0] == 4
-
-
-def test_a_filter_that_cannot_be_ends_it(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /events"] = [page(next_="7"), Trouble(title="No", status=400, detail="type: matches no event")]
     assert command("events", "-f") == (2, "", "error: type: matches no event\n")

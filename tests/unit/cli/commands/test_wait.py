@@ -56,7 +56,7 @@ def test_the_key_is_that_of_the_named_or_only_account_of_the_file_else_of_the_en
         *((TWO, name, {}, "--account: name one of those in watcher.yaml: default, eu") for name in (None, "us")),
     ],
 )
-def test_a_choice_that_is_none_is_a_mistake_of_usage(
+def test_a_choice_that_is_none_is_refused(
     text: str | None, name: str | None, environ: dict[str, str], emitted: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -98,7 +98,7 @@ def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said
 
 
 @pytest.mark.parametrize(("words", "since"), [((), "30s"), (("--since", "2m"), "2m")])
-def test_a_timeout_without_a_start_says_so_and_what_did_not_count(
+def test_a_timeout_without_a_start_says_what_did_not_count(
     words: tuple[str, ...], since: str, command: Command
 ) -> None:
     Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
