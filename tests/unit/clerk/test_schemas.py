@@ -101,13 +101,6 @@ _ATTRIBUTES = {
 }
 
 
-def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
-    nodes = [None, 7, "x", {"id": 5, "node": "y", "errorMessage": "bad"}, {"node": {"isGoal": True, "goalName": "G"}}]
-    execution = parse(nodesExecuted=nodes)
-    assert execution.failed_nodes == (FailedNode(None, None, "bad"),)
-    assert execution.goals == ("G",)
-
-
 @pytest.mark.parametrize(
     "number",
     [*["NaN", "Infinity", "-Infinity", "1e400", "1e308", "-1e308"], "9" * 400, "-" + "9" * 4000, str(2**53 + 2)],
@@ -139,14 +132,17 @@ def test_a_time_is_read_as_utc_and_an_impossible_one_as_absent(text: str, moment
     assert (execution.started_at, execution.finished_at) == (moment, moment)
 
 
-def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable() -> None:
-    """JavaScript writes one wherever a text was cut in the middle of an emoji."""
+def test_half_a_surrogate_pair_or_a_wrong_node_costs_only_itself() -> None:
     raw = body(error="N", conversationHistory={"text": "x"}, pipelineName="P")
     raw = raw.replace(b'"N"', rb'"cut \ud83d"').replace(b'"x"', rb'"\udE00 \\ud83d \ud83d\ude00"')
     raw = raw.replace(b'"P"', rb'"\\ud83d \ud83d\ude00 \\\ud83d\n"')
     execution = parse_execution(raw, asked=EXECUTION, dates=DATES)
     assert execution.error == "cut "
     assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
+    nodes = [None, 7, "x", {"id": 5, "node": "y", "errorMessage": "bad"}, {"node": {"isGoal": True, "goalName": "G"}}]
+    execution = parse(nodesExecuted=nodes)
+    assert execution.failed_nodes == (FailedNode(None, None, "bad"),)
+    assert execution.goals == ("G",)
 
 
 def test_an_id_is_kept_as_asked_and_a_nul_is_left_out() -> None:
@@ -236,11 +232,6 @@ def test_nothing_in_an_optional_field_costs_more_than_itself(name: str) -> None:
     assert replace(execution, triggered_by=None) == replace(ALLOWED, triggered_by=None)
 
 
-def test_a_long_text_is_cut() -> None:
-    raw = body(error="x" * 2_000_000)
-    assert parse_execution(raw, asked=EXECUTION, dates=DATES).error == "x" * TEXT_LENGTH
-
-
 @pytest.mark.parametrize("name", UNREAD)
 def test_what_is_cut_or_another_id_stays_unreadable_however_it_is_read(name: str) -> None:
     raw = body(x="N").replace(b'"N"', UNREAD[name])
@@ -269,13 +260,12 @@ def test_a_word_of_ours_says_what_is_wrong(raw: bytes, flaw: str) -> None:
         parse_execution(raw, asked=EXECUTION, dates=DATES)
 
 
-def test_no_more_goals_and_failed_nodes_are_kept_than_an_event_holds() -> None:
+def test_a_long_text_and_many_nodes_are_cut_and_a_late_failure_found() -> None:
+    raw = body(error="x" * 2_000_000)
+    assert parse_execution(raw, asked=EXECUTION, dates=DATES).error == "x" * TEXT_LENGTH
     node = {"id": "n", "status": "failed", "node": {"isGoal": True, "goalName": "G"}}
     execution = parse(nodesExecuted=[node] * 100)
     assert (len(execution.failed_nodes), len(execution.goals)) == (20, 20)
-
-
-def test_a_failed_node_after_thousands_of_others_is_found() -> None:
     nodes: list[object] = [{"id": f"n-{number}", "status": "success"} for number in range(ROWS_COUNT - 1)]
     execution = parse_execution(
         body(nodesExecuted=[*nodes, {"id": "bad", "status": "failed"}]), asked=EXECUTION, dates=DATES

@@ -79,17 +79,6 @@ async def test_it_may_have_ended_before_the_command(since_s: float, found: int, 
     assert await found_by(search_of(since_s=since_s), api_of(*OLD, *rows, newest_first=newest_first)) == id_of(found)
 
 
-@ORDERS
-async def test_what_had_ended_before_the_command_is_found_only_if_there_is_no_other(*, newest_first: bool) -> None:
-    ended = row(1, at_s=-20.0, status="success", finished_at=EPOCH + timedelta(seconds=CLOCK_S - 5.0))
-    search, api = search_of(), api_of(*OLD, ended, newest_first=newest_first)
-    assert await found_by(search, api) is None
-    assert await found_by(search, api) == id_of(1)
-    api.pages = pages_of(*listed(*OLD, ended, row(2, at_s=-1.0), newest_first=newest_first))
-    assert await found_by(search, api) == id_of(2)
-    assert await found_by(search_of(), api) == id_of(2)
-
-
 async def test_equal_starts_go_by_id_and_an_end_during_the_start_counts(dice: Random) -> None:
     rows = [row(nth, at_s=1.0) for nth in range(1, 9)]
     dice.shuffle(rows)
@@ -125,7 +114,14 @@ async def test_only_an_execution_of_the_conversation_is_found(*, newest_first: b
 
 
 @ORDERS
-async def test_what_has_no_start_is_found_if_the_first_answer_did_not_have_it(*, newest_first: bool) -> None:
+async def test_what_has_ended_or_has_no_start_is_found_if_there_is_no_other(newest_first: bool) -> None:
+    ended = row(1, at_s=-20.0, status="success", finished_at=EPOCH + timedelta(seconds=CLOCK_S - 5.0))
+    search, api = search_of(), api_of(*OLD, ended, newest_first=newest_first)
+    assert await found_by(search, api) is None
+    assert await found_by(search, api) == id_of(1)
+    api.pages = pages_of(*listed(*OLD, ended, row(2, at_s=-1.0), newest_first=newest_first))
+    assert await found_by(search, api) == id_of(2)
+    assert await found_by(search_of(), api) == id_of(2)
     waiting = row(1, at_s=None, status="new")
     search, api = search_of(), api_of(*OLD, waiting, newest_first=newest_first)
     assert await found_by(search, api) is None

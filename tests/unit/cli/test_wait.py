@@ -88,12 +88,6 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
     assert Progress("p", "e", lost_after=3).status is None
 
 
-def test_a_key_that_is_forbidden_for_long_is_refused_but_not_if_anything_else_was_answered() -> None:
-    ending = progress_after(FORBIDDEN, DEGRADED).ending
-    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (403)", key_refused=True)
-    assert progress_after(BUSY, FORBIDDEN, DEGRADED).ending is None
-
-
 @pytest.mark.parametrize(
     ("reply", "word"),
     [
@@ -115,7 +109,10 @@ def test_an_api_that_answered_something_is_waited_for(reply: Reply) -> None:
     assert progress_after(reply, DOWN, DEGRADED, DOWN).ending is None
 
 
-def test_a_key_that_is_refused_after_other_trouble_ends_it_until_it_recovers() -> None:
+def test_a_key_that_is_refused_or_forbidden_for_long_ends_it() -> None:
+    ending = progress_after(FORBIDDEN, DEGRADED).ending
+    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (403)", key_refused=True)
+    assert progress_after(BUSY, FORBIDDEN, DEGRADED).ending is None
     assert progress_after(BUSY, DEGRADED).ending is None
     ending = progress_after(BUSY, DEGRADED, REFUSED).ending
     assert ending is not None
@@ -139,7 +136,7 @@ def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited:
 
 @pytest.mark.parametrize("answer", [said(EXECUTION, "running"), Outcome.SERVER_ERROR])
 @pytest.mark.parametrize(("interval_s", "later_s"), [(2.0, 10.0), (30.0, 30.0)])
-async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hour_and_as_the_api_asks(
+async def test_it_polls_at_its_interval_slower_after_an_hour_and_as_asked(
     interval_s: float, later_s: float, answer: Outcome | ExecutionSnapshot
 ) -> None:
     clock = FakeClock()
@@ -163,20 +160,17 @@ async def test_it_polls_at_its_interval_whatever_is_answered_slower_after_an_hou
 # The search for the next execution
 
 
-def test_a_search_ends_at_a_pipeline_that_nobody_knows_or_a_key_that_is_refused_as_a_wait_does() -> None:
-    unknown = WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such pipeline (404)")
-    assert search_after(MISSING, BUSY, MISSING).ending is None
-    assert search_after(MISSING, BUSY, MISSING, MISSING).ending == unknown
-    ending = search_after(REFUSED, DEGRADED).ending
-    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
-
-
 @pytest.mark.parametrize("reply", [MISSING, REFUSED, FORBIDDEN, DOWN, SILENT])
 def test_no_trouble_ends_a_search_whose_list_was_read(reply: Reply) -> None:
     assert search_after(LISTED, reply, reply, reply, DEGRADED, reply).ending is None
 
 
-def test_what_is_found_and_not_known_so_many_times_is_not_found_and_no_other_trouble_ends_it() -> None:
+def test_a_search_ends_at_what_nobody_knows_a_refused_key_or_its_time() -> None:
+    unknown = WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such pipeline (404)")
+    assert search_after(MISSING, BUSY, MISSING).ending is None
+    assert search_after(MISSING, BUSY, MISSING, MISSING).ending == unknown
+    ending = search_after(REFUSED, DEGRADED).ending
+    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
     rows = (ExecutionSnapshot("e", "running", began_at=Micros(2)),)
     progress = search_after(MISSING, MISSING, LISTED._replace(rows=rows))
     assert progress.search is not None
@@ -185,9 +179,6 @@ def test_what_is_found_and_not_known_so_many_times_is_not_found_and_no_other_tro
     assert taking(progress, MISSING, MISSING, REFUSED, DEGRADED, REFUSED).ending is None
     unknown = WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
     assert taking(progress, MISSING).ending == unknown
-
-
-def test_a_search_whose_time_is_over_says_that_nothing_started() -> None:
     assert make_timeout(search_after(LISTED), 600.0).problem == "no execution has started after 10 m (--timeout)"
     said_last = make_timeout(search_after(LISTED, DOWN), 600.0).problem
     assert said_last == "no execution has started after 10 m (--timeout); the last poll failed: 502"
@@ -218,7 +209,7 @@ async def test_refusals_of_the_list_do_not_count_against_what_is_found() -> None
 
 
 @pytest.mark.parametrize("is_json", [True, False])
-async def test_a_search_keeps_to_interval_and_rate_and_what_it_finds_is_polled_at_once_after_its_id(
+async def test_a_search_keeps_to_interval_and_rate_until_it_finds_one(
     capsys: pytest.CaptureFixture[str], *, is_json: bool
 ) -> None:
     clock = FakeClock()
@@ -308,7 +299,7 @@ def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_polls_go()
     ]
 
 
-def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_code() -> None:
+def test_the_picture_of_an_end_says_how_long_it_took_and_why() -> None:
     progress = progress_of(
         ("new", -3), ("running", 0), ("failed", 151), execution=FAILED, ending=WaitResult(Exit.FAILED), why="why"
     )
@@ -318,9 +309,6 @@ def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_
         "  polls 41 · exit 1",
         "  why",
     ]
-
-
-def test_an_end_without_times_took_as_long_as_it_was_watched_and_a_loss_is_shown_in_words() -> None:
     execution = ExecutionSnapshot(EXECUTION, "success")
     progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=WaitResult(Exit.DONE))
     assert shown(progress)[0].startswith("✓ success after 9 s   pipeline 0b5c8f1e · ")
@@ -330,7 +318,7 @@ def test_an_end_without_times_took_as_long_as_it_was_watched_and_a_loss_is_shown
     assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
 
 
-def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
+def test_what_is_not_seen_yet_is_called_by_its_ids_and_never_ends_once_listed() -> None:
     progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     assert shown(progress, next_s=None) == [
         "· not seen yet   pipeline 0b5c8f1e · 9a1b0000-0000-4000-8000-000000000001",
@@ -338,9 +326,6 @@ def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
     ]
     progress.failure, progress.missing_count = PollFailure(Outcome.NOT_FOUND, "404", NOON), 1
     assert shown(progress)[-1] == "  not known yet (404), 1 of 3 answers"
-
-
-def test_a_search_says_that_nothing_has_started_and_that_no_passing_error_ends_it_once_the_list_was_read() -> None:
     progress = in_search()
     assert shown(progress, next_s=None) == ["· no execution has started yet   pipeline 0b5c8f1e", "  polls 0 · polling"]
     progress.failure, progress.missing_count = PollFailure(Outcome.NOT_FOUND, "404", NOON), 1

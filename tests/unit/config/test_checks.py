@@ -242,12 +242,6 @@ def test_what_is_likely_a_mistake_is_reported_where_it_is(text: str, lines: list
     assert len(found) == 1 if lines is None else found == lines
 
 
-def test_a_variable_that_names_no_folder_is_reported_by_its_name(warned: Warned) -> None:
-    assert warned(BASE, WATCHER_STORE_URL="sqlite:////no/such/w.db") == [
-        "$WATCHER_STORE_URL: store.url: there is no folder /no/such; make it, or correct the path"
-    ]
-
-
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 40 22 0:45 / /srv rw - nfs4 files:/srv rw
@@ -273,7 +267,10 @@ def test_a_folder_on_a_network_disk_is_known_by_its_mount(folder: str, kind: str
     assert network_disk(Path(folder), MOUNTS) == kind
 
 
-def test_a_store_on_a_network_disk_is_said(warned: Warned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_at_no_good_place_is_said(warned: Warned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warned(BASE, WATCHER_STORE_URL="sqlite:////no/such/w.db") == [
+        "$WATCHER_STORE_URL: store.url: there is no folder /no/such; make it, or correct the path"
+    ]
     mounts = tmp_path / "mountinfo"
     monkeypatch.setattr("watcher.config.checks._MOUNTS", mounts)
     assert warned(BASE) == []  # not Linux

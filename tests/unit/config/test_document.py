@@ -103,15 +103,12 @@ def test_what_is_yaml_is_read(text: str, level: str, load: Load) -> None:
     assert load(text).log.level == level
 
 
-def test_nothing_in_words_is_text_when_it_says_so(load: Load) -> None:
+def test_columns_count_characters_and_null_is_text_when_it_says_so(mistakes: Mistakes, load: Load) -> None:
+    assert mistakes('log: {format: json, "level": lönd}')[0].startswith("watcher.yaml:1:30: log.level: ")
+    assert mistakes('"ключ": 1')[0].startswith("watcher.yaml:1:1: …: unknown key, with")
     watch = "accounts: {a: {api_key: k}}\nwatch:\n  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f\n"
     more = "    executions: [9a1b0000-0000-4000-8000-000000000001]\n    labels: {a: 'null', b: !!str null, c: ''}\n"
     assert load(watch + more).watch[0].labels == {"a": "null", "b": "null", "c": ""}
-
-
-def test_columns_count_characters(mistakes: Mistakes) -> None:
-    assert mistakes('log: {format: json, "level": lönd}')[0].startswith("watcher.yaml:1:30: log.level: ")
-    assert mistakes('"ключ": 1')[0].startswith("watcher.yaml:1:1: …: unknown key, with")
 
 
 def test_the_parser_in_c_is_used_and_has_enough_of_brackets_without_end(mistakes: Mistakes) -> None:
@@ -185,7 +182,7 @@ def test_a_variable_stands_in_any_value_but_in_no_key(load: Load) -> None:
     assert settings.sinks["ops"].match.labels == {"${X}": "v"}
 
 
-def test_an_unset_variable_is_reported_with_what_fits_the_key(mistakes: Mistakes) -> None:
+def test_an_unset_variable_is_all_that_is_reported_with_what_fits_the_key(mistakes: Mistakes) -> None:
     lines = mistakes(
         "log:\n  level: ${LEVEL}\nsinks:\n  ops:\n    type: webhook\n    url: ${OPS_URL}\n"
         "    headers:\n      A: ${A} and ${B}\n    secret:\n      - ${S}\nstore:\n  url: ${STORE_URL}\n"
@@ -199,9 +196,6 @@ def test_an_unset_variable_is_reported_with_what_fits_the_key(mistakes: Mistakes
         "watcher.yaml:12:8: store.url: ${STORE_URL} is not set; export it, or write ${STORE_URL:-default}",
         "6 problems in watcher.yaml",
     ]
-
-
-def test_an_unset_variable_is_the_only_thing_reported_of_its_value(mistakes: Mistakes) -> None:
     text = "accounts: {a: {api_key: k}, b: {api_key: l}}\n"
     text += "watch:\n  - {account: '${A}', pipeline: '${P}', executions: ['${E}']}"
     text += "\npolling: {min_interval: '${M}'}\nsinks: {x: {type: '${T}'}}"

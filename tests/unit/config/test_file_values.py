@@ -69,6 +69,15 @@ def test_a_key_is_read_from_a_file_beside_the_configuration_by_a_path_with_varia
     assert settings.accounts["default"].api_key.get_secret_value() == "k"
 
 
+@pytest.mark.parametrize("text", ["hunter2\nhunter3\n", "hunter2\r\nhunter3", "\nhunter2\n"])
+def test_a_file_of_one_secret_has_one_line(text: str, mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("key").write_bytes(text.encode())
+    assert mistakes("accounts: {default: {api_key_file: key}}")[0] == (
+        "watcher.yaml:1:36: accounts.default.api_key_file: key holds more than one line; write the secret alone into it"
+    )
+
+
 def test_what_is_wrong_in_a_file_is_reported_at_the_key_that_names_it(mistakes: Mistakes) -> None:
     mistakes("- x")
     Path("url").write_text("hunter2")
@@ -80,18 +89,6 @@ def test_what_is_wrong_in_a_file_is_reported_at_the_key_that_names_it(mistakes: 
         "2 problems in watcher.yaml",
     ]
     assert "hunter2" not in "".join(lines)
-
-
-@pytest.mark.parametrize("text", ["hunter2\nhunter3\n", "hunter2\r\nhunter3", "\nhunter2\n"])
-def test_a_file_of_one_secret_has_one_line(text: str, mistakes: Mistakes) -> None:
-    mistakes("- x")
-    Path("key").write_bytes(text.encode())
-    assert mistakes("accounts: {default: {api_key_file: key}}")[0] == (
-        "watcher.yaml:1:36: accounts.default.api_key_file: key holds more than one line; write the secret alone into it"
-    )
-
-
-def test_two_accounts_may_not_share_a_key_through_files(mistakes: Mistakes) -> None:
     mistakes("- x")
     Path("key").write_text("k")
     lines = mistakes("accounts:\n  a: {api_key_file: key}\n  b: {api_key: k}\n")
@@ -339,18 +336,15 @@ def test_a_certificate_that_cannot_be_used_is_one_line(
     assert count == "1 problem in watcher.yaml"
 
 
-def test_a_certificate_put_where_its_path_belongs_is_not_shown(pem: Path, mistakes: Mistakes) -> None:
-    key = (pem / "tls.key").read_text()
-    lines = mistakes(f"{WITH_TLS}    tls: {{ca_file: '{key.replace(chr(10), ' ')}'}}\n")
-    assert key.split("\n")[1] not in "".join(lines)
-
-
-def test_it_is_for_https_only(pem: Path, mistakes: Mistakes) -> None:
+def test_tls_is_for_https_only_and_a_certificate_as_its_path_not_shown(pem: Path, mistakes: Mistakes) -> None:
     assert pem.exists()
     (line, _) = mistakes(WITH_ALL.replace("https://", "http://"))
     assert line == (
         "watcher.yaml:5:10: sinks.ops.url: has tls, and does not begin with https://; write https://, or remove tls"
     )
+    key = (pem / "tls.key").read_text()
+    lines = mistakes(f"{WITH_TLS}    tls: {{ca_file: '{key.replace(chr(10), ' ')}'}}\n")
+    assert key.split("\n")[1] not in "".join(lines)
 
 
 def test_a_rotation_in_place_is_another_sink_and_the_same_configuration(tmp_path: Path) -> None:

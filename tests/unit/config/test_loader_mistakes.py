@@ -394,7 +394,7 @@ def test_what_looks_like_a_secret_in_a_wrong_place_is_not_shown(text: str, secre
     assert "s3cret" not in "\n".join(mistakes(text % secret))
 
 
-def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) -> None:
+def test_all_mistakes_are_reported_at_once_and_nothing_else(mistakes: Mistakes, load: Callable[..., object]) -> None:
     text = (
         "log: {level: loud}\n"
         'accounts:\n  default: {api_key: "${NOPE}", timeout: 10}\n'
@@ -414,9 +414,6 @@ def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) ->
         "polling.cadence",
     ]
     assert total == "8 problems in watcher.yaml"
-
-
-def test_what_cannot_be_read_blames_nothing_else_and_hides_nothing_else(mistakes: Mistakes) -> None:
     lines = mistakes(f"accounts: [k]\nwatch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}")
     assert lines == [
         f"watcher.yaml:1:11: accounts: is a list, {NO_BLOCK}; {WRITE_ACCOUNTS}",
@@ -424,9 +421,6 @@ def test_what_cannot_be_read_blames_nothing_else_and_hides_nothing_else(mistakes
     ]
     lines = mistakes("accounts: {a b: {api_key: k, timeout: 10}}")
     assert [line.split(": ")[1] for line in lines[:-1]] == ["accounts.…", "accounts.….timeout"]
-
-
-def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]) -> None:
     accounts = "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch:\n"
     load(accounts + "".join(f"  - {{pipeline: {PIPELINE}, account: {name}, executions: [{RUN}]}}\n" for name in "ab"))
 

@@ -39,11 +39,6 @@ def config_of(file: str) -> Path:
 
 
 @each
-def test_a_file_is_as_the_compose_specification_asks(file: str) -> None:
-    jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
-
-
-@each
 def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
     services = FILES[file]["services"].values()
     mounted = {volume.partition(":")[0] for service in services for volume in service["volumes"]}
@@ -71,12 +66,9 @@ def test_the_variables_that_are_set_are_read_and_the_token_comes_from_whoever_st
 
 
 @each
-def test_nobody_is_killed_while_draining(file: str) -> None:
+def test_a_file_is_as_its_specification_asks_and_kills_nobody_while_draining(file: str) -> None:
+    jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
     assert parse_duration(watcher_of(file)["stop_grace_period"]) > ENDING_S
-
-
-@each
-def test_the_container_is_asked_for_its_health_as_the_image_says(file: str) -> None:
     image = re.search(
         r"^HEALTHCHECK --interval=(\S+) --timeout=(\S+) --start-period=(\S+) --retries=(\S+) CMD (\[.*\])$",
         DOCKERFILE,
@@ -86,10 +78,6 @@ def test_the_container_is_asked_for_its_health_as_the_image_says(file: str) -> N
     assert image
     assert yaml.safe_load(image[5]) == asked["test"][1:]
     assert list(image.groups()[:4]) == [str(asked[key]) for key in ("interval", "timeout", "start_period", "retries")]
-
-
-@each
-def test_no_service_runs_as_root_gains_rights_or_writes_beside_its_volumes(file: str) -> None:
     for name, service in FILES[file]["services"].items():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]

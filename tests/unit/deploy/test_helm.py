@@ -230,16 +230,13 @@ def test_no_value_is_left_out_and_the_schema_knows_each() -> None:
             assert block["properties"].keys() == {*block["required"]} == VALUES[name].keys()
 
 
-def test_the_package_holds_rules_and_dashboard_and_installs_the_same(tmp_path: Path) -> None:
+def test_the_package_installs_the_same_and_its_notes_lead_to_the_pages(tmp_path: Path) -> None:
     run("helm", "package", CHART, "--destination", tmp_path)
     (package,) = tmp_path.glob("clerk-watcher-*.tgz")
     with tarfile.open(package) as archive:
         assert all(member.isfile() for member in archive.getmembers())
     words = ("--values", values_of("slack-and-pager"))
     assert rendered(*words, chart=package) == rendered(*words)
-
-
-def test_the_notes_lead_to_logs_and_pages() -> None:
     words = ("--values", values_of("slack-and-pager"), "--dry-run=client")
     notes = run("helm", "install", "eu", CHART, *words).partition("NOTES:")[2]
     assert "logs --selector app.kubernetes.io/instance=eu,app.kubernetes.io/name=clerk-watcher" in notes

@@ -60,12 +60,6 @@ def rule_queries() -> Iterator[tuple[str, str]]:
         yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
 
 
-@needs_promtool
-def test_prometheus_reads_the_metrics(metrics: Metrics) -> None:
-    metrics.pipelines["default"]["77aa"] = PipelineMetrics('Onboarding "new"')  # nothing has happened in this one
-    promtool("check", "metrics", text=b"".join(metrics.text()).decode())
-
-
 def panels() -> list[dict[str, Any]]:
     return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
@@ -100,7 +94,9 @@ def test_a_query_is_one_that_prometheus_reads(name: str, query: str) -> None:
 
 
 @needs_promtool
-def test_the_rules_are_those_that_prometheus_takes_and_fire_when_they_should() -> None:
+def test_prometheus_reads_the_metrics_and_rules_which_fire_when_they_should(metrics: Metrics) -> None:
+    metrics.pipelines["default"]["77aa"] = PipelineMetrics('Onboarding "new"')  # nothing has happened in this one
+    promtool("check", "metrics", text=b"".join(metrics.text()).decode())
     promtool("check", "rules", str(RULES))
     promtool("test", "rules", str(RULES.with_name("rules_test.yaml")))
 

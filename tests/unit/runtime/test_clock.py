@@ -29,7 +29,7 @@ def test_the_steady_clock_alone_is_set_to_another_machines() -> None:
     assert abs(clock.now().timestamp() - time.time()) < 1
 
 
-def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
+def test_a_stop_does_not_count_as_run_and_ends_when_the_clock_is_read() -> None:
     now = 50.0
     clock = Clock(read=lambda: now)
     readings = []
@@ -37,9 +37,6 @@ def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
         now += passed_s
         readings.append(clock.running())
     assert readings == [0.5, 1.0, 1.0 + STOPPED_AFTER_S, 1.5 + STOPPED_AFTER_S]
-
-
-def test_a_process_goes_on_when_it_reads_its_clock_after_a_stop_but_not_after_a_busy_moment() -> None:
     now = 50.0
     clock = Clock(read=lambda: now)
     moments = []

@@ -81,24 +81,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def test_a_request_is_called_off_when_its_connection_is_there_and_not_a_byte_was_sent(receiver: Receiver) -> None:
-    called_off: list[str] = []
-
-    def check() -> None:
-        called_off.append("once")
-        raise LeaseExpiredError("somebody else's by now")
-
-    async with Client(api_key="k-1", timeout_s=5, connections=4, proxy=Proxy(), check=check) as client:
-        with pytest.raises(LeaseExpiredError):
-            await ask(client, receiver.url)
-    while not receiver.connections_count:
-        await asyncio.sleep(0.001)
-    assert (called_off, receiver.connections_count, receiver.requests) == (["once"], 1, [])
-
-
-async def test_a_kept_connection_that_was_dropped_costs_one_request_and_no_second(
-    receiver: Receiver,
-) -> None:
+async def test_a_kept_connection_costs_no_second_request_and_no_cookie(receiver: Receiver) -> None:
     async with a_client() as client:
         first = await ask(client, receiver.url)
         receiver.reply = closes
@@ -180,7 +163,19 @@ def test_a_failure_is_named_without_its_text(error: Exception, kind: str) -> Non
     assert (failed.kind, "secret" in failed.remedy) == (kind, False)
 
 
-async def test_cancellation_comes_through(receiver: Receiver) -> None:
+async def test_a_request_is_called_off_or_cancelled_with_its_connection(receiver: Receiver) -> None:
+    called_off: list[str] = []
+
+    def check() -> None:
+        called_off.append("once")
+        raise LeaseExpiredError("somebody else's by now")
+
+    async with Client(api_key="k-1", timeout_s=5, connections=4, proxy=Proxy(), check=check) as client:
+        with pytest.raises(LeaseExpiredError):
+            await ask(client, receiver.url)
+    while not receiver.connections_count:
+        await asyncio.sleep(0.001)
+    assert (called_off, receiver.connections_count, receiver.requests) == (["once"], 1, [])
     receiver.reply = hangs
     async with a_client() as client:
         look = asyncio.create_task(ask(client, receiver.url))
@@ -323,14 +318,11 @@ async def test_only_a_certificate_of_a_known_ca_and_name_gets_the_key(tmp_path: 
     assert servers[0].requests[0].headers["apikey"] == "k-1"
 
 
-async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> None:
+async def test_a_refused_login_and_a_wanted_certificate_lead_nowhere(tmp_path: Path) -> None:
     async with Receiver(tls=serving(own_ca(tmp_path), API_HOST)) as server, Tunnel() as proxy:
         environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
         assert await what_a_process_sees(f"https://{API_HOST}:{server.port}", **environment) == ["proxy_auth"]
     assert server.connections_count == 0
-
-
-async def test_a_server_that_wants_a_client_certificate_is_a_failure_of_tls(tmp_path: Path) -> None:
     server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
     with asking(server) as port:
         found = await what_a_process_sees(f"https://{HERE}:{port}", SSL_CERT_FILE=str(tmp_path / "ca.pem"))

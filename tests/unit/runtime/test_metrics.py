@@ -109,7 +109,7 @@ def test_the_text_of_pipelines_is_as_the_library_would_write_it(metrics: Metrics
     assert sample_value(metrics, "watcher_pipeline_info", account="default", pipeline="77aa-2", name=names[2]) == 1
 
 
-def test_a_status_in_which_nothing_has_ended_has_no_buckets(metrics: Metrics) -> None:
+def test_a_status_without_ends_has_no_buckets_and_no_piece_many_pipelines(metrics: Metrics) -> None:
     samples = [each for family in families_of(metrics) for each in family.samples]
     shown = [each for each in samples if each.name.startswith("watcher_execution_duration_seconds")]
     success = [(each.name.rpartition("_")[2], each.value) for each in shown if each.labels["status"] == "success"]
@@ -118,9 +118,6 @@ def test_a_status_in_which_nothing_has_ended_has_no_buckets(metrics: Metrics) ->
     assert {each for each in others if each[0] != "success"} == {
         (status, name, 0) for status in ("failed", "unrecognized") for name in ("count", "sum")
     }
-
-
-def test_no_piece_of_the_text_is_about_many_pipelines(metrics: Metrics) -> None:
     metrics.pipelines["default"] = {f"77aa-{number}": busy_pipeline() for number in range(4 * SLICE_COUNT)}
     assert max(piece.count(b"\n") for piece in metrics.text()) <= SLICE_COUNT * 3 * 15
 

@@ -46,7 +46,7 @@ class CountedTick:
             await self._ran.wait_for(lambda: self.count >= count)
 
 
-async def test_a_job_runs_at_once_and_again_after_the_delay_it_asks_for(schedule: Schedule) -> None:
+async def test_jobs_and_periodic_work_run_at_once_and_again(schedule: Schedule) -> None:
     ran = CountedTick(0.01)
     schedule.add("account:a", ran)
     schedule.start()

@@ -14,7 +14,7 @@ from watcher.runtime.tasks import start_task, stop_task, wait_at_most
 from watcher.runtime.threads import DetachedExecutor, WorkerThreads, begin, run_detached
 
 
-def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
+def test_an_executor_does_what_it_is_given_whoever_is_there_for_it() -> None:
     over = threading.Event()
 
     async def leave() -> None:
@@ -27,8 +27,6 @@ def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
     over.set()
     last.result(10)
 
-
-def test_an_executor_of_such_threads_does_what_it_is_given() -> None:
     async def main() -> int:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(DetachedExecutor())

@@ -173,11 +173,6 @@ def test_an_alert_says_in_words_what_happened(delivery: Delivery, name: str, val
     assert getattr(read(delivery), name) == value
 
 
-def test_a_group_of_warnings_is_a_warning() -> None:
-    news = notice(sample(OVERDUE), sample(EventType.EXECUTION_UNRECOGNIZED))
-    assert (news.headline[0], news.severity) == ("!", Severity.WARNING)
-
-
 @pytest.mark.parametrize("type_", sorted(TROUBLED_ENDS))
 def test_of_an_end_that_is_trouble_itself_a_sink_may_hear_one_part_alone(type_: EventType) -> None:
     whole = closing_overdue(type_)
@@ -239,7 +234,9 @@ def test_a_duration_is_in_words(seconds: float, words: str) -> None:
     assert in_words(seconds) == words
 
 
-def test_a_text_is_cut_to_its_limit_and_says_what_is_missing() -> None:
+def test_a_text_is_cut_to_its_limit_and_a_group_of_warnings_is_one() -> None:
+    news = notice(sample(OVERDUE), sample(EventType.EXECUTION_UNRECOGNIZED))
+    assert (news.headline[0], news.severity) == ("!", Severity.WARNING)
     assert cut("x" * 1500, 1500) == "x" * 1500
     text = cut("x" * 2704, 1500)
     kept, _, mark = text.partition("…")

@@ -115,7 +115,7 @@ async def test_a_mail_says_what_happened_as_plain_text_and_as_html(server: MailS
     ]
 
 
-async def test_a_group_is_one_mail_with_the_newest_five(server: MailServer) -> None:
+async def test_a_group_is_one_mail_with_the_newest_five_made_in_a_thread(server: MailServer) -> None:
     links = [f"https://example.com/runs/{number}" for number in range(30)]
     batch = [failed(number, link=link) for number, link in enumerate(links)]
     assert await sent(settings(server), *batch) == TAKEN
@@ -375,7 +375,7 @@ async def test_a_server_that_is_not_there_is_said(server: str, answer: str) -> N
     assert "server" in result.remedy
 
 
-async def test_a_mail_may_take_no_longer_than_timeout_in_all_and_is_broken_off_then(server: MailServer) -> None:
+async def test_a_mail_takes_no_longer_than_timeout_and_is_taken_by_its_answer(server: MailServer) -> None:
     server.hangs = True
     async with asyncio.timeout(4):
         result = await sent(settings(server, timeout="100ms"))
@@ -383,8 +383,6 @@ async def test_a_mail_may_take_no_longer_than_timeout_in_all_and_is_broken_off_t
             await asyncio.sleep(0)
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "timeout")
 
-
-async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_once() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for reply in ("220 hello", *["250 OK"] * 3, "354 go on"):
             writer.write(f"{reply}\r\n".encode())
@@ -412,7 +410,7 @@ async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_onc
         ({TO: "550 nobody"}, SendOutcome.REFUSED, "0 of 1 recipients taken; to[0]: 550"),
     ],
 )
-async def test_4xx_is_for_now_and_5xx_refuses_this_mail_if_it_is_of_recipient_or_content(
+async def test_4xx_is_for_now_and_5xx_of_recipient_or_content_refuses(
     server: MailServer, replies: dict[str, str], outcome: SendOutcome, answer: str
 ) -> None:
     server.replies = replies
@@ -435,7 +433,7 @@ async def test_4xx_is_for_now_and_5xx_refuses_this_mail_if_it_is_of_recipient_or
         (("550", "553", "451"), SendOutcome.RETRY, "0 of 3 recipients taken; to[0]: 550; to[1]: 553; to[2]: 451"),
     ],
 )
-async def test_a_mail_is_taken_if_one_recipient_is_and_the_refused_are_named_by_their_place(
+async def test_a_mail_is_taken_if_one_recipient_is(
     server: MailServer, replies: tuple[str, ...], outcome: SendOutcome, answer: str
 ) -> None:
     server.replies = {who: f"{reply} no" for who, reply in zip(THREE, replies, strict=True)}

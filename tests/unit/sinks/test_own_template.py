@@ -202,11 +202,8 @@ CHECKS: Sequence[tuple[str, Callable[[bytes], None]]] = (
 )
 
 
-def test_every_worked_template_is_tested() -> None:
+def test_every_worked_template_is_tested_and_shown_with_all_it_may_use() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {name for name, _ in CHECKS}
-
-
-def test_the_page_shows_what_the_file_holds_and_all_that_a_template_may_use() -> None:
     page = (FOLDER.parents[1] / "docs/sinks.md").read_text()
     _, _, shown = (FOLDER / "ntfy.json.j2").read_text().partition("-#}\n")
     assert f"```jinja\n{shown}```" in page

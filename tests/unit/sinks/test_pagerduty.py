@@ -64,8 +64,7 @@ def test_an_incident_is_what_its_open_problems_are(delivery: Delivery, action: s
     assert action != "trigger" or event["payload"]["class"] == delivery.type
 
 
-def test_a_trigger_says_what_the_newest_failure_is() -> None:
-    """The opening said what failed an hour ago, at another node."""
+def test_a_trigger_says_the_newest_failure_and_of_several_problems_how_many() -> None:
     delivery = of_incident(sample(EventType.PIPELINE_FAILING), EventType.PIPELINE_FAILING)
     assert delivery.incident is not None
     (known,) = delivery.incident.problems
@@ -75,9 +74,6 @@ def test_a_trigger_says_what_the_newest_failure_is() -> None:
     (event,) = pagerduty(replace(delivery, incident=incident))
     assert event["payload"]["summary"] == "Sales agent keeps failing, last at Booking: no such calendar"
     assert event["payload"]["custom_details"]["problem"]["count"] == 28
-
-
-def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() -> None:
     kinds = [EventType.EXECUTION_OVERDUE] * 3 + [EventType.SINK_FAILING] + [EventType.PIPELINE_SILENT] * 2
     (event,) = pagerduty(of_incident(sample(EventType.PIPELINE_SILENT), *kinds))
     assert event["payload"]["summary"] == (

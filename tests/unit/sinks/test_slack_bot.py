@@ -64,13 +64,6 @@ def overdue_end(type_: EventType, message: ProblemMessage | None, **more: Any) -
     return replace(closing_overdue(type_), message=message, **more)
 
 
-async def test_what_opens_a_problem_is_posted_and_where_it_is_is_kept(slack: FakeSlack, sink: Sink) -> None:
-    message = await opened(sink)
-    assert message.problem == UUID(PROBLEM)
-    assert message.place is not None
-    assert slack.messages[message.place].lines[:2] == [HEAD, ERROR]
-
-
 NO_LONGER = "✓ Sales agent is no longer overdue, after 41 m"
 TAKEN = "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing, last at Greeting"
 REMINDED = "✕ Still open after 41 m: Sales agent keeps failing"
@@ -115,13 +108,17 @@ async def test_what_follows_is_what_the_message_becomes_or_is_in_its_thread(
     assert slack.calls == [POSTED, *calls]
 
 
-async def test_a_message_leads_to_our_page_of_the_problem_to_acknowledge_it(slack: FakeSlack) -> None:
-    async with sink_to(**slack.block(), public_url="https://watcher.example.com") as sink:
-        message = await opened(sink)
-        (posted,) = slack.posted()
+async def test_what_opens_a_problem_is_posted_to_be_acknowledged_on_our_page(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    assert message.problem == UUID(PROBLEM)
+    assert message.place is not None
+    assert slack.messages[message.place].lines[:2] == [HEAD, ERROR]
+    async with sink_to(**slack.block(), public_url="https://watcher.example.com") as linked:
+        message = await opened(linked)
+        *_, posted = slack.posted()
         assert posted.lines[-1] == "Acknowledge"
-        await sink.send([of(message, EventType.PROBLEM_ACKNOWLEDGED)])
-    (posted,) = slack.posted()
+        await linked.send([of(message, EventType.PROBLEM_ACKNOWLEDGED)])
+    *_, posted = slack.posted()
     assert posted.lines[-1] == "Details"
 
 

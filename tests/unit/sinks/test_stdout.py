@@ -91,15 +91,12 @@ async def test_a_slow_reader_delays_lines_and_tears_none_nor_stops_the_loop(pipe
     assert first + await reading == (body + b"\n") * 3
 
 
-async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
+async def test_an_output_that_is_gone_or_may_not_grow_ends_the_program(pipe: Pipe, tmp_path: Path) -> None:
     sink = StdoutSink(StdoutOutput(pipe.writing))
     pipe.close(pipe.reading)
     for _ in range(2):
         with pytest.raises(OutputClosedError, match=r"^stdout was closed by its reader$"):
             await sink.send([delivery(b"{}")])
-
-
-async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_says_so(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
@@ -142,7 +139,7 @@ class AlmostFull:
 
 
 @pytest.mark.parametrize("room", [(3,), (3, 1, 2), (5,), (6,), (9,), (5, 0, 1)])
-async def test_a_line_that_a_full_disk_took_half_of_is_ended_before_the_next(
+async def test_half_a_line_on_a_full_disk_is_ended_first(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch, room: tuple[int, ...]
 ) -> None:
     file, output = AlmostFull(), StdoutOutput(pipe.writing)
@@ -261,14 +258,6 @@ def test_a_line_says_what_failed_where_why_and_when_it_happened() -> None:
     assert "seen" not in line_of({"observed": observed}, type="execution.paused")
 
 
-def test_a_line_of_a_reminder_has_its_own_time_and_the_newest_failure_and_nothing_of_the_first() -> None:
-    at = "2026-11-24T14:00:07.000Z"
-    line = line_of({"latest": LATEST}, type="problem.reminder", time=at)
-    assert line.startswith(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S} ")
-    assert line.endswith("Lookup: upstream returned 404")
-    assert not any(word in line for word in ("seen", "ran"))
-
-
 @pytest.mark.parametrize(
     ("type_", "data", "shown"),
     [
@@ -300,9 +289,14 @@ def test_a_name_or_an_error_that_nobody_sees_is_left_out(blank: str) -> None:
     assert line.endswith("  timeout")
 
 
-def test_an_error_without_a_node_is_shown_and_nothing_obeyed_by_a_terminal() -> None:
+def test_an_error_without_a_node_and_a_reminder_with_its_newest_failure_are_shown() -> None:
     assert "out of credit" in line_of({"execution": {"id": "9", "status": "failed", "error": "out of credit"}})
     assert "a\\x1b[2Jb c" in line_of({"pipeline": {"name": "a\x1b[2Jb\nc"}})
+    at = "2026-11-24T14:00:07.000Z"
+    line = line_of({"latest": LATEST}, type="problem.reminder", time=at)
+    assert line.startswith(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S} ")
+    assert line.endswith("Lookup: upstream returned 404")
+    assert not any(word in line for word in ("seen", "ran"))
 
 
 @pytest.fixture

@@ -113,14 +113,11 @@ async def test_the_status_line_settles_however_the_rest_is_framed(receiver: Rece
     assert len(receiver.requests) == 4
 
 
-async def test_an_odd_answer_may_come_in_parts(receiver: Receiver) -> None:
+async def test_an_odd_answer_may_come_in_parts_but_begins_with_a_status_line(receiver: Receiver) -> None:
     odd = ODD_ANSWERS["200 chunked and with a length"]
     for split_at in (5, 12, 13, 30, 60):
         receiver.reply = says(odd[:split_at], odd[split_at:])
         assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200"), split_at
-
-
-async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Receiver) -> None:
     for reply in (b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 2", b"{}HTTP/1.1 204 No Content\r\n\r\n"):
         receiver.reply = breaks_off(reply)
         assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
@@ -140,17 +137,14 @@ async def drips_its_head(writer: asyncio.StreamWriter) -> None:
         await says(b"x")(writer)
 
 
-async def test_the_timeout_is_total(receiver: Receiver) -> None:
-    receiver.reply = drips_its_head
-    assert await sent(receiver.url, timeout="200ms") == SendResult(SendOutcome.DELIVERED, "200")
-
-
-async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
+async def test_the_timeout_is_total_and_a_dropped_connection_is_not_repeated(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
         await sink.send([DELIVERY])
         receiver.reply = closes
         assert await sink.send([DELIVERY]) == failure("reset")
     assert (len(receiver.requests), receiver.connections_count) == (2, 1)
+    receiver.reply = drips_its_head
+    assert await sent(receiver.url, timeout="200ms") == SendResult(SendOutcome.DELIVERED, "200")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +335,7 @@ async def test_a_proxy_that_leads_nowhere_is_a_failed_connection(said: bytes, mo
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-async def test_a_proxy_with_a_certificate_is_verified_as_well(
+async def test_a_proxys_certificate_is_verified(
     ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_ours: bool
 ) -> None:
     of_proxy = serving(ca if is_ours else trustme.CA(), HERE)
@@ -353,7 +347,7 @@ async def test_a_proxy_with_a_certificate_is_verified_as_well(
 
 
 @pytest.mark.parametrize("by_proxy", [False, True])
-async def test_a_receiver_that_asks_for_a_certificate_is_shown_it(
+async def test_a_certificate_is_shown_where_it_is_asked_for(
     ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, by_proxy: bool
 ) -> None:
     clients = trustme.CA()
@@ -370,7 +364,7 @@ async def test_a_receiver_that_asks_for_a_certificate_is_shown_it(
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("is_shown", [False, True])
-async def test_one_that_does_not_take_what_it_is_shown_says_so_however_late(
+async def test_a_certificate_that_is_not_taken_is_said_however_late(
     version: ssl.TLSVersion, ca: trustme.CA, tmp_path: Path, *, is_shown: bool
 ) -> None:
     server = serving(ca, HERE, clients=trustme.CA())

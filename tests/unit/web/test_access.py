@@ -290,23 +290,17 @@ async def test_wrong_tokens_of_an_address_are_answered_once_a_second_and_right_o
         assert (await show("wrong", address="127.0.0.2")).status == 401
 
 
-async def test_a_session_holds_though_a_proxy_adds_a_token_of_its_own() -> None:
+async def test_a_session_outlives_foreign_tokens_and_addresses_fill_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with a_site(token=TOKEN) as site:
         both = await site.session() | {"Authorization": "Bearer of-the-proxy"}
         assert [await site.status(both) for _ in range(3)] == [200, 200, 200]
         assert (await site.ask("/login", headers={"Authorization": "Bearer of-the-proxy"})).status == 200
-
-
-async def test_addresses_of_wrong_tokens_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.web.access.ADDRESSES_COUNT", 3)
     async with a_site(token=TOKEN) as site:
         seen = [(await site.log_in("wrong", address=f"127.0.0.{last}")).status for last in (1, 2, 3, 4, 4, 3, 2, 1)]
         assert seen == [401, 401, 401, 401, 429, 429, 429, 401]  # the first one was forgotten for the fourth
-
-
-async def test_where_there_is_no_token_nobody_logs_in() -> None:
-    async with a_site() as site:
-        assert (await site.log_in("")).status == 401
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
@@ -323,7 +317,9 @@ async def test_who_has_the_token_to_read_may_look_and_not_act(method: str) -> No
             assert await site.status(actor | of_page, method=method) == 200
 
 
-async def test_with_the_token_to_read_alone_everybody_else_is_refused_and_nobody_acts() -> None:
+async def test_without_a_token_nobody_logs_in_and_with_that_to_read_nobody_acts() -> None:
+    async with a_site() as site:
+        assert (await site.log_in("")).status == 401
     async with a_site(listen="0.0.0.0:0", read_token=READ_TOKEN) as site:
         assert await site.status(READER) == 200
         assert await site.status(READER, method="POST") == 403
@@ -348,21 +344,6 @@ async def test_who_logs_out_has_no_session_in_this_browser(token: str) -> None:
         assert (await site.ask("/logout", method="POST", headers=session | foreign)).status == 403
         for without_session in (BEARER, {}):
             assert "/logout" not in (await site.ask("/login", headers=without_session)).text
-
-
-async def test_a_page_is_not_taken_for_that_of_others_who_may_do_less_or_more() -> None:
-    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
-        session, reader = await site.session(), await site.session(READ_TOKEN)
-        tags = {(await site.ask("/login", headers=who)).headers["ETag"] for who in (session, reader, BEARER, READER)}
-        assert len(tags) == 4
-
-
-async def test_the_login_leads_to_no_other_site() -> None:
-    async with a_site(token=TOKEN) as site:
-        for next_ in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""):
-            body = urlencode({"token": TOKEN, "next": next_}).encode()
-            got = await site.ask("/login", method="POST", headers=FORM, body=body)
-            assert got.headers["Location"] == "/", next_
 
 
 @pytest.mark.parametrize("name", ["../pages.py", "%2e%2e/pages.py", "..%2fpages.py", "watcher.css", ""])
@@ -393,7 +374,11 @@ async def test_an_unknown_path_is_a_page_and_only_one_that_can_change_is_live() 
             assert ("id=live" in (await site.ask(path)).text) == is_live
 
 
-async def test_what_a_page_loads_is_kept_by_the_browser() -> None:
+async def test_a_page_is_not_taken_for_that_of_others_and_its_files_are_kept() -> None:
+    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
+        session, reader = await site.session(), await site.session(READ_TOKEN)
+        tags = {(await site.ask("/login", headers=who)).headers["ETag"] for who in (session, reader, BEARER, READER)}
+        assert len(tags) == 4
     async with a_site() as site:
         page = (await site.ask("/login")).text
         names = [part.split('"')[0] for part in page.split('"/static/')[1:]]
@@ -403,7 +388,12 @@ async def test_what_a_page_loads_is_kept_by_the_browser() -> None:
             assert (got.status, got.headers["Cache-Control"]) == (200, "public, max-age=31536000, immutable")
 
 
-async def test_a_body_that_is_too_large_is_refused() -> None:
+async def test_the_login_leads_to_no_other_site_and_takes_no_large_body() -> None:
+    async with a_site(token=TOKEN) as site:
+        for next_ in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""):
+            body = urlencode({"token": TOKEN, "next": next_}).encode()
+            got = await site.ask("/login", method="POST", headers=FORM, body=body)
+            assert got.headers["Location"] == "/", next_
     async with a_site(token=TOKEN) as site:
         large = b"token=" + b"x" * 70_000
         assert (await site.ask("/login", method="POST", headers=FORM, body=large)).status == 413

@@ -291,12 +291,6 @@ async def test_what_is_written_holds_though_whoever_asked_has_left(desk: Desk, m
     assert "1" in [each.get("id") for each in (await desk.found("/silences"))["items"]]
 
 
-async def test_dead_letters_are_sent_again(desk: Desk) -> None:
-    assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
-    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]}))[0] == 409
-    assert (await desk.found("/deliveries?state=dead"))["items"] == []
-
-
 async def test_a_sink_is_enabled_by_its_owner_and_tested(desk: Desk) -> None:
     assert await desk.ask("/sinks/ops/enable", "POST") == (200, {"done": True})
     assert desk.operator.actions == [("enable", "ops")]
@@ -306,9 +300,12 @@ async def test_a_sink_is_enabled_by_its_owner_and_tested(desk: Desk) -> None:
     assert (status, result["delivered"], result["remedy"]) == (200, False, "make a new webhook")
 
 
-async def test_a_scan_is_asked_for(desk: Desk) -> None:
+async def test_a_scan_is_asked_for_and_dead_letters_are_sent_again(desk: Desk) -> None:
     assert await desk.ask(f"/pipelines/default/{PIPELINE}/scan", "POST") == (202, {"done": False})
     assert desk.operator.actions == [("scan", f"default/{PIPELINE}")]
+    assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
+    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]}))[0] == 409
+    assert (await desk.found("/deliveries?state=dead"))["items"] == []
 
 
 CANNOT_BE_DONE = [
@@ -342,12 +339,6 @@ CANNOT_BE_DONE = [
 ]
 
 
-async def test_what_cannot_be_done_is_said(desk: Desk) -> None:
-    for method, path, status, detail in CANNOT_BE_DONE:
-        found, trouble = await desk.ask(path, method)
-        assert (found, trouble["status"], detail in trouble["detail"]) == (status, status, True), (path, trouble)
-
-
 WRONG_BODIES: list[tuple[str, dict[str, Any], int, str]] = [
     ("/silences", {"data": b"{}"}, 415, "Content-Type: application/json"),
     ("/silences", {"data": b"{", "headers": {"Content-Type": "application/json"}}, 400, "Invalid JSON"),
@@ -366,7 +357,10 @@ WRONG_BODIES: list[tuple[str, dict[str, Any], int, str]] = [
 ]
 
 
-async def test_a_body_that_is_wrong_is_refused(desk: Desk) -> None:
+async def test_what_cannot_be_done_and_a_wrong_body_are_refused(desk: Desk) -> None:
+    for method, path, status, detail in CANNOT_BE_DONE:
+        found, trouble = await desk.ask(path, method)
+        assert (found, trouble["status"], detail in trouble["detail"]) == (status, status, True), (path, trouble)
     for path, how, status, detail in WRONG_BODIES:
         found, trouble = await desk.ask(path, "POST", **how)
         assert (found, detail in trouble["detail"]) == (status, True), (how, trouble)
@@ -398,12 +392,6 @@ async def test_what_a_form_can_send_is_no_write_and_a_path_that_reads_takes_none
             assert response.content_type == "application/problem+json"
 
 
-async def test_below_api_an_unknown_path_is_trouble_too(desk: Desk) -> None:
-    for path in ("/api/v2/status", "/api/", "/api/v1/nothing"):
-        async with desk.session.get(path, headers={"Accept": "text/html"}) as response:
-            assert (response.status, response.content_type) == (404, "application/problem+json")
-
-
 async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
     async with desk.session.get("/api/v1/executions") as response:
         tag = response.headers["ETag"]
@@ -414,7 +402,10 @@ async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
         assert (response.status, await response.read()) == (200, b"")
 
 
-async def test_without_a_store_everything_is_unavailable(desk: Desk) -> None:
+async def test_an_unknown_path_is_trouble_and_so_is_a_store_that_is_not_there(desk: Desk) -> None:
+    for path in ("/api/v2/status", "/api/", "/api/v1/nothing"):
+        async with desk.session.get(path, headers={"Accept": "text/html"}) as response:
+            assert (response.status, response.content_type) == (404, "application/problem+json")
     desk.is_open = False
     status, trouble = await desk.ask("/status")
     assert (status, trouble["title"]) == (503, "Service Unavailable")
@@ -464,12 +455,6 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     thread.join()
 
 
-async def test_the_document_is_served_and_has_every_request(desk: Desk) -> None:
-    async with desk.session.get("/openapi.json") as response:
-        assert (await response.json(), response.content_type) == (DOCUMENT, "application/json")
-    assert sorted(OPERATIONS) == sorted((f"{API}{route.path}", route.method.lower()) for route in ROUTES)
-
-
 @pytest.mark.parametrize("name", ["after", "since", "for", "until", "match"])
 def test_the_document_says_how_a_value_is_written(name: str) -> None:
     """So that who reads it, or makes a client of it, need not find out by refusals."""
@@ -492,7 +477,10 @@ def test_the_document_says_how_a_value_is_written(name: str) -> None:
         assert all({"pattern", "format", "minProperties"} & each.keys() for each in forms), schema
 
 
-def test_the_document_names_what_every_event_has() -> None:
+async def test_the_document_is_served_with_every_request_and_what_an_event_has(desk: Desk) -> None:
+    async with desk.session.get("/openapi.json") as response:
+        assert (await response.json(), response.content_type) == (DOCUMENT, "application/json")
+    assert sorted(OPERATIONS) == sorted((f"{API}{route.path}", route.method.lower()) for route in ROUTES)
     event = DOCUMENT["components"]["schemas"]["EventView"]
     assert {"id", "source", "type", "time", "sequence", "data"} == set(event["required"])
     assert "subject" in event["properties"]

@@ -84,14 +84,6 @@ def test_the_label_says_what_a_graph_shows_and_when_most_failed() -> None:
     assert spell_period(period(hours=24)) == "Nov 24"
 
 
-def test_times_that_are_not_known_are_joined() -> None:
-    unknown = {"known": False}
-    drawn = graphs(history({0: unknown, 1: unknown, 2: unknown, 23: unknown}), "24h")
-    first, last = drawn.unknown
-    assert list(first) == pytest.approx([0, 12.5])
-    assert list(last) == pytest.approx([23 * 100 / 24, 100 / 24])
-
-
 def test_median_and_p95_share_a_scale_that_is_logarithmic_if_they_are_far_apart() -> None:
     ran = {n: {"success": 1, "median_seconds": 10.0, "p95_seconds": 20.0 * (1 + n % 2)} for n in (3, 4, 8)}
     drawn = durations(ran)
@@ -114,7 +106,12 @@ def test_durations_have_the_unit_that_suits_them(seconds: float, highest: str, u
     assert (drawn.highest, drawn.unit) == (highest, unit)
 
 
-def test_without_successes_there_are_no_durations_and_without_tokens_none_are_drawn() -> None:
+def test_times_that_are_not_known_are_joined_and_what_is_none_is_not_drawn() -> None:
+    unknown = {"known": False}
+    drawn = graphs(history({0: unknown, 1: unknown, 2: unknown, 23: unknown}), "24h")
+    first, last = drawn.unknown
+    assert list(first) == pytest.approx([0, 12.5])
+    assert list(last) == pytest.approx([23 * 100 / 24, 100 / 24])
     drawn = graphs(history({3: {"failed": 2}}), "24h")
     assert (drawn.durations, drawn.most_tokens, drawn.tokens) == (None, 0, [])
     assert graphs(history({3: {"failed": 2, "tokens": 50}}), "24h").most_tokens == 50

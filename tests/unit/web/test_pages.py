@@ -272,17 +272,7 @@ async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_the
         assert page.values("button", "data-url") == ["/api/v1/silences/1"]
 
 
-async def test_dead_letters_can_be_sent_again_one_by_one_or_all(desk: Desk) -> None:
-    page = await shown(desk, "/deliveries?state=dead&sink=ops")
-    asked = [each for each in page.values("button", "data-body") if "ops" in each]
-    assert len(asked) == 2
-    assert '{"sink": "ops", "state": "dead"}' in asked
-    await desk.operator.replay("ops", None)
-    for path in ("/deliveries", "/deliveries?sink=ops"):
-        assert "/api/v1/deliveries/replay" not in (await shown(desk, path)).values("button", "data-url")
-
-
-async def test_deliveries_of_new_and_running_are_shown_on_demand_and_as_dead_letters(desk: Desk) -> None:
+async def test_deliveries_are_shown_on_demand_and_dead_ones_sent_again(desk: Desk) -> None:
     async def types(path: str) -> list[str]:
         return re.findall(r"<td data-label=Event>([a-z.]+)", (await get(desk, path)).body)
 
@@ -301,6 +291,13 @@ async def test_deliveries_of_new_and_running_are_shown_on_demand_and_as_dead_let
     assert "type=%2A" in await link(f"{everything}&limit=1", "Older »")
     assert await types("/deliveries?type=execution.l*,pipeline.*") == ["pipeline.gap", "execution.lost"]
     assert await types("/deliveries?state=dead") == ["execution.running"]  # each is trouble
+    page = await shown(desk, "/deliveries?state=dead&sink=ops")
+    asked = [each for each in page.values("button", "data-body") if "ops" in each]
+    assert len(asked) == 2
+    assert '{"sink": "ops", "state": "dead"}' in asked
+    await desk.operator.replay("ops", None)
+    for path in ("/deliveries", "/deliveries?sink=ops"):
+        assert "/api/v1/deliveries/replay" not in (await shown(desk, path)).values("button", "data-url")
 
 
 def cells(body: str) -> list[list[str]]:
@@ -309,7 +306,12 @@ def cells(body: str) -> list[list[str]]:
     return [[Page(f"<td{cell}").says().replace("\xa0", " ").strip() for cell in row.split("<td")[1:]] for row in rows]
 
 
-async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_them(desk: Desk) -> None:
+async def test_problems_say_what_why_since_when_and_are_marked_by_severity(desk: Desk, tmp_path: Path) -> None:
+    assert (await shown(desk, "/problems?state=open")).values("tr", "class") == ["fail", "warn"]
+    page = await shown(desk, "/problems?state=closed&since=2h&kind=sink.failing")
+    assert "/problems?state=closed&kind=sink.failing" in page.values("a", "href")
+    page = await shown(desk, "/problems?state=closed")
+    assert page.values("option", "selected") == ["", ""]  # the state, and any time
     await change_problem(desk, OVERDUE, closed_at=START_US + 125_000_000)
     until = desk.clock.us + 7_200_000_000
     await change_problem(desk, DEGRADED, acked_at=START_US, acked_by="ana", acked_until=until)
@@ -317,20 +319,12 @@ async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_th
     api = ["Account default: the API cannot be used", "it cannot be reached (timeout)"]
     overdue = "Sales agent has been running for 6 m 10 s, limit 2 m"
     assert cells(got.body) == [
-        ["✕ open", *api, "00:00:05 UTC", "for 0 s", "by ana until 02:00:05 UTC"],
+        ["✕ open", *api, "00:00:05 UTC", "for 3 s", "by ana until 02:00:08 UTC"],
         ["✓ closed", overdue, "", "00:00:00 UTC", "2 m 5 s", ""],
     ]
     assert got.page.values("tr", "data-key") == [str(DEGRADED), str(OVERDUE)]
     assert got.page.values("tr", "class") == ["taken", "off"]
     assert {f"/problems/{id_}" for id_ in (DEGRADED, OVERDUE)} <= {*got.page.values("a", "href")}
-
-
-async def test_problems_are_marked_by_severity_and_where_none_match_lead_to_all(desk: Desk, tmp_path: Path) -> None:
-    assert (await shown(desk, "/problems?state=open")).values("tr", "class") == ["fail", "warn"]
-    page = await shown(desk, "/problems?state=closed&since=2h&kind=sink.failing")
-    assert "/problems?state=closed&kind=sink.failing" in page.values("a", "href")
-    page = await shown(desk, "/problems?state=closed")
-    assert page.values("option", "selected") == ["", ""]  # the state, and any time
 
 
 async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: Desk) -> None:
@@ -358,17 +352,6 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
     assert "{" not in got.page.text
 
 
-async def test_an_event_of_every_type_has_a_row_with_words(desk: Desk) -> None:
-    chat = await claim(desk.store, "sink", "chat")
-    entries = tuple(
-        entry(type_, number=50, sequence=sequence, source="/sinks/chat") for sequence, type_ in enumerate(EventType, 1)
-    )
-    await desk.store.record(SourceChange(chat, 0, len(entries), None, entries))
-    found = cells((await get(desk, f"/events?type=*&limit={len(entries)}")).body)
-    assert [row[1].partition(" ")[2] for row in found] == [*EventType][::-1]
-    assert all(row[3] for row in found)
-
-
 async def test_events_have_the_name_that_their_pipeline_has_now(tmp_path: Path) -> None:
     async with a_desk(tmp_path, watch=[SALES | {"name": "Sales, new"}]) as desk:
         says = (await shown(desk, "/events")).says()
@@ -376,7 +359,7 @@ async def test_events_have_the_name_that_their_pipeline_has_now(tmp_path: Path) 
         assert "Sales agent" not in says
 
 
-async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(desk: Desk) -> None:
+async def test_events_have_words_for_every_type_and_are_shown_on_demand(desk: Desk) -> None:
     async def types(path: str) -> set[str]:
         return set(re.findall(r"</i> ([a-z]+\.[a-z]+)</span>", (await get(desk, path)).body))
 
@@ -386,6 +369,14 @@ async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(d
     assert await types("/events?type=execution.f*,pipeline.*") == {"execution.failed", "pipeline.gap"}
     page = await shown(desk, "/events?since=2h")
     assert "/events?since=2h&type=%2A" in page.values("a", "href")
+    chat = await claim(desk.store, "sink", "chat")
+    entries = tuple(
+        entry(type_, number=50, sequence=sequence, source="/sinks/chat") for sequence, type_ in enumerate(EventType, 1)
+    )
+    await desk.store.record(SourceChange(chat, 0, len(entries), None, entries))
+    found = cells((await get(desk, f"/events?type=*&limit={len(entries)}")).body)
+    assert [row[1].partition(" ")[2] for row in found] == [*EventType][::-1]
+    assert all(row[3] for row in found)
 
 
 @pytest.mark.parametrize(
@@ -432,14 +423,11 @@ FOUND = {
 }
 
 
-async def test_a_filter_is_in_the_address(desk: Desk) -> None:
+async def test_a_filter_is_in_the_address_and_a_cut_id_leads_to_its_execution(desk: Desk) -> None:
     for path, found in FOUND.items():
         page = await shown(desk, path)
         assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found, path
         assert found or "Show a" in page.says()
-
-
-async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(desk: Desk) -> None:
     got = await get(desk, f"/e/{execution_id(4)[:8]}")
     assert (got.status, got.headers["Location"]) == (302, f"/executions?q={execution_id(4)[:8]}")
     for written in (execution_id(4), f"%20{execution_id(4)}%20", f"{execution_id(4)[:8]}…{execution_id(4)[-4:]}"):
@@ -447,7 +435,7 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         assert (got.status, got.headers["Location"]) == (302, f"{EXECUTIONS}/{execution_id(4)}")
 
 
-async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk) -> None:
+async def test_what_is_not_there_and_what_cannot_be_read_is_said(desk: Desk) -> None:
     for path, status, words in (
         (f"{EXECUTIONS}/{execution_id(99)}", 404, "store.retention"),
         ("/pipelines/default/x", 404, "no such pipeline"),
@@ -458,9 +446,6 @@ async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk) -> None:
     ):
         got = await get(desk, path)
         assert (got.status, words in got.page.says()) == (status, True), (path, got.page.says())
-
-
-async def test_a_store_that_cannot_be_used_is_said(desk: Desk) -> None:
     desk.is_open = False
     assert ((await get(desk, "/")).status, (await get(desk, "/login")).status) == (503, 200)
     desk.is_open = True

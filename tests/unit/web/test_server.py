@@ -148,7 +148,7 @@ async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> No
         await are_answered(silent[2], newer, newest)
 
 
-async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
+async def test_who_is_answered_stays_unless_all_ask_then_the_oldest_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
         asking = await site.ask_until_held()
@@ -156,9 +156,6 @@ async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
         assert await until_closed(silent) == b""
         site.may_answer.set()
         await are_answered(asking, newest)
-
-
-async def test_where_all_ask_the_oldest_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
         oldest, *others = [await site.ask_until_held() for _ in range(3)]
@@ -194,7 +191,7 @@ async def test_who_does_not_take_its_answer_makes_room() -> None:
         taker.close()
 
 
-async def test_whoever_is_still_connected_at_the_end_is_let_go() -> None:
+async def test_a_crowd_is_counted_once_a_minute_and_all_go_at_the_end() -> None:
     async with a_site() as site:
         site.may_answer.clear()
         silent, asking = await site.connect(), await site.ask_until_held()
@@ -202,9 +199,6 @@ async def test_whoever_is_still_connected_at_the_end_is_let_go() -> None:
         for stream in (silent, asking):
             assert await until_closed(stream) == b""
         await ending
-
-
-async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
     with capture_logs() as logs:
         async with a_site(at_most=1) as site:
             streams = [await site.connect() for _ in range(5)]
@@ -227,16 +221,13 @@ NO_REQUESTS = {
 }
 
 
-async def test_what_is_no_request_is_refused_and_fills_no_log() -> None:
+async def test_what_is_no_request_fills_no_log_and_a_broken_page_one_line() -> None:
     with capture_logs() as logs:
         async with a_site(timeout_s=TIMEOUT_S) as site:
             for name, sent in NO_REQUESTS.items():
                 answer = await site.ask(sent)
                 assert answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")), name
     assert logs == []
-
-
-async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it() -> None:
     with capture_logs() as logs:
         async with a_site() as site:
             for _ in range(3):

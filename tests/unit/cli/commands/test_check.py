@@ -104,11 +104,6 @@ def test_the_plan_says_when_each_report_is_due_next(at: datetime, morning: str, 
     assert [line.split(": next ")[0] for line in err.splitlines()] == ["note: report morning", "note: report daily"]
 
 
-def test_a_rate_limit_that_is_too_low_is_a_warning_also_where_no_person_reads_the_plan(command: Command) -> None:
-    write(GOOD.replace("api_key: k,", "api_key: k, rate_limit: 1/m,"))
-    assert "warning: default: over max_interval 60s: raise rate_limit to" in command("check").err
-
-
 def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal) -> None:
     write(f"log: {{level: loud}}\n{GOOD}")
     assert on_terminal("check").splitlines() == [
@@ -173,15 +168,6 @@ http: {token: "${TOKEN}"}
 """
 
 
-def test_without_secrets_whatever_is_absent_keeps_nothing_else_from_being_checked(command: Command) -> None:
-    write(ABSENT)
-    code, out, err = command("check", "--without-secrets")
-    assert (code, out.count("\n")) == (0, 3)
-    assert err.count("is not set") == ABSENT.count("${")
-    assert err.count("cannot read /none/") == ABSENT.count("/none/")
-    assert len(err.splitlines()) == ABSENT.count("${") + ABSENT.count("/none/")
-
-
 BLOCKS = """\
     overdue_after: {running: '${V}'}
     rules: {silent: '${V}', failing: {consecutive: '${V}'}, slow: {times: '${V}'}}
@@ -199,15 +185,18 @@ heartbeat: {url: '${V}', every: '${V}'}
 """
 
 
-def test_without_secrets_a_variable_may_be_unset_wherever_a_value_stands(command: Command) -> None:
+def test_without_secrets_what_is_absent_hides_no_other_mistake(command: Command) -> None:
+    write(ABSENT)
+    code, out, err = command("check", "--without-secrets")
+    assert (code, out.count("\n")) == (0, 3)
+    assert err.count("is not set") == ABSENT.count("${")
+    assert err.count("cannot read /none/") == ABSENT.count("/none/")
+    assert len(err.splitlines()) == ABSENT.count("${") + ABSENT.count("/none/")
     write(
         f"accounts: {{default: {{api_key: k}}}}\nwatch:\n  - pipeline: 3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31\n{BLOCKS}"
     )
     code, _, err = command("check", "--without-secrets")
     assert (code, err.count("${V} is not set")) == (0, BLOCKS.count("${V}"))
-
-
-def test_without_secrets_what_else_is_wrong_is_still_an_error(command: Command) -> None:
     write(GOOD.replace("api_key: k", "api_key_file: '${CREDENTIALS_DIRECTORY}/key', rate_limit: 5"))
     code, out, err = command("check", "--without-secrets")
     assert (code, out) == (2, "")
@@ -223,6 +212,8 @@ def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Co
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)
     assert err.startswith("warning: watcher.yaml:6:9: sinks.ops: has no secret")
+    write(GOOD.replace("api_key: k,", "api_key: k, rate_limit: 1/m,"))
+    assert "warning: default: over max_interval 60s: raise rate_limit to" in command("check").err
 
 
 def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(on_terminal: OnTerminal) -> None:
@@ -375,7 +366,7 @@ BOTH = "over min_interval 1s: raise rate_limit to {}/s, or polling.min_interval 
         ("fixed", (4, 300), 304, 61.224, 184.490, BOTH.format(9.2)),
     ],
 )
-def test_more_executions_and_lists_want_more_and_are_seen_later_and_what_cannot_be_held_has_a_remedy(
+def test_more_executions_and_lists_want_more_and_what_cannot_be_held_has_a_remedy(
     cadence: str, watched: tuple[int, int], needed_per_s: float, delay_s: float, longest_s: float, advice: str | None
 ) -> None:
     account = plan_account("a", *watched, rate_limit=5, polling=polling(cadence))
@@ -439,7 +430,7 @@ def printed(settings: Settings, *, width: int) -> list[str]:
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
-def test_people_get_a_table_and_what_would_help() -> None:
+def test_people_get_a_table_with_what_would_help_and_programs_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed(settings(), width=300) == [
         "✓ w.yaml  3 accounts, 2 watches, 1 sink",
         "account  needed  budget  expected delay  longest interval",
@@ -449,9 +440,6 @@ def test_people_get_a_table_and_what_would_help() -> None:
         "! eu: over max_interval 60s: raise rate_limit to 7.3/s, or polling.max_interval to 90s",
         EXPLAINED,
     ]
-
-
-def test_programs_get_rows_without_units(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan_rows(plan(settings()))
     assert capsys.readouterr().out.splitlines() == [
         "account\tneeded\tbudget\tdelay\tinterval",

@@ -65,15 +65,12 @@ def hook(url: str, **keys: Any) -> dict[str, Any]:
     return {"sinks": sinks}
 
 
-async def test_a_key_that_watches_nothing_is_tried_with_a_pipeline_nobody_knows() -> None:
+async def test_every_pipeline_is_tried_and_without_one_a_pipeline_nobody_knows() -> None:
     async with Simulator(filled()) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": []})
         (entry,) = simulator.request_log.entries
     assert (trial.code, trial.words) == (Exit.DONE, "accepts the key; nothing is watched with it")
     assert (entry.endpoint, entry.code) == ("list", 404)
-
-
-async def test_every_pipeline_is_tried_with_its_list_not_the_first_alone() -> None:
     world = filled(pipelines_count=3, executions_count=1)
     ids = [*world.pipelines, PIPELINE]
     watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in ids]
@@ -258,14 +255,13 @@ async def test_an_api_whose_certificate_is_not_trusted_names_the_way_out() -> No
     assert trial.hint.startswith("SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust")
 
 
-async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:
+async def test_a_webhook_or_its_proxy_is_connected_to_and_sent_nothing(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = await tried(hook(receiver.url))
     assert (trial.target, trial.place, trial.code) == ("sinks.ops", receiver.url, Exit.DONE)
     assert trial.words == "connected, nothing sent"
     assert receiver.requests == []
-
-
-async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", receiver.url)
     trial = await tried(hook("http://hooks.invalid"))
     assert (trial.place, trial.code) == ("http://hooks.invalid", Exit.DONE)
@@ -285,7 +281,7 @@ NOT_THERE = "the proxy cannot be reached: correct its URL in HTTPS_PROXY"
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_is_not_there_or_wants_a_login_is_not_taken_for_the_target(
+async def test_a_proxy_in_trouble_is_not_taken_for_the_target(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str, cause: str, hint: str
 ) -> None:
     receiver.reply = says(answer(407))
@@ -369,7 +365,7 @@ async def test_the_token_of_a_slack_app_is_taken_and_nothing_is_posted(slack: Fa
         ("", "/elsewhere", "answers 404", "is url that of Slack's Web API?"),
     ],
 )
-async def test_a_token_that_is_refused_and_a_server_that_is_not_slack_say_what_to_do(
+async def test_a_refused_token_and_what_is_not_slack_say_what_to_do(
     slack: FakeSlack, error: str, path: str, words: str, hint: str
 ) -> None:
     slack.says.extend([error] if error else [])
@@ -401,12 +397,10 @@ async def test_an_address_of_something_else_cannot_be_listened_on(metrics: bytes
     assert trial.hint == "choose another address or port"
 
 
-async def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
+async def test_an_address_is_free_or_of_our_daemon_unless_of_another_machine() -> None:
     trial = await tried({"http": {"listen": "192.0.2.1:8080"}})
     assert (trial.code, trial.words) == (Exit.UNREACHABLE, "cannot be listened on (Cannot assign requested address)")
 
-
-async def test_a_free_address_stays_free_and_one_that_a_daemon_has_is_no_mistake() -> None:
     async def none() -> Sequence[str]:
         return ()
 
@@ -431,13 +425,6 @@ async def tried_store(url: str, **settings: str) -> CheckResult:
     return trial
 
 
-async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried(postgres: PostgresServer) -> None:
-    with postgres.database() as full, postgres.database(EMPTY) as empty:
-        assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
-        assert shape(postgres, empty) == [[], [], [], []]
-    assert await all_tried({}) == []
-
-
 @pytest.mark.parametrize(
     ("url", "words", "hint"),
     [
@@ -458,7 +445,11 @@ async def test_an_unusable_store_says_why_and_what_to_do(
     assert "hunter2" not in trial.words
 
 
-async def test_a_store_with_no_room_for_tables_is_not_taken_for_an_empty_one(postgres: PostgresServer) -> None:
+async def test_a_store_is_left_as_it_is_and_one_without_room_is_not_empty(postgres: PostgresServer) -> None:
+    with postgres.database() as full, postgres.database(EMPTY) as empty:
+        assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
+        assert shape(postgres, empty) == [[], [], [], []]
+    assert await all_tried({}) == []
     with postgres.database(EMPTY) as empty:
         lacking = await tried_store(f"{empty}&options=-csearch_path%3Dnowhere")
         postgres.run("DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN", empty)

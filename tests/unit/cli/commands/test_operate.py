@@ -91,15 +91,6 @@ def test_problems_warn_of_what_needs_somebody_and_is_no_problem(daemon: FakeDaem
     assert (code, err.splitlines()) == (0, said)
 
 
-def test_on_a_terminal_a_list_is_a_table_that_is_cut_to_width_and_obeys_nothing(on_terminal: OnTerminal) -> None:
-    lines = on_terminal("problems", columns=90).splitlines()
-    assert [line for line in lines if len(line) > 90] == []
-    assert lines[0].split()[:4] == ["id", "severity", "opened", "title"]
-    assert re.match(r"3f2a0000  ✕ critical  .*\d+ [dhm]", lines[1])
-    assert "! warning" in lines[3]
-    assert r"[red]Onb" in lines[3]
-
-
 def test_on_a_terminal_problems_say_what_closes_them(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     ended_at = datetime.now(UTC) - timedelta(hours=3)
     several = [
@@ -132,7 +123,7 @@ def test_at_80_columns_a_name_is_whole_and_the_acknowledgement_below(
     assert [line for line in lines if len(line) > 80 or re.search(r"\d{4}-\d\d-\d\dT", line)] == []
 
 
-def test_on_a_terminal_a_list_whose_pages_end_early_stops_and_says_how_far_it_got(
+def test_on_a_terminal_a_list_that_ends_early_says_how_far_it_got(
     daemon: FakeDaemon, on_terminal: OnTerminal, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     early = Page[DeliveryView](items=[], next="x", looked_back_to=AT)
@@ -144,7 +135,13 @@ def test_on_a_terminal_a_list_whose_pages_end_early_stops_and_says_how_far_it_go
     assert lines == [f"hint: this looked back to {WRITTEN}; piped, it goes on to the end", "none"]
 
 
-def test_on_a_terminal_no_more_is_shown_than_somebody_reads(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
+def test_on_a_terminal_a_list_is_cut_to_width_and_to_50_rows(on_terminal: OnTerminal, daemon: FakeDaemon) -> None:
+    lines = on_terminal("problems", columns=90).splitlines()
+    assert [line for line in lines if len(line) > 90] == []
+    assert lines[0].split()[:4] == ["id", "severity", "opened", "title"]
+    assert re.match(r"3f2a0000  ✕ critical  .*\d+ [dhm]", lines[1])
+    assert "! warning" in lines[3]
+    assert r"[red]Onb" in lines[3]
     daemon.replies["GET /deliveries"] = Page[DeliveryView](items=[delivery(number) for number in range(60)])
     lines = on_terminal("deliveries").splitlines()
     assert (len(lines), lines[-1]) == (52, "hint: these are the first 50; piped, all are printed")
@@ -204,7 +201,7 @@ def test_where_everybody_has_been_acknowledged_nothing_is_asked(daemon: FakeDaem
 
 
 @pytest.mark.parametrize(("typed", "methods"), [("y\n", ["GET", "POST"]), ("\n", ["GET"])])
-def test_on_a_terminal_all_are_listed_before_they_are_acknowledged(
+def test_on_a_terminal_all_are_listed_first(
     typed: str, methods: list[str], daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
     daemon.replies["GET /problems"] = Page[ProblemView](
@@ -239,7 +236,7 @@ LISTS_THEM = "; watcher status lists them"
         (("scan", "\x1b[31m"), f'no pipeline "\\x1b[31m"{LISTS_THEM}'),
     ],
 )
-def test_what_is_unknown_is_not_found_and_what_is_near_is_named(
+def test_of_the_unknown_what_is_near_is_named(
     words: tuple[str, ...], said: str, daemon: FakeDaemon, command: Command
 ) -> None:
     assert command(*words) == (5, "", f"error: {said}\n")
@@ -315,7 +312,7 @@ def test_a_silence_takes_names_and_beginnings_of_them(daemon: FakeDaemon, comman
         (["env=a=b", "team=ops"], "no pipeline has label env=a=b and team=ops; watcher status --json lists them"),
     ],
 )
-def test_labels_that_no_pipeline_has_are_not_found(
+def test_labels_of_no_pipeline_are_not_found(
     words: tuple[str, ...], labels: list[str], said: str, daemon: FakeDaemon, command: Command
 ) -> None:
     options = [option for label in labels for option in ("--label", label)]
@@ -379,7 +376,7 @@ def test_deliveries_are_listed_by_state_and_sink(daemon: FakeDaemon, command: Co
         (("1204", "1207"), {"sink": "ops", "ids": ["1204", "1207"]}),
     ],
 )
-def test_dead_letters_are_sent_again_without_a_question_with_yes(
+def test_with_yes_dead_letters_are_sent_again(
     words: tuple[str, ...], body: dict[str, Any], daemon: FakeDaemon, command: Command
 ) -> None:
     daemon.replies["POST /deliveries/replay"] = Replayed(replayed=2)

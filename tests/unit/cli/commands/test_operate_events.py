@@ -71,7 +71,7 @@ def test_events_are_read_to_the_last_page_over_pages_with_none(daemon: FakeDaemo
         ),
     ],
 )
-def test_what_is_asked_for_is_the_last_hour_or_one_execution_or_as_the_options_say(
+def test_the_last_hour_is_asked_for_or_what_the_options_say(
     words: tuple[str, ...], query: list[tuple[str, str]], daemon: FakeDaemon, command: Command
 ) -> None:
     assert command("events", *words)[0] == 0
@@ -80,9 +80,7 @@ def test_what_is_asked_for_is_the_last_hour_or_one_execution_or_as_the_options_s
     assert "since" not in dict(second.query)
 
 
-def test_an_execution_that_is_unknown_is_not_found_but_may_be_about_to_start_where_events_are_followed(
-    daemon: FakeDaemon, command: Command
-) -> None:
+def test_an_unknown_execution_is_not_found_unless_followed_it_may_start(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /executions"] = Page[ExecutionView](items=[])
     said = f'error: no execution "{execution_id(2)}"; watcher events lists them\n'
     assert command("events", "--execution", execution_id(2)) == (5, "", said)

@@ -19,7 +19,7 @@ PIPELINE = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
 README = (Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8")
 
 
-def test_what_it_writes_is_accepted_as_it_is_once_the_key_is_given_and_the_id_warned_of(command: Command) -> None:
+def test_what_it_writes_is_accepted_also_what_is_commented_out(command: Command) -> None:
     code, out, err = command("init")
     assert (code, out) == (0, "")
     assert err.startswith("✓ wrote watcher.yaml. Next: ")

@@ -34,7 +34,7 @@ def found(text: str | None, *, name: str | None = None, **environ: str) -> tuple
         (TWO, "eu", {"eu": "two"}, "accounts.eu.api_key in watcher.yaml"),
     ],
 )
-def test_the_key_is_that_of_the_named_or_only_account_of_the_file_else_of_the_environment(
+def test_the_key_is_of_the_named_or_only_account_or_the_environment(
     text: str | None, name: str | None, keys: dict[str, str], place: str
 ) -> None:
     Path("key").write_text("abc\n")
