@@ -220,16 +220,13 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("name", UNREAD)
-def test_nothing_in_a_private_field_makes_an_execution_unreadable(name: str) -> None:
+def test_nothing_in_a_private_or_optional_field_makes_an_execution_unreadable(name: str) -> None:
     raw = json.dumps(FULL | {"conversationHistory": "N", "environment": {"id": "wrong", "status": "new"}}).encode()
     assert parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION, dates=DATES) == ALLOWED
-
-
-@pytest.mark.parametrize("name", UNREAD.keys() - {"a million values"})
-def test_nothing_in_an_optional_field_costs_more_than_itself(name: str) -> None:
-    raw = json.dumps(FULL | {"triggeredBy": "N"}).encode()
-    execution = parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION, dates=DATES)
-    assert replace(execution, triggered_by=None) == replace(ALLOWED, triggered_by=None)
+    if name != "a million values":
+        raw = json.dumps(FULL | {"triggeredBy": "N"}).encode()
+        execution = parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION, dates=DATES)
+        assert replace(execution, triggered_by=None) == replace(ALLOWED, triggered_by=None)
 
 
 @pytest.mark.parametrize("name", UNREAD)

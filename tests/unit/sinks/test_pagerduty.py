@@ -64,7 +64,7 @@ def test_an_incident_is_what_its_open_problems_are(delivery: Delivery, action: s
     assert action != "trigger" or event["payload"]["class"] == delivery.type
 
 
-def test_a_trigger_says_the_newest_failure_and_of_several_problems_how_many() -> None:
+def test_a_trigger_says_the_newest_failure_the_worst_ten_and_how_many() -> None:
     delivery = of_incident(sample(EventType.PIPELINE_FAILING), EventType.PIPELINE_FAILING)
     assert delivery.incident is not None
     (known,) = delivery.incident.problems
@@ -84,9 +84,6 @@ def test_a_trigger_says_the_newest_failure_and_of_several_problems_how_many() ->
     counts = {"execution.overdue": 3, "sink.failing": 1, "pipeline.silent": 2}
     assert event["payload"]["custom_details"]["open"] == counts
     assert event["payload"]["custom_details"]["newest"]["pipeline"]["name"] == "Sales agent"
-
-
-def test_a_trigger_names_the_ten_most_severe_problems_and_leads_to_all() -> None:
     kinds = [EventType.EXECUTION_OVERDUE] * 12 + [EventType.PIPELINE_FAILING]
     delivery = of_incident(sample(EventType.PIPELINE_FAILING), *kinds)
     template = PagerDutyTemplate(routing_key=KEY, public_url="https://watcher.example.com")

@@ -56,7 +56,7 @@ def answers_in_turn(receiver: Receiver, *codes: int) -> None:
     receiver.reply = reply
 
 
-async def test_both_requests_of_a_delivery_count_and_a_test_is_closed_in_any_case(receiver: Receiver) -> None:
+async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receiver: Receiver) -> None:
     both = replace(closing_overdue(EventType.EXECUTION_FAILED), incident=Incident(UUID(PROBLEM)))
     answers_in_turn(receiver, 202, 202, 202, 500)
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
@@ -137,7 +137,7 @@ def test_a_template_brings_its_receivers_events_and_rate(template: str) -> None:
     assert (own.events, own.rate_limit) == (("execution.new",), 7.0)
 
 
-def test_pagerduty_needs_no_url_and_what_a_template_brings_does_not_count_as_written() -> None:
+def test_pagerduty_needs_no_url_and_what_a_template_brings_is_not_written() -> None:
     host = "https://events.pagerduty.com"
     chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
     assert (chosen.target, chosen.url.get_secret_value()) == (host, f"{host}/v2/enqueue")

@@ -352,7 +352,7 @@ async def test_only_the_files_of_pages_are_served(name: str) -> None:
         assert (await site.write(f"GET /static/{name} HTTP/1.1")).startswith(b"HTTP/1.1 404 ")
 
 
-async def test_every_answer_has_the_headers_that_protect_it_and_none_names_what_serves_it() -> None:
+async def test_every_answer_has_the_headers_that_protect_it() -> None:
     async with a_site() as site:
         for path in ("/", "/login", THING, "/nowhere", "/livez"):
             got = await site.ask(path)
