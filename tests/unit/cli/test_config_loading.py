@@ -3,6 +3,7 @@
 import io
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from rich.console import Console
@@ -56,15 +57,11 @@ def test_what_is_wrong_is_marked_in_its_line_with_the_remedy() -> None:
         ("accounts: {a: {api_key: 'k', timeout: [hunter2]}}", "accounts: {a: {api_key: …, timeout: […]}}", "^"),
         ("sinks: {ops: {type: webhook, url: 'ftp://hunter2'}}", "sinks: {ops: {type: webhook, url: …}}", "^"),
         ("accounts: {a: {api_key: 12345, timeout: 10}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
-        (
-            "accounts: {a: {api_key: 9a1b0000-0000-4000-8000-000000000001, timeout: 10}}",
-            "accounts: {a: {api_key: …, timeout: 10}}",
-            "^^",
-        ),
+        (f"accounts: {{a: {{api_key: {UUID(int=1)}, timeout: 10}}}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
         ("accounts: {a: {timeout: 10, api_key: 12345}}", "accounts: {a: {timeout: 10, api_key: …}}", "^^"),
         (
-            "sinks: {ops: {type: slow, headers: {a: 123, url: 4}}}",
-            "sinks: {ops: {type: slow, headers: {… …, url: …}}}",
+            "sinks: {o: {type: slow, headers: {a: 1, url: 4}}}",
+            "sinks: {o: {type: slow, headers: {… …, url: …}}}",
             "^^^^",
         ),
         ("accounts: {a: {api_key: '${CLERK_KEY}'}}", "accounts: {a: {api_key: '${CLERK_KEY}'}}", "^" * 14),

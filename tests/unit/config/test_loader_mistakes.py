@@ -26,7 +26,6 @@ BAD_KEY = (
     "is empty, or holds spaces, quotes or other characters no key has; copy the key again, without quotes or line ends"
 )
 ID_REMEDY = "address in Clerk Chat"
-URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SERVICES = "see https://github.com/caronc/apprise/wiki"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
@@ -40,6 +39,9 @@ LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
 NO_BLOCK = "not a block of keys"
 WRITE_ACCOUNTS = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
 ALONE = "is not for consecutive; keep one of the two"
+AT_LEAST_1 = "cannot be used; input should be greater than or equal to 1"
+NEVER = "so it would never hold; raise of_last or lower at_least"
+NO_DURATION = "is not a duration; write 500ms, 10s, 15m, 48h or 3d"
 INTERVALS = "max_interval is below min_interval; raise max_interval, or lower min_interval"
 NO_BOT_TOKEN = (
     "is not a bot's token; copy the Bot User OAuth Token, xoxb-…, of an app without token rotation "
@@ -71,37 +73,25 @@ TABLE = [
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
      "cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, lost_grace, "
      "degraded_after")),
-    (WATCH + "    rules: {failing: {}}",
-     "5:22: watch[0].rules.failing: needs consecutive or rate; write consecutive: 3, or rate: 20%"),
-    (WATCH + "    rules: {failing: {consecutive: 3, rate: 20%}}",
-     f"5:45: watch[0].rules.failing.rate: {ALONE}"),
-    (WATCH + "    rules: {failing: {consecutive: 3, at_least: 3}}",
-     f"5:49: watch[0].rules.failing.at_least: {ALONE}"),
-    (WATCH + "    rules: {failing: {rate: 20%, recover_after: 3}}",
-     "5:49: watch[0].rules.failing.recover_after: is not for rate; keep one of the two"),
-    (WATCH + "    rules: {failing: {rate: 20%, quiet_for: 5m}}",
-     "5:45: watch[0].rules.failing.quiet_for: is not for rate; keep one of the two"),
-    (WATCH + "    rules: {failing: {consecutive: 3, recover_after: 0}}",
-     ('5:54: watch[0].rules.failing.recover_after: "0" cannot be used; '
-      "input should be greater than or equal to 1")),
-    (WATCH + "    rules: {failing: {consecutive: 0}}",
-     '5:36: watch[0].rules.failing.consecutive: "0" cannot be used; input should be greater than or equal to 1'),
-    (WATCH + "    rules: {failing: {rate: 20}}",
-     '5:29: watch[0].rules.failing.rate: "20" is not a share; write a percentage, such as 20%'),
-    (WATCH + "    rules: {failing: {rate: 20%, at_least: 30}}",
-     ("5:44: watch[0].rules.failing.at_least: at_least 30 is more than of_last 20, so it would never hold; "
-      "raise of_last or lower at_least")),
-    (WATCH + "    rules: {failing: {rate: 20%, of_last: 4}}",
-     ("5:43: watch[0].rules.failing.of_last: at_least 5 is more than of_last 4, so it would never hold; "
-      "raise of_last or lower at_least")),
+    *((WATCH + f"    rules: {{failing: {{{keys}}}}}", f"5:{place[0]}: watch[0].rules.failing{place[1]}: {said}")
+      for keys, place, said in (
+          ("", (22, ""), "needs consecutive or rate; write consecutive: 3, or rate: 20%"),
+          ("consecutive: 3, rate: 20%", (45, ".rate"), ALONE),
+          ("consecutive: 3, at_least: 3", (49, ".at_least"), ALONE),
+          ("rate: 20%, recover_after: 3", (49, ".recover_after"), "is not for rate; keep one of the two"),
+          ("rate: 20%, quiet_for: 5m", (45, ".quiet_for"), "is not for rate; keep one of the two"),
+          ("consecutive: 3, recover_after: 0", (54, ".recover_after"), f'"0" {AT_LEAST_1}'),
+          ("consecutive: 0", (36, ".consecutive"), f'"0" {AT_LEAST_1}'),
+          ("rate: 20", (29, ".rate"), '"20" is not a share; write a percentage, such as 20%'),
+          ("rate: 20%, at_least: 30", (44, ".at_least"), f"at_least 30 is more than of_last 20, {NEVER}"),
+          ("rate: 20%, of_last: 4", (43, ".of_last"), f"at_least 5 is more than of_last 4, {NEVER}"),
+          ("consecutive: 3, also: {shorter_than: 5}", (60, ".also.shorter_than"), f'"5" {NO_DURATION}'),
+      )),
     (WATCH + "    rules: {slow: {times: [3]}}",
      "5:27: watch[0].rules.slow.times: is a list, not a single value; write one value behind the key"),
     (WATCH + "    rules: {tokens: {}}",
      ("5:21: watch[0].rules.tokens: needs execution or per_day; "
       "write execution: 20000, or per_day: 2000000, or both")),
-    (WATCH + "    rules: {failing: {consecutive: 3, also: {shorter_than: 5}}}",
-     ('5:60: watch[0].rules.failing.also.shorter_than: "5" is not a duration; '
-      "write 500ms, 10s, 15m, 48h or 3d")),
     (WATCH + "    rules: {also: {shorter_than: 5s}}",
      ('5:13: watch[0].rules.also: unknown key "also"; it belongs under failing. '
       "Allowed: failing, silent, slow, tokens, new_error")),

@@ -116,37 +116,18 @@ def answering(receiver: Receiver, codes: CODES) -> Answering:
 
 WHOLE, ANOTHER, NAMED = {"pipeline": PIPELINE}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE, "executions": [RUN]}
 ACCEPTED = ("accounts.eu", 0, "accepts the key")
-UNKNOWN_PIPELINE = ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)")
+TO_KEY, NOT_KNOWN = " to this key (403)", "does not know pipeline"
+KEY_REFUSED, DOWN = (("accounts.eu", 4, it) for it in ("refuses this key (403)", "answers with a server error (502)"))
+UNKNOWN_PIPELINE = ("watch[0]", 5, f"{NOT_KNOWN} {PIPELINE} (404)")
 
 
 @pytest.mark.parametrize(
     ("codes", "watches", "found", "asked_count"),
     [
-        (
-            {UNKNOWN: 403},
-            [ANOTHER, WHOLE],
-            [ACCEPTED, ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)")],
-            2,
-        ),
-        (
-            {"/": 403},
-            [WHOLE],
-            [
-                ("accounts.eu", 4, "refuses this key (403)"),
-                ("watch[0]", 4, f"refuses pipeline {PIPELINE} to this key (403)"),
-            ],
-            1,
-        ),
+        ({UNKNOWN: 403}, [ANOTHER, WHOLE], [ACCEPTED, ("watch[0]", 4, f"refuses pipeline {UNKNOWN}{TO_KEY}")], 2),
+        ({"/": 403}, [WHOLE], [KEY_REFUSED, ("watch[0]", 4, f"refuses pipeline {PIPELINE}{TO_KEY}")], 1),
         ({"/": 401}, [WHOLE, ANOTHER], [("accounts.eu", 4, "refuses this key (401)")], 1),  # it would be answered again
-        (
-            {PIPELINE: 502, UNKNOWN: 404},
-            [ANOTHER, WHOLE],
-            [
-                ("accounts.eu", 4, "answers with a server error (502)"),
-                ("watch[0]", 5, f"does not know pipeline {UNKNOWN} (404)"),
-            ],
-            2,
-        ),
+        ({PIPELINE: 502, UNKNOWN: 404}, [ANOTHER, WHOLE], [DOWN, ("watch[0]", 5, f"{NOT_KNOWN} {UNKNOWN} (404)")], 2),
         ({}, [NAMED], [ACCEPTED], 1),
         ({"/": 404}, [NAMED], [ACCEPTED, UNKNOWN_PIPELINE], 1),
     ],

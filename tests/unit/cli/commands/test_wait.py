@@ -10,6 +10,7 @@ from watcher.config.document import ConfigProblemsError
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit, UsageError
 
+IN_FILE = "in watcher.yaml"
 TWO = "accounts:\n  default: {api_key: one}\n  eu: {api_key: two, base_url: 'https://eu.example.com'}\n"
 
 
@@ -24,13 +25,8 @@ def found(text: str | None, *, name: str | None = None, **environ: str) -> tuple
     [
         (None, None, {"default": "env"}, "the environment variable CLERK_API_KEY"),
         ("polling: {lost_after: 7}\n", None, {"default": "env"}, "the environment variable CLERK_API_KEY"),
-        ("accounts: {main: {api_key: one}}\n", None, {"main": "one"}, "accounts.main.api_key in watcher.yaml"),
-        (
-            "accounts: {main: {api_key_file: key}}\n",
-            None,
-            {"main": "abc"},
-            "accounts.main.api_key_file in watcher.yaml",
-        ),
+        ("accounts: {main: {api_key: one}}\n", None, {"main": "one"}, f"accounts.main.api_key {IN_FILE}"),
+        ("accounts: {main: {api_key_file: key}}\n", None, {"main": "abc"}, f"accounts.main.api_key_file {IN_FILE}"),
         (TWO, "eu", {"eu": "two"}, "accounts.eu.api_key in watcher.yaml"),
     ],
 )
