@@ -32,9 +32,9 @@ def test_a_report_is_due_by_the_clock_of_its_zone_by_default_every_day_by_utc(lo
     morning = found["morning"]
     assert morning.schedule == ReportSchedule(frozenset({0, 4}), 8 * 60 + 30, ZoneInfo("Europe/Berlin"))
     assert (list(found), morning.sinks) == (["morning"], ("mail", "stdout"))
-    found = load(report("at: 08:00, sinks: [mail]"), SIGNING=SIGNING, PAGER="a" * 32).reports["morning"]
-    assert found.schedule == ReportSchedule(frozenset(range(7)), 8 * 60, ZoneInfo("UTC"))
-    assert found.schedule.last_two(datetime(2026, 11, 24, 8, tzinfo=UTC))[1].hour == 8
+    daily = load(report("at: 08:00, sinks: [mail]"), SIGNING=SIGNING, PAGER="a" * 32).reports["morning"]
+    assert daily.schedule == ReportSchedule(frozenset(range(7)), 8 * 60, ZoneInfo("UTC"))
+    assert daily.schedule.last_two(datetime(2026, 11, 24, 8, tzinfo=UTC))[1].hour == 8
 
 
 NO_TIME = "is not a time of day; write it like 08:00, from 00:00 to 23:59"

@@ -237,8 +237,7 @@ def test_the_package_installs_the_same_and_its_notes_lead_to_the_pages(tmp_path:
         assert all(member.isfile() for member in archive.getmembers())
     words = ("--values", values_of("slack-and-pager"))
     assert rendered(*words, chart=package) == rendered(*words)
-    words = ("--values", values_of("slack-and-pager"), "--dry-run=client")
-    notes = run("helm", "install", "eu", CHART, *words).partition("NOTES:")[2]
+    notes = run("helm", "install", "eu", CHART, *words, "--dry-run=client").partition("NOTES:")[2]
     assert "logs --selector app.kubernetes.io/instance=eu,app.kubernetes.io/name=clerk-watcher" in notes
     assert "port-forward service/eu-clerk-watcher 8080" in notes
     assert "https://watcher.example.com/" in notes

@@ -13,8 +13,8 @@ def test_clocks_read_as_the_machines_do_and_go_on_while_it_sleeps() -> None:
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
     name = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    before = time.clock_gettime(name)
-    assert before <= Clock().boot_time() <= time.clock_gettime(name)
+    booted = time.clock_gettime(name)
+    assert booted <= Clock().boot_time() <= time.clock_gettime(name)
     clock = Clock()
     steady, boot_time = clock.steady_us(), clock.boot_time()
     assert abs(steady - time.time_ns() // 1000) < 1_000_000

@@ -317,7 +317,7 @@ async def test_a_refused_login_and_a_wanted_certificate_lead_nowhere(tmp_path: P
         environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
         assert await what_a_process_sees(f"https://{API_HOST}:{server.port}", **environment) == ["proxy_auth"]
     assert server.connections_count == 0
-    server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
-    with asking(server) as port:
+    wanting = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
+    with asking(wanting) as port:
         found = await what_a_process_sees(f"https://{HERE}:{port}", SSL_CERT_FILE=str(tmp_path / "ca.pem"))
     assert found == ["tls"]

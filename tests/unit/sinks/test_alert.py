@@ -98,7 +98,7 @@ SLOWER, STILL_OPEN = HEADLINES[SLOW][2:].partition(";")[0], "✕ Still open afte
 STILL, TOKENS = "Still open after 41 m", "Sales agent is expensive: 23,456 tokens"
 OF_OVERDUE, JUST_NOW = data_of(OVERDUE), {"openedAt": timestamp(AT)}
 WAITS = "what is sent to it waits; watcher test-sink ops says what to do"
-ENDED_BEFORE = {"lastEndedAt": timestamp(AT - timedelta(hours=3))}
+ENDED_BEFORE: dict[str, Any] = {"lastEndedAt": timestamp(AT - timedelta(hours=3))}
 
 
 @pytest.mark.parametrize(
