@@ -48,11 +48,7 @@ def narrow_helps() -> dict[str, str]:
     words = [sys.executable, "-c", HELP_OF_ALL]
     shown = subprocess.run(words, env=environment() | {"COLUMNS": "40"}, capture_output=True, text=True, check=True)
     assert shown.stderr == ""
-    return {command: f"Usage: watcher {command} {part}" for command, part in _by_command(shown.stdout)}
-
-
-def _by_command(helps: str) -> list[tuple[str, str]]:
-    return [(part.split()[0], part.partition(" ")[2]) for part in helps.split("Usage: watcher ")[1:]]
+    return {part.split()[0]: f"Usage: watcher {part}" for part in shown.stdout.split("Usage: watcher ")[1:]}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

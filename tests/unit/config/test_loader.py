@@ -155,9 +155,8 @@ def test_the_annotated_example_has_a_sink_of_each_kind_also_where_it_is_commente
     """Apprise is an extra, and certificates are files: a file with these is refused where they are not."""
     text = (CONFIG / "watcher.example.yaml").read_text()
     for block in ("team", "tls"):
-        text, count = re.subn(
-            rf"^( *)# {block}:.*\n(?:\1#   .*\n)+", lambda found: uncommented(found[0]), text, flags=re.MULTILINE
-        )
+        shown = rf"(?m)^( *)# {block}:.*\n(?:\1#   .*\n)+"
+        text, count = re.subn(shown, lambda found: re.sub("(?m)^( *)# ", r"\1", found[0]), text)
         assert count == 1
     (tmp_path / "tls").mkdir()
     key_pair(tmp_path / "tls", own_ca(tmp_path), "watcher.example.com")
@@ -168,10 +167,6 @@ def test_the_annotated_example_has_a_sink_of_each_kind_also_where_it_is_commente
     templates = {sink.template for sink in sinks if isinstance(sink, WebhookSettings)}
     assert {*PRESETS, None} < templates
     assert any(isinstance(template, TemplateFile) for template in templates)
-
-
-def uncommented(block: str) -> str:
-    return re.sub(r"^( *)# ", r"\1", block, flags=re.MULTILINE)
 
 
 def test_the_annotated_example_shows_the_defaults(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from unit.deploy.test_kubernetes import VERSIONS, Manifest, built, by_kind, cont
 CHART = DEPLOY / "helm" / "clerk-watcher"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-EXAMPLES = ("sqlite", "postgres", "slack-and-pager")
 OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 """What the Prometheus Operator defines, not Kubernetes."""
 

@@ -27,7 +27,6 @@ RUN, WATCH, NIGHT, PIPELINES = (
 )
 WATCHER = DOCS.parent / "watcher"
 LOUD = {"warning", "error", "critical", "exception"}
-NAME = re.compile(r"[a-z_]+\.[a-z_.]+")
 TROUBLES = PROBLEM_KINDS - {EventType.EXECUTION_OVERDUE}
 """Logged as they begin, under the name of their event."""
 
@@ -38,10 +37,6 @@ def section(page: str, title: str) -> str:
 
 def first_cells(page: str, title: str) -> list[str]:
     return re.findall(r"^\| (?!-|event|code|reason)(.*?) \|", section(page, title), re.MULTILINE)
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def loud_lines(file: Path) -> Iterator[str | None]:
@@ -97,7 +92,7 @@ def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
 
 
 def backup_commands() -> list[str]:
-    (text,) = blocks(section(RUN, "SQLite"), "sh")
+    (text,) = re.findall(r"^```sh\n(.*?)^```", section(RUN, "SQLite"), re.DOTALL | re.MULTILINE)
     return [part for part in re.split(r"^#.*\n", text, flags=re.MULTILINE) if part.strip()]
 
 

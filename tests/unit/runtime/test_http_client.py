@@ -237,20 +237,19 @@ PUBLIC = [
 ]
 
 
-@pytest.mark.parametrize("address", PRIVATE)
-def test_no_socket_is_made_for_a_private_address(address: str) -> None:
+@pytest.mark.parametrize(
+    ("address", "private"), [*((each, True) for each in PRIVATE), *((each, False) for each in PUBLIC)]
+)
+def test_a_socket_is_made_for_a_public_address_and_for_no_private_one(address: str, private: bool) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    assert is_private(address)
-    with pytest.raises(PrivateAddressError):
-        public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443)))
-
-
-@pytest.mark.parametrize("address", PUBLIC)
-def test_a_socket_is_made_for_a_public_address(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    assert not is_private(address)
-    with public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443))) as made:
-        assert made.family == family
+    info = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443))
+    assert is_private(address) is private
+    if private:
+        with pytest.raises(PrivateAddressError):
+            public_socket(info)
+    else:
+        with public_socket(info) as made:
+            assert made.family == family
 
 
 def test_a_host_that_is_private_whoever_resolves_it_is_known_without_asking_and_no_other() -> None:

@@ -25,7 +25,6 @@ from watcher.sinks.template import MINIMAL_NEXT
 
 FAILING, FAILED = EventType.PIPELINE_FAILING, EventType.EXECUTION_FAILED
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
-GONE = ProblemMessage(UUID(PROBLEM), None)
 HEAD = "✕ Sales agent keeps failing, last at Greeting"
 FAILURE = "✕ Sales agent failed at Greeting"
 RECOVERED = "✓ Sales agent recovered after 41 m (7 failed)"

@@ -83,17 +83,6 @@ async def test_a_span_over_a_week_is_by_the_day(desk: Desk, span: str, number: i
     assert (len(found["periods"]), found["from"]) == (number, first)
 
 
-@pytest.mark.parametrize("span", ["59m", "91d", "yesterday", "0s"])
-async def test_a_span_that_cannot_be_used_is_refused_in_words(desk: Desk, span: str) -> None:
-    status, body = await desk.ask(f"{PATH}/history?span={span}")
-    assert (status, body["detail"].startswith("span: ")) == (422, True)
-
-
-@pytest.mark.parametrize("name", ["default/9a1b0000-0000-4000-8000-000000000001", "other/" + PIPELINE, "default/x"])
-async def test_an_unknown_pipeline_is_not_found(desk: Desk, name: str) -> None:
-    assert (await desk.ask(f"/pipelines/{name}/history"))[0] == 404
-
-
 async def test_the_span_before_is_there_only_where_all_of_it_is_known(desk: Desk) -> None:
     await count(desk, ended(NOW - 30 * HOUR_US), ended(NOW - 30 * HOUR_US, "failed"), ended(NOW - HOUR_US))
     found = await history(desk)

@@ -163,14 +163,11 @@ SAYS: Mapping[str, tuple[str, ...]] = {
 """By page: words on it."""
 
 
-async def test_each_page_says_what_it_is_for_in_the_words_of_the_field(desk: Desk) -> None:
+async def test_each_page_says_what_it_is_for_with_names_of_all_and_no_secret(desk: Desk) -> None:
     for path, words in SAYS.items():
         page = await shown(desk, path)
         said = (page.says(), split(page.says()))
         assert [each for each in words if not any(each in text for text in said)] == [], (path, said[0])
-
-
-async def test_no_page_has_a_secret_and_each_has_names_of_values_and_controls(desk: Desk) -> None:
     for path in PAGES:
         page, body = await shown(desk, path), (await get(desk, path)).body
         assert "secret" not in body
@@ -395,19 +392,6 @@ async def test_a_list_goes_on_with_the_older_ones_and_leads_back(desk: Desk, pat
     assert "« First page" in page.says()
 
 
-async def test_the_list_of_executions_says_by_what_it_is_sorted(desk: Desk) -> None:
-    for path in ("/executions", PATH):
-        headings = re.findall(r"<th aria-sort=other>([^<]*)", (await get(desk, path)).body)
-        assert headings == ["In status since, or ended ↓"]
-    assert "aria-sort" not in (await get(desk, "/executions?q=9a1b0000")).body  # by id
-    body = (await get(desk, "/executions")).body
-    moments = re.findall(r"<td data-label=(\"In status since\"|Ended)><time class=at datetime=(\S+)>", body)
-    open_ = [at for heading, at in moments if heading != "Ended"]
-    ended = [at for heading, at in moments[len(open_) :] if heading == "Ended"]
-    assert [len(open_), len(ended)] == [3, 2]
-    assert [open_, ended] == [sorted(each, reverse=True) for each in (open_, ended)]
-
-
 FOUND = {
     "/executions?status=failed&pipeline=&q=": 1,
     "/executions?status=failed&status=paused&account=default": 2,
@@ -423,7 +407,17 @@ FOUND = {
 }
 
 
-async def test_a_filter_is_in_the_address_and_a_cut_id_leads_to_its_execution(desk: Desk) -> None:
+async def test_lists_say_by_what_they_are_sorted_and_a_filter_is_in_the_address(desk: Desk) -> None:
+    for path in ("/executions", PATH):
+        headings = re.findall(r"<th aria-sort=other>([^<]*)", (await get(desk, path)).body)
+        assert headings == ["In status since, or ended ↓"]
+    assert "aria-sort" not in (await get(desk, "/executions?q=9a1b0000")).body  # by id
+    body = (await get(desk, "/executions")).body
+    moments = re.findall(r"<td data-label=(\"In status since\"|Ended)><time class=at datetime=(\S+)>", body)
+    open_ = [at for heading, at in moments if heading != "Ended"]
+    ended = [at for heading, at in moments[len(open_) :] if heading == "Ended"]
+    assert [len(open_), len(ended)] == [3, 2]
+    assert [open_, ended] == [sorted(each, reverse=True) for each in (open_, ended)]
     for path, found in FOUND.items():
         page = await shown(desk, path)
         assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found, path

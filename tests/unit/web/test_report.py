@@ -261,13 +261,6 @@ async def test_reports_are_made_one_at_a_time_and_in_a_thread(desk: Desk, monkey
     assert its is not threading.current_thread()
 
 
-@pytest.mark.parametrize("last", ["59m", "91d", "x", ""])
-async def test_a_time_that_is_too_short_or_too_long_is_refused(desk: Desk, last: str) -> None:
-    status, body = await desk.ask(f"/report?last={last}")
-    assert status == 422
-    assert body["detail"].startswith("last: ")
-
-
 async def test_a_report_leads_to_the_pages_where_people_reach_them(tmp_path: Path) -> None:
     async with a_desk(tmp_path, http={"public_url": "https://watcher.example.com"}) as desk:
         assert (await desk.found("/report"))["link"] == "https://watcher.example.com"

@@ -248,11 +248,7 @@ MISTAKES = [
     ),
     # what cannot be meant
     (("silence", "--label", "a=b"), 2, "silence needs --for, such as --for 2h; or write --list, or --end ID"),
-    (
-        ("silence", "--for", "2h"),
-        2,
-        "silence needs --pipeline, --label, --account or --sink; for everything --event '*'",
-    ),
+    (("silence", "--for", "2h"), 2, f"silence needs {NEEDS}; for everything --event '*'"),
     (("events", "--execution", "9a1"), 2, "--execution: write 4 characters of its id or more"),
     (("silence", "--for", "2h", "--label", "team"), 2, f"--label: {NO_LABEL}"),
     (("events", "--label", "team"), 2, f"--label: {NO_LABEL}"),
