@@ -57,18 +57,22 @@ def test_the_token_is_of_environment_or_file(
     assert daemon.asked[0].token == (token or environ["WATCHER_TOKEN"])
 
 
+NO_ADDRESS = "error: --url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080\n"
+NOBODY = f"error: no daemon answers at http://127.0.0.1:1 (connection refused)\n{ELSEWHERE}"
+
+
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:99999", "http://me:secret@x", "[::1"]
+    ("words", "code", "said"),
+    [
+        *((("deliveries", "--url", url), 2, NO_ADDRESS) for url in ("127.0.0.1:8080", "ftp://x", "http://", "[::1")),
+        *((("deliveries", "--url", url), 2, NO_ADDRESS) for url in ("http://x:99999", "http://me:secret@x")),
+        *((words, 4, NOBODY) for words in (("status",), ("events",), ("silence", "--list"), ("test-sink", "ops"))),
+    ],
 )
-def test_an_address_that_is_none_is_a_mistake_of_usage(url: str, command: Command) -> None:
-    said = "error: --url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080\n"
-    assert command("deliveries", "--url", url) == (2, "", said)
-
-
-@pytest.mark.parametrize("words", [("status",), ("events",), ("silence", "--list"), ("test-sink", "ops")])
-def test_where_nobody_answers_it_says_so_with_what_to_do(words: tuple[str, ...], command: Command) -> None:
-    said = f"error: no daemon answers at http://127.0.0.1:1 (connection refused)\n{ELSEWHERE}"
-    assert command(*words, WATCHER_URL="http://127.0.0.1:1") == (4, "", said)
+def test_an_address_that_is_none_or_nobodys_is_said_with_what_to_do(
+    words: tuple[str, ...], code: int, said: str, command: Command
+) -> None:
+    assert command(*words, WATCHER_URL="http://127.0.0.1:1") == (code, "", said)
 
 
 OTHER = "error: what answers is another program, or another version ("
