@@ -7,7 +7,7 @@ import pytest
 from unit.config.conftest import Load, Warned
 
 from watcher.config.checks import fits, network_disk, outage_messages
-from watcher.domain.rules import KIND_OF_RULE
+from watcher.domain.event import EVENT_KINDS
 from watcher.sinks.settings import RemoteSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -37,7 +37,9 @@ SHORT = "has fewer than 16 characters: others may guess it; make one: openssl ra
 CURLY = "begins with a curly quote; write \" or '"
 PAST = "is in the past, so nothing is silenced; correct it, or remove this silence"
 ONLY_RULES = "only rules lead to {}, and no watch of this sink has any; add rules: {{{}}} to a watch"
-OF_RULES = [f"pipeline.{word}" for word in ("failing", "new_error", "overspending", "silent", "slow")]
+OF_RULES = sorted(
+    each for each, kind in EVENT_KINDS.items() if kind.setting.startswith("rules") and each.startswith("pipeline.")
+)
 NO_RULES = ONLY_RULES.format(" and ".join(OF_RULES), "failing: {consecutive: 3}")
 RULES = {
     "pipeline.failing": "failing: {consecutive: 3}",
@@ -50,7 +52,7 @@ RULES = {
 }
 """An example of the rule that leads to each event."""
 
-CLOSING = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
+CLOSING = 'events: [pipeline.failing, pipeline.silent, pipeline.slow, execution.overdue, "account.*", "sink.*"]'
 NO_PAGE = (
     "no rule and no overdue_after can open a problem of a pipeline for this pager: "
     "it would page for accounts and sinks at most; add rules: {failing: {consecutive: 3}} to a watch"

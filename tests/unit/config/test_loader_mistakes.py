@@ -8,7 +8,9 @@ from unit.config.conftest import Mistakes
 
 from watcher.config.document import Document
 from watcher.config.error_messages import translate
+from watcher.config.rules import RulesSettings
 from watcher.domain.event import EventType
+from watcher.runtime.settings import key_of
 from watcher.sinks.registry import SINK_KINDS
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -94,7 +96,7 @@ TABLE = [
       "write execution: 20000, or per_day: 2000000, or both")),
     (WATCH + "    rules: {also: {shorter_than: 5s}}",
      ('5:13: watch[0].rules.also: unknown key "also"; it belongs under failing. '
-      "Allowed: failing, silent, slow, tokens, new_error")),
+      f"Allowed: {', '.join(key_of(RulesSettings, name=name) for name in RulesSettings.model_fields)}")),
     (WATCH + "    rules: {new_error: yes please}",
      '5:24: watch[0].rules.new_error: "yes please" cannot be used; write true or false'),
     (WATCH + "    rules: {silent: 6h}",

@@ -130,6 +130,11 @@ def test_a_link_within_the_project_leads_somewhere_and_a_guarantee_to_a_test() -
     assert [promise.splitlines()[0] for promise in promises if "Verified by `test_" not in promise] == []
 
 
+def test_where_a_new_thing_goes_is_said_in_forty_words_a_row() -> None:
+    rows = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## Where a new thing goes")[2].splitlines()
+    assert [row for row in rows if row.startswith("|") and len(row.replace("|", " ").split()) > 40] == []
+
+
 def test_a_unit_test_is_named_after_a_module_of_its_package() -> None:
     unit, lost = ROOT / "tests" / "unit", []
     for file in sorted(unit.rglob("test_*.py")):

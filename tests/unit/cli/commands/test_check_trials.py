@@ -21,8 +21,8 @@ from watcher.cli.commands.check import CheckResult, slow_words, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.rules import SlowRule
 from watcher.domain.timestamps import Monotonic
+from watcher.rules.slow import Slow, SlowSettings
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.units import Address
@@ -195,7 +195,7 @@ def test_a_watch_with_slow_says_how_often_it_would_have_been_reported(
     rows: list[ExecutionSnapshot], others: dict[str, int], words: str, *, newest_first: bool
 ) -> None:
     listed = tuple(rows[::-1] if newest_first else rows)
-    rule = SlowRule(times=3, at_least_us=60_000_000)
+    rule = Slow(SlowSettings())
     page = Reply(Outcome.OK, Monotonic(0.0), None, 200, rows=listed, **others)  # type: ignore[arg-type]
     assert slow_words(rule, page) == f"slow: {words}"
     assert "shows 0 successes, 20 are needed" in slow_words(rule, page, executions=["none"])
