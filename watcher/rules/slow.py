@@ -10,7 +10,7 @@ from pydantic import Field
 from watcher.domain.event import EventType
 from watcher.domain.execution import ExecutionRecord, Status
 from watcher.domain.problems import Problem
-from watcher.domain.rule import Judged, News, Past, Rule, Told, Tracked
+from watcher.domain.rule import Judged, News, Past, Rule, RuleEvent, Tracked
 from watcher.domain.timestamps import Micros
 from watcher.runtime.settings import Block, Duration, as_written
 from watcher.runtime.units import counted, spell_duration
@@ -78,8 +78,8 @@ class Slow(Rule):
         """Open the problem if an execution is slow, and close it once none is."""
         after = self._with_shown(self._with_changes(self._with_watched(state, news, problem), news), news)
         if not after.slow:
-            told = [] if after.slow is None or problem is None else [Told(EventType.PIPELINE_ON_TIME)]
-            return Judged(after, told)
+            events = [] if after.slow is None or problem is None else [RuleEvent(EventType.PIPELINE_ON_TIME)]
+            return Judged(after, events)
         if problem is not None:
             return Judged(after)
         slowest = min(after.slow, key=_started_at)
@@ -90,7 +90,7 @@ class Slow(Rule):
             "limitSeconds": round(self.limit_us(usual_us) / 1e6, 1),
             "slowCount": len(after.slow),
         }
-        return Judged(after, [Told(self.opens, data, slowest.known.execution)])
+        return Judged(after, [RuleEvent(self.opens, data, slowest.known.execution)])
 
     def limit_us(self, usual_us: int) -> int:
         """Return the time after which an execution is slow, given the usual duration."""
