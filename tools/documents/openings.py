@@ -51,7 +51,7 @@ def openings(rule: Failing, *, share: float, every_s: float, seed: int) -> int:
     for end in history(seed, share=share, every_s=every_s):
         judged = rule.judge(state, News(end.ended_at, [end]), problem)
         state = judged.state
-        for told in judged.told:
+        for told in judged.events:
             problem = PROBLEM if told.type is rule.opens else None
             found += problem is not None
     return found

@@ -1,4 +1,4 @@
-"""What the rules of a pipeline are told, and what they answer. Each rule is one file of `watcher/rules`. Pure.
+"""The protocol of rules: the news that a rule judges, and its judgement. Each rule is one file of `watcher/rules`.
 
 All times are microseconds UTC on the steady clock.
 """
@@ -47,7 +47,7 @@ class Past(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What is recorded of a pipeline's executions at `now`, or was shown by an answer."""
+    """The executions of a pipeline that are recorded at `now`, or that an answer has shown."""
 
     now: Micros
     ends: Sequence[EndedExecution] = ()
@@ -71,10 +71,10 @@ class News:
     watched: Collection[Tracked] | None = None
     """The open executions, after a start or a reload."""
     loaded: Any = None
-    """What the rule's `load` returned."""
+    """The result of the rule's `load`."""
 
 
-class Told(NamedTuple):
+class RuleEvent(NamedTuple):
     """An event to be emitted: the opening or the closing of the rule's problem, or a moment."""
 
     type: EventType
@@ -88,10 +88,10 @@ class Told(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The rule's new state, and what it tells, in this order."""
+    """The rule's new state, and the events to be emitted, in this order."""
 
     state: Any
-    told: Sequence[Told] = ()
+    events: Sequence[RuleEvent] = ()
     failed_count: int = 0
     """The failures of the problem that is open afterwards, and the newest of them."""
     latest: LatestFailure | None = None

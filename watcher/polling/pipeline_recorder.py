@@ -1,4 +1,4 @@
-"""Records starts and ends of executions together with what the rules of their pipeline tell.
+"""Records starts and ends of executions together with the events of their rules.
 
 The rules stand in `watcher/rules`. The recorder decides when ends are judged: at once or, after a start of the daemon,
 a gap or trouble with the list, once a scan is complete. Each end is judged exactly once, even if the process is killed.
@@ -132,7 +132,7 @@ class PipelineRecorder:
             await self._write(silent_until=silent_until if has_seen_all else None)
 
     async def record(self, evaluations: Sequence[Evaluation]) -> None:
-        """Write changes with what the rules tell. After a `StoreError` nothing is written.
+        """Write changes with the events of the rules. After a `StoreError` nothing is written.
 
         Evaluations that arrive during a write are written together in the next transaction.
         """
@@ -161,17 +161,17 @@ class PipelineRecorder:
             await self._follow(News(self._clock.steady_us(), shown=list(entries)))
 
     async def _follow(self, news: News) -> None:
-        """Let the rules judge open executions, and write what they tell."""
-        if self._tells(news) or self._stream.writing.locked():
+        """Let the rules judge open executions, and write their events."""
+        if self._finds(news) or self._stream.writing.locked():
             async with self._stream.writing:
-                if self._tells(News(news.now)):
+                if self._finds(News(news.now)):
                     await self._write()
 
-    def _tells(self, news: News) -> bool:
-        """Return whether a rule that follows open executions has something to tell."""
+    def _finds(self, news: News) -> bool:
+        """Return whether a rule that follows open executions has an event to emit."""
         judged = {rule.key: judge(rule, self._states[rule.key], news, self._problems) for rule in self._following}
         self._states |= {key: each.state for key, each in judged.items()}
-        return any(each.told for each in judged.values())
+        return any(each.events for each in judged.values())
 
     async def move(self, by_us: int) -> None:
         """Move the recorded times of the rules by `by_us`. Raises `StoreError`."""
@@ -187,7 +187,7 @@ class PipelineRecorder:
     async def _write(
         self, evaluations: Sequence[Evaluation] = (), *, silent_until: Micros | None = None, moved_us: int = 0
     ) -> None:
-        """Write changes with what the rules tell, in one transaction. Raises `StoreError`.
+        """Write changes with the events of the rules, in one transaction. Raises `StoreError`.
 
         The recorded times move by `moved_us`.
         """

@@ -1,4 +1,4 @@
-"""Lets the rules of a pipeline judge news, and makes the events of what they tell."""
+"""Lets the rules of a pipeline judge news, and makes their events."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from watcher.domain.envelope import Json, stream_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.event_factory import execution_block
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.rule import Judged, News, Rule, Told
+from watcher.domain.rule import Judged, News, Rule, RuleEvent
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
@@ -73,27 +73,29 @@ async def verdict_of(
     past: RecordedPast,
     after: int,
 ) -> Verdict:
-    """Let every rule judge news, and make the events of what it tells. Raises `StoreError`.
+    """Let every rule judge news, and make its events. Raises `StoreError`.
 
     `after` is the sequence of the pipeline's last event.
     """
     verdict, watch, event = Verdict(dict(problems)), past.watch, past.deps.evaluator.pipeline_event
     for rule in watch.rules:
-        judged = judge(rule, states[rule.key], replace(news, loaded=await rule.load(news, past)), problems)
+        loaded = await rule.load(news, past)
+        given = news if loaded is None else replace(news, loaded=loaded)
+        judged = judge(rule, states[rule.key], given, problems)
         problem, latest = problems.get(rule.opens) if rule.opens else None, judged.latest
         if problem and problem.latest and (latest is None or latest.execution == problem.latest.execution):
             latest = problem.latest
-        for told in judged.told:
-            closed = verdict.problems.pop(rule.opens) if rule.opens and told.type is not rule.opens else None
-            closed = closed and replace(closed, failed_count=told.failed_count, latest=latest)
-            more = {"execution": await _block(told, evaluations, past), **(told.data or {})}
+        for found in judged.events:
+            closed = verdict.problems.pop(rule.opens) if rule.opens and found.type is not rule.opens else None
+            closed = closed and replace(closed, failed_count=found.failed_count, latest=latest)
+            more = {"execution": await _block(found, evaluations, past), **(found.data or {})}
             nth = after + len(verdict.entries)
-            entry, change = event(watch, told.type, more, closed, count=told.failed_count, after=nth)
+            entry, change = event(watch, found.type, more, closed, count=found.failed_count, after=nth)
             verdict.entries.append(entry)
             if change is not None:
                 verdict.problem_changes.append(change)
                 if change.is_new:
-                    verdict.problems[told.type] = change.problem
+                    verdict.problems[found.type] = change.problem
         if rule.opens and (problem := verdict.problems.get(rule.opens)) is not None:
             now = replace(problem, failed_count=judged.failed_count, latest=latest)
             if now != problem:
@@ -105,15 +107,15 @@ async def verdict_of(
     return verdict
 
 
-async def _block(told: Told, evaluations: Sequence[Evaluation], past: RecordedPast) -> Json | None:
-    """Return the `execution` block of what a rule tells: as in the last event of that execution.
+async def _block(found: RuleEvent, evaluations: Sequence[Evaluation], past: RecordedPast) -> Json | None:
+    """Return the `execution` block of a rule's event: as in the last event of that execution.
 
     A success that counts as a failure has the reason as its error.
     """
-    if told.execution is None:
+    if found.execution is None:
         return None
-    changes = (each.change for each in evaluations if each.known.execution == told.execution)
+    changes = (each.change for each in evaluations if each.known.execution == found.execution)
     entries = next((change.entries for change in changes if change is not None), ())
-    body = entries[-1].event.body if entries else await past.last_event(told.execution)
+    body = entries[-1].event.body if entries else await past.last_event(found.execution)
     block = None if body is None else execution_block(body)
-    return block if block is None or told.fault is None else {**block, "error": told.fault}
+    return block if block is None or found.fault is None else {**block, "error": found.fault}

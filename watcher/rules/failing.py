@@ -13,7 +13,7 @@ from watcher.domain.event import EventType
 from watcher.domain.execution import FailedNode, Status
 from watcher.domain.history import EndedExecution
 from watcher.domain.problems import LatestFailure, Problem
-from watcher.domain.rule import Judged, News, Rule, Told
+from watcher.domain.rule import Judged, News, Rule, RuleEvent
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.runtime.settings import Block, Duration, Share, SomeKeys, as_written, key_of
 from watcher.runtime.terminal import first_visible
@@ -135,7 +135,7 @@ class Failing(Rule):
     def judge(self, state: FailingState, news: News, problem: Problem | None) -> Judged:
         """Judge the new ends. An end may open or close the problem only if no end with a later time is known."""
         given, ends, tallies, latest = self.settings, list(state.ends), list(state.tallies), state.latest
-        is_in_row, quiet_us, told = given.consecutive is not None, _us(given.quiet_for_s), list[Told]()
+        is_in_row, quiet_us, events = given.consecutive is not None, _us(given.quiet_for_s), list[RuleEvent]()
         is_open, count = problem is not None, problem.failed_count if problem else 0
         opened_at = (state.opened_at or news.now) if is_in_row and is_open else NEVER
         for each in news.ends:
@@ -156,13 +156,15 @@ class Failing(Rule):
             if not is_open:
                 if count := self._failures_that_open(ends):
                     is_open, opened_at = True, news.now if is_in_row else NEVER
-                    told.append(Told(self.opens, {"closesWhen": self.closes_when()}, each.execution, fault, count))
+                    events.append(
+                        RuleEvent(self.opens, {"closesWhen": self.closes_when()}, each.execution, fault, count)
+                    )
             elif self._has_recovered(ends) and (not is_in_row or (opened_at <= quiet_since and _is_quiet(tallies))):
-                told.append(Told(EventType.PIPELINE_RECOVERED, failed_count=count))
+                events.append(RuleEvent(EventType.PIPELINE_RECOVERED, failed_count=count))
                 is_open, opened_at, tallies = False, NEVER, []
         kept = max(KEPT_ENDS_COUNT, given.consecutive or given.of_last, given.recover_after)
         after = FailingState(tuple(ends[-kept:]), opened_at, tuple(tallies), latest)
-        return Judged(after, told, count, latest if is_open or problem else None)
+        return Judged(after, events, count, latest if is_open or problem else None)
 
     def moved(self, state: FailingState, by_us: int, *, now: Micros) -> FailingState:
         """Return the state with each time moved by `by_us`, but not beyond `now`."""

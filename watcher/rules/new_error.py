@@ -9,7 +9,7 @@ from watcher.domain.envelope import Json, cut, present
 from watcher.domain.event import EventType
 from watcher.domain.history import DAY_US, EndedExecution, ErrorKind, kind_without_node
 from watcher.domain.problems import Problem
-from watcher.domain.rule import Judged, News, Past, Rule, Told
+from watcher.domain.rule import Judged, News, Past, Rule, RuleEvent
 from watcher.domain.timestamps import Micros
 
 KNOWN_FOR_US = 30 * DAY_US
@@ -36,15 +36,15 @@ class NewError(Rule):
         }
 
     def judge(self, state: None, news: News, problem: Problem | None) -> Judged:
-        """Tell of each kind that was never recorded before: the ends that are `held` were counted already."""
-        held, told = Counter(end.error.fingerprint for end in news.held if end.error), list[Told]()
+        """Report each kind that was never recorded before: the ends that are `held` were counted already."""
+        held, events = Counter(end.error.fingerprint for end in news.held if end.error), list[RuleEvent]()
         for end, kind in _first_of_each_kind(news.ends):
             if (count := news.loaded[kind.fingerprint]) and count > sum(held[each] for each in _same(kind)):
                 continue
             error = {"node": cut(kind.node), "text": cut(kind.text), "fingerprint": kind.fingerprint.hex()}
             more: Json = {"error": present(error)}
-            told.append(Told(EventType.PIPELINE_NEW_ERROR, more, end.execution))
-        return Judged(state, told)
+            events.append(RuleEvent(EventType.PIPELINE_NEW_ERROR, more, end.execution))
+        return Judged(state, events)
 
 
 def _same(kind: ErrorKind) -> set[bytes]:

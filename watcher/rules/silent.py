@@ -6,7 +6,7 @@ from typing import ClassVar
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.problems import Problem
-from watcher.domain.rule import Judged, News, Rule, Told
+from watcher.domain.rule import Judged, News, Rule, RuleEvent
 from watcher.domain.timestamps import NEVER, Micros, from_us
 from watcher.runtime.units import spell_duration
 
@@ -32,18 +32,18 @@ class Silent(Rule):
         """Close the problem at a recent start, or open it after a complete scan."""
         if not state.started_at and news.scanned_until is None:
             return Judged(state)
-        limit_us, told, is_open = round(self.limit_s * 1_000_000), list[Told](), problem is not None
+        limit_us, events, is_open = round(self.limit_s * 1_000_000), list[RuleEvent](), problem is not None
         started_at = max(state.started_at, news.started_at, 0 if state.started_at else news.shown_start_at)
         if is_open and started_at > state.started_at and news.now - started_at <= limit_us:
-            told.append(Told(EventType.PIPELINE_ACTIVE))
+            events.append(RuleEvent(EventType.PIPELINE_ACTIVE))
             is_open = False
         if news.scanned_until is not None:
             started_at = started_at or news.scanned_until  # without any start, the time counts from the first scan
             if not is_open and news.scanned_until - started_at > limit_us:
                 since = timestamp(from_us(Micros(started_at)))
                 data: Json = {"limitSeconds": limit_us / 1e6, "silentSince": since}
-                told.append(Told(self.opens, data))
-        return Judged(SilentState(started_at), told)
+                events.append(RuleEvent(self.opens, data))
+        return Judged(SilentState(started_at), events)
 
     def moved(self, state: SilentState, by_us: int, *, now: Micros) -> SilentState:
         """Return the state with its time moved by `by_us`, but not beyond `now`."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from watcher.domain.event import EventType
 from watcher.domain.execution import ExecutionRecord, Status
 from watcher.domain.problems import Problem
-from watcher.domain.rule import Judged, News, Past, Rule, Told, Tracked
+from watcher.domain.rule import Judged, News, Past, Rule, RuleEvent, Tracked
 from watcher.domain.timestamps import Micros
 from watcher.runtime.settings import Block, Duration, as_written
 from watcher.runtime.units import counted, spell_duration
@@ -78,8 +78,8 @@ class Slow(Rule):
         """Open the problem if an execution is slow, and close it once none is."""
         after = self._with_shown(self._with_changes(self._with_watched(state, news, problem), news), news)
         if not after.slow:
-            told = [] if after.slow is None or problem is None else [Told(EventType.PIPELINE_ON_TIME)]
-            return Judged(after, told)
+            events = [] if after.slow is None or problem is None else [RuleEvent(EventType.PIPELINE_ON_TIME)]
+            return Judged(after, events)
         if problem is not None:
             return Judged(after)
         slowest = min(after.slow, key=_started_at)
@@ -90,7 +90,7 @@ class Slow(Rule):
             "limitSeconds": round(self.limit_us(usual_us) / 1e6, 1),
             "slowCount": len(after.slow),
         }
-        return Judged(after, [Told(self.opens, data, slowest.known.execution)])
+        return Judged(after, [RuleEvent(self.opens, data, slowest.known.execution)])
 
     def limit_us(self, usual_us: int) -> int:
         """Return the time after which an execution is slow, given the usual duration."""
@@ -125,20 +125,19 @@ class Slow(Rule):
         least = spell_duration(self.settings.at_least_s)
         return f"an execution runs for {self.settings.times:g} times as long as usual, and at least {least} longer"
 
-    def _is_slow(self, state: SlowState, known: ExecutionRecord, *, now: Micros) -> bool:
-        """Return whether an execution is open and has run for longer than the limit."""
-        if state.usual_us is None or known.started_at is None or known.was_paused:
-            return False
-        is_open = known.end_seen_at is None and known.lost is None
-        return is_open and now - known.started_at > self.limit_us(state.usual_us)
+    def _slow_since(self, state: SlowState, now: Micros) -> int:
+        """Return the time before which an open execution must have started to be slow; 0 with too few successes."""
+        return 0 if state.usual_us is None else now - self.limit_us(state.usual_us)
 
     def _with_watched(self, state: SlowState, news: News, problem: Problem | None) -> SlowState:
         """Drop what is not watched any more, or not slow. After a start what opened the problem counts as slow."""
         if news.watched is None:
             return state
         known = state.slow if state.slow is not None else news.watched if problem is not None else ()
-        kept = (each for each in known if not each.is_unwatched and self._is_slow(state, each.known, now=news.now))
-        return replace(state, slow=frozenset(kept))
+        since = self._slow_since(state, news.now)
+        return replace(
+            state, slow=frozenset(each for each in known if _is_slow(each.known, since) and not each.is_unwatched)
+        )
 
     def _with_changes(self, state: SlowState, news: News) -> SlowState:
         """Add the durations of successes that are no history, and drop the executions that are not slow any more."""
@@ -149,8 +148,8 @@ class Slow(Rule):
         if not state.slow:
             return state
         changed = state.slow if added else state.slow & news.changed.keys()
-        known = {each: news.changed.get(each, each.known) for each in changed}
-        gone = {each for each in changed if not self._is_slow(state, known[each], now=news.now)}
+        since = self._slow_since(state, news.now)
+        gone = {each for each in changed if not _is_slow(news.changed.get(each, each.known), since)}
         return replace(state, slow=state.slow - gone) if gone else state
 
     def _with_shown(self, state: SlowState, news: News) -> SlowState:
@@ -158,12 +157,18 @@ class Slow(Rule):
 
         If a row shows an end that a GET is to confirm, nothing is known of that execution.
         """
-        if state.slow is None:
+        if state.slow is None or not news.shown:
             return state
-        shown = [each for each in news.shown if each.unconfirmed_end is None]
-        is_slow = {each for each in shown if not each.is_unwatched and self._is_slow(state, each.known, now=news.now)}
-        slow = (state.slow - frozenset(shown)) | is_slow
+        since, shown = self._slow_since(state, news.now), [each for each in news.shown if each.unconfirmed_end is None]
+        found = {each for each in shown if _is_slow(each.known, since) and not each.is_unwatched}
+        slow = state.slow.difference(shown) | found
         return state if slow == state.slow else replace(state, slow=slow)
+
+
+def _is_slow(known: ExecutionRecord, since: int) -> bool:
+    """Return whether an execution is open, was never seen paused, and started before `since`."""
+    is_open = known.end_seen_at is None and known.lost is None
+    return is_open and not known.was_paused and known.started_at is not None and known.started_at < since
 
 
 def _started_at(entry: Tracked) -> int:

@@ -9,7 +9,7 @@ from watcher.domain.envelope import Json
 from watcher.domain.event import EventType
 from watcher.domain.history import DAY_US, period_start
 from watcher.domain.problems import Problem
-from watcher.domain.rule import Judged, News, Past, Rule, Told
+from watcher.domain.rule import Judged, News, Past, Rule, RuleEvent
 from watcher.domain.timestamps import Micros, from_us
 from watcher.runtime.settings import SomeKeys
 
@@ -49,7 +49,7 @@ class Tokens(Rule):
         return Spending(day_at, *await past.spending(day_at))
 
     def judge(self, state: Spending, news: News, problem: Problem | None) -> Judged:
-        """Add the recorded ends to the day of `now`, and tell of a share that was not reported yet.
+        """Add the recorded ends to the day of `now`, and report a share that was not reported yet.
 
         Ends of another day do not count. An end may be dated a little after `now`, by the clock of the API: then its
         day begins with it.
@@ -65,4 +65,4 @@ class Tokens(Rule):
             return Judged(Spending(day_at, tokens, before.percent))
         data: Json = {"percent": percent, "tokensUsed": tokens, "tokensPerDay": per_day}
         data["day"] = f"{from_us(day_at):%Y-%m-%d}"
-        return Judged(Spending(day_at, tokens, percent), [Told(EventType.PIPELINE_OVERSPENDING, data)])
+        return Judged(Spending(day_at, tokens, percent), [RuleEvent(EventType.PIPELINE_OVERSPENDING, data)])

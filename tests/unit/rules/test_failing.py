@@ -46,12 +46,12 @@ class Watched:
             judged = self.rule.judge(
                 self.state, News(at, [ended(nth, end) for nth, end in enumerate(part)], once), self.problem
             )
-            self.state, self.told = judged.state, judged.told
+            self.state, self.told = judged.state, judged.events
             is_open = self.problem is not None
-            for told in judged.told:
+            for told in judged.events:
                 is_open = told.type is FAILING
                 found += "o" if is_open else "c"
-            found += "" if judged.told else " "
+            found += "" if judged.events else " "
             self.problem = problem_of(self.rule, failed_count=judged.failed_count) if is_open else None
         return found
 

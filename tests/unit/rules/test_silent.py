@@ -12,7 +12,7 @@ def silence(state: SilentState, *, is_open: bool = False, **news: int) -> tuple[
     """Return whether a silence opens or closes, and the last start that is known then."""
     rule, at = Silent(3600.0), {name: Micros(value) for name, value in ({"now": 9 * HOUR} | news).items()}
     judged = rule.judge(state, News(**at), problem_of(rule) if is_open else None)  # type: ignore[arg-type]
-    return "".join("o" if told.type is rule.opens else "c" for told in judged.told), judged.state.started_at
+    return "".join("o" if told.type is rule.opens else "c" for told in judged.events), judged.state.started_at
 
 
 def test_silence_counts_from_the_last_start_and_opens_with_a_complete_scan() -> None:

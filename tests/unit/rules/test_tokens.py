@@ -33,6 +33,6 @@ def test_the_tokens_of_a_day_are_those_of_the_ends_dated_on_it(
     )
     judged = rule.judge(Spending(Micros(before[0]), *before[1:]), News(NOON, recorded=recorded), None)
     assert judged.state == after
-    told = [(each.type, (each.data or {})["percent"]) for each in judged.told]
+    told = [(each.type, (each.data or {})["percent"]) for each in judged.events]
     is_told = after[2] > (before[2] if before[0] == after[0] else 0)
     assert told == [(EventType.PIPELINE_OVERSPENDING, after[2])] * is_told

@@ -196,8 +196,8 @@ async def test_a_store_of_the_first_version_becomes_what_the_tables_say(
         assert set(run(url, "SELECT dated FROM scan")) == {(False,)}
 
 
-def back_to_1_1(url: str) -> None:
-    """Have an empty store be as version 1.1.0 made it."""
+def back_to_17(url: str) -> None:
+    """Have an empty store be of schema 17."""
     key = "BYTEA" if url.startswith("postgresql") else "BLOB"
     for statement in (
         "DROP TABLE unjudged_end",
@@ -213,7 +213,7 @@ def back_to_1_1(url: str) -> None:
 async def test_the_days_of_the_history_are_made_of_its_hours(databases: Databases, kind: str) -> None:
     url = await databases.without_rows(kind)
     await use(url)
-    back_to_1_1(url)
+    back_to_17(url)
     run(url, "INSERT INTO source (id, kind, name) VALUES (10, 'pipeline', 'default/p')")
     hour, day = 3_600_000_000, 86_400_000_000
     before = ScriptDirectory(str(MIGRATIONS)).get_revision("0017").down_revision
@@ -243,12 +243,12 @@ SAID = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_rules_of_version_1_1_go_on_with_their_states_and_the_ends_that_wait(
+async def test_rules_of_earlier_versions_go_on_with_their_states_and_the_ends_that_wait(
     databases: Databases, kind: str
 ) -> None:
     url = await databases.without_rows(kind)
     await use(url)
-    back_to_1_1(url)
+    back_to_17(url)
     names = [str(UUID(int=number)) for number in (1, 2, 3)]
     old = {"ends": [[5, True]], "started_at": 3, "opened_at": 4, "tallies": [[4, 2, 1]], "in_api_time": False}
     old |= {"failed": names[0], "failed_at": 5}
@@ -267,7 +267,8 @@ async def test_rules_of_version_1_1_go_on_with_their_states_and_the_ends_that_wa
         )
         run(
             url,
-            f"INSERT INTO unjudged_end VALUES (10, :key, {number + 6}, {'false' if number == 3 else 'true'})",
+            "INSERT INTO unjudged_end (pipeline_id, execution, ended_at, failed)"
+            f" VALUES (10, :key, {number + 6}, {'false' if number == 3 else 'true'})",
             **key,
         )
         if number < 3:
