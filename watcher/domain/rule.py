@@ -35,8 +35,11 @@ class Tracked(Protocol):
 class Past(Protocol):
     """The recorded past of a pipeline. Every method raises `StoreError`."""
 
-    async def durations(self) -> Sequence[int]:
-        """Return the durations of the last successes, oldest first. Those that were seen paused do not count."""
+    async def durations(self, count: int) -> Sequence[int]:
+        """Return the durations (microseconds) of the last `count` successes, oldest first.
+
+        Executions that were seen paused do not count.
+        """
 
     async def spending(self, day_at: Micros) -> tuple[int, int]:
         """Return the tokens of the ends since `day_at`, and the percentage of that day that was reported last."""
@@ -93,8 +96,9 @@ class Judged(NamedTuple):
     state: Any
     events: Sequence[RuleEvent] = ()
     failed_count: int = 0
-    """The failures of the problem that is open afterwards, and the newest of them."""
+    """The number of failures of the problem that is open afterwards."""
     latest: LatestFailure | None = None
+    """The newest of these failures."""
 
 
 class Rule(ABC):
@@ -132,6 +136,6 @@ class Rule(ABC):
         """Return in words why a success counts as a failure; `None` if it does not."""
         return None
 
-    def in_words(self) -> str:
+    def opens_when(self) -> str:
         """Return in words when the rule opens its problem."""
         return ""

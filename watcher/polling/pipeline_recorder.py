@@ -162,12 +162,12 @@ class PipelineRecorder:
 
     async def _follow(self, news: News) -> None:
         """Let the rules judge open executions, and write their events."""
-        if self._finds(news) or self._stream.writing.locked():
+        if self._has_events(news) or self._stream.writing.locked():
             async with self._stream.writing:
-                if self._finds(News(news.now)):
+                if self._has_events(News(news.now)):
                     await self._write()
 
-    def _finds(self, news: News) -> bool:
+    def _has_events(self, news: News) -> bool:
         """Return whether a rule that follows open executions has an event to emit."""
         judged = {rule.key: judge(rule, self._states[rule.key], news, self._problems) for rule in self._following}
         self._states |= {key: each.state for key, each in judged.items()}

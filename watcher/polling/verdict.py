@@ -13,7 +13,6 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.evaluator import Evaluation
-from watcher.rules.slow import DURATIONS_COUNT
 
 
 @dataclass(slots=True)
@@ -37,9 +36,9 @@ class RecordedPast:
     deps: AccountDependencies
     watch: Watch
 
-    async def durations(self) -> Sequence[int]:
-        """Return the durations of the last successes, oldest first."""
-        return await self.deps.store.load_durations(self.watch.pipeline, limit=DURATIONS_COUNT)
+    async def durations(self, count: int) -> Sequence[int]:
+        """Return the durations (microseconds) of the last `count` successes, oldest first."""
+        return await self.deps.store.load_durations(self.watch.pipeline, limit=count)
 
     async def spending(self, day_at: Micros) -> tuple[int, int]:
         """Return the tokens of the ends since `day_at`, and the percentage of that day that was reported last."""

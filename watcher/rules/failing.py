@@ -190,7 +190,7 @@ class Failing(Rule):
             return f"succeeded, but started {end.nodes:g} nodes, fewer than {also.fewer_nodes_than}"
         return None
 
-    def in_words(self) -> str:
+    def opens_when(self) -> str:
         """Return in words when the rule opens its problem."""
         given = self.settings
         words = f"{given.consecutive} executions in a row failed"

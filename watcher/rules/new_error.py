@@ -27,6 +27,7 @@ class NewError(Rule):
     judges_ends: ClassVar[bool] = True
 
     is_wanted: bool = True
+    """The value of the key. A rule that is not wanted is not made."""
 
     async def load(self, news: News, past: Past) -> Mapping[bytes, int]:
         """Return how often each kind of error was recorded within 30 days before the end, by fingerprint."""

@@ -49,6 +49,6 @@ class Silent(Rule):
         """Return the state with its time moved by `by_us`, but not beyond `now`."""
         return replace(state, started_at=state.started_at and min(now, state.started_at + by_us))
 
-    def in_words(self) -> str:
+    def opens_when(self) -> str:
         """Return in words when the rule opens its problem."""
         return f"no execution started for {spell_duration(self.limit_s)}"

@@ -71,7 +71,7 @@ class Slow(Rule):
 
     async def begin(self, state: object, past: Past, *, now: Micros) -> SlowState:
         """Return the state with the recorded durations."""
-        durations = tuple(await past.durations())
+        durations = tuple(await past.durations(DURATIONS_COUNT))
         return SlowState(durations, usual_duration(durations))
 
     def judge(self, state: SlowState, news: News, problem: Problem | None) -> Judged:
@@ -120,7 +120,7 @@ class Slow(Rule):
             found = f"would have been reported for {self.count_slow(durations_us)} of {tried} ({shown} {count})"
         return f"{found}; 95 % took at most {usual}, limit {limit}"
 
-    def in_words(self) -> str:
+    def opens_when(self) -> str:
         """Return in words when the rule opens its problem."""
         least = spell_duration(self.settings.at_least_s)
         return f"an execution runs for {self.settings.times:g} times as long as usual, and at least {least} longer"

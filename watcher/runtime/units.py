@@ -1,4 +1,4 @@
-"""Parses and writes durations, rates, shares and addresses: `500ms`, `2 m 14 s`, `300/m`, `20%`, `[::1]:8080`."""
+"""Parses and writes durations, rates, shares, addresses, counts: `500ms`, `2 m 14 s`, `300/m`, `20%`, `[::1]:8080`."""
 
 import re
 from ipaddress import ip_address

@@ -190,7 +190,7 @@ class AccountStore(LeasedStore):
             row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == number)).one()
             itself = {"of_source": account_id, "of_pipeline": number}
             problems = map(problem_of, connection.execute(_OPEN_PROBLEMS, itself))
-            unjudged = [UNJUDGED_END.validate_json(each.said) for each in connection.execute(_UNJUDGED, itself)]
+            unjudged = [UNJUDGED_END.validate_json(each.body) for each in connection.execute(_UNJUDGED, itself)]
             ends = sorted(unjudged, key=attrgetter("ended_at"))
             return RulesRecord(row.sequence, row.rules, {each.kind: each for each in problems}, ends)
 

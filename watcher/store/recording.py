@@ -133,7 +133,7 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
             connection.execute(DELETE_UNJUDGED, row)
         if change.unjudged:
             ends = {execution_key(each.execution): UNJUDGED_END.dump_json(each).decode() for each in change.unjudged}
-            rows_of_ends = [{"pipeline_id": pipeline_id, "execution": key, "said": ends[key]} for key in sorted(ends)]
+            rows_of_ends = [{"pipeline_id": pipeline_id, "execution": key, "body": ends[key]} for key in sorted(ends)]
             connection.execute(_ADD_UNJUDGED, rows_of_ends)
         if change.cursor is not None:
             scans[pipeline_id] = {"account_id": source_id, "pipeline_id": pipeline_id, **asdict(change.cursor)}

@@ -253,7 +253,7 @@ unjudged_end = _table_by_key(
     "unjudged_end",
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("execution", LargeBinary, primary_key=True),
-    Column("said", String, nullable=False),  # JSON of domain/history
+    Column("body", String, nullable=False),  # JSON of `EndedExecution` in domain/history
 )
 
 

@@ -18,6 +18,7 @@ _ROWID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _LAST_EVENT = sa.text(
     "SELECT event.body FROM execution JOIN event ON event.stream = execution.stream"
     " AND event.sequence = execution.sequence WHERE execution.execution = :execution"
+    " AND execution.account_id IN (SELECT id FROM source WHERE kind = 'account')"  # so that it takes the primary key
 )
 _UNJUDGED = sa.text("SELECT pipeline_id, execution, ended_at, failed FROM unjudged_end")
 
@@ -29,7 +30,7 @@ def upgrade() -> None:
         converted = {"number": row.id, "rules": json.dumps(_states_of(connection, json.loads(row.rules)))}
         connection.execute(sa.text("UPDATE source SET rules = :rules WHERE id = :number"), converted)
     ends = [
-        {"pipeline_id": each.pipeline_id, "execution": each.execution, "said": json.dumps(_end_of(connection, each))}
+        {"pipeline_id": each.pipeline_id, "execution": each.execution, "body": json.dumps(_end_of(connection, each))}
         for each in connection.execute(_UNJUDGED).all()
     ]
     op.drop_table("unjudged_end")
@@ -37,7 +38,7 @@ def upgrade() -> None:
         "unjudged_end",
         sa.Column("pipeline_id", _ROWID, sa.ForeignKey("source.id"), primary_key=True),
         sa.Column("execution", sa.LargeBinary, primary_key=True),
-        sa.Column("said", sa.String, nullable=False),
+        sa.Column("body", sa.String, nullable=False),
         sqlite_with_rowid=False,
     )
     op.bulk_insert(unjudged_end, ends)
