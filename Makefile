@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds; FOREVER=1 leaves its dashboard open
 	@$(BIN)/watcher demo $(if $(FOREVER),--forever) $(ARGS)
 
-test: .venv/dev  ## lint, types and the tests one runs while one works: two and a half minutes on two cores
+test: .venv/dev  ## lint, types and the tests one runs while one works: about three minutes on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	@$(MAKE) --jobs=2 --output-sync=target types tests

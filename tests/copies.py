@@ -23,6 +23,7 @@ from sqlalchemy import (
     create_engine,
     insert,
     select,
+    text,
 )
 from stores import SetClock, open_soon
 
@@ -177,11 +178,11 @@ def path_of(url: str) -> Path:
     return Path(url.removeprefix("sqlite:///"))
 
 
-def run(url: str, statement: str) -> list[Any]:
-    """Run a statement in a database of either kind."""
+def run(url: str, statement: str, **values: Any) -> list[Any]:
+    """Run a statement in a database of either kind, with values for its names, if it has any."""
     engine = engine_of(url)
     with engine.begin() as connection:
-        result = connection.exec_driver_sql(statement)
+        result = connection.execute(text(statement), values) if values else connection.exec_driver_sql(statement)
         rows = list(result) if result.returns_rows else []
     engine.dispose()
     return rows

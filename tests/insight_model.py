@@ -18,9 +18,12 @@ from watcher.domain.errors import StoreError
 from watcher.domain.event import EventType
 from watcher.domain.execution import ExecutionSnapshot, FailedNode
 from watcher.domain.history import DAY_US, error_kind_of, kind_without_node, period_start
-from watcher.domain.rules import FailingRule, Rules, SlowRule, usual_duration
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Details, Watch
+from watcher.rules.failing import Failing, FailingSettings
+from watcher.rules.new_error import NewError
+from watcher.rules.slow import Slow, SlowSettings, usual_duration
+from watcher.rules.tokens import Tokens, TokensSettings
 from watcher.store.changes import Change
 from watcher.store.sql_store import SqlStore
 
@@ -33,7 +36,7 @@ BEGUN_S = MIDNIGHT_S - 100.0
 TOKENS = 1000
 """The most tokens of one execution."""
 
-SLOW = SlowRule(3.0, 20 * SECOND_US)
+SLOW = Slow(SlowSettings.model_validate({"at_least": "20s"}))
 STEP_S = 0.5
 FOR_EVER_S = 1e7
 
@@ -120,7 +123,7 @@ class Watched:
     draw: Random
     api: InsightApi
     per_day: int
-    failing: FailingRule | None = None
+    failing: Sequence[Failing] = ()
     starts: int = 0
 
     async def start(self) -> None:
@@ -137,8 +140,10 @@ class Watched:
         )
 
     def watch(self) -> Watch:
-        rules = Rules(self.failing, None, SLOW, TOKENS, self.per_day, reports_new_errors=True)
-        return Watch("default", PIPELINE, (), labels={"n": str(self.draw.random())}, rules=rules)
+        tokens = TokensSettings(execution=TOKENS, per_day=self.per_day)
+        rules = (*self.failing, SLOW, NewError(), Tokens(tokens))
+        labels = {"n": str(self.draw.random())}
+        return Watch("default", PIPELINE, (), labels=labels, rules=rules, max_tokens=TOKENS)
 
     async def run_for(self, seconds: float) -> None:
         """Run; after a death, or if the store has what memory has not, the next process goes on."""
@@ -163,7 +168,7 @@ class Watched:
         await before.watcher.cancel()
 
     async def reload(self) -> None:
-        self.failing = self.draw.choice([None, FailingRule(consecutive=3), FailingRule(consecutive=5)])
+        self.failing = self.draw.choice([(), *([Failing(FailingSettings(consecutive=count))] for count in (3, 5))])
         with suppress(asyncio.CancelledError, StoreError):
             await self.account.watcher.watch([self.watch()])
 
@@ -230,7 +235,7 @@ async def _check_spending(watched: Watched, lines: Sequence[Line], ended: Sequen
         tokens[period_start(Micros(us_of(life.ends_s)), DAY_US)] += watched.api.tokens[life.id] or 0
     today = period_start(watched.clock.steady_us(), DAY_US)
     (recorder,) = watched.account.watcher._alert_rules.recorders.values()
-    day_at, used_today, _ = recorder._spending
+    day_at, used_today, _ = recorder._states["tokens"]
     late = [life for life in watched.api.lives if now_s - 5 < life.ends_s <= now_s]
     assert day_at == today
     assert 0 <= used_today - tokens[today] <= sum(watched.api.tokens[life.id] or 0 for life in late)

@@ -25,6 +25,7 @@ class Fault(Enum):
     EMPTY = "no row, and a total of 0"
     CUT = "half of the rows"
     STALE = "the list as it was a while ago"
+    REPEATED = "the rows of the page before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class ModelApi(ScriptedApi):
         fault = self.fault(self.count, page)
         at = sent_at - STALE_S if fault is Fault.STALE else sent_at
         shown = [] if fault is Fault.EMPTY else sorted((x for x in self.lives if x.begins_s <= at), key=order)
+        page -= fault is Fault.REPEATED
         page = page if self.last_page is None else min(page, self.last_page(len(shown)))
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows

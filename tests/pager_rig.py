@@ -11,7 +11,7 @@ from receivers_rules import check_pagerduty
 from worker_rig import DELIVERED, FakeClock, Rig, ScriptedSink
 
 from watcher.domain.delivery import Delivery
-from watcher.domain.envelope import new_problem, pipeline_source, stream_of
+from watcher.domain.envelope import new_problem, stream_of
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
@@ -193,7 +193,7 @@ class PagerRig(Rig):
         watch = Watch("default", pipeline, (), name=pipeline)
         change = ProblemChange(problem, at) if problem else None
         if change is None:
-            source = pipeline_source(watch)
+            source = watch.source
             opened = new_problem(type_, source, subject=execution, nth=sequence, sequence=sequence, at=at)
             change = ProblemChange(opened, is_new=True)
         entry = self.events.execution(
@@ -216,7 +216,7 @@ class PagerRig(Rig):
 
     def answers_of(self, subject: str) -> list[tuple[str, str | None]]:
         """Return how the deliveries about an execution of the usual pipeline were settled, in their order."""
-        stream = stream_of(pipeline_source(Watch("default", "Agent", ())), subject)
+        stream = stream_of(Watch("default", "Agent", ()).source, subject)
         with closing(sqlite3.connect(self.path)) as connection:
             query = (
                 "SELECT state, answer FROM delivery JOIN event ON event.id = number WHERE stream = ? ORDER BY number"

@@ -55,8 +55,8 @@ INSERT INTO problem (id, kind, source_id, pipeline_id, opened_at, closed_at, str
 INSERT INTO problem_message (problem_id, sink_id, channel, number)
     SELECT {_BYTES}, 2, n, n FROM generate_series(1, 20000) AS n;
 INSERT INTO reminder (problem_id, sink_id, reminded_at) SELECT {_BYTES}, 2, n FROM generate_series(1, 20000) AS n;
-INSERT INTO unjudged_end (pipeline_id, execution, ended_at, failed)
-    SELECT 10 + n % 990, {_BYTES}, n, false FROM generate_series(1, 20000) AS n;
+INSERT INTO unjudged_end (pipeline_id, execution, body)
+    SELECT 10 + n % 990, {_BYTES}, n FROM generate_series(1, 20000) AS n;
 INSERT INTO pipeline_hour (pipeline_id, from_at, started, success, failed, unrecognized, tokens, durations)
     SELECT id, n, 1, 1, 1, 1, 1, '{{}}' FROM generate_series(10, 110) AS id, generate_series(1, 720) AS n;
 INSERT INTO pipeline_day SELECT * FROM pipeline_hour;

@@ -18,9 +18,10 @@ from list_model import Life, ModelApi
 from sqlalchemy import select
 from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
-from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Details, Watch
+from watcher.rules.failing import Failing, FailingSettings
+from watcher.rules.silent import Silent
 from watcher.store.changes import Change
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import event
@@ -80,7 +81,7 @@ class History:
     """What happened beside: which ends waited to be judged, which rule held from when on, the complete scans."""
 
     steps: list[Step] = field(default_factory=list)
-    rules: list[tuple[int, FailingRule]] = field(default_factory=list)
+    rules: list[tuple[int, Failing]] = field(default_factory=list)
     scans: list[int] = field(default_factory=list)
     kills: int = 0
 
@@ -93,7 +94,7 @@ class Pipeline:
     clock: FakeClock
     draw: Random
     api: ModelApi
-    rule: FailingRule
+    rule: Failing
     history: History = field(default_factory=History)
 
     async def start(self) -> None:
@@ -109,7 +110,7 @@ class Pipeline:
         )
 
     def watch(self) -> Watch:
-        rules = Rules(self.rule, round(SILENT_S * SECOND_US))
+        rules = (self.rule, Silent(SILENT_S))
         return Watch("default", PIPELINE, (), labels={"n": str(self.draw.random())}, rules=rules)
 
     async def run_for(self, seconds: float) -> None:
@@ -150,11 +151,13 @@ class Pipeline:
             await self.account.watcher.watch([self.watch()])
 
 
-def rule_of(draw: Random) -> FailingRule:
+def rule_of(draw: Random) -> Failing:
     if draw.random() < 0.6:
-        quiet_us = draw.choice([0, 20, 60]) * SECOND_US
-        return FailingRule(consecutive=draw.randint(2, 4), recover_after=draw.randint(1, 4), quiet_for_us=quiet_us)
-    return FailingRule(rate=draw.choice([0.3, 0.5, 0.7]), of_last=draw.choice([6, 20]), within_us=200 * SECOND_US)
+        quiet_for = draw.choice(["1ms", "20s", "60s"])
+        given = {"consecutive": draw.randint(2, 4), "recover_after": draw.randint(1, 4), "quiet_for": quiet_for}
+    else:
+        given = {"rate": draw.choice(["30%", "50%", "70%"]), "of_last": draw.choice([6, 20]), "within": "200s"}
+    return Failing(FailingSettings.model_validate(given))
 
 
 def lives_of(draw: Random, *, until_s: float) -> list[Life]:
@@ -222,24 +225,26 @@ def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, in
     opened_at: int | None = None
     is_open, count = False, 0
     for line, judged_at, judges in in_order_of_judging(lines, history):
-        rule, failed = [rule for at, rule in history.rules if at <= judged_at][-1], line.type == "execution.failed"
+        rule = [rule.settings for at, rule in history.rules if at <= judged_at][-1]
+        failed = line.type == "execution.failed"
         insort(ends, (line.ended_at, failed), key=itemgetter(0))
         newest_at = ends[-1][0]
         in_row = sum(1 for _ in takewhile(itemgetter(1), reversed(ends)))
-        last = [fails for at, fails in ends[-rule.of_last :] if at >= newest_at - rule.within_us]
+        last = [fails for at, fails in ends[-rule.of_last :] if at >= newest_at - rule.within_s * SECOND_US]
         count = count + failed if is_open else in_row if rule.consecutive else sum(last)
         if is_open and rule.consecutive and opened_at is None:  # one that a rate opened is taken to open with this rule
-            before = [nth for nth, (at, rule) in enumerate(history.rules) if at <= judged_at and not rule.consecutive]
+            by_rate = [at <= judged_at and not rule.settings.consecutive for at, rule in history.rules]
+            before = [nth for nth, is_before in enumerate(by_rate) if is_before]
             opened_at = history.rules[before[-1] + 1][0]
         opened_at = opened_at if rule.consecutive else None
         if not judges or line.ended_at < newest_at:
             continue
-        quiet = [fails for at, fails in ends if at >= max(opened_at or 0, newest_at - rule.quiet_for_us)]
+        quiet = [fails for at, fails in ends if at >= max(opened_at or 0, newest_at - rule.quiet_for_s * SECOND_US)]
         if rule.consecutive and is_open:
             has_recovered = len(ends) >= rule.recover_after and not any(
                 fails for _, fails in ends[-rule.recover_after :]
             )
-            is_over = newest_at - (opened_at or 0) >= rule.quiet_for_us and 10 * sum(quiet) <= len(quiet)
+            is_over = newest_at - (opened_at or 0) >= rule.quiet_for_s * SECOND_US and 10 * sum(quiet) <= len(quiet)
             holds = not (has_recovered and is_over)
         elif rule.consecutive:
             holds = in_row >= rule.consecutive

@@ -3,24 +3,43 @@
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, RULES, Account, Start, name_of, pages_of, said
 
+from watcher.config.rules import RulesSettings
+from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionSnapshot
-from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.problems import Problem
+from watcher.domain.rule import Rule
 from watcher.domain.watch import Details, Watch
+from watcher.rules import rules_of
+from watcher.rules.tokens import Tokens
 
 HOUR_US = 3600 * 1_000_000
-AT_ONCE: dict[str, Any] = {"recover_after": 1, "quiet_for_us": 0}
+AT_ONCE: dict[str, Any] = {"recover_after": 1, "quiet_for": "1ms"}
 """A problem closes with the next success."""
 
-IN_A_ROW = Rules(FailingRule(consecutive=3, **AT_ONCE))
-SILENT = Rules(silent_us=HOUR_US)
+
+def ruled(**settings: Any) -> tuple[Rule, ...]:
+    """Return the rules of such a block of the configuration."""
+    return rules_of(RulesSettings.model_validate(settings))
+
+
+IN_A_ROW = ruled(failing={"consecutive": 3, **AT_ONCE})
+SILENT = ruled(silent="1h")
+BOTH = (*IN_A_ROW, *SILENT)
 UNCONFIRMED = replace(RULES, details=Details.NEVER)
 
 
-def watch_of(rules: Rules | None, *executions: str) -> Watch:
-    return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules)
+def problem_of(rule: Rule, *, failed_count: int = 0) -> Problem:
+    assert rule.opens is not None
+    return Problem(UUID(int=1), rule.opens, EPOCH, EventKey(b"", 1), failed_count)
+
+
+def watch_of(rules: tuple[Rule, ...], *executions: str) -> Watch:
+    most = next((rule.settings.execution for rule in rules if isinstance(rule, Tokens)), None)
+    return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules, max_tokens=most)
 
 
 def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:
@@ -36,14 +55,14 @@ def show(account: Account, *rows: ExecutionSnapshot) -> None:
     account.api.pages = pages_of(*sorted(rows, key=lambda each: each.started_at or EPOCH, reverse=True))
 
 
-async def whole(start: Start, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:
+async def whole(start: Start, rules: tuple[Rule, ...] = IN_A_ROW, **how: Any) -> Account:
     """Return an account that watches a pipeline whole, and has read its list, which is empty."""
     account = await start(watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
     await account.run_for(5)
     return account
 
 
-async def again(start: Start, account: Account, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:
+async def again(start: Start, account: Account, rules: tuple[Rule, ...] = IN_A_ROW, **how: Any) -> Account:
     """Return the account after a restart, with the store as it is now."""
     await account.watcher.cancel()
     return await start(watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)

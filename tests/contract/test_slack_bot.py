@@ -16,7 +16,6 @@ from worker_rig import NAMESPACE, Rig, ScriptedSink
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.rules import RuleState
 from watcher.sinks.protocol import SinkContext
 from watcher.sinks.slack_bot import SlackBotSettings
 from watcher.store.changes import SourceChange
@@ -66,10 +65,10 @@ class SlackRig(Rig):
         problem = Problem(UUID(PROBLEM), FAILING, self.clock.now(), EventKey(STREAM, self.before if opens else 1))
         edge = ProblemChange(problem, self.clock.now() if closes else None, is_new=opens)
         group = self.settings.rules.group and self.settings.rules.group.group_of(event)
-        entry, state = OutboxEntry(event, ("ops",), groups={"ops": group} if group else {}), RuleState()
+        entry = OutboxEntry(event, ("ops",), groups={"ops": group} if group else {})
         problems = (edge,) if opens or closes else ()
         change = SourceChange(
-            self._account, self.before - 1, self.before, None, (entry,), problems, pipeline=PIPELINE, rules=state
+            self._account, self.before - 1, self.before, None, (entry,), problems, pipeline=PIPELINE, rules="{}"
         )
         await self.real_store.record(change)
 

@@ -46,10 +46,10 @@ from stores import (
 from watcher.domain.delivery import Delivery, DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.execution import ExecutionRecord, LostReason
+from watcher.domain.execution import ExecutionRecord, FailedNode, LostReason
+from watcher.domain.history import EndedExecution, error_kind_of
 from watcher.domain.problems import Incident, LatestFailure, Problem, ProblemChange
 from watcher.domain.routing import IncidentRules
-from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesRecord, SourceChange
@@ -64,8 +64,14 @@ FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE
 LATER = Micros(START_US + 365 * 86_400 * SECOND_US)
 OPENING = event(f"default/{PIPELINE}", sequence=1).body
 DELIVERED = DeliveryState.DELIVERED
-STATE = RuleState((End(5, failed=True),), 3, 4)
+STATE = '{"silent": {"started_at": 3}}'
 PIPELINE_SUBJECT = f"default/{PIPELINE}"
+
+
+def ended_of(number: int, *, at: int, status: str = "failed") -> EndedExecution:
+    error = error_kind_of("Greeting", "boom") if status == "failed" else None
+    node = FailedNode(None, "Greeting", "boom")
+    return EndedExecution(Micros(at), Micros(at), status, 7, 1.5, error, execution_id(number), 3, node, "all failed")
 
 
 def problem_of(
@@ -89,7 +95,7 @@ def together(lease: Lease, *changes: ExecutionChange | SourceChange) -> ChangeSe
 
 
 async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(rig: StoreRig) -> None:
-    waiting = (UnjudgedEnd(execution_id(2), End(9, failed=False)), UnjudgedEnd(execution_id(1), End(7, failed=True)))
+    waiting = (ended_of(2, at=9, status="success"), ended_of(1, at=7))
     await rig.store.record(rules_change(rig.account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
     found = await rig.owned.load_rules(PIPELINE)
     assert found == RulesRecord(1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]])
@@ -124,7 +130,7 @@ async def test_of_changes_that_belong_together_one_bad_one_takes_all_along(rig: 
     assert isinstance(outcomes[0], SequenceConflictError)
     assert outcomes[1] is None
     assert names(await due(rig.ops)) == [of(9)]
-    assert await rig.owned.load_rules(PIPELINE) == RulesRecord(0, RuleState(), {}, [])
+    assert await rig.owned.load_rules(PIPELINE) == RulesRecord(0, None, {}, [])
 
 
 async def test_what_is_recorded_together_is_due_in_that_order(rig: StoreRig) -> None:
@@ -258,12 +264,12 @@ async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(rig: Store
 
 async def test_what_rules_went_by_is_forgotten_with_them(rig: StoreRig) -> None:
     other = "77aa0000-0000-4000-8000-000000000000"
-    waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
+    waiting = (ended_of(1, at=7),)
     for pipeline in (PIPELINE, other):
         await rig.store.record(replace(rules_change(rig.account, unjudged=waiting), pipeline=pipeline))
     await (await upkeep(rig.store)).forget_rules(present=[("default", PIPELINE), ("other", other)])
     assert await rig.owned.load_rules(PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
-    assert await rig.owned.load_rules(other) == RulesRecord(0, RuleState(), {}, [])
+    assert await rig.owned.load_rules(other) == RulesRecord(0, None, {}, [])
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, VERIFY
+from watcher.config.rules import RulesSettings
 from watcher.domain.envelope import stream_of, timestamp
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
@@ -25,9 +26,10 @@ from watcher.domain.history import Totals
 from watcher.domain.problems import LatestFailure, Problem, SentOpening
 from watcher.domain.report import Happening, PipelineResult, error_of, report_of
 from watcher.domain.routing import Router
-from watcher.domain.rules import FailingRule, Rules, SlowRule
+from watcher.domain.rule import Rule
 from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Watch
+from watcher.rules import rules_of
 from watcher.store.sql_store import open_store
 
 WIDTH = 110
@@ -119,9 +121,13 @@ async def _live(account: Account) -> None:
     await account.run_for(90.0)
 
 
+def _rules(**settings: object) -> tuple[Rule, ...]:
+    return rules_of(RulesSettings.model_validate(settings))
+
+
 async def _ruled() -> list[Event]:
     """Return what the rules of a pipeline lead to: it fails, recovers, is silent and active again."""
-    rules = Rules(FailingRule(consecutive=3), silent_us=1_800 * 1_000_000)
+    rules = _rules(failing={"consecutive": 3}, silent="30m")
     async with _watched(watches=[replace(WATCH, rules=rules)]) as account:
         await account.run_for(10.0)
         for number, status in enumerate(("failed",) * 3 + ("success",) * 3 + ("running",), 6):
@@ -132,9 +138,8 @@ async def _ruled() -> list[Event]:
 
 async def _compared() -> list[Event]:
     """Return what the rules lead to that compare with the past: an execution is slow, expensive, and fails anew."""
-    slow = SlowRule(3.0, 60_000_000)
-    rules = Rules(slow=slow, tokens_per_execution=20_000, tokens_per_day=50_000, reports_new_errors=True)
-    async with _watched(watches=[replace(WATCH, rules=rules)]) as account:
+    rules = _rules(slow={}, tokens={"per_day": 50_000}, new_error=True)
+    async with _watched(watches=[replace(WATCH, rules=rules, max_tokens=20_000)]) as account:
         await account.run_for(10.0)
         for number in range(0x20, 0x34):
             _show(account, number, "success", began_s=30.0, ai_tokens_used=1_000)

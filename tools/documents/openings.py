@@ -1,12 +1,17 @@
 """The table of docs/alerts.md that says how often each rule opens a problem: simulated with the rules themselves."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from random import Random
 from statistics import fmean
+from uuid import UUID
 
-from watcher.domain.event import EventType
-from watcher.domain.rules import End, FailingRule, News, Rules, RuleState, UnjudgedEnd, judge
+from watcher.domain.event import EventKey, EventType
+from watcher.domain.history import EndedExecution
+from watcher.domain.problems import Problem
+from watcher.domain.rule import News
 from watcher.domain.timestamps import Micros
+from watcher.rules.failing import Failing, FailingSettings, FailingState
 
 SECOND = 1_000_000
 ENDS_COUNT = 817
@@ -16,29 +21,39 @@ HISTORIES_COUNT = 5
 SHARES = (0.05, 0.2, 0.5, 0.7, 0.9)
 EVERY_S = {"second": 1, "minute": 60, "hour": 3600}
 
-AT_ONCE = FailingRule(consecutive=3, recover_after=1, quiet_for_us=SECOND)
+PROBLEM = Problem(UUID(int=0), EventType.PIPELINE_FAILING, datetime.now(UTC), EventKey(b"", 1))
+
+
+def _failing(**settings: object) -> Failing:
+    return Failing(FailingSettings.model_validate(settings))
+
+
+AT_ONCE = _failing(consecutive=3, recover_after=1, quiet_for="1s")
 COLUMNS = (
     ("`consecutive: 3, recover_after: 1, quiet_for: 1s`", AT_ONCE, 60),
-    *((f"`consecutive: 3`, an end each {name}", FailingRule(consecutive=3), every) for name, every in EVERY_S.items()),
-    ("`rate: 20%`", FailingRule(rate=0.2), 60),
+    *((f"`consecutive: 3`, an end each {name}", _failing(consecutive=3), every) for name, every in EVERY_S.items()),
+    ("`rate: 20%`", _failing(rate="20%"), 60),
 )
 
 
-def history(seed: int, *, share: float, every_s: float, count: int = ENDS_COUNT) -> Iterator[End]:
+def history(seed: int, *, share: float, every_s: float, count: int = ENDS_COUNT) -> Iterator[EndedExecution]:
     """Yield ends of which that share failed, at random distances that are as long as that on average."""
     draw, at_s = Random(seed), 0.0
     for _ in range(count):
         at_s += draw.expovariate(1 / every_s)
-        yield End(round(at_s * SECOND), draw.random() < share)
+        at = Micros(round(at_s * SECOND))
+        yield EndedExecution(at, at, "failed" if draw.random() < share else "success")
 
 
-def openings(rule: FailingRule, *, share: float, every_s: float, seed: int) -> int:
+def openings(rule: Failing, *, share: float, every_s: float, seed: int) -> int:
     """Return how many problems a rule opens in one history, each end judged when it comes."""
-    state, counts, found = RuleState(), dict[EventType, int](), 0
-    for nth, end in enumerate(history(seed, share=share, every_s=every_s)):
-        verdict = judge(Rules(rule), state, counts, News(Micros(end.ended_at), [UnjudgedEnd(str(nth), end)]))
-        state, counts = verdict.state, dict(verdict.failed_counts)
-        found += sum(edge.opens for edge in verdict.edges)
+    state, problem, found = FailingState(), None, 0
+    for end in history(seed, share=share, every_s=every_s):
+        judged = rule.judge(state, News(end.ended_at, [end]), problem)
+        state = judged.state
+        for told in judged.events:
+            problem = PROBLEM if told.type is rule.opens else None
+            found += problem is not None
     return found
 
 

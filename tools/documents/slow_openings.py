@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from random import Random
 from statistics import fmean
 
-from watcher.domain.rules import DURATIONS_COUNT, SlowRule, usual_duration
+from watcher.rules.slow import DURATIONS_COUNT, Slow, SlowSettings, usual_duration
 
 SECOND = 1_000_000
 ENDS_COUNT = 10_000
@@ -14,14 +14,14 @@ ENDS_COUNT = 10_000
 
 HISTORIES_COUNT = 20
 STEP_AT = ENDS_COUNT // 2
-COLUMNS: Mapping[str, SlowRule] = {
-    "`slow: {}`": SlowRule(3.0, 60 * SECOND),
-    "`slow: {times: 6}`": SlowRule(6.0, 60 * SECOND),
-    "`slow: {at_least: 15m}`": SlowRule(3.0, 900 * SECOND),
+COLUMNS: Mapping[str, Slow] = {
+    "`slow: {}`": Slow(SlowSettings()),
+    "`slow: {times: 6}`": Slow(SlowSettings(times=6.0)),
+    "`slow: {at_least: 15m}`": Slow(SlowSettings.model_validate({"at_least": "15m"})),
 }
 """The rules by what is written into the file. The first is the default."""
 
-LEAST_TIMES = min(rule.times for rule in COLUMNS.values())
+LEAST_TIMES = min(rule.settings.times for rule in COLUMNS.values())
 
 Draw = Callable[[Random, int], float]
 """Returns the seconds that the nth execution takes; those of the past are the 0th."""

@@ -21,7 +21,7 @@ from watcher.config.rules import RulesSettings
 from watcher.domain.event import EVENT_KINDS, EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import APART_COUNT, types_matching
-from watcher.domain.rules import KIND_OF_RULE
+from watcher.rules import rules_of
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import is_private_host
 from watcher.runtime.settings import did_you_mean, key_of
@@ -177,7 +177,7 @@ _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _RULE_OF = {type_: kind.setting for type_, kind in EVENT_KINDS.items() if kind.setting.startswith("rules")}
 """An example of the rule that leads to each event. The closings of problems are left out."""
 
-_OF_RULES = {*_RULE_OF, *(CLOSED_BY[kind] for kind in KIND_OF_RULE.values())}
+_OF_RULES = {*_RULE_OF, *(CLOSED_BY[kind] for kind in _RULE_OF if kind in CLOSED_BY)}
 _WITHOUT_RULES = types_matching(("execution.*",)) - _OF_RULES
 _NEVER_CLOSED = {*EventType} - PROBLEM_KINDS - CLOSINGS - types_matching(("problem.*", "watcher.*"))
 
@@ -346,9 +346,8 @@ def _warn_of_pager(document: Document, watches: list[WatchSettings], pager: AnyS
 
 def _kinds_opened_by(watch: WatchSettings) -> set[EventType]:
     """Return the kinds of problems that the rules and limits of a watch may open."""
-    settings = {kind: getattr(watch.rules, key.replace("_us", "_s"), None) for key, kind in KIND_OF_RULE.items()}
-    settings[EventType.EXECUTION_OVERDUE] = watch.overdue_after_s or None
-    return {kind for kind, value in settings.items() if value is not None}
+    by_limits = {EventType.EXECUTION_OVERDUE} if watch.overdue_after_s else set()
+    return by_limits | {rule.opens for rule in rules_of(watch.rules) if rule.opens}
 
 
 def _warn_of_events(document: Document, watches: list[WatchSettings], sink: AnySink, *, path: KeyPath) -> None:

@@ -9,11 +9,10 @@ from pydantic import SecretStr
 from yarl import URL
 
 from watcher.config.models import AccountSettings, AnySink, Settings, SilenceSettings
-from watcher.config.rules import RulesSettings
 from watcher.domain.routing import Route, Silence, types_matching
-from watcher.domain.rules import FailingRule, Rules, SlowRule
 from watcher.domain.watch import Watch
 from watcher.polling.poll_item import CONFIRM_WITHIN_S, PollRules
+from watcher.rules import rules_of
 from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.pacing import SHARE
 from watcher.sinks.stdout import StdoutSettings
@@ -101,30 +100,13 @@ def watches_of(settings: Settings, account: str | None = None) -> list[Watch]:
             name=watch.name,
             labels=dict(watch.labels),
             overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
-            rules=None if watch.rules is None else _rules_of(watch.rules),
+            rules=rules_of(watch.rules),
+            max_tokens=watch.rules.tokens.execution if watch.rules and watch.rules.tokens else None,
             runbook=watch.runbook,
         )
         for watch in settings.watch
         if account in (None, watch.account)
     ]
-
-
-def _rules_of(settings: RulesSettings) -> Rules:
-    failing = None
-    if (given := settings.failing) is not None:
-        within_us, quiet_us = round(given.within_s * 1_000_000), round(given.quiet_for_s * 1_000_000)
-        of_rate = (given.rate, given.of_last, within_us, given.at_least)
-        also = (None, None) if given.also is None else (given.also.shorter_than_s, given.also.fewer_nodes_than)
-        failing = FailingRule(given.consecutive, *of_rate, given.recover_after, quiet_us, *also)
-    slow, tokens = settings.slow, settings.tokens
-    return Rules(
-        failing,
-        None if settings.silent_s is None else round(settings.silent_s * 1_000_000),
-        None if slow is None else SlowRule(slow.times, round(slow.at_least_s * 1_000_000)),
-        None if tokens is None else tokens.execution,
-        None if tokens is None else tokens.per_day,
-        settings.new_error,
-    )
 
 
 def fingerprint_of_settings(settings: Settings) -> str:

@@ -198,7 +198,7 @@ def watches_for(settings: Settings, watches: Mapping[tuple[str, str], Watch], pr
     if problem.execution is not None:
         is_watched = watch.whole or problem.execution in watch.executions
         return is_watched and problem.status is not None and has_limit(watch.overdue_after_s, problem.status)
-    return watch.rules is not None and watch.rules.opens(problem.problem.kind)
+    return any(rule.opens is problem.problem.kind for rule in watch.rules)
 
 
 class ProgressLog:

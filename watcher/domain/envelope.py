@@ -10,7 +10,6 @@ from typing import Any
 
 from watcher.domain.event import Event, EventKey, EventType
 from watcher.domain.problems import CLOSED_BY, Problem
-from watcher.domain.watch import Watch
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
 """The namespace of all our UUIDv5. A change would give every event a second id."""
@@ -54,11 +53,6 @@ A sink has only one problem at a time, so all types about a sink's problem share
 def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
     """Return the id of a group of events that are sent together. The same events always get the same id."""
     return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
-
-
-def pipeline_source(watch: Watch) -> str:
-    """Return the source of the events of a pipeline and its executions."""
-    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
 
 
 def sink_source(sink: str) -> str:

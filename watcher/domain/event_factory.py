@@ -19,7 +19,6 @@ from watcher.domain.envelope import (
     event_of,
     new_problem,
     ordering_key_of,
-    pipeline_source,
     present,
     problem_source,
     sink_source,
@@ -89,7 +88,7 @@ class EventFactory:
             "reason": known.lost,
             "overdueSeconds": None if overdue_s is None else round(overdue_s, 3),
             "limitSeconds": limit_s,
-            "tokensPerExecution": watch.rules.tokens_per_execution if is_expensive and watch.rules else None,
+            "tokensPerExecution": watch.max_tokens if is_expensive else None,
             "problem": problem and problem_data(problem),
             "observed": {
                 "at": timestamp(observed_at),
@@ -99,7 +98,7 @@ class EventFactory:
         }
         event = event_of(
             change.type,
-            pipeline_source(watch),
+            watch.source,
             reported_at or observed_at,
             sequence=change.sequence,
             data=data,
@@ -130,7 +129,7 @@ class EventFactory:
             execution = more.get("execution")
             link = None if execution is None else link.replace("{executionId}", execution["id"])
         data = pipeline_data(watch, link=link, name=name) | more
-        source = pipeline_source(watch)
+        source = watch.source
         return self.of_source(type_, source, data, problem, after=after, at=at, watch=watch, failed_count=failed_count)
 
     def of_source(

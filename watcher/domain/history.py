@@ -11,6 +11,7 @@ from hashlib import sha256
 from math import floor, log, sqrt
 from typing import NamedTuple
 
+from watcher.domain.envelope import cut
 from watcher.domain.execution import (
     END_LABELS,
     LOST,
@@ -76,6 +77,14 @@ class EndedExecution(NamedTuple):
     """Only a success has a duration."""
     error: ErrorKind | None = None
     """Only a failure has an error."""
+    execution: str = ""
+    """The id."""
+    nodes: float | None = None
+    """The number of nodes that started."""
+    node: FailedNode | None = None
+    """The node that failed first, with its texts cut as in events."""
+    text: str | None = None
+    """The text of the execution's own error, cut as in events."""
 
 
 @dataclass(slots=True)
@@ -132,14 +141,16 @@ def ended_execution(known: ExecutionRecord, facts: ExecutionSnapshot | None) -> 
     ended_at = known.ended_at or known.end_seen_at or known.polled_at
     started_at = (facts and facts.began_at) or known.started_at or ended_at
     if facts is None or known.lost is not None:
-        return EndedExecution(started_at, ended_at, LOST)
+        return EndedExecution(started_at, ended_at, LOST, execution=known.execution)
     status = known.status if known.status in TERMINAL_STATUSES else UNRECOGNIZED
     tokens = min(MAX_TOKENS, max(0, round(facts.ai_tokens_used or 0)))
-    ended = EndedExecution(started_at, ended_at, status or "", tokens)
+    node = facts.failed_nodes[0] if facts.failed_nodes else FailedNode(None, None, None)
+    duration_s, error = facts.duration_s if status == Status.SUCCESS else None, None
     if status == Status.FAILED:
-        node = facts.failed_nodes[0] if facts.failed_nodes else FailedNode(None, None, None)
-        return ended._replace(error=error_kind_of(node.name or node.id, node.error or facts.error or ""))
-    return ended._replace(duration_s=facts.duration_s) if status == Status.SUCCESS else ended
+        error = error_kind_of(node.name or node.id, node.error or facts.error or "")
+    node, text = FailedNode(cut(node.id), cut(node.name), cut(node.error)), cut(facts.error)
+    execution, nodes = known.execution, facts.nodes_started
+    return EndedExecution(started_at, ended_at, status or "", tokens, duration_s, error, execution, nodes, node, text)
 
 
 def totals_of(ended: Iterable[EndedExecution], length_us: int) -> Mapping[Micros, Totals]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from watcher.domain.execution import OPEN_STATUSES
-from watcher.domain.rules import Rules
+from watcher.domain.rule import Rule
 from watcher.domain.timestamps import NEVER, Micros
 
 
@@ -38,9 +38,16 @@ class Watch:
     labels: Mapping[str, str] = field(default_factory=dict)
     overdue_after_s: Mapping[str, float] = field(default_factory=dict)
     """The seconds in a status after which an execution is overdue, by status."""
-    rules: Rules | None = None
+    rules: tuple[Rule, ...] = ()
+    max_tokens: int | None = None
+    """An execution that uses more tokens than this is expensive."""
     runbook: str | None = None
     """The URL of instructions for people. Events carry the URL."""
+
+    @property
+    def source(self) -> str:
+        """Return the source of the events of the pipeline and its executions."""
+        return f"/accounts/{self.account}/pipelines/{self.pipeline}"
 
     @property
     def whole(self) -> bool:

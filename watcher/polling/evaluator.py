@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from watcher.domain.envelope import Json, new_problem, pipeline_source
+from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
@@ -92,7 +92,7 @@ class ReplyEvaluator:
             self.pipeline_names[watch.pipeline] = execution.pipeline_name
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
-        limits_s, max_tokens = watch.overdue_after_s, None if watch.rules is None else watch.rules.tokens_per_execution
+        limits_s, max_tokens = watch.overdue_after_s, watch.max_tokens
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=limits_s, max_tokens=max_tokens)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
@@ -190,6 +190,6 @@ class ReplyEvaluator:
 
         The event with this `sequence` opened the problem at `at`.
         """
-        source, subject = pipeline_source(entry.watch), entry.known.execution
+        source, subject = entry.watch.source, entry.known.execution
         problem = new_problem(EventType.EXECUTION_OVERDUE, source, subject=subject, nth=nth, sequence=sequence, at=at)
         return ProblemChange(problem, closed_at, is_new=closed_at is None)

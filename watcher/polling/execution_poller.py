@@ -93,7 +93,14 @@ class ExecutionPoller(SessionPart):
             is_news = known.sequence > 0 and known.status is not None and known.lost is None
             recent = self._session.recent_ends.get(known.pipeline) if is_news else None
             if recent is not None and (starts or known.end_seen_at is not None):
-                recent.note(known, execution, entry.watch.rules, starts=starts, now=self._clock.steady_us())
+                recent.note(
+                    known,
+                    execution,
+                    evaluation.change.ended,
+                    entry.watch.rules,
+                    starts=starts,
+                    now=self._clock.steady_us(),
+                )
                 self._deps.metrics.pipelines[known.pipeline].count(known, execution, starts=starts)
             if is_news and known.end_seen_at is not None and ended_at is not None:
                 self._deps.metrics.detection_delay.observe(max(0.0, (known.end_seen_at - ended_at) / 1_000_000))

@@ -196,18 +196,26 @@ class Scan:
 
     @property
     def _missing_count(self) -> int:
-        """The number of rows by which the total grew, less the new rows found; it is negative if more were found."""
+        """The number of rows by which the total grew, less the new rows found; it is negative if more were found.
+
+        Pages read out of turn may have shown some of these rows. None of them is missing if a whole scan shows as many
+        rows as the total counts.
+        """
         before, first_total = self.memory.total, self._evidence.first_total
-        return 0 if before is None or first_total is None else first_total - before - len(self._new_ids)
+        if before is None or first_total is None:
+            return 0
+        missing_count = first_total - before - len(self._new_ids)
+        return min(missing_count, self._evidence.unshown_count()) if self.is_whole else missing_count
 
     @property
     def total(self) -> int | None:
         """The list's total when the scan began, plus the new rows that arrived later and were found.
 
-        Rows are left out if the total counts them and a later scan is to look for them.
+        Rows are left out if the total counts them and no gap says that they are missing: a later scan looks for them.
         """
         before, evidence = self.memory.total, self._evidence
-        if self._seeks_missing is False and before is not None:
+        is_left_out = self._missing_count > 0 and self.result is not None and self.result.gap is None
+        if before is not None and is_left_out:
             return before + len(self._new_ids)
         if evidence.first_total is None:
             return before

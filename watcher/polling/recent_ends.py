@@ -1,11 +1,12 @@
 """The recent past of one pipeline for its page: the last ends, and the times of the last start and end."""
 
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 from watcher.domain.execution import END_LABELS, ExecutionRecord, ExecutionSnapshot, Status
-from watcher.domain.rules import Rules
+from watcher.domain.history import EndedExecution
+from watcher.domain.rule import Rule
 from watcher.domain.snapshots import COUNTED, ENDS_COUNT, PipelineSnapshot
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.runtime.metrics import STARTED, end_label
@@ -27,18 +28,24 @@ class RecentEnds:
             self._add_end(at, status, now=at, counts=at in before.counted)
 
     def note(
-        self, known: ExecutionRecord, facts: ExecutionSnapshot | None, rules: Rules | None, *, starts: bool, now: Micros
+        self,
+        known: ExecutionRecord,
+        facts: ExecutionSnapshot | None,
+        ended: EndedExecution | None,
+        rules: Iterable[Rule],
+        *,
+        starts: bool,
+        now: Micros,
     ) -> None:
         """Record that an execution starts, or ends, or both. A time in the future counts as now.
 
-        The rule `failing` of `rules` may count a success as failed.
+        One of `rules` may count a success as failed.
         """
         if starts:
             self._note_last(STARTED, now if facts is None or facts.began_at is None else min(now, facts.began_at))
         if known.end_seen_at is not None:
-            rule = rules.failing if rules and facts and known.status == Status.SUCCESS else None
-            fault = rule and facts and rule.fault_of(duration_s=facts.duration_s, nodes_count=facts.nodes_started)
-            self._add_end(known.ended_at or now, known.status, now=now, counts=bool(fault))
+            counts = ended is not None and any(rule.fault_of(ended) for rule in rules)
+            self._add_end(known.ended_at or now, known.status, now=now, counts=counts)
 
     def snapshot(self) -> PipelineSnapshot:
         """Return the snapshot of the last ends and starts."""

@@ -12,7 +12,7 @@ import structlog
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.timestamps import EARLIEST
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.pipeline_rules import AccountRules
+from watcher.polling.pipeline_recorder import AccountRules
 from watcher.polling.poll_item import TrackedExecution
 from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
 from watcher.polling.recent_ends import RecentEnds

@@ -6,7 +6,7 @@ A validator raises `InvalidValueError`, whose texts never hold a secret.
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, Self, TypeVar, cast, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -94,6 +94,20 @@ class Block(BaseModel):
             return value
         known = {key_of(cls, name=name) for name in cls.model_fields}
         return {key: item for key, item in value.items() if item is not None or key not in known}
+
+
+class SomeKeys(Block):
+    """A block of which at least one key must be given."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    @model_validator(mode="after")
+    def _is_not_empty(self) -> Self:
+        if not self.model_fields_set:
+            fields = {key_of(type(self), name=name): field for name, field in type(self).model_fields.items()}
+            examples = (f"{key}: {field.examples[0]}" for key, field in fields.items() if field.examples)
+            raise InvalidValueError(f"needs {' or '.join(fields)}", remedy=f"write {', or '.join(examples)}, or both")
+        return self
 
 
 def scalar_text(value: object) -> str:

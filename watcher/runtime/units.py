@@ -1,4 +1,4 @@
-"""Parses and writes durations, rates, shares and addresses: `500ms`, `2 m 14 s`, `300/m`, `20%`, `[::1]:8080`."""
+"""Parses and writes durations, rates, shares, addresses, counts: `500ms`, `2 m 14 s`, `300/m`, `20%`, `[::1]:8080`."""
 
 import re
 from ipaddress import ip_address
@@ -110,3 +110,9 @@ def spell_duration(seconds: float) -> str:
 def percent(part: float, whole: float) -> str:
     """Return a part as a percentage of the whole. It is 100 only if the part equals the whole."""
     return "100" if part == whole else f"{min(99.9, 100 * part / whole):.1f}"
+
+
+def counted(count: int, word: str) -> str:
+    """Return a count with its word, in the plural unless there is one: `2 watches`."""
+    plural = "es" if word.endswith(("ch", "ss")) else "s"
+    return f"{count} {word}{'' if count == 1 else plural}"

@@ -15,7 +15,6 @@ from sqlalchemy import Connection, bindparam, select, text
 from watcher.domain.event import EventKey
 from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.history import DAY_US, period_start
-from watcher.domain.rules import DURATIONS_COUNT, End, RuleState, Spending, UnjudgedEnd
 from watcher.domain.snapshots import ENDS_COUNT, AccountSnapshot
 from watcher.domain.timestamps import Micros, from_us
 from watcher.domain.watch import Cursor
@@ -26,7 +25,7 @@ from watcher.store.recording import (
     CURSOR_FIELDS,
     FORGET_SCAN,
     MARK_SOURCE,
-    RULE_STATE,
+    UNJUDGED_END,
     as_known,
     is_forgotten,
     load_backoff,
@@ -64,7 +63,7 @@ _DURATIONS = text(
     " FROM execution WHERE finished_at IS NOT NULL AND sequence > 0 AND lost IS NULL AND pipeline_id = :of_pipeline"
     f" ORDER BY finished_at DESC, ended_at DESC LIMIT {SEARCHED_COUNT}) AS ended"
     " WHERE status = 'success' AND was_paused = false AND finished_at > started_at"
-    f" ORDER BY finished_at DESC, ended_at DESC LIMIT {DURATIONS_COUNT}"
+    " ORDER BY finished_at DESC, ended_at DESC LIMIT :limit"
 )
 _TOKENS = text(
     "SELECT coalesce(sum(tokens), 0) FROM pipeline_hour WHERE pipeline_id = :of_pipeline AND from_at >= :day"
@@ -184,48 +183,41 @@ class AccountStore(LeasedStore):
         return await self._write(load)
 
     async def load_rules(self, pipeline: str) -> RulesRecord:
-        """Return the stored state of a pipeline's rules."""
+        """Return the stored states of a pipeline's rules. Their times may lie in the future."""
         number = await self._number_of(pipeline)
 
         def load(connection: Connection, account_id: int) -> RulesRecord:
             row = connection.execute(select(source.c.sequence, source.c.rules).where(source.c.id == number)).one()
             itself = {"of_source": account_id, "of_pipeline": number}
             problems = map(problem_of, connection.execute(_OPEN_PROBLEMS, itself))
-            unjudged = sorted(connection.execute(_UNJUDGED, {"of_pipeline": number}), key=attrgetter("ended_at"))
-            state = RuleState() if row.rules is None else RULE_STATE.validate_json(row.rules)
-            record = RulesRecord(
-                row.sequence,
-                replace(state, in_api_time='"newest_at"' in (row.rules or "")),  # only version 1.0.0 writes that
-                {each.kind: each for each in problems},
-                [UnjudgedEnd(execution_id(each.execution), End(each.ended_at, each.failed)) for each in unjudged],
-            )
-            # No time may lie in the future, but the wall clock may have been set back since the state was stored.
-            return record if record.state.in_api_time else record.moved(0, now=self._store.clock.steady_us())
+            unjudged = [UNJUDGED_END.validate_json(each.body) for each in connection.execute(_UNJUDGED, itself)]
+            ends = sorted(unjudged, key=attrgetter("ended_at"))
+            return RulesRecord(row.sequence, row.rules, {each.kind: each for each in problems}, ends)
 
         return await self._read(load)
 
-    async def load_durations(self, pipeline: str) -> Sequence[int]:
-        """Return the durations (microseconds) of the last successes of a pipeline, oldest first.
+    async def load_durations(self, pipeline: str, *, limit: int) -> Sequence[int]:
+        """Return the durations (microseconds) of the last successes of a pipeline, oldest first, at most `limit`.
 
         Executions that were seen paused, or are history, do not count.
         """
-        of_it = {"of_pipeline": await self._number_of(pipeline)}
+        of_it = {"of_pipeline": await self._number_of(pipeline), "limit": limit}
         return await self._store.read(
             lambda connection: [row.duration for row in reversed(connection.execute(_DURATIONS, of_it).all())]
         )
 
-    async def load_spending(self, pipeline: str, *, stream: bytes, day_at: Micros) -> Spending:
-        """Return the tokens of a pipeline's executions that ended since `day_at`, and the share that was reported.
+    async def load_spending(self, pipeline: str, *, stream: bytes, day_at: Micros) -> tuple[int, int]:
+        """Return the tokens of a pipeline's executions that ended since `day_at`, and the percentage that was reported.
 
         `stream` is the key of the pipeline's own events. An event about the day before may be recorded after `day_at`.
         """
         of_it = {"of_pipeline": await self._number_of(pipeline), "day": day_at, "stream": stream}
 
-        def load(connection: Connection) -> Spending:
+        def load(connection: Connection) -> tuple[int, int]:
             tokens, body = int(connection.scalar(_TOKENS, of_it)), connection.scalar(_OVERSPENDING, of_it)
             reported = {} if body is None else json.loads(body)["data"]
             is_of_day = reported.get("day") == f"{from_us(day_at):%Y-%m-%d}"
-            return Spending(day_at, tokens, reported["percent"] if is_of_day else 0)
+            return tokens, reported["percent"] if is_of_day else 0
 
         return await self._store.read(load)
 

@@ -1,7 +1,7 @@
 """The changes that the store writes, and the records that it returns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
@@ -11,7 +11,6 @@ from watcher.domain.execution import ExecutionRecord
 from watcher.domain.history import EndedExecution
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import IncidentRules
-from watcher.domain.rules import RuleState, UnjudgedEnd
 from watcher.domain.snapshots import AccountSnapshot
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
@@ -64,9 +63,9 @@ class SourceChange:
     """The id of the pipeline that changed; `None` if the account or the sink itself changed."""
     cursor: Cursor | None = None
     """The position up to which the pipeline's list was read; `None` leaves the stored cursor as it is."""
-    rules: RuleState | None = None
-    """The state of the pipeline's rules; `None` leaves the stored state as it is."""
-    unjudged: tuple[UnjudgedEnd, ...] = ()
+    rules: str | None = None
+    """The states of the pipeline's rules (JSON); `None` leaves the stored ones as they are."""
+    unjudged: tuple[EndedExecution, ...] = ()
     """Ends that the rules are to judge later."""
     judges_all: bool = False
     """Whether the rules have judged all stored unjudged ends, so that the store deletes these ends."""
@@ -187,18 +186,14 @@ class PipelineRecord:
 
 @dataclass(frozen=True, slots=True)
 class RulesRecord:
-    """The state of a pipeline's rules, with its open problems and the ends that are to be judged later."""
+    """The stored states of a pipeline's rules, with its open problems and the ends that are to be judged later."""
 
     sequence: int
     """The sequence of the pipeline's own events."""
-    state: RuleState
+    states: str | None
+    """JSON; `None` without any."""
     problems: Mapping[EventType, Problem]
-    unjudged: Sequence[UnjudgedEnd]
-
-    def moved(self, by_us: int, *, now: int) -> "RulesRecord":
-        """Return this record on our clock: each time moved by `by_us`, but to `now` at the latest."""
-        unjudged = [UnjudgedEnd(execution, end.moved(by_us, now=now)) for execution, end in self.unjudged]
-        return replace(self, state=self.state.moved(by_us, now=now), unjudged=unjudged)
+    unjudged: Sequence[EndedExecution]
 
 
 @dataclass(frozen=True, slots=True)

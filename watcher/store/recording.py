@@ -8,14 +8,13 @@ from itertools import repeat
 from operator import attrgetter, itemgetter
 from typing import Any, ClassVar
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy import Connection, insert, text
 
 from watcher.domain.errors import SequenceConflictError
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.history import EndedExecution
 from watcher.domain.problems import ProblemChange
-from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import (
@@ -100,7 +99,7 @@ def _conflict() -> SequenceConflictError:
 
 # Accounts, sinks and pipelines
 
-RULE_STATE = TypeAdapter(RuleState)
+UNJUDGED_END = TypeAdapter(EndedExecution, config=ConfigDict(ser_json_bytes="base64", val_json_bytes="base64"))
 CURSOR_FIELDS = tuple(field.name for field in fields(Cursor))  # each is also a column
 _WRITE_SOURCE = text(
     "UPDATE source SET sequence = :new_sequence, state = :new_state, rules = coalesce(:new_rules, rules)"
@@ -127,15 +126,15 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
             "before": change.before,
             "new_sequence": change.sequence,
             "new_state": change.state,
-            "new_rules": None if change.rules is None else RULE_STATE.dump_json(change.rules).decode(),
+            "new_rules": change.rules,
         }
         rows.append(row)
         if change.judges_all:
             connection.execute(DELETE_UNJUDGED, row)
         if change.unjudged:
-            ends = sorted((execution_key(name), *end) for name, end in change.unjudged)
-            names = ("pipeline_id", "execution", "ended_at", "failed")
-            connection.execute(_ADD_UNJUDGED, [dict(zip(names, (pipeline_id, *end), strict=True)) for end in ends])
+            ends = {execution_key(each.execution): UNJUDGED_END.dump_json(each).decode() for each in change.unjudged}
+            rows_of_ends = [{"pipeline_id": pipeline_id, "execution": key, "body": ends[key]} for key in sorted(ends)]
+            connection.execute(_ADD_UNJUDGED, rows_of_ends)
         if change.cursor is not None:
             scans[pipeline_id] = {"account_id": source_id, "pipeline_id": pipeline_id, **asdict(change.cursor)}
     # Sorted, so that two writers cannot deadlock. The sort is stable: changes of one source keep their order.

@@ -30,7 +30,7 @@ from sqlalchemy.schema import SchemaItem
 
 from watcher.domain.execution import END_LABELS
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 17, 17
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 18, 18
 """The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
 metadata = MetaData()
@@ -71,7 +71,7 @@ source = _table(
     Column("paused_until", BigInteger),
     Column("failing_for_s", Float),  # seconds of running time without a success, at the last write
     Column("backoff_at", BigInteger),  # when the two columns before were written
-    Column("rules", String),  # the state of a pipeline's rules: JSON of domain/rules
+    Column("rules", String),  # the states of a pipeline's rules: JSON of watcher/rules
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )
 
@@ -253,8 +253,7 @@ unjudged_end = _table_by_key(
     "unjudged_end",
     Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
     Column("execution", LargeBinary, primary_key=True),
-    Column("ended_at", BigInteger, nullable=False),  # the API's date, or when it was seen
-    Column("failed", Boolean, nullable=False),
+    Column("body", String, nullable=False),  # JSON of `EndedExecution` in domain/history
 )
 
 

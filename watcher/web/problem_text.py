@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from watcher.config.models import PollingSettings, WatchSettings
-from watcher.config.rules import RulesSettings
 from watcher.delivery.sink_state import FAILING_AFTER_S
 from watcher.domain.event import EVENT_KINDS, AccountTrouble, EventType
+from watcher.rules import rules_of
 from watcher.runtime.units import spell_duration
 
 ACCOUNT_REMEDIES: Mapping[str, str] = {
@@ -26,23 +26,10 @@ def rule_of(
 
     The rule is `None` if the configuration no longer has it, the condition if none holds for all problems of the kind.
     """
-    rules = (watch and watch.rules) or RulesSettings()
-    rule, closes_when, failing = None, EVENT_KINDS[kind].closes_when, rules.failing
-    if kind is EventType.PIPELINE_FAILING and failing is not None:
-        rule = f"{failing.consecutive} executions in a row failed"
-        if failing.rate is not None:
-            last = f"the last {failing.of_last} executions that ended within {spell_duration(failing.within_s)}"
-            rule = f"{100 * failing.rate:g} % or more of {last} failed, once there are {failing.at_least}"
-        if (also := failing.also) is not None:
-            faults = [] if also.shorter_than_s is None else [f"took less than {also.shorter_than_s:g} s"]
-            faults += [] if also.fewer_nodes_than is None else [f"started fewer than {also.fewer_nodes_than} nodes"]
-            rule = f"{rule}; a success counts as a failure if it {' or '.join(faults)}"
-    elif kind is EventType.PIPELINE_SILENT and rules.silent_s is not None:
-        rule = f"no execution started for {spell_duration(rules.silent_s)}"
-    elif kind is EventType.PIPELINE_SLOW and rules.slow is not None:
-        least = spell_duration(rules.slow.at_least_s)
-        rule = f"an execution runs for {rules.slow.times:g} times as long as usual, and at least {least} longer"
-    elif kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:
+    rules = rules_of(watch and watch.rules)
+    rule = next((each.opens_when() for each in rules if each.opens is kind), None)
+    closes_when = EVENT_KINDS[kind].closes_when
+    if kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:
         rule = f"{data['execution']['status']} for longer than {spell_duration(data['limitSeconds'])}"
     elif kind is EventType.ACCOUNT_DEGRADED and data.get("reason") == AccountTrouble.OVER_BUDGET:
         rule = f"polls are further apart than {spell_duration(polling.max_interval_s)} for 5 m"

@@ -3,10 +3,11 @@
 import io
 from itertools import pairwise
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from rich.console import Console
-from unit.config.test_loader_secrecy import SENTINEL, WRITTEN
+from unit.config.test_loader import SENTINEL, WRITTEN
 
 from watcher.cli.config_loading import print_problems
 from watcher.config.document import ConfigProblemsError
@@ -29,7 +30,7 @@ def emitted(text: str, *, width: int = 100) -> list[str]:
     return printed(path, width=width)
 
 
-def test_an_unknown_key_is_marked_in_its_line() -> None:
+def test_what_is_wrong_is_marked_in_its_line_with_the_remedy() -> None:
     text = "polling:\n  cadence: fixed\n  min_intervall: 5s   # my own words\n"
     assert emitted(text) == [
         'error: watcher.yaml:3:3: polling.min_intervall: unknown key "min_intervall"',
@@ -38,17 +39,11 @@ def test_an_unknown_key_is_marked_in_its_line() -> None:
         '      = did you mean "min_interval"? Allowed: cadence, min_interval, max_interval, concurrency,',
         "first_sight, lookback, details, lost_after, lost_grace, degraded_after",
     ]
-
-
-def test_a_value_the_problem_quotes_is_shown_with_the_remedy_beside_it() -> None:
     assert emitted("log: {level: 'very loud', format: json}")[:3] == [
         'error: watcher.yaml:1:14: log.level: "very loud" is not known',
         "    1 | log: {level: 'very loud', format: …}",
         "      |              ^^^^^^^^^^^ allowed: debug, info, warning, error",
     ]
-
-
-def test_what_is_in_no_line_comes_with_a_hint() -> None:
     first, second, *_ = printed(Path("gone.yaml"), width=200)
     assert first.startswith("error: gone.yaml: cannot read this file (no such file or directory")
     assert second == "hint: correct the path or its permissions"
@@ -62,15 +57,11 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
         ("accounts: {a: {api_key: 'k', timeout: [hunter2]}}", "accounts: {a: {api_key: …, timeout: […]}}", "^"),
         ("sinks: {ops: {type: webhook, url: 'ftp://hunter2'}}", "sinks: {ops: {type: webhook, url: …}}", "^"),
         ("accounts: {a: {api_key: 12345, timeout: 10}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
-        (
-            "accounts: {a: {api_key: 9a1b0000-0000-4000-8000-000000000001, timeout: 10}}",
-            "accounts: {a: {api_key: …, timeout: 10}}",
-            "^^",
-        ),
+        (f"accounts: {{a: {{api_key: {UUID(int=1)}, timeout: 10}}}}", "accounts: {a: {api_key: …, timeout: 10}}", "^^"),
         ("accounts: {a: {timeout: 10, api_key: 12345}}", "accounts: {a: {timeout: 10, api_key: …}}", "^^"),
         (
-            "sinks: {ops: {type: slow, headers: {a: 123, url: 4}}}",
-            "sinks: {ops: {type: slow, headers: {… …, url: …}}}",
+            "sinks: {o: {type: slow, headers: {a: 1, url: 4}}}",
+            "sinks: {o: {type: slow, headers: {… …, url: …}}}",
             "^^^^",
         ),
         ("accounts: {a: {api_key: '${CLERK_KEY}'}}", "accounts: {a: {api_key: '${CLERK_KEY}'}}", "^" * 14),

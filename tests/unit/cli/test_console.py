@@ -17,11 +17,8 @@ def said(*parts: str | tuple[str, str], encoding: str = "utf-8") -> str:
     return raw.getvalue().decode(encoding)
 
 
-def test_nothing_in_a_text_is_obeyed() -> None:
+def test_nothing_in_a_text_is_obeyed_and_letters_stand_for_missing_signs() -> None:
     assert said(ODD) == "</x> *b* [red]no[/red] \\x1b[31m \\u202e :smile:\n"
-
-
-def test_where_there_are_no_signs_letters_stand_for_them() -> None:
     assert said(("✓ ", "green"), "a · b ✕", encoding="ascii") == "+ a - b x\n"
 
 

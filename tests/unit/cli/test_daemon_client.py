@@ -38,7 +38,7 @@ def _open(daemon: FakeDaemon) -> None:
         ((), {"WATCHER_HTTP_LISTEN": "0.0.0.0:{port}"}),
     ],
 )
-def test_the_daemon_is_where_the_option_says_else_the_variable_else_the_file(
+def test_the_daemon_is_where_option_variable_or_file_say(
     words: tuple[str, ...], environ: dict[str, str], daemon: FakeDaemon, command: Command
 ) -> None:
     Path("mine.yaml").write_text(f"http: {{listen: '127.0.0.1:{daemon.server_port}', token: '${{NOPE}}'}}\nodd: 1")
@@ -49,7 +49,7 @@ def test_the_daemon_is_where_the_option_says_else_the_variable_else_the_file(
 
 
 @pytest.mark.parametrize(("environ", "token"), [({}, "of the file"), ({"WATCHER_TOKEN": "of the environment"}, None)])
-def test_the_token_is_of_the_environment_else_of_the_file(
+def test_the_token_is_of_environment_or_file(
     environ: dict[str, str], token: str | None, daemon: FakeDaemon, command: Command
 ) -> None:
     Path("watcher.yaml").write_text("http: {token: of the file}")
@@ -57,18 +57,22 @@ def test_the_token_is_of_the_environment_else_of_the_file(
     assert daemon.asked[0].token == (token or environ["WATCHER_TOKEN"])
 
 
+NO_ADDRESS = "error: --url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080\n"
+NOBODY = f"error: no daemon answers at http://127.0.0.1:1 (connection refused)\n{ELSEWHERE}"
+
+
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8080", "ftp://x", "http://", "http://x:99999", "http://me:secret@x", "[::1"]
+    ("words", "code", "said"),
+    [
+        *((("deliveries", "--url", url), 2, NO_ADDRESS) for url in ("127.0.0.1:8080", "ftp://x", "http://", "[::1")),
+        *((("deliveries", "--url", url), 2, NO_ADDRESS) for url in ("http://x:99999", "http://me:secret@x")),
+        *((words, 4, NOBODY) for words in (("status",), ("events",), ("silence", "--list"), ("test-sink", "ops"))),
+    ],
 )
-def test_an_address_that_is_none_is_a_mistake_of_usage(url: str, command: Command) -> None:
-    said = "error: --url, or WATCHER_URL, is no address of a daemon; write http://127.0.0.1:8080\n"
-    assert command("deliveries", "--url", url) == (2, "", said)
-
-
-@pytest.mark.parametrize("words", [("status",), ("events",), ("silence", "--list"), ("test-sink", "ops")])
-def test_where_nobody_answers_it_says_so_with_what_to_do(words: tuple[str, ...], command: Command) -> None:
-    said = f"error: no daemon answers at http://127.0.0.1:1 (connection refused)\n{ELSEWHERE}"
-    assert command(*words, WATCHER_URL="http://127.0.0.1:1") == (4, "", said)
+def test_an_address_that_is_none_or_nobodys_is_said_with_what_to_do(
+    words: tuple[str, ...], code: int, said: str, command: Command
+) -> None:
+    assert command(*words, WATCHER_URL="http://127.0.0.1:1") == (code, "", said)
 
 
 OTHER = "error: what answers is another program, or another version ("
@@ -98,7 +102,7 @@ def trouble(status: int, title: str = "No", **fields: str) -> Trouble:
         (Raw(0, b""), 4, SILENT + ELSEWHERE),
     ],
 )
-def test_what_the_daemon_does_not_do_is_one_sentence_and_an_exit_code(
+def test_what_goes_wrong_is_a_sentence_and_an_exit_code(
     reply: Trouble | Raw, code: int, said: str, daemon: FakeDaemon, command: Command
 ) -> None:
     daemon.replies["GET /deliveries"] = reply
@@ -118,23 +122,17 @@ def test_with_json_an_error_is_json_too(daemon: FakeDaemon, command: Command) ->
     assert (said["code"], said["exit"], f"hint: {said['hint']}\n") == ("unreachable", 4, ELSEWHERE)
 
 
-def test_a_file_that_is_named_must_be_there(daemon: FakeDaemon, command: Command) -> None:
-    """Else another daemon might do what is asked of this one."""
+def test_a_file_that_is_named_must_be_there_and_a_token_fit_a_header(daemon: FakeDaemon, command: Command) -> None:
     for how in ({"args": ("--config", "prodd.yaml")}, {"args": (), "WATCHER_CONFIG": "prodd.yaml"}):
         code, out, err = command("deliveries", *how.pop("args"), **how)
         assert (code, out) == (2, "")
         assert err.startswith("error: cannot read prodd.yaml (no such file or directory")
     assert command("deliveries", "--config", "prodd.yaml", WATCHER_URL=daemon.url)[0] == 0
-
-
-def test_a_token_that_no_header_holds_is_a_mistake(daemon: FakeDaemon, command: Command) -> None:
     code, _, err = command("deliveries", WATCHER_URL=daemon.url, WATCHER_TOKEN="a\nb")
     assert (code, err.startswith("error: WATCHER_TOKEN, or http.token, holds")) == (2, True)
 
 
-async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_certificate_counts_if_its_ca_is_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = says(answer(200, body=b'{"items": []}', Connection="close"))
     async with Receiver(found, tls=serving(own_ca(tmp_path), "127.0.0.1")) as receiver:
 
@@ -148,7 +146,7 @@ async def test_a_certificate_counts_only_from_a_ca_that_is_trusted(
     assert [request.line for request in receiver.requests] == ["GET /api/v1/deliveries?limit=200 HTTP/1.1"]
 
 
-def test_a_command_waits_for_an_answer_as_long_as_the_daemon_answers_others(daemon: FakeDaemon) -> None:
+def test_a_command_waits_as_long_as_the_daemon_answers_anybody(daemon: FakeDaemon) -> None:
     asked_twice = threading.Event()
 
     def alive(_: Asked) -> Raw:
@@ -162,9 +160,6 @@ def test_a_command_waits_for_an_answer_as_long_as_the_daemon_answers_others(daem
 
     daemon.replies |= {"GET /livez": alive, "GET /report": report}
     assert DaemonClient(daemon.url, None, timeout_s=0.05).ask("GET", "/report")["title"] == "Late"
-
-
-def test_a_command_stops_waiting_when_the_daemon_answers_nothing_any_more() -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs:  # it takes connections, and answers none
         client = DaemonClient(f"http://127.0.0.1:{hangs.getsockname()[1]}", None, timeout_s=0.05)
         with pytest.raises(WatcherError, match="no daemon answers"):

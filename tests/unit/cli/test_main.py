@@ -35,11 +35,8 @@ def test_every_command_of_the_table_has_its_module_and_every_module_its_commands
     assert files - {"__init__"} == {*COMMANDS.values()}
 
 
-def test_the_version_is_shown(command: Command) -> None:
+def test_the_version_is_shown_and_an_unknown_command_refused(command: Command) -> None:
     assert command("--version") == (0, f"clerk-watcher {version('clerk-watcher')}\n", "")
-
-
-def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Command) -> None:
     code, _, err = command("rn")
     assert code == 2
     assert "Did you mean 'run'?" in err
@@ -51,11 +48,7 @@ def narrow_helps() -> dict[str, str]:
     words = [sys.executable, "-c", HELP_OF_ALL]
     shown = subprocess.run(words, env=environment() | {"COLUMNS": "40"}, capture_output=True, text=True, check=True)
     assert shown.stderr == ""
-    return {command: f"Usage: watcher {command} {part}" for command, part in _by_command(shown.stdout)}
-
-
-def _by_command(helps: str) -> list[tuple[str, str]]:
-    return [(part.split()[0], part.partition(" ")[2]) for part in helps.split("Usage: watcher ")[1:]]
+    return {part.split()[0]: f"Usage: watcher {part}" for part in shown.stdout.split("Usage: watcher ")[1:]}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -67,12 +60,9 @@ def test_help_fits_a_narrow_terminal_and_ends_with_two_examples(command: str, na
     assert [f"watcher {command}" in line for line in shown] == [True, True]
 
 
-def test_the_help_of_all_commands_is_cut_nowhere(command: Command) -> None:
+def test_help_of_all_is_cut_nowhere_and_that_of_the_simulator_has_scenarios(command: Command) -> None:
     code, out, _ = command("--help")
     assert (code, "..." in out.replace("[ARGS]...", "")) == (0, False)
-
-
-def test_the_help_of_the_simulator_describes_its_scenarios(command: Command) -> None:
     out = re.sub(r"\s+", " ", command("simulate", "--help")[1])
     assert [name for name, each in SCENARIOS.items() if f"{name}: {each.words}" not in out] == []
 

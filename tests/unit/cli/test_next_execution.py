@@ -56,9 +56,7 @@ async def found_by(search: NextSearch, api: ScriptedApi) -> str | None:
 
 @ORDERS
 @pytest.mark.parametrize("old", [(), OLD[:3], OLD[:49], OLD[:50], OLD])
-async def test_of_those_that_started_since_then_the_earliest_is_found(
-    old: Sequence[ExecutionSnapshot], *, newest_first: bool
-) -> None:
+async def test_the_earliest_since_then_is_found(old: Sequence[ExecutionSnapshot], *, newest_first: bool) -> None:
     search, api = search_of(), api_of(*old, newest_first=newest_first)
     assert await found_by(search, api) is None
     api.pages = pages_of(*listed(*old, row(2, at_s=3.0), row(1, at_s=3.5), newest_first=newest_first))
@@ -73,43 +71,25 @@ async def test_of_a_list_without_order_the_earliest_on_its_first_and_last_page_i
     assert await found_by(search_of(), api_of(*first, *last, newest_first=False)) == id_of(1)
 
 
-async def test_equal_starts_go_by_id(dice: Random) -> None:
-    rows = [row(nth, at_s=1.0) for nth in range(1, 9)]
-    dice.shuffle(rows)
-    assert await found_by(search_of(), api_of(*rows)) == id_of(1)
-
-
 @ORDERS
 @pytest.mark.parametrize(("since_s", "found"), [(30.0, 2), (31.0, 1), (0.0, 3)])
-async def test_it_may_have_started_and_ended_so_long_before_the_command(
-    since_s: float, found: int, *, newest_first: bool
-) -> None:
+async def test_it_may_have_ended_before_the_command(since_s: float, found: int, *, newest_first: bool) -> None:
     starts_s = (-30.5, -30.0, 0.0)
     rows = [row(nth, at_s=at_s, status="failed") for nth, at_s in enumerate(starts_s, start=1)]
     assert await found_by(search_of(since_s=since_s), api_of(*OLD, *rows, newest_first=newest_first)) == id_of(found)
 
 
-@ORDERS
-async def test_what_had_ended_before_the_command_is_found_only_if_there_is_no_other(*, newest_first: bool) -> None:
-    ended = row(1, at_s=-20.0, status="success", finished_at=EPOCH + timedelta(seconds=CLOCK_S - 5.0))
-    search, api = search_of(), api_of(*OLD, ended, newest_first=newest_first)
-    assert await found_by(search, api) is None
-    assert await found_by(search, api) == id_of(1)
-    api.pages = pages_of(*listed(*OLD, ended, row(2, at_s=-1.0), newest_first=newest_first))
-    assert await found_by(search, api) == id_of(2)
-    assert await found_by(search_of(), api) == id_of(2)
-
-
-async def test_what_ended_while_the_command_was_starting_is_found_at_once() -> None:
+async def test_equal_starts_go_by_id_and_an_end_during_the_start_counts(dice: Random) -> None:
+    rows = [row(nth, at_s=1.0) for nth in range(1, 9)]
+    dice.shuffle(rows)
+    assert await found_by(search_of(), api_of(*rows)) == id_of(1)
     ended = row(1, at_s=-2.0, status="failed", finished_at=EPOCH + timedelta(seconds=CLOCK_S))
     assert await found_by(search_of(), api_of(*OLD, ended)) == id_of(1)
 
 
 @pytest.mark.parametrize("offset_s", [-7200.0, 7200.0])
 @pytest.mark.parametrize(("at_s", "found"), [(-29.0, id_of(1)), (-31.0, None)])
-async def test_dates_are_by_the_clock_of_the_api_however_far_that_is_off(
-    at_s: float, found: str | None, offset_s: float
-) -> None:
+async def test_dates_are_by_the_clock_of_the_api_however_off(at_s: float, found: str | None, offset_s: float) -> None:
     api = api_of(row(1, at_s=at_s + offset_s, status="success"))
     api.offset_s = offset_s
     assert await found_by(search_of(), api) == found
@@ -134,7 +114,14 @@ async def test_only_an_execution_of_the_conversation_is_found(*, newest_first: b
 
 
 @ORDERS
-async def test_what_has_no_start_is_found_if_the_first_answer_did_not_have_it(*, newest_first: bool) -> None:
+async def test_what_has_ended_or_has_no_start_is_found_if_there_is_no_other(newest_first: bool) -> None:
+    ended = row(1, at_s=-20.0, status="success", finished_at=EPOCH + timedelta(seconds=CLOCK_S - 5.0))
+    search, api = search_of(), api_of(*OLD, ended, newest_first=newest_first)
+    assert await found_by(search, api) is None
+    assert await found_by(search, api) == id_of(1)
+    api.pages = pages_of(*listed(*OLD, ended, row(2, at_s=-1.0), newest_first=newest_first))
+    assert await found_by(search, api) == id_of(2)
+    assert await found_by(search_of(), api) == id_of(2)
     waiting = row(1, at_s=None, status="new")
     search, api = search_of(), api_of(*OLD, waiting, newest_first=newest_first)
     assert await found_by(search, api) is None
@@ -194,27 +181,22 @@ async def test_a_last_page_that_cannot_be_read_is_left_out(*, newest_first: bool
     assert await found_by(search, api) == id_of(2)
 
 
-async def test_a_first_page_that_cannot_be_read_is_read_again() -> None:
-    search, api = search_of(), api_of(*OLD, row(1, at_s=1.0))
-    page, api.pages[1] = api.pages[1], Outcome.TIMEOUT
-    assert await found_by(search, api) is None
-    api.pages[1] = page
-    assert await found_by(search, api) == id_of(1)
-
-
 @pytest.mark.parametrize(
     ("count", "page_rows", "asked"),
     [(0, 50, [1]), (50, 50, [1]), (51, 50, [1, 2]), (100, 50, [1, 2]), (120, 50, [1, 3]), (50, 20, [1, 3])],
 )
-async def test_the_last_page_is_that_of_the_total_by_the_rows_of_the_first(
-    count: int, page_rows: int, asked: list[int]
-) -> None:
+async def test_the_last_page_is_by_total_and_rows_of_the_first(count: int, page_rows: int, asked: list[int]) -> None:
     api = ScriptedApi(FakeClock(), pages=pages_of(*OLD[:count], page_rows=page_rows))
     assert await found_by(search_of(), api) is None
     assert [name for _, name in api.asked] == [f"page {number}" for number in asked]
 
 
-async def test_without_a_total_only_the_first_page_is_read() -> None:
+async def test_an_unread_first_page_is_read_again_and_without_a_total_it_is_all() -> None:
+    search, api = search_of(), api_of(*OLD, row(1, at_s=1.0))
+    page, api.pages[1] = api.pages[1], Outcome.TIMEOUT
+    assert await found_by(search, api) is None
+    api.pages[1] = page
+    assert await found_by(search, api) == id_of(1)
     api = api_of(*OLD)
     api.states_total = False
     assert await found_by(search_of(), api) is None

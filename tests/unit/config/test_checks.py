@@ -7,7 +7,7 @@ import pytest
 from unit.config.conftest import Load, Warned
 
 from watcher.config.checks import fits, network_disk, outage_messages
-from watcher.domain.rules import KIND_OF_RULE
+from watcher.domain.event import EVENT_KINDS
 from watcher.sinks.settings import RemoteSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -37,7 +37,9 @@ SHORT = "has fewer than 16 characters: others may guess it; make one: openssl ra
 CURLY = "begins with a curly quote; write \" or '"
 PAST = "is in the past, so nothing is silenced; correct it, or remove this silence"
 ONLY_RULES = "only rules lead to {}, and no watch of this sink has any; add rules: {{{}}} to a watch"
-OF_RULES = [f"pipeline.{word}" for word in ("failing", "new_error", "overspending", "silent", "slow")]
+OF_RULES = sorted(
+    each for each, kind in EVENT_KINDS.items() if kind.setting.startswith("rules") and each.startswith("pipeline.")
+)
 NO_RULES = ONLY_RULES.format(" and ".join(OF_RULES), "failing: {consecutive: 3}")
 RULES = {
     "pipeline.failing": "failing: {consecutive: 3}",
@@ -50,7 +52,7 @@ RULES = {
 }
 """An example of the rule that leads to each event."""
 
-CLOSING = f'events: [{", ".join(KIND_OF_RULE.values())}, execution.overdue, "account.*", "sink.*"]'
+CLOSING = 'events: [pipeline.failing, pipeline.silent, pipeline.slow, execution.overdue, "account.*", "sink.*"]'
 NO_PAGE = (
     "no rule and no overdue_after can open a problem of a pipeline for this pager: "
     "it would page for accounts and sinks at most; add rules: {failing: {consecutive: 3}} to a watch"
@@ -93,6 +95,7 @@ def takes(host: str, template: str) -> str:
 
 
 OF_SLACK, OF_DISCORD = takes("hooks.slack.com", "slack"), takes("discord.com", "discord")
+OF_PAGERDUTY = takes("events.pagerduty.com", "pagerduty")
 
 
 def posts(url: str, template: str) -> str:
@@ -183,6 +186,8 @@ TABLE = [
     *((BASE + posts("https://hooks.slack.com/services/x", template), [f"4:18: sinks.x.url: {OF_SLACK}"])
       for template in ("discord", "alertmanager")),
     (BASE + posts("https://discord.com/api/webhooks/1/x", "slack"), [f"4:18: sinks.x.url: {OF_DISCORD}"]),
+    (BASE + HOOK.replace("https://hooks.example.com/s3cret", "https://events.pagerduty.com/v2/enqueue"),
+     [f"7:10: sinks.ops.url: {OF_PAGERDUTY}"]),
     (BASE + posts("https://discord.com/api/webhooks/1/x/slack", "slack"), []),
     (BASE + posts("https://acme.environment.api.powerplatform.com/x", "slack"), []),
     (BASE + posts("https://chat.acme.io/hooks/x", "slack"), []),
@@ -239,12 +244,6 @@ def test_what_is_likely_a_mistake_is_reported_where_it_is(text: str, lines: list
     assert len(found) == 1 if lines is None else found == lines
 
 
-def test_a_variable_that_names_no_folder_is_reported_by_its_name(warned: Warned) -> None:
-    assert warned(BASE, WATCHER_STORE_URL="sqlite:////no/such/w.db") == [
-        "$WATCHER_STORE_URL: store.url: there is no folder /no/such; make it, or correct the path"
-    ]
-
-
 MOUNTS = """\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda1 rw
 40 22 0:45 / /srv rw - nfs4 files:/srv rw
@@ -270,9 +269,10 @@ def test_a_folder_on_a_network_disk_is_known_by_its_mount(folder: str, kind: str
     assert network_disk(Path(folder), MOUNTS) == kind
 
 
-def test_a_store_on_a_network_disk_is_warned_of(
-    warned: Warned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_at_no_good_place_is_said(warned: Warned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert warned(BASE, WATCHER_STORE_URL="sqlite:////no/such/w.db") == [
+        "$WATCHER_STORE_URL: store.url: there is no folder /no/such; make it, or correct the path"
+    ]
     mounts = tmp_path / "mountinfo"
     monkeypatch.setattr("watcher.config.checks._MOUNTS", mounts)
     assert warned(BASE) == []  # not Linux
@@ -341,7 +341,7 @@ FAILURES = ", events: [execution.failed, 'pipeline.*']"
         (10, "", PAGER % "", 0),
     ],
 )
-def test_the_messages_of_an_outage_are_counted_as_they_are_sent(
+def test_messages_of_an_outage_are_counted_as_sent(
     count: int, rules: str, sink: str, messages: int, load: Load
 ) -> None:
     settings = load(pipelines(count, rules) + sink)
@@ -350,16 +350,13 @@ def test_the_messages_of_an_outage_are_counted_as_they_are_sent(
     assert outage_messages([each for each in settings.watch if fits(each, found.match)], found) == messages
 
 
-def test_a_sink_whose_rate_is_too_low_for_an_outage_is_warned_of_with_a_remedy_that_helps(warned: Warned) -> None:
+def test_a_sink_too_slow_for_an_outage_is_warned_of_with_a_remedy_that_helps(warned: Warned) -> None:
     said = "an outage of all its pipelines (40) leads to 200 messages, and the last goes after 3 m 19 s"
     remedy = "write group: {by: [account], wait: 10s}"
     assert warned(pipelines(40) + chat()) == [f"43:9: sinks.chat: {said}; {remedy}"]
     (line,) = warned(pipelines(40) + chat(", group: {wait: 10s}"))
     assert line.endswith(f"sinks.chat.group: {said}; {remedy}")
     assert warned(pipelines(40) + chat(ACCOUNT)) == []
-
-
-def test_where_a_group_is_not_enough_the_remedy_names_the_rate_that_is(warned: Warned) -> None:
     (line,) = warned(pipelines(40, "{consecutive: 3}") + BOT % ACCOUNT)
     assert line.endswith(
         "leads to 126 messages, and the last goes after 2 m 5 s; write group: {by: [account], wait: 10s}, "
@@ -377,15 +374,12 @@ def test_a_rate_of_one_message_a_minute_is_too_low_for_a_single_pipeline(sink: s
     assert "rate_limit: 1/s" in line
 
 
-def test_a_pager_that_gets_single_failures_is_warned_of_that_alone(warned: Warned) -> None:
-    (line,) = warned(pipelines(200) + PAGER % ", rate_limit: 1/s, events: [execution.failed]")
-    assert OPENS in line
-
-
 def test_a_last_message_after_half_a_minute_or_after_the_wait_is_soon_enough(warned: Warned) -> None:
     assert warned(pipelines(31) + chat(", group: {wait: 1m}, rate_limit: 1/s")) == []
     assert warned(pipelines(6) + chat()) == []
     assert len(warned(pipelines(7) + chat())) == 1
+    (line,) = warned(pipelines(200) + PAGER % ", rate_limit: 1/s, events: [execution.failed]")
+    assert OPENS in line
 
 
 LOCAL = (

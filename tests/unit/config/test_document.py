@@ -2,7 +2,7 @@ import pytest
 import yaml
 from unit.config.conftest import Load, Mistakes
 
-from watcher.config.document import compose
+from watcher.config.document import Document, compose
 
 QUOTE = 'quote a text that holds ": ", or check indentation'
 CLOSE_QUOTE = "a quote that is not closed in its line; close it"
@@ -11,7 +11,13 @@ NO_KEY = "no key with a value; write key: value, with a space behind the colon"
 UNALIGNED = "does not line up with the keys above; indent keys of one block alike"
 CLOSE = "a bracket is not closed, or a comma is missing; close it with ] or }"
 
+DEEP = "nested deeper than anything in this file can be; check brackets and indentation"
+ODD = "holds a character no text has; save the file as UTF-8 text"
+
 BAD = [
+    # what has no place names the file
+    *((f"log:\n  level: {odd}fo\n", f" {ODD}") for odd in ("in\x00", "\x1b[31m")),
+    ("log: &log\n  level: *log\n", f" {DEEP}"),
     ("log:\n\tlevel: info\n", "2:1: tab used for indentation; use spaces"),
     ("log:\n  level: info\n \tformat: json\n", "3:2: tab used for indentation; use spaces"),
     ("log: level: info\n", f"1:11: a colon where none can be; {QUOTE}"),
@@ -64,22 +70,6 @@ def test_what_is_not_yaml_is_one_line(text: str | bytes, line: str, mistakes: Mi
     assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
 
 
-DEEP = "nested deeper than anything in this file can be; check brackets and indentation"
-ODD = "holds a character no text has; save the file as UTF-8 text"
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [("log:\n  level: in\x00fo\n", ODD), ("log:\n  level: \x1b[31minfo\n", ODD), ("log: &log\n  level: *log\n", DEEP)],
-)
-def test_what_has_no_place_names_the_file(text: str, problem: str, mistakes: Mistakes) -> None:
-    assert mistakes(text) == [f"watcher.yaml: {problem}", "1 problem in watcher.yaml"]
-
-
-def test_of_brackets_without_end_the_parser_itself_has_enough(mistakes: Mistakes) -> None:
-    assert "not YAML" in mistakes("[" * 100_000)[0]
-
-
 def test_an_alias_stands_for_what_was_written_before(load: Load) -> None:
     settings = load(
         "sinks:\n"
@@ -107,17 +97,130 @@ def test_what_is_yaml_is_read(text: str, level: str, load: Load) -> None:
     assert load(text).log.level == level
 
 
-def test_nothing_in_words_is_text_when_it_says_so(load: Load) -> None:
+def test_columns_count_characters_and_null_is_text_when_it_says_so(mistakes: Mistakes, load: Load) -> None:
+    assert mistakes('log: {format: json, "level": lönd}')[0].startswith("watcher.yaml:1:30: log.level: ")
+    assert mistakes('"ключ": 1')[0].startswith("watcher.yaml:1:1: …: unknown key, with")
     watch = "accounts: {a: {api_key: k}}\nwatch:\n  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f\n"
     more = "    executions: [9a1b0000-0000-4000-8000-000000000001]\n    labels: {a: 'null', b: !!str null, c: ''}\n"
     assert load(watch + more).watch[0].labels == {"a": "null", "b": "null", "c": ""}
 
 
-def test_columns_count_characters(mistakes: Mistakes) -> None:
-    assert mistakes('log: {format: json, "level": lönd}')[0].startswith("watcher.yaml:1:30: log.level: ")
-    assert mistakes('"ключ": 1')[0].startswith("watcher.yaml:1:1: …: unknown key, with")
-
-
-def test_the_parser_in_c_is_used() -> None:
+def test_the_parser_in_c_is_used_and_has_enough_of_brackets_without_end(mistakes: Mistakes) -> None:
     node = compose("a: b")
     assert type(node.start_mark) is not yaml.Mark
+    assert "not YAML" in mistakes("[" * 100_000)[0]
+
+
+ENVIRON = {"A": "a", "EMPTY": "", "ODD": "${A} $$ {"}
+
+FILLED = [
+    ("plain", "plain"),
+    ("${A}", "a"),
+    ("<${A}${A}>", "<aa>"),
+    ("${A:-b}", "a"),
+    ("${NONE:-b}", "b"),
+    ("${NONE:-}", ""),
+    ("${NONE:-a b:c}", "a b:c"),
+    ("${EMPTY}", ""),
+    ("${EMPTY:-b}", "b"),
+    ("$$", "$"),
+    ("$${A}", "${A}"),
+    ("$$${A}", "$a"),
+    ("a$", "a$"),
+    ("5$ $. a$B $a", "5$ $. a$B $a"),
+    ("${ODD}", "${A} $$ {"),
+]
+
+
+def filled(text: str) -> Document:
+    document = Document(file="watcher.yaml")
+    document.load(f"x: '{text}'", environ=ENVIRON)
+    return document
+
+
+@pytest.mark.parametrize(("text", "value"), FILLED)
+def test_variables_are_filled_in(text: str, value: str) -> None:
+    document = filled(text)
+    assert (document.get(("x",)), document.problems) == (value, [])
+
+
+@pytest.mark.parametrize("text", ["${", "${A", "${}", "${1}", "${A-b}", "${A:?b}", "${A.b}", "${A:-${EMPTY}}"])
+def test_what_only_looks_like_a_variable_is_refused_and_a_dollar_is_a_dollar(text: str) -> None:
+    assert [each.problem for each in filled(text).problems] == ["holds a ${ that begins no variable"]
+    for written in ("$$CLERK_API_KEY", "pa$WORD", "$lower", "$5"):
+        assert filled(written).problems == []
+
+
+def test_a_variable_that_is_not_set_is_named_once_and_hides_its_value() -> None:
+    problems = [each.problem for each in filled("${X}${Y}${X}").problems]
+    assert problems == ["${X} is not set", "${Y} is not set"]
+    assert filled("${A}").is_hidden(("x",))
+    assert not filled("$$5").is_hidden(("x",))
+
+
+@pytest.mark.parametrize("value", ["a: b", "- a", "x\n  y: z", "'", '"', "# no", "null", "*a", "{a: b}", "!x"])
+def test_what_a_variable_holds_is_never_read_as_yaml(value: str, load: Load) -> None:
+    settings = load("sinks:\n  ops:\n    type: stdout\n    match: {labels: {a: '${X}'}}\n", X=value)
+    assert settings.sinks["ops"].match.labels == {"a": value}
+
+
+def test_a_variable_stands_in_any_value_but_in_no_key(load: Load) -> None:
+    settings = load(
+        "accounts:\n  default: {api_key: '${KEY}', rate_limit: '${N}/s'}\n"
+        "polling: {concurrency: '${N}'}\nlog:\n  level: ${LEVEL:-debug}\n",
+        KEY="k",
+        N="7",
+    )
+    assert settings.accounts["default"].rate_limit == 7
+    assert settings.polling.concurrency == 7
+    assert settings.log.level == "debug"
+    settings = load("sinks: {ops: {type: stdout, match: {labels: {'${X}': v}}}}", X="x")
+    assert settings.sinks["ops"].match.labels == {"${X}": "v"}
+
+
+def test_an_unset_variable_is_all_that_is_reported_with_what_fits_the_key(mistakes: Mistakes) -> None:
+    lines = mistakes(
+        "log:\n  level: ${LEVEL}\nsinks:\n  ops:\n    type: webhook\n    url: ${OPS_URL}\n"
+        "    headers:\n      A: ${A} and ${B}\n    secret:\n      - ${S}\nstore:\n  url: ${STORE_URL}\n"
+    )
+    assert lines == [
+        "watcher.yaml:2:10: log.level: ${LEVEL} is not set; export it, or write ${LEVEL:-default}",
+        "watcher.yaml:6:10: sinks.ops.url: ${OPS_URL} is not set; export it, or use url_file: /run/secrets/ops_url",
+        "watcher.yaml:8:10: sinks.ops.headers.A: ${A} is not set; export it, or write ${A:-default}",
+        "watcher.yaml:8:10: sinks.ops.headers.A: ${B} is not set; export it, or write ${B:-default}",
+        "watcher.yaml:10:9: sinks.ops.secret[0]: ${S} is not set; export it, or write ${S:-default}",
+        "watcher.yaml:12:8: store.url: ${STORE_URL} is not set; export it, or write ${STORE_URL:-default}",
+        "6 problems in watcher.yaml",
+    ]
+    text = "accounts: {a: {api_key: k}, b: {api_key: l}}\n"
+    text += "watch:\n  - {account: '${A}', pipeline: '${P}', executions: ['${E}']}"
+    text += "\npolling: {min_interval: '${M}'}\nsinks: {x: {type: '${T}'}}"
+    assert [line.split(": ")[1] for line in mistakes(text)[:-1]] == [
+        "watch[0].account",
+        "watch[0].pipeline",
+        "watch[0].executions[0]",
+        "polling.min_interval",
+        "sinks.x.type",
+    ]
+
+
+def test_a_filled_in_value_and_what_is_around_a_lone_brace_are_not_shown(mistakes: Mistakes) -> None:
+    text = "accounts: {a: {api_key: k, timeout: '${T}', rate_limit: '${R}'}}\nlog: {level: '${L}'}"
+    assert mistakes(text, T="99999d", R="5", L="inof") == [
+        "watcher.yaml:1:37: accounts.a.timeout: the filled-in value is longer than a century; write at most 36500d",
+        "watcher.yaml:1:57: accounts.a.rate_limit: the filled-in value is not a rate; write 5/s or 300/m",
+        "watcher.yaml:2:14: log.level: the filled-in value is not known; allowed: debug, info, warning, error",
+        "3 problems in watcher.yaml",
+    ]
+    assert mistakes("accounts:\n  a:\n    api_key: hunter2${x y}")[0] == (
+        "watcher.yaml:3:14: accounts.a.api_key: holds a ${ that begins no variable; "
+        "write ${NAME} or ${NAME:-default}; $$ is a dollar"
+    )
+    assert '"in$fo" is not known' in mistakes("log: {level: in$$fo}")[0]
+
+
+@pytest.mark.parametrize("written", ["$CLERK_API_KEY", "Bearer $TOKEN2", "$KEYS/clerk", "$S3CR3T"])
+def test_a_variable_without_braces_is_reported_unseen(written: str, mistakes: Mistakes) -> None:
+    assert mistakes(f"accounts:\n  a:\n    api_key: {written}")[0] == (
+        "watcher.yaml:3:14: accounts.a.api_key: a $NAME is not filled in without braces; write ${NAME}, or $$NAME"
+    )

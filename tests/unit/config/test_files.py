@@ -19,13 +19,10 @@ def file(tmp_path: Path) -> Path:
     return file
 
 
-def test_a_file_may_be_as_large_as_the_limit_and_no_larger(file: Path) -> None:
+def test_a_file_may_be_as_large_as_the_limit_whatever_size_it_says(file: Path) -> None:
     assert read_file(file, limit=6) == b"123456"
     with pytest.raises(FileError, match="larger than 0 KiB"):
         read_file(file, limit=5)
-
-
-def test_a_file_that_says_it_is_empty_and_is_not_is_bounded_too() -> None:
     with pytest.raises(FileError, match="larger than 0 KiB"):
         read_file(Path("/proc/self/status"), limit=10)
 
@@ -36,13 +33,10 @@ def test_what_cannot_be_found_has_no_stamp(path: str, tmp_path: Path) -> None:
     assert stamps_of([tmp_path / path]) == {tmp_path / path: None}
 
 
-def test_a_file_that_others_may_read_from_now_on_is_another(file: Path) -> None:
+def test_a_file_with_other_rights_or_replaced_by_one_alike_is_another(file: Path) -> None:
     before = stamps_of([file])
     file.chmod(0o400)
     assert stamps_of([file]) != before
-
-
-def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(file: Path) -> None:
     before, found = stamps_of([file]), file.stat()
     other = file.with_name("next")
     other.write_bytes(b"654321")
@@ -85,9 +79,7 @@ def source(config_file: Path) -> ConfigSource:
     return source
 
 
-def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
-    source: ConfigSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_what_was_read_only_its_files_are_kept(source: ConfigSource, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[ref[Document]] = []
 
     def noted(*, file: str) -> Document:
@@ -100,29 +92,23 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
     assert [each() for each in read] == [None]
 
 
-def test_a_change_of_the_file_is_seen_until_it_is_read(source: ConfigSource, config_file: Path) -> None:
+def test_a_change_of_file_or_secret_is_seen_until_it_is_read(source: ConfigSource, config_file: Path) -> None:
     config_file.write_text(TEXT + "log: {level: debug}\n")
     assert stamps_of(source.files) != source.files
     assert source.load().log.level == "debug"
     assert stamps_of(source.files) == source.files
-
-
-def test_a_secret_in_a_file_of_its_own_is_followed(source: ConfigSource, config_file: Path) -> None:
     (config_file.parent / "secrets" / "key").write_text("two\n")
     assert stamps_of(source.files) != source.files
     assert source.load().accounts["default"].api_key.get_secret_value() == "two"
 
 
-def test_a_file_that_is_missing_is_waited_for(source: ConfigSource, config_file: Path) -> None:
+def test_a_bad_file_is_read_once_and_a_missing_one_waited_for(source: ConfigSource, config_file: Path) -> None:
     (config_file.parent / "secrets" / "key").unlink()
     with pytest.raises(ConfigProblemsError, match="no such file"):
         source.load()
     assert stamps_of(source.files) == source.files
     (config_file.parent / "secrets" / "key").write_text("back\n")
     assert stamps_of(source.files) != source.files
-
-
-def test_a_bad_file_is_read_once(source: ConfigSource, config_file: Path) -> None:
     config_file.write_text("accounts: [\n")
     with pytest.raises(ConfigProblemsError):
         source.load()

@@ -8,7 +8,9 @@ from unit.config.conftest import Mistakes
 
 from watcher.config.document import Document
 from watcher.config.error_messages import translate
+from watcher.config.rules import RulesSettings
 from watcher.domain.event import EventType
+from watcher.runtime.settings import key_of
 from watcher.sinks.registry import SINK_KINDS
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -26,7 +28,6 @@ BAD_KEY = (
     "is empty, or holds spaces, quotes or other characters no key has; copy the key again, without quotes or line ends"
 )
 ID_REMEDY = "address in Clerk Chat"
-URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SERVICES = "see https://github.com/caronc/apprise/wiki"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
@@ -40,6 +41,9 @@ LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
 NO_BLOCK = "not a block of keys"
 WRITE_ACCOUNTS = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
 ALONE = "is not for consecutive; keep one of the two"
+AT_LEAST_1 = "cannot be used; input should be greater than or equal to 1"
+NEVER = "so it would never hold; raise of_last or lower at_least"
+NO_DURATION = "is not a duration; write 500ms, 10s, 15m, 48h or 3d"
 INTERVALS = "max_interval is below min_interval; raise max_interval, or lower min_interval"
 NO_BOT_TOKEN = (
     "is not a bot's token; copy the Bot User OAuth Token, xoxb-…, of an app without token rotation "
@@ -71,40 +75,28 @@ TABLE = [
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
      "cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, lost_grace, "
      "degraded_after")),
-    (WATCH + "    rules: {failing: {}}",
-     "5:22: watch[0].rules.failing: needs consecutive or rate; write consecutive: 3, or rate: 20%"),
-    (WATCH + "    rules: {failing: {consecutive: 3, rate: 20%}}",
-     f"5:45: watch[0].rules.failing.rate: {ALONE}"),
-    (WATCH + "    rules: {failing: {consecutive: 3, at_least: 3}}",
-     f"5:49: watch[0].rules.failing.at_least: {ALONE}"),
-    (WATCH + "    rules: {failing: {rate: 20%, recover_after: 3}}",
-     "5:49: watch[0].rules.failing.recover_after: is not for rate; keep one of the two"),
-    (WATCH + "    rules: {failing: {rate: 20%, quiet_for: 5m}}",
-     "5:45: watch[0].rules.failing.quiet_for: is not for rate; keep one of the two"),
-    (WATCH + "    rules: {failing: {consecutive: 3, recover_after: 0}}",
-     ('5:54: watch[0].rules.failing.recover_after: "0" cannot be used; '
-      "input should be greater than or equal to 1")),
-    (WATCH + "    rules: {failing: {consecutive: 0}}",
-     '5:36: watch[0].rules.failing.consecutive: "0" cannot be used; input should be greater than or equal to 1'),
-    (WATCH + "    rules: {failing: {rate: 20}}",
-     '5:29: watch[0].rules.failing.rate: "20" is not a share; write a percentage, such as 20%'),
-    (WATCH + "    rules: {failing: {rate: 20%, at_least: 30}}",
-     ("5:44: watch[0].rules.failing.at_least: at_least 30 is more than of_last 20, so it would never hold; "
-      "raise of_last or lower at_least")),
-    (WATCH + "    rules: {failing: {rate: 20%, of_last: 4}}",
-     ("5:43: watch[0].rules.failing.of_last: at_least 5 is more than of_last 4, so it would never hold; "
-      "raise of_last or lower at_least")),
+    *((WATCH + f"    rules: {{failing: {{{keys}}}}}", f"5:{place[0]}: watch[0].rules.failing{place[1]}: {said}")
+      for keys, place, said in (
+          ("", (22, ""), "needs consecutive or rate; write consecutive: 3, or rate: 20%"),
+          ("consecutive: 3, rate: 20%", (45, ".rate"), ALONE),
+          ("consecutive: 3, at_least: 3", (49, ".at_least"), ALONE),
+          ("rate: 20%, recover_after: 3", (49, ".recover_after"), "is not for rate; keep one of the two"),
+          ("rate: 20%, quiet_for: 5m", (45, ".quiet_for"), "is not for rate; keep one of the two"),
+          ("consecutive: 3, recover_after: 0", (54, ".recover_after"), f'"0" {AT_LEAST_1}'),
+          ("consecutive: 0", (36, ".consecutive"), f'"0" {AT_LEAST_1}'),
+          ("rate: 20", (29, ".rate"), '"20" is not a share; write a percentage, such as 20%'),
+          ("rate: 20%, at_least: 30", (44, ".at_least"), f"at_least 30 is more than of_last 20, {NEVER}"),
+          ("rate: 20%, of_last: 4", (43, ".of_last"), f"at_least 5 is more than of_last 4, {NEVER}"),
+          ("consecutive: 3, also: {shorter_than: 5}", (60, ".also.shorter_than"), f'"5" {NO_DURATION}'),
+      )),
     (WATCH + "    rules: {slow: {times: [3]}}",
      "5:27: watch[0].rules.slow.times: is a list, not a single value; write one value behind the key"),
     (WATCH + "    rules: {tokens: {}}",
      ("5:21: watch[0].rules.tokens: needs execution or per_day; "
       "write execution: 20000, or per_day: 2000000, or both")),
-    (WATCH + "    rules: {failing: {consecutive: 3, also: {shorter_than: 5}}}",
-     ('5:60: watch[0].rules.failing.also.shorter_than: "5" is not a duration; '
-      "write 500ms, 10s, 15m, 48h or 3d")),
     (WATCH + "    rules: {also: {shorter_than: 5s}}",
      ('5:13: watch[0].rules.also: unknown key "also"; it belongs under failing. '
-      "Allowed: failing, silent, slow, tokens, new_error")),
+      f"Allowed: {', '.join(key_of(RulesSettings, name=name) for name in RulesSettings.model_fields)}")),
     (WATCH + "    rules: {new_error: yes please}",
      '5:24: watch[0].rules.new_error: "yes please" cannot be used; write true or false'),
     (WATCH + "    rules: {silent: 6h}",
@@ -315,6 +307,35 @@ TABLE = [
      "write pipeline, account, type or labels.NAME")),
     (HOOK + "    template: pagerduty\n    routing_key: " + "k" * 32 + "\n    group: {by: [type]}",
      "7:12: sinks.ops.group: type is not for incidents; write pipeline, account or labels.NAME"),
+    # what people plausibly write
+    (f"accounts: {{a: {{api_key: k}}}}\nwatch: [{{pipeline: {PIPELINE}, account: aa}}]",
+     '2:67: watch[0].account: "aa" is not defined; accounts are: a'),
+    (f"{ACCOUNT}watch: {{pipeline: {PIPELINE}}}",
+     f"2:8: watch: is a block of keys, not a list; write watch: [{{pipeline: {PIPELINE}}}]"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []", f"4:17: watch[0].executions: is empty; {ALL}"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: {RUN}",
+     f"4:17: watch[0].executions: is a single value, not a list; write executions: [{RUN}]"),
+    (WATCH + "    labels: team=sales",
+     f"5:13: watch[0].labels: is a single value, {NO_BLOCK}; write labels: {{team: sales}}"),
+    (WATCH + "    overdue_after: 15m", (f"5:20: watch[0].overdue_after: is a single value, {NO_BLOCK}; "
+     "write overdue_after: {new: 2m, running: 15m, paused: 48h}")),
+    (WATCH + "    overdue_after: {success: 1m}",
+     '5:21: watch[0].overdue_after.success: unknown key "success"; allowed: new, running, paused'),
+    ("sinks: [{type: stdout}]", (f"1:8: sinks: is a list, {NO_BLOCK}; "
+     "write sinks: {ops: {type: webhook, url: https://hooks.example.com/clerk}}")),
+    ("sinks: {x: {type: webhook, template: teams, url: 'https://acme.webhook.office.com/webhookb2/x'}}",
+     ("1:50: sinks.x.url: is an Office 365 connector, which Microsoft has switched off; make the flow "
+     '"Post to a channel when a webhook request is received" in Teams, and copy its URL')),
+    ("sinks: {x: {type: slack_bot, channel: C0123456789}}",
+     "1:9: sinks.x: needs token or token_file; write token: ${SLACK_BOT_TOKEN}"),
+    (HOOK + "    retry: {max: 3}", ('5:13: sinks.ops.retry.max: unknown key "max"; '
+     "it belongs under group of an entry of sinks. Allowed: schedule, give_up_after")),
+    ("http: {public_url: watcher.acme.io}", ("1:20: http.public_url: does not begin with http:// or https://; "
+     "write it like https://watcher.example.com")),
+    ("http: {public_url: 'https://acme.io/watcher'}", ("1:20: http.public_url: holds more than scheme and host; "
+     "write only scheme and host, such as https://watcher.example.com")),
+    ("store: sqlite:///w.db", (f"1:8: store: is a single value, {NO_BLOCK}; "
+     "write its keys below it: url, password, password_file, retention")),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),
@@ -365,7 +386,7 @@ def test_what_looks_like_a_secret_in_a_wrong_place_is_not_shown(text: str, secre
     assert "s3cret" not in "\n".join(mistakes(text % secret))
 
 
-def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) -> None:
+def test_all_mistakes_are_reported_at_once_and_nothing_else(mistakes: Mistakes, load: Callable[..., object]) -> None:
     text = (
         "log: {level: loud}\n"
         'accounts:\n  default: {api_key: "${NOPE}", timeout: 10}\n'
@@ -385,22 +406,13 @@ def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) ->
         "polling.cadence",
     ]
     assert total == "8 problems in watcher.yaml"
-
-
-def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes) -> None:
     lines = mistakes(f"accounts: [k]\nwatch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}")
     assert lines == [
         f"watcher.yaml:1:11: accounts: is a list, {NO_BLOCK}; {WRITE_ACCOUNTS}",
         "1 problem in watcher.yaml",
     ]
-
-
-def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mistakes) -> None:
     lines = mistakes("accounts: {a b: {api_key: k, timeout: 10}}")
     assert [line.split(": ")[1] for line in lines[:-1]] == ["accounts.…", "accounts.….timeout"]
-
-
-def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]) -> None:
     accounts = "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch:\n"
     load(accounts + "".join(f"  - {{pipeline: {PIPELINE}, account: {name}, executions: [{RUN}]}}\n" for name in "ab"))
 

@@ -10,19 +10,14 @@ from watcher.runtime.units import Address, parse_address
 ENVIRON = {"WATCHER_HTTP_LISTEN": "0.0.0.0:9000", "PORT": "7000"}
 
 
-def test_the_file_named_on_the_command_line_goes_first() -> None:
+def test_the_file_is_of_the_command_line_variable_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_config(Path("a.yaml"), environ={"WATCHER_CONFIG": "b.yaml"}) == Path("a.yaml")
-
-
-def test_the_variable_goes_before_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("watcher.yaml").touch()
     assert find_config(None, environ={"WATCHER_CONFIG": "b.yaml"}) == Path("b.yaml")
     assert find_config(None, environ={"WATCHER_CONFIG": ""}) == Path("watcher.yaml")
-
-
-def test_a_dangling_link_counts_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").unlink()
     Path("watcher.yaml").symlink_to("..data/watcher.yaml")
     assert find_config(None, environ={}) == Path("watcher.yaml")
 

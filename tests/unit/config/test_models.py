@@ -26,18 +26,15 @@ def report(keys: str) -> str:
     return f"{REPORTING}reports:\n  morning: {{{keys}}}\n"
 
 
-def test_a_report_is_due_by_the_clock_of_its_zone(load: Load) -> None:
+def test_a_report_is_due_by_the_clock_of_its_zone_by_default_every_day_by_utc(load: Load) -> None:
     text = report('at: "08:30", days: [mon, fri], timezone: Europe/Berlin, sinks: [mail, stdout]')
     found = load(text, SIGNING=SIGNING, PAGER="a" * 32).reports
     morning = found["morning"]
     assert morning.schedule == ReportSchedule(frozenset({0, 4}), 8 * 60 + 30, ZoneInfo("Europe/Berlin"))
     assert (list(found), morning.sinks) == (["morning"], ("mail", "stdout"))
-
-
-def test_a_report_is_by_default_due_on_every_day_by_utc(load: Load) -> None:
-    found = load(report("at: 08:00, sinks: [mail]"), SIGNING=SIGNING, PAGER="a" * 32).reports["morning"]
-    assert found.schedule == ReportSchedule(frozenset(range(7)), 8 * 60, ZoneInfo("UTC"))
-    assert found.schedule.last_two(datetime(2026, 11, 24, 8, tzinfo=UTC))[1].hour == 8
+    daily = load(report("at: 08:00, sinks: [mail]"), SIGNING=SIGNING, PAGER="a" * 32).reports["morning"]
+    assert daily.schedule == ReportSchedule(frozenset(range(7)), 8 * 60, ZoneInfo("UTC"))
+    assert daily.schedule.last_two(datetime(2026, 11, 24, 8, tzinfo=UTC))[1].hour == 8
 
 
 NO_TIME = "is not a time of day; write it like 08:00, from 00:00 to 23:59"
@@ -89,7 +86,17 @@ def silence(*keys: str) -> str:
     return f"{HEAD}silences:\n  - {{{', '.join(keys)}}}\n"
 
 
-def test_a_silence_means_what_it_says(load: Load) -> None:
+def test_a_weekly_silence_is_of_hours_by_the_clock_of_its_zone(load: Load) -> None:
+    (one,) = load(silence(MATCH, weekly(days="[mon, sun]", to="24:00"))).silences
+    assert one.weekly is not None
+    assert one.weekly.hours == WeeklyHours(frozenset({0, 6}), 20 * 60, 24 * 60, ZoneInfo("Europe/Berlin"))
+    (over_night,) = load(silence(MATCH, WEEKLY)).silences
+    saturday = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    begin, end = over_night.window(saturday)
+    assert (begin.isoformat(), end.isoformat()) == ("2026-11-28T19:00:00+00:00", "2026-11-29T07:00:00+00:00")
+
+
+def test_a_silence_means_what_it_says_and_without_the_key_there_is_none(load: Load) -> None:
     match = (
         "match: {labels: {team: sales}, events: ['execution.*'], sinks: [ops], accounts: [default], "
         "pipelines: [0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]}"
@@ -104,25 +111,19 @@ def test_a_silence_means_what_it_says(load: Load) -> None:
     assert one.match.sinks == ("ops",)
     assert one.match.pipelines == (UUID("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"),)
     assert (one.match.accounts, one.comment) == (("default",), "shop closed")
-
-
-def test_a_weekly_silence_is_of_hours_by_the_clock_of_its_zone(load: Load) -> None:
-    (one,) = load(silence(MATCH, weekly(days="[mon, sun]", to="24:00"))).silences
-    assert one.weekly is not None
-    assert one.weekly.hours == WeeklyHours(frozenset({0, 6}), 20 * 60, 24 * 60, ZoneInfo("Europe/Berlin"))
-    (over_night,) = load(silence(MATCH, WEEKLY)).silences
-    saturday = datetime(2026, 11, 28, 12, tzinfo=UTC)
-    begin, end = over_night.window(saturday)
-    assert (begin.isoformat(), end.isoformat()) == ("2026-11-28T19:00:00+00:00", "2026-11-29T07:00:00+00:00")
-
-
-def test_without_the_key_there_are_none(load: Load) -> None:
     assert load(HEAD).silences == load(f"{HEAD}silences:\n").silences == load(f"{HEAD}silences: []").silences == ()
 
 
 EMPTY = 'match: is empty; name what is meant; for everything write events: ["*"]'
 NO_DATE = f"is not a date with a time; {WRITE}"
 SILENCED = "that can be silenced; these are"
+OF, NOT_AFTER = "silences[0]", "is not after from; write a later moment"
+DAY_WORDS = "allowed: mon, tue, wed, thu, fri, sat, sun"
+UNTIL_FOR_FOR = "write until: with the moment it ends, such as 2026-12-24T00:00:00Z"
+WITHOUT_ZONE = "36: silences[0].weekly: needs timezone; write timezone: Europe/Berlin"
+UNDER_MATCH = (
+    '93: silences[0].sinks: unknown key "sinks"; it belongs under match. Allowed: match, from, until, weekly, comment'
+)
 SILENCE_MISTAKES = [
     # what is meant
     (("match: {}", FROM, UNTIL), f"13: silences[0].{EMPTY}"),
@@ -130,10 +131,7 @@ SILENCE_MISTAKES = [
     ((FROM, UNTIL), "5: silences[0]: needs match; write match: {labels: {team: sales}}"),
     (("match: {sinks: [opps]}", FROM, UNTIL), f'22: silences[0].match.sinks[0]: "opps" is no sink {SILENCED}: ops'),
     (("match: {sinks: [out]}", FROM, UNTIL), f'22: silences[0].match.sinks[0]: "out" is no sink {SILENCED}: ops'),
-    (
-        ("match: {accounts: [x]}", FROM, UNTIL),
-        f'25: silences[0].match.accounts[0]: "x" is no account {SILENCED}: default',
-    ),
+    (("match: {accounts: [x]}", FROM, UNTIL), f'25: {OF}.match.accounts[0]: "x" is no account {SILENCED}: default'),
     (
         ("match: {events: [execution.faild]}", FROM, UNTIL),
         (
@@ -151,38 +149,20 @@ SILENCE_MISTAKES = [
     ((MATCH, "from: 2026-13-24T00:00:00Z", UNTIL), f'42: silences[0].from: "2026-13-24T00:00:00Z" {NO_DATE}'),
     ((MATCH, "from: 0001-01-01T00:00:00+23:00", UNTIL), f'42: silences[0].from: "0001-01-01T00:00:00+23:00" {NO_DATE}'),
     ((MATCH, "from: [a]", UNTIL), "42: silences[0].from: is not a single value; write one value"),
-    (
-        (MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"),
-        '71: silences[0].until: "2026-12-24T01:00:00+01:00" is not after from; write a later moment',
-    ),
-    (
-        (MATCH, FROM, UNTIL, "for: 2h"),
-        '93: silences[0].for: unknown key "for"; write until: with the moment it ends, such as 2026-12-24T00:00:00Z',
-    ),
+    ((MATCH, FROM, "until: 2026-12-24T01:00:00+01:00"), f'71: {OF}.until: "2026-12-24T01:00:00+01:00" {NOT_AFTER}'),
+    ((MATCH, FROM, UNTIL, "for: 2h"), f'93: {OF}.for: unknown key "for"; {UNTIL_FOR_FOR}'),
     # each week
     ((MATCH, FROM, WEEKLY), "72: silences[0].weekly: is given beside from or until; keep from and until, or weekly"),
-    (
-        (MATCH, weekly(days="[saturday]")),
-        '52: silences[0].weekly.days[0]: "saturday" is not known; allowed: mon, tue, wed, thu, fri, sat, sun',
-    ),
-    (
-        (MATCH, weekly(to='"24:01"')),
-        '82: silences[0].weekly.to: "24:01" is not a time of day; write it like 08:00, from 00:00 to 24:00',
-    ),
-    (
-        (MATCH, weekly(timezone="Berlin")),
-        (
-            '101: silences[0].weekly.timezone: "Berlin" is no time zone that this system knows; '
-            "write one such as Europe/Berlin, and see that tzdata is installed"
-        ),
-    ),
+    ((MATCH, weekly(days="[saturday]")), f'52: {OF}.weekly.days[0]: "saturday" is not known; {DAY_WORDS}'),
+    ((MATCH, weekly(to='"24:01"')), f'82: {OF}.weekly.to: "24:01" {NO_TIME.replace("23:59", "24:00")}'),
+    ((MATCH, "weekly: {days: [sat], from: '20:00', to: '08:00'}"), WITHOUT_ZONE),
+    ((MATCH, FROM, UNTIL, "sinks: [ops]"), UNDER_MATCH),
+    ((MATCH, weekly(timezone="Berlin")), f'101: {OF}.weekly.timezone: "Berlin" {NO_ZONE}'),
 ]
 
 
 @pytest.mark.parametrize(("keys", "message"), SILENCE_MISTAKES)
-def test_a_mistake_in_a_silence_is_one_line_with_its_remedy(
-    keys: tuple[str, ...], message: str, mistakes: Mistakes
-) -> None:
+def test_a_mistake_in_a_silence_has_one_line(keys: tuple[str, ...], message: str, mistakes: Mistakes) -> None:
     assert mistakes(silence(*keys)) == [f"watcher.yaml:6:{message}", "1 problem in watcher.yaml"]
 
 
@@ -219,27 +199,15 @@ SCHEMA: dict[str, Any] = Settings.model_json_schema()
 BLOCKS: dict[str, Any] = SCHEMA["$defs"]
 
 
-def test_the_schema_speaks_the_words_of_the_file() -> None:
+def test_the_schema_speaks_the_words_of_the_file_and_says_what_may_be_left_out() -> None:
     timeout = BLOCKS["AccountSettings"]["properties"]["timeout"]
     assert (timeout["type"], timeout["default"]) == ("string", "10s")
     assert BLOCKS["RetrySettings"]["properties"]["schedule"]["default"][0] == "1s"
-
-
-def test_a_key_with_a_twin_in_a_file_may_be_left_out() -> None:
     assert BLOCKS["AccountSettings"]["required"] == []
     assert BLOCKS["WebhookSettings"]["required"] == ["type"]
     assert [kind["type"] for kind in BLOCKS["WebhookSettings"]["properties"]["secret"]["anyOf"]] == ["string", "array"]
-
-
-def test_a_watch_need_not_name_its_account() -> None:
     assert BLOCKS["WatchSettings"]["required"] == ["pipeline"]
-
-
-def test_executions_may_be_left_out_but_not_be_empty() -> None:
     executions = BLOCKS["WatchSettings"]["properties"]["executions"]
     assert executions["minItems"] == 1
     assert "default" not in executions
-
-
-def test_unknown_keys_are_refused_everywhere() -> None:
     assert all(block["additionalProperties"] is False for block in (SCHEMA, *BLOCKS.values()))

@@ -14,7 +14,8 @@ from watcher.daemon.from_settings import fingerprint_of_settings, fingerprint_of
 from watcher.daemon.maintenance import watches_for
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
-from watcher.domain.rules import FailingRule, Rules
+from watcher.rules.failing import Failing, FailingSettings
+from watcher.rules.silent import Silent
 from watcher.sinks.webhook import TemplateFile, WebhookSettings
 from watcher.store.changes import OpenProblem
 
@@ -63,9 +64,10 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_rules_are_what_the_file_says(settings: Settings) -> None:
     whole, named = watches_of(settings)
-    hour_us = 3600 * 1_000_000
-    assert whole.rules == Rules(FailingRule(None, 0.2, 50, 6 * hour_us, 10), 2 * hour_us)
-    assert named.rules == Rules(FailingRule(3, recover_after=5, quiet_for_us=30_000_000))
+    often = FailingSettings.model_validate({"rate": "20%", "of_last": 50, "within": "6h", "at_least": 10})
+    assert whole.rules == (Failing(often), Silent(7200.0))
+    in_row = FailingSettings.model_validate({"consecutive": 3, "recover_after": 5, "quiet_for": "30s"})
+    assert named.rules == (Failing(in_row),)
 
 
 FAILING, SILENT, OVERDUE = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT, EventType.EXECUTION_OVERDUE

@@ -39,11 +39,6 @@ def config_of(file: str) -> Path:
 
 
 @each
-def test_a_file_is_as_the_compose_specification_asks(file: str) -> None:
-    jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
-
-
-@each
 def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
     services = FILES[file]["services"].values()
     mounted = {volume.partition(":")[0] for service in services for volume in service["volumes"]}
@@ -71,12 +66,9 @@ def test_the_variables_that_are_set_are_read_and_the_token_comes_from_whoever_st
 
 
 @each
-def test_nobody_is_killed_while_draining(file: str) -> None:
+def test_a_file_is_as_its_specification_asks_and_kills_nobody_while_draining(file: str) -> None:
+    jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
     assert parse_duration(watcher_of(file)["stop_grace_period"]) > ENDING_S
-
-
-@each
-def test_the_container_is_asked_for_its_health_as_the_image_says(file: str) -> None:
     image = re.search(
         r"^HEALTHCHECK --interval=(\S+) --timeout=(\S+) --start-period=(\S+) --retries=(\S+) CMD (\[.*\])$",
         DOCKERFILE,
@@ -86,35 +78,19 @@ def test_the_container_is_asked_for_its_health_as_the_image_says(file: str) -> N
     assert image
     assert yaml.safe_load(image[5]) == asked["test"][1:]
     assert list(image.groups()[:4]) == [str(asked[key]) for key in ("interval", "timeout", "start_period", "retries")]
-
-
-@each
-def test_no_service_runs_as_root_gains_rights_or_writes_beside_its_volumes(file: str) -> None:
     for name, service in FILES[file]["services"].items():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert name == "watcher" or service["user"] == "postgres"
 
 
-def test_on_sqlite_the_state_is_on_a_volume() -> None:
+def test_state_is_on_a_volume_and_each_replica_has_a_port() -> None:
     assert watcher_of("compose.yaml")["volumes"][1] == "state:/var/lib/watcher"
-
-
-def test_on_postgres_each_replica_has_a_port_of_its_own() -> None:
     watcher = watcher_of("compose.postgres.yaml")
     (port,) = watcher["ports"]
     first, last = map(int, re.findall(r"\d{4}", port.rpartition(":")[0]))
     assert last - first + 1 == watcher["deploy"]["replicas"] == 3
     assert f"EXPOSE {port.rpartition(':')[2]}\n" in DOCKERFILE
-
-
-def test_the_database_is_the_one_the_watcher_asks_for_with_the_password_it_reads() -> None:
-    watcher, environ = watcher_of("compose.postgres.yaml"), POSTGRES["environment"]
-    url = URL(watcher["environment"][STORE_VARIABLE])
-    assert (url.host, url.user, url.path) == ("postgres", environ["POSTGRES_USER"], f"/{environ['POSTGRES_DB']}")
-    config = yaml.safe_load(config_of("compose.postgres.yaml").read_text(encoding="utf-8"))
-    assert config["store"] == {"password_file": environ["POSTGRES_PASSWORD_FILE"]}
-    assert Path(environ["POSTGRES_PASSWORD_FILE"]).name in POSTGRES["secrets"]
 
 
 def test_the_server_is_of_the_version_that_is_tested_and_its_volume_where_that_one_keeps_its_files() -> None:
@@ -127,7 +103,13 @@ def test_the_server_is_of_the_version_that_is_tested_and_its_volume_where_that_o
     assert POSTGRES["volumes"] == ["database:/var/lib/postgresql"]  # up to 17 it was its directory data
 
 
-def test_the_watcher_starts_once_the_database_answers_over_the_network() -> None:
+def test_the_watcher_waits_for_the_database_it_asks_with_its_password() -> None:
+    watcher, environ = watcher_of("compose.postgres.yaml"), POSTGRES["environment"]
+    url = URL(watcher["environment"][STORE_VARIABLE])
+    assert (url.host, url.user, url.path) == ("postgres", environ["POSTGRES_USER"], f"/{environ['POSTGRES_DB']}")
+    config = yaml.safe_load(config_of("compose.postgres.yaml").read_text(encoding="utf-8"))
+    assert config["store"] == {"password_file": environ["POSTGRES_PASSWORD_FILE"]}
+    assert Path(environ["POSTGRES_PASSWORD_FILE"]).name in POSTGRES["secrets"]
     watcher, asked = watcher_of("compose.postgres.yaml"), POSTGRES["healthcheck"]["test"]
     assert watcher["depends_on"] == {"postgres": {"condition": "service_healthy"}}
     assert asked[:2] == ["CMD", "pg_isready"]

@@ -51,16 +51,13 @@ def test_the_configuration_loads_with_the_secrets_of_either(directory: str, tmp_
     assert load_config(copy, environ=environ).accounts["default"].api_key.get_secret_value() == "k"
 
 
-def test_a_configuration_watches_all_of_a_pipeline_has_a_heartbeat_and_leaves_the_rest_to_its_surroundings() -> None:
+def test_a_configuration_leaves_the_rest_to_its_surroundings_and_differs_in_secrets() -> None:
     for path in MOUNTED:
         document = document_of(path)
         (watch,) = document["watch"]
         assert set(watch) - {"rules"} == {"pipeline"}, path
         assert document["heartbeat"] == {"url": "https://hc-ping.com/your-check"}, path
         assert [key for block, key in DEFAULTS.values() if key in document.get(block, {})] == [], path
-
-
-def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_alone() -> None:
     secrets = r"\S*/(?=clerk_api_key|ops_webhook_secret|slack_webhook_url|pagerduty_routing_key)"
     alerts = [ALERTS, ALERTS_ON_KUBERNETES]
     for several in ([path for path in MOUNTED if path not in alerts], alerts):
@@ -101,7 +98,7 @@ def test_the_unit_and_the_image_keep_state_in_one_place_run_as_nobody_and_leave_
     assert DRAIN_S + FLUSH_S < ENDING_S < parse_duration(unit("TimeoutStopSec")[0])
 
 
-def test_the_image_is_built_from_files_that_its_context_has() -> None:
+def test_the_image_has_the_files_of_its_context_and_a_pinned_base() -> None:
     taken = {
         name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()
     }
@@ -109,9 +106,6 @@ def test_the_image_is_built_from_files_that_its_context_has() -> None:
     assert taken == allowed
     installed = re.findall(r"--require-hashes -r (\S+)", DOCKERFILE)
     assert set(installed) <= taken
-
-
-def test_the_base_of_the_image_is_pinned_wherever_this_project_builds_it() -> None:
     assert re.findall(r"^FROM (.+)$", DOCKERFILE, re.MULTILINE)[1:] == [
         "${BASE} AS dependencies",
         "dependencies AS package",
@@ -124,7 +118,7 @@ def test_the_base_of_the_image_is_pinned_wherever_this_project_builds_it() -> No
         assert document_of(path)["services"]["watcher"]["build"] == {"context": "..", "args": {"BASE": "pinned"}}
 
 
-def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> None:
+def test_ci_runs_what_a_change_must_pass_and_hooks_fetch_nothing() -> None:
     job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["test"]
     install, run = (step["run"] for step in job["steps"] if "run" in step)
     assert install.endswith(
@@ -136,9 +130,6 @@ def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> Non
     assert os.access(ROOT / ".ci/run", os.X_OK)
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert job["strategy"]["matrix"]["python"] == named
-
-
-def test_the_hooks_before_a_commit_fetch_nothing() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repository["repo"] == "local"
     assert {(hook["language"], hook["entry"].partition(" ")[0]) for hook in repository["hooks"]} == {

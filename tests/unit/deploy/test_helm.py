@@ -17,7 +17,6 @@ from unit.deploy.test_kubernetes import VERSIONS, Manifest, built, by_kind, cont
 CHART = DEPLOY / "helm" / "clerk-watcher"
 VALUES: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text(encoding="utf-8"))
-EXAMPLES = ("sqlite", "postgres", "slack-and-pager")
 OPERATOR = {"ServiceMonitor", "PrometheusRule"}
 """What the Prometheus Operator defines, not Kubernetes."""
 
@@ -172,15 +171,6 @@ def test_each_value_is_used_and_gives_what_its_schemas_ask(store: str, version: 
         kubernetes_validate.validate(kinds[kind], version, strict=True)
 
 
-def test_no_value_is_left_out_above() -> None:
-    named = (
-        OTHER | STORES["PostgreSQL"] | {"persistence": {**STORES["a new volume"]["persistence"], "existingClaim": ""}}
-    )
-    assert named.keys() == VALUES.keys() - {"existingConfigMap"}
-    for name in ("persistence", "postgresql", "ingress", "serviceMonitor", "prometheusRule", "networkPolicy"):
-        assert named[name].keys() == VALUES[name].keys() - {"enabled"}
-
-
 def test_a_digest_takes_the_place_of_the_tag_a_config_map_of_the_configuration_and_a_policy_may_be_left_out() -> None:
     digest = f"sha256:{'1' * 64}"
     words = ("existingConfigMap=theirs", f"image.digest={digest}", "networkPolicy.enabled=false")
@@ -225,7 +215,13 @@ def test_a_mistake_is_refused_with_what_would_be_right(mistake: str) -> None:
     assert MISTAKES[mistake] in refusal("--values", values_of("sqlite"), "--set", mistake)
 
 
-def test_the_schema_knows_each_value_and_no_other() -> None:
+def test_no_value_is_left_out_and_the_schema_knows_each() -> None:
+    named = (
+        OTHER | STORES["PostgreSQL"] | {"persistence": {**STORES["a new volume"]["persistence"], "existingClaim": ""}}
+    )
+    assert named.keys() == VALUES.keys() - {"existingConfigMap"}
+    for name in ("persistence", "postgresql", "ingress", "serviceMonitor", "prometheusRule", "networkPolicy"):
+        assert named[name].keys() == VALUES[name].keys() - {"enabled"}
     assert SCHEMA["properties"].keys() - {"global"} == VALUES.keys()
     for name, block in SCHEMA["properties"].items():
         if "properties" in block and name != "config":
@@ -233,18 +229,14 @@ def test_the_schema_knows_each_value_and_no_other() -> None:
             assert block["properties"].keys() == {*block["required"]} == VALUES[name].keys()
 
 
-def test_the_package_holds_rules_and_dashboard_and_installs_the_same(tmp_path: Path) -> None:
+def test_the_package_installs_the_same_and_its_notes_lead_to_the_pages(tmp_path: Path) -> None:
     run("helm", "package", CHART, "--destination", tmp_path)
     (package,) = tmp_path.glob("clerk-watcher-*.tgz")
     with tarfile.open(package) as archive:
         assert all(member.isfile() for member in archive.getmembers())
     words = ("--values", values_of("slack-and-pager"))
     assert rendered(*words, chart=package) == rendered(*words)
-
-
-def test_the_notes_lead_to_logs_and_pages() -> None:
-    words = ("--values", values_of("slack-and-pager"), "--dry-run=client")
-    notes = run("helm", "install", "eu", CHART, *words).partition("NOTES:")[2]
+    notes = run("helm", "install", "eu", CHART, *words, "--dry-run=client").partition("NOTES:")[2]
     assert "logs --selector app.kubernetes.io/instance=eu,app.kubernetes.io/name=clerk-watcher" in notes
     assert "port-forward service/eu-clerk-watcher 8080" in notes
     assert "https://watcher.example.com/" in notes

@@ -87,7 +87,7 @@ def test_a_kustomization_names_every_file_beside_it(folder: str) -> None:
     assert named == beside - {"kustomization.yaml", "secret.example.yaml"}
 
 
-def test_a_changed_configuration_is_swapped_in_place_and_restarts_nothing() -> None:
+def test_image_ports_and_configuration_are_swapped_in_place() -> None:
     (made,) = read(FOLDER / "base/kustomization.yaml")["configMapGenerator"]
     assert made["options"] == {"disableNameSuffixHash": True}
     (volume,) = (volume for volume in POD["volumes"] if "configMap" in volume)
@@ -95,17 +95,11 @@ def test_a_changed_configuration_is_swapped_in_place_and_restarts_nothing() -> N
     (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == volume["name"])
     assert set(mount) == {"name", "mountPath", "readOnly"}  # a subPath would never be swapped
     assert Path(mount["mountPath"]) / made["files"][0] == SYSTEM_PLACE
-
-
-def test_the_image_is_the_one_that_is_made_in_its_version() -> None:
     (image,) = read(FOLDER / "base/kustomization.yaml")["images"]
     assert f"docker build --tag {CONTAINER['image']} " in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert image["name"] == CONTAINER["image"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert image["newTag"] == project["version"]
-
-
-def test_the_ports_are_those_the_image_listens_on() -> None:
     (port,) = CONTAINER["ports"]
     assert f"EXPOSE {port['containerPort']}\n" in DOCKERFILE
     assert image_variables()["WATCHER_HTTP_LISTEN"] == f"0.0.0.0:{port['containerPort']}"
@@ -201,7 +195,7 @@ def test_service_budget_and_policy_are_about_these_pods_which_may_reach_what_the
 
 
 @needs_helm
-def test_on_sqlite_one_replica_ends_before_the_next_one_has_its_volume() -> None:
+def test_on_sqlite_one_replica_and_on_postgres_two_are_always_there() -> None:
     kinds = built("sqlite")
     spec, container = kinds["Deployment"]["spec"], container_of(kinds["Deployment"])
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
@@ -212,10 +206,6 @@ def test_on_sqlite_one_replica_ends_before_the_next_one_has_its_volume() -> None
     assert f"VOLUME {mount['mountPath']}\n" in DOCKERFILE
     assert STORE_VARIABLE not in variables_of(kinds["Deployment"])  # the image's, which is on that volume
     assert image_variables()[STORE_VARIABLE].startswith(f"sqlite:///{mount['mountPath']}/")
-
-
-@needs_helm
-def test_on_postgres_two_of_three_replicas_are_always_there() -> None:
     kinds = built("postgres")
     spec = kinds["Deployment"]["spec"]
     assert (spec["replicas"], kinds["PodDisruptionBudget"]["spec"]["maxUnavailable"]) == (3, 1)
@@ -233,9 +223,7 @@ def with_components(components: list[str], overlay: str, folder: Path) -> dict[s
 
 @needs_helm
 @pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
-def test_with_its_component_the_operator_of_prometheus_scrapes_each_pod_and_has_the_rules(
-    overlay: str, tmp_path: Path
-) -> None:
+def test_with_its_component_prometheus_scrapes_each_pod_and_has_rules(overlay: str, tmp_path: Path) -> None:
     kinds = with_components(["prometheus"], overlay, tmp_path)
     monitor = kinds["ServiceMonitor"]["spec"]
     assert monitor["selector"]["matchLabels"].items() <= kinds["Service"]["metadata"]["labels"].items()

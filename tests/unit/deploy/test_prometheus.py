@@ -60,12 +60,6 @@ def rule_queries() -> Iterator[tuple[str, str]]:
         yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
 
 
-@needs_promtool
-def test_prometheus_reads_the_metrics(metrics: Metrics) -> None:
-    metrics.pipelines["default"]["77aa"] = PipelineMetrics('Onboarding "new"')  # nothing has happened in this one
-    promtool("check", "metrics", text=b"".join(metrics.text()).decode())
-
-
 def panels() -> list[dict[str, Any]]:
     return [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
@@ -100,27 +94,23 @@ def test_a_query_is_one_that_prometheus_reads(name: str, query: str) -> None:
 
 
 @needs_promtool
-def test_the_rules_are_those_that_prometheus_takes_and_fire_when_they_should() -> None:
+def test_prometheus_reads_the_metrics_and_rules_which_fire_when_they_should(metrics: Metrics) -> None:
+    metrics.pipelines["default"]["77aa"] = PipelineMetrics('Onboarding "new"')  # nothing has happened in this one
+    promtool("check", "metrics", text=b"".join(metrics.text()).decode())
     promtool("check", "rules", str(RULES))
     promtool("test", "rules", str(RULES.with_name("rules_test.yaml")))
 
 
-def test_each_alert_is_tried_and_says_how_bad_it_is() -> None:
+def test_each_alert_is_tried_documented_and_leads_to_its_runbook() -> None:
     tried = RULES.with_name("rules_test.yaml").read_text(encoding="utf-8")
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
         for rule in group["rules"]:
             assert rule["labels"]["severity"] in {"critical", "warning", "info"}
             assert rule["annotations"]["summary"]
             assert rule["alert"] in tried
-
-
-def test_the_docs_list_the_alerts_that_there_are() -> None:
     names = [name for name, _ in rule_queries()]
     assert re.findall(r"^\| `(Watcher\w+)` \|", WATCH, re.MULTILINE) == names
     assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == names
-
-
-def test_each_alert_leads_to_its_section_of_the_runbook_at_the_address_that_the_docs_replace() -> None:
     (address,) = re.findall(r"sed -i 's,(.*?),", WATCH)
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:
         for rule in group["rules"]:
@@ -128,7 +118,7 @@ def test_each_alert_leads_to_its_section_of_the_runbook_at_the_address_that_the_
             assert (page, section) == (f"{address}/blob/main/docs/runbook.md", rule["alert"].lower())
 
 
-def test_every_panel_asks_the_chosen_data_source_and_has_a_place_of_its_own() -> None:
+def test_a_panel_asks_the_chosen_source_has_a_place_and_a_legend_of_its_labels() -> None:
     (source, *variables) = DASHBOARD["templating"]["list"]
     assert (source["type"], source["query"]) == ("datasource", "prometheus")
     assert [variable["name"] for variable in variables] == ["account", "pipeline"]
@@ -144,9 +134,6 @@ def test_every_panel_asks_the_chosen_data_source_and_has_a_place_of_its_own() ->
         taken |= cells
     ids = [panel["id"] for panel in DASHBOARD["panels"]]
     assert len(set(ids)) == len(ids)
-
-
-def test_a_legend_names_labels_that_the_query_leaves() -> None:
     for panel in panels():
         for target in panel["targets"]:
             named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))

@@ -54,20 +54,17 @@ def test_a_release_has_one_version_everywhere(checkout: Path, name: str) -> None
     assert "version" in refused(checkout) or "no dated section of 9.9.9" in refused(checkout)
 
 
-def test_a_release_has_a_dated_section_of_the_changelog(checkout: Path) -> None:
-    replace(checkout / "CHANGELOG.md", f"## {VERSION} (", f"## {VERSION} (not ")
-    assert refused(checkout) == f"CHANGELOG.md has no dated section of {VERSION}"
-
-
 @pytest.mark.parametrize(("tag", "passes"), [(f"v{VERSION}", True), ("v99.0.0", False), (VERSION, False)])
 def test_only_the_tag_of_this_version_is_published(checkout: Path, tag: str, passes: bool) -> None:
     last = refused(checkout, GITHUB_REF_TYPE="tag", GITHUB_REF_NAME=tag, IMAGE="registry.test/clerk-watcher")
     assert (last == f"the tag {tag} is not v{VERSION}") is not passes
 
 
-def test_a_chart_without_an_image_is_not_published(checkout: Path) -> None:
+def test_a_release_has_a_dated_section_and_its_chart_an_image(checkout: Path) -> None:
     last = refused(checkout, GITHUB_REF_TYPE="tag", GITHUB_REF_NAME=f"v{VERSION}")
     assert last.startswith("the variable IMAGE is not set")
+    replace(checkout / "CHANGELOG.md", f"## {VERSION} (", f"## {VERSION} (not ")
+    assert refused(checkout) == f"CHANGELOG.md has no dated section of {VERSION}"
 
 
 def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
@@ -84,17 +81,6 @@ def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
     assert (
         done.stdout.decode().strip() == "new: [a](https://git.test/o/r/blob/v1.1.0/docs/a.md#b), [c](https://c.test/)"
     )
-
-
-def test_what_is_published_is_what_the_rehearsal_makes_and_ci_rehearses_it() -> None:
-    steps = [each for job in WORKFLOW["jobs"].values() for each in job["steps"]]
-    assert not any("make " in each.get("run", "") for each in steps)
-    assert ".ci/run" in [each.get("run") for each in WORKFLOW["jobs"]["build"]["steps"]]
-    assert (ROOT / ".ci/run").read_text(encoding="utf-8").count("\nmake release-check\n") == 1
-    (push,) = (each["with"] for each in steps if "build-push" in each.get("uses", ""))
-    assert push["platforms"] == "linux/amd64,linux/arm64"
-    assert push["sbom"] is True
-    assert push["provenance"] == "mode=max"
 
 
 @pytest.mark.parametrize("job", ["image", "chart"])
@@ -118,7 +104,15 @@ def test_a_new_version_is_written_where_it_stands(checkout: Path) -> None:
     assert refused(checkout).startswith("make: ")
 
 
-def test_one_job_alone_may_write_to_the_repository() -> None:
+def test_what_is_published_is_rehearsed_and_one_job_may_write() -> None:
+    steps = [each for job in WORKFLOW["jobs"].values() for each in job["steps"]]
+    assert not any("make " in each.get("run", "") for each in steps)
+    assert ".ci/run" in [each.get("run") for each in WORKFLOW["jobs"]["build"]["steps"]]
+    assert (ROOT / ".ci/run").read_text(encoding="utf-8").count("\nmake release-check\n") == 1
+    (push,) = (each["with"] for each in steps if "build-push" in each.get("uses", ""))
+    assert push["platforms"] == "linux/amd64,linux/arm64"
+    assert push["sbom"] is True
+    assert push["provenance"] == "mode=max"
     assert WORKFLOW["permissions"] == {"contents": "read"}
     writing = {name for name, job in WORKFLOW["jobs"].items() if job["permissions"].get("contents") == "write"}
     assert writing == {"notes"}
@@ -138,11 +132,8 @@ def listed() -> list[tuple[str, str, str]]:
     return found
 
 
-def test_what_is_installed_does_not_depend_on_the_version_of_python() -> None:
+def test_the_image_has_every_extra_whatever_the_version_of_python() -> None:
     assert [marker for _, _, marker in listed() if "python" in marker] == []
-
-
-def test_the_image_has_every_extra_and_the_list_without_extras_has_none() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {re.split(r"\W", each)[0] for names in project["optional-dependencies"].values() for each in names}
     assert extras == {"apprise", "psycopg"}

@@ -85,7 +85,7 @@ def test_an_example_can_be_copied_and_leads_to_no_warning_but_of_its_id(example:
     assert found == {"looks like the id of an example"}
 
 
-def test_the_pager_rings_at_three_failures_in_a_row_for_what_also_ends_and_the_chat_is_grouped(tmp_path: Path) -> None:
+def test_the_file_of_the_readme_is_an_example_and_its_pager_rings_at_three(tmp_path: Path) -> None:
     settings, _ = load(README_EXAMPLES[0], tmp_path)
     (watch,) = settings.watch
     assert watch.rules is not None
@@ -95,9 +95,6 @@ def test_the_pager_rings_at_three_failures_in_a_row_for_what_also_ends_and_the_c
     chat = settings.sinks["chat"]
     assert isinstance(chat, WebhookSettings)
     assert chat.group == GroupSettings.model_validate({"by": ["account"], "wait": "10s"})
-
-
-def test_the_file_of_the_readme_is_an_example_of_the_configuration() -> None:
     assert README_EXAMPLES[0] == (DOCS.parent / "config" / "quiet-chat-loud-pager.yaml").read_text(encoding="utf-8")
 
 

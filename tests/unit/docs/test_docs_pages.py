@@ -49,9 +49,7 @@ def test_the_simulated_rule_is_the_one_that_check_counts_with() -> None:
     assert slow_openings.openings(draw, seed=7, past_count=20)[0] == rule.count_slow(durations) > 0
 
 
-async def test_an_execution_that_waits_for_a_person_is_told_once_and_when_it_goes_on(
-    start: Start, tmp_path: Path
-) -> None:
+async def test_an_execution_that_waits_for_a_person_is_told_once(start: Start, tmp_path: Path) -> None:
     _, example = re.findall(r"## An execution waits for a person(.*?)```yaml\n(.*?)```", ALERTS, re.DOTALL)[0]
     file = tmp_path / "watcher.yaml"
     file.write_text(f"accounts: {{default: {{api_key: k}}}}\n{example}")
@@ -93,14 +91,11 @@ def copied(page: Path) -> Iterator[list[str]]:
             yield words
 
 
-def test_a_command_in_the_docs_has_the_options_it_is_shown_with(options: dict[str, set[str]]) -> None:
+def test_a_command_in_the_docs_has_its_options_and_each_is_in_the_tables(options: dict[str, set[str]]) -> None:
     for page in PAGES:
         for name, *words in copied(page):
             given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
             assert given <= options[name] | {"--help"}, (page.name, name, words)
-
-
-def test_every_command_is_in_the_tables() -> None:
     first_cells = re.findall(r"^\| (`watcher .*?) \|", (DOCS / "console.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(re.findall(r"`watcher ([\w-]+)", " ".join(first_cells))) == COMMANDS.keys()
 
@@ -112,12 +107,6 @@ TESTS = {
     for file in (ROOT / "tests").rglob("test_*.py")
     for name in re.findall(r"def (test_\w+)", file.read_text(encoding="utf-8"))
 }
-
-
-def test_a_test_that_verifies_a_guarantee_exists_and_each_guarantee_has_one() -> None:
-    assert set(re.findall(r"`(test_\w+)`", GUARANTEES)) <= TESTS
-    promises = GUARANTEES.split("\n## ")[1:-1]
-    assert [promise.splitlines()[0] for promise in promises if "Verified by `test_" not in promise] == []
 
 
 @pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md", "ownership.md"])
@@ -132,10 +121,18 @@ def test_a_module_that_is_named_exists_and_has_the_function_that_is_named_with_i
     assert missing == []
 
 
-def test_a_link_within_the_project_leads_somewhere() -> None:
+def test_a_link_within_the_project_leads_somewhere_and_a_guarantee_to_a_test() -> None:
     for page in PAGES:
         links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
         assert [link for link in links if not (page.parent / link).exists()] == [], page.name
+    assert set(re.findall(r"`(test_\w+)`", GUARANTEES)) <= TESTS
+    promises = GUARANTEES.split("\n## ")[1:-1]
+    assert [promise.splitlines()[0] for promise in promises if "Verified by `test_" not in promise] == []
+
+
+def test_where_a_new_thing_goes_is_said_in_forty_words_a_row() -> None:
+    rows = (DOCS / "architecture.md").read_text(encoding="utf-8").partition("## Where a new thing goes")[2].splitlines()
+    assert [row for row in rows if row.startswith("|") and len(row.replace("|", " ").split()) > 40] == []
 
 
 def test_a_unit_test_is_named_after_a_module_of_its_package() -> None:
@@ -176,16 +173,13 @@ def test_the_picture_of_a_message_is_what_its_receiver_gets_now(name: str) -> No
     assert (FOLDER / name).read_text(encoding="utf-8") == MESSAGES[name](), "run `make pictures`"
 
 
-def test_a_picture_is_small_fetches_nothing_needs_no_style_sheet_and_cuts_no_line_off() -> None:
+def test_a_picture_is_small_fetches_nothing_and_is_shown_with_words() -> None:
     assert set(PICTURES) <= {path.name for path in DRAWN}
     for path in DRAWN:
         text = path.read_text(encoding="utf-8")
         assert len(text.encode()) <= 120_000, path.name
         assert not re.search(r"""(?:href|src)=|url\(["']?http""", text), path.name
         assert not re.search(r"<style|var\(|rgba\(|xml:space|class=\"terminal-r\d|clip", text), path.name
-
-
-def test_a_picture_and_a_screenshot_are_shown_with_words_for_those_who_do_not_see_them() -> None:
     for path in (*DRAWN, *FOLDER.glob("*.png")):
         assert re.search(rf"!\[[^\]]{{18,}}\]\((?:docs/)?pictures/{path.name}\)", TEXTS), path.name
     assert [path.name for path in FOLDER.glob("*.png") if path.stat().st_size > 150_000] == []

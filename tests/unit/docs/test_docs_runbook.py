@@ -27,7 +27,6 @@ RUN, WATCH, NIGHT, PIPELINES = (
 )
 WATCHER = DOCS.parent / "watcher"
 LOUD = {"warning", "error", "critical", "exception"}
-NAME = re.compile(r"[a-z_]+\.[a-z_.]+")
 TROUBLES = PROBLEM_KINDS - {EventType.EXECUTION_OVERDUE}
 """Logged as they begin, under the name of their event."""
 
@@ -38,10 +37,6 @@ def section(page: str, title: str) -> str:
 
 def first_cells(page: str, title: str) -> list[str]:
     return re.findall(r"^\| (?!-|event|code|reason)(.*?) \|", section(page, title), re.MULTILINE)
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def loud_lines(file: Path) -> Iterator[str | None]:
@@ -71,20 +66,14 @@ def test_every_loud_log_line_is_explained() -> None:
     assert explained == logged | TROUBLES, "name it in docs/watch.md: what it means, what to do"
 
 
-def test_every_event_of_the_watcher_itself_is_explained() -> None:
+def test_events_reasons_of_gaps_and_exit_codes_are_explained() -> None:
     emitted = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
     explained = {
         name for cell in first_cells(WATCH, "Events about the watcher itself") for name in re.findall(r"[\w.]+", cell)
     }
     assert explained == {*emitted, *AccountTrouble}, "name it in docs/watch.md, Events about the watcher itself"
-
-
-def test_every_reason_of_a_gap_is_explained() -> None:
     cells = first_cells(PIPELINES, "What it can miss, and how you would know")
     assert {reason for cell in cells for reason in re.findall(r"\w+", cell)} == set(GapReason)
-
-
-def test_every_exit_code_is_explained() -> None:
     codes = {int(code) for code in first_cells(RUN, "Exit codes") if code.isdecimal()}
     assert codes == set(Exit)
 
@@ -103,7 +92,7 @@ def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
 
 
 def backup_commands() -> list[str]:
-    (text,) = blocks(section(RUN, "SQLite"), "sh")
+    (text,) = re.findall(r"^```sh\n(.*?)^```", section(RUN, "SQLite"), re.DOTALL | re.MULTILINE)
     return [part for part in re.split(r"^#.*\n", text, flags=re.MULTILINE) if part.strip()]
 
 

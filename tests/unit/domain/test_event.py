@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import watcher
-from watcher.domain.event import EVENT_KINDS, EventType
+from watcher.domain.event import EVENT_KINDS, EventType, Severity
+from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS, severity_of
+from watcher.rules import RULES
 
 ROOT = Path(watcher.__file__).parent
 
@@ -26,3 +28,14 @@ def test_no_other_file_lists_types() -> None:
             if len(types) > 2:
                 lists.append((file.name, types))
     assert lists == []
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
+def test_every_kind_of_problem_is_trouble_and_ends(kind: EventType) -> None:
+    assert severity_of(kind) is not Severity.INFO
+    assert kind is EventType.EXECUTION_OVERDUE or CLOSED_BY[kind] in CLOSINGS
+
+
+@pytest.mark.parametrize("kind", sorted(PROBLEM_KINDS))
+def test_every_kind_of_problem_of_a_pipeline_has_its_rule_and_no_other_kind_has(kind: EventType) -> None:
+    assert any(rule.opens is kind for rule in RULES.values()) is kind.startswith("pipeline.")

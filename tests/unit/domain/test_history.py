@@ -39,7 +39,7 @@ def facts(status: str, **more: object) -> ExecutionSnapshot:
 
 def test_a_success_counts_with_its_duration_and_tokens_in_the_hour_in_which_it_ended() -> None:
     ended = ended_execution(record("success"), facts("success", ai_tokens_used=512.0))
-    assert ended == EndedExecution(to_us(STARTED), to_us(FINISHED), "success", 512, 12.5)
+    assert ended[:6] == EndedExecution(to_us(STARTED), to_us(FINISHED), "success", 512, 12.5)[:6]
     hours = totals_of([ended], HOUR_US)
     assert hours[Micros(THREE - HOUR_US)] == Totals(Counter(started=1))
     assert (hours[THREE].success, hours[THREE].started, hours[THREE].tokens) == (1, 0, 512)
@@ -49,7 +49,7 @@ def test_a_success_counts_with_its_duration_and_tokens_in_the_hour_in_which_it_e
 def test_a_failure_counts_with_the_first_node_that_failed_and_no_duration() -> None:
     node = FailedNode("n1", "Greeting", "upstream timeout after 30 s")
     ended = ended_execution(record("failed"), facts("failed", failed_nodes=(node,), error="Greeting: …"))
-    assert (ended.status, ended.duration_s) == ("failed", None)
+    assert (ended.status, ended.duration_s, ended.node, ended.text) == ("failed", None, node, "Greeting: …")
     kind = error_kind_of("Greeting", "upstream timeout after 31 s")
     assert ended.error == kind._replace(text="upstream timeout after 30 s")
     bare = ended_execution(record("failed"), facts("failed", error="boom"))

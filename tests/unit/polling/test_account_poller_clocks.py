@@ -9,8 +9,8 @@ from list_model import HOUR_S, Life, Lists, ModelApi, Order, by_id, emitted, liv
 from parameters import each_value
 from virtual import RULES, WHOLE, Account, FakeClock, Start, watch_of
 
-from watcher.domain.rules import Rules
 from watcher.domain.watch import Watch
+from watcher.rules.silent import Silent
 
 DAY_S = 24 * HOUR_S
 SECOND_US = 1_000_000
@@ -22,7 +22,7 @@ def life(number: int, begins_s: float, ends_s: float) -> Life:
     return Life(str(UUID(int=number)), begins_s, ends_s, fails=True)
 
 
-SILENT = replace(WHOLE, rules=Rules(silent_us=300 * SECOND_US))
+SILENT = replace(WHOLE, rules=(Silent(300.0),))
 
 
 async def watching(start: Start, api: ModelApi, watch: Watch = SILENT) -> Account:

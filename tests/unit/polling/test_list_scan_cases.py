@@ -185,6 +185,29 @@ async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
     assert_all(await lists.watched(api, for_s=140), since)
 
 
+@pytest.mark.parametrize(
+    ("repeated", "for_s", "comes_until_s", "restarts"),
+    each_value([2, 3], [12.0, 34.0, 45.0, 60.0], [1030.0, 1055.0, 1075.0], [True, False]),
+)
+async def test_a_page_that_repeats_the_one_before_for_a_while_hides_no_end(
+    lists: Lists, repeated: int, for_s: float, comes_until_s: float, *, restarts: bool
+) -> None:
+    old, burst = lives(120, from_s=-86_400.0, until_s=0.0), lives(180, from_s=1029.8, until_s=1030.0, length_s=0.01)
+    since = burst + lives(round(comes_until_s - 1030) - 5, from_s=1055.0, until_s=comes_until_s)
+    since = burst if comes_until_s == 1030.0 else since
+    api = lists.api(old + since)
+    account = await lists.watch(api, rate_per_s=10.0)
+    await account.run_for(29.5)
+    api.fault = lambda _, page: (
+        Fault.REPEATED if page == repeated and lists.clock.monotonic() < 1030 + for_s else Fault.NONE
+    )
+    if restarts:
+        await account.watcher.cancel()
+        lists.clock.advance(3)
+        account = await lists.watch(api, rate_per_s=10.0)
+    assert_all(await emitted(account, after_s=180), since)
+
+
 # Ends of which the API's clock does not say whether they are new
 
 

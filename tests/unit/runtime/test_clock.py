@@ -7,20 +7,14 @@ from watcher.domain.timestamps import EARLIEST
 from watcher.runtime.clock import STOPPED_AFTER_S, Clock
 
 
-def test_the_wall_clock_is_aware_utc() -> None:
+def test_clocks_read_as_the_machines_do_and_go_on_while_it_sleeps() -> None:
     before = datetime.now(UTC)
     now = Clock().now()
     assert before <= now <= datetime.now(UTC)
     assert now.tzinfo is UTC
-
-
-def test_boot_time_goes_on_while_the_machine_sleeps() -> None:
     name = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    before = time.clock_gettime(name)
-    assert before <= Clock().boot_time() <= time.clock_gettime(name)
-
-
-def test_the_steady_clock_reads_like_the_wall_clock_and_goes_on_while_the_machine_sleeps() -> None:
+    booted = time.clock_gettime(name)
+    assert booted <= Clock().boot_time() <= time.clock_gettime(name)
     clock = Clock()
     steady, boot_time = clock.steady_us(), clock.boot_time()
     assert abs(steady - time.time_ns() // 1000) < 1_000_000
@@ -35,7 +29,7 @@ def test_the_steady_clock_alone_is_set_to_another_machines() -> None:
     assert abs(clock.now().timestamp() - time.time()) < 1
 
 
-def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
+def test_a_stop_does_not_count_as_run_and_ends_when_the_clock_is_read() -> None:
     now = 50.0
     clock = Clock(read=lambda: now)
     readings = []
@@ -43,9 +37,6 @@ def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
         now += passed_s
         readings.append(clock.running())
     assert readings == [0.5, 1.0, 1.0 + STOPPED_AFTER_S, 1.5 + STOPPED_AFTER_S]
-
-
-def test_a_process_goes_on_when_it_reads_its_clock_after_a_stop_but_not_after_a_busy_moment() -> None:
     now = 50.0
     clock = Clock(read=lambda: now)
     moments = []

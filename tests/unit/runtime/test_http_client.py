@@ -57,7 +57,7 @@ async def ask(client: Client, base_url: str) -> Reply:
     return await api.get(pipeline=PIPELINE, execution=EXECUTION)
 
 
-async def test_a_look_is_one_get_of_the_documented_address_with_the_key_in_its_header() -> None:
+async def test_a_poll_is_one_get_of_the_documented_address_also_behind_a_gateway() -> None:
     url = URL(f"https://web-api.clerk.chat{PATH}")
     with aioresponses() as api:
         api.get(url, body=BODY)
@@ -69,9 +69,6 @@ async def test_a_look_is_one_get_of_the_documented_address_with_the_key_in_its_h
     headers = call.kwargs["headers"]
     assert (headers["apiKey"], headers["User-Agent"], headers["Accept"]) == ("k-1", USER_AGENT, "application/json")
     assert call.kwargs["allow_redirects"] is False
-
-
-async def test_a_path_in_the_base_url_leads_to_a_gateway() -> None:
     with aioresponses() as api:
         api.get(f"https://gateway.example.com/clerk/v1{PATH}", body=BODY)
         async with a_client() as client:
@@ -84,24 +81,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-async def test_a_request_is_called_off_when_its_connection_is_there_and_not_a_byte_was_sent(receiver: Receiver) -> None:
-    called_off: list[str] = []
-
-    def check() -> None:
-        called_off.append("once")
-        raise LeaseExpiredError("somebody else's by now")
-
-    async with Client(api_key="k-1", timeout_s=5, connections=4, proxy=Proxy(), check=check) as client:
-        with pytest.raises(LeaseExpiredError):
-            await ask(client, receiver.url)
-    while not receiver.connections_count:
-        await asyncio.sleep(0.001)
-    assert (called_off, receiver.connections_count, receiver.requests) == (["once"], 1, [])
-
-
-async def test_a_kept_connection_that_was_dropped_costs_one_request_and_never_a_silent_second(
-    receiver: Receiver,
-) -> None:
+async def test_a_kept_connection_costs_no_second_request_and_no_cookie(receiver: Receiver) -> None:
     async with a_client() as client:
         first = await ask(client, receiver.url)
         receiver.reply = closes
@@ -125,9 +105,7 @@ async def test_the_proxy_of_the_environment_is_honoured(receiver: Receiver, monk
     assert [request.line for request in receiver.requests] == [f"GET http://api.invalid{PATH} HTTP/1.1"]
 
 
-async def test_a_proxy_is_given_its_own_login_and_never_the_key(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_proxy_gets_its_login_and_never_the_key(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     receiver.reply = closes
     monkeypatch.setenv("HTTPS_PROXY", receiver.url.replace("http://", "http://me:pass@"))
     async with a_client(proxy_for(URL("https://api.invalid"))) as client:
@@ -139,11 +117,8 @@ async def test_a_proxy_is_given_its_own_login_and_never_the_key(
     assert "k-1" not in str(request)
 
 
-def test_a_body_never_shows() -> None:
+async def test_neither_a_body_nor_the_text_of_a_failure_shows() -> None:
     assert "secret" not in repr(Response(200, None, None, b"secret"))
-
-
-async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
     async with a_client() as client:
         with pytest.raises(TransportFailedError) as failure:
             await client.get(URL("http://nowhere.invalid/secret"), read=length)
@@ -188,7 +163,19 @@ def test_a_failure_is_named_without_its_text(error: Exception, kind: str) -> Non
     assert (failed.kind, "secret" in failed.remedy) == (kind, False)
 
 
-async def test_cancellation_comes_through(receiver: Receiver) -> None:
+async def test_a_request_is_called_off_or_cancelled_with_its_connection(receiver: Receiver) -> None:
+    called_off: list[str] = []
+
+    def check() -> None:
+        called_off.append("once")
+        raise LeaseExpiredError("somebody else's by now")
+
+    async with Client(api_key="k-1", timeout_s=5, connections=4, proxy=Proxy(), check=check) as client:
+        with pytest.raises(LeaseExpiredError):
+            await ask(client, receiver.url)
+    while not receiver.connections_count:
+        await asyncio.sleep(0.001)
+    assert (called_off, receiver.connections_count, receiver.requests) == (["once"], 1, [])
     receiver.reply = hangs
     async with a_client() as client:
         look = asyncio.create_task(ask(client, receiver.url))
@@ -202,27 +189,20 @@ async def test_cancellation_comes_through(receiver: Receiver) -> None:
 BY_PROXY = URL("http://proxy.example.com:3128")
 
 
-def test_without_a_proxy_requests_go_directly() -> None:
+def test_a_proxy_is_of_its_scheme_but_for_excepted_hosts_its_login_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
-
-
-def test_each_scheme_has_its_own_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", str(BY_PROXY))
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy(BY_PROXY)
     assert proxy_for(URL("http://hooks.example.com/")) == Proxy()
-
-
-def test_excepted_hosts_are_reached_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
+    proxy = proxy_for(URL("http://hooks.example.com/"))
+    assert proxy == Proxy(BY_PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
     monkeypatch.setenv("HTTPS_PROXY", str(BY_PROXY))
     monkeypatch.setenv("NO_PROXY", "localhost,.example.com")
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
     assert proxy_for(URL("https://hooks.example.org/")) == Proxy(BY_PROXY)
-
-
-def test_credentials_become_a_header_and_leave_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
-    proxy = proxy_for(URL("http://hooks.example.com/"))
-    assert proxy == Proxy(BY_PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
 
 
 @pytest.mark.parametrize(
@@ -233,9 +213,7 @@ def test_credentials_become_a_header_and_leave_the_address(monkeypatch: pytest.M
         ("http://", "is no URL of a proxy"),
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
-    monkeypatch: pytest.MonkeyPatch, address: str, problem: str
-) -> None:
+def test_an_unusable_proxy_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, address: str, problem: str) -> None:
     monkeypatch.setenv("HTTPS_PROXY", address)
     with pytest.raises(ConfigError, match=f"^HTTPS_PROXY: {problem}; write it like") as caught:
         proxy_for(URL("https://hooks.example.com/"))
@@ -259,32 +237,25 @@ PUBLIC = [
 ]
 
 
-@pytest.mark.parametrize("address", PRIVATE)
-def test_no_socket_is_made_for_a_private_address(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    assert is_private(address)
-    with pytest.raises(PrivateAddressError):
-        public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443)))
-
-
-@pytest.mark.parametrize("address", PUBLIC)
-def test_a_socket_is_made_for_a_public_address(address: str) -> None:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    assert not is_private(address)
-    with public_socket((family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443))) as made:
-        assert made.family == family
-
-
 @pytest.mark.parametrize(
-    "host", [*("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%25eth0", "localhost", "LOCALHOST.")]
+    ("address", "private"), [*((each, True) for each in PRIVATE), *((each, False) for each in PUBLIC)]
 )
-def test_a_host_that_is_private_whoever_resolves_it_is_known_without_asking(host: str) -> None:
-    assert is_private_host(host)
+def test_a_socket_is_made_for_a_public_address_and_for_no_private_one(address: str, private: bool) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    info = (family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443))
+    assert is_private(address) is private
+    if private:
+        with pytest.raises(PrivateAddressError):
+            public_socket(info)
+    else:
+        with public_socket(info) as made:
+            assert made.family == family
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "2606:4700::1111", "hooks.example.com", "10.example", "a:b"])
-def test_of_any_other_host_nothing_is_known(host: str) -> None:
-    assert not is_private_host(host)
+def test_a_host_that_is_private_whoever_resolves_it_is_known_without_asking_and_no_other() -> None:
+    private = ("127.0.0.1", "10.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1%25eth0", "localhost", "LOCALHOST.")
+    others = ("8.8.8.8", "2606:4700::1111", "hooks.example.com", "10.example", "a:b")
+    assert [is_private_host(host) for host in (*private, *others)] == [True] * len(private) + [False] * len(others)
 
 
 API_HOST = "api.example.com"
@@ -319,9 +290,7 @@ async def what_a_process_sees(*urls: str, **environment: str) -> list[str]:
 
 
 @pytest.mark.parametrize("by_proxy", [False, True])
-async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the_key(
-    tmp_path: Path, *, by_proxy: bool
-) -> None:
+async def test_only_a_certificate_of_a_known_ca_and_name_gets_the_key(tmp_path: Path, *, by_proxy: bool) -> None:
     ca = own_ca(tmp_path)
     contexts = (
         serving(ca, HERE, API_HOST),
@@ -342,15 +311,12 @@ async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the
     assert servers[0].requests[0].headers["apikey"] == "k-1"
 
 
-async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> None:
+async def test_a_refused_login_and_a_wanted_certificate_lead_nowhere(tmp_path: Path) -> None:
     async with Receiver(tls=serving(own_ca(tmp_path), API_HOST)) as server, Tunnel() as proxy:
         environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
         assert await what_a_process_sees(f"https://{API_HOST}:{server.port}", **environment) == ["proxy_auth"]
     assert server.connections_count == 0
-
-
-async def test_a_server_that_wants_a_client_certificate_is_a_failure_of_tls(tmp_path: Path) -> None:
-    server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
-    with asking(server) as port:
+    wanting = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
+    with asking(wanting) as port:
         found = await what_a_process_sees(f"https://{HERE}:{port}", SSL_CERT_FILE=str(tmp_path / "ca.pem"))
     assert found == ["tls"]

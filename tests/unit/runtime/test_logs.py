@@ -45,15 +45,6 @@ def configured(
     return out
 
 
-def test_a_line_is_json_with_event_level_time_and_values() -> None:
-    out = configured()
-    structlog.get_logger().error("account.degraded", account="default", reason="unauthorized")
-    (line,) = lines(out)
-    moment = line.pop("timestamp")
-    assert moment.endswith("Z")
-    assert line == {"event": "account.degraded", "level": "error", "account": "default", "reason": "unauthorized"}
-
-
 def test_for_a_person_the_time_is_local_with_its_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
@@ -93,7 +84,7 @@ def test_the_level_hides_what_is_below_it(level: str, shown: list[str]) -> None:
         ("console", Terminal(), False, True),
     ],
 )
-def test_the_format_is_the_one_asked_for_else_what_suits_the_stream(
+def test_the_format_is_as_asked_or_suits_the_stream(
     format_: LogFormat, stream: io.StringIO, *, is_json: bool, is_coloured: bool
 ) -> None:
     out = configured(format_=format_, stream=stream)
@@ -104,7 +95,13 @@ def test_the_format_is_the_one_asked_for_else_what_suits_the_stream(
     assert "a.thing" in text
 
 
-def test_the_default_stream_is_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_is_json_on_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    out = configured()
+    structlog.get_logger().error("account.degraded", account="default", reason="unauthorized")
+    (line,) = lines(out)
+    moment = line.pop("timestamp")
+    assert moment.endswith("Z")
+    assert line == {"event": "account.degraded", "level": "error", "account": "default", "reason": "unauthorized"}
     configure_logs(level="info", format_="auto")
     structlog.get_logger().info("a.thing")
     assert flush_logs(within_s=5)
@@ -124,9 +121,7 @@ def test_what_libraries_say_below_warning_never_shows(level: str, name: str) -> 
 
 
 @pytest.mark.parametrize(("level", "error"), [(logging.WARNING, None), (logging.ERROR, OSError(SECRET))])
-def test_a_library_that_warns_is_named_with_the_kind_of_its_error_and_without_its_text(
-    level: int, error: OSError | None
-) -> None:
+def test_a_library_that_warns_is_named_with_its_error_but_no_text(level: int, error: OSError | None) -> None:
     out = configured()
     logging.getLogger("aiohttp.client").log(level, "could not reach %s", SECRET, exc_info=error)
     (line,) = lines(out)
@@ -135,14 +130,11 @@ def test_a_library_that_warns_is_named_with_the_kind_of_its_error_and_without_it
     assert not any(word in text_of(out) for word in (SECRET, "Traceback"))
 
 
-def test_what_is_broken_off_at_the_end_is_no_trouble_of_a_library() -> None:
+def test_a_library_is_logged_once_a_minute_and_never_for_an_end() -> None:
     out = configured()
     library = logging.getLogger("apscheduler.executors.default")
     library.error("Job raised an exception", exc_info=asyncio.CancelledError())
     assert text_of(out) == ""
-
-
-def test_a_library_that_warns_all_the_time_is_logged_once_a_minute() -> None:
     clock = FakeClock()
     out = configured(monotonic=clock.monotonic)
     for passed_s in (0, 30, 29.9, 0.1, 30):

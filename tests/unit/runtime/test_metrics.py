@@ -86,17 +86,6 @@ def shown(metrics: Metrics) -> dict[str, tuple[str, set[str]]]:
     return families
 
 
-def test_the_names_and_labels_are_those_of_the_contract_and_no_others(metrics: Metrics) -> None:
-    ours = {f"watcher_{name}": rest for name, rest in CONTRACT.items()}
-    all_ = ours | {f"process_{name}": rest for name, rest in PROCESS.items()}
-    assert shown(metrics) == all_, "a row of CONTRACT; of a pipeline also let it happen in tests/sample_metrics.py"
-
-
-def test_the_help_of_a_metric_is_a_phrase(metrics: Metrics) -> None:
-    helps = [family.documentation for family in families_of(metrics) if family.name.startswith("watcher_")]
-    assert [each for each in helps if len(each.split()) < 5 or not each.endswith(".")] == []
-
-
 def test_the_text_of_pipelines_is_as_the_library_would_write_it(metrics: Metrics) -> None:
     names = ("", "Ünï\U0001f600", 'a "quoted" \\n one\\', "idle")
     for number, name in enumerate(names):
@@ -120,7 +109,7 @@ def test_the_text_of_pipelines_is_as_the_library_would_write_it(metrics: Metrics
     assert sample_value(metrics, "watcher_pipeline_info", account="default", pipeline="77aa-2", name=names[2]) == 1
 
 
-def test_a_status_in_which_nothing_has_ended_has_no_buckets(metrics: Metrics) -> None:
+def test_a_status_without_ends_has_no_buckets_and_no_piece_many_pipelines(metrics: Metrics) -> None:
     samples = [each for family in families_of(metrics) for each in family.samples]
     shown = [each for each in samples if each.name.startswith("watcher_execution_duration_seconds")]
     success = [(each.name.rpartition("_")[2], each.value) for each in shown if each.labels["status"] == "success"]
@@ -129,14 +118,16 @@ def test_a_status_in_which_nothing_has_ended_has_no_buckets(metrics: Metrics) ->
     assert {each for each in others if each[0] != "success"} == {
         (status, name, 0) for status in ("failed", "unrecognized") for name in ("count", "sum")
     }
-
-
-def test_no_piece_of_the_text_is_about_many_pipelines(metrics: Metrics) -> None:
     metrics.pipelines["default"] = {f"77aa-{number}": busy_pipeline() for number in range(4 * SLICE_COUNT)}
     assert max(piece.count(b"\n") for piece in metrics.text()) <= SLICE_COUNT * 3 * 15
 
 
-def test_the_outcomes_are_those_of_the_contract() -> None:
+def test_names_labels_helps_and_outcomes_are_those_of_the_contract(metrics: Metrics) -> None:
+    ours = {f"watcher_{name}": rest for name, rest in CONTRACT.items()}
+    all_ = ours | {f"process_{name}": rest for name, rest in PROCESS.items()}
+    assert shown(metrics) == all_, "a row of CONTRACT; of a pipeline also let it happen in tests/sample_metrics.py"
+    helps = [family.documentation for family in families_of(metrics) if family.name.startswith("watcher_")]
+    assert [each for each in helps if len(each.split()) < 5 or not each.endswith(".")] == []
     assert list(Outcome) == OUTCOMES
 
 
@@ -165,7 +156,7 @@ def test_what_is_known_starts_at_0(metrics: Metrics) -> None:
     assert value(metrics, "build_info", version=version("clerk-watcher")) == 1
 
 
-def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
+def test_a_sink_counts_what_became_of_its_attempts_and_refreshes(metrics: Metrics) -> None:
     sink = SinkMetrics(metrics, "ops")
     sink.count_delivery(0.3)
     sink.count_delivery(7)
@@ -182,9 +173,6 @@ def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
     assert counts == [3, 1, 4, 1, 5]
     assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == pytest.approx(8.3)
     assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.5") == 2
-
-
-def test_refreshes_are_counted(metrics: Metrics) -> None:
     sink = SinkMetrics(metrics, "ops")
     sink.count_refresh(well=True)
     sink.count_refresh(well=False)

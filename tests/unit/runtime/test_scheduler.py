@@ -46,7 +46,7 @@ class CountedTick:
             await self._ran.wait_for(lambda: self.count >= count)
 
 
-async def test_a_job_runs_at_once_and_again_after_the_delay_it_asks_for(schedule: Schedule) -> None:
+async def test_jobs_and_periodic_work_run_at_once_and_again(schedule: Schedule) -> None:
     ran = CountedTick(0.01)
     schedule.add("account:a", ran)
     schedule.start()
@@ -98,9 +98,7 @@ async def test_periodic_work_runs_at_once_and_then_every_so_often(schedule: Sche
 
 
 @pytest.mark.parametrize(("set_by_s", "runs_again"), [(-3600.0, True), (0.0, False), (3600.0, False)])
-async def test_periodic_work_that_a_clock_set_back_would_leave_behind_runs_at_once(
-    set_by_s: float, runs_again: bool
-) -> None:
+async def test_periodic_work_that_a_clock_set_back_delays_runs_at_once(set_by_s: float, runs_again: bool) -> None:
     clock, clocks_read = FakeClock(), asyncio.Event()
     schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: clocks_read.set())
     ran = CountedTick()

@@ -27,33 +27,11 @@ class Example(Block):
     labels: Labels = Field(default_factory=dict)
 
 
-def test_a_default_is_read_like_any_other_value() -> None:
-    assert Example().wait_s == 10
-
-
-def test_a_field_has_the_key_of_its_alias() -> None:
-    assert [key_of(Example, name=name) for name in ("wait_s", "name")] == ["wait", "name"]
-
-
-def test_a_twin_is_a_field_that_ends_in_file() -> None:
-    assert file_twins(Example) == ("api_key",)
-
-
-def test_a_known_key_without_a_value_is_as_good_as_absent() -> None:
-    assert Example.model_validate({"wait": None, "name": None}) == Example()
-
-
-def test_an_unknown_key_without_a_value_is_still_unknown() -> None:
+def test_a_block_takes_no_unknown_key_and_no_change_and_shows_no_value() -> None:
     with pytest.raises(ValidationError):
         Example.model_validate({"wait_s": None})
-
-
-def test_a_block_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Example().name = "b"  # type: ignore[misc]  # what the test is about
-
-
-def test_a_block_that_is_wrong_shows_no_value() -> None:
     with pytest.raises(ValidationError) as caught:
         Example.model_validate({"api_key": "hunter2 hunter2", "name": "hunter2 hunter2", "wait": "hunter2"})
     assert "hunter2" not in str(caught.value)
@@ -72,11 +50,6 @@ NO_KEYS = [{"api_key": SecretStr(key)} for key in ("", "a b", "a\n", "é", "\x7f
 def test_other_names_and_keys_that_cannot_stand_in_a_header_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Example(**values)
-
-
-def test_labels_may_be_as_many_and_as_long_as_promised() -> None:
-    labels = {f"{number:03}{'k' * 253}": "v" * 256 for number in range(32)}
-    assert Example(labels=labels).labels == labels
 
 
 @pytest.mark.parametrize("url", ["http://h", "https://h:8443/a?b=c#d", "https://u:p@[::1]/", "https://h/%20"])
@@ -99,7 +72,13 @@ def test_other_urls_are_refused_unseen(url: str) -> None:
     assert caught.value.quote is False
 
 
-def test_one_text_is_a_list_of_one() -> None:
+def test_a_block_reads_defaults_aliases_twins_empty_keys_and_many_labels() -> None:
+    assert Example().wait_s == 10
+    assert [key_of(Example, name=name) for name in ("wait_s", "name")] == ["wait", "name"]
+    assert file_twins(Example) == ("api_key",)
+    assert Example.model_validate({"wait": None, "name": None}) == Example()
+    labels = {f"{number:03}{'k' * 253}": "v" * 256 for number in range(32)}
+    assert Example(labels=labels).labels == labels
     assert one_or_list("a") == ("a",)
     assert one_or_list(["a", "b"]) == ["a", "b"]
 
@@ -109,20 +88,29 @@ SINKS = ("webhook", "stdout", "url", "log", "new")
 
 @pytest.mark.parametrize(
     ("word", "near"),
-    [("webhok", "webhook"), ("Webhook", "webhook"), ("stduot", "stdout"), ("wbhoook", "webhook"), ("std", "stdout")],
+    [
+        *(
+            ("webhok", "webhook"),
+            ("Webhook", "webhook"),
+            ("wbhoook", "webhook"),
+            ("stduot", "stdout"),
+            ("std", "stdout"),
+        ),
+        *(
+            ("crn", "CRM"),
+            ("CRN", "CRM"),
+            ("Crm ", "CRM"),
+            ("", None),
+            ("ab", None),
+            ("elephant", None),
+            ("slack", None),
+        ),
+    ],
 )
-def test_a_word_with_a_slip_or_two_is_meant(word: str, near: str) -> None:
-    assert did_you_mean(word, SINKS, rest="allowed: x") == f'did you mean "{near}"? Allowed: x'
-
-
-@pytest.mark.parametrize("word", ["crn", "CRN", "Crm "])
-def test_case_does_not_keep_a_word_from_being_near(word: str) -> None:
-    assert did_you_mean(word, ["CRM"]) == 'did you mean "CRM"?'
-
-
-@pytest.mark.parametrize("word", ["", "ab", "elephant", "slack"])
-def test_a_word_that_is_like_none_gets_no_suggestion(word: str) -> None:
-    assert did_you_mean(word, SINKS, rest="allowed: x") == "allowed: x"
+def test_a_word_with_a_slip_or_two_is_meant_whatever_its_case(word: str, near: str | None) -> None:
+    meant = f'did you mean "{near}"? Allowed: x' if near else "allowed: x"
+    assert did_you_mean(word, [*SINKS, "CRM"], rest="allowed: x") == meant
+    assert did_you_mean("Crm", ["CRM"]) == 'did you mean "CRM"?'
 
 
 @pytest.mark.parametrize("meant", [*SINKS, "max_interval", "execution.failed"])

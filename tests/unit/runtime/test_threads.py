@@ -14,7 +14,7 @@ from watcher.runtime.tasks import start_task, stop_task, wait_at_most
 from watcher.runtime.threads import DetachedExecutor, WorkerThreads, begin, run_detached
 
 
-def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
+def test_an_executor_does_what_it_is_given_whoever_is_there_for_it() -> None:
     over = threading.Event()
 
     async def leave() -> None:
@@ -27,8 +27,6 @@ def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
     over.set()
     last.result(10)
 
-
-def test_an_executor_of_such_threads_does_what_it_is_given() -> None:
     async def main() -> int:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(DetachedExecutor())
@@ -74,14 +72,11 @@ def fail() -> None:
     raise LookupError
 
 
-async def test_what_the_work_returns_or_raises_comes_back(one: WorkerThreads) -> None:
+async def test_what_the_work_returns_or_raises_comes_back_one_piece_after_the_other(one: WorkerThreads) -> None:
     assert await one.run(lambda: 1) == 1
     with pytest.raises(LookupError):
         await one.run(fail)
     assert await one.run(lambda: 2) == 2
-
-
-async def test_one_piece_is_done_after_the_other(one: WorkerThreads) -> None:
     done: list[int] = []
     await asyncio.gather(*(one.run(partial(done.append, number)) for number in range(100)))
     assert done == list(range(100))
@@ -148,14 +143,11 @@ async def test_only_the_error_of_a_task_is_passed_on_and_not_its_end_or_its_canc
     assert errors == [failed]
 
 
-async def test_a_stopped_task_has_ended_and_no_task_is_stopped_at_once() -> None:
+async def test_a_stopped_task_has_ended_and_a_wait_ends_after_its_time() -> None:
     task = asyncio.create_task(asyncio.sleep(1000))
     await stop_task(task)
     await stop_task(None)
     assert task.cancelled()
-
-
-async def test_a_wait_gives_the_result_and_ends_without_one_after_its_time() -> None:
     asked = asyncio.Event()
     assert await wait_at_most(1000, asyncio.sleep(0, "done")) == "done"
     assert await wait_at_most(0, asked.wait()) is None

@@ -52,9 +52,7 @@ def test_answers_and_rows_have_every_documented_field(world: World) -> None:
     assert types(parsed(row(execution, world=world, now_s=1e6))) == SHARED_FIELDS | {"runTime": int}
 
 
-def test_dates_are_written_as_the_documentation_writes_them_and_an_answer_is_as_large_as_a_real_one(
-    world: World,
-) -> None:
+def test_dates_are_as_documented_and_an_answer_as_large_as_a_real_one(world: World) -> None:
     phases = (StatusPhase("new", 0), StatusPhase("running", 1.25), StatusPhase("success", 61))
     document = full(world.add(small(*phases), pipeline=PIPELINE), world=world, now_s=70)
     assert document["startedAt"] == "2026-11-24T10:00:01.250Z"

@@ -22,15 +22,7 @@ from watcher.simulator.scenarios import (
     pipeline_named,
     populate,
 )
-from watcher.simulator.world import (
-    Kind,
-    Lifecycle,
-    SimExecution,
-    SimPipeline,
-    StatusPhase,
-    World,
-    make_lifecycle,
-)
+from watcher.simulator.world import Kind, Lifecycle, SimExecution, SimPipeline, StatusPhase, World, make_lifecycle
 
 
 def filled(*, seed: int = 7, pipelines_count: int = 5, fit_s: float | None = None, odd_share: float = 0.0) -> World:
@@ -150,16 +142,12 @@ def test_an_execution_lives_its_lifecycle_from_its_beginning(world: World, trave
     assert true_path(world, "e") == (("new", 10), ("running", 12), ("success", 16))
 
 
-def test_a_planned_deletion_hides_an_execution_and_ends_its_path(world: World, travel: Travel) -> None:
+def test_a_planned_deletion_ends_a_path_and_an_id_is_used_once(world: World, travel: Travel) -> None:
     execution = replace(world.add(lifecycle("e"), pipeline=SALES), deleted_s=4)
     world.replace(execution)
     travel(20)
     assert not execution.is_visible(4)
     assert [moment.status for moment in true_path(world, "e")] == ["new", "running"]
-
-
-def test_an_id_is_used_once(world: World) -> None:
-    world.add(lifecycle("e"), pipeline=SALES)
     with pytest.raises(ValueError, match="e exists already"):
         world.add(lifecycle("e"), pipeline=OTHER)
 

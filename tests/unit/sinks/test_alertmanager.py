@@ -110,15 +110,12 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
         assert only["labels"] == its["labels"]
 
 
-def test_alertmanager_is_told_what_closes_a_problem_while_it_is_open() -> None:
+def test_what_closes_a_problem_and_its_newest_failure_are_said() -> None:
     data = data_of(EventType.PIPELINE_FAILING) | {"closesWhen": "3 in a row succeeded"}
     (opened,) = alertmanager(sample(EventType.PIPELINE_FAILING, data=data))
     assert opened["annotations"]["description"].splitlines()[-1] == "Closes when 3 in a row succeeded"
     closed = problem_block(EventType.PIPELINE_FAILING, closed=True)
     assert "Closes when" not in str(alertmanager(sample(EventType.PROBLEM_CLOSED, data=data, problem=closed)))
-
-
-def test_a_refresh_says_the_newest_failure_under_the_same_labels() -> None:
     newest = LatestFailure(to_us(AT), execution_id(28), "Lookup", "upstream returned 404")
     failing = sent(EventType.PIPELINE_FAILING)
     ((before, after),) = refreshed(failing, replace(failing, problem=replace(failing.problem, latest=newest)))
@@ -127,33 +124,18 @@ def test_a_refresh_says_the_newest_failure_under_the_same_labels() -> None:
     assert after["annotations"]["description"] == "upstream returned 404"
 
 
-def test_what_an_alert_cannot_say_is_no_request() -> None:
-    assert AlertmanagerTemplate().messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
-
-
-def test_a_sink_that_is_disabled_while_it_fails_is_the_same_alert() -> None:
-    told = sample(EventType.SINK_DISABLED, problem=problem_block(EventType.SINK_FAILING))
-    (disabled,) = alertmanager(told)
-    ((again,),) = refreshed(replace(sent(EventType.SINK_FAILING), body=told.body))
-    assert again["labels"] == disabled["labels"] == alertmanager(sample(EventType.SINK_FAILING))[0]["labels"]
-    assert disabled["annotations"]["summary"] == "Sink ops is disabled (503)"
-
-
-def test_labels_of_the_user_get_names_that_alertmanager_takes_and_never_ours() -> None:
-    labels = {"team.name": "sales", "1st": "x", "größe": "L", "severity": "low", "alertname": "Mine", "empty": ""}
-    (alert,) = alertmanager(failed(labels=labels))
-    assert alert["labels"] | {"team_name": "sales", "_1st": "x", "gr__e": "L"} == alert["labels"]
-    assert (alert["labels"]["severity"], alert["labels"]["alertname"]) == ("error", "ClerkExecutionFailed")
-    assert "empty" not in alert["labels"]
-
-
 @pytest.mark.parametrize("passed_s", [-86_400.0, 0.0, 86_400.0])
 def test_no_alert_ends_before_it_starts_however_the_clocks_stand(passed_s: float) -> None:
     for delivery in [*map(sample, EventType), *OVERDUE_ENDS]:
         alertmanager(delivery, at=FakeClock(passed_s))  # is checked
 
 
-def test_what_is_posted_late_is_still_an_alert_for_a_quarter_of_an_hour() -> None:
+def test_a_sink_that_is_disabled_is_the_same_alert_and_a_late_one_still_holds() -> None:
+    told = sample(EventType.SINK_DISABLED, problem=problem_block(EventType.SINK_FAILING))
+    (disabled,) = alertmanager(told)
+    ((again,),) = refreshed(replace(sent(EventType.SINK_FAILING), body=told.body))
+    assert again["labels"] == disabled["labels"] == alertmanager(sample(EventType.SINK_FAILING))[0]["labels"]
+    assert disabled["annotations"]["summary"] == "Sink ops is disabled (503)"
     now = clock()
     now.elapsed_s += 3600
     (alert,) = alertmanager(failed(), at=now)
@@ -170,11 +152,17 @@ def test_a_refresh_is_the_alert_of_the_opening_for_longer_or_until_it_was_closed
     assert is_closed == opened | {"endsAt": timestamp(AT)}
 
 
-def test_many_problems_are_refreshed_in_several_requests() -> None:
+def test_what_cannot_be_said_is_no_request_and_much_is_several() -> None:
+    assert AlertmanagerTemplate().messages([sample(EventType.PROBLEM_ACKNOWLEDGED)]) == []
     assert [len(alerts) for alerts in refreshed(*[sent(EventType.PIPELINE_SILENT)] * 600)] == [256, 256, 88]
 
 
-def test_each_new_kind_of_error_is_an_alert_of_its_own() -> None:
+def test_labels_are_those_that_it_takes_and_each_new_error_is_an_alert() -> None:
+    labels = {"team.name": "sales", "1st": "x", "größe": "L", "severity": "low", "alertname": "Mine", "empty": ""}
+    (alert,) = alertmanager(failed(labels=labels))
+    assert alert["labels"] | {"team_name": "sales", "_1st": "x", "gr__e": "L"} == alert["labels"]
+    assert (alert["labels"]["severity"], alert["labels"]["alertname"]) == ("error", "ClerkExecutionFailed")
+    assert "empty" not in alert["labels"]
     for kind in ("2ad8980fe65c6264", "6757ba5bc7ab4c62"):
         (alert,) = alertmanager(sample(EventType.PIPELINE_NEW_ERROR, error={"fingerprint": kind}))
         labels = alert["labels"]

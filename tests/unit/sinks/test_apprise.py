@@ -54,18 +54,6 @@ async def message_of(receiver: Receiver, *batch: Delivery) -> dict[str, Any]:
 # what arrives
 
 
-async def test_a_message_has_headline_error_facts_ids_and_link(receiver: Receiver) -> None:
-    link, nodes = "https://example.com/@sales/runs/1", [{"name": "Greeting", "error": ERROR}]
-    nodes.append({"name": "Booking", "error": "no slot"})
-    message = await message_of(receiver, failed(link=link, execution={"failedNodes": nodes}))
-    assert (message["title"], message["type"]) == ("✕ Sales agent failed at Greeting", "failure")
-    error, ids, links, facts, also = message["message"].split("\n\n")  # what matters most first: the end may be cut
-    assert (error, also, links) == (ERROR, "Also failed:\nBooking: no slot", f"Open: {link}")
-    when = "Ended: 2026-11-24 12:00:31 UTC"
-    assert facts == f"{when} · Status: failed, was running · Ran: 2 m 31 s · Labels: team=sales · Account: default"
-    assert (execution_id() in ids, failed().event_id.hex in ids.replace("-", "")) == (True, True)
-
-
 @pytest.mark.parametrize(
     ("type_", "kind"),
     [
@@ -145,16 +133,13 @@ async def test_a_code_is_all_that_is_said_of_a_failure(receiver: Receiver, reply
     assert len(receiver.requests) == 1  # tried again by the worker alone, and no redirect is followed
 
 
-async def test_a_service_that_is_not_there_or_fails_without_a_reason_says_so() -> None:
+async def test_a_service_that_fails_says_so_and_nothing_of_it_reaches_a_log(receiver: Receiver) -> None:
     async with MailServer() as server:
         server.replies = {"DATA": "554 no"}
         mail = f"mailto://{HOST}:{server.port}?{ADDRESSES}"
         for url, said in ((mail, "no cause given"), (f"json://{HOST}:1/hook", "connection")):
             result = await sent(url, failed())
             assert (result.outcome, result.answer) == (SendOutcome.RETRY, said)
-
-
-async def test_nothing_that_apprise_says_reaches_a_log(receiver: Receiver) -> None:
     logging.getLogger().addHandler(kept := BufferingHandler(100))
     receiver.reply = says(answer(500))
     assert (await sent(f"json://user:s3cr3t@{HOST}:{receiver.port}/s3cr3t", failed())).answer == "500"
@@ -203,14 +188,11 @@ async def test_while_a_message_hangs_nothing_else_is_sent_and_no_threads_pile_up
     assert (await ops.send([failed()])).outcome is SendOutcome.DELIVERED
 
 
-async def test_a_message_may_take_longer_than_each_of_its_answers() -> None:
+async def test_a_message_may_take_longer_than_its_answers_and_be_broken_off() -> None:
     service = BlockingService(lambda _: time.sleep(0.15))
     service.go_on.set()
     assert (await service.open(timeout_s=0.1).send([failed()])).outcome is SendOutcome.DELIVERED
     assert len(service.asked) == 1
-
-
-async def test_an_attempt_that_is_broken_off_waits_for_no_thread() -> None:
     service = BlockingService()
     sending = asyncio.create_task(service.open(timeout_s=30).send([failed()]))
     await service.begun.wait()
@@ -316,7 +298,16 @@ def test_what_is_too_long_loses_its_end(text: str, count: int) -> None:
     assert body[0] == (text if count == 1 else "5") or body.startswith("Node")
 
 
-def test_links_are_lines_with_what_they_lead_to() -> None:
+async def test_a_message_says_what_failed_and_where_its_links_lead(receiver: Receiver) -> None:
+    link, nodes = "https://example.com/@sales/runs/1", [{"name": "Greeting", "error": ERROR}]
+    nodes.append({"name": "Booking", "error": "no slot"})
+    message = await message_of(receiver, failed(link=link, execution={"failedNodes": nodes}))
+    assert (message["title"], message["type"]) == ("✕ Sales agent failed at Greeting", "failure")
+    error, ids, links, facts, also = message["message"].split("\n\n")  # what matters most first: the end may be cut
+    assert (error, also, links) == (ERROR, "Also failed:\nBooking: no slot", f"Open: {link}")
+    when = "Ended: 2026-11-24 12:00:31 UTC"
+    assert facts == f"{when} · Status: failed, was running · Ran: 2 m 31 s · Labels: team=sales · Account: default"
+    assert (execution_id() in ids, failed().event_id.hex in ids.replace("-", "")) == (True, True)
     link, runbook, pages = "https://example.com/runs/1", "https://wiki.example.com/sales", "https://watcher.example.com"
     batch = [failed(number, link=link, runbook=runbook) for number in (1, 2)]
     _, one, _ = plain_message(batch[:1], pages)

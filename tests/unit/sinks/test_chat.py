@@ -72,19 +72,7 @@ def runs_of(card: dict[str, Any]) -> list[dict[str, Any]]:
     return [run for element in card["body"] for run in element.get("inlines", ())]
 
 
-def test_slack_shows_headline_error_facts_ids_and_a_button() -> None:
-    payload = slack(failed(link=LINK))
-    assert payload["text"] == f"{HEADLINE}\n{ERROR}"
-    assert [block["type"] for block in payload["blocks"]] == ["header", "section", "section", "context", "actions"]
-    assert lines_of(failed(link=LINK)) == [
-        *(HEADLINE, ERROR, "Status", "failed, was running", "Ran", "2 m 31 s", "Labels", "team=sales"),
-        *("Account", "default", "Ended"),
-        *("<!date^1795521631^{date_short_pretty} {time_secs}|2026-11-24 12:00:31 UTC>", IDS, "Open"),
-    ]
-    assert payload["blocks"][4]["elements"][0]["url"] == LINK
-
-
-def test_discord_shows_headline_error_facts_ids_and_a_link() -> None:
+def test_teams_and_discord_show_headline_error_facts_ids_and_a_link() -> None:
     embed = embed_of(failed(link=LINK))
     assert (embed["title"], embed["url"], embed["color"]) == (HEADLINE, LINK, 0x960A20)
     assert embed["description"] == f"```\n{ERROR}\n```"
@@ -93,9 +81,6 @@ def test_discord_shows_headline_error_facts_ids_and_a_link() -> None:
     assert list(facts.values())[::2] == ["`failed, was running`", "`team=sales`", "<t:1795521631:R>"]
     assert all(field["inline"] for field in embed["fields"])
     assert (embed["footer"]["text"], embed["timestamp"]) == (IDS, "2026-11-24T12:00:31.000Z")
-
-
-def test_teams_shows_headline_error_facts_ids_and_a_button() -> None:
     card = card_of(failed(link=LINK))
     headline, error, *_ = runs = runs_of(card)
     assert (headline["text"], headline["color"]) == (HEADLINE, "Attention")
@@ -160,9 +145,7 @@ def test_a_group_says_when_its_events_happened_and_if_they_were_seen_late(delays
         ),
     ],
 )
-def test_a_message_says_if_it_was_seen_late_and_what_closes_its_problem(
-    delivery: Delivery, name: str, values: list[str]
-) -> None:
+def test_a_message_says_if_it_was_late_and_what_closes_it(delivery: Delivery, name: str, values: list[str]) -> None:
     assert [after for fact, after in pairwise(lines_of(delivery)) if fact == name] == values
 
 
@@ -179,13 +162,22 @@ def test_an_open_problem_has_a_link_to_acknowledge_it(template: type[ChatTemplat
     assert b"Acknowledge" not in without.body.replace(b"Acknowledged", b"")
 
 
-def test_slack_shows_the_link_to_acknowledge_as_a_button_beside_the_link_of_the_account() -> None:
+def test_slack_shows_headline_error_facts_ids_and_buttons() -> None:
+    payload = slack(failed(link=LINK))
+    assert payload["text"] == f"{HEADLINE}\n{ERROR}"
+    assert [block["type"] for block in payload["blocks"]] == ["header", "section", "section", "context", "actions"]
+    assert lines_of(failed(link=LINK)) == [
+        *(HEADLINE, ERROR, "Status", "failed, was running", "Ran", "2 m 31 s", "Labels", "team=sales"),
+        *("Account", "default", "Ended"),
+        *("<!date^1795521631^{date_short_pretty} {time_secs}|2026-11-24 12:00:31 UTC>", IDS, "Open"),
+    ]
+    assert payload["blocks"][4]["elements"][0]["url"] == LINK
     buttons = slack(sample(EventType.EXECUTION_OVERDUE, link=LINK), public_url=PUBLIC)["blocks"][-1]["elements"]
     shown = [(button["text"]["text"], button["url"]) for button in buttons]
     assert shown == [("Open", LINK), ("Acknowledge", f"{PUBLIC}/problems/{PROBLEM}")]
 
 
-def test_the_texts_of_others_are_shown_as_they_are_and_obeyed_by_none() -> None:
+def test_the_texts_of_others_are_shown_as_they_are_and_ping_nobody() -> None:
     hostile, shown = of_text(HOSTILE), clean(HOSTILE)
     payload, texts = slack(hostile), [run["text"] for run in runs_of(card_of(hostile))]
     assert payload["text"].endswith(shown.replace("<", "&lt;").replace(">", "&gt;"))
@@ -193,9 +185,6 @@ def test_the_texts_of_others_are_shown_as_they_are_and_obeyed_by_none() -> None:
     assert payload["blocks"][0]["text"]["text"].startswith("✕ </x> *b* <!channel> @everyone [a](http://e)")
     assert any(f"Also failed:\n{shown}: {shown}" in text for text in texts_of(payload["blocks"]))
     assert {shown, "Also failed:", f"{shown}: {shown}"} <= set(texts)
-
-
-def test_discord_escapes_names_and_shows_errors_in_code_that_they_cannot_end_and_pings_nobody() -> None:
     nodes = [{"name": "Greeting", "error": HOSTILE}] * 2
     name = "*b* `c` <@1> @here :x: a: [l](http://e)"
     embed = embed_of(failed(pipeline={"name": name}, execution={"failedNodes": nodes}))

@@ -115,13 +115,7 @@ async def test_a_mail_says_what_happened_as_plain_text_and_as_html(server: MailS
     ]
 
 
-def test_a_mail_has_the_headers_that_keep_machines_from_answering_it() -> None:
-    mail = made(failed()).message
-    assert (mail["From"], mail["To"], mail["Date"].datetime) == (FROM, ", ".join(THREE), FakeClock().now())
-    assert (mail["Auto-Submitted"], mail["X-Auto-Response-Suppress"]) == ("auto-generated", "All")
-
-
-async def test_a_group_is_one_mail_with_the_newest_five(server: MailServer) -> None:
+async def test_a_group_is_one_mail_with_the_newest_five_made_in_a_thread(server: MailServer) -> None:
     links = [f"https://example.com/runs/{number}" for number in range(30)]
     batch = [failed(number, link=link) for number, link in enumerate(links)]
     assert await sent(settings(server), *batch) == TAKEN
@@ -150,15 +144,6 @@ async def test_the_mail_of_a_group_is_made_in_a_thread(server: MailServer, monke
 # threads
 
 
-def test_all_mails_of_a_problem_are_one_thread_with_one_subject() -> None:
-    mails = list(map(made, THREAD))
-    for mail, delivery in zip((each.message for each in mails), THREAD, strict=True):
-        assert mail["Subject"] == "Pipeline failing: Sales agent"
-        assert mail["References"] == mail["In-Reply-To"] == f"<{PROBLEM}@example.com>"
-        assert mail["Message-ID"] == f"<{delivery.event_id}@example.com>"
-    assert mails[3].body("plain").startswith("✓ Sales agent recovered after 41 m (7 failed)\n")
-
-
 @pytest.mark.parametrize(
     ("opening", "closing", "subject"),
     [
@@ -168,18 +153,13 @@ def test_all_mails_of_a_problem_are_one_thread_with_one_subject() -> None:
         (EventType.SINK_FAILING, sample(EventType.SINK_RECOVERED), "Sink failing: ops"),
     ],
 )
-def test_the_beginning_of_a_problem_and_its_end_share_a_subject(
-    opening: EventType, closing: Delivery, subject: str
-) -> None:
+def test_opening_and_closing_share_a_subject(opening: EventType, closing: Delivery, subject: str) -> None:
     assert [made(each).message["Subject"] for each in (sample(opening), closing)] == [subject] * 2
 
 
-def test_what_is_no_problem_is_in_no_thread() -> None:
+def test_what_is_no_problem_is_in_no_thread_and_a_long_domain_breaks_no_id() -> None:
     for mail in map(made, (failed(), sample(EventType.WATCHER_TEST))):
         assert (mail.message["References"], mail.message["In-Reply-To"]) == (None, None)
-
-
-def test_a_long_domain_breaks_no_id() -> None:
     domain = f"{'long.' * 30}example.com"
     mail = made(sample(FAILING), settings=block(**{"from": f"watcher@{domain}"}))
     for name, id_ in (("Message-ID", sample(FAILING).event_id), ("References", PROBLEM), ("In-Reply-To", PROBLEM)):
@@ -248,7 +228,13 @@ def test_a_name_is_shown_in_the_subject_and_makes_no_header(name: str) -> None:
     check(failed(pipeline={"name": name}))
 
 
-def test_the_hostile_name_of_a_problem_is_the_same_subject_in_each_of_its_mails() -> None:
+def test_all_mails_of_a_problem_have_one_subject_however_hostile() -> None:
+    mails = list(map(made, THREAD))
+    for mail, delivery in zip((each.message for each in mails), THREAD, strict=True):
+        assert mail["Subject"] == "Pipeline failing: Sales agent"
+        assert mail["References"] == mail["In-Reply-To"] == f"<{PROBLEM}@example.com>"
+        assert mail["Message-ID"] == f"<{delivery.event_id}@example.com>"
+    assert mails[3].body("plain").startswith("✓ Sales agent recovered after 41 m (7 failed)\n")
     name = hostile_text(Random(1), count=40)
     mails = [made(sample(EventType(each.type), pipeline={"name": name})) for each in THREAD]
     assert len({mail.message["Subject"] for mail in mails}) == 1
@@ -354,9 +340,7 @@ async def test_a_server_with_a_wrong_certificate_gets_no_password_and_no_mail(
 
 
 @pytest.mark.parametrize(("login", "more"), [(True, {"tls": "starttls"}), (False, {})])
-async def test_a_server_without_starttls_or_login_gets_neither_password_nor_mail(
-    login: bool, more: dict[str, str]
-) -> None:
+async def test_a_server_without_starttls_or_login_gets_no_mail(login: bool, more: dict[str, str]) -> None:
     async with MailServer(login=login) as server:
         result = await sent(settings(server, **more, **LOGIN))
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "unfit")
@@ -391,7 +375,7 @@ async def test_a_server_that_is_not_there_is_said(server: str, answer: str) -> N
     assert "server" in result.remedy
 
 
-async def test_a_mail_may_take_no_longer_than_timeout_in_all_and_is_broken_off_then(server: MailServer) -> None:
+async def test_a_mail_takes_no_longer_than_timeout_and_is_taken_by_its_answer(server: MailServer) -> None:
     server.hangs = True
     async with asyncio.timeout(4):
         result = await sent(settings(server, timeout="100ms"))
@@ -399,8 +383,6 @@ async def test_a_mail_may_take_no_longer_than_timeout_in_all_and_is_broken_off_t
             await asyncio.sleep(0)
     assert (result.outcome, result.answer) == (SendOutcome.RETRY, "timeout")
 
-
-async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_once() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for reply in ("220 hello", *["250 OK"] * 3, "354 go on"):
             writer.write(f"{reply}\r\n".encode())
@@ -428,7 +410,7 @@ async def test_a_mail_that_is_taken_is_delivered_though_the_server_closes_at_onc
         ({TO: "550 nobody"}, SendOutcome.REFUSED, "0 of 1 recipients taken; to[0]: 550"),
     ],
 )
-async def test_4xx_is_for_now_and_5xx_refuses_this_mail_if_it_is_of_recipient_or_content(
+async def test_4xx_is_for_now_and_5xx_of_recipient_or_content_refuses(
     server: MailServer, replies: dict[str, str], outcome: SendOutcome, answer: str
 ) -> None:
     server.replies = replies
@@ -451,7 +433,7 @@ async def test_4xx_is_for_now_and_5xx_refuses_this_mail_if_it_is_of_recipient_or
         (("550", "553", "451"), SendOutcome.RETRY, "0 of 3 recipients taken; to[0]: 550; to[1]: 553; to[2]: 451"),
     ],
 )
-async def test_a_mail_is_taken_if_one_recipient_is_and_the_refused_are_named_by_their_place(
+async def test_a_mail_is_taken_if_one_recipient_is(
     server: MailServer, replies: tuple[str, ...], outcome: SendOutcome, answer: str
 ) -> None:
     server.replies = {who: f"{reply} no" for who, reply in zip(THREE, replies, strict=True)}
@@ -472,5 +454,8 @@ async def test_a_wrong_password_is_tried_once_and_the_mail_is_taken_once_it_is_r
         assert await sent(settings(server, **LOGIN)) == TAKEN
 
 
-def test_events_wait_30_s_for_others_of_their_pipeline_but_those_of_problems_go_at_once() -> None:
+def test_headers_keep_machines_from_answering_and_events_wait_30_s_for_others() -> None:
+    mail = made(failed()).message
+    assert (mail["From"], mail["To"], mail["Date"].datetime) == (FROM, ", ".join(THREE), FakeClock().now())
+    assert (mail["Auto-Submitted"], mail["X-Auto-Response-Suppress"]) == ("auto-generated", "All")
     assert block().rules.group == GroupRules(("pipeline",), 30.0, 10_000, Grouped.WITHOUT_PROBLEMS)

@@ -51,17 +51,13 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("source", "line", "reason", "remedy"), MISTAKES)
-def test_a_mistake_is_found_at_load_with_its_line_the_event_and_what_to_do(
+def test_a_mistake_is_found_at_load_with_line_event_and_remedy(
     source: str, line: int, reason: str, remedy: str
 ) -> None:
     failure = check(source, with_group=True)
     assert failure is not None
     assert failure.reason.startswith(reason)
     assert (failure.line, failure.remedy) == (line, remedy)
-
-
-def test_a_group_is_tried_only_where_there_are_groups() -> None:
-    assert check(GROUP, with_group=False) is None
 
 
 def own(source: str, *, timeout_s: float = 15.0) -> OwnTemplate:
@@ -91,18 +87,6 @@ def test_what_a_template_sees_of_an_event() -> None:
     assert rendered("{{ [event, events] | tojson }}") == [event, [event]]
 
 
-def test_what_a_template_sees_of_a_group() -> None:
-    source = '{"t": {{ headline | tojson }}, "e": {{ error | tojson }}, "n": {{ events | length }}, "i": "{{ id }}"}'
-    batch = [failed(1), failed(2), sample(EventType.EXECUTION_LOST, number=3)]
-    (message,) = own(source).messages(batch)
-    seen = json.loads(message.body)
-    assert seen["t"].startswith("✕ 2 failed, 1 lost in Sales agent")
-    assert seen["e"] == f"2 {TIMES} Greeting: {ERROR}\n1 {TIMES} the API does not know it"
-    assert (seen["n"], seen["i"]) == (3, message.id)
-    assert message.id == str(group_id(delivery.event_id for delivery in batch))
-    assert rendered('["{{ event.data.execution.id[-1:] }}"]', 1, 2) == ["2"]
-
-
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
@@ -120,8 +104,18 @@ def test_what_is_absent_can_be_asked_for_and_json_is_plain(expression: str, valu
     assert b"\\u" not in message.body
 
 
-def test_a_text_of_others_is_never_read_as_a_template() -> None:
+def test_what_a_template_sees_of_a_group_and_of_texts_of_others() -> None:
     assert rendered("[{{ error | tojson }}]", error="{{ 1 / 0 }}{% raw %}") == ["{{ 1 / 0 }}{% raw %}"]
+    source = '{"t": {{ headline | tojson }}, "e": {{ error | tojson }}, "n": {{ events | length }}, "i": "{{ id }}"}'
+    batch = [failed(1), failed(2), sample(EventType.EXECUTION_LOST, number=3)]
+    (message,) = own(source).messages(batch)
+    seen = json.loads(message.body)
+    assert seen["t"].startswith("✕ 2 failed, 1 lost in Sales agent")
+    assert seen["e"] == f"2 {TIMES} Greeting: {ERROR}\n1 {TIMES} the API does not know it"
+    assert (seen["n"], seen["i"]) == (3, message.id)
+    assert message.id == str(group_id(delivery.event_id for delivery in batch))
+    assert rendered('["{{ event.data.execution.id[-1:] }}"]', 1, 2) == ["2"]
+    assert check(GROUP, with_group=False) is None
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -208,11 +202,8 @@ CHECKS: Sequence[tuple[str, Callable[[bytes], None]]] = (
 )
 
 
-def test_every_worked_template_is_tested() -> None:
+def test_every_worked_template_is_tested_and_shown_with_all_it_may_use() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {name for name, _ in CHECKS}
-
-
-def test_the_page_shows_what_the_file_holds_and_all_that_a_template_may_use() -> None:
     page = (FOLDER.parents[1] / "docs/sinks.md").read_text()
     _, _, shown = (FOLDER / "ntfy.json.j2").read_text().partition("-#}\n")
     assert f"```jinja\n{shown}```" in page

@@ -64,8 +64,7 @@ def test_an_incident_is_what_its_open_problems_are(delivery: Delivery, action: s
     assert action != "trigger" or event["payload"]["class"] == delivery.type
 
 
-def test_a_trigger_says_what_the_newest_failure_is() -> None:
-    """The opening said what failed an hour ago, at another node."""
+def test_a_trigger_says_the_newest_failure_the_worst_ten_and_how_many() -> None:
     delivery = of_incident(sample(EventType.PIPELINE_FAILING), EventType.PIPELINE_FAILING)
     assert delivery.incident is not None
     (known,) = delivery.incident.problems
@@ -75,9 +74,6 @@ def test_a_trigger_says_what_the_newest_failure_is() -> None:
     (event,) = pagerduty(replace(delivery, incident=incident))
     assert event["payload"]["summary"] == "Sales agent keeps failing, last at Booking: no such calendar"
     assert event["payload"]["custom_details"]["problem"]["count"] == 28
-
-
-def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() -> None:
     kinds = [EventType.EXECUTION_OVERDUE] * 3 + [EventType.SINK_FAILING] + [EventType.PIPELINE_SILENT] * 2
     (event,) = pagerduty(of_incident(sample(EventType.PIPELINE_SILENT), *kinds))
     assert event["payload"]["summary"] == (
@@ -88,9 +84,6 @@ def test_an_incident_of_several_problems_says_how_many_of_what_and_the_newest() 
     counts = {"execution.overdue": 3, "sink.failing": 1, "pipeline.silent": 2}
     assert event["payload"]["custom_details"]["open"] == counts
     assert event["payload"]["custom_details"]["newest"]["pipeline"]["name"] == "Sales agent"
-
-
-def test_a_trigger_names_the_ten_most_severe_problems_and_leads_to_all() -> None:
     kinds = [EventType.EXECUTION_OVERDUE] * 12 + [EventType.PIPELINE_FAILING]
     delivery = of_incident(sample(EventType.PIPELINE_FAILING), *kinds)
     template = PagerDutyTemplate(routing_key=KEY, public_url="https://watcher.example.com")
@@ -131,13 +124,10 @@ def test_where_trouble_ends_a_problem_pagerduty_is_sent_both(delivery: Delivery,
         assert "problem" not in sent[-1]["payload"]["custom_details"]
 
 
-def test_a_test_message_is_triggered_and_resolved_at_once() -> None:
+def test_a_test_message_is_resolved_at_once_and_a_trigger_has_all_that_is_known() -> None:
     trigger, resolve = pagerduty(sample(EventType.WATCHER_TEST))
     assert (trigger["event_action"], resolve["event_action"]) == ("trigger", "resolve")
     assert trigger["dedup_key"] == resolve["dedup_key"] == str(sample(EventType.WATCHER_TEST).event_id)
-
-
-def test_pagerduty_gets_all_that_is_known() -> None:
     (event,) = pagerduty(failed(link="https://example.com/runs/1"))
     assert event["links"] == [{"href": "https://example.com/runs/1", "text": "Open"}]
     assert event["client"] == "clerk-watcher"

@@ -42,12 +42,6 @@ def delivery(**of_report: Any) -> Delivery:
     return sample(EventType.WATCHER_REPORT, data={"report": report_block(**of_report), **observed})
 
 
-def test_a_title_says_the_day_and_how_many_pipelines_need_a_look() -> None:
-    assert report_title(report_block()) == TITLE
-    assert report_title(report_block(count=3)) == "Clerk agents, Mon 30 Nov: 3 of 20 need a look"
-    assert report_title(report_block(count=0)) == "Clerk agents, Mon 30 Nov: all are well"
-
-
 @pytest.mark.parametrize(
     ("counts", "looks"),
     [
@@ -67,7 +61,10 @@ def test_a_title_counts_accounts_and_sinks_that_need_a_look(counts: tuple[int, i
     assert notice.severity is Severity.WARNING
 
 
-def test_a_report_of_version_1_1_0_has_its_title_and_its_totals() -> None:
+def test_a_title_says_the_day_and_how_many_need_a_look_also_of_version_1_1_0() -> None:
+    assert report_title(report_block()) == TITLE
+    assert report_title(report_block(count=3)) == "Clerk agents, Mon 30 Nov: 3 of 20 need a look"
+    assert report_title(report_block(count=0)) == "Clerk agents, Mon 30 Nov: all are well"
     assert report_lines(before(), limit=ALL) == ["and 1 more", *LINES[1:]]
     assert report_title(before()) == TITLE
 
@@ -95,7 +92,19 @@ def test_a_line_says_who_has_which_trouble_and_when(changes: dict[str, Any], lin
     assert report_lines(report, limit=ALL)[0] == line
 
 
-def test_a_report_has_a_line_for_each_pipeline_that_needs_a_look_one_for_the_others_and_totals() -> None:
+def test_what_has_no_room_is_counted_what_is_over_first() -> None:
+    for limit in (200, 300, 1_000, ALL):
+        lines = report_lines(report_block(count=20), limit=limit)
+        left = 20 - sum(line.startswith("✕") for line in lines)
+        assert [line for line in lines if line.startswith("and ")] == ([f"and {left} more"] if left else [])
+        assert sum(length(line) + 1 for line in lines) <= limit
+    assert not left
+    report = report_block(count=2)
+    report["happened"][1] = report["happened"][1] | {"until": "2026-11-29T21:11:00Z"}
+    assert report_lines(report, limit=240)[:2] == [LINES[0], "and 1 more"]
+
+
+def test_a_report_has_lines_and_totals_by_the_clock_of_its_zone_or_here() -> None:
     assert report_lines(report_block(), limit=ALL) == LINES
     assert report_span(report_block()) == SPAN
     well = report_block()["pipelines"][0] | {"needsLook": False}
@@ -103,24 +112,6 @@ def test_a_report_has_a_line_for_each_pipeline_that_needs_a_look_one_for_the_oth
         "✓ 17 are well",
         LINES[2].replace("18", "17"),
     ]
-
-
-def test_what_has_no_room_is_counted() -> None:
-    for limit in (200, 300, 1_000, ALL):
-        lines = report_lines(report_block(count=20), limit=limit)
-        left = 20 - sum(line.startswith("✕") for line in lines)
-        assert [line for line in lines if line.startswith("and ")] == ([f"and {left} more"] if left else [])
-        assert sum(length(line) + 1 for line in lines) <= limit
-    assert not left
-
-
-def test_what_is_over_is_left_out_first() -> None:
-    report = report_block(count=2)
-    report["happened"][1] = report["happened"][1] | {"until": "2026-11-29T21:11:00Z"}
-    assert report_lines(report, limit=240)[:2] == [LINES[0], "and 1 more"]
-
-
-def test_without_a_zone_a_report_is_by_the_clock_of_the_machine_that_shows_it() -> None:
     report = {key: value for key, value in report_block().items() if key != "timezone"}
     here = datetime.fromisoformat(report["until"]).astimezone()
     assert report_span(report).endswith(f"{here:%a} {here.day} {here:%b %H:%M} ({here:%Z})")
@@ -145,16 +136,13 @@ def test_chats_show_a_report_as_a_warning_if_somebody_is_to_look_and_with_its_li
     assert card["actions"][0]["url"] == LINK
 
 
-def test_apprise_shows_a_report_with_its_link() -> None:
+def test_apprise_shows_a_report_with_its_link_if_that_is_usable() -> None:
     title, body, kind = plain_message([delivery()])
     assert (title, kind) == (TITLE, "warning")
     assert body == "\n\n".join(["\n".join(LINES), SPAN, f"Details: {LINK}"])
     _, body, _ = plain_message([delivery(count=20)])
     assert len(body.encode()) <= MESSAGE_BYTES
     assert body.endswith(LINK)
-
-
-def test_a_link_that_no_receiver_takes_is_left_out() -> None:
     report = report_block() | {"link": "https://watcher.example.com/<>"}
     assert notice_of_batch([sample(EventType.WATCHER_REPORT, data={"report": report})]).links == {}
 

@@ -25,7 +25,6 @@ from watcher.sinks.template import MINIMAL_NEXT
 
 FAILING, FAILED = EventType.PIPELINE_FAILING, EventType.EXECUTION_FAILED
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
-GONE = ProblemMessage(UUID(PROBLEM), None)
 HEAD = "✕ Sales agent keeps failing, last at Greeting"
 FAILURE = "✕ Sales agent failed at Greeting"
 RECOVERED = "✓ Sales agent recovered after 41 m (7 failed)"
@@ -64,13 +63,6 @@ def overdue_end(type_: EventType, message: ProblemMessage | None, **more: Any) -
     return replace(closing_overdue(type_), message=message, **more)
 
 
-async def test_what_opens_a_problem_is_posted_and_where_it_is_is_kept(slack: FakeSlack, sink: Sink) -> None:
-    message = await opened(sink)
-    assert message.problem == UUID(PROBLEM)
-    assert message.place is not None
-    assert slack.messages[message.place].lines[:2] == [HEAD, ERROR]
-
-
 NO_LONGER = "✓ Sales agent is no longer overdue, after 41 m"
 TAKEN = "◆ Acknowledged by ada until 2026-11-24 14:00 UTC: Sales agent keeps failing, last at Greeting"
 REMINDED = "✕ Still open after 41 m: Sales agent keeps failing"
@@ -82,10 +74,7 @@ WHAT_FOLLOWS: dict[str, tuple[Delivery, Delivery, list[str], list[str], str]] = 
         *(OPENING, of(None, EventType.PROBLEM_ACKNOWLEDGED, **LAST), [TAKEN, f"  {TAKEN}"]),
         *([UPDATED, POSTED], ERROR),
     ),
-    "the end": (
-        *(OPENING, of(None), [RECOVERED, f"  {RECOVERED}"], [UPDATED, POSTED]),
-        f"It was: {HEAD[2:]}: {ERROR}",
-    ),
+    "the end": (*(OPENING, of(None), [RECOVERED, f"  {RECOVERED}"], [UPDATED, POSTED]), f"It was: {HEAD[2:]}: {ERROR}"),
     "an end that is trouble itself: the end first": (
         *(OVERDUE, overdue_end(FAILED, None), [NO_LONGER, f"  {NO_LONGER}", FAILURE], [UPDATED, POSTED, POSTED]),
         "It was: Sales agent has been running for 45 m 5 s, limit 2 m",
@@ -118,13 +107,17 @@ async def test_what_follows_is_what_the_message_becomes_or_is_in_its_thread(
     assert slack.calls == [POSTED, *calls]
 
 
-async def test_a_message_leads_to_our_page_of_the_problem_to_acknowledge_it(slack: FakeSlack) -> None:
-    async with sink_to(**slack.block(), public_url="https://watcher.example.com") as sink:
-        message = await opened(sink)
-        (posted,) = slack.posted()
+async def test_what_opens_a_problem_is_posted_to_be_acknowledged_on_our_page(slack: FakeSlack, sink: Sink) -> None:
+    message = await opened(sink)
+    assert message.problem == UUID(PROBLEM)
+    assert message.place is not None
+    assert slack.messages[message.place].lines[:2] == [HEAD, ERROR]
+    async with sink_to(**slack.block(), public_url="https://watcher.example.com") as linked:
+        message = await opened(linked)
+        *_, posted = slack.posted()
         assert posted.lines[-1] == "Acknowledge"
-        await sink.send([of(message, EventType.PROBLEM_ACKNOWLEDGED)])
-    (posted,) = slack.posted()
+        await linked.send([of(message, EventType.PROBLEM_ACKNOWLEDGED)])
+    *_, posted = slack.posted()
     assert posted.lines[-1] == "Details"
 
 
@@ -146,14 +139,6 @@ async def test_failures_of_a_pipeline_that_keeps_failing_go_into_its_thread(slac
     assert slack.heads()[3].startswith("  ✕ 2 failed in Sales agent")
 
 
-async def test_a_group_is_one_message(slack: FakeSlack, sink: Sink) -> None:
-    thread = await opened(sink)
-    group = [failed(1), replace(failed(2), thread=thread), sample(EventType.EXECUTION_SUCCESS)]
-    assert await sink.send(group) == DELIVERED
-    first, digest = slack.heads()
-    assert (first, digest.startswith("✕ 2 failed, 1 succeeded in Sales agent")) == (HEAD, True)
-
-
 @pytest.mark.parametrize(
     ("delivery", "head"),
     [
@@ -162,23 +147,21 @@ async def test_a_group_is_one_message(slack: FakeSlack, sink: Sink) -> None:
         (overdue_end(FAILED, None, part=Part.CLOSING), NO_LONGER),
     ],
 )
-async def test_without_a_message_what_is_said_is_one_of_its_own(
+async def test_without_a_message_there_is_a_new_one(
     slack: FakeSlack, sink: Sink, delivery: Delivery, head: str
 ) -> None:
     assert await sink.send([delivery]) == DELIVERED
     assert slack.heads() == [head]
 
 
-async def test_of_a_group_that_is_refused_no_minimal_form_is_left(slack: FakeSlack, sink: Sink) -> None:
+async def test_a_group_is_one_message_and_if_refused_has_no_minimal_form(slack: FakeSlack, sink: Sink) -> None:
+    thread = await opened(sink)
+    group = [failed(1), replace(failed(2), thread=thread), sample(EventType.EXECUTION_SUCCESS)]
+    assert await sink.send(group) == DELIVERED
+    first, digest = slack.heads()
+    assert (first, digest.startswith("✕ 2 failed, 1 succeeded in Sales agent")) == (HEAD, True)
     slack.says.append("invalid_blocks")
     assert await sink.send([failed(1), failed(2)]) == SendResult(SendOutcome.REFUSED, "invalid_blocks")
-
-
-async def test_news_of_a_problem_without_a_message_becomes_its_message(slack: FakeSlack, sink: Sink) -> None:
-    result = await sink.send([of(None, EventType.PROBLEM_REMINDER)])
-    (message,) = result.messages
-    await sink.send([of(message)])
-    assert slack.heads() == [RECOVERED, f"  {RECOVERED}"]
 
 
 async def test_hostile_texts_stay_texts(sink: Sink) -> None:
@@ -193,7 +176,7 @@ async def test_hostile_texts_stay_texts(sink: Sink) -> None:
     [(EventType.PIPELINE_RECOVERED, False), (EventType.PROBLEM_REMINDER, True), (FAILED, False), (FAILING, True)],
 )
 @pytest.mark.parametrize("how", ["deleted", "refused", "archived"])
-async def test_for_a_message_that_is_gone_there_is_a_new_one(
+async def test_a_message_that_is_gone_is_posted_anew(
     slack: FakeSlack, type_: EventType, how: str, *, is_kept: bool
 ) -> None:
     async with sink_to(**slack.block(channel=OTHER_CHANNEL)) as other:
@@ -219,18 +202,20 @@ async def test_for_a_message_that_is_gone_there_is_a_new_one(
     assert [log["event"] for log in logs] == ["message.gone"]
 
 
-async def test_ends_stay_where_their_opening_was_when_the_channel_changes(slack: FakeSlack, sink: Sink) -> None:
+async def test_news_without_a_message_become_one_and_the_end_stays_in_its_channel(slack: FakeSlack, sink: Sink) -> None:
+    result = await sink.send([of(None, EventType.PROBLEM_REMINDER)])
+    (message,) = result.messages
+    await sink.send([of(message)])
+    assert slack.heads() == [RECOVERED, f"  {RECOVERED}"]
     message = await opened(sink)
     async with sink_to(**slack.block(channel=OTHER_CHANNEL)) as moved:
         await moved.send([of(message)])
         await moved.send([failed()])
-    assert [channel for channel, _ in slack.messages] == [CHANNEL, CHANNEL, OTHER_CHANNEL]
+    assert [channel for channel, _ in slack.messages][2:] == [CHANNEL, CHANNEL, OTHER_CHANNEL]
 
 
 @pytest.mark.parametrize("error", ["edit_window_closed", "cant_update_message"])
-async def test_the_thread_of_what_cannot_be_updated_says_that_it_is_over(
-    slack: FakeSlack, sink: Sink, error: str
-) -> None:
+async def test_the_thread_of_what_cannot_be_updated_says_it_is_over(slack: FakeSlack, sink: Sink, error: str) -> None:
     message = await opened(sink)
     slack.says.append(error)
     with capture_logs() as logs:
@@ -329,9 +314,6 @@ def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     assert "execution.success" not in settings.events
     assert settings.target == "https://slack.com"
     assert TOKEN not in repr(settings)
-
-
-def test_whoever_did_not_invite_the_app_is_told_how() -> None:
     assert ERROR_REMEDIES["not_in_channel"] == "invite the app to the channel: /invite @its-name"
 
 

@@ -91,15 +91,12 @@ async def test_a_slow_reader_delays_lines_and_tears_none_nor_stops_the_loop(pipe
     assert first + await reading == (body + b"\n") * 3
 
 
-async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
+async def test_an_output_that_is_gone_or_may_not_grow_ends_the_program(pipe: Pipe, tmp_path: Path) -> None:
     sink = StdoutSink(StdoutOutput(pipe.writing))
     pipe.close(pipe.reading)
     for _ in range(2):
         with pytest.raises(OutputClosedError, match=r"^stdout was closed by its reader$"):
             await sink.send([delivery(b"{}")])
-
-
-async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_says_so(tmp_path: Path) -> None:
     fd = os.open(tmp_path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
@@ -142,7 +139,7 @@ class AlmostFull:
 
 
 @pytest.mark.parametrize("room", [(3,), (3, 1, 2), (5,), (6,), (9,), (5, 0, 1)])
-async def test_a_line_that_a_full_disk_took_half_of_is_ended_before_the_next(
+async def test_half_a_line_on_a_full_disk_is_ended_first(
     pipe: Pipe, monkeypatch: pytest.MonkeyPatch, room: tuple[int, ...]
 ) -> None:
     file, output = AlmostFull(), StdoutOutput(pipe.writing)
@@ -175,9 +172,7 @@ async def test_a_half_written_line_is_ended_first(tmp_path: Path, found: bytes, 
     assert file.read_bytes() == left
 
 
-async def test_a_half_written_line_is_ended_though_the_disk_is_still_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_half_written_line_is_ended_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, disk = tmp_path / "events.jsonl", AlmostFull()
     file.write_bytes(b'{"b"')
     fd = os.open(file, os.O_WRONLY | os.O_APPEND)
@@ -237,15 +232,8 @@ def line_of(data: dict[str, Any] | None = None, **event: Any) -> str:
     return event_line(EVENT | event | {"data": EVENT["data"] | (data or {})}).plain
 
 
-def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
-    line = event_line(EVENT, note="  signature ok").plain
-    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
-    assert line.endswith("  Greeting: [red]upstream timeout")
-    assert f" {EVENT['subject']}  ran 5.1 s " in event_line(EVENT, whole_ids=True).plain
-
-
 @pytest.mark.parametrize(("columns", "whole"), [(119, False), (120, True)])
-def test_a_terminal_shows_whole_ids_if_it_is_wide(
+def test_a_wide_terminal_shows_whole_ids(
     columns: int, whole: bool, terminal: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -259,23 +247,15 @@ def test_whoever_is_no_terminal_is_shown_whole_ids(monkeypatch: pytest.MonkeyPat
         assert EVENT["subject"] in render(EVENT, console=event_console(nowhere.fileno())).decode()
 
 
-def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened() -> None:
+def test_a_line_says_what_failed_where_why_and_when_it_happened() -> None:
+    line = event_line(EVENT, note="  signature ok").plain
+    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
+    assert line.endswith("  Greeting: [red]upstream timeout")
+    assert f" {EVENT['subject']}  ran 5.1 s " in event_line(EVENT, whole_ids=True).plain
     observed = {"at": "2026-11-24T10:00:01.000Z", "notBefore": "2026-11-24T10:00:00.700Z"}
     assert "seen within 0.3 s" in line_of({"observed": observed}, type="execution.paused")
     del observed["notBefore"]
     assert "seen" not in line_of({"observed": observed}, type="execution.paused")
-
-
-def test_a_line_of_a_reminder_has_its_own_time_and_the_newest_failure_and_nothing_of_the_first() -> None:
-    at = "2026-11-24T14:00:07.000Z"
-    line = line_of({"latest": LATEST}, type="problem.reminder", time=at)
-    assert line.startswith(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S} ")
-    assert line.endswith("Lookup: upstream returned 404")
-    assert not any(word in line for word in ("seen", "ran"))
-
-
-def test_an_error_without_a_node_is_shown_too() -> None:
-    assert "out of credit" in line_of({"execution": {"id": "9", "status": "failed", "error": "out of credit"}})
 
 
 @pytest.mark.parametrize(
@@ -309,8 +289,14 @@ def test_a_name_or_an_error_that_nobody_sees_is_left_out(blank: str) -> None:
     assert line.endswith("  timeout")
 
 
-def test_nothing_the_api_said_is_obeyed_by_a_terminal() -> None:
+def test_an_error_without_a_node_and_a_reminder_with_its_newest_failure_are_shown() -> None:
+    assert "out of credit" in line_of({"execution": {"id": "9", "status": "failed", "error": "out of credit"}})
     assert "a\\x1b[2Jb c" in line_of({"pipeline": {"name": "a\x1b[2Jb\nc"}})
+    at = "2026-11-24T14:00:07.000Z"
+    line = line_of({"latest": LATEST}, type="problem.reminder", time=at)
+    assert line.startswith(f"{datetime.fromisoformat(at).astimezone():%H:%M:%S} ")
+    assert line.endswith("Lookup: upstream returned 404")
+    assert not any(word in line for word in ("seen", "ran"))
 
 
 @pytest.fixture

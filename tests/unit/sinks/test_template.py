@@ -47,10 +47,6 @@ GROUPED = [each for name, each in zip(CHECKS, CHECKED, strict=True) if name != "
 EVERYTHING = [*map(sample, EventType), *OVERDUE_ENDS]
 
 
-def test_every_template_is_held_to_what_its_receiver_takes() -> None:
-    assert CHECKS.keys() == PRESETS.keys(), "a function, and a row of CHECKS, in tests/receivers_rules.py"
-
-
 @pytest.mark.parametrize(("template", "check"), CHECKED, ids=CHECKS)
 @pytest.mark.parametrize("delivery", EVERYTHING, ids=lambda delivery: delivery.type)
 def test_a_receiver_takes_every_event_also_minimal(template: Template, check: Check, delivery: Delivery) -> None:
@@ -138,24 +134,19 @@ PAGES = [
 
 @pytest.mark.parametrize(("delivery", "page"), PAGES)
 @pytest.mark.parametrize("template", [each for each, _ in CHECKED], ids=CHECKS)
-def test_a_message_leads_to_the_account_our_page_and_the_runbook(
-    template: Template, delivery: Delivery, page: str
-) -> None:
+def test_a_message_leads_to_account_page_and_runbook(template: Template, delivery: Delivery, page: str) -> None:
     linked = with_data(delivery, link=LINK, runbook=RUNBOOK)
     shown = " ".join(texts_of([json.loads(message.body) for message in template.messages([linked])]))
     assert all(url in shown for url in (LINK, f"{template.public_url}{page}", RUNBOOK))
 
 
-def test_names_in_the_address_of_a_page_cannot_lead_elsewhere() -> None:
+def test_a_page_is_of_a_problem_or_execution_whose_name_cannot_lead_elsewhere() -> None:
     alert = Alert.of_delivery(failed(execution={"id": "../../x?y#z"}), PUBLIC)
     assert alert.page == f"{PUBLIC}/executions/default/{PIPELINE}/..%2F..%2Fx%3Fy%23z"
-
-
-def test_what_is_of_no_problem_and_no_execution_has_no_page() -> None:
     assert Alert.of_delivery(sample(EventType.PIPELINE_GAP), PUBLIC).links == {}
 
 
-def test_a_group_leads_to_the_executions_of_its_pipeline_or_of_all() -> None:
+def test_what_is_posted_and_where_a_group_leads_is_checked_for_each() -> None:
     other = failed(2, pipeline={"id": str(UUID(int=1))})
     for batch, query in (([failed(1), failed(2)], f"?pipeline={PIPELINE}"), ([failed(1), other], "")):
         group = notice_of_batch(batch, PUBLIC)
@@ -164,9 +155,6 @@ def test_a_group_leads_to_the_executions_of_its_pipeline_or_of_all() -> None:
             (message,) = template.messages(batch)
             assert f"{template.public_url}/executions{query}" in list(texts_of(json.loads(message.body)))
     assert notice_of_batch([failed(1), failed(2)]).links == {}
-
-
-def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:
     batch = [failed(1), failed(2)]
     (message,) = BatchTemplate().messages(batch)
     assert json.loads(message.body) == [json.loads(delivery.body) for delivery in batch]
@@ -176,6 +164,7 @@ def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:
     assert (json.loads(single.body), single.id != str(batch[0].event_id)) == ([json.loads(batch[0].body)], True)
     (plain,) = EventTemplate().messages(batch[:1])
     assert (plain.body, plain.id) == (batch[0].body, str(batch[0].event_id))
+    assert CHECKS.keys() == PRESETS.keys(), "a function, and a row of CHECKS, in tests/receivers_rules.py"
 
 
 @pytest.mark.parametrize("delivery", [failed(), huge(EventType.EXECUTION_FAILED)])

@@ -8,16 +8,26 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from copies import KINDS, Databases, copy, engine_of, first_store, opened, rows_of, run
-from stores import SetClock
+from stores import SetClock, claim
 
 from watcher.domain.errors import StoreUnusableError
+from watcher.domain.execution import FailedNode
+from watcher.domain.history import EndedExecution, error_kind_of
+from watcher.domain.problems import LatestFailure
+from watcher.domain.timestamps import Micros
+from watcher.rules import load_states
+from watcher.rules.failing import End, Failing, FailingSettings, FailingState, Tally
+from watcher.rules.silent import Silent, SilentState
+from watcher.store.account_store import AccountStore
 from watcher.store.database import MIGRATIONS
+from watcher.store.sources import execution_key
 from watcher.store.sql_store import open_store
 from watcher.store.tables import FIRST_VERSION, OLDEST_READER, SCHEMA_VERSION, metadata
 
@@ -186,11 +196,24 @@ async def test_a_store_of_version_1_is_brought_up_to_date(
         assert set(run(url, "SELECT dated FROM scan")) == {(False,)}
 
 
+def back_to_17(url: str) -> None:
+    """Have an empty store be of schema 17."""
+    key = "BYTEA" if url.startswith("postgresql") else "BLOB"
+    for statement in (
+        "DROP TABLE unjudged_end",
+        f"CREATE TABLE unjudged_end (pipeline_id BIGINT, execution {key}, ended_at BIGINT, failed BOOLEAN)",
+        "UPDATE alembic_version SET version_num = '0017'",
+        "UPDATE meta SET value = '17' WHERE key = 'schema_version'",
+    ):
+        run(url, statement)
+
+
 @pytest.mark.ci
 @pytest.mark.parametrize("kind", KINDS)
 async def test_the_days_of_the_history_are_made_of_its_hours(databases: Databases, kind: str) -> None:
     url = await databases.without_rows(kind)
     await use(url)
+    back_to_17(url)
     run(url, "INSERT INTO source (id, kind, name) VALUES (10, 'pipeline', 'default/p')")
     hour, day = 3_600_000_000, 86_400_000_000
     before = ScriptDirectory(str(MIGRATIONS)).get_revision("0017").down_revision
@@ -205,6 +228,78 @@ async def test_the_days_of_the_history_are_made_of_its_hours(databases: Database
     await use(url)
     days = [(10, 5 * day, 2, 4, 6, 8, 10, '{"7":3,"9":1}'), (10, 6 * day, 1, 2, 3, 4, 5, "{}")]
     assert sorted(run(url, "SELECT * FROM pipeline_day")) == days
+
+
+SAID = {
+    "status": "failed",
+    "durationSeconds": 1.5,
+    "aiTokensUsed": 70,
+    "nodesStarted": 3,
+    "error": "all failed",
+    "failedNodes": [{"id": "n1", "name": "Greeting", "error": "HTTP 502"}],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_rules_of_earlier_versions_go_on_with_their_states_and_the_ends_that_wait(
+    databases: Databases, kind: str
+) -> None:
+    url = await databases.without_rows(kind)
+    await use(url)
+    back_to_17(url)
+    names = [str(UUID(int=number)) for number in (1, 2, 3)]
+    old = {"ends": [[5, True]], "started_at": 3, "opened_at": 4, "tallies": [[4, 2, 1]], "in_api_time": False}
+    old |= {"failed": names[0], "failed_at": 5}
+    run(url, "INSERT INTO source (id, kind, name) VALUES (9, 'account', 'default')")
+    insert_source = "INSERT INTO source (id, kind, name, rules) VALUES (:id, 'pipeline', :name, :rules)"
+    first = {"in_api_time": True, "ends": [[5, True]], "failed_in_row": 1, "newest_at": 5, "started_at": 3}
+    run(url, insert_source, id=10, name=f"default/{names[0]}", rules=json.dumps(old))
+    run(url, insert_source, id=11, name=f"default/{names[1]}", rules=json.dumps(first))
+    for number, name in enumerate(names, 1):
+        key = {"key": execution_key(name)}
+        run(
+            url,
+            "INSERT INTO execution (account_id, execution, pipeline_id, status, since_at, looked_at, sequence, counts,"
+            " was_paused, stream) VALUES (9, :key, 10, 'failed', 1, 1, 2, '', false, :key)",
+            **key,
+        )
+        run(
+            url,
+            "INSERT INTO unjudged_end (pipeline_id, execution, ended_at, failed)"
+            f" VALUES (10, :key, {number + 6}, {'false' if number == 3 else 'true'})",
+            **key,
+        )
+        if number < 3:
+            body = json.dumps({"data": {"execution": SAID if number == 1 else {"status": "success"}}}).encode()
+            run(
+                url,
+                "INSERT INTO event (event_id, stream, sequence, source_id, type, body, recorded_at, closes)"
+                " VALUES (:key, :key, 2, 9, 'execution.failed', :body, 1, false)",
+                body=body,
+                **key,
+            )
+    store = await opened(url)
+    assert versions(url) == (SCHEMA_VERSION, OLDEST_READER)
+    assert differences(url) == []
+    account = AccountStore(store, await claim(store, "account", "default"))
+    record = await account.load_rules(names[0])
+    latest = LatestFailure(Micros(5), names[0], "Greeting", "HTTP 502")
+    states = load_states(record.states, [Failing(FailingSettings(consecutive=3)), Silent(9.0)])
+    assert states == {
+        "failing": FailingState((End(5, failed=True),), 4, (Tally(4, 2, 1),), latest),
+        "silent": SilentState(3),
+    }
+    node, kind_of_error = FailedNode("n1", "Greeting", "HTTP 502"), error_kind_of("Greeting", "HTTP 502")
+    at = [Micros(number) for number in (7, 8, 9)]
+    unknown = FailedNode(None, None, None)
+    assert record.unjudged == [
+        EndedExecution(at[0], at[0], "failed", 70, 1.5, kind_of_error, names[0], 3, node, "all failed"),
+        EndedExecution(at[1], at[1], "success", execution=names[1], node=unknown),
+        EndedExecution(at[2], at[2], "success", execution=names[2], node=unknown),  # its event is deleted
+    ]
+    first_states = json.loads((await account.load_rules(names[1])).states or "")
+    assert first_states == {"failing": {"ends": [[5, True]]}, "silent": {"started_at": 3}, "in_api_time": True}
+    await store.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

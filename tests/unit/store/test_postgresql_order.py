@@ -38,8 +38,8 @@ from stores import (
 from virtual import FakeClock
 
 from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.history import EndedExecution
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.store.changes import Lease, SourceChange
@@ -51,7 +51,7 @@ from watcher.store.sql_store import SqlStore, open_store
 
 AT = from_us(START_US)
 LATER = Micros(START_US + 3 * DAY_US)
-RULES = RuleState((End(5, failed=True),), 3, 4)
+RULES = '{"silent": {"started_at": 3}}'
 
 
 def problem(kind: EventType, subject: str) -> Problem:
@@ -81,7 +81,7 @@ async def a_degraded_account(store: SqlStore) -> None:
 
 async def a_pipeline_with_rules(store: SqlStore) -> None:
     account = await claim(store, "account", "default")
-    waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
+    waiting = (EndedExecution(Micros(7), Micros(7), "failed", execution=execution_id(1)),)
     await store.record(SourceChange(account, 0, 0, pipeline=PIPELINE, rules=RULES, unjudged=waiting))
 
 

@@ -248,14 +248,11 @@ async def test_a_session_begins_with_the_token_and_ends_after_twelve_hours_or_wi
         assert "; Secure" not in (await site.log_in(**here)).headers["Set-Cookie"]
 
 
-async def test_a_session_cannot_be_made_up() -> None:
+async def test_a_session_cannot_be_made_up_and_writes_from_our_own_pages_only() -> None:
     async with a_site(token=TOKEN) as site:
         _, _, signature = (await site.session())["Cookie"].partition(".")
         for cookie in ("", ".", "9999999999", "9999999999.", "x.y", f"9999999999.{signature}", "\xff.\xff"):
             assert await site.status({"Cookie": f"cw_session={cookie}"}) == 401, cookie
-
-
-async def test_a_session_writes_from_our_own_pages_only() -> None:
     async with a_site(token=TOKEN) as site:
         session = await site.session()
         for more, status in (
@@ -293,23 +290,17 @@ async def test_wrong_tokens_of_an_address_are_answered_once_a_second_and_right_o
         assert (await show("wrong", address="127.0.0.2")).status == 401
 
 
-async def test_a_session_holds_though_a_proxy_adds_a_token_of_its_own() -> None:
+async def test_a_session_outlives_foreign_tokens_and_addresses_fill_no_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with a_site(token=TOKEN) as site:
         both = await site.session() | {"Authorization": "Bearer of-the-proxy"}
         assert [await site.status(both) for _ in range(3)] == [200, 200, 200]
         assert (await site.ask("/login", headers={"Authorization": "Bearer of-the-proxy"})).status == 200
-
-
-async def test_addresses_of_wrong_tokens_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.web.access.ADDRESSES_COUNT", 3)
     async with a_site(token=TOKEN) as site:
         seen = [(await site.log_in("wrong", address=f"127.0.0.{last}")).status for last in (1, 2, 3, 4, 4, 3, 2, 1)]
         assert seen == [401, 401, 401, 401, 429, 429, 429, 401]  # the first one was forgotten for the fourth
-
-
-async def test_where_there_is_no_token_nobody_logs_in() -> None:
-    async with a_site() as site:
-        assert (await site.log_in("")).status == 401
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
@@ -326,7 +317,9 @@ async def test_who_has_the_token_to_read_may_look_and_not_act(method: str) -> No
             assert await site.status(actor | of_page, method=method) == 200
 
 
-async def test_with_the_token_to_read_alone_everybody_else_is_refused_and_nobody_acts() -> None:
+async def test_without_a_token_nobody_logs_in_and_with_that_to_read_nobody_acts() -> None:
+    async with a_site() as site:
+        assert (await site.log_in("")).status == 401
     async with a_site(listen="0.0.0.0:0", read_token=READ_TOKEN) as site:
         assert await site.status(READER) == 200
         assert await site.status(READER, method="POST") == 403
@@ -353,28 +346,13 @@ async def test_who_logs_out_has_no_session_in_this_browser(token: str) -> None:
             assert "/logout" not in (await site.ask("/login", headers=without_session)).text
 
 
-async def test_a_page_is_not_taken_for_that_of_others_who_may_do_less_or_more() -> None:
-    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
-        session, reader = await site.session(), await site.session(READ_TOKEN)
-        tags = {(await site.ask("/login", headers=who)).headers["ETag"] for who in (session, reader, BEARER, READER)}
-        assert len(tags) == 4
-
-
-async def test_the_login_leads_to_no_other_site() -> None:
-    async with a_site(token=TOKEN) as site:
-        for next_ in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""):
-            body = urlencode({"token": TOKEN, "next": next_}).encode()
-            got = await site.ask("/login", method="POST", headers=FORM, body=body)
-            assert got.headers["Location"] == "/", next_
-
-
 @pytest.mark.parametrize("name", ["../pages.py", "%2e%2e/pages.py", "..%2fpages.py", "watcher.css", ""])
 async def test_only_the_files_of_pages_are_served(name: str) -> None:
     async with a_site() as site:
         assert (await site.write(f"GET /static/{name} HTTP/1.1")).startswith(b"HTTP/1.1 404 ")
 
 
-async def test_every_answer_has_the_headers_that_protect_it_and_none_names_what_serves_it() -> None:
+async def test_every_answer_has_the_headers_that_protect_it() -> None:
     async with a_site() as site:
         for path in ("/", "/login", THING, "/nowhere", "/livez"):
             got = await site.ask(path)
@@ -385,21 +363,22 @@ async def test_every_answer_has_the_headers_that_protect_it_and_none_names_what_
             assert (b"server: clerk-watcher" in head, b"python" in head, b"aiohttp" in head) == (True, False, False)
 
 
-async def test_an_unknown_path_is_a_page() -> None:
+async def test_an_unknown_path_is_a_page_and_only_one_that_can_change_is_live() -> None:
     async with a_site() as site:
         assert (await site.ask("/nowhere/at/all", method="POST")).status == 405
         got = await site.ask("/nowhere/at/all")
         shown = ("<h1>Not found</h1>" in got.text, "<nav aria-label=Pages>" in got.text)
         assert (got.status, *shown) == (404, True, True)
-
-
-async def test_only_a_page_that_can_change_says_that_it_is_live() -> None:
     async with a_site() as site:
         for path, is_live in (("/", True), ("/login", False), ("/nowhere", False)):
             assert ("id=live" in (await site.ask(path)).text) == is_live
 
 
-async def test_what_a_page_loads_is_kept_by_the_browser() -> None:
+async def test_a_page_is_not_taken_for_that_of_others_and_its_files_are_kept() -> None:
+    async with a_site(token=TOKEN, read_token=READ_TOKEN) as site:
+        session, reader = await site.session(), await site.session(READ_TOKEN)
+        tags = {(await site.ask("/login", headers=who)).headers["ETag"] for who in (session, reader, BEARER, READER)}
+        assert len(tags) == 4
     async with a_site() as site:
         page = (await site.ask("/login")).text
         names = [part.split('"')[0] for part in page.split('"/static/')[1:]]
@@ -409,7 +388,12 @@ async def test_what_a_page_loads_is_kept_by_the_browser() -> None:
             assert (got.status, got.headers["Cache-Control"]) == (200, "public, max-age=31536000, immutable")
 
 
-async def test_a_body_that_is_too_large_is_refused() -> None:
+async def test_the_login_leads_to_no_other_site_and_takes_no_large_body() -> None:
+    async with a_site(token=TOKEN) as site:
+        for next_ in ("https://evil.example", "//evil.example", "/\\evil.example", "javascript:x", "/\n", ""):
+            body = urlencode({"token": TOKEN, "next": next_}).encode()
+            got = await site.ask("/login", method="POST", headers=FORM, body=body)
+            assert got.headers["Location"] == "/", next_
     async with a_site(token=TOKEN) as site:
         large = b"token=" + b"x" * 70_000
         assert (await site.ask("/login", method="POST", headers=FORM, body=large)).status == 413

@@ -1,13 +1,17 @@
 """The API as whoever asks it sees it, over a real socket and a real store."""
 
 import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID
 
 import pytest
-from console_rig import DEGRADED, NAMED, OVERDUE, Desk, a_desk, executed, in_hours
+from console_rig import DEGRADED, NAMED, OVERDUE, PATH, Desk, a_desk, executed, in_hours
 from sample_events import PIPELINE, execution_id
 from sqlalchemy import update
 from stores import START_US, claim, from_us
@@ -17,6 +21,7 @@ from watcher.store.tables import delivery, problem, source
 from watcher.web.api import enable
 from watcher.web.models import EventView
 from watcher.web.overview import Need
+from watcher.web.routes import API, ROUTES
 from watcher.web.shown import stays_of
 
 
@@ -43,7 +48,7 @@ def part(whole: Any, *names: str) -> list[Any]:
     return [whole.get(name) for name in names]
 
 
-async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
+async def test_the_status_says_how_everything_stands_unless_nobody_owns_it(desk: Desk) -> None:
     status = await desk.found("/status")
     pipeline, named = status["pipelines"]
     assert pipeline["ends"] == ["success", "success", "failed", "success", "unrecognized"]
@@ -58,16 +63,8 @@ async def test_the_status_says_how_everything_stands(desk: Desk) -> None:
     assert part(account, "state", "reason", "needed", "allowed") == ["degraded", "unreachable", 3.6, 5.0]
     assert "asOf" in account
     assert part(silence, "active", "pipelines", "comment") == [True, 1, "shop closed"]
-
-
-async def test_what_nobody_owns_any_more_has_no_moment(desk: Desk) -> None:
     desk.clock.us += 61_000_000
     assert "asOf" not in (await desk.found("/status"))["accounts"][0]
-
-
-async def test_no_secret_is_in_any_answer(desk: Desk) -> None:
-    for path in ("/status", "/executions", "/events", "/deliveries", "/problems", "/silences"):
-        assert "secret" not in str(await desk.found(path))
 
 
 ALL, SHORT = [5, 2, 1, 4, 3], execution_id(3)[:8] + "%E2%80%A6"
@@ -92,12 +89,6 @@ FILTERS = {
 }
 
 
-async def test_executions_are_filtered(desk: Desk) -> None:
-    for query, found in FILTERS.items():
-        items = (await desk.found(f"/executions?{query}"))["items"]
-        assert [int(each["id"][-3:]) for each in items] == found, query
-
-
 async def test_a_list_goes_on_behind_its_cursor(desk: Desk) -> None:
     for query in ("", "&q=9a1b"):
         seen, after = [], ""
@@ -112,13 +103,6 @@ async def test_a_list_goes_on_behind_its_cursor(desk: Desk) -> None:
     first = await desk.found("/problems?limit=1")
     second = await desk.found(f"/problems?limit=1&after={first['next']}")
     assert {first["items"][0]["id"], second["items"][0]["id"]} == {str(OVERDUE), str(DEGRADED)}
-
-
-async def test_an_execution_says_why_it_failed(desk: Desk) -> None:
-    (failed,) = (await desk.found("/executions?status=failed"))["items"]
-    assert failed["error"] == "upstream timeout after 30 s"
-    assert (failed["node"], failed["durationSeconds"]) == ("Greeting", 151.0)
-    assert failed["pipeline"] == {"id": PIPELINE, "name": "Sales agent"}
 
 
 async def test_an_execution_is_shown_with_its_stays_and_deliveries(desk: Desk) -> None:
@@ -138,19 +122,23 @@ EVENTS |= {f"execution={execution_id(1)}": 2, f"pipeline={NAMED}": 0, "label=tea
 EVENTS |= {"since=1h": 9, "after=7": 2, "after=9": 0}
 
 
-async def test_events_are_filtered_and_always_say_where_to_go_on(desk: Desk) -> None:
+async def test_executions_and_events_are_filtered(desk: Desk) -> None:
+    for query, found in FILTERS.items():
+        items = (await desk.found(f"/executions?{query}"))["items"]
+        assert [int(each["id"][-3:]) for each in items] == found, query
     for query, count in EVENTS.items():
         page = await desk.found(f"/events?{query}")
         assert (len(page["items"]), page["next"].isdigit()) == (count, True), query
 
 
-async def test_an_event_is_answered_as_it_was_recorded(desk: Desk) -> None:
+async def test_executions_events_and_deliveries_say_why(desk: Desk) -> None:
+    (failed,) = (await desk.found("/executions?status=failed"))["items"]
+    assert failed["error"] == "upstream timeout after 30 s"
+    assert (failed["node"], failed["durationSeconds"]) == ("Greeting", 151.0)
+    assert failed["pipeline"] == {"id": PIPELINE, "name": "Sales agent"}
     (event,) = (await desk.found("/events?type=execution.failed"))["items"]
     assert (event["specversion"], event["sequence"], event["subject"]) == ("1.0", "0000000001", execution_id(4))
     assert event["data"]["execution"]["failedNodes"][0]["name"] == "Greeting"
-
-
-async def test_deliveries_say_why_they_wait(desk: Desk) -> None:
     assert {each["state"] for each in (await desk.found("/deliveries"))["items"]} == {"disabled", "delivered", "dead"}
     (dead,) = (await desk.found("/deliveries?state=dead&sink=ops"))["items"]
     assert (dead["answer"], dead["type"], dead["attempts"]) == ("503", "execution.running", 1)
@@ -197,7 +185,7 @@ async def test_problems_are_filtered(desk: Desk) -> None:
         assert [each["id"] for each in items] == [*map(str, found)], query
 
 
-async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
+async def test_a_problem_is_shown_with_its_events_and_closed_as_it_was_then(desk: Desk) -> None:
     page = await desk.found("/problems")
     assert [each["kind"] for each in page["items"]] == ["account.degraded", "execution.overdue"]
     assert (await desk.found("/problems?state=closed"))["items"] == []
@@ -206,9 +194,6 @@ async def test_a_problem_is_shown_with_what_was_told(desk: Desk) -> None:
     assert (found["severity"], found["execution"], found["account"]) == ("warning", execution_id(1), "default")
     assert [each["type"] for each in found["events"]] == ["execution.overdue"]
     assert len(found["deliveries"]) == 1
-
-
-async def test_a_problem_that_is_closed_is_shown_as_it_was_then(desk: Desk) -> None:
     closing = update(problem).where(problem.c.id == OVERDUE.bytes).values(closed_at=START_US + 60_000_000)
     await desk.store.write(lambda connection: connection.execute(closing))
     desk.clock.us += 3_600_000_000
@@ -228,12 +213,6 @@ async def test_several_problems_are_taken_at_once_and_ids_that_are_not_open_stop
     assert (status, desk.changed_count) == (200, 1)
     assert [(each["id"], each["acknowledged"]["by"]) for each in taken["items"]] == [(id_, "ann") for id_ in ids[1:]]
     assert await desk.ask("/problems/ack", "POST", json={"ids": ids[:1]}) == (200, {"items": []})
-
-
-@pytest.mark.parametrize("ids", [[], [str(UUID(int=number)) for number in range(201)]])
-async def test_no_problem_or_more_than_200_are_not_taken_at_once(desk: Desk, ids: list[str]) -> None:
-    status, trouble = await desk.ask("/problems/ack", "POST", json={"ids": ids})
-    assert (status, trouble["detail"].startswith("ids: ")) == (422, True)
 
 
 @pytest.mark.ci
@@ -261,7 +240,9 @@ async def test_a_pipeline_is_silent_only_if_nothing_of_it_is_sent(tmp_path: Path
         assert ["silencedUntil" in each for each in (await desk.found("/status"))["pipelines"]] == [is_silent] * 2
 
 
-async def test_a_silence_of_a_later_version_is_left_out(desk: Desk) -> None:
+async def test_a_silence_of_a_later_version_is_left_out_and_no_secret_shown(desk: Desk) -> None:
+    for path in ("/status", "/executions", "/events", "/deliveries", "/problems", "/silences"):
+        assert "secret" not in str(await desk.found(path))
     match, now = '{"events": ["goal.missed"]}', desk.clock.now()
     ends_at = now + timedelta(hours=1)
     await desk.operator.add_silence(match, starts_at=now, ends_at=ends_at, by=None, comment=None)
@@ -298,27 +279,21 @@ async def test_what_is_written_holds_though_whoever_asked_has_left(desk: Desk, m
     assert "1" in [each.get("id") for each in (await desk.found("/silences"))["items"]]
 
 
-async def test_dead_letters_are_sent_again(desk: Desk) -> None:
-    assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
-    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]}))[0] == 409
-    assert (await desk.found("/deliveries?state=dead"))["items"] == []
-
-
-async def test_a_sink_is_enabled_once_its_owner_has_done_so(desk: Desk) -> None:
+async def test_a_sink_is_enabled_by_its_owner_and_tested(desk: Desk) -> None:
     assert await desk.ask("/sinks/ops/enable", "POST") == (200, {"done": True})
     assert desk.operator.actions == [("enable", "ops")]
     desk.operator.is_slow = True
     assert not (await enable(desk.console, "ops", within_s=0.0)).done
-
-
-async def test_a_sink_is_tested(desk: Desk) -> None:
     status, result = await desk.ask("/sinks/ops/test", "POST")
     assert (status, result["delivered"], result["remedy"]) == (200, False, "make a new webhook")
 
 
-async def test_a_scan_is_asked_for(desk: Desk) -> None:
+async def test_a_scan_is_asked_for_and_dead_letters_are_sent_again(desk: Desk) -> None:
     assert await desk.ask(f"/pipelines/default/{PIPELINE}/scan", "POST") == (202, {"done": False})
     assert desk.operator.actions == [("scan", f"default/{PIPELINE}")]
+    assert await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "state": "dead"}) == (200, {"replayed": 1})
+    assert (await desk.ask("/deliveries/replay", "POST", json={"sink": "ops", "ids": ["1", "2"]}))[0] == 409
+    assert (await desk.found("/deliveries?state=dead"))["items"] == []
 
 
 CANNOT_BE_DONE = [
@@ -349,13 +324,11 @@ CANNOT_BE_DONE = [
     ("POST", f"/pipelines/default/{NAMED}/scan", 409, "only some executions"),
     ("POST", f"/pipelines/other/{PIPELINE}/scan", 404, "there is no such pipeline"),
     ("DELETE", "/silences/x", 404, "there is no such silence"),
+    *(("GET", f"{PATH}/history?span={span}", 422, "span: ") for span in ("59m", "91d", "yesterday", "0s")),
+    *(("GET", f"/pipelines/default/{id_}/history", 404, "") for id_ in (execution_id(1), "x")),
+    ("GET", f"/pipelines/other/{PIPELINE}/history", 404, "there is no such pipeline"),
+    *(("GET", f"/report?last={last}", 422, "last: ") for last in ("59m", "91d", "x", "")),
 ]
-
-
-async def test_what_cannot_be_done_is_said(desk: Desk) -> None:
-    for method, path, status, detail in CANNOT_BE_DONE:
-        found, trouble = await desk.ask(path, method)
-        assert (found, trouble["status"], detail in trouble["detail"]) == (status, status, True), (path, trouble)
 
 
 WRONG_BODIES: list[tuple[str, dict[str, Any], int, str]] = [
@@ -372,22 +345,19 @@ WRONG_BODIES: list[tuple[str, dict[str, Any], int, str]] = [
     ("/silences", {"json": {"match": {"sinks": ["ops"]}, "for": "2h", "comment": "a\0"}}, 422, "null character"),
     ("/deliveries/replay", {"json": {"sink": "ops"}}, 422, 'give one of "ids"'),
     ("/deliveries/replay", {"json": {"sink": "ops", "ids": ["x"]}}, 422, "ids: the id of a delivery is a number"),
+    ("/problems/ack", {"json": {"ids": []}}, 422, "ids: "),
+    ("/problems/ack", {"json": {"ids": [str(UUID(int=number)) for number in range(201)]}}, 422, "ids: "),
     ("/sinks/ops/test", {"json": {"extra": 1}}, 422, "extra"),
 ]
 
 
-async def test_a_body_that_is_wrong_is_refused(desk: Desk) -> None:
+async def test_what_cannot_be_done_and_a_wrong_body_are_refused(desk: Desk) -> None:
+    for method, path, status, detail in CANNOT_BE_DONE:
+        found, trouble = await desk.ask(path, method)
+        assert (found, trouble["status"], detail in trouble["detail"]) == (status, status, True), (path, trouble)
     for path, how, status, detail in WRONG_BODIES:
         found, trouble = await desk.ask(path, "POST", **how)
         assert (found, detail in trouble["detail"]) == (status, True), (how, trouble)
-
-
-async def test_what_a_form_can_send_is_no_write(desk: Desk) -> None:
-    for form in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None):
-        headers = {"Content-Type": form} if form else {}
-        for body in (b"{}", b"") if form else (b"",):
-            async with desk.session.post("/api/v1/sinks/ops/test", data=body, headers=headers) as response:
-                assert (response.status, "application/json" in await response.text()) == (415, True)
 
 
 async def test_without_a_body_a_write_needs_no_content_type_if_no_form_could_have_sent_it(tmp_path: Path) -> None:
@@ -402,22 +372,18 @@ async def test_without_a_body_a_write_needs_no_content_type_if_no_form_could_hav
             assert response.status == 200
 
 
-async def test_no_form_sends_a_delete_so_it_needs_no_content_type(desk: Desk) -> None:
+async def test_what_a_form_can_send_is_no_write_and_a_path_that_reads_takes_none(desk: Desk) -> None:
+    for form in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None):
+        headers = {"Content-Type": form} if form else {}
+        for body in (b"{}", b"") if form else (b"",):
+            async with desk.session.post("/api/v1/sinks/ops/test", data=body, headers=headers) as response:
+                assert (response.status, "application/json" in await response.text()) == (415, True)
     async with desk.session.delete(f"/api/v1/problems/{OVERDUE}/ack") as response:
         assert response.status == 200
-
-
-async def test_a_path_that_only_reads_says_so_whatever_is_sent(desk: Desk) -> None:
     for headers in ({}, {"Content-Type": "text/plain"}, {"Content-Type": "application/json"}):
         async with desk.session.post("/api/v1/executions", headers=headers) as response:
             assert (response.status, response.headers["Allow"]) == (405, "GET")
             assert response.content_type == "application/problem+json"
-
-
-async def test_below_api_an_unknown_path_is_trouble_too(desk: Desk) -> None:
-    for path in ("/api/v2/status", "/api/", "/api/v1/nothing"):
-        async with desk.session.get(path, headers={"Accept": "text/html"}) as response:
-            assert (response.status, response.content_type) == (404, "application/problem+json")
 
 
 async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
@@ -430,7 +396,10 @@ async def test_what_has_not_changed_is_not_sent_again(desk: Desk) -> None:
         assert (response.status, await response.read()) == (200, b"")
 
 
-async def test_without_a_store_everything_is_unavailable(desk: Desk) -> None:
+async def test_an_unknown_path_is_trouble_and_so_is_a_store_that_is_not_there(desk: Desk) -> None:
+    for path in ("/api/v2/status", "/api/", "/api/v1/nothing"):
+        async with desk.session.get(path, headers={"Accept": "text/html"}) as response:
+            assert (response.status, response.content_type) == (404, "application/problem+json")
     desk.is_open = False
     status, trouble = await desk.ask("/status")
     assert (status, trouble["title"]) == (503, "Service Unavailable")
@@ -452,3 +421,100 @@ def test_what_changes_no_status_begins_no_stay(others: list[EventType]) -> None:
         events.append(EventView(id=f"{number}", source="/a", type=type_, time=at, sequence=f"{number:010}", data=data))
     first, second = stays_of(events)
     assert (first.status, second.status, first.until) == ("running", "success", second.at)
+
+
+EXAMPLES_COUNT = 25
+LINE_BYTES = 8000
+BODY_BYTES = 64 * 1024
+DOCUMENT = json.loads((Path(__file__).parents[3] / "watcher" / "web" / "openapi.json").read_text())
+OPERATIONS = [(path, method) for path, methods in DOCUMENT["paths"].items() for method in methods]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server in a thread of its own: schemathesis waits for each answer."""
+    ready, done, served = Event(), Event(), list[str]()
+
+    async def serve() -> None:
+        async with a_desk(tmp_path_factory.mktemp("api")) as desk:
+            served.append(str(desk.session._base_url).rstrip("/"))
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(10)
+    yield served[0]
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize("name", ["after", "since", "for", "until", "match"])
+def test_the_document_says_how_a_value_is_written(name: str) -> None:
+    """So that who reads it, or makes a client of it, need not find out by refusals."""
+    schemas = [
+        (parameter["description"], parameter["schema"])
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["name"] == name
+    ]
+    schemas += [
+        (schema["properties"][name]["description"], schema["properties"][name])
+        for title, schema in DOCUMENT["components"]["schemas"].items()
+        if title.endswith("Request") and name in schema.get("properties", ())
+    ]
+    assert schemas
+    for description, schema in schemas:
+        forms = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+        assert description
+        assert all({"pattern", "format", "minProperties"} & each.keys() for each in forms), schema
+
+
+async def test_the_document_is_served_with_every_request_and_what_an_event_has(desk: Desk) -> None:
+    async with desk.session.get("/openapi.json") as response:
+        assert (await response.json(), response.content_type) == (DOCUMENT, "application/json")
+    assert sorted(OPERATIONS) == sorted((f"{API}{route.path}", route.method.lower()) for route in ROUTES)
+    event = DOCUMENT["components"]["schemas"]["EventView"]
+    assert {"id", "source", "type", "time", "sequence", "data"} == set(event["required"])
+    assert "subject" in event["properties"]
+
+
+@pytest.mark.ci
+def test_the_document_is_one_of_openapi() -> None:
+    schema_of_document().validate()
+
+
+def schema_of_document() -> Any:
+    import schemathesis  # noqa: PLC0415 (a second, and 60 MB, for each process that collects these tests)
+
+    return schemathesis.openapi.from_dict(DOCUMENT)
+
+
+@pytest.mark.ci
+@pytest.mark.filterwarnings("ignore")  # those of schemathesis and what it brings
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+def test_whatever_is_asked_the_answer_is_one_of_the_document(url: str, path: str, method: str) -> None:
+    operation = schema_of_document()[path][method.upper()]
+    from hypothesis import HealthCheck, Phase, assume, given, settings  # noqa: PLC0415
+    from hypothesis.errors import Unsatisfiable  # noqa: PLC0415
+    from schemathesis import GenerationMode, checks  # noqa: PLC0415
+    from schemathesis.specs.openapi import checks as of_openapi  # noqa: PLC0415
+
+    judges = [checks.not_a_server_error, of_openapi.status_code_conformance, of_openapi.content_type_conformance]
+    judges += [of_openapi.response_schema_conformance, of_openapi.negative_data_rejection]
+    how = settings(
+        max_examples=EXAMPLES_COUNT, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+        @given(case=operation.as_strategy(generation_mode=mode))
+        @how
+        def ask(case: Any) -> None:
+            assume(len(str(case.query).encode()) * 3 < LINE_BYTES)  # a longer line is no request
+            assume(not any(isinstance(value, dict) for value in (case.query or {}).values()))  # it is sent as text
+            assume(len(str(case.body)) * 12 < BODY_BYTES)  # a larger one is refused whatever it says
+            case.call_and_validate(base_url=url, checks=judges)
+
+        with suppress(Unsatisfiable):  # nothing about it could be wrong
+            ask()

@@ -63,21 +63,15 @@ def durations(by_place: dict[int, dict[str, Any]]) -> Durations:
     return drawn
 
 
-def test_failures_stand_on_successes_and_the_highest_bar_is_as_high_as_the_graph() -> None:
+def test_failures_stand_on_successes_can_be_seen_and_the_running_bar_has_no_end() -> None:
     drawn = graphs(history({3: {"success": 6, "failed": 2}, 4: {"success": 4, "unrecognized": 1}}), "24h")
     assert drawn.most_ended == 8
     first, second = drawn.ends
     assert first.parts == [("success", ENDS_HEIGHT / 4, ENDS_HEIGHT * 3 / 4), ("failed", 0.0, ENDS_HEIGHT / 4)]
     assert [name for name, _, _ in second.parts] == ["success", "unrecognized"]
     assert first.x == pytest.approx(3.1 * 100 / 24)
-
-
-def test_one_failure_among_thousands_can_be_seen() -> None:
     (bar,) = graphs(history({3: {"success": 9_000, "failed": 1}}), "24h").ends
     assert bar.parts[1][2] == LOWEST
-
-
-def test_the_running_bar_has_no_end_at_the_right() -> None:
     past, running = graphs(history({22: {"success": 1}, 23: {"success": 1}}), "24h").ends
     assert past.x + past.width < 23 * 100 / 24
     assert running.x + running.width > 100
@@ -90,23 +84,12 @@ def test_the_label_says_what_a_graph_shows_and_when_most_failed() -> None:
     assert spell_period(period(hours=24)) == "Nov 24"
 
 
-def test_times_that_are_not_known_are_joined() -> None:
-    unknown = {"known": False}
-    drawn = graphs(history({0: unknown, 1: unknown, 2: unknown, 23: unknown}), "24h")
-    first, last = drawn.unknown
-    assert list(first) == pytest.approx([0, 12.5])
-    assert list(last) == pytest.approx([23 * 100 / 24, 100 / 24])
-
-
-def test_median_and_p95_are_drawn_on_one_scale_and_a_gap_breaks_the_line() -> None:
+def test_median_and_p95_share_a_scale_that_is_logarithmic_if_they_are_far_apart() -> None:
     ran = {n: {"success": 1, "median_seconds": 10.0, "p95_seconds": 20.0 * (1 + n % 2)} for n in (3, 4, 8)}
     drawn = durations(ran)
     assert (drawn.highest, drawn.lowest, drawn.unit, drawn.is_log) == ("40", "0", "seconds", False)
     assert [y for _, y in drawn.p95] == [0.0, DURATIONS_HEIGHT / 2, DURATIONS_HEIGHT / 2]
     assert drawn.median == "M146 48.0L188 48.0M349 48.0h10"
-
-
-def test_far_longer_ones_make_the_scale_of_durations_logarithmic() -> None:
     ran = {3: {"success": 9, "median_seconds": 10.0, "p95_seconds": 201.0}}
     drawn = durations(ran)
     assert (drawn.is_log, drawn.highest, drawn.lowest, drawn.unit) == (True, "3 m 21 s", "10.0 s", "minutes")
@@ -123,7 +106,12 @@ def test_durations_have_the_unit_that_suits_them(seconds: float, highest: str, u
     assert (drawn.highest, drawn.unit) == (highest, unit)
 
 
-def test_without_successes_there_are_no_durations_and_without_tokens_none_are_drawn() -> None:
+def test_times_that_are_not_known_are_joined_and_what_is_none_is_not_drawn() -> None:
+    unknown = {"known": False}
+    drawn = graphs(history({0: unknown, 1: unknown, 2: unknown, 23: unknown}), "24h")
+    first, last = drawn.unknown
+    assert list(first) == pytest.approx([0, 12.5])
+    assert list(last) == pytest.approx([23 * 100 / 24, 100 / 24])
     drawn = graphs(history({3: {"failed": 2}}), "24h")
     assert (drawn.durations, drawn.most_tokens, drawn.tokens) == (None, 0, [])
     assert graphs(history({3: {"failed": 2, "tokens": 50}}), "24h").most_tokens == 50

@@ -106,17 +106,6 @@ async def test_other_work_goes_on_while_a_long_text_of_metrics_is_made(piece_s: 
     assert [each - seen[0] for each in seen] == others_ran
 
 
-async def test_all_who_ask_for_metrics_at_about_the_same_time_share_them(daemon: Daemon) -> None:
-    shown = daemon.exposition()
-    texts = await asyncio.gather(*(shown.get() for _ in range(100)))
-    daemon.clock.advance(FRESH_S - 0.01)
-    assert {id(text) for text in (*texts, await shown.get())} == {id(texts[0])}
-    assert daemon.refreshed_count == 1
-    daemon.clock.advance(0.02)
-    await shown.get()
-    assert daemon.refreshed_count == 2
-
-
 async def test_metrics_are_shown_as_they_were_while_the_store_does_not_answer(daemon: Daemon) -> None:
     daemon.store_answers.clear()
     shown = daemon.exposition(timeout_s=0.01)
@@ -128,7 +117,15 @@ async def test_metrics_are_shown_as_they_were_while_the_store_does_not_answer(da
     assert b"watcher_outbox_pending 7.0" in await daemon.exposition().get()
 
 
-async def test_whoever_leaves_breaks_off_no_metrics_others_wait_for(daemon: Daemon) -> None:
+async def test_all_who_ask_share_the_metrics_and_whoever_leaves_breaks_none_off(daemon: Daemon) -> None:
+    shown = daemon.exposition()
+    texts = await asyncio.gather(*(shown.get() for _ in range(100)))
+    daemon.clock.advance(FRESH_S - 0.01)
+    assert {id(text) for text in (*texts, await shown.get())} == {id(texts[0])}
+    assert daemon.refreshed_count == 1
+    daemon.clock.advance(0.02)
+    await shown.get()
+    assert daemon.refreshed_count == 2
     daemon.store_answers.clear()
     shown = daemon.exposition()
     leaving, staying = (asyncio.create_task(shown.get()) for _ in range(2))

@@ -83,17 +83,6 @@ async def test_a_span_over_a_week_is_by_the_day(desk: Desk, span: str, number: i
     assert (len(found["periods"]), found["from"]) == (number, first)
 
 
-@pytest.mark.parametrize("span", ["59m", "91d", "yesterday", "0s"])
-async def test_a_span_that_cannot_be_used_is_refused_in_words(desk: Desk, span: str) -> None:
-    status, body = await desk.ask(f"{PATH}/history?span={span}")
-    assert (status, body["detail"].startswith("span: ")) == (422, True)
-
-
-@pytest.mark.parametrize("name", ["default/9a1b0000-0000-4000-8000-000000000001", "other/" + PIPELINE, "default/x"])
-async def test_an_unknown_pipeline_is_not_found(desk: Desk, name: str) -> None:
-    assert (await desk.ask(f"/pipelines/{name}/history"))[0] == 404
-
-
 async def test_the_span_before_is_there_only_where_all_of_it_is_known(desk: Desk) -> None:
     await count(desk, ended(NOW - 30 * HOUR_US), ended(NOW - 30 * HOUR_US, "failed"), ended(NOW - HOUR_US))
     found = await history(desk)
@@ -128,7 +117,12 @@ async def test_what_retention_has_taken_is_not_known_nor_what_its_owner_has_not_
         assert await known(desk) == [True] * 22 + [False] * 2
 
 
-async def test_a_kind_of_error_is_new_for_a_day_where_the_history_was_known_before(desk: Desk) -> None:
+async def test_the_problems_of_the_span_and_new_kinds_of_errors_are_there(desk: Desk) -> None:
+    await open_problem(desk, 5, opened_at=NOW - 30 * HOUR_US, closed_at=NOW - 20 * HOUR_US)
+    await open_problem(desk, 6, opened_at=NOW - 30 * HOUR_US, closed_at=NOW - 29 * HOUR_US)
+    (problem,) = (await history(desk))["problems"]
+    assert (problem["id"], problem["kind"]) == (str(UUID(bytes=bytes([5] * 16))), "pipeline.failing")
+    assert (problem["openedAt"], problem["closedAt"]) == ("2026-11-23T03:25:00Z", "2026-11-23T13:25:00Z")
     await count(desk, ended(NOW - 25 * HOUR_US, "failed"), ended(NOW - HOUR_US, "failed"))
     await count(desk, ended(NOW - 2 * HOUR_US, "failed", error="boom"))
     await count(desk, ended(NOW - HOUR_US, "failed"))
@@ -138,14 +132,6 @@ async def test_a_kind_of_error_is_new_for_a_day_where_the_history_was_known_befo
     assert len(bytes.fromhex(new["fingerprint"])) == 16
     await know_from(desk, NOW - 23 * HOUR_US)
     assert [each["isNew"] for each in (await history(desk))["errors"]] == [False, False]
-
-
-async def test_the_problems_of_the_span_are_there(desk: Desk) -> None:
-    await open_problem(desk, 5, opened_at=NOW - 30 * HOUR_US, closed_at=NOW - 20 * HOUR_US)
-    await open_problem(desk, 6, opened_at=NOW - 30 * HOUR_US, closed_at=NOW - 29 * HOUR_US)
-    (problem,) = (await history(desk))["problems"]
-    assert (problem["id"], problem["kind"]) == (str(UUID(bytes=bytes([5] * 16))), "pipeline.failing")
-    assert (problem["openedAt"], problem["closedAt"]) == ("2026-11-23T03:25:00Z", "2026-11-23T13:25:00Z")
 
 
 async def test_of_a_pipeline_of_which_only_some_executions_are_watched_it_is_known_from_their_first(desk: Desk) -> None:

@@ -163,14 +163,11 @@ SAYS: Mapping[str, tuple[str, ...]] = {
 """By page: words on it."""
 
 
-async def test_each_page_says_what_it_is_for_in_the_words_of_the_field(desk: Desk) -> None:
+async def test_each_page_says_what_it_is_for_with_names_of_all_and_no_secret(desk: Desk) -> None:
     for path, words in SAYS.items():
         page = await shown(desk, path)
         said = (page.says(), split(page.says()))
         assert [each for each in words if not any(each in text for text in said)] == [], (path, said[0])
-
-
-async def test_no_page_has_a_secret_and_each_has_names_of_values_and_controls(desk: Desk) -> None:
     for path in PAGES:
         page, body = await shown(desk, path), (await get(desk, path)).body
         assert "secret" not in body
@@ -181,13 +178,6 @@ async def test_no_page_has_a_secret_and_each_has_names_of_values_and_controls(de
         assert len(without) == (2 if path == "/" else 0), path  # the names of pipelines are headings
         named = re.findall(r'<(?:a|button)[^>]* aria-label="([^"]*)"[^>]*>([^<]*[a-z][^<]*)<', body)
         assert [pair for pair in named if pair[1].lower() not in pair[0].lower()] == [], path
-
-
-async def test_problems_and_events_are_in_the_navigation_and_among_the_keys(desk: Desk) -> None:
-    script = (Path(pages.__file__).parent / "static" / "watcher.js").read_text(encoding="utf-8")
-    for path, name, letter in (("/problems", "Problems", "p"), ("/events", "Events", "v")):
-        assert f'<a href="{path}" aria-current=page>{name}</a>' in (await get(desk, path)).body
-        assert f'{letter}: "{path}"' in script
 
 
 async def test_the_first_page_says_how_many_succeeded_in_24_hours_and_7_days(desk: Desk) -> None:
@@ -279,17 +269,7 @@ async def test_silences_are_shown_with_their_hours_and_those_of_the_file_end_the
         assert page.values("button", "data-url") == ["/api/v1/silences/1"]
 
 
-async def test_dead_letters_can_be_sent_again_one_by_one_or_all(desk: Desk) -> None:
-    page = await shown(desk, "/deliveries?state=dead&sink=ops")
-    asked = [each for each in page.values("button", "data-body") if "ops" in each]
-    assert len(asked) == 2
-    assert '{"sink": "ops", "state": "dead"}' in asked
-    await desk.operator.replay("ops", None)
-    for path in ("/deliveries", "/deliveries?sink=ops"):
-        assert "/api/v1/deliveries/replay" not in (await shown(desk, path)).values("button", "data-url")
-
-
-async def test_deliveries_of_new_and_running_are_shown_on_demand_and_as_dead_letters(desk: Desk) -> None:
+async def test_deliveries_are_shown_on_demand_and_dead_ones_sent_again(desk: Desk) -> None:
     async def types(path: str) -> list[str]:
         return re.findall(r"<td data-label=Event>([a-z.]+)", (await get(desk, path)).body)
 
@@ -308,6 +288,13 @@ async def test_deliveries_of_new_and_running_are_shown_on_demand_and_as_dead_let
     assert "type=%2A" in await link(f"{everything}&limit=1", "Older »")
     assert await types("/deliveries?type=execution.l*,pipeline.*") == ["pipeline.gap", "execution.lost"]
     assert await types("/deliveries?state=dead") == ["execution.running"]  # each is trouble
+    page = await shown(desk, "/deliveries?state=dead&sink=ops")
+    asked = [each for each in page.values("button", "data-body") if "ops" in each]
+    assert len(asked) == 2
+    assert '{"sink": "ops", "state": "dead"}' in asked
+    await desk.operator.replay("ops", None)
+    for path in ("/deliveries", "/deliveries?sink=ops"):
+        assert "/api/v1/deliveries/replay" not in (await shown(desk, path)).values("button", "data-url")
 
 
 def cells(body: str) -> list[list[str]]:
@@ -316,7 +303,12 @@ def cells(body: str) -> list[list[str]]:
     return [[Page(f"<td{cell}").says().replace("\xa0", " ").strip() for cell in row.split("<td")[1:]] for row in rows]
 
 
-async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_them(desk: Desk) -> None:
+async def test_problems_say_what_why_since_when_and_are_marked_by_severity(desk: Desk, tmp_path: Path) -> None:
+    assert (await shown(desk, "/problems?state=open")).values("tr", "class") == ["fail", "warn"]
+    page = await shown(desk, "/problems?state=closed&since=2h&kind=sink.failing")
+    assert "/problems?state=closed&kind=sink.failing" in page.values("a", "href")
+    page = await shown(desk, "/problems?state=closed")
+    assert page.values("option", "selected") == ["", ""]  # the state, and any time
     await change_problem(desk, OVERDUE, closed_at=START_US + 125_000_000)
     until = desk.clock.us + 7_200_000_000
     await change_problem(desk, DEGRADED, acked_at=START_US, acked_by="ana", acked_until=until)
@@ -324,23 +316,12 @@ async def test_problems_say_what_why_since_when_how_long_and_who_acknowledged_th
     api = ["Account default: the API cannot be used", "it cannot be reached (timeout)"]
     overdue = "Sales agent has been running for 6 m 10 s, limit 2 m"
     assert cells(got.body) == [
-        ["✕ open", *api, "00:00:05 UTC", "for 0 s", "by ana until 02:00:05 UTC"],
+        ["✕ open", *api, "00:00:05 UTC", "for 3 s", "by ana until 02:00:08 UTC"],
         ["✓ closed", overdue, "", "00:00:00 UTC", "2 m 5 s", ""],
     ]
     assert got.page.values("tr", "data-key") == [str(DEGRADED), str(OVERDUE)]
     assert got.page.values("tr", "class") == ["taken", "off"]
     assert {f"/problems/{id_}" for id_ in (DEGRADED, OVERDUE)} <= {*got.page.values("a", "href")}
-
-
-async def test_an_open_problem_that_nobody_has_acknowledged_is_marked_by_its_severity(desk: Desk) -> None:
-    assert (await shown(desk, "/problems?state=open")).values("tr", "class") == ["fail", "warn"]
-
-
-async def test_problems_that_match_nothing_lead_to_all(desk: Desk, tmp_path: Path) -> None:
-    page = await shown(desk, "/problems?state=closed&since=2h&kind=sink.failing")
-    assert "/problems?state=closed&kind=sink.failing" in page.values("a", "href")
-    page = await shown(desk, "/problems?state=closed")
-    assert page.values("option", "selected") == ["", ""]  # the state, and any time
 
 
 async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: Desk) -> None:
@@ -368,17 +349,6 @@ async def test_events_say_when_what_about_what_and_why_the_newest_first(desk: De
     assert "{" not in got.page.text
 
 
-async def test_an_event_of_every_type_has_a_row_with_words(desk: Desk) -> None:
-    chat = await claim(desk.store, "sink", "chat")
-    entries = tuple(
-        entry(type_, number=50, sequence=sequence, source="/sinks/chat") for sequence, type_ in enumerate(EventType, 1)
-    )
-    await desk.store.record(SourceChange(chat, 0, len(entries), None, entries))
-    found = cells((await get(desk, f"/events?type=*&limit={len(entries)}")).body)
-    assert [row[1].partition(" ")[2] for row in found] == [*EventType][::-1]
-    assert all(row[3] for row in found)
-
-
 async def test_events_have_the_name_that_their_pipeline_has_now(tmp_path: Path) -> None:
     async with a_desk(tmp_path, watch=[SALES | {"name": "Sales, new"}]) as desk:
         says = (await shown(desk, "/events")).says()
@@ -386,7 +356,7 @@ async def test_events_have_the_name_that_their_pipeline_has_now(tmp_path: Path) 
         assert "Sales agent" not in says
 
 
-async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(desk: Desk) -> None:
+async def test_events_have_words_for_every_type_and_are_shown_on_demand(desk: Desk) -> None:
     async def types(path: str) -> set[str]:
         return set(re.findall(r"</i> ([a-z]+\.[a-z]+)</span>", (await get(desk, path)).body))
 
@@ -396,6 +366,14 @@ async def test_new_and_running_events_are_shown_on_demand_and_of_one_execution(d
     assert await types("/events?type=execution.f*,pipeline.*") == {"execution.failed", "pipeline.gap"}
     page = await shown(desk, "/events?since=2h")
     assert "/events?since=2h&type=%2A" in page.values("a", "href")
+    chat = await claim(desk.store, "sink", "chat")
+    entries = tuple(
+        entry(type_, number=50, sequence=sequence, source="/sinks/chat") for sequence, type_ in enumerate(EventType, 1)
+    )
+    await desk.store.record(SourceChange(chat, 0, len(entries), None, entries))
+    found = cells((await get(desk, f"/events?type=*&limit={len(entries)}")).body)
+    assert [row[1].partition(" ")[2] for row in found] == [*EventType][::-1]
+    assert all(row[3] for row in found)
 
 
 @pytest.mark.parametrize(
@@ -414,19 +392,6 @@ async def test_a_list_goes_on_with_the_older_ones_and_leads_back(desk: Desk, pat
     assert "« First page" in page.says()
 
 
-async def test_the_list_of_executions_says_by_what_it_is_sorted(desk: Desk) -> None:
-    for path in ("/executions", PATH):
-        headings = re.findall(r"<th aria-sort=other>([^<]*)", (await get(desk, path)).body)
-        assert headings == ["In status since, or ended ↓"]
-    assert "aria-sort" not in (await get(desk, "/executions?q=9a1b0000")).body  # by id
-    body = (await get(desk, "/executions")).body
-    moments = re.findall(r"<td data-label=(\"In status since\"|Ended)><time class=at datetime=(\S+)>", body)
-    open_ = [at for heading, at in moments if heading != "Ended"]
-    ended = [at for heading, at in moments[len(open_) :] if heading == "Ended"]
-    assert [len(open_), len(ended)] == [3, 2]
-    assert [open_, ended] == [sorted(each, reverse=True) for each in (open_, ended)]
-
-
 FOUND = {
     "/executions?status=failed&pipeline=&q=": 1,
     "/executions?status=failed&status=paused&account=default": 2,
@@ -442,14 +407,21 @@ FOUND = {
 }
 
 
-async def test_a_filter_is_in_the_address(desk: Desk) -> None:
+async def test_lists_say_by_what_they_are_sorted_and_a_filter_is_in_the_address(desk: Desk) -> None:
+    for path in ("/executions", PATH):
+        headings = re.findall(r"<th aria-sort=other>([^<]*)", (await get(desk, path)).body)
+        assert headings == ["In status since, or ended ↓"]
+    assert "aria-sort" not in (await get(desk, "/executions?q=9a1b0000")).body  # by id
+    body = (await get(desk, "/executions")).body
+    moments = re.findall(r"<td data-label=(\"In status since\"|Ended)><time class=at datetime=(\S+)>", body)
+    open_ = [at for heading, at in moments if heading != "Ended"]
+    ended = [at for heading, at in moments[len(open_) :] if heading == "Ended"]
+    assert [len(open_), len(ended)] == [3, 2]
+    assert [open_, ended] == [sorted(each, reverse=True) for each in (open_, ended)]
     for path, found in FOUND.items():
         page = await shown(desk, path)
         assert len(page.values("tr", "data-key") or page.values("tr", "data-row")) == found, path
         assert found or "Show a" in page.says()
-
-
-async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(desk: Desk) -> None:
     got = await get(desk, f"/e/{execution_id(4)[:8]}")
     assert (got.status, got.headers["Location"]) == (302, f"/executions?q={execution_id(4)[:8]}")
     for written in (execution_id(4), f"%20{execution_id(4)}%20", f"{execution_id(4)[:8]}…{execution_id(4)[-4:]}"):
@@ -457,7 +429,7 @@ async def test_an_id_that_is_cut_leads_to_its_execution_or_to_those_it_may_be(de
         assert (got.status, got.headers["Location"]) == (302, f"{EXECUTIONS}/{execution_id(4)}")
 
 
-async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk) -> None:
+async def test_what_is_not_there_and_what_cannot_be_read_is_said(desk: Desk) -> None:
     for path, status, words in (
         (f"{EXECUTIONS}/{execution_id(99)}", 404, "store.retention"),
         ("/pipelines/default/x", 404, "no such pipeline"),
@@ -468,9 +440,6 @@ async def test_what_there_is_not_or_cannot_be_read_is_said(desk: Desk) -> None:
     ):
         got = await get(desk, path)
         assert (got.status, words in got.page.says()) == (status, True), (path, got.page.says())
-
-
-async def test_a_store_that_cannot_be_used_is_said(desk: Desk) -> None:
     desk.is_open = False
     assert ((await get(desk, "/")).status, (await get(desk, "/login")).status) == (503, 200)
     desk.is_open = True
@@ -539,12 +508,6 @@ async def test_what_others_called_something_is_shown_and_does_nothing(tmp_path: 
             assert not [each for each in text if not each.isprintable() and each != "\n"]
             assert not [url for url in page.values("a", "href") if not re.match(r"(/|#|https://|\?|$)", url)]
         assert "<script>alert(1)</script>" in (await shown(desk, "/")).text
-
-
-async def test_a_pipeline_shows_its_own_problems_and_no_others(desk: Desk) -> None:
-    for name, problems in ((PIPELINE, [True, False]), (NAMED, [False, False])):
-        body = (await get(desk, f"/pipelines/default/{name}")).body
-        assert [str(id_) in body for id_ in (OVERDUE, DEGRADED)] == problems
 
 
 FAILING, DOWN = EventType.PIPELINE_FAILING, EventType.ACCOUNT_DEGRADED
@@ -784,9 +747,7 @@ async def test_a_hundred_pipelines_are_on_a_page_the_worst_first_and_the_others_
             assert "1 to 100 of 201" in (await get(desk, f"/?page={odd}")).body
 
 
-async def test_only_the_pipelines_that_are_shown_are_made_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_only_pipelines_that_are_shown_are_made_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     view = PipelineState.view
 
@@ -898,7 +859,10 @@ async def test_successes_that_count_as_failed_have_a_mark_and_a_count(desk: Desk
     assert pipeline["ends"] == ["success", "success", "counts_as_failed", "counts_as_failed", "failed"]
 
 
-async def test_the_page_of_problems_shows_those_of_one_incident(desk: Desk) -> None:
+async def test_problems_of_one_pipeline_or_incident_are_shown_and_no_others(desk: Desk) -> None:
+    for name, problems in ((PIPELINE, [True, False]), (NAMED, [False, False])):
+        body = (await get(desk, f"/pipelines/default/{name}")).body
+        assert [str(id_) in body for id_ in (OVERDUE, DEGRADED)] == problems
     key, sink_id = UUID(int=99), await desk.store.number_of(Source("sink", "ops"))
     row = {"problem_id": OVERDUE.bytes, "sink_id": sink_id, "key": key.bytes, "nth": 1, "begun_at": START_US}
     await write(desk, insert(incident), row)

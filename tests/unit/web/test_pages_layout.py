@@ -310,9 +310,7 @@ SPANS = [f"/pipelines/default/{PIPELINE}{query}" for query in ("", "?span=7d", "
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
-async def test_graphs_fit_every_screen_with_errors_beside_or_under_them(
-    history: Desk, browser: Browser, scripts: bool
-) -> None:
+async def test_graphs_fit_each_screen_errors_beside_or_below(history: Desk, browser: Browser, scripts: bool) -> None:
     person = await a_person(history, browser, java_script_enabled=scripts, color_scheme="dark")
     for path in SPANS:
         await person.go(path)

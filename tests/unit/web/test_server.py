@@ -97,17 +97,20 @@ async def a_site(*, at_most: int = 4, timeout_s: float = 10.0) -> AsyncIterator[
         writer.close()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silence", "word", "headers"])
-async def test_whoever_asks_nothing_in_time_is_let_go(sent: bytes) -> None:
-    async with a_site(timeout_s=TIMEOUT_S) as site:
-        assert await site.ask(sent) == b""
+POST = b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
 
 
-@pytest.mark.parametrize(("sent", "status"), [(b"12", b"408"), (b"123", b"200"), (b"", b"408")])
-async def test_a_body_has_as_much_time_as_its_headers(sent: bytes, status: bytes) -> None:
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        *((sent, b"") for sent in (b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n")),
+        *((POST + body, b"HTTP/1.1 " + status) for body, status in ((b"12", b"408"), (b"123", b"200"), (b"", b"408"))),
+    ],
+)
+async def test_headers_and_a_body_have_as_much_time_each(sent: bytes, answer: bytes) -> None:
     async with a_site(timeout_s=TIMEOUT_S) as site:
-        answer = await site.ask(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n" + sent)
-        assert answer.startswith(b"HTTP/1.1 " + status)
+        found = await site.ask(sent)
+        assert found.startswith(answer) if answer else found == b""
 
 
 async def test_headers_that_drip_are_given_no_more_time() -> None:
@@ -148,7 +151,7 @@ async def test_of_too_many_connections_the_oldest_that_asks_nothing_goes() -> No
         await are_answered(silent[2], newer, newest)
 
 
-async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
+async def test_who_is_answered_stays_unless_all_ask_then_the_oldest_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
         asking = await site.ask_until_held()
@@ -156,9 +159,6 @@ async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
         assert await until_closed(silent) == b""
         site.may_answer.set()
         await are_answered(asking, newest)
-
-
-async def test_where_all_ask_the_oldest_goes() -> None:
     async with a_site(at_most=2) as site:
         site.may_answer.clear()
         oldest, *others = [await site.ask_until_held() for _ in range(3)]
@@ -194,7 +194,7 @@ async def test_who_does_not_take_its_answer_makes_room() -> None:
         taker.close()
 
 
-async def test_whoever_is_still_connected_at_the_end_is_let_go() -> None:
+async def test_a_crowd_is_counted_once_a_minute_and_all_go_at_the_end() -> None:
     async with a_site() as site:
         site.may_answer.clear()
         silent, asking = await site.connect(), await site.ask_until_held()
@@ -202,9 +202,6 @@ async def test_whoever_is_still_connected_at_the_end_is_let_go() -> None:
         for stream in (silent, asking):
             assert await until_closed(stream) == b""
         await ending
-
-
-async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
     with capture_logs() as logs:
         async with a_site(at_most=1) as site:
             streams = [await site.connect() for _ in range(5)]
@@ -227,16 +224,13 @@ NO_REQUESTS = {
 }
 
 
-async def test_what_is_no_request_is_refused_and_fills_no_log() -> None:
+async def test_what_is_no_request_fills_no_log_and_a_broken_page_one_line() -> None:
     with capture_logs() as logs:
         async with a_site(timeout_s=TIMEOUT_S) as site:
             for name, sent in NO_REQUESTS.items():
                 answer = await site.ask(sent)
                 assert answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")), name
     assert logs == []
-
-
-async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it() -> None:
     with capture_logs() as logs:
         async with a_site() as site:
             for _ in range(3):
@@ -246,13 +240,10 @@ async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it()
     assert [(entry["event"], entry["error"]) for entry in logs] == [("http.failed", "ZeroDivisionError")]
 
 
-async def test_a_burst_is_answered_to_the_last() -> None:
+async def test_an_address_that_is_taken_is_an_error_and_a_burst_answered() -> None:
     async with a_site(at_most=100) as site:
         answers = await asyncio.gather(*(site.ask(ASK.replace(b"1.1", b"1.0")) for _ in range(45)))
         assert all(answer.endswith(b"here") for answer in answers)
-
-
-async def test_an_address_that_is_taken_is_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use") as caught:
         await Site(at_most=1, timeout_s=1).server.listen(Address("127.0.0.1", taken.getsockname()[1]))
     assert caught.value.errno == errno.EADDRINUSE

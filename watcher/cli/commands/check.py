@@ -32,16 +32,16 @@ from watcher.config.models import PollingSettings, Settings, StoreSettings
 from watcher.daemon.from_settings import open_client, watches_of
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome, Status
-from watcher.domain.rules import DURATIONS_COUNT, LEAST_DURATIONS_COUNT, SlowRule, usual_duration
 from watcher.polling.evaluator import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
+from watcher.rules.slow import Slow
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.pacing import SHARE
 from watcher.runtime.settings import redact_url
 from watcher.runtime.threads import run_detached
-from watcher.runtime.units import Address, parse_address, spell_duration, write_duration
+from watcher.runtime.units import Address, counted, parse_address, write_duration
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.settings import SinkSettings
 from watcher.store.store_url import is_postgresql
@@ -331,8 +331,8 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
                 of_watches.append(result(words, code, remedy, target=target))
             elif answer.outcome is not Outcome.OK:
                 return [key_failure(answer), *of_watches]
-            elif (rules := watched[target].rules if watched else None) is not None and rules.slow is not None:
-                words = slow_words(rules.slow, answer, executions=watched[target].executions)
+            elif watched and (slow := next((each for each in watched[target].rules if isinstance(each, Slow)), None)):
+                words = slow_words(slow, answer, executions=watched[target].executions)
                 of_watches.append(result(words, target=target))
     if len(of_watches) == len(pipelines) and all(trial.code is Exit.UNREACHABLE for trial in of_watches):
         key_result = key_failure(answer)
@@ -341,7 +341,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> list[C
     return [key_result, *(of_watches if watched else ())]
 
 
-def slow_words(rule: SlowRule, page: Reply, *, executions: Collection[str] = ()) -> str:
+def slow_words(rule: Slow, page: Reply, *, executions: Collection[str] = ()) -> str:
     """Return in words how often the rule `slow` would have reported the successes on the first page of a list.
 
     With `executions` only those count. A page does not say which executions were paused, so these count, too.
@@ -357,15 +357,7 @@ def slow_words(rule: SlowRule, page: Reply, *, executions: Collection[str] = ())
         if row.started_at is not None and row.duration_s  # the rule does not count a duration of 0 either
     ]
     durations_us = [duration_us for _, duration_us in sorted(successes)]
-    usual_us, count = usual_duration(durations_us[-DURATIONS_COUNT:]), len(durations_us)
-    if usual_us is None:
-        return f"slow: {shown} {_count(count, 'success')}, {LEAST_DURATIONS_COUNT} are needed"
-    usual, limit = (spell_duration(math.ceil(us / 1_000_000)) for us in (usual_us, rule.limit_us(usual_us)))
-    found = f"{shown} {LEAST_DURATIONS_COUNT} successes and none after them"
-    if (tried_count := count - LEAST_DURATIONS_COUNT) > 0:
-        tried = f"{_count(tried_count, 'success')} after the first {LEAST_DURATIONS_COUNT}"
-        found = f"would have been reported for {rule.count_slow(durations_us)} of {tried} ({shown} {count})"
-    return f"slow: {found}; 95 % took at most {usual}, limit {limit}"
+    return f"slow: {rule.trial_in_words(durations_us, shown=shown)}"
 
 
 async def _try_sink(name: str, settings: SinkSettings, clock: Clock, send: bool) -> TryOutcome:
@@ -425,7 +417,7 @@ async def _try_listen(address: Address) -> TryOutcome:
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
     """Print the plan for people."""
     counts = (("account", settings.accounts), ("watch", settings.watch), ("sink", settings.sinks))
-    say(console, ("✓ ", "green"), (file, "bold"), "  ", ", ".join(_count(len(items), word) for word, items in counts))
+    say(console, ("✓ ", "green"), (file, "bold"), "  ", ", ".join(counted(len(items), word) for word, items in counts))
     headings = ("account", "needed", "budget", "expected delay", "longest interval")
     table = Table(*headings, box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for each in plans:
@@ -469,11 +461,6 @@ def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
     for each in plans:
         figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
         put(each.account, *("" if figure is None else exactly(figure) for figure in figures))
-
-
-def _count(count: int, word: str) -> str:
-    plural = "es" if word.endswith(("ch", "ss")) else "s"
-    return f"{count} {word}{'' if count == 1 else plural}"
 
 
 def roughly(figure: float) -> str:

@@ -21,8 +21,8 @@ from watcher.cli.commands.check import CheckResult, slow_words, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.rules import SlowRule
 from watcher.domain.timestamps import Monotonic
+from watcher.rules.slow import Slow, SlowSettings
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.units import Address
@@ -65,15 +65,12 @@ def hook(url: str, **keys: Any) -> dict[str, Any]:
     return {"sinks": sinks}
 
 
-async def test_a_key_that_watches_nothing_is_tried_with_a_pipeline_nobody_knows() -> None:
+async def test_every_pipeline_is_tried_and_without_one_a_pipeline_nobody_knows() -> None:
     async with Simulator(filled()) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": []})
         (entry,) = simulator.request_log.entries
     assert (trial.code, trial.words) == (Exit.DONE, "accepts the key; nothing is watched with it")
     assert (entry.endpoint, entry.code) == ("list", 404)
-
-
-async def test_every_pipeline_is_tried_with_its_list_not_the_first_alone() -> None:
     world = filled(pipelines_count=3, executions_count=1)
     ids = [*world.pipelines, PIPELINE]
     watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in ids]
@@ -86,7 +83,7 @@ async def test_every_pipeline_is_tried_with_its_list_not_the_first_alone() -> No
     assert asked == [("list", pipeline) for pipeline in ids]
 
 
-async def test_they_are_tried_at_the_pace_of_the_key() -> None:
+async def test_the_first_request_waits_for_nothing_the_others_for_the_pace_of_the_key(receiver: Receiver) -> None:
     world = filled(pipelines_count=4, executions_count=1)
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines.values()]
     async with Simulator(world) as simulator:
@@ -95,9 +92,6 @@ async def test_they_are_tried_at_the_pace_of_the_key() -> None:
         settings = Settings.model_validate(document)
         await try_everything(settings, clock=Clock(), send=False)
     assert Clock().monotonic() - began_at >= 3 / 20
-
-
-async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
     receiver.reply = says(answer(404))
     trials = await asyncio.wait_for(all_tried(account(receiver.url, rate_limit="1/h") | {"watch": []}), 5)
     assert [trial.code for trial in trials] == [Exit.DONE]
@@ -122,37 +116,18 @@ def answering(receiver: Receiver, codes: CODES) -> Answering:
 
 WHOLE, ANOTHER, NAMED = {"pipeline": PIPELINE}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE, "executions": [RUN]}
 ACCEPTED = ("accounts.eu", 0, "accepts the key")
-UNKNOWN_PIPELINE = ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)")
+TO_KEY, NOT_KNOWN = " to this key (403)", "does not know pipeline"
+KEY_REFUSED, DOWN = (("accounts.eu", 4, it) for it in ("refuses this key (403)", "answers with a server error (502)"))
+UNKNOWN_PIPELINE = ("watch[0]", 5, f"{NOT_KNOWN} {PIPELINE} (404)")
 
 
 @pytest.mark.parametrize(
     ("codes", "watches", "found", "asked_count"),
     [
-        (
-            {UNKNOWN: 403},
-            [ANOTHER, WHOLE],
-            [ACCEPTED, ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)")],
-            2,
-        ),
-        (
-            {"/": 403},
-            [WHOLE],
-            [
-                ("accounts.eu", 4, "refuses this key (403)"),
-                ("watch[0]", 4, f"refuses pipeline {PIPELINE} to this key (403)"),
-            ],
-            1,
-        ),
+        ({UNKNOWN: 403}, [ANOTHER, WHOLE], [ACCEPTED, ("watch[0]", 4, f"refuses pipeline {UNKNOWN}{TO_KEY}")], 2),
+        ({"/": 403}, [WHOLE], [KEY_REFUSED, ("watch[0]", 4, f"refuses pipeline {PIPELINE}{TO_KEY}")], 1),
         ({"/": 401}, [WHOLE, ANOTHER], [("accounts.eu", 4, "refuses this key (401)")], 1),  # it would be answered again
-        (
-            {PIPELINE: 502, UNKNOWN: 404},
-            [ANOTHER, WHOLE],
-            [
-                ("accounts.eu", 4, "answers with a server error (502)"),
-                ("watch[0]", 5, f"does not know pipeline {UNKNOWN} (404)"),
-            ],
-            2,
-        ),
+        ({PIPELINE: 502, UNKNOWN: 404}, [ANOTHER, WHOLE], [DOWN, ("watch[0]", 5, f"{NOT_KNOWN} {UNKNOWN} (404)")], 2),
         ({}, [NAMED], [ACCEPTED], 1),
         ({"/": 404}, [NAMED], [ACCEPTED, UNKNOWN_PIPELINE], 1),
     ],
@@ -208,11 +183,7 @@ MANY = [*[42] * 20, 127, 126, *[42] * 20, 400, *[42] * 5]
         (ended(*[42] * 7), {}, f"{WHOLE_LIST} 7 successes, 20 are needed"),
         ([*NO_PAST, *ended(42, 42)], {}, f"{WHOLE_LIST} 2 successes, 20 are needed"),
         (ended(*[42] * 20), {}, f"{WHOLE_LIST} 20 successes and none after them; {LIMIT}"),
-        (
-            ended(*[42] * 20, 127),
-            {},
-            f"{REPORTED} 1 of 1 success after the first 20 ({WHOLE_LIST} 21); {LIMIT}",
-        ),
+        (ended(*[42] * 20, 127), {}, f"{REPORTED} 1 of 1 success after the first 20 ({WHOLE_LIST} 21); {LIMIT}"),
         (ended(*MANY), {}, f"{REPORTED} 2 of 28 successes after the first 20 ({WHOLE_LIST} 48); {HIGHER_LIMIT}"),
         (ended(*[42] * 50, status="failed"), {}, f"{FIRST_PAGE} 0 successes, 20 are needed"),
         (ended(*[42] * 7), {"total": 8}, f"{FIRST_PAGE} 7 successes, 20 are needed"),
@@ -224,7 +195,7 @@ def test_a_watch_with_slow_says_how_often_it_would_have_been_reported(
     rows: list[ExecutionSnapshot], others: dict[str, int], words: str, *, newest_first: bool
 ) -> None:
     listed = tuple(rows[::-1] if newest_first else rows)
-    rule = SlowRule(times=3, at_least_us=60_000_000)
+    rule = Slow(SlowSettings())
     page = Reply(Outcome.OK, Monotonic(0.0), None, 200, rows=listed, **others)  # type: ignore[arg-type]
     assert slow_words(rule, page) == f"slow: {words}"
     assert "shows 0 successes, 20 are needed" in slow_words(rule, page, executions=["none"])
@@ -265,14 +236,13 @@ async def test_an_api_whose_certificate_is_not_trusted_names_the_way_out() -> No
     assert trial.hint.startswith("SSL_CERT_FILE, or tls.ca_file of a sink, names the CA to trust")
 
 
-async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:
+async def test_a_webhook_or_its_proxy_is_connected_to_and_sent_nothing(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = await tried(hook(receiver.url))
     assert (trial.target, trial.place, trial.code) == ("sinks.ops", receiver.url, Exit.DONE)
     assert trial.words == "connected, nothing sent"
     assert receiver.requests == []
-
-
-async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", receiver.url)
     trial = await tried(hook("http://hooks.invalid"))
     assert (trial.place, trial.code) == ("http://hooks.invalid", Exit.DONE)
@@ -292,7 +262,7 @@ NOT_THERE = "the proxy cannot be reached: correct its URL in HTTPS_PROXY"
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_is_not_there_or_wants_a_login_is_not_taken_for_the_target(
+async def test_a_proxy_in_trouble_is_not_taken_for_the_target(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, scheme: str, proxy: str, cause: str, hint: str
 ) -> None:
     receiver.reply = says(answer(407))
@@ -324,9 +294,7 @@ async def test_a_407_without_a_proxy_is_the_receivers_own(receiver: Receiver) ->
         ),
     ],
 )
-async def test_a_webhook_that_cannot_be_connected_to_says_why(
-    url: str, keys: dict[str, str], words: str, hint: str
-) -> None:
+async def test_a_webhook_that_is_not_there_says_why(url: str, keys: dict[str, str], words: str, hint: str) -> None:
     trial = await tried(hook(url, **keys))
     assert (trial.code, trial.words, hint in trial.hint) == (Exit.UNREACHABLE, words, True)
 
@@ -378,7 +346,7 @@ async def test_the_token_of_a_slack_app_is_taken_and_nothing_is_posted(slack: Fa
         ("", "/elsewhere", "answers 404", "is url that of Slack's Web API?"),
     ],
 )
-async def test_a_token_that_is_refused_and_a_server_that_is_not_slack_say_what_to_do(
+async def test_a_refused_token_and_what_is_not_slack_say_what_to_do(
     slack: FakeSlack, error: str, path: str, words: str, hint: str
 ) -> None:
     slack.says.extend([error] if error else [])
@@ -401,9 +369,7 @@ async def test_the_heartbeat_is_pinged_once_and_its_path_not_shown(receiver: Rec
 
 
 @pytest.mark.parametrize("metrics", [b"other_build_info 1\n", None])
-async def test_an_address_that_something_else_has_cannot_be_listened_on(
-    metrics: bytes | None, receiver: Receiver
-) -> None:
+async def test_an_address_of_something_else_cannot_be_listened_on(metrics: bytes | None, receiver: Receiver) -> None:
     receiver.reply = says(answer(404) if metrics is None else answer(200, body=metrics))
     listen = receiver.url.removeprefix("http://")
     trial = await tried({"http": {"listen": listen}})
@@ -412,12 +378,10 @@ async def test_an_address_that_something_else_has_cannot_be_listened_on(
     assert trial.hint == "choose another address or port"
 
 
-async def test_an_address_of_another_machine_cannot_be_listened_on() -> None:
+async def test_an_address_is_free_or_of_our_daemon_unless_of_another_machine() -> None:
     trial = await tried({"http": {"listen": "192.0.2.1:8080"}})
     assert (trial.code, trial.words) == (Exit.UNREACHABLE, "cannot be listened on (Cannot assign requested address)")
 
-
-async def test_a_free_address_stays_free_and_one_that_a_daemon_has_is_no_mistake() -> None:
     async def none() -> Sequence[str]:
         return ()
 
@@ -442,13 +406,6 @@ async def tried_store(url: str, **settings: str) -> CheckResult:
     return trial
 
 
-async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried(postgres: PostgresServer) -> None:
-    with postgres.database() as full, postgres.database(EMPTY) as empty:
-        assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
-        assert shape(postgres, empty) == [[], [], [], []]
-    assert await all_tried({}) == []
-
-
 @pytest.mark.parametrize(
     ("url", "words", "hint"),
     [
@@ -457,7 +414,7 @@ async def test_a_store_that_can_be_used_is_left_as_it_is_and_a_file_is_not_tried
         ("theirs", "is a database, but not one of clerk-watcher", "name another"),
     ],
 )
-async def test_a_store_that_cannot_be_used_says_why_and_what_to_do(
+async def test_an_unusable_store_says_why_and_what_to_do(
     postgres: PostgresServer, url: str, words: str, hint: str
 ) -> None:
     with postgres.database(EMPTY) as theirs:
@@ -469,7 +426,11 @@ async def test_a_store_that_cannot_be_used_says_why_and_what_to_do(
     assert "hunter2" not in trial.words
 
 
-async def test_a_store_with_no_room_for_tables_is_not_taken_for_an_empty_one(postgres: PostgresServer) -> None:
+async def test_a_store_is_left_as_it_is_and_one_without_room_is_not_empty(postgres: PostgresServer) -> None:
+    with postgres.database() as full, postgres.database(EMPTY) as empty:
+        assert [(await tried_store(url)).words for url in (full, empty)] == ["can be used", "can be used; it is empty"]
+        assert shape(postgres, empty) == [[], [], [], []]
+    assert await all_tried({}) == []
     with postgres.database(EMPTY) as empty:
         lacking = await tried_store(f"{empty}&options=-csearch_path%3Dnowhere")
         postgres.run("DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN", empty)

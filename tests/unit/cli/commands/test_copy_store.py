@@ -86,7 +86,7 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(on_te
         ((OLD, "postgresql:///db?colour=red"), 2, "TO has the parameter colour, which libpq does not"),
     ],
 )
-def test_what_cannot_be_copied_is_told_with_what_to_do(
+def test_what_cannot_be_copied_is_said_with_a_remedy(
     command: Command, urls: tuple[str, str], code: int, said: str
 ) -> None:
     ended = command("copy-store", *urls)

@@ -1,6 +1,5 @@
 """What the demonstration shows people, and what its receiver takes."""
 
-import asyncio
 import json
 from typing import Any
 
@@ -9,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from examples import EVENT
 
-from watcher.cli.commands.demo import SECRET, DemoReceiver, demonstrate, summary
+from watcher.cli.commands.demo import SECRET, DemoReceiver, summary
 from watcher.sinks.webhook import sign, signing_key
 
 
@@ -38,16 +37,3 @@ async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bo
     assert set(codes) - {500} == ({204} if signed else {401})
     assert emitted == ([EVENT] if signed else [])
     assert bool(receiver.unsigned_count) is not signed
-
-
-@pytest.mark.ci
-async def test_people_see_lines_instead_of_json(capfd: pytest.CaptureFixture[str]) -> None:
-    stop, shown = asyncio.Event(), ""
-    demonstration = asyncio.create_task(demonstrate(stop=stop, forever=True, as_json=False))
-    async with asyncio.timeout(20):
-        while "signature ok" not in shown:
-            await asyncio.sleep(0.05)
-            shown += capfd.readouterr().out
-    stop.set()
-    await demonstration
-    assert "specversion" not in shown + capfd.readouterr().out

@@ -10,9 +10,7 @@ from fake_daemon import FakeDaemon, Raw
 from unit.conftest import Command
 
 
-def test_a_ready_daemon_is_healthy_and_neither_key_nor_secret_need_be_there(
-    daemon: FakeDaemon, command: Command
-) -> None:
+def test_a_ready_daemon_is_healthy_and_no_secret_need_be_there(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /readyz"] = Raw(200, b"ok\n")
     Path("mine.yaml").write_text(
         "accounts: {default: {api_key: '${CLERK_API_KEY}'}, eu: {api_key_file: /run/secrets/nowhere}}\n"
@@ -34,9 +32,7 @@ def test_a_ready_daemon_is_healthy_and_neither_key_nor_secret_need_be_there(
         (Raw(404, b""), ":{}", "it answers 404; is clerk-watcher listening there?"),
     ],
 )
-def test_one_that_is_not_says_what_is_missing_in_one_line(
-    reply: Raw, listen: str, said: str, daemon: FakeDaemon, command: Command
-) -> None:
+def test_one_that_is_not_says_why(reply: Raw, listen: str, said: str, daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /readyz"] = reply
     listening = {"WATCHER_HTTP_LISTEN": listen.format(daemon.server_port)}
     assert command("health", **listening) == (1, f"not ready: {said}\n", "")
@@ -52,13 +48,10 @@ def test_nobody_there_exits_4(listen: str, asked: str, command: Command) -> None
     assert re.findall(r"http://(\S+) \(", err) == [asked]
 
 
-def test_a_port_that_is_any_free_one_cannot_be_asked(command: Command) -> None:
+def test_a_port_that_is_any_free_one_is_not_asked_and_nothing_heavy_imported(command: Command) -> None:
     code, out, err = command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0")
     assert (code, out) == (4, "")
     assert "http.listen has port 0, any free one, so nobody knows which; set a port" in err
-
-
-def test_it_imports_nothing_heavy() -> None:
     words = "import sys; import watcher.cli.commands.health; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout.split()
     assert not {"aiohttp", "pydantic", "rich.console", "sqlalchemy"} & set(loaded)

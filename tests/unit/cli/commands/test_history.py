@@ -13,7 +13,7 @@ from unit.conftest import Command
 from watcher.sinks.alert import report_title
 from watcher.sinks.report import report_lines, report_span
 from watcher.web.history import EndCounts, ErrorCount, History, HistoryPeriod
-from watcher.web.models import PipelineRef, Trouble
+from watcher.web.models import PipelineRef
 from watcher.web.overview import PipelineStatus
 from watcher.web.report import Report
 
@@ -68,9 +68,7 @@ def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, comma
     assert daemon.asked[-1].query == [("span", "24h")]
 
 
-def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
-    daemon: FakeDaemon, on_terminal: OnTerminal
-) -> None:
+def test_on_a_terminal_hours_have_bars_also_without_these_signs(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     last_at = datetime.now(UTC) - timedelta(hours=2)
     error = ErrorCount(fingerprint="", node="Greeting", text="timeout \x1b[31m", count=9, last_at=last_at, is_new=True)
     given = {"before": period(0, 309, 0), "rate_has_changed": True, "errors": [error]}
@@ -87,9 +85,6 @@ def test_on_a_terminal_the_hours_in_which_something_happened_have_bars(
         "count is new node text last",
         r"9 yes Greeting timeout \x1b[31m 2 h",
     ]
-
-
-def test_a_terminal_without_these_signs_has_bars_of_others(on_terminal: OnTerminal) -> None:
     shown = on_terminal("history", "Onboarding", columns=100, PYTHONIOENCODING="ascii")
     bars = [line.split()[2] for line in shown.splitlines()[3:5]]
     assert bars == ["########", "xxxxxxxx"]
@@ -118,21 +113,6 @@ def test_the_first_line_says_how_many_succeeded_and_how_it_was_if_that_differs(
     assert shown.splitlines()[0] == f"{IDLE}: {words}"
 
 
-def test_what_is_unknown_is_exit_5_with_what_is_near(command: Command) -> None:
-    code, out, err = command("history", "Sales agnet")
-    assert (code, out, err) == (5, "", 'error: no pipeline "Sales agnet"; did you mean "Sales agent"?\n')
-
-
-def test_with_json_history_is_what_the_api_answers(command: Command) -> None:
-    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
-
-
-def test_a_span_that_cannot_be_used_is_exit_2_in_the_words_of_the_api(daemon: FakeDaemon, command: Command) -> None:
-    refused = Trouble(title="Unprocessable Entity", status=422, detail="span: must be from 1h to 90d")
-    daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = refused
-    assert command("history", "sales", "--span", "1y") == (2, "", "error: span: must be from 1h to 90d\n")
-
-
 @pytest.fixture(autouse=True)
 def _report_served(served: FakeDaemon) -> None:
     served.replies["GET /report"] = Report.model_validate(report_block(name="[red]Sal\x1b[31mes"))
@@ -143,22 +123,22 @@ def shown() -> dict[str, Any]:
     return {key: value for key, value in report_block(name="[red]Sal\x1b[31mes").items() if key != "timezone"}
 
 
-def test_on_a_terminal_a_report_is_the_lines_of_the_message(on_terminal: OnTerminal) -> None:
-    out = on_terminal("report", columns=200)
-    lines = [report_title(shown()), *report_lines(shown(), limit=10**6), report_span(shown()), shown()["link"]]
-    assert out.splitlines() == lines
-    assert "\x1b[31m" not in out
-
-
-def test_piped_a_report_is_a_row_for_each_pipeline(daemon: FakeDaemon, command: Command) -> None:
+def test_a_report_is_rows_or_the_lines_of_its_message(
+    daemon: FakeDaemon, command: Command, on_terminal: OnTerminal
+) -> None:
     code, out, _ = command("report", "--last", "7d")
     head, row = (line.split("\t") for line in out.splitlines())
     found = dict(zip(head, row, strict=True))
     assert (code, found["needsLook"], found["state"], found["ended"]) == (0, "yes", "failing", "342")
     assert (found["successRate"], found["error.count"], found["error.text"]) == ("0.9122", "12", "upstream timeout")
     assert daemon.asked[0].query == [("last", "7d")]
+    out = on_terminal("report", columns=200)
+    lines = [report_title(shown()), *report_lines(shown(), limit=10**6), report_span(shown()), shown()["link"]]
+    assert out.splitlines() == lines
+    assert "\x1b[31m" not in out
 
 
-def test_as_json_a_report_is_the_document(command: Command) -> None:
+def test_with_json_history_and_report_are_what_the_api_answers(command: Command) -> None:
+    assert json.loads(command("history", "sales", "--json")[1])["total"]["ended"]["failed"] == 9
     code, out, _ = command("report", "--json")
     assert (code, json.loads(out)["total"]["failed"]) == (0, 30)

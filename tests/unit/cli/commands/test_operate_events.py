@@ -59,19 +59,12 @@ def test_events_are_read_to_the_last_page_over_pages_with_none(daemon: FakeDaemo
         (("--execution", "9A1B"), [("execution", execution_id(1))]),
         (("--execution", execution_id(1)), [("execution", execution_id(1))]),
         (("--label", "!team=b"), [("label", "!team:b"), ("since", "1h")]),
-        (
-            ("--type", "execution.*", "--type", "account.*", "--pipeline", "s", "--label", "team=a=b", "--since", "2h"),
-            [
-                ("type", "execution.*"),
-                ("type", "account.*"),
-                ("pipeline", PIPELINE),
-                ("label", "team:a=b"),
-                ("since", "2h"),
-            ],
-        ),
+        (("--type", "execution.*", "--type", "a.*"), [("type", "execution.*"), ("type", "a.*"), ("since", "1h")]),
+        (("--pipeline", "s", "--label", "team=a=b"), [("pipeline", PIPELINE), ("label", "team:a=b"), ("since", "1h")]),
+        (("--since", "2h"), [("since", "2h")]),
     ],
 )
-def test_what_is_asked_for_is_the_last_hour_or_one_execution_or_as_the_options_say(
+def test_the_last_hour_is_asked_for_or_what_the_options_say(
     words: tuple[str, ...], query: list[tuple[str, str]], daemon: FakeDaemon, command: Command
 ) -> None:
     assert command("events", *words)[0] == 0
@@ -80,9 +73,7 @@ def test_what_is_asked_for_is_the_last_hour_or_one_execution_or_as_the_options_s
     assert "since" not in dict(second.query)
 
 
-def test_an_execution_that_is_unknown_is_not_found_but_may_be_about_to_start_where_events_are_followed(
-    daemon: FakeDaemon, command: Command
-) -> None:
+def test_an_unknown_execution_is_not_found_unless_followed_it_may_start(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /executions"] = Page[ExecutionView](items=[])
     said = f'error: no execution "{execution_id(2)}"; watcher events lists them\n'
     assert command("events", "--execution", execution_id(2)) == (5, "", said)
@@ -117,9 +108,7 @@ CUTS: list[Reply] = [Raw(0, b""), Raw(502, b"<html>"), Trouble(title="not ready"
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=["gone", "a proxy", "starting"])
-def test_followed_it_goes_on_after_a_cut_and_misses_and_repeats_none(
-    cut: Reply, daemon: FakeDaemon, command: Command
-) -> None:
+def test_followed_it_goes_on_after_a_cut_without_gap(cut: Reply, daemon: FakeDaemon, command: Command) -> None:
     replies: list[Reply] = [page(1, next_="7"), page(next_="7"), cut, cut, page(2, next_="9"), page(3, next_="11")]
     daemon.replies["GET /events"] = [*replies, interrupt]
     code, out, err = command("events", "-f", "--json")
@@ -132,11 +121,8 @@ def test_followed_it_goes_on_after_a_cut_and_misses_and_repeats_none(
     assert [dict(asked.query).get("after") for asked in daemon.asked] == [None, "7", "7", "7", "7", "9", "11"]
 
 
-def test_followed_a_daemon_that_was_never_there_ends_it(daemon: FakeDaemon, command: Command) -> None:
+def test_a_filter_that_cannot_be_or_a_daemon_that_never_was_ends_it(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /events"] = Raw(0, b"")
     assert command("events", "-f")[0] == 4
-
-
-def test_a_filter_that_cannot_be_ends_it(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /events"] = [page(next_="7"), Trouble(title="No", status=400, detail="type: matches no event")]
     assert command("events", "-f") == (2, "", "error: type: matches no event\n")

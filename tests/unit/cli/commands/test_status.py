@@ -67,7 +67,7 @@ def _served(served: FakeDaemon) -> None:
     served.replies["GET /status"] = status(need())
 
 
-def test_piped_it_is_a_row_per_pipeline_then_what_needs_somebody(daemon: FakeDaemon, command: Command) -> None:
+def test_piped_it_is_a_row_per_pipeline_then_what_needs_somebody_or_json(daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /status"] = status(need(count=28, problems=[PIPELINE]))
     code, out, _ = command("status")
     head, failing, _, empty, *needs = (line.split("\t") for line in out.splitlines())
@@ -80,9 +80,6 @@ def test_piped_it_is_a_row_per_pipeline_then_what_needs_somebody(daemon: FakeDae
     assert (its["severity"], its["title"], its["failed"]) == ("critical", "Sales agent 1 keeps failing", "28")
     daemon.replies["GET /status"] = status()
     assert len(command("status")[1].splitlines()) == 3
-
-
-def test_with_json_it_is_one_document(command: Command) -> None:
     assert json.loads(command("status", "--json")[1])["version"] == "1.2"
 
 
@@ -90,17 +87,13 @@ def test_with_json_it_is_one_document(command: Command) -> None:
     ("needs", "code"),
     [((), 0), ((need(),), 1), ((need(acknowledged=True),), 0), ((need(acknowledged=True), need()), 1)],
 )
-def test_it_fails_on_attention_where_nobody_has_taken_it(
-    needs: tuple[Need, ...], code: int, daemon: FakeDaemon, command: Command
-) -> None:
+def test_it_fails_on_what_nobody_took(needs: tuple[Need, ...], code: int, daemon: FakeDaemon, command: Command) -> None:
     daemon.replies["GET /status"] = status(*needs)
     assert command("status", "--fail-on", "attention")[0] == code
     assert command("status")[0] == 0
 
 
-def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_what_is_well(
-    daemon: FakeDaemon, on_terminal: OnTerminal
-) -> None:
+def test_on_a_terminal_needs_come_first_then_failures(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:
     daemon.replies["GET /status"] = status(*map(need, range(12)), need(12, acknowledged=True))
     shown = on_terminal("status", columns=120)
     lines = [" ".join(line.split()) for line in shown.splitlines()]
@@ -122,11 +115,6 @@ def test_on_a_terminal_what_needs_somebody_comes_first_and_what_fails_before_wha
     found = [next(place for place, line in enumerate(lines) if line.startswith(part)) for part in parts]
     assert found == sorted(found)
     assert [line for line in shown.splitlines() if len(line) > 120] == []
-
-
-def test_on_a_terminal_a_count_that_the_title_has_is_not_shown_again(
-    daemon: FakeDaemon, on_terminal: OnTerminal
-) -> None:
     daemon.replies["GET /status"] = status(
         need(title="Sink crm: 1,200 dead letters", count=1_200), need(count=28, problems=[PIPELINE])
     )
@@ -144,7 +132,7 @@ def test_where_nothing_needs_anybody_it_says_so(daemon: FakeDaemon, on_terminal:
     assert "✓ nothing needs you\n" in on_terminal("status")
 
 
-def test_a_watch_goes_on_over_failed_requests_and_ends_with_the_cursor_back(
+def test_a_watch_survives_failed_requests_and_gives_the_cursor_back(
     daemon: FakeDaemon, on_terminal: OnTerminal
 ) -> None:
     daemon.replies["GET /status"] = [status(), Raw(0, b""), status(*map(need, range(33)))]

@@ -10,6 +10,7 @@ from watcher.config.document import ConfigProblemsError
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit, UsageError
 
+IN_FILE = "in watcher.yaml"
 TWO = "accounts:\n  default: {api_key: one}\n  eu: {api_key: two, base_url: 'https://eu.example.com'}\n"
 
 
@@ -24,17 +25,12 @@ def found(text: str | None, *, name: str | None = None, **environ: str) -> tuple
     [
         (None, None, {"default": "env"}, "the environment variable CLERK_API_KEY"),
         ("polling: {lost_after: 7}\n", None, {"default": "env"}, "the environment variable CLERK_API_KEY"),
-        ("accounts: {main: {api_key: one}}\n", None, {"main": "one"}, "accounts.main.api_key in watcher.yaml"),
-        (
-            "accounts: {main: {api_key_file: key}}\n",
-            None,
-            {"main": "abc"},
-            "accounts.main.api_key_file in watcher.yaml",
-        ),
+        ("accounts: {main: {api_key: one}}\n", None, {"main": "one"}, f"accounts.main.api_key {IN_FILE}"),
+        ("accounts: {main: {api_key_file: key}}\n", None, {"main": "abc"}, f"accounts.main.api_key_file {IN_FILE}"),
         (TWO, "eu", {"eu": "two"}, "accounts.eu.api_key in watcher.yaml"),
     ],
 )
-def test_the_key_is_that_of_the_named_or_only_account_of_the_file_else_of_the_environment(
+def test_the_key_is_of_the_named_or_only_account_or_the_environment(
     text: str | None, name: str | None, keys: dict[str, str], place: str
 ) -> None:
     Path("key").write_text("abc\n")
@@ -56,7 +52,7 @@ def test_the_key_is_that_of_the_named_or_only_account_of_the_file_else_of_the_en
         *((TWO, name, {}, "--account: name one of those in watcher.yaml: default, eu") for name in (None, "us")),
     ],
 )
-def test_a_choice_that_is_none_is_a_mistake_of_usage(
+def test_a_choice_that_is_none_is_refused(
     text: str | None, name: str | None, environ: dict[str, str], emitted: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -98,7 +94,7 @@ def test_what_cannot_be_meant_is_a_mistake_of_usage(words: tuple[str, ...], said
 
 
 @pytest.mark.parametrize(("words", "since"), [((), "30s"), (("--since", "2m"), "2m")])
-def test_a_timeout_without_a_start_says_so_and_what_did_not_count(
+def test_a_timeout_without_a_start_says_what_did_not_count(
     words: tuple[str, ...], since: str, command: Command
 ) -> None:
     Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")

@@ -5,16 +5,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, show, shown, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, ruled, show, shown, told, watch_of, whole
 from stores import HeardStore, claim
 from virtual import EPOCH, RULES, Account, FakeClock, Start, name_of, said
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.rules import Rules
 from watcher.domain.watch import Details
 
-EXPENSIVE = Rules(tokens_per_execution=1000)
-PER_DAY = Rules(tokens_per_day=1000)
+EXPENSIVE = ruled(tokens={"execution": 1000})
+PER_DAY = ruled(tokens={"per_day": 1000})
 OVERSPENDING = "pipeline.overspending"
 
 
@@ -85,7 +84,7 @@ async def test_an_execution_is_not_expensive_again_after_its_rule_was_removed_an
     account = await whole(start, EXPENSIVE)
     show(account, used(1, 1500, "running"), used(2, 10, "running"))
     assert sorted(await told(account, after_s=5)) == ["expensive", "running", "running"]
-    await account.watcher.watch([watch_of(None)])
+    await account.watcher.watch([watch_of(())])
     assert await told(account, used(1, 1600, "running"), used(2, 1600, "running"), after_s=5) == []
     await account.watcher.watch([watch_of(EXPENSIVE)])
     show(account, used(1, 1700, "running"), used(2, 1700, "running"))
@@ -130,7 +129,7 @@ async def test_a_rule_that_returns_on_the_same_day_reports_nothing_twice(start: 
     shown = [used(1, 900)]
     show(account, *shown)
     assert len(await spent(account)) == 1
-    for without in (None, Rules(tokens_per_execution=10**6)):
+    for without in ((), ruled(tokens={"execution": 10**6})):
         await account.watcher.watch([watch_of(without)])
         shown.append(used(len(shown) * 7, 40))
         show(account, *shown)

@@ -3,16 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from rules_rig import UNCONFIRMED, again, row, show, shown, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, ruled, show, shown, told, watch_of, whole
 from stores import upkeep
 from virtual import RULES, Account, FakeClock, Start, name_of, pages_of
 
 from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.history import DAY_US, error_kind_of
-from watcher.domain.rules import Rules
 from watcher.domain.timestamps import Micros
 
-NEW_ERROR = Rules(reports_new_errors=True)
+NEW_ERROR = ruled(new_error=True)
 DAY_S = 24 * 3600.0
 MIDNIGHT_S = 14 * 3600.0
 """The next midnight (UTC), in seconds of the clock."""

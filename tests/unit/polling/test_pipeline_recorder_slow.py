@@ -6,16 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from rules_rig import UNCONFIRMED, again, row, show, shown, told, watch_of, whole
+from rules_rig import UNCONFIRMED, again, row, ruled, show, shown, told, watch_of, whole
 from stores import HeardStore
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, Start, name_of, said
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
-from watcher.domain.rules import Rules, SlowRule
-from watcher.polling.pipeline_rules import PipelineRecorder
+from watcher.polling.pipeline_recorder import PipelineRecorder
 from watcher.polling.poll_item import TrackedExecution
 
-SLOW = Rules(slow=SlowRule(3.0, 60_000_000))
+SLOW = ruled(slow={"times": 3})
 """After 20 successes of 30 s each an execution is slow that runs for longer than 90 s."""
 
 BEGUN_S = 1010.0
@@ -97,9 +96,9 @@ async def test_a_restart_neither_closes_nor_repeats_what_is_still_slow(start: St
 
 async def test_a_threshold_that_is_changed_goes_on_with_the_same_problem(start: Start) -> None:
     account = await with_problem(start, 1)
-    await account.watcher.watch([watch_of(Rules(slow=SlowRule(2.0, 30_000_000)))])
+    await account.watcher.watch([watch_of(ruled(slow={"times": 2, "at_least": "30s"}))])
     assert await told(account, after_s=60) == []
-    await account.watcher.watch([watch_of(Rules(slow=SlowRule(100.0, 30_000_000)))])
+    await account.watcher.watch([watch_of(ruled(slow={"times": 100, "at_least": "30s"}))])
     assert await told(account, after_s=60) == ["pipeline.on_time"]
 
 

@@ -1,19 +1,18 @@
 """The API's clock is set, and ours before a start: rules see failures at once, close problems, and find no silence."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, again, row, show, told, watch_of, whole
-from sqlalchemy import text
+from rules_rig import BOTH, IN_A_ROW, SILENT, UNCONFIRMED, again, row, ruled, show, told, watch_of, whole
 from virtual import PIPELINE, Account, FakeClock, ScriptedApi, Start, name_of
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.rules import End, FailingRule, Rules, RuleState, UnjudgedEnd
+from watcher.domain.history import EndedExecution
+from watcher.domain.timestamps import Micros
+from watcher.polling.pipeline_recorder import IN_API_TIME
 from watcher.store.changes import SourceChange
 
-BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 SET_S = (-1200.0, 1200.0)
 
 
@@ -86,18 +85,15 @@ class Unanswered(ScriptedApi):
         return super().ahead_us if self.asked else None
 
 
-async def store_as_first_version(account: Account, state: RuleState, *unjudged: UnjudgedEnd) -> None:
-    """Have the store say what version 1.0.0 would, which kept times of the API's clock."""
+async def store_as_first_version(account: Account, started_at: int, *ends: tuple[int, bool]) -> str:
+    """Have the store say what is made of version 1.0.0, which kept times of the API's clock. Return the states."""
     await account.watcher.cancel()
     recorder, lease = account.watcher._alert_rules.recorders[PIPELINE], account.watcher._deps.lease
     at = recorder._stream.sequence
-    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=RuleState(), unjudged=unjudged, judges_all=True)
+    states = {"failing": {"ends": ends}, "silent": {"started_at": started_at}, IN_API_TIME: True}
+    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=json.dumps(states), judges_all=True)
     await account.store.record(change)
-    newest_at = max((each.ended_at for each in state.ends), default=0)
-    theirs = {"ends": state.ends, "failed_in_row": 0, "newest_at": newest_at, "started_at": state.started_at}
-    rules = {"rules": json.dumps(theirs)}
-    written = text("UPDATE source SET rules = :rules WHERE kind = 'pipeline'")
-    await account.store.write(lambda connection: connection.execute(written, rules))
+    return json.dumps(states)
 
 
 async def rules_of(account: Account) -> Any:
@@ -112,17 +108,21 @@ async def test_what_the_first_version_stored_is_turned_once_the_api_has_answered
     assert await end(account, 1, 2, status="success") == ["success"] * 2
     now, ahead_us = clock.steady_us(), round(offset_s * 1_000_000)
     theirs = now + ahead_us
-    old = RuleState((End(theirs - 9_000_000, failed=True), End(theirs - 8_000_000, failed=True)), theirs - 9_000_000)
-    await store_as_first_version(account, old, UnjudgedEnd(name_of(2), End(theirs - 7_000_000, failed=False)))
+    old = await store_as_first_version(
+        account, theirs - 9_000_000, (theirs - 9_000_000, True), (theirs - 8_000_000, True)
+    )
+    watcher, seen_at = account.watcher, Micros(theirs - 7_000_000)
+    lease, at = watcher._deps.lease, watcher._alert_rules.recorders[PIPELINE]._stream.sequence
+    held = (EndedExecution(seen_at, seen_at, "success", execution=name_of(2)),)
+    await account.store.record(SourceChange(lease, at, at, pipeline=PIPELINE, unjudged=held))
     api = Unanswered(clock, account.api.script, account.api.pages, offset_s=offset_s)
     account = await start(watches=[watch_of(BOTH)], rules=UNCONFIRMED, api=api)
-    assert (await rules_of(account)).state == replace(old, in_api_time=True)
+    assert (await rules_of(account)).states == old
     await account.run_for(5)
     record = await rules_of(account)
-    assert record.state == RuleState(
-        tuple(End(now - ago_s * 1_000_000, failed=failed) for ago_s, failed in ((9, True), (8, True), (7, False))),
-        record.state.started_at,
-    )
+    ends = [[now - ago_s * 1_000_000, failed] for ago_s, failed in ((9, True), (8, True), (7, False))]
+    assert json.loads(record.states)["failing"]["ends"] == ends
+    assert IN_API_TIME not in record.states
     assert record.unjudged == []
     assert await end(account, 3, 4) == ["failed"] * 2
     assert await end(account, 5) == ["failed", "pipeline.failing"]
@@ -131,13 +131,13 @@ async def test_what_the_first_version_stored_is_turned_once_the_api_has_answered
 async def test_a_problem_of_the_first_version_goes_on_and_closes_by_the_rule_of_today(
     start: Start, clock: FakeClock
 ) -> None:
-    rules = Rules(FailingRule(consecutive=3, quiet_for_us=60 * 1_000_000))
-    account = await whole(start, rules)
+    minute = ruled(failing={"consecutive": 3, "quiet_for": "60s"})
+    account = await whole(start, minute)
     assert (await end(account, 1, 2, 3))[-1] == "pipeline.failing"
     theirs = clock.steady_us() + 1_200_000_000
-    await store_as_first_version(account, RuleState((End(theirs, failed=True),), theirs))
+    await store_as_first_version(account, theirs, (theirs, True))
     api = Unanswered(clock, account.api.script, account.api.pages, offset_s=1200.0)
-    account = await start(watches=[watch_of(rules)], rules=UNCONFIRMED, api=api)
+    account = await start(watches=[watch_of(minute)], rules=UNCONFIRMED, api=api)
     assert await end(account, *range(4, 34), status="success") == ["success"] * 30
     assert (await end(account, *range(34, 50), status="success")).count("pipeline.recovered") == 1
 
@@ -153,9 +153,9 @@ class Silent(ScriptedApi):
 async def test_an_execution_that_is_lost_before_any_answer_is_recorded_while_the_rules_wait(
     start: Start, clock: FakeClock
 ) -> None:
-    watch, old = watch_of(IN_A_ROW, name_of(1)), RuleState((End(5, failed=True),), 3)
-    await store_as_first_version(await start(watches=[watch]), old)
+    watch = watch_of(IN_A_ROW, name_of(1))
+    old = await store_as_first_version(await start(watches=[watch]), 3, (5, True))
     api = Silent(clock, {name_of(1): Outcome.NOT_FOUND})
     account = await start(watches=[watch], api=api)
     assert await told(account, after_s=200) == ["lost"]
-    assert (await rules_of(account)).state == replace(old, in_api_time=True)
+    assert (await rules_of(account)).states == old
