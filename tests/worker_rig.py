@@ -358,7 +358,7 @@ def streams(count: int) -> list[str]:
 
 def in_flight(worker: DeliveryWorker) -> list[asyncio.Task[None]]:
     """Return the requests of a worker that are under way."""
-    return list(worker._in_flight.sending)
+    return list(worker.tasks)
 
 
 def _event(

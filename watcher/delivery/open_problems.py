@@ -5,7 +5,8 @@ from datetime import timedelta
 
 import structlog
 
-from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
+from watcher.delivery.sink_reporter import SinkReporter
+from watcher.delivery.sink_state import WorkerDependencies
 from watcher.domain.errors import LeaseExpiredError, StoreError
 from watcher.domain.problems import SentOpening
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
@@ -31,21 +32,19 @@ log = structlog.get_logger()
 class OpenProblems:
     """The reminders and refreshes of the open problems that one sink was sent.
 
-    `tick` is due at `next_at` (monotonic seconds).
+    `tick` is due at `due_at` (monotonic seconds).
     """
 
-    def __init__(self, sink: Sink, state: SinkState, reporter: SinkReporter, deps: WorkerDependencies) -> None:
+    def __init__(self, sink: Sink, reporter: SinkReporter, deps: WorkerDependencies) -> None:
         """Let the first tick read the open problems."""
         self._sink = sink
-        self._state = state
         self._reporter = reporter
         self._deps = deps
-        self._clock = clock = deps.clock
         self._remind_every_us = round((deps.rules.remind_every_s or 0.0) * 1e6)
-        self._check_at = LATEST if deps.rules.remind_every_s is None else clock.monotonic()
-        self._refresh_at = LATEST if sink.refresh_every_s is None else clock.monotonic()
+        self._check_at = LATEST if deps.rules.remind_every_s is None else deps.clock.monotonic()
+        self._refresh_at = LATEST if sink.refresh_every_s is None else deps.clock.monotonic()
         self._refreshing: asyncio.Task[None] | None = None
-        self.next_at = min(self._check_at, self._refresh_at)
+        self.due_at = min(self._check_at, self._refresh_at)
         if sink.refresh_every_s is not None:
             deps.metrics.start_refreshes()
 
@@ -59,7 +58,7 @@ class OpenProblems:
             if now >= self._check_at:
                 await self._remind(now)
         finally:
-            self.next_at = min(self._check_at, self._refresh_at)
+            self.due_at = min(self._check_at, self._refresh_at)
 
     async def cancel(self) -> None:
         """Cancel a refresh in flight. The first tick after the next start repeats the refresh."""
@@ -69,9 +68,9 @@ class OpenProblems:
         """Record the reminders that are due, one per open problem or incident. A failing or disabled sink gets none."""
         every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
         self._check_at = Monotonic(now + rest_s)
-        if self._state.state is not None:
+        if self._reporter.state.state is not None:
             return
-        reminded_count, at = 0, self._clock.now()
+        reminded_count, at = 0, self._deps.clock.now()
         openings = await self._deps.store.sent_openings()
         # A problem that is acknowledged now gets no reminder. The next read checks it again.
         openings = [each for each in openings if each.acked_until is None or at >= each.acked_until]
@@ -85,7 +84,7 @@ class OpenProblems:
                 break
             # Reminders are due every `remind_every` from the recording of the opening on, as soon as the sink has taken
             # the opening.
-            open_us = self._clock.steady_us() - opening.recorded_at
+            open_us = self._deps.clock.steady_us() - opening.recorded_at
             due_at = Micros(opening.recorded_at + open_us // every_us * every_us)
             if due_at > (opening.reminded_at or max(opening.settled_at, opening.recorded_at)):
                 await self._reporter.remind(together, due_at=due_at)
@@ -95,7 +94,7 @@ class OpenProblems:
 
     async def _refresh(self) -> None:
         try:
-            openings = await self._deps.store.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
+            openings = await self._deps.store.sent_openings(closed_from=self._deps.clock.now() - CLOSED_SHOWN)
         except StoreError:  # the next refresh comes soon
             return
         if not openings or not self._deps.is_trusted():

@@ -1,16 +1,14 @@
-"""The consequences of a delivery attempt: the retry policy, the circuit breaker, and the log of attempts."""
+"""The consequences of a delivery attempt: the retry policy and the circuit breaker."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
-import structlog
-
-from watcher.delivery.sink_state import SinkReporter, SinkState, WorkerDependencies
+from watcher.delivery.sink_state import SinkState, WorkerDependencies
 from watcher.domain.delivery import TOGETHER_COUNT, AttemptRecord, Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.runtime.pacing import Jitter, doubling, spread
-from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
+from watcher.runtime.pacing import doubling, spread
+from watcher.sinks.protocol import SendOutcome, SendResult
 from watcher.store.changes import Trial
 
 REJECTIONS = 5
@@ -29,10 +27,14 @@ OPEN_S = 1.0
 OPEN_CAP_S = 30.0
 NEVER_TRIED_EVERY_S = 1.0
 
-WARNED_EVERY_S = 300.0
-"""The shortest time between two warnings about a sink that takes some deliveries and not others."""
 
-log = structlog.get_logger()
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request with its deliveries, started at `begun_at`. `trial` is set while the circuit breaker is open."""
+
+    batch: Sequence[Delivery]
+    trial: Trial | None
+    begun_at: Monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,25 +52,18 @@ class Unsettled:
 
 
 def records_of(
-    batch: Sequence[Delivery],
-    result: SendResult,
-    rules: WorkerRules,
-    sink: SinkState,
-    *,
-    at: Micros,
-    took_s: float,
-    failures_before: int,
-    jitter: Jitter,
+    request: Request, result: SendResult, deps: WorkerDependencies, sink: SinkState, *, at: Micros, failures_before: int
 ) -> Sequence[AttemptRecord]:
     """Return the records to write for the deliveries of a request that was answered `at` a time (our steady clock).
 
-    After a failure, the deliveries of a group become due together, unless the group is split. The request took `took_s`
-    seconds. The sink had failed `failures_before` times in a row before it.
+    After a failure, the deliveries of a group become due together, unless the group is split. The sink had failed
+    `failures_before` times in a row before the request.
     """
+    batch, rules = request.batch, deps.rules
     if result.outcome.is_taken:
-        taken = (replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch)
+        taken = [replace(each, attempts=each.attempts + 1, due_at=at, tried_at=at) for each in batch]
         return [AttemptRecord(each, DeliveryState(result.outcome.value), result.answer) for each in taken]
-    clock_s, begun_s = sink.clock_s(), sink.clock_s() - took_s
+    clock_s, took_s = sink.clock_s(), deps.clock.monotonic() - request.begun_at
     is_gone, is_refused = result.outcome is SendOutcome.GONE, result.outcome is SendOutcome.REFUSED
     is_incident = batch[0].incident is not None
     splits = _splits(batch[0], result, sink, failures_before=failures_before)
@@ -76,7 +71,7 @@ def records_of(
     records: list[AttemptRecord] = []
     together_at: Micros | None = None
     for each in batch:
-        first_due_at_s = begun_s if each.first_due_at_s is None else each.first_due_at_s
+        first_due_at_s = clock_s - took_s if each.first_due_at_s is None else each.first_due_at_s
         asked_s = result.retry_after_s
         if len(batch) > 1:
             asked_s = min(asked_s, max(0.0, first_due_at_s + TOGETHER_CAP_S - clock_s))
@@ -89,7 +84,7 @@ def records_of(
             wait_s = asked_s
         else:
             step_s = rules.schedule_s[min(each.attempts, len(rules.schedule_s) - 1)]
-            wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
+            wait_s = max(spread(step_s, share=STEP_SPREAD, jitter=deps.jitter), asked_s)
         is_together = is_incident or each.group_key is not None
         due_at = Micros(at + round(wait_s * 1e6))
         if is_together and state is DeliveryState.WAITING:
@@ -121,61 +116,6 @@ def _splits(first: Delivery, result: SendResult, sink: SinkState, *, failures_be
     # attempts.
     others_get_through = sink.last_success_at > first.tried_at or failures_before < first.attempts
     return first.attempts + 1 >= TOGETHER_COUNT and others_get_through
-
-
-class AttemptLog:
-    """Counts and logs the attempts of one sink.
-
-    `in_trouble` is set by a failure that is logged as a warning, and lasts until the next success.
-    """
-
-    def __init__(self, reporter: SinkReporter, deps: WorkerDependencies) -> None:
-        """Start as if the sink were well."""
-        self.in_trouble = False
-        self._sink = deps.store.lease.name
-        self._reporter = reporter
-        self._deps = deps
-        self._quiet_until = EARLIEST
-
-    def log_settled(self, attempt: Unsettled) -> None:
-        """Count and log an attempt that is settled."""
-        if attempt.result is None:
-            count = sum(each.state is DeliveryState.SILENCED for each in attempt.records)
-            self._deps.metrics.outcomes[DeliveryState.SILENCED].inc(count)
-        elif attempt.result.outcome.is_taken:
-            if self.in_trouble:
-                log.info("delivery.recovered", sink=self._sink)
-                self.in_trouble = False
-            self._deps.metrics.batched.observe(len(attempt.records))
-            for each in attempt.records:
-                delay_s = (each.delivery.tried_at - each.delivery.recorded_at) / 1e6
-                self._deps.metrics.count_delivery(delay_s, state=each.state)
-        else:
-            self._reporter.note_remedy(attempt.result)
-            self._failed(attempt.result, attempt.records)
-
-    def _failed(self, result: SendResult, records: Sequence[AttemptRecord]) -> None:
-        count, tried = len(records), records[0].delivery
-        known: dict[str, object] = {"sink": self._sink, "event_id": str(tried.event_id), "type": tried.type}
-        known |= {"answer": result.answer, "attempt": tried.attempts, "remedy": result.remedy}
-        # `refused` is the number of refusals in a row; the refusal of a group counts for none of its deliveries
-        known |= {"refused": tried.rejections, "count": count if count > 1 else 0}
-        known = {name: value for name, value in known.items() if value}
-        dead_count = sum(record.state is DeliveryState.DEAD for record in records)
-        if dead_count:
-            self._reporter.note_dead()
-            self._deps.metrics.outcomes[DeliveryState.DEAD].inc(dead_count)
-            log.warning("delivery.dead", **known)
-        if dead_count == count:
-            return
-        self._deps.metrics.outcomes["retried"].inc(count - dead_count)
-        known["wait_s"] = round((tried.due_at - tried.tried_at) / 1e6, 3)
-        now, is_gone = self._deps.clock.monotonic(), result.outcome is SendOutcome.GONE  # logged as `sink.disabled`
-        if self.in_trouble or now < self._quiet_until or is_gone:
-            log.debug("delivery.failed", **known)
-            return
-        log.warning("delivery.failed", **known)
-        self.in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
 
 
 class CircuitBreaker:

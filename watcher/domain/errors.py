@@ -90,6 +90,10 @@ class SequenceConflictError(OwnershipLostError):
     """A refused write of an owner with a valid lease: the store holds another sequence or row than it expected."""
 
 
+FINAL_STORE_ERRORS = (OwnershipLostError, StoreUnusableError)
+"""The errors of the store after which an owner ends."""
+
+
 class LeaseExpiredError(StoreError):
     """A lease that was not renewed in time, so another process may be the owner. The present request was not sent."""
 

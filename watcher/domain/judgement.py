@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from uuid import UUID
 
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, Part
 from watcher.domain.event import EventType
@@ -36,6 +37,31 @@ class Receiver:
     """The microseconds from the recording of an opening until it is due."""
     owned_from: Micros
     """The time at which this process became the sink's owner (microseconds UTC, steady)."""
+
+
+def judge_batch(
+    batch: Sequence[Delivery], receiver: Receiver, silences: Sequence[Silence], *, at: datetime, now: Micros
+) -> tuple[Sequence[Delivery], Sequence[AttemptRecord], bool]:
+    """Return the deliveries to send, the records that postpone or silence the others, and whether to take all again.
+
+    They are taken again if they were read as an incident with openings that are not sent: then nothing is sent. `at`
+    and `now` are as in `judge_delivery`.
+    """
+    to_send: list[Delivery] = []
+    kept: list[AttemptRecord] = []
+    unsent: dict[UUID | None, str] = {}  # the answers of openings that are not sent, by problem
+    for each in batch:
+        if each.problem in unsent:
+            each = replace(each, is_opening_sent=False, silenced_as=unsent[each.problem])  # noqa: PLW2901
+        judged = judge_delivery(each, receiver, silences, at=at, now=now)
+        if isinstance(judged, Delivery):
+            to_send.append(judged)
+            continue
+        kept.append(judged)
+        if each.problem is not None and each.opens and not judged.tried:
+            unsent[each.problem] = judged.answer or AFTER
+    is_stale = bool(unsent) and batch[0].incident is not None
+    return [] if is_stale else to_send, kept, is_stale
 
 
 def judge_delivery(

@@ -370,9 +370,8 @@ class SinkMetrics:
         """Count a refresh of the open problems at the sink."""
         self._metrics.refreshes.labels(self._name, "ok" if well else "failed").inc()
 
-    def report_state(self, type_: EventType, *, well: bool, answer: str) -> None:
-        """Count an event about the sink, and set whether the sink works. If it does not, also set its last answer."""
-        self.events.labels(type_).inc()
+    def report_state(self, *, well: bool, answer: str) -> None:
+        """Set whether the sink works. If it does not, also set its last answer."""
         self.up.set(well)
         self._metrics.sink_trouble.remove_by_labels({"sink": self._name})
         if not well:

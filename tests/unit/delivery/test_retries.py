@@ -1,13 +1,15 @@
 """What one answer means for a delivery, and whether its sink is well, failing or disabled."""
 
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import cast
 from uuid import UUID
 
 import pytest
 from worker_rig import HASTY, FakeClock
 
-from watcher.delivery.retries import FAILURES_COUNT, CircuitBreaker, records_of
-from watcher.delivery.sink_state import SinkState
+from watcher.delivery.retries import FAILURES_COUNT, CircuitBreaker, Request, records_of
+from watcher.delivery.sink_state import SinkState, WorkerDependencies
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.sinks.protocol import SendOutcome, SendResult, WorkerRules
@@ -125,9 +127,9 @@ def after(
     clock = FakeClock()
     sink = SinkState(SinkRecord(0, None, 0.0, BackoffState()), clock=clock)
     clock.elapsed_s = waited_s
-    (record,) = records_of(
-        [delivery], result, rules, sink, at=at, took_s=waited_s, failures_before=0, jitter=lambda: jitter
-    )
+    deps = cast("WorkerDependencies", SimpleNamespace(rules=rules, jitter=lambda: jitter, clock=clock))
+    request = Request([delivery], None, Monotonic(clock.monotonic() - waited_s))
+    (record,) = records_of(request, result, deps, sink, at=at, failures_before=0)
     return record.state, record.delivery.rejections, record.delivery.due_at / 1e6
 
 
@@ -162,7 +164,8 @@ def test_a_group_that_failed_three_times_goes_apart_if_something_got_through_aft
     sink.last_success_at = Micros(success_us)
     group = [replace(delivery(number, attempts=2, tried_at=Micros(7)), group_key=b"g") for number in (1, 2)]
     result = SendResult(SendOutcome.RETRY, "503")
-    records = records_of(group, result, HASTY, sink, at=Micros(9), took_s=0.0, failures_before=2, jitter=lambda: 0.5)
+    deps = cast("WorkerDependencies", SimpleNamespace(rules=HASTY, jitter=lambda: 0.5, clock=clock))
+    records = records_of(Request(group, None, clock.monotonic()), result, deps, sink, at=Micros(9), failures_before=2)
     assert [record.delivery.group_key for record in records] == [b"g" if is_together else None] * 2
 
 

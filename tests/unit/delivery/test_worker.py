@@ -11,8 +11,8 @@ from parameters import seeds
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, in_flight, name_of, streams
 
-from watcher.delivery.in_flight import CONCURRENCY, SETTLE_AFTER_S, SETTLE_COUNT, UNSETTLED_COUNT
-from watcher.delivery.worker import REST_S
+from watcher.delivery.dispatcher import REST_S, SETTLE_AFTER_S, SETTLE_COUNT
+from watcher.delivery.sink_queue import CONCURRENCY, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.routing import GroupRules

@@ -38,7 +38,7 @@ def metrics() -> Metrics:
     AccountMetrics(metrics, "default").pipelines["0b5c"] = busy_pipeline()
     sink = SinkMetrics(metrics, "ops")
     sink.count_refresh(well=True)
-    sink.report_state(EventType.SINK_FAILING, well=False, answer="503")
+    sink.report_state(well=False, answer="503")
     metrics.leases_held.labels("account").set(1)
     metrics.lease_takeovers.labels("account").inc()
     metrics.problems_open.labels(EventType.PIPELINE_FAILING).set(1)
