@@ -91,8 +91,8 @@ class PagerRig(Rig):
     A method that makes something happen then lets `then_s` pass, if it is given.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, loop: bool = True) -> None:
+        super().__init__(path, loop=loop)
         self.pager = FakePagerDuty(self.clock)
         self.types = PROBLEM_KINDS
 

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid5
 from weakref import WeakKeyDictionary
 
 from fake_clock import FakeClock
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 
 from watcher.domain.delivery import AttemptRecord, Delivery, DeliveryState, ProblemMessage
 from watcher.domain.errors import StoreError
@@ -24,6 +25,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
+from watcher.runtime.clock import Clock
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import (
     Backlog,
@@ -36,18 +38,23 @@ from watcher.store.changes import (
     Taken,
     Turn,
 )
+from watcher.store.database import Database, prepare_schema
 from watcher.store.deliveries import backlog
 from watcher.store.leases import MAINTENANCE, LeaseKey, LocalLeases, RenewRequest, key_of
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.operator_store import OperatorStore
 from watcher.store.problems import open_problems
-from watcher.store.recording import Item
+from watcher.store.recording import GroupWork, Item, Outbox, write_group
 from watcher.store.sink_store import SinkStore
-from watcher.store.sql_store import SqlStore, open_store
+from watcher.store.sources import SourceNumbers
+from watcher.store.sql_store import SqlStore, StoreMonitor, open_store
+from watcher.store.sqlite import BEGIN, explain_error, make_engine
 from watcher.store.tables import lease
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START = datetime(2026, 11, 24, tzinfo=UTC)
+T = TypeVar("T")
+
 START_US = Micros(int(START.timestamp()) * 1_000_000)
 SECOND_US = 1_000_000
 LATER = Micros(START_US + 3_600 * SECOND_US)
@@ -121,6 +128,45 @@ async def open_soon(place: Path | str, **how: Any) -> SqlStore:
         with closing(sqlite3.connect(path)) as database:
             _empty.append(database.serialize())
     return store
+
+
+class InlineStore(SqlStore):
+    """The store of a SQLite file that does its work at once: nothing that is done with it waits, or needs a loop."""
+
+    exclusive = True
+
+    def __init__(self, path: Path, *, clock: Clock) -> None:
+        is_new = _lay(path) and not _empty
+        path.touch()
+        pragmas = ("PRAGMA synchronous=OFF", "PRAGMA foreign_keys=ON")
+        self._connection = make_engine(path, busy_timeout_s=0.0, pragmas=pragmas, begin=BEGIN).connect()
+        self.database = cast("Database", SimpleNamespace(read=self._do, write=self._do))
+        self.clock, self.leases = clock, LocalLeases()
+        self.outbox = Outbox(SourceNumbers(self._do))
+        self.wakes, self.on_recorded = {}, self._wake
+        self.monitor = StoreMonitor(explain=explain_error, clock=clock)
+        self._closed = False
+        if is_new:
+            with self._connection.begin():
+                prepare_schema(self._connection, where="")
+            with closing(sqlite3.connect(path)) as database:
+                _empty.append(database.serialize())
+
+    async def record(self, item: Item) -> Taken | None:  # type: ignore[override] # of a future only the result is used
+        work = GroupWork([item])
+        if not work.sources <= self.outbox.numbers.keys():
+            await self.outbox.numbers.provide(work.sources)
+        write = partial(write_group, work=work, outbox=self.outbox, leases=self.leases, now=self.clock.steady_us())
+        names, taken = await self._do(write)
+        self._wake(names)
+        return taken.get(id(item))
+
+    async def close(self) -> None:
+        self._connection.close()
+
+    async def _do(self, work: Callable[[Connection], T]) -> T:
+        with self._connection.begin():
+            return work(self._connection)
 
 
 @contextmanager

@@ -1,20 +1,25 @@
-"""A worker with a real store, a clock the test moves and a sink that answers as the test says."""
+"""A worker with a real store, a clock the test moves and a sink that answers as the test says.
+
+A rig without a loop is one whose store works at once, and whose requests are sent when the rig settles. Nothing that it
+does waits, so a test calls it by `do`.
+"""
 
 import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid5
 
 import fake_clock
-from stores import claim, open_soon, operator_of
+from stores import InlineStore, claim, open_soon, operator_of
 
+from watcher.delivery.retries import Request
 from watcher.delivery.sink_state import WorkerDependencies
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.delivery import Delivery
@@ -45,6 +50,7 @@ RULES = WorkerRules((1.0, 5.0, 30.0), give_up_after_s=86_400.0, rate_per_s=float
 HASTY = replace(RULES, give_up_after_s=100.0)
 
 Answer = SendResult | Exception
+T = TypeVar("T")
 
 MOST_TICKS = 10_000
 """A worker that wants as many at one moment would keep a processor busy."""
@@ -70,7 +76,7 @@ class ScriptedSink(Sink):
         self.sent: list[Delivery] = []
         self.batches: list[list[str]] = []
         self.told: list[Sequence[SentOpening]] = []
-        self.arrived: asyncio.Queue[str] = asyncio.Queue()
+        self.arrived: asyncio.Queue[str] = asyncio.Queue()  # it needs a loop only where somebody waits
         self.in_flight_count = 0
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
@@ -161,11 +167,41 @@ class NotedEvents(EventFactory):
         return reported
 
 
+def do(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of what never waits, without a loop."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        return cast("T", end.value)
+    raise AssertionError("it waits")
+
+
+class HeldWorker(DeliveryWorker):
+    """A worker without a loop: what it starts is `held` until it is to be sent."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.held: list[Request] = []
+
+    def start(self, request: Request) -> None:
+        self.held.append(request)
+
+    async def send_held(self) -> None:
+        """Send what is held, and what is started by that."""
+        while self.held:
+            requests, self.held = self.held, []
+            for request in requests:
+                await self.send(request)
+            for _ in requests:
+                self.go_on()
+
+
 class Rig:
     """One sink from its outbox to its answers."""
 
-    def __init__(self, path: Path, *, name: str = "ops") -> None:
+    def __init__(self, path: Path, *, name: str = "ops", loop: bool = True) -> None:
         self.path = path
+        self.has_loop = loop
         self.name = name
         self.sinks: tuple[str, ...] = (name,)  # which get what is recorded
         self.clock = FakeClock()
@@ -183,7 +219,10 @@ class Rig:
     async def start(
         self, *, rules: WorkerRules = RULES, fingerprint: str = "as written", busy_timeout_s: float = BUSY_TIMEOUT_S
     ) -> None:
-        self.real_store = await open_soon(self.path, clock=self.clock, busy_timeout_s=busy_timeout_s)
+        if self.has_loop:
+            self.real_store = await open_soon(self.path, clock=self.clock, busy_timeout_s=busy_timeout_s)
+        else:
+            self.real_store = InlineStore(self.path, clock=self.clock)
         self._account = await claim(self.real_store, "account", "default")
         await self._work(rules=rules, fingerprint=fingerprint)
 
@@ -191,7 +230,7 @@ class Rig:
         self.rules = rules
         store = SinkStore(self.real_store, await claim(self.real_store, "sink", self.name))
         self.store = FlakyStore(store)
-        self.worker = DeliveryWorker(
+        self.worker = (DeliveryWorker if self.has_loop else HeldWorker)(
             self.sink,
             await store.load(fingerprint=fingerprint),
             WorkerDependencies(
@@ -299,8 +338,21 @@ class Rig:
 
     async def settle(self) -> None:
         """Wait until all that was sent is answered."""
+        if isinstance(self.worker, HeldWorker):
+            await self.worker.send_held()
         while under_way := in_flight(self.worker):
             await asyncio.wait(under_way)
+
+    def held(self) -> list[Request]:
+        """Return the requests of a rig without a loop that are under way."""
+        assert isinstance(self.worker, HeldWorker)
+        return self.worker.held
+
+    async def lose(self) -> None:
+        """Let the sink take what is under way, and be killed before anybody hears of it."""
+        for request in self.held():
+            await self.sink.send(request.batch)
+        await self.kill()
 
     async def later(self, seconds: float = 0.0) -> None:
         """Let so much time pass, and call the worker whenever it asks for it meanwhile."""

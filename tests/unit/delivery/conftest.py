@@ -1,12 +1,22 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from worker_rig import Rig
+from worker_rig import Rig, do
 
 
 @pytest.fixture
-async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    """Return a rig without a loop."""
+    rig = Rig(tmp_path / "watcher.db", loop=False)
+    do(rig.start())
+    yield rig
+    do(rig.kill())
+
+
+@pytest.fixture
+async def looped(tmp_path: Path) -> AsyncIterator[Rig]:
+    """Return a rig whose worker sends by itself, and whose store has threads."""
     rig = Rig(tmp_path / "watcher.db")
     await rig.start()
     yield rig

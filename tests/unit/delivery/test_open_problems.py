@@ -24,6 +24,11 @@ PROBLEM = Problem(UUID(int=5), EventType.PIPELINE_FAILING, EPOCH, EventKey(b"a",
 DATA = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 
 
+@pytest.fixture
+def rig(looped: Rig) -> Rig:
+    return looped
+
+
 @pytest.fixture(autouse=True)
 async def _reminded(rig: Rig) -> None:
     await rig.restart(rules=REMINDED)

@@ -1,12 +1,11 @@
 """What a sink's outage, and deliveries that never get through, cost the others: in virtual time, over a real store."""
 
-import asyncio
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 from structlog.testing import capture_logs
-from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, in_flight, name_of
+from worker_rig import BUSY, DELIVERED, FAILED, RULES, Rig, do, name_of
 
 from watcher.domain.delivery import Delivery
 from watcher.sinks.protocol import SendOutcome, SendResult
@@ -18,8 +17,8 @@ AWAY_FROM_S = 63.0
 
 
 @pytest.fixture(autouse=True)
-async def _with_defaults(rig: Rig) -> None:
-    await rig.restart(rules=DEFAULTS)
+def _with_defaults(rig: Rig) -> None:
+    do(rig.restart(rules=DEFAULTS))
 
 
 class World:
@@ -93,12 +92,12 @@ IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", retry_after_s=3600.0)
         ),
     ],
 )
-async def test_after_an_outage_everything_arrives_within_ninety_seconds(
+def test_after_an_outage_everything_arrives_within_ninety_seconds(
     rig: Rig, away_s: float, every_s: float, poisoned: int, schedule: tuple[float, ...], answer: SendResult
 ) -> None:
-    await rig.restart(rules=replace(PACED, schedule_s=schedule))
+    do(rig.restart(rules=replace(PACED, schedule_s=schedule)))
     world = World(rig, every_s=every_s, poisoned=poisoned, away_s=away_s, answer=answer)
-    await world.run(AWAY_FROM_S + away_s + 60, rest_s=120)
+    do(world.run(AWAY_FROM_S + away_s + 60, rest_s=120))
     assert max(world.delays_s()) <= 90
     assert (rig.counted("dead"), rig.ends) == (0, [])
 
@@ -114,12 +113,12 @@ async def test_after_an_outage_everything_arrives_within_ninety_seconds(
         pytest.param(0.5, 1, USERS, marks=pytest.mark.soak),
     ],
 )
-async def test_what_never_gets_through_is_seldom_tried_and_holds_up_nothing_else(
+def test_what_never_gets_through_is_seldom_tried_and_holds_up_nothing_else(
     rig: Rig, every_s: float, poisoned: int, schedule: tuple[float, ...]
 ) -> None:
-    await rig.restart(rules=replace(PACED, schedule_s=schedule))
+    do(rig.restart(rules=replace(PACED, schedule_s=schedule)))
     world = World(rig, every_s=every_s, poisoned=poisoned, away_s=0, answer=UNAVAILABLE)
-    await world.run(3600, rest_s=0)
+    do(world.run(3600, rest_s=0))
     delays_s = sorted(world.delays_s())
     assert delays_s[round(0.95 * len(delays_s))] < 5
     assert all(3 <= world.tries[name] < 20 for name in world.poisoned), world.tries
@@ -134,24 +133,24 @@ def back(rig: Rig) -> None:
     rig.sink.answer = lambda _: DELIVERED
 
 
-async def test_a_receiver_that_counts_failures_is_not_given_reason_to_ban_anybody(rig: Rig) -> None:
+def test_a_receiver_that_counts_failures_is_not_given_reason_to_ban_anybody(rig: Rig) -> None:
     """Discord bans an address for 10,000 failures in 10 minutes: what waits must not make more of them."""
-    await rig.restart(rules=PACED)
+    do(rig.restart(rules=PACED))
     rig.sink.answer = lambda _: replace(BUSY, retry_after_s=0.0)
-    await rig.record(*(f"e{number}-" for number in range(200)))
+    do(rig.record(*(f"e{number}-" for number in range(200))))
     wanted_at = rig.clock.elapsed_s
     while wanted_at < 600:
         rig.clock.elapsed_s = max(rig.clock.elapsed_s, wanted_at)
-        wanted_at = rig.clock.elapsed_s + max(0.002, await rig.go())
+        wanted_at = rig.clock.elapsed_s + max(0.002, do(rig.go()))
     assert 100 < len(rig.sink.sent) < 1000
 
 
-async def test_a_sink_that_takes_nothing_is_tried_with_one_delivery_at_a_time(rig: Rig) -> None:
+def test_a_sink_that_takes_nothing_is_tried_with_one_delivery_at_a_time(rig: Rig) -> None:
     away(rig)
-    await rig.record(*(f"s{index:02}-" for index in range(40)))
-    first = await rig.sent_after(0.1)
+    do(rig.record(*(f"s{index:02}-" for index in range(40))))
+    first = do(rig.sent_after(0.1))
     assert len(first) == 17  # what was in flight when it opened, and one that shows whether it works
-    assert [len(await rig.sent_after(1)) for _ in range(5)] == [
+    assert [len(do(rig.sent_after(1))) for _ in range(5)] == [
         2,
         1,
         2,
@@ -160,103 +159,91 @@ async def test_a_sink_that_takes_nothing_is_tried_with_one_delivery_at_a_time(ri
     ]  # one a second that never was, and others
 
 
-async def test_while_the_breaker_is_open_what_was_never_tried_goes_first_one_a_second(rig: Rig) -> None:
+def test_while_the_breaker_is_open_what_was_never_tried_goes_first_one_a_second(rig: Rig) -> None:
     away(rig)
-    await rig.record(*"abcde")
-    await rig.go(1)
-    await rig.record("f", "g")
-    sent = [await rig.sent_after(after_s) for after_s in (0.5, 0.5, 0.5, 0.5)]
+    do(rig.record(*"abcde"))
+    do(rig.go(1))
+    do(rig.record("f", "g"))
+    sent = [do(rig.sent_after(after_s)) for after_s in (0.5, 0.5, 0.5, 0.5)]
     assert [names for names in sent if names] == [["f1", "a1"], ["g1"]]
     assert rig.row("f1")["attempts"] == 1
 
 
-async def test_then_the_one_goes_that_was_tried_longest_ago_whatever_its_own_wait(rig: Rig) -> None:
+def test_then_the_one_goes_that_was_tried_longest_ago_whatever_its_own_wait(rig: Rig) -> None:
     failing = {"p1"}
     rig.sink.answer = lambda delivery: FAILED if name_of(delivery) in failing else DELIVERED
-    await rig.record("p")
-    await rig.go_for(40)  # its next step is two minutes
+    do(rig.record("p"))
+    do(rig.go_for(40))  # its next step is two minutes
     failing.update(f"{name}1" for name in "abcde")
-    await rig.record(*"abcde")
-    assert await rig.sent_after() == ["a1", "b1", "c1", "d1", "e1"]
-    assert await rig.sent_after(0.9) == []
-    assert await rig.go_for(100) == ["p1", "a1", "b1", "c1", "d1", "e1", "p1"]
+    do(rig.record(*"abcde"))
+    assert do(rig.sent_after()) == ["a1", "b1", "c1", "d1", "e1"]
+    assert do(rig.sent_after(0.9)) == []
+    assert do(rig.go_for(100)) == ["p1", "a1", "b1", "c1", "d1", "e1", "p1"]
 
 
-async def test_a_success_calls_all_that_waits_forward_evenly_within_a_minute(rig: Rig) -> None:
+def test_a_success_calls_all_that_waits_forward_evenly_within_a_minute(rig: Rig) -> None:
     rig.sink.answer = lambda _: IN_AN_HOUR
     names = [f"s{number:02}-" for number in range(16)]
-    await rig.send(*names)
-    await rig.record(*names, "new")  # those that follow come with what they follow
+    do(rig.send(*names))
+    do(rig.record(*names, "new"))  # those that follow come with what they follow
     back(rig)
-    assert await rig.go_for(1.5) == ["new1"]
-    sent = [await rig.go_for(9) for _ in range(5)]
+    assert do(rig.go_for(1.5)) == ["new1"]
+    sent = [do(rig.go_for(9)) for _ in range(5)]
     expected = [f"{name}{nth}" for name in names for nth in (1, 2)]
     assert sorted(name for batch in sent for name in batch) == sorted(expected)
     assert all(2 <= len(part) <= 10 for part in sent)
 
 
-async def test_neither_a_pause_nor_what_waits_while_the_breaker_is_closed_is_called_forward(rig: Rig) -> None:
+def test_neither_a_pause_nor_what_waits_while_the_breaker_is_closed_is_called_forward(rig: Rig) -> None:
     rig.sink.answer = lambda delivery: IN_AN_HOUR if name_of(delivery) == "a1" else DELIVERED
-    await rig.send("a")
-    await rig.record("b")
-    assert await rig.go_for(300) == ["b1"]
+    do(rig.send("a"))
+    do(rig.record("b"))
+    assert do(rig.go_for(300)) == ["b1"]
     rig.sink.answer = lambda _: replace(BUSY, retry_after_s=600)
-    await rig.send(*"cdefg")
+    do(rig.send(*"cdefg"))
     back(rig)
-    assert await rig.go_for(590) == []
-    assert len(await rig.go_for(80)) == 6
+    assert do(rig.go_for(590)) == []
+    assert len(do(rig.go_for(80))) == 6
 
 
 @pytest.mark.parametrize(("failures", "tried"), [(4, 4), (5, 0)])
-async def test_a_restart_goes_on_with_the_breaker_as_it_was(rig: Rig, failures: int, tried: int) -> None:
-    await rig.send(*"abcdefgh"[:failures], answer=FAILED)
-    await rig.restart(rules=DEFAULTS)
-    assert len(await rig.sent_after(0.5)) == 0
-    assert len(await rig.sent_after(0.5)) == (tried or 1)
+def test_a_restart_goes_on_with_the_breaker_as_it_was(rig: Rig, failures: int, tried: int) -> None:
+    do(rig.send(*"abcdefgh"[:failures], answer=FAILED))
+    do(rig.restart(rules=DEFAULTS))
+    assert len(do(rig.sent_after(0.5))) == 0
+    assert len(do(rig.sent_after(0.5))) == (tried or 1)
 
 
-async def test_a_restart_after_a_success_begins_with_a_closed_breaker(rig: Rig) -> None:
+def test_a_restart_after_a_success_begins_with_a_closed_breaker(rig: Rig) -> None:
     rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
-    await rig.record("a")
-    await rig.go_for(800)
+    do(rig.record("a"))
+    do(rig.go_for(800))
     assert rig.row("a1")["attempts"] >= 5
-    await rig.record("b")
-    await rig.go_for(65)
-    await rig.restart(rules=DEFAULTS)
+    do(rig.record("b"))
+    do(rig.go_for(65))
+    do(rig.restart(rules=DEFAULTS))
     away(rig)
-    await rig.record("c", "d", "e", "f")
-    assert await rig.sent_after() == ["c1", "d1", "e1", "f1"]
+    do(rig.record("c", "d", "e", "f"))
+    assert do(rig.sent_after()) == ["c1", "d1", "e1", "f1"]
 
 
-async def test_what_was_on_its_way_when_the_breaker_opened_closes_it(rig: Rig) -> None:
-    slow = asyncio.get_running_loop().create_future()
-    rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
-    await rig.begin(*"abcdefg")
-    while len(in_flight(rig.worker)) > 1:
-        await asyncio.wait(in_flight(rig.worker), return_when=asyncio.FIRST_COMPLETED)
-    slow.set_result(DELIVERED)
-    back(rig)
-    sent = await rig.go_for(65)
-    assert len(sent) == len(set(sent)) == 6
+def test_stdout_has_no_breaker(rig: Rig) -> None:
+    do(rig.restart(rules=replace(RULES, breaks=False)))
+    do(rig.send(*"abcdefgh", answer=FAILED))
+    assert len(do(rig.sent_after(1))) == 8
 
 
-async def test_stdout_has_no_breaker(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, breaks=False))
-    await rig.send(*"abcdefgh", answer=FAILED)
-    assert len(await rig.sent_after(1)) == 8
-
-
-async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0))
+def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(rig: Rig) -> None:
+    do(rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=200.0)))
     rig.sink.answer = lambda _: SendResult(SendOutcome.BUSY, "429", retry_after_s=3600)
-    await rig.send("a")
-    await rig.record("b", "b")
-    await rig.worker.flush()
+    do(rig.send("a"))
+    do(rig.record("b", "b"))
+    do(rig.worker.flush())
     with capture_logs() as logs:
         for _ in range(19):
-            await rig.go(10, flushes=True)
+            do(rig.go(10, flushes=True))
         assert [rig.row(name)["state"] for name in ("a1", "b1", "b2")] == ["waiting"] * 3
-        await rig.go(20, flushes=True)
+        do(rig.go(20, flushes=True))
     assert [rig.row(name)["state"] for name in ("a1", "b1", "b2")] == ["dead", "dead", "waiting"]
     assert [rig.row(name)["answer"] for name in ("a1", "b1")] == ["429", "never_tried"]
     assert rig.counted("dead") == 2
@@ -271,23 +258,23 @@ async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(r
     ]
 
 
-async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_has_recovered(rig: Rig) -> None:
-    await rig.send(*"abcde", answer=FAILED)
+def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_has_recovered(rig: Rig) -> None:
+    do(rig.send(*"abcde", answer=FAILED))
     rig.store.broken.add("trial")
-    await rig.go(1)
+    do(rig.go(1))
     rig.store.broken.clear()
     back(rig)
-    assert "a1" in await rig.sent_after(1)
+    assert "a1" in do(rig.sent_after(1))
 
 
-async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig: Rig) -> None:
-    await rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=60.0))
-    await rig.send(*"abcde", answer=FAILED)
-    await rig.worker.flush()
+def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig: Rig) -> None:
+    do(rig.restart(rules=replace(RULES, schedule_s=(1.0,), give_up_after_s=60.0)))
+    do(rig.send(*"abcde", answer=FAILED))
+    do(rig.worker.flush())
     for _ in range(20):
-        await rig.go(5, flushes=True)
+        do(rig.go(5, flushes=True))
     assert [rig.row(f"{name}1")["state"] for name in "abcde"] == ["dead"] * 5
-    assert await rig.go(60) == 10
+    assert do(rig.go(60)) == 10
     back(rig)
-    await rig.record("f")
-    assert await rig.go_for(1.1) == ["f1"]
+    do(rig.record("f"))
+    assert do(rig.go_for(1.1)) == ["f1"]
