@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from stores import InlineStore
 from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Rig, do, name_of, streams
 
@@ -19,12 +18,6 @@ def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
     assert do(rig.sent_after()) == ["a1", "b1", "a2", "a3"]
     assert (rig.row("a3")["state"], rig.row("a3")["attempts"], rig.row("a3")["answer"]) == ("delivered", 1, "204")
     assert rig.counted("delivered") == 4
-
-
-def test_where_others_record_too_it_looks_every_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(InlineStore, "exclusive", False)
-    do(rig.restart())
-    assert do(rig.go()) == 1
 
 
 def test_the_delay_of_a_delivery_runs_from_its_recording(rig: Rig) -> None:
@@ -280,46 +273,3 @@ def note_batches(rig: Rig, *, batch_count: int, bad: str = "") -> list[list[str]
     rig.sink.batch_count = batch_count
     rig.sink.send = take  # type: ignore[method-assign]
     return batches
-
-
-# When it settles what was answered, and what it holds back until then
-
-PACED = replace(RULES, rate_per_s=100.0)
-"""A webhook's own pace: a request every 10 ms."""
-
-
-def states(rig: Rig, count: int) -> list[str]:
-    return [rig.row(f"{stream}1")["state"] for stream in streams(count)]
-
-
-def test_a_lone_event_is_settled_at_once(rig: Rig) -> None:
-    do(rig.restart(rules=PACED))
-    do(rig.go(1))
-    before_s = rig.clock.elapsed_s
-    do(rig.send("a"))
-    assert (rig.row("a1")["state"], rig.store.asked["settle"]) == ("delivered", 1)
-    assert rig.clock.elapsed_s == pytest.approx(before_s + 0.001)
-
-
-def test_a_burst_shorter_than_100_ms_is_settled_in_one_transaction_right_after_its_last(rig: Rig) -> None:
-    do(rig.restart(rules=PACED))
-    do(rig.go(1))
-    do(rig.record(*streams(9)))
-    began_s = rig.clock.elapsed_s
-    while len(rig.sink.sent) < 9:
-        rest_s = do(rig.go())
-        rig.clock.elapsed_s += rest_s
-    assert rig.store.asked["settle"] == 1
-    assert states(rig, 9) == ["delivered"] * 9
-    assert rig.clock.elapsed_s - began_s < 0.1 + rest_s
-
-
-def test_an_answer_is_not_settled_for_one_that_could_not_be_taken_yet(rig: Rig) -> None:
-    """Enough is ready: the next event of the execution is taken once there is room, whatever is settled before."""
-    do(rig.restart(rules=PACED))
-    do(rig.go(1))
-    do(rig.record(*streams(40), *streams(40)))
-    while len(rig.sink.sent) < 20:
-        rest_s = do(rig.go())
-        rig.clock.elapsed_s += rest_s
-    assert rig.store.asked["settle"] <= 2

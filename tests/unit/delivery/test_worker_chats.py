@@ -281,8 +281,7 @@ def test_a_chat_that_is_back_is_sent_what_waits_although_an_acknowledged_opening
     """While the circuit breaker is open, what is tried is another opening than the acknowledged one of its group."""
     group = replace(TOGETHER, wait_s=120.0)
     do(rig.start(rules=replace(CHAT, after_s=60.0, problem_group=group)))
-    do(rig.acknowledge(do(rig.opens("one"))))
-    do(rig.later(100))
+    do(rig.acknowledge(do(rig.opens("one")), then_s=100))
     do(rig.opens("two"))
     rig.chat.answer = FAILED
     for number in range(8):

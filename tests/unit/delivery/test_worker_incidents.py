@@ -240,8 +240,7 @@ def test_after_ten_minutes_only_what_is_still_open_pages(pager: PagerRig) -> Non
 def test_a_storm_of_deferred_openings_pages_on_time_and_adds_the_rest_by_group_wait(pager: PagerRig) -> None:
     do(pager.start(rules=deferred()))
     for number in range(40):
-        do(pager.hangs(f"run {number}"))
-        do(pager.later(1))
+        do(pager.hangs(f"run {number}", then_s=1))
     do(pager.later(561))
     assert pager.pager.summaries() == ["Agent has been running too long"]
     do(pager.later(60))

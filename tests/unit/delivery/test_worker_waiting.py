@@ -10,7 +10,7 @@ import pytest
 from parameters import seeds
 from worker_rig import DELIVERED, FAILED, GONE, HASTY, RULES, Answer, Rig, in_flight, name_of, streams
 
-from watcher.delivery.dispatcher import REST_S, SETTLE_AFTER_S, SETTLE_COUNT
+from watcher.delivery.dispatcher import REST_S
 from watcher.delivery.sink_queue import CONCURRENCY
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
@@ -175,34 +175,6 @@ async def answered(rig: Rig, *, under_way: int) -> None:
             await asyncio.sleep(0)
             while len(in_flight(rig.worker)) > under_way:
                 await asyncio.sleep(0)
-
-
-async def test_while_another_request_hangs_an_answer_is_settled_100_ms_after_the_first(rig: Rig) -> None:
-    held = hang(rig, "b1")
-    await rig.begin("a", "b")
-    rig.woken = False
-    await answered(rig, under_way=1)
-    assert rig.woken
-    assert await rig.worker.tick() == pytest.approx(SETTLE_AFTER_S)
-    rig.clock.elapsed_s += SETTLE_AFTER_S - 0.01
-    await rig.worker.tick()
-    assert rig.store.asked["settle"] == 0
-    rig.clock.elapsed_s += 0.01
-    await rig.worker.tick()
-    assert (rig.row("a1")["state"], rig.row("b1")["state"]) == ("delivered", "waiting")
-    held["b1"].set_result(DELIVERED)
-    await rig.go()
-    assert rig.row("b1")["state"] == "delivered"
-
-
-@pytest.mark.parametrize(("count", "state"), [(SETTLE_COUNT, "delivered"), (SETTLE_COUNT - 1, "waiting")])
-async def test_64_answers_are_settled_at_once_and_63_are_not(rig: Rig, count: int, state: str) -> None:
-    hang(rig, "z1")
-    await rig.begin("z", *streams(count))
-    await answered(rig, under_way=1)
-    assert len(rig.sink.sent) == count + 1
-    await rig.worker.tick()
-    assert [rig.row(f"{stream}1")["state"] for stream in streams(count)] == [state] * count
 
 
 @pytest.mark.parametrize("recorded", ["with it", "while it is sent", "after its answer"])
