@@ -117,7 +117,8 @@ def test_the_rate_keeps_what_is_ready_and_delays_no_taking() -> None:
     step.queue.ready.append([delivery(1)])
     hindrance = step.hindrance(step.now)
     assert hindrance is not None
-    assert (hindrance.reason, hindrance.until - step.now) == ("rate", pytest.approx(1, abs=0.021))
+    assert hindrance.reason == "rate"
+    assert hindrance.until - step.now == pytest.approx(1, abs=0.021)
     assert (step.requests(step.now), len(step.queue.ready)) == ([], 1)
     assert step.rest_s(step.now, LATEST, LATEST) == pytest.approx(1, abs=0.021)
 

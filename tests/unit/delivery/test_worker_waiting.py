@@ -119,7 +119,8 @@ async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig
 
 
 async def test_a_closed_output_ends_the_program_and_starts_nothing_more(rig: Rig) -> None:
-    rig.sink.answer = lambda _: OutputClosedError("stdout was closed by its reader")
+    closed = OutputClosedError("stdout was closed by its reader")
+    rig.sink.answer = lambda delivery: closed if name_of(delivery) == "s000-1" else DELIVERED
     await rig.send(*streams(20))
     assert isinstance(rig.ends[0], OutputClosedError)
     assert len(rig.sink.sent) == 16
