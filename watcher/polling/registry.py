@@ -4,7 +4,7 @@ The registry knows no request and no rule.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
@@ -12,8 +12,7 @@ from watcher.domain.execution import LOST, ExecutionRecord
 from watcher.domain.timestamps import Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import QueueKind, TrackedExecution
+from watcher.polling.poll_item import PolledList, QueueKind, TrackedExecution
 from watcher.polling.poll_queue import PollQueue
 from watcher.runtime.metrics import open_label
 
@@ -21,12 +20,12 @@ from watcher.runtime.metrics import open_label
 class ExecutionRegistry:
     """The open executions of an account, counted by status, and its lists.
 
-    `entries` are the executions by id, `listings` the lists by pipeline. `departed` is a dictionary while new watches
+    `entries` are the executions by id, `lists` the lists by pipeline. `departed` is a dictionary while new watches
     are loaded. It collects the entries that leave meanwhile, because what was loaded about them is outdated.
     """
 
     def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
-        self.listings = poll_queue.listings
+        self.lists: Mapping[str, PolledList] = {}
         self.entries: dict[str, TrackedExecution] = {}
         self.departed: dict[str, TrackedExecution] | None = None
         self._poll_queue, self._min_interval_s, self._clock = poll_queue, deps.rules.min_interval_s, deps.clock
@@ -39,9 +38,7 @@ class ExecutionRegistry:
         """Return how many of the executions are not lost."""
         return len(self.entries) - self._counts[LOST]
 
-    def apply(
-        self, watches: Sequence[Watch], found: Mapping[str, ExecutionRecord], new_lists: Iterable[PipelineListState]
-    ) -> None:
+    def apply(self, watches: Sequence[Watch], found: Mapping[str, ExecutionRecord]) -> None:
         """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
         Some of these executions may be watched by now, have ended, or be in `departed`. Executions that have ended are
@@ -60,7 +57,6 @@ class ExecutionRegistry:
             if entry.is_unwatched and entry.is_queued:
                 self._poll_queue.take(entry)
                 self.leave(entry)
-        self._apply_lists(whole, new_lists, now=now)
         left = self.departed or {}
         recorded = found.keys() | {execution for execution, entry in left.items() if entry.is_recorded}
         unknown = [execution for execution in named if execution not in self.entries]
@@ -83,8 +79,8 @@ class ExecutionRegistry:
         """Watch an execution from now on. The caller polls it or puts it back."""
         self.entries[entry.known.execution] = entry
         self._counts[open_label(entry.known)] += 1
-        if (listing := self.listings.get(entry.known.pipeline)) is not None:
-            listing.rows.enter(entry)
+        if (listing := self.lists.get(entry.known.pipeline)) is not None:
+            listing.enter(entry)
 
     def move(self, entry: TrackedExecution, known: ExecutionRecord) -> None:
         """Replace the record of an entry by a newer one."""
@@ -105,7 +101,7 @@ class ExecutionRegistry:
             if next_s:
                 entry.unconfirmed_end.retry_after(next_s, now=now)
             self._poll_queue.confirmations.add(entry)
-        elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
+        elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.lists:
             # Its list polls it, so it has no due time of its own: it grows stale.
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
@@ -124,20 +120,5 @@ class ExecutionRegistry:
         if self.departed is not None:
             self.departed[entry.known.execution] = entry
         self._counts[open_label(entry.known)] -= 1
-        if (listing := self.listings.get(entry.known.pipeline)) is not None:
-            listing.rows.leave(entry)
-
-    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: Monotonic) -> None:
-        for pipeline, listing in list(self.listings.items()):
-            listing.is_unwatched = pipeline not in whole
-            listing.watch = whole.get(pipeline, listing.watch)
-            if listing.is_unwatched:
-                self._poll_queue.take(listing)
-                del self.listings[pipeline]
-        for listing in new:
-            self.listings[listing.watch.pipeline] = listing
-            for entry in self.entries.values():
-                if entry.known.pipeline == listing.watch.pipeline:
-                    listing.rows.enter(entry)
-            listing.asked_at = now
-            self._poll_queue.put(listing, due_at=now)
+        if (listing := self.lists.get(entry.known.pipeline)) is not None:
+            listing.leave(entry)

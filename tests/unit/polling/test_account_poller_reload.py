@@ -125,7 +125,7 @@ async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore) 
     await asyncio.sleep(0)
     await ended(first, held)
     await second
-    assert list(account.watcher._registry.listings) == [PIPELINE]
+    assert list(account.watcher._list_poller._lists) == [PIPELINE]
     account.api.pages = {}
     await follow_to_its_end(account)
     emitted = [event["type"] for event in await account.events() if event.get("subject") == A]

@@ -12,10 +12,10 @@ from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
-from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage, date_of
-from watcher.polling.list_readers import READERS, SURE_AFTER, UnorderedReader
+from watcher.polling.lists.evidence import Evidence, ListMemory, ScanPage
+from watcher.polling.lists.order import Order
+from watcher.polling.lists.readers import READERS, SURE_AFTER, UnorderedReader
 from watcher.polling.poll_item import PollRules
-from watcher.polling.sort_order import Order
 
 SETTLED_AFTER_US = 15_000_000
 """The longest delay (microseconds) with which a row appears in a list.
@@ -228,7 +228,7 @@ class Scan:
 
     def _stop_at_limit(self, page: ScanPage) -> ScanResult | None:
         """Return the result if the scan has reached a limit: `lookback`, or `pages_at_most` pages without proof."""
-        latest_at = max((at for row in page.rows if (at := date_of(row)) is not None), default=None)
+        latest_at = max((at for row in page.rows if (at := row.dated_at) is not None), default=None)
         if self._is_ordered and latest_at is not None and latest_at < self.horizon:
             is_gap = NEVER < self._cursor.complete_at < self.horizon
             return ScanResult(GapReason.LOOKBACK, self.unread_count()) if is_gap else ScanResult()

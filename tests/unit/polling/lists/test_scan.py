@@ -1,6 +1,6 @@
 """Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages.
 
-What is history, and what is told: `test_list_scan_baseline.py`.
+What is history, and what is told: `test_pages_history.py`.
 """
 
 import random
@@ -19,9 +19,9 @@ from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.list_scan import Scan, ScanResult
-from watcher.polling.sort_order import PAIRS_AT_LEAST, Order, Ordering
+from watcher.polling.lists.evidence import ListMemory
+from watcher.polling.lists.order import PAIRS_AT_LEAST, Order, Ordering
+from watcher.polling.lists.scan import Scan, ScanResult
 
 SECOND = 1_000_000
 NOW = Micros(1_800_000_000 * SECOND)

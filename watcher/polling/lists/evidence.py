@@ -7,12 +7,7 @@ from typing import NamedTuple
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.polling.sort_order import Ordering
-
-
-def date_of(row: ExecutionSnapshot) -> Micros | None:
-    """Return when an execution ended, else when it began (microseconds UTC, steady); `None` without both dates."""
-    return row.began_at if row.finished_at is None else row.ended_at
+from watcher.polling.lists.order import Ordering
 
 
 @dataclass(slots=True)
@@ -136,7 +131,7 @@ class Evidence:
             above = [count for page, count in self.row_counts.items() if page < number]
             follows = bool(above) and any(row.id not in self.seen_on for row in rows)
             self._memory.learn_page_rows(max(row_count, *above, 0), is_followed=follows)
-        if dates := [*self.dates, *(at for row in rows if (at := date_of(row)) is not None)]:
+        if dates := [*self.dates, *(at for row in rows if (at := row.dated_at) is not None)]:
             self.dates = min(dates), max(dates)
 
     def take(self, number: int, reply: Reply, *, known_rows: Collection[str], unsettled: Collection[str]) -> ScanPage:

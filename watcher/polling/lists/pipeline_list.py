@@ -3,22 +3,22 @@
 The cursor has the facts that must survive a restart.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import is_terminal
-from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.list_scan import SETTLED_AFTER_US, Scan
-from watcher.polling.poll_item import PollItem, TrackedExecution
-from watcher.polling.sort_order import Order
+from watcher.domain.watch import Cursor
+from watcher.polling.lists.evidence import ListMemory
+from watcher.polling.lists.order import Order
+from watcher.polling.lists.scan import SETTLED_AFTER_US, Scan
+from watcher.polling.pipeline_recorder import PipelineStream
+from watcher.polling.poll_item import PolledList, TrackedExecution
 
 REMEMBERED_COUNT = 2_000
 """The most ended executions that are kept in memory, which saves queries of the store: several pages."""
@@ -177,26 +177,11 @@ class PageIndex:
         return [execution for execution in executions if execution not in self.entries and execution not in self._ended]
 
 
-LIST_WEIGHT = 3.0
-"""The weight of lists. They are read this many times more often than other items, because they show most ends.
-
-First pages show three quarters of all ends. By `make bench`, with 20 pipelines, 1,000 open executions and 10
-requests/s, an end is seen after 4.9 s on average, and after 7.6 s without the weight.
-"""
-
 SEEK_EVERY_S = 600.0
 """Interval of the scans that read on beyond known rows, for open executions that are on no known page."""
 
 HEAD_EVERY_PAGES = 10
 """The number of pages of a long scan after which the page with new rows is read again."""
-
-
-@dataclass(slots=True)
-class PipelineStream:
-    """The pipeline's own events: the sequence of the last one, and the lock for writing the next."""
-
-    sequence: int
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -235,7 +220,7 @@ class ScanTiming:
 
 
 @dataclass(slots=True, eq=False)
-class PipelineListState(PollItem):
+class PipelineListState(PolledList):
     """The list of one pipeline, with its current or next `scan`.
 
     `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `stream` are the
@@ -245,10 +230,6 @@ class PipelineListState(PollItem):
     many scans.
     """
 
-    weight: ClassVar[float] = LIST_WEIGHT
-    any_failure_counts: ClassVar[bool] = True
-
-    watch: Watch
     cursor: Cursor
     stream: PipelineStream
     memory: ListMemory
@@ -265,6 +246,19 @@ class PipelineListState(PollItem):
         """Start the first scan, and an empty page index."""
         self.scan = Scan(self.memory, self.cursor)
         self.rows = PageIndex(self.memory)
+
+    @property
+    def is_read(self) -> bool:
+        """Whether any scan was ever complete."""
+        return bool(self.cursor.complete_at)
+
+    def enter(self, entry: TrackedExecution) -> None:
+        """Add an open execution of the pipeline."""
+        self.rows.enter(entry)
+
+    def leave(self, entry: TrackedExecution) -> None:
+        """Remove an execution that ended, or is no longer watched."""
+        self.rows.leave(entry)
 
     def known_rows(self, found_at: Mapping[str, Micros]) -> set[str]:
         """Return the ids of those executions that are known rows.
@@ -296,3 +290,32 @@ class PipelineListState(PollItem):
         """Start another scan, because the result of this one does not count."""
         self.scan.break_off()
         self.scan = Scan(self.memory, self.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A request for one page of a list.
+
+    `unseen` are the executions, by id, that the page should show, less those whose row was already evaluated. They are
+    not in the poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
+    """
+
+    listing: PipelineListState
+    page: int
+    unseen: dict[str, TrackedExecution]
+    scans: bool
+
+    @property
+    def waits_from(self) -> Monotonic | None:
+        """The time of the last scan if this page begins another one; `None` if the time between them does not count.
+
+        First scans do not count: they are long. Refused lists do not count: they are read every 10 minutes only.
+        """
+        listing = self.listing
+        is_counted = self.scans and not listing.scan.began_at and listing.is_read and listing.cursor.refused is None
+        return listing.timing.began_at if is_counted else None
+
+    def note_sent(self, now: Monotonic) -> None:
+        """Record that the request is sent. A scan begins with its first answer."""
+        if self.scans:
+            self.listing.note_scan_request(now)

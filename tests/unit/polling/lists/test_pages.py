@@ -16,8 +16,7 @@ from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, Watch
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.poll_item import PollRules, TrackedExecution
+from watcher.polling.poll_item import Evaluation, PollRules, TrackedExecution
 from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore
 

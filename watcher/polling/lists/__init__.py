@@ -1,10 +1,11 @@
-"""Requests the pages of pipelines that are watched whole, and records the result of each scan.
+"""The lists of pipelines that are watched whole: requests their pages, and records the result of each scan.
 
-The scan chooses the page, the page processor evaluates its rows, and the list poller connects them. At the end of a
-scan it records how far the list was read, and a gap if executions may be missing.
+This module is the face of the package: no other module of it is named outside. The scan chooses the page, the page
+processor evaluates its rows, and the list poller connects them. At the end of a scan it records how far the list was
+read, and a gap if executions may be missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,14 +17,15 @@ from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.list_scan import ScanResult
-from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import QueueKind
-from watcher.polling.poll_queue import ListRequest
+from watcher.polling.lists.evidence import ListMemory
+from watcher.polling.lists.pages import ListedPage, PageProcessor, by_id
+from watcher.polling.lists.pipeline_list import PageRequest, PipelineListState
+from watcher.polling.lists.scan import ScanResult
+from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.session import AccountSession, SessionPart
-from watcher.store.changes import PipelineRecord, SourceChange
+from watcher.store.changes import SourceChange
+
+__all__ = ["ListPoller", "PageRequest"]
 
 log = structlog.get_logger()
 
@@ -56,27 +58,91 @@ class Requeue(NamedTuple):
 class ListPoller(SessionPart):
     """Requests pages of lists, has their rows evaluated, and records the results of scans."""
 
-    def __init__(self, session: AccountSession, page_processor: PageProcessor) -> None:
+    def __init__(self, session: AccountSession) -> None:
         super().__init__(session)
-        self._page_processor = page_processor
+        self._page_processor = PageProcessor(session)
+        self._lists: dict[str, PipelineListState] = {}
+        self._registry.lists = self._lists
         self._pages: dict[tuple[str, int], Reply] = {}  # in the order of their last requests
         self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # after a page that needs no other at once
 
-    async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
-        """Return the list of a pipeline as recorded, ready for its first scan. Raises `StoreError`.
+    async def load(self, watches: Sequence[Watch]) -> list[PipelineListState]:
+        """Return the lists that are not watched yet, as recorded, ready for their first scans. Raises `StoreError`.
 
         For a new list the start of the watch is recorded before the first request.
         """
-        cursor = record.cursor or Cursor(self._clock.steady_us())
-        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
-        stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-        memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most, total=cursor.total)
-        listing = PipelineListState(watch, cursor, stream, memory, named=watch.name is not None)
-        if record.cursor is None:
-            await self.record(listing, cursor)
-        return listing
+        lists: list[PipelineListState] = []
+        for watch in watches:
+            if not watch.whole or watch.pipeline in self._lists:
+                continue
+            async with self._alert_rules.stream(watch.pipeline).writing:  # after the writes of a former list
+                record = await self._deps.store.load_pipeline(watch.pipeline)
+            cursor = record.cursor or Cursor(self._clock.steady_us())
+            self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
+            stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+            memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most, total=cursor.total)
+            lists.append(listing := PipelineListState(watch, cursor, stream, memory, named=watch.name is not None))
+            if record.cursor is None:
+                await self.record(listing, cursor)
+        return lists
 
-    async def ask(self, request: ListRequest) -> None:
+    def apply(self, watches: Sequence[Watch], new: Sequence[PipelineListState]) -> None:
+        """Poll the lists of these watches and no others. `new` are those that were not watched before."""
+        now, whole = self._clock.monotonic(), {watch.pipeline: watch for watch in watches if watch.whole}
+        for pipeline, listing in list(self._lists.items()):
+            listing.is_unwatched, listing.watch = pipeline not in whole, whole.get(pipeline, listing.watch)
+            if listing.is_unwatched:
+                self._poll_queue.take(listing)
+                del self._lists[pipeline]
+        for listing in new:
+            self._lists[listing.watch.pipeline] = listing
+            for entry in self._registry.entries.values():
+                if entry.known.pipeline == listing.watch.pipeline:
+                    listing.enter(entry)
+            listing.asked_at = now
+            self._poll_queue.put(listing, due_at=now)
+
+    def read_now(self, pipeline: str) -> None:
+        """Scan a list as soon as the budget allows.
+
+        If a scan is in progress, the page with new rows is read next, and another scan follows the current one.
+        """
+        if (listing := self._lists.get(pipeline)) is None:
+            return
+        listing.timing.is_wanted = True
+        if listing.is_queued and not listing.scan.began_at:
+            self._poll_queue.put_first(listing, now=self._clock.monotonic())
+        else:
+            listing.timing.read_head_next()
+
+    def request_for(self, item: PollItem, *, now: Monotonic, is_probe: bool) -> PageRequest | TrackedExecution:
+        """Return the request for an item that was taken out of the queue: for a page, or for an execution alone.
+
+        A list requests the next page of its scan, or from time to time the page with new rows. An execution is polled
+        by the page that should show it, if another item that is due is on that page, too, unless it is to confirm an
+        end or to probe the account. The executions of the page leave the queue, and so does the list if its scan needs
+        this page.
+        """
+        if isinstance(item, TrackedExecution):
+            listing = self._lists.get(item.known.pipeline)
+            if listing is None or listing.failing_until > now or is_probe or item.unconfirmed_end is not None:
+                return item
+            page = listing.rows.page_of(item)
+            shown = () if page is None else (*listing.rows.on_page(page), *((listing,) * (page == listing.scan.page)))
+            if page is None or not [each for each in shown if each.is_queued and each.due_at <= now]:
+                return item
+        else:
+            assert isinstance(item, PipelineListState)
+            listing, page = item, item.timing.page_after(item.scan.page, head=item.scan.head)
+        entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.is_queued or each is item}
+        scans = (listing.is_queued or listing is item) and page == listing.scan.page
+        self._poll_queue.take(*entries.values(), *((listing,) if scans else ()))
+        if item is listing and not scans:
+            # Its scan goes on later: this page is read out of turn.
+            self._poll_queue.put(listing, due_at=listing.due_at, queue=listing.queue)
+        return PageRequest(listing, page, entries, scans)
+
+    async def ask(self, request: PageRequest) -> None:
         """Request a page and handle its answer. Then put the list and its executions back into the queue."""
         listing, requeue = request.listing, self._at_rest
         try:
@@ -97,7 +163,7 @@ class ListPoller(SessionPart):
 
     # One page
 
-    async def _ask(self, request: ListRequest) -> Requeue:
+    async def _ask(self, request: PageRequest) -> Requeue:
         listing = request.listing
         if request.scans and listing.nameless is not None:
             return await self._ask_name(request, *listing.nameless)
@@ -124,7 +190,7 @@ class ListPoller(SessionPart):
                 await self._note_clock(listing, reply.ahead_us)
         return await self._read(request, reply)
 
-    async def _ask_name(self, request: ListRequest, page: Reply, execution: str) -> Requeue:
+    async def _ask_name(self, request: PageRequest, page: Reply, execution: str) -> Requeue:
         """Poll one execution to learn the name of its pipeline, then handle the page that waited for the name.
 
         If the poll fails, events lack the name.
@@ -139,7 +205,7 @@ class ListPoller(SessionPart):
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         return await self._read(request, page)
 
-    async def _read(self, request: ListRequest, reply: Reply) -> Requeue:
+    async def _read(self, request: PageRequest, reply: Reply) -> Requeue:
         """Handle a page: evaluate its rows, then pass it to the scan, if the scan requested it."""
         if request.listing.is_unwatched:
             return self._at_rest
@@ -171,7 +237,7 @@ class ListPoller(SessionPart):
         listing.scan.note_head(request.page, row_count=len(rows), total=reply.total)
         return self._at_rest
 
-    def _found_at(self, request: ListRequest, asked_at: Micros) -> Micros:
+    def _found_at(self, request: PageRequest, asked_at: Micros) -> Micros:
         """Return the time at which the rows of a page count as found: when the first page of its scan was requested.
 
         A page that was read out of turn may show rows that arrived after the scan began. Their time is later than the
@@ -206,7 +272,7 @@ class ListPoller(SessionPart):
         listing.timing.whole_pages = scan.unordered_pages
         if not listing.timing.whole_pages:
             return self._at_rest
-        pages = sum(each.timing.whole_pages for each in self._registry.listings.values())
+        pages = sum(each.timing.whole_pages for each in self._lists.values())
         slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # less those that this scan has used
         rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
@@ -311,7 +377,7 @@ class ListPoller(SessionPart):
 
     # Failures
 
-    async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Requeue:
+    async def _fail(self, request: PageRequest, reply: Reply, *, now: Monotonic) -> Requeue:
         """Let a list rest after a failure. Report once that it is refused or cannot be read.
 
         If only pages after the first one of a scan fail, the scan ends. The rest of the list is then a gap, reported
@@ -320,7 +386,7 @@ class ListPoller(SessionPart):
         listing, scan = request.listing, request.listing.scan
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             recorder.hold()
-        alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
+        alone = self._registry.found_count == 0 and len(self._lists) == 1
         is_refused, is_deep = listing.cursor.refused is not None, bool(scan.began_at) and request.scans
         reason = self._deps.breaker.note(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not scan.began_at:  # the list was refused before, so one more refusal is enough

@@ -16,13 +16,9 @@ from watcher.domain.history import ended_execution
 from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_evidence import date_of
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
-from watcher.polling.poll_queue import ListRequest
-from watcher.polling.session import AccountSession, SessionPart
+from watcher.polling.lists.pipeline_list import PageRequest, PipelineListState
+from watcher.polling.poll_item import Evaluation, PendingConfirmation, TrackedExecution
+from watcher.polling.session import SessionPart
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 HISTORY_US = 3600 * 1_000_000
@@ -47,7 +43,7 @@ class ListedPage:
     before; they count as found at `found_at`. The page was requested at `asked_at` (microseconds UTC, steady).
     """
 
-    request: ListRequest
+    request: PageRequest
     reply: Reply
     recorded: Mapping[str, ExecutionRecord]
     fresh: Collection[str]
@@ -57,10 +53,6 @@ class ListedPage:
 
 class PageProcessor(SessionPart):
     """Evaluates the rows of pages and records the results."""
-
-    def __init__(self, session: AccountSession, poller: ExecutionPoller) -> None:
-        super().__init__(session)
-        self._poller = poller
 
     async def look_up(
         self, listing: PipelineListState, executions: Sequence[ExecutionSnapshot], *, when: Micros
@@ -82,7 +74,7 @@ class PageProcessor(SessionPart):
         found_at = listing.rows.find_times([each.id for each in executions])
         forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
         for each in executions:
-            at = date_of(each)
+            at = each.dated_at
             is_known = found_at[each.id] is not None or each.id in recorded
             if not is_known and is_terminal(each) and at is not None and at < forgotten_at:
                 listing.rows.remember([ExecutionRecord(each.id, listing.watch.pipeline)], found_at=LONG_AGO)
@@ -102,7 +94,7 @@ class PageProcessor(SessionPart):
                     continue
                 page.request.listing.rows.put(evaluation.entry, index=index, scanned=page.request.scans)
                 if evaluation.change is None:
-                    self._poller.note(evaluation)
+                    self._session.note(evaluation)
                     self._release(evaluation)
                 else:
                     changed.append(evaluation)
@@ -157,7 +149,7 @@ class PageProcessor(SessionPart):
         elif entry is None:
             if execution.id not in page.fresh:
                 if listing.rows.contradicts(execution, asked_at=page.asked_at):
-                    self._poller.report_contradiction(execution.id)
+                    self._session.report_contradiction(execution.id)
                 return None
             recorded = page.recorded.get(execution.id)
             is_early = not page.request.scans and not listing.cursor.complete_at and recorded is None
@@ -184,7 +176,7 @@ class PageProcessor(SessionPart):
         others out of the store.
         """
         try:
-            await self._poller.record(evaluations)
+            await self._session.record(evaluations)
         except BaseException as error:
             is_of_one = isinstance(error, StoreError) and not isinstance(error, _FATAL)
             if is_of_one and self._deps.store.monitor.failing_since is None and len(evaluations) > 1:
@@ -264,7 +256,7 @@ class PageProcessor(SessionPart):
         # Either clock may have been set since the watch began, ours while the daemon was off. With the earlier time no
         # end is lost.
         since_at = cursor.since_at + min(0, before_us - page.reply.ahead_us)
-        at = date_of(execution) or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
+        at = execution.dated_at or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
         if at is None:
             return is_baseline and not cursor.complete_at
         if cursor.complete_at:
