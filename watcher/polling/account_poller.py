@@ -6,10 +6,9 @@ state, and the registry holds the watched executions.
 """
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from operator import attrgetter
-from typing import Any
 
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
@@ -19,7 +18,7 @@ from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.lists import ListPoller, PageRequest
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.session import AccountSession
+from watcher.polling.session import AccountSession, SessionPart
 
 IDLE_S = 10.0
 """The longest time between two ticks: each tick proves that the loop is alive."""
@@ -37,7 +36,7 @@ Request = TrackedExecution | PageRequest
 """A request for one execution, or for a page of a list."""
 
 
-class AccountPoller:
+class AccountPoller(SessionPart):
     """Polls the open executions of one account until they are terminal."""
 
     _request_count = 0
@@ -46,14 +45,10 @@ class AccountPoller:
     _draining = False
 
     def __init__(self, deps: AccountDependencies) -> None:
+        super().__init__(session := AccountSession(deps))
         self.account = deps.lease.name
-        self._deps = deps
-        self._clock = deps.clock
-        self._breaker = deps.breaker
-        self._session = session = AccountSession(deps)
-        self._registry, self._poll_queue = session.registry, session.poll_queue
-        self._confirmations, self._alert_rules = session.poll_queue.confirmations, session.alert_rules
-        self._poller = ExecutionPoller(session)
+        self._confirmations = session.poll_queue.confirmations
+        self._execution_poller = ExecutionPoller(session)
         self._list_poller = ListPoller(session)
         self._snapshots = AccountSnapshots(session)
         self._changing = asyncio.Lock()
@@ -169,12 +164,12 @@ class AccountPoller:
         """
         try:
             if accepts and isinstance(request, TrackedExecution):
-                await self._poll(request, self._poller.accept(request))
+                await self._execution_poller.ask(request, accepts=True)
                 request = self._take()
             while request is not None:
                 try:
                     if isinstance(request, TrackedExecution):
-                        await self._poll(request, self._poller.poll(request))
+                        await self._execution_poller.ask(request)
                     else:
                         await self._list_poller.ask(request)
                 finally:
@@ -189,15 +184,6 @@ class AccountPoller:
         if wanted_at < self._next_tick_at - SHORTEST_TICK_S:
             self._next_tick_at = wanted_at
             self._deps.wake(wanted_at - now)
-
-    async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
-        next_s: float | None = 0.0  # a cancelled poll is due again
-        try:
-            next_s = await poll
-        except Exception as error:  # noqa: BLE001 (an error of one poll must not end the others)
-            next_s = self._session.handle_error(error)
-        finally:
-            self._registry.put_back(entry, next_s)
 
     def _take(self) -> Request | None:
         """Take the next request, and its slot, if one may go now. An unusable account sends only probes."""

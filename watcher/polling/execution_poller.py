@@ -20,7 +20,17 @@ DENIED_FOR_S = 10.0
 class ExecutionPoller(SessionPart):
     """Polls the executions of one account."""
 
-    async def poll(self, entry: TrackedExecution) -> float | None:
+    async def ask(self, entry: TrackedExecution, *, accepts: bool = False) -> None:
+        """Poll an execution, and put it back into the queue. With `accepts` the row that waits is its answer."""
+        next_s: float | None = 0.0  # a cancelled poll is due again
+        try:
+            next_s = await (self._accept(entry) if accepts else self._poll(entry))
+        except Exception as error:  # noqa: BLE001 (an error of one poll must not end the others)
+            next_s = self._session.handle_error(error)
+        finally:
+            self._registry.put_back(entry, next_s)
+
+    async def _poll(self, entry: TrackedExecution) -> float | None:
         """Poll an execution. Return the seconds from the request to the next poll; `None` to end the polls.
 
         If a row with an end was waiting for this GET, the answer replaces the row. Raises `StoreError`.
@@ -53,8 +63,8 @@ class ExecutionPoller(SessionPart):
             entry.body_hash = reply.body_hash
         return evaluation.next_s
 
-    async def accept(self, entry: TrackedExecution) -> float | None:
-        """Take a row as the state of an execution whose end no GET could confirm in time. Return the same as `poll`."""
+    async def _accept(self, entry: TrackedExecution) -> float | None:
+        """Take a row as the state of an execution whose end no GET could confirm in time. Return as `_poll`."""
         pending = entry.unconfirmed_end
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)

@@ -17,10 +17,8 @@ from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.lists.evidence import ListMemory
-from watcher.polling.lists.pages import ListedPage, PageProcessor, by_id
+from watcher.polling.lists.pages import PageProcessor
 from watcher.polling.lists.pipeline_list import PageRequest, PipelineListState
-from watcher.polling.lists.scan import ScanResult
 from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.session import AccountSession, SessionPart
 from watcher.store.changes import SourceChange
@@ -79,9 +77,8 @@ class ListPoller(SessionPart):
                 record = await self._deps.store.load_pipeline(watch.pipeline)
             cursor = record.cursor or Cursor(self._clock.steady_us())
             self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
-            stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-            memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most, total=cursor.total)
-            lists.append(listing := PipelineListState(watch, cursor, stream, memory, named=watch.name is not None))
+            self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+            lists.append(listing := PipelineListState(watch, cursor, self._rules))
             if record.cursor is None:
                 await self.record(listing, cursor)
         return lists
@@ -209,57 +206,41 @@ class ListPoller(SessionPart):
         """Handle a page: evaluate its rows, then pass it to the scan, if the scan requested it."""
         if request.listing.is_unwatched:
             return self._at_rest
-        listing, executions = request.listing, reply.rows or ()
+        listing = request.listing
         if request.scans:
             listing.scan.note(reply)
-        rows = by_id(executions, first=listing.scan.memory.before(request.page))
-        asked_at = Micros(self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000))
-        when = self._found_at(request, asked_at)
-        recorded, found_at = await self._page_processor.look_up(listing, executions, when=when)
+        page = await self._page_processor.look_up(request, reply)
         if listing.is_unwatched:
             return self._at_rest
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
-            recorder.note_starts(executions)
-        fresh = {name: None for name, at in found_at.items() if at is None}
+            recorder.note_starts(reply.rows or ())
         is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
-        if request.scans and fresh and not is_named:  # lists lack the name, so the first event would, too
-            listing.named, listing.nameless = True, (reply, next(iter(fresh)))
+        if request.scans and page.fresh and not is_named:  # lists lack the name, so the first event would, too
+            listing.named, listing.nameless = True, (reply, page.fresh[0])
             return Requeue(QueueKind.BEGUN)
-        known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        page = ListedPage(request, reply, recorded, fresh.keys(), when, asked_at)
-        await self._page_processor.take(rows, page)
+        await self._page_processor.take(page)
         for entry in request.unseen.values():
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
-            listing.rows.count_new(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
+            listing.rows.count_new(len(page.fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
         if request.scans:
-            return await self._judge_page(listing, reply, known=known)
-        listing.scan.note_head(request.page, row_count=len(rows), total=reply.total)
+            return await self._judge_page(listing, reply, found_at=page.found_at)
+        listing.scan.note_head(request.page, row_count=len(page.rows), total=reply.total)
         return self._at_rest
 
-    def _found_at(self, request: PageRequest, asked_at: Micros) -> Micros:
-        """Return the time at which the rows of a page count as found: when the first page of its scan was requested.
+    async def _judge_page(
+        self, listing: PipelineListState, reply: Reply, *, found_at: Mapping[str, Micros | None]
+    ) -> Requeue:
+        """Pass a page to the scan, and handle the result if the scan ends. Raises `StoreError`.
 
-        A page that was read out of turn may show rows that arrived after the scan began. Their time is later than the
-        start of the scan, so they become known rows only with the next scan.
+        If the result is unconfirmed, a rescan begins. A list that must be read whole rests after its scan, so that all
+        such lists take a quarter of the requests.
         """
-        scan = request.listing.scan
-        if not request.scans:
-            return max(asked_at, Micros(scan.began_at + 1))
-        scan.began_at = scan.began_at or asked_at
-        return scan.began_at
-
-    async def _judge_page(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Requeue:
-        """Pass a page to the scan, and handle the result if the scan ends.
-
-        A list that must be read whole rests after its scan, so that all such lists take a quarter of the requests.
-        """
-        scan, order = listing.scan, listing.scan.order
-        known_rows = listing.known_rows(known)
+        scan, order, known_rows = listing.scan, listing.scan.order, listing.known_rows(found_at)
         result = scan.read(
             reply,
             known_rows=known_rows,
-            unsettled=known.keys() - known_rows,
+            unsettled={name for name, at in found_at.items() if at and at <= listing.cursor.complete_at} - known_rows,
             unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # open executions that this scan seeks
             may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
@@ -268,7 +249,16 @@ class ListPoller(SessionPart):
             log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=scan.order.value)
         if result is None:
             return Requeue(QueueKind.BEGUN)
-        await self._end(listing, result)
+        if not scan.is_confirmed(result, ran_s=self._clock.running()):
+            listing.restart_scan()
+        else:
+            is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
+            try:
+                await self._complete(listing, *((None, None) if is_explained else (result.gap, result.at_most)))
+            except BaseException:
+                if result.unconfirmed is not None:  # the missing rows may be back by the next attempt
+                    listing.restart_scan()
+                raise
         listing.timing.whole_pages = scan.unordered_pages
         if not listing.timing.whole_pages:
             return self._at_rest
@@ -301,7 +291,8 @@ class ListPoller(SessionPart):
         Memory changes only after both are written. Raises `StoreError`. Nothing is written if the list is no longer
         watched.
         """
-        stream, watch, evaluator = listing.stream, listing.watch, self._deps.evaluator
+        watch, evaluator = listing.watch, self._deps.evaluator
+        stream = self._alert_rules.stream(watch.pipeline)
         async with stream.writing:
             if listing.is_unwatched:  # another list may have replaced it
                 return
@@ -323,25 +314,8 @@ class ListPoller(SessionPart):
             log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
             self._deps.metrics.events.labels(entry.event.type).inc()
 
-    async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Finish a scan with its result, or begin a rescan if the result is unconfirmed.
-
-        Raises `StoreError`. After that the list is read again.
-        """
-        rules, scan = self._rules, listing.scan
-        if not scan.is_confirmed(result, rules, ran_s=self._clock.running()):
-            listing.restart_scan()
-            return
-        try:
-            is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
-            await self._complete(listing, ScanResult() if is_explained else result)
-        except BaseException:
-            if result.unconfirmed is not None:  # the missing rows may be back by the next attempt
-                listing.restart_scan()
-            raise
-
-    async def _complete(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Move the cursor on, and begin the next scan.
+    async def _complete(self, listing: PipelineListState, found: GapReason | None, at_most: int | None) -> None:
+        """Move the cursor on after a complete scan that found a gap or none, and begin the next scan.
 
         The cursor is written at once only if something was found or has changed. Otherwise the older cursor in the
         store is still correct.
@@ -349,19 +323,19 @@ class ListPoller(SessionPart):
         scan, before = listing.scan, listing.cursor
         name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
         cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
-        cursor = replace(cursor, total=scan.total, known_from=self._known_from(before, scan.began_at, result.gap))
-        gap = None if result.gap in listing.gaps_emitted else result.gap
+        cursor = replace(cursor, total=scan.total, known_from=self._known_from(before, scan.began_at, found))
+        gap = None if found in listing.gaps_emitted else found
         is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
         if listing.rows.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
-            await self.record(listing, cursor, gap=gap, at_most=result.at_most)
+            await self.record(listing, cursor, gap=gap, at_most=at_most)
         listing.cursor = cursor
-        if result.gap is None:
+        if found is None:
             listing.gaps_emitted &= frozenset() if scan.is_whole else {GapReason.UNORDERED}
-        elif result.gap in EMITTED_ONCE:
-            listing.gaps_emitted |= {result.gap}
+        elif found in EMITTED_ONCE:
+            listing.gaps_emitted |= {found}
         listing.finish_scan()
         if not gap and (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
-            silent_until = cursor.complete_at if result.gap is None else None
+            silent_until = cursor.complete_at if found is None else None
             await recorder.note_scan(listing.timing.began_at, silent_until=silent_until)
 
     def _known_from(self, before: Cursor, began_at: Micros, gap: GapReason | None) -> Micros:
@@ -393,8 +367,9 @@ class ListPoller(SessionPart):
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report()
         if reason is not None and is_deep:
-            emitted = listing.gaps_emitted
-            await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))
+            emitted, gap = listing.gaps_emitted, GapReason(reason.value)
+            left = (gap, scan.unread_count()) if scan.result is None else (scan.result.gap, scan.result.at_most)
+            await self._complete(listing, *left)
             listing.gaps_emitted |= emitted
             listing.note_answer()
             return self._at_rest

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.polling.lists.order import Ordering
+from watcher.polling.lists.order import Order, Ordering
 
 
 @dataclass(slots=True)
@@ -32,6 +32,7 @@ class ListMemory:
 
     After a start they are learnt again, except for `total`, which the cursor records. A scan is outrun after
     `pages_at_most` pages without progress. Executions that ended more than `lookback_us` microseconds ago are not read.
+    Rows count as missing once `lost_after` scans over at least `lost_grace_s` seconds did not show them.
 
     Each page but the last has `page_rows` rows; `None` while that is unknown. The list had `length` rows when a
     complete scan last read it to the end. `total` is the API's number of rows at the last complete scan. `dates` are
@@ -43,6 +44,8 @@ class ListMemory:
 
     lookback_us: int
     pages_at_most: int
+    lost_after: int
+    lost_grace_s: float
     ordering: Ordering = field(default_factory=Ordering)
     confirmation: Confirmation = field(default_factory=Confirmation)
     page_rows: int | None = None
@@ -57,6 +60,11 @@ class ListMemory:
     def rows_per_page(self) -> int:
         """The number of rows on each page but the last: as many as requested, until a full page shows fewer."""
         return self.page_rows or PAGE_ROWS
+
+    @property
+    def is_newest_first(self) -> bool:
+        """Whether new rows come before the others."""
+        return self.ordering.order is Order.NEWEST
 
     def page_of(self, index: int) -> int:
         """Return the page that shows the row with this index. Pages count from 1, indices from 0."""

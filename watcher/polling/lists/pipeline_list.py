@@ -5,7 +5,7 @@ The cursor has the facts that must survive a restart.
 
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import NamedTuple
 
 from watcher.clerk.api import Reply
@@ -15,10 +15,8 @@ from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Cursor
 from watcher.polling.lists.evidence import ListMemory
-from watcher.polling.lists.order import Order
 from watcher.polling.lists.scan import SETTLED_AFTER_US, Scan
-from watcher.polling.pipeline_recorder import PipelineStream
-from watcher.polling.poll_item import PolledList, TrackedExecution
+from watcher.polling.poll_item import PolledList, PollRules, TrackedExecution
 
 REMEMBERED_COUNT = 2_000
 """The most ended executions that are kept in memory, which saves queries of the store: several pages."""
@@ -105,7 +103,7 @@ class PageIndex:
 
     def start_next_scan(self) -> None:
         """Begin another scan. With the newest rows first, let the entries sink that the last scan did not show."""
-        if self.found_count and self._memory.ordering.order is Order.NEWEST:
+        if self.found_count and self._memory.is_newest_first:
             self._arrived += self.found_count
             for entry in self._noted:
                 if entry.position is not None:
@@ -223,27 +221,28 @@ class ScanTiming:
 class PipelineListState(PolledList):
     """The list of one pipeline, with its current or next `scan`.
 
-    `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `stream` are the
-    pipeline's own events. `named` means that the name of the pipeline is known or was requested. `nameless` is a page
-    that is handled only after a poll for the name, and the execution to poll. The list has failed until `failing_until`
-    (monotonic seconds): its executions are polled one by one. `gaps_emitted` are the reported gaps that may last over
-    many scans.
+    `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `named` means that
+    the name of the pipeline is known or was requested. `nameless` is a page that is handled only after a poll for the
+    name, and the execution to poll. The list has failed until `failing_until` (monotonic seconds): its executions are
+    polled one by one. `gaps_emitted` are the reported gaps that may last over many scans.
     """
 
     cursor: Cursor
-    stream: PipelineStream
-    memory: ListMemory
+    rules: InitVar[PollRules]
+    memory: ListMemory = field(init=False)
     scan: Scan = field(init=False)
     rows: PageIndex = field(init=False)
     recorded_at: Monotonic = EARLIEST
-    named: bool = False
+    named: bool = field(init=False)
     nameless: tuple[Reply, str] | None = None
     gaps_emitted: frozenset[GapReason] = frozenset()
     failing_until: Monotonic = EARLIEST
     timing: ScanTiming = field(default_factory=ScanTiming)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, rules: PollRules) -> None:
         """Start the first scan, and an empty page index."""
+        limits = (rules.lookback_us, rules.pages_at_most, rules.lost_after, rules.lost_grace_s)
+        self.memory, self.named = ListMemory(*limits, total=self.cursor.total), self.watch.name is not None
         self.scan = Scan(self.memory, self.cursor)
         self.rows = PageIndex(self.memory)
 
@@ -260,13 +259,13 @@ class PipelineListState(PolledList):
         """Remove an execution that ended, or is no longer watched."""
         self.rows.leave(entry)
 
-    def known_rows(self, found_at: Mapping[str, Micros]) -> set[str]:
+    def known_rows(self, found_at: Mapping[str, Micros | None]) -> set[str]:
         """Return the ids of those executions that are known rows.
 
         `found_at` are the times at which lists first showed the executions. Known rows were found long enough before
         the last complete scan began: no other row is still to appear below them.
         """
-        return {each for each, at in found_at.items() if at <= self.cursor.complete_at - SETTLED_AFTER_US}
+        return {each for each, at in found_at.items() if at and at <= self.cursor.complete_at - SETTLED_AFTER_US}
 
     def note_answer(self) -> None:
         """End the failures of the list, after a success."""

@@ -15,7 +15,6 @@ from watcher.domain.watch import Cursor
 from watcher.polling.lists.evidence import Evidence, ListMemory, ScanPage
 from watcher.polling.lists.order import Order
 from watcher.polling.lists.readers import READERS, SURE_AFTER, UnorderedReader
-from watcher.polling.poll_item import PollRules
 
 SETTLED_AFTER_US = 15_000_000
 """The longest delay (microseconds) with which a row appears in a list.
@@ -287,13 +286,13 @@ class Scan:
         retained_us = self.began_at - memory.dates[0]
         return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
-    def is_confirmed(self, result: ScanResult, rules: PollRules, *, ran_s: float) -> bool:
+    def is_confirmed(self, result: ScanResult, *, ran_s: float) -> bool:
         """Return whether a result counts. Count the scans in a row that ended with it. `ran_s` is the running time.
 
         An unconfirmed result without a gap counts after three scans, one with a gap after two. If the list was read to
         its end, a gap needs `lost_after` scans over at least `lost_grace`: rows may be gone only for a while.
         """
-        confirmation = self.memory.confirmation
+        memory, confirmation = self.memory, self.memory.confirmation
         if result.unconfirmed is None:
             if self._seeks_missing is not False:  # otherwise rows are still missing
                 confirmation.reason = None
@@ -305,8 +304,7 @@ class Scan:
         if result.gap is None:
             return confirmation.count >= SURE_AFTER
         if self.is_whole:
-            is_long = ran_s - confirmation.since_s >= rules.lost_grace_s
-            return is_long and confirmation.count >= rules.lost_after
+            return ran_s - confirmation.since_s >= memory.lost_grace_s and confirmation.count >= memory.lost_after
         return confirmation.count > 1
 
     def complete(self) -> None:
