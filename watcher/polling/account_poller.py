@@ -62,12 +62,13 @@ class AccountPoller(SessionPart):
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch the executions of these watches and no others, from their recorded state on. Raises `StoreError`.
 
+        The requests in flight are finished before, and none is sent until it is done: what is loaded stays true.
         Executions that are recorded as ended are not polled. A degraded account is probed at once: its key may be valid
         now.
         """
-        async with self._changing:
-            self._registry.departed = {}
-            try:
+        try:
+            async with self._changing:
+                await self._finish()
                 found = await self._load(watches)
                 new_lists = await self._list_poller.load(watches)
                 open_ = await self._deps.store.load_open([each.watch.pipeline for each in new_lists])
@@ -76,12 +77,11 @@ class AccountPoller(SessionPart):
                 await self._snapshots.watch(watches)
                 self._list_poller.apply(watches, new_lists)
                 self._registry.apply(watches, found)
-            finally:
-                self._registry.departed = None
-            for recorder in self._alert_rules.recorders.values():
-                await recorder.note_watched(self._registry.entries.values())
-        self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
-        self._deps.wake()
+                for recorder in self._alert_rules.recorders.values():
+                    await recorder.note_watched(self._registry.entries.values())
+            self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
+        finally:
+            self._deps.wake()
 
     def read_list(self, pipeline: str) -> None:
         """Scan the list of a pipeline as soon as the budget allows."""
@@ -104,8 +104,7 @@ class AccountPoller(SessionPart):
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
-        # No new work starts while the poller drains: the account may have another owner before the work is done.
-        if (self._confirmations.waiting or self._confirmations.too_late) and not self._draining:
+        if (self._confirmations.waiting or self._confirmations.too_late) and not self._is_paused:
             for entry in self._confirmations.take_expired(now):  # no GET confirmed them in time: their rows count
                 self._start(entry, accepts=True)
         while (request := self._take()) is not None:
@@ -121,8 +120,7 @@ class AccountPoller(SessionPart):
     async def drain(self) -> None:
         """Send no more requests, and wait for those in flight."""
         self._draining = True
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._finish()
 
     async def cancel(self) -> None:
         """Cancel the requests in flight. Their polls are due again after the next start."""
@@ -130,6 +128,15 @@ class AccountPoller(SessionPart):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def _is_paused(self) -> bool:
+        """Whether no work may start: the watches change, or the account may soon have another owner."""
+        return self._draining or self._changing.locked()
+
+    async def _finish(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _load(self, watches: Sequence[Watch]) -> dict[str, ExecutionRecord]:
         """Return the recorded executions that these watches name, as far as they are new.
@@ -189,7 +196,7 @@ class AccountPoller(SessionPart):
         """Take the next request, and its slot, if one may go now. An unusable account sends only probes."""
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
         is_probe = breaker.unusable_for is not None
-        if self._draining or self._in_flight_count >= deps.concurrency:
+        if self._is_paused or self._in_flight_count >= deps.concurrency:
             return None
         if now < deps.pacer.ready_at or now < breaker.opens_at() or not deps.is_trusted():
             return None
@@ -231,7 +238,7 @@ class AccountPoller(SessionPart):
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
-        if not self._draining and self._in_flight_count < deps.concurrency:
+        if not self._is_paused and self._in_flight_count < deps.concurrency:
             next_at = self._poll_queue.next_at()
             if waiting:
                 next_at = min(next_at, self._confirmations.wanted_at())

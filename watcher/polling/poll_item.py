@@ -78,9 +78,8 @@ class PollItem:
     """An execution or a list in the poll queue. Times are monotonic seconds.
 
     `due_at` is when the next request is due, `asked_at` when the last one was sent. `failures` are those since the last
-    success; `None` after a success. `is_unwatched` is set if the configuration drops the item while a request for it is
-    in flight. `queue` is the reason why the item waits. `number` identifies its current entry in a heap: older entries
-    are outdated.
+    success; `None` after a success. `queue` is the reason why the item waits. `number` identifies its current entry in
+    a heap: older entries are outdated.
     """
 
     due_at: Monotonic = Monotonic(0.0)
@@ -95,7 +94,6 @@ class PollItem:
     number: int = 0
     is_queued: bool = False
     queue: QueueKind = QueueKind.DUE
-    is_unwatched: bool = False
 
 
 @dataclass(slots=True)
@@ -132,7 +130,8 @@ class TrackedExecution(PollItem):
 
     `position` is the index at which a list last showed the execution, less the number of rows that had been added by
     then. The page `missed_page` should have shown it, but did not. `unconfirmed_end` is a row with an end that a GET is
-    to confirm. Before `denied_until` no other such row counts.
+    to confirm. Before `denied_until` no other such row counts. `is_unwatched` is set once the configuration has dropped
+    the execution.
     """
 
     known: ExecutionRecord
@@ -146,6 +145,7 @@ class TrackedExecution(PollItem):
     missed_page: int | None = None
     unconfirmed_end: PendingConfirmation | None = None
     denied_until: Monotonic = Monotonic(0.0)
+    is_unwatched: bool = False
 
 
 @dataclass(slots=True, eq=False)

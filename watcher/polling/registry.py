@@ -20,14 +20,12 @@ from watcher.runtime.metrics import open_label
 class ExecutionRegistry:
     """The open executions of an account, counted by status, and its lists.
 
-    `entries` are the executions by id, `lists` the lists by pipeline. `departed` is a dictionary while new watches
-    are loaded. It collects the entries that leave meanwhile, because what was loaded about them is outdated.
+    `entries` are the executions by id, `lists` the lists by pipeline.
     """
 
     def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
         self.lists: Mapping[str, PolledList] = {}
         self.entries: dict[str, TrackedExecution] = {}
-        self.departed: dict[str, TrackedExecution] | None = None
         self._poll_queue, self._min_interval_s, self._clock = poll_queue, deps.rules.min_interval_s, deps.clock
         self._counts = Counter[str]()  # by label of the metric
         for label, gauge in deps.metrics.open.items():
@@ -41,9 +39,9 @@ class ExecutionRegistry:
     def apply(self, watches: Sequence[Watch], found: Mapping[str, ExecutionRecord]) -> None:
         """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
-        Some of these executions may be watched by now, have ended, or be in `departed`. Executions that have ended are
-        not watched. The others are queued, those with the oldest poll first. Executions of whole pipelines count as
-        requested now: one page answers for many of them, and a GET for each would delay the lists.
+        Executions that have ended are not watched. The others are queued, those with the oldest poll first. Executions
+        of whole pipelines count as requested now: one page answers for many of them, and a GET for each would delay the
+        lists.
         """
         now = self._clock.monotonic()
         named = {execution: watch for watch in watches for execution in watch.executions}
@@ -53,16 +51,13 @@ class ExecutionRegistry:
             if new_watch is not None and new_watch.rules != entry.watch.rules:
                 entry.row = entry.body_hash = None  # an equal answer may mean more by the new rules
             entry.is_unwatched, entry.watch = new_watch is None, new_watch or entry.watch
-            # An entry in flight leaves once its answer is there: no second poll of it may go out before.
+            # An entry whose end is to be confirmed leaves with the answer.
             if entry.is_unwatched and entry.is_queued:
                 self._poll_queue.take(entry)
                 self.leave(entry)
-        left = self.departed or {}
-        recorded = found.keys() | {execution for execution, entry in left.items() if entry.is_recorded}
         unknown = [execution for execution in named if execution not in self.entries]
         candidates = {execution: ExecutionRecord(execution, named[execution].pipeline) for execution in unknown}
         candidates |= found
-        candidates |= {execution: entry.known for execution, entry in left.items()}
         for each in sorted(candidates.values(), key=attrgetter("polled_at")):
             execution, watch = each.execution, named.get(each.execution) or whole.get(each.pipeline)
             known = each
@@ -71,7 +66,7 @@ class ExecutionRegistry:
                 known = ExecutionRecord(execution, each.pipeline, found_at=each.found_at)
             if watch is None or execution in self.entries or known.end_seen_at is not None:
                 continue
-            entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in recorded, asked_at=now)
+            entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in found, asked_at=now)
             self.enter(entry)
             self.put_back(entry, 0.0)
 
@@ -107,18 +102,9 @@ class ExecutionRegistry:
         else:
             self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
 
-    def restore(self, entry: TrackedExecution) -> None:
-        """Queue an entry as before its request, which said nothing about it. Forget the entry if it is unwatched."""
-        if entry.is_unwatched:
-            self.leave(entry)
-        else:
-            self._poll_queue.put(entry, due_at=entry.due_at, queue=entry.queue)
-
     def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that ended, or is no longer watched. It must not be in the queue or in flight."""
         del self.entries[entry.known.execution]
-        if self.departed is not None:
-            self.departed[entry.known.execution] = entry
         self._counts[open_label(entry.known)] -= 1
         if (listing := self.lists.get(entry.known.pipeline)) is not None:
             listing.leave(entry)

@@ -73,8 +73,7 @@ class ListPoller(SessionPart):
         for watch in watches:
             if not watch.whole or watch.pipeline in self._lists:
                 continue
-            async with self._alert_rules.stream(watch.pipeline).writing:  # after the writes of a former list
-                record = await self._deps.store.load_pipeline(watch.pipeline)
+            record = await self._deps.store.load_pipeline(watch.pipeline)
             cursor = record.cursor or Cursor(self._clock.steady_us())
             self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
             self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
@@ -87,8 +86,9 @@ class ListPoller(SessionPart):
         """Poll the lists of these watches and no others. `new` are those that were not watched before."""
         now, whole = self._clock.monotonic(), {watch.pipeline: watch for watch in watches if watch.whole}
         for pipeline, listing in list(self._lists.items()):
-            listing.is_unwatched, listing.watch = pipeline not in whole, whole.get(pipeline, listing.watch)
-            if listing.is_unwatched:
+            if pipeline in whole:
+                listing.watch = whole[pipeline]
+            else:
                 self._poll_queue.take(listing)
                 del self._lists[pipeline]
         for listing in new:
@@ -148,8 +148,8 @@ class ListPoller(SessionPart):
             requeue = self._rest(listing, self._session.handle_error(error))
         finally:
             for entry in request.unseen.values():
-                self._registry.restore(entry)
-            if request.scans and not listing.is_unwatched:
+                self._poll_queue.put(entry, due_at=entry.due_at, queue=entry.queue)  # nothing was said about it
+            if request.scans:
                 # Lists whose scan has begun take turns: the one with the oldest request goes first.
                 due_at = Monotonic(listing.asked_at + requeue.wait_s)
                 due_at = max(self._clock.monotonic(), due_at) if requeue.queue is QueueKind.DUE else due_at
@@ -183,7 +183,7 @@ class ListPoller(SessionPart):
         await self._session.note_clock()
         if request.scans:
             listing.note_answer()
-            if listing.cursor.ahead_us is None and not listing.is_unwatched:
+            if listing.cursor.ahead_us is None:
                 await self._note_clock(listing, reply.ahead_us)
         return await self._read(request, reply)
 
@@ -204,14 +204,10 @@ class ListPoller(SessionPart):
 
     async def _read(self, request: PageRequest, reply: Reply) -> Requeue:
         """Handle a page: evaluate its rows, then pass it to the scan, if the scan requested it."""
-        if request.listing.is_unwatched:
-            return self._at_rest
         listing = request.listing
         if request.scans:
             listing.scan.note(reply)
         page = await self._page_processor.look_up(request, reply)
-        if listing.is_unwatched:
-            return self._at_rest
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             recorder.note_starts(reply.rows or ())
         is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
@@ -288,14 +284,11 @@ class ListPoller(SessionPart):
     ) -> None:
         """Write a cursor and, if there is a gap, an event that says that at most `at_most` executions may be missing.
 
-        Memory changes only after both are written. Raises `StoreError`. Nothing is written if the list is no longer
-        watched.
+        Memory changes only after both are written. Raises `StoreError`.
         """
         watch, evaluator = listing.watch, self._deps.evaluator
         stream = self._alert_rules.stream(watch.pipeline)
         async with stream.writing:
-            if listing.is_unwatched:  # another list may have replaced it
-                return
             entries: tuple[OutboxEntry, ...] = ()
             if gap is not None:
                 more = {"reason": gap, "atMost": at_most}

@@ -415,17 +415,6 @@ async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
     assert await gaps(account) == []
 
 
-async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_reported(start: Start) -> None:
-    account = await start(watches=[replace(SALES, name=None)])
-    show(account, row(1, "running"))
-    account.api.script[name_of(1)] = said(name_of(1), "running")
-    await account.begin_request()
-    await account.watcher.watch([])
-    account.api.gate.set()
-    assert await emitted(account, after_s=30) == []
-    assert asked(account, name_of(1)) == 1
-
-
 @pytest.mark.ci
 @pytest.mark.parametrize(("is_wanted", "begun_s"), [(False, 20), (True, 13)])
 async def test_what_is_new_at_the_head_is_reported_in_a_deep_scan_which_goes_on_where_it_is(
