@@ -70,13 +70,10 @@ class AccountPoller(SessionPart):
             async with self._changing:
                 await self._finish()
                 found = await self._load(watches)
-                new_lists = await self._list_poller.load(watches)
-                open_ = await self._deps.store.load_open([each.watch.pipeline for each in new_lists])
-                found |= {known.execution: known for known in open_}
                 await self._alert_rules.watch(watches)
                 await self._snapshots.watch(watches)
-                self._list_poller.apply(watches, new_lists)
-                self._registry.apply(watches, found)
+                open_ = await self._list_poller.watch(watches)
+                self._registry.apply(watches, found | open_)
                 for recorder in self._alert_rules.recorders.values():
                     await recorder.note_watched(self._registry.entries.values())
             self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
@@ -144,18 +141,13 @@ class AccountPoller(SessionPart):
         Maintenance closes the overdue problem of an execution whose limit was removed. Entries forget such a problem,
         so that they may be overdue again.
         """
-        store, registry = self._deps.store, self._registry
-        overdue = {
-            name: sequence
-            for name, entry in registry.entries.items()
-            if (sequence := entry.known.overdue_sequence) is not None
-        }
-        named = [name for watch in watches for name in watch.executions if name not in registry.entries]
-        found = dict(await store.load_executions([*overdue, *named]))
-        for name, sequence in overdue.items():
-            known, entry = found.pop(name, None), registry.entries.get(name)
-            is_closed = known is not None and known.overdue_sequence is None
-            if is_closed and entry is not None and entry.known.overdue_sequence == sequence:
+        entries = self._registry.entries
+        overdue = [name for name, entry in entries.items() if entry.known.overdue_sequence is not None]
+        named = [name for watch in watches for name in watch.executions if name not in entries]
+        found = dict(await self._deps.store.load_executions([*overdue, *named]))
+        for name in overdue:
+            known, entry = found.pop(name, None), entries[name]
+            if known is not None and known.overdue_sequence is None:
                 entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
         return found
 

@@ -13,7 +13,7 @@ import structlog
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import EventType, GapReason, OutboxEntry
-from watcher.domain.execution import Outcome
+from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
@@ -64,40 +64,39 @@ class ListPoller(SessionPart):
         self._pages: dict[tuple[str, int], Reply] = {}  # in the order of their last requests
         self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # after a page that needs no other at once
 
-    async def load(self, watches: Sequence[Watch]) -> list[PipelineListState]:
-        """Return the lists that are not watched yet, as recorded, ready for their first scans. Raises `StoreError`.
+    async def watch(self, watches: Sequence[Watch]) -> dict[str, ExecutionRecord]:
+        """Poll the lists of these watches and no others. Return the recorded open executions of new lists, by id.
 
-        For a new list the start of the watch is recorded before the first request.
+        For a new list the start of the watch is recorded before the first request. After a `StoreError` nothing has
+        changed.
         """
-        lists: list[PipelineListState] = []
-        for watch in watches:
-            if not watch.whole or watch.pipeline in self._lists:
-                continue
-            record = await self._deps.store.load_pipeline(watch.pipeline)
-            cursor = record.cursor or Cursor(self._clock.steady_us())
-            self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
-            self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-            lists.append(listing := PipelineListState(watch, cursor, self._rules))
-            if record.cursor is None:
-                await self.record(listing, cursor)
-        return lists
-
-    def apply(self, watches: Sequence[Watch], new: Sequence[PipelineListState]) -> None:
-        """Poll the lists of these watches and no others. `new` are those that were not watched before."""
-        now, whole = self._clock.monotonic(), {watch.pipeline: watch for watch in watches if watch.whole}
-        for pipeline, listing in list(self._lists.items()):
-            if pipeline in whole:
-                listing.watch = whole[pipeline]
-            else:
-                self._poll_queue.take(listing)
-                del self._lists[pipeline]
-        for listing in new:
-            self._lists[listing.watch.pipeline] = listing
-            for entry in self._registry.entries.values():
-                if entry.known.pipeline == listing.watch.pipeline:
-                    listing.enter(entry)
+        whole = {watch.pipeline: watch for watch in watches if watch.whole}
+        new = {pipeline: await self._load(watch) for pipeline, watch in whole.items() if pipeline not in self._lists}
+        found = await self._deps.store.load_open(new.keys())
+        for gone in self._lists.keys() - whole.keys():
+            self._poll_queue.take(self._lists.pop(gone))
+        for pipeline, listing in self._lists.items():
+            listing.watch = whole[pipeline]
+        self._lists |= new
+        for entry in self._registry.entries.values():
+            if (entered := new.get(entry.known.pipeline)) is not None:
+                entered.enter(entry)
+        now = self._clock.monotonic()
+        for listing in new.values():
             listing.asked_at = now
             self._poll_queue.put(listing, due_at=now)
+        return {known.execution: known for known in found}
+
+    async def _load(self, watch: Watch) -> PipelineListState:
+        """Return the list of a pipeline as recorded, ready for its first scan."""
+        record = await self._deps.store.load_pipeline(watch.pipeline)
+        cursor = record.cursor or Cursor(self._clock.steady_us())
+        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
+        self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+        listing = PipelineListState(watch, cursor, self._rules)
+        if record.cursor is None:
+            await self.record(listing, cursor)
+        return listing
 
     def read_now(self, pipeline: str) -> None:
         """Scan a list as soon as the budget allows.
