@@ -67,8 +67,7 @@ class ReplyEvaluator:
         entry.failures = None
         if execution is None:
             return Evaluation(entry, None, before, None, self.cadence((seen_at - before.since_at) / 1_000_000), seen_at)
-        if execution.pipeline_name:
-            self.pipeline_names[watch.pipeline] = execution.pipeline_name
+        self.learn_name(watch.pipeline, execution.pipeline_name)
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
         limits_s, max_tokens = watch.overdue_after_s, watch.max_tokens

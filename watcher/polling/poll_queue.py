@@ -4,7 +4,7 @@ import heapq
 from operator import attrgetter
 
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
-from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, QueueKind, TrackedExecution
+from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, PollRules, QueueKind, TrackedExecution
 
 BY_DUE_AT = attrgetter("due_at")
 
@@ -19,9 +19,9 @@ class ConfirmationQueue:
     the time within which an end must be confirmed.
     """
 
-    def __init__(self, *, in_time_count: float) -> None:
-        """Start empty. `in_time_count` is the number of GETs that can be sent within the time to confirm an end."""
-        self._in_time_count = max(1.0, in_time_count)
+    def __init__(self, confirmed_at_most: float) -> None:
+        """Start empty. At most `confirmed_at_most` GETs can be sent within the time to confirm an end."""
+        self._in_time_count = max(1.0, confirmed_at_most)
         self.too_late: list[TrackedExecution] = []
         self.waiting: dict[str, dict[TrackedExecution, PendingConfirmation]] = {}
 
@@ -76,9 +76,9 @@ class PollQueue:
     heap until it comes first there. Its number then shows that this entry is outdated.
     """
 
-    def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
-        self.confirmations = confirmations
-        self._max_interval_s = max_interval_s
+    def __init__(self, rules: PollRules) -> None:
+        self.confirmations = ConfirmationQueue(rules.confirmed_at_most)
+        self._max_interval_s = rules.max_interval_s
         self._waiting: Heap = []  # by `due_at`
         self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at`
         self._begun: Heap = []  # by `due_at`

@@ -15,7 +15,7 @@ from watcher.domain.timestamps import EARLIEST
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_recorder import AccountRules
 from watcher.polling.poll_item import Evaluation, TrackedExecution
-from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
+from watcher.polling.poll_queue import PollQueue
 from watcher.polling.recent_ends import RecentEnds
 from watcher.polling.registry import ExecutionRegistry
 from watcher.runtime.http_client import REMEDIES
@@ -45,8 +45,7 @@ class AccountSession:
     def __init__(self, deps: AccountDependencies) -> None:
         """Start without executions. The state that the breaker began with is recorded already."""
         self.deps = deps
-        confirmations = ConfirmationQueue(in_time_count=deps.rules.confirmed_at_most)
-        self.poll_queue = PollQueue(confirmations, max_interval_s=deps.rules.max_interval_s)
+        self.poll_queue = PollQueue(deps.rules)
         self.registry = ExecutionRegistry(deps, self.poll_queue)
         self.alert_rules = AccountRules(deps)
         self.recent_ends: dict[str, RecentEnds] = {}  # of each watched pipeline

@@ -4,12 +4,13 @@ import random
 from collections.abc import Callable
 
 import pytest
+from virtual import RULES
 
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.poll_item import PolledList, PollItem, QueueKind, TrackedExecution
-from watcher.polling.poll_queue import BY_DUE_AT, ConfirmationQueue, PollQueue
+from watcher.polling.poll_queue import BY_DUE_AT, PollQueue
 
 WATCH = Watch("default", "p", ())
 Put = tuple[Callable[[], PollItem], float, str]
@@ -25,7 +26,7 @@ def a_listing() -> PolledList:
 
 
 def a_poll_queue() -> PollQueue:
-    return PollQueue(ConfirmationQueue(in_time_count=10), max_interval_s=60.0)
+    return PollQueue(RULES)
 
 
 def take(poll_queue: PollQueue, now: float) -> PollItem | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import structlog
 
 from watcher.clerk.api import Reply
-from watcher.domain.event import EventType, GapReason, OutboxEntry
+from watcher.domain.event import EventType, GapReason
 from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
@@ -288,14 +288,11 @@ class ListPoller(SessionPart):
         watch, evaluator = listing.watch, self._deps.evaluator
         stream = self._alert_rules.stream(watch.pipeline)
         async with stream.writing:
-            entries: tuple[OutboxEntry, ...] = ()
-            if gap is not None:
-                more = {"reason": gap, "atMost": at_most}
-                event, _ = evaluator.pipeline_event(watch, EventType.PIPELINE_GAP, more, after=stream.sequence)
-                entries = (event,)
-            sequence = stream.sequence + len(entries)
+            more, after = {"reason": gap, "atMost": at_most}, stream.sequence
+            gaps = () if gap is None else (evaluator.pipeline_event(watch, EventType.PIPELINE_GAP, more, after=after),)
+            entries, sequence = tuple(event for event, _ in gaps), after + len(gaps)
             change = SourceChange(
-                self._deps.lease, stream.sequence, sequence, None, entries, pipeline=watch.pipeline, cursor=cursor
+                self._deps.lease, after, sequence, None, entries, pipeline=watch.pipeline, cursor=cursor
             )
             await self._deps.store.record(change)
             stream.sequence = sequence

@@ -271,14 +271,6 @@ class PipelineListState(PolledList):
         """End the failures of the list, after a success."""
         self.failures, self.failing_until = None, EARLIEST
 
-    def note_scan_request(self, now: Monotonic) -> None:
-        """Record that the scan requests a page. A scan begins with its first answer."""
-        self.asked_at = now
-        if not self.scan.began_at:
-            self.scan.seeks = self.timing.begin(now)
-        else:
-            self.timing.pages_since_head += 1
-
     def finish_scan(self) -> None:
         """Complete the scan, whose result counts, and start the next one."""
         self.scan.complete()
@@ -316,5 +308,10 @@ class PageRequest:
 
     def note_sent(self, now: Monotonic) -> None:
         """Record that the request is sent. A scan begins with its first answer."""
+        listing = self.listing
         if self.scans:
-            self.listing.note_scan_request(now)
+            listing.asked_at = now
+        if self.scans and listing.scan.began_at:
+            listing.timing.pages_since_head += 1
+        elif self.scans:
+            listing.scan.seeks = listing.timing.begin(now)
