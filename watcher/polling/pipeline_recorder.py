@@ -4,6 +4,7 @@ The rules stand in `watcher/rules`. The recorder decides when ends are judged: a
 a gap or trouble with the list, once a scan is complete. Each end is judged exactly once, even if the process is killed.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -19,10 +20,7 @@ from watcher.domain.rule import News, Rule
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.list_evidence import date_of
-from watcher.polling.pipeline_list import PipelineStream
-from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_item import Evaluation, TrackedExecution
 from watcher.polling.verdict import RecordedPast, judge, verdict_of
 from watcher.rules import dump_states, load_states
 from watcher.store.changes import ChangeSet, SingleChange, SourceChange
@@ -31,6 +29,14 @@ log = structlog.get_logger()
 
 IN_API_TIME = "in_api_time"
 """The key that the stored states have besides those of rules if their times are on the API's clock (version 1.0.0)."""
+
+
+@dataclass(slots=True)
+class PipelineStream:
+    """The pipeline's own events: the sequence of the last one, and the lock for writing the next."""
+
+    sequence: int
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -85,7 +91,7 @@ class PipelineRecorder:
         async with self._stream.writing:
             record, now = await self._deps.store.load_rules(watch.pipeline), self._clock.steady_us()
             self._stream.sequence = max(self._stream.sequence, record.sequence)
-            stored, past, states = load_states(record.states, watch.rules), RecordedPast(self._deps, watch), {}
+            stored, past, states = load_states(record.states, watch.rules), RecordedPast(self._deps.store, watch), {}
             for rule in watch.rules:
                 state = stored.get(rule.key) or (rule.state_type and rule.state_type())
                 states[rule.key] = await rule.begin(state, past, now=now)
@@ -217,8 +223,8 @@ class PipelineRecorder:
             scanned_until=silent_until,
             changed={each.entry: each.known for each in evaluations},
         )
-        past = RecordedPast(deps, self.watch)
-        verdict = await verdict_of(news, states, self._problems, evaluations, past=past, after=before)
+        past, event = RecordedPast(deps.store, self.watch), deps.evaluator.pipeline_event
+        verdict = await verdict_of(news, states, self._problems, evaluations, past=past, event=event, after=before)
         sequence = before + len(verdict.entries)
         is_as_before = not moved_us and len(held) == len(self._held) + len(new)
         unjudged, judges_all = tuple(new if is_as_before else held), not is_as_before and bool(self._held)
@@ -249,7 +255,7 @@ class PipelineRecorder:
             is_released = hold.unconfirmed is not None and unconfirmed.isdisjoint(hold.unconfirmed)
             return hold, is_released, inf if is_released else -inf
         pending = [each.unconfirmed_end.execution for each in unconfirmed if each.unconfirmed_end]
-        return None, False, min([date_of(row) or NEVER for row in pending], default=inf)
+        return None, False, min([row.dated_at or NEVER for row in pending], default=inf)
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
         """Return the executions whose end a GET is still to confirm."""
