@@ -26,7 +26,7 @@ class Verdict:
     states: dict[str, Any] = field(default_factory=dict)
     """The states of the rules, by key."""
     stored: dict[str, Any] = field(default_factory=dict)
-    """The states that are stored. Those that are as at the beginning are left out."""
+    """The states to store. A state that equals the default of its rule is left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class RecordedPast:
         return await self.store.load_spending(self.watch.pipeline, stream=stream, day_at=day_at)
 
     async def count_errors(self, fingerprints: Collection[bytes], since: Micros) -> int:
-        """Return the number of failures with errors of these kinds, over the days with one since `since`."""
+        """Return the number of failures with errors of these kinds, on days whose last such error was after `since`."""
         return await self.store.count_errors(self.watch.pipeline, fingerprints, since)
 
     async def last_event(self, execution: str) -> bytes | None:
