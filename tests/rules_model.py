@@ -127,7 +127,7 @@ class Pipeline:
 
     def _note(self) -> None:
         """Note complete scans, and when what waits for one is judged: once all is confirmed that it brought."""
-        (listing,) = self.account.watcher._registry.listings.values()
+        (listing,) = self.account.watcher._list_poller._lists.values()
         complete_at = listing.cursor.complete_at
         if complete_at not in self.history.scans[-1:]:
             self.history.scans.append(complete_at)

@@ -7,13 +7,12 @@ from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, RULES, Account, Start, name_of, pages_of, said
 
-from watcher.config.rules import RulesSettings
 from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.problems import Problem
 from watcher.domain.rule import Rule
 from watcher.domain.watch import Details, Watch
-from watcher.rules import rules_of
+from watcher.rules import RulesSettings, rules_of
 from watcher.rules.tokens import Tokens
 
 HOUR_US = 3600 * 1_000_000

@@ -143,7 +143,7 @@ class InlineStore(SqlStore):
         self.database = cast("Database", SimpleNamespace(read=self._do, write=self._do))
         self.clock, self.leases = clock, LocalLeases()
         self.outbox = Outbox(SourceNumbers(self._do))
-        self.wakes, self.on_recorded = {}, self._wake
+        self.wakes = {}
         self.monitor = StoreMonitor(explain=explain_error, clock=clock)
         self._closed = False
         if is_new:
@@ -158,7 +158,7 @@ class InlineStore(SqlStore):
             await self.outbox.numbers.provide(work.sources)
         write = partial(write_group, work=work, outbox=self.outbox, leases=self.leases, now=self.clock.steady_us())
         names, taken = await self._do(write)
-        self._wake(names)
+        self.wake(names)
         return taken.get(id(item))
 
     async def close(self) -> None:

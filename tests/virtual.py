@@ -270,7 +270,6 @@ async def account_of(
         lease=lease,
         events=events,
         clock=clock,
-        breaker=breaker,
         cadence=backoff_cadence(min_interval_s=rules.min_interval_s, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )

@@ -99,7 +99,7 @@ async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(rig:
     await rig.store.record(rules_change(rig.account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
     found = await rig.owned.load_rules(PIPELINE)
     assert found == RulesRecord(1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]])
-    await rig.store.record(rules_change(rig.account, before=1, judges_all=True))
+    await rig.store.record(rules_change(rig.account, before=1, replaces_unjudged=True))
     assert (await rig.owned.load_rules(PIPELINE)).unjudged == []
 
 

@@ -90,7 +90,7 @@ class Replicas:
                 if len(askers) == self.accounts_count:
                     break
             counts = [list(askers.values()).count(place) for place in self.lives]
-            return len(askers) == self.accounts_count and max(counts) - min(counts) <= 1
+            return sum(counts) == self.accounts_count and max(counts) - min(counts) <= 1
 
         await self.stage.board.until(is_spread, within_s=within_s, what="the accounts were spread evenly")
 

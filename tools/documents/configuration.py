@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
+from watcher.runtime.described import descriptions_of
 from watcher.runtime.settings import Block, block_of, key_of
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, RemoteSettings, SinkSettings
@@ -71,7 +72,7 @@ def configuration() -> str:
 
 
 def _section(name: str, field: FieldInfo) -> str:
-    lines = [f"## {name}", "", _described(field), ""]
+    lines = [f"## {name}", "", _described(Settings, name), ""]
     for prefix, note, block in _blocks(name, field):
         lines += [note, "", TABLE] if note else [TABLE]
         lines += [*_rows(block, prefix=prefix), ""]
@@ -100,20 +101,21 @@ def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
         if inner is not None:
-            yield f"| `{path}` | block | | {_described(field)} | |"
+            yield f"| `{path}` | block | | {_described(block, name)} | |"
             yield from _rows(inner, prefix=f"{path}.")
         else:
-            yield _row(path, field, optional=f"{name}_file" in block.model_fields or name == "account")
+            yield _row(path, block, name, optional=f"{name}_file" in block.model_fields or name == "account")
 
 
-def _row(path: str, field: FieldInfo, *, optional: bool) -> str:
+def _row(path: str, block: type[BaseModel], name: str, *, optional: bool) -> str:
+    field = block.model_fields[name]
     default = "required" if field.is_required() and not optional else _default(field)
     example = _code(field.examples[0]) if field.examples else ""
-    return f"| `{path}` | {_kind(field)} | {default} | {_described(field)} | {example} |"
+    return f"| `{path}` | {_kind(field)} | {default} | {_described(block, name)} | {example} |"
 
 
-def _described(field: FieldInfo) -> str:
-    return " ".join((field.description or "").split())
+def _described(block: type[BaseModel], name: str) -> str:
+    return " ".join(descriptions_of(block).get(name, "").split())
 
 
 def _kind(field: FieldInfo) -> str:

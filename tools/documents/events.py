@@ -17,7 +17,6 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, VERIFY
-from watcher.config.rules import RulesSettings
 from watcher.domain.envelope import stream_of, timestamp
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
@@ -29,7 +28,7 @@ from watcher.domain.routing import Router
 from watcher.domain.rule import Rule
 from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Watch
-from watcher.rules import rules_of
+from watcher.rules import RulesSettings, rules_of
 from watcher.store.sql_store import open_store
 
 WIDTH = 110

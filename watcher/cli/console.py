@@ -17,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from watcher.cli.shell import put, put_error
+from watcher.domain.event import Severity
+from watcher.domain.problems import PROBLEM_KINDS, severity_of
 from watcher.runtime.terminal import harmless, printable
 from watcher.runtime.units import spell_duration
 
@@ -30,9 +32,16 @@ NAME_WIDTH = 40
 """A name is not cut below this width, in characters: the last columns of its table are left out instead."""
 
 _TIME = re.compile(r"(At|\.at|[sS]ince|[uU]ntil|oldest|^from)$")
-_SIGNS = {
-    **dict.fromkeys(("critical", "error", "dead", "failing", "degraded", "disabled"), ("✕ ", "red")),
-    **dict.fromkeys(("warning", "paused", "retrying", "held", "silent", "slow", "overdue", "behind"), ("! ", "yellow")),
+_SIGN_OF: Mapping[str, tuple[str, str]] = {
+    Severity.CRITICAL: ("✕ ", "red"),
+    Severity.ERROR: ("✕ ", "red"),
+    Severity.WARNING: ("! ", "yellow"),
+}
+_SIGNS: Mapping[str, tuple[str, str]] = {
+    **{kind.rpartition(".")[2]: _SIGN_OF[severity_of(kind)] for kind in PROBLEM_KINDS},
+    **_SIGN_OF,
+    "dead": _SIGN_OF[Severity.ERROR],
+    **dict.fromkeys(("paused", "retrying", "held", "behind"), _SIGN_OF[Severity.WARNING]),
     "in_trouble": ("✕ ", "red"),
     "unknown": ("? ", "yellow"),
     **dict.fromkeys(("well", "delivered", "accepted"), ("✓ ", "green")),

@@ -406,9 +406,7 @@ class Poller:
         self._breaker = AccountCircuitBreaker(rules, AccountRecord(), clock=clock, jitter=random.random)
         self._events = EventFactory(Router({}))
         lease = Lease("account", self._account, 1)
-        self._evaluator = ReplyEvaluator(
-            lease, self._events, clock, self._breaker, cadence=lambda _: interval_s, link=account.link
-        )
+        self._evaluator = ReplyEvaluator(lease, self._events, clock, cadence=lambda _: interval_s, link=account.link)
         self._trouble: AccountTrouble | None = None
         self._problem: Problem | None = None
         self._sequence = 0
@@ -457,7 +455,7 @@ class Poller:
             breaker.note(entry, reply, now=now)
         else:
             reason = breaker.note(entry, reply, now=now, alone=True)
-            evaluation = self._evaluator.failure(entry, reason, sent_at=reply.sent_at)
+            evaluation = self._evaluator.failure(entry, reason, next_s=self._interval_s)
         self.check()
         entry.known, entry.polled_at = evaluation.known, evaluation.polled_at or entry.polled_at
         if evaluation.change is not None:

@@ -17,11 +17,10 @@ from yarl import URL
 from watcher.config.document import ConfigProblem, Document, KeyPath, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import AnySink, PollingSettings, Settings, WatchSettings
-from watcher.config.rules import RulesSettings
 from watcher.domain.event import EVENT_KINDS, EventType
 from watcher.domain.problems import CLOSED_BY, CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import APART_COUNT, types_matching
-from watcher.rules import rules_of
+from watcher.rules import RulesSettings, rules_of
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import is_private_host
 from watcher.runtime.settings import did_you_mean, key_of

@@ -22,11 +22,11 @@ from pydantic import (
 )
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from watcher.config.rules import RulesSettings
 from watcher.domain.execution import OPEN_STATUSES
 from watcher.domain.report import ReportSchedule
 from watcher.domain.routing import WeeklyHours
 from watcher.domain.watch import Details, FirstSight
+from watcher.rules import RulesSettings
 from watcher.runtime.settings import (
     ApiKey,
     Block,

@@ -66,7 +66,7 @@ async def build_account(
         breaker=breaker,
         record=record,
         rules=rules,
-        evaluator=ReplyEvaluator(lease, shared.events, clock, breaker, cadence, account.link),
+        evaluator=ReplyEvaluator(lease, shared.events, clock, cadence, account.link),
         metrics=AccountMetrics(shared.metrics, lease.name),
         concurrency=polling.concurrency,
         wake=shared.schedule.waker(f"account:{lease.name}"),

@@ -29,8 +29,7 @@ REST_S = 10.0
 """The longest time until the next tick if no other process uses the store: each new delivery wakes the worker."""
 
 SHARED_REST_S = 1.0
-"""The longest time until the next tick while writes fail, or if other replicas write to the store: their notifications
-may get lost."""
+"""The longest time until the next tick while writes fail, or if other replicas write to the store."""
 
 Step = tuple[Turn, Sequence[Unsettled]]
 """A turn that is to be written, and the outcomes that it settles."""

@@ -129,7 +129,7 @@ class EventKind:
     """The type that closes the problem that this type opens."""
     is_status: bool = False
     """Whether the type is a change of an execution's status."""
-    is_of_opened: bool = False
+    is_about_problem: bool = False
     """Whether the type is about a problem that another event opened."""
     to_chats: bool = True
     """Whether chats, mail and Alertmanager get the type by default. Pagers get what opens a problem."""
@@ -230,9 +230,9 @@ EVENT_KINDS: Mapping[EventType, EventKind] = {
         remedy="set a new url, or enable the sink once its receiver is back; what waits is sent then",
     ),
     _T.DELIVERY_DEAD: EventKind("Sink {who}: {letters}{answer}", _ERROR),
-    _T.PROBLEM_REMINDER: EventKind("{who}: problem.reminder", is_of_opened=True),
-    _T.PROBLEM_ACKNOWLEDGED: EventKind("{who}: problem.acknowledged", is_of_opened=True, sign=("◆", "blue")),
-    _T.PROBLEM_CLOSED: EventKind("{who}: problem.closed", is_of_opened=True),
+    _T.PROBLEM_REMINDER: EventKind("{who}: problem.reminder", is_about_problem=True),
+    _T.PROBLEM_ACKNOWLEDGED: EventKind("{who}: problem.acknowledged", is_about_problem=True, sign=("◆", "blue")),
+    _T.PROBLEM_CLOSED: EventKind("{who}: problem.closed", is_about_problem=True),
     _T.WATCHER_REPORT: EventKind("{who}: watcher.report", sign=("≡", "blue")),
     _T.WATCHER_TEST: EventKind("Test message from clerk-watcher to its sink {who}"),
 }

@@ -104,6 +104,11 @@ class ExecutionSnapshot:
     ended_at: Micros | None = field(default=None, compare=False)
 
     @property
+    def dated_at(self) -> Micros | None:
+        """The end of the execution on our clock, else its beginning; `None` without both dates."""
+        return self.began_at if self.finished_at is None else self.ended_at
+
+    @property
     def duration_s(self) -> float | None:
         """Return the seconds between the API's own dates. It is `None` without both, or if the end is the earlier one.
 

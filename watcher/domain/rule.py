@@ -45,7 +45,7 @@ class Past(Protocol):
         """Return the tokens of the ends since `day_at`, and the percentage of that day that was reported last."""
 
     async def count_errors(self, fingerprints: Collection[bytes], since: Micros) -> int:
-        """Return the number of failures with errors of these kinds, over the days with one since `since`."""
+        """Return the number of failures with errors of these kinds, on days whose last such error was after `since`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class News:
     now: Micros
     ends: Sequence[EndedExecution] = ()
     """The successes and failures to be judged, in this order. They may have been recorded earlier."""
-    judges_once: bool = False
+    only_last_decides: bool = False
     """Whether only the last of `ends` may open or close a problem."""
     held: Sequence[EndedExecution] = ()
     """The ends that were recorded before and not yet judged; some of them are among `ends`."""
@@ -64,7 +64,7 @@ class News:
     started_at: int = NEVER
     """The time of the last new start; 0 if there is none."""
     shown_start_at: int = NEVER
-    """The last start that a list has shown, before `scanned_until`; 0 without a complete scan."""
+    """The newest start in the list, at most `scanned_until`; 0 without a complete scan."""
     scanned_until: Micros | None = None
     """The time before which a scan that is now complete showed all starts; `None` without such a scan."""
     changed: Mapping[Tracked, ExecutionRecord] = field(default_factory=dict)
@@ -114,7 +114,11 @@ class Rule(ABC):
     judges_ends: ClassVar[bool] = False
     """Whether the rule reads `News.ends`."""
     follows_open: ClassVar[bool] = False
-    """Whether the rule reads `News.shown` and `News.watched`. Its state is in memory alone."""
+    """Whether the rule reads `News.shown` and `News.watched`. Its state is in memory alone.
+
+    With such news `judge` is called twice, and only the events of the second call, which has neither, are emitted: so
+    return an opening until `problem` is set, a closing until it is not, and no moment.
+    """
 
     async def begin(self, state: Any, past: Past, *, now: Micros) -> Any:
         """Return the state to begin with, given the stored one."""

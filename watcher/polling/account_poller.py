@@ -6,9 +6,9 @@ state, and the registry holds the watched executions.
 """
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from operator import attrgetter
 
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
@@ -16,12 +16,9 @@ from watcher.domain.watch import Watch
 from watcher.polling.account_snapshots import AccountSnapshots
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_poller import ListPoller
-from watcher.polling.page_processor import PageProcessor
-from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.lists import ListPoller, PageRequest
 from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import BY_DUE_AT, GetRequest, ListRequest, Request
-from watcher.polling.session import AccountSession
+from watcher.polling.session import AccountSession, SessionPart
 
 IDLE_S = 10.0
 """The longest time between two ticks: each tick proves that the loop is alive."""
@@ -33,8 +30,13 @@ in time."""
 SHORTEST_TICK_S = 0.002
 """The shortest time between two ticks: timers are no finer, and the pacer makes up for this delay."""
 
+BY_ASKED_AT = attrgetter("asked_at")
 
-class AccountPoller:
+Request = TrackedExecution | PageRequest
+"""A request for one execution, or for a page of a list."""
+
+
+class AccountPoller(SessionPart):
     """Polls the open executions of one account until they are terminal."""
 
     _request_count = 0
@@ -43,15 +45,11 @@ class AccountPoller:
     _draining = False
 
     def __init__(self, deps: AccountDependencies) -> None:
+        super().__init__(session := AccountSession(deps))
         self.account = deps.lease.name
-        self._deps = deps
-        self._clock = deps.clock
-        self._breaker = deps.breaker
-        self._session = session = AccountSession(deps)
-        self._registry, self._poll_queue = session.registry, session.poll_queue
-        self._confirmations, self._alert_rules = session.poll_queue.confirmations, session.alert_rules
-        self._poller = ExecutionPoller(session)
-        self._list_poller = ListPoller(session, PageProcessor(session, self._poller))
+        self._confirmations = session.poll_queue.confirmations
+        self._execution_poller = ExecutionPoller(session)
+        self._list_poller = ListPoller(session)
         self._snapshots = AccountSnapshots(session)
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -59,41 +57,32 @@ class AccountPoller:
     @property
     def lists_read(self) -> Sequence[bool]:
         """Whether a scan was ever complete, for the list of each pipeline that is watched whole."""
-        return [bool(listing.cursor.complete_at) for listing in self._registry.listings.values()]
+        return [listing.is_read for listing in self._registry.lists.values()]
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch the executions of these watches and no others, from their recorded state on. Raises `StoreError`.
 
+        The requests in flight are finished before, and none is sent until it is done: what is loaded stays true.
         Executions that are recorded as ended are not polled. A degraded account is probed at once: its key may be valid
         now.
         """
-        async with self._changing:
-            self._registry.departed = {}
-            try:
-                found, new_lists = await self._load(watches)
+        try:
+            async with self._changing:
+                await self._finish()
+                found = await self._load(watches)
                 await self._alert_rules.watch(watches)
                 await self._snapshots.watch(watches)
-                self._registry.apply(watches, found, new_lists)
-            finally:
-                self._registry.departed = None
-            for recorder in self._alert_rules.recorders.values():
-                await recorder.note_watched(self._registry.entries.values())
-        self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
-        self._deps.wake()
+                open_ = await self._list_poller.watch(watches)
+                self._registry.apply(watches, found | open_)
+                for recorder in self._alert_rules.recorders.values():
+                    await recorder.note_watched(self._registry.entries.values())
+            self._breaker.last_probe_at = EARLIEST  # so the next probe is due now
+        finally:
+            self._deps.wake()
 
     def read_list(self, pipeline: str) -> None:
-        """Scan the list of a pipeline as soon as the budget allows.
-
-        If a scan is in progress, the page with new rows is read next, and another scan follows the current one.
-        """
-        listing = self._registry.listings.get(pipeline)
-        if listing is None:
-            return
-        listing.timing.is_wanted = True
-        if listing.is_queued and not listing.scan.began_at:
-            self._poll_queue.put_first(listing, now=self._clock.monotonic())
-        else:
-            listing.timing.read_head_next()
+        """Scan the list of a pipeline as soon as the budget allows."""
+        self._list_poller.read_now(pipeline)
         self._deps.wake()
 
     async def tick(self) -> float:
@@ -107,15 +96,14 @@ class AccountPoller:
             self._breaker.check(now)
             if (target := self._breaker.to_verify(now)) is not None:
                 self._poll_queue.put(target, due_at=min(target.due_at, now))
-        if not (self._registry.entries or self._registry.listings):  # without items no request shows that it suffices
+        if not (self._registry.entries or self._registry.lists):  # without items no request shows that it suffices
             self._breaker.budget.is_over = False
         if self._breaker.trouble is not self._session.reported:
             await self._session.report()
             now = self._clock.monotonic()
-        # No new work starts while the poller drains: the account may have another owner before the work is done.
-        if (self._confirmations.waiting or self._confirmations.too_late) and not self._draining:
+        if (self._confirmations.waiting or self._confirmations.too_late) and not self._is_paused:
             for entry in self._confirmations.take_expired(now):  # no GET confirmed them in time: their rows count
-                self._start(entry)
+                self._start(entry, accepts=True)
         while (request := self._take()) is not None:
             self._start(request)
         self._next_tick_at = self._wanted_at(now)
@@ -129,8 +117,7 @@ class AccountPoller:
     async def drain(self) -> None:
         """Send no more requests, and wait for those in flight."""
         self._draining = True
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await self._finish()
 
     async def cancel(self) -> None:
         """Cancel the requests in flight. Their polls are due again after the next start."""
@@ -139,59 +126,54 @@ class AccountPoller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _load(self, watches: Sequence[Watch]) -> tuple[Mapping[str, ExecutionRecord], list[PipelineListState]]:
-        """Return the recorded executions and the lists of these watches, as far as they are new.
+    @property
+    def _is_paused(self) -> bool:
+        """Whether no work may start: the watches change, or the account may soon have another owner."""
+        return self._draining or self._changing.locked()
+
+    async def _finish(self) -> None:
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _load(self, watches: Sequence[Watch]) -> dict[str, ExecutionRecord]:
+        """Return the recorded executions that these watches name, as far as they are new.
 
         Maintenance closes the overdue problem of an execution whose limit was removed. Entries forget such a problem,
         so that they may be overdue again.
         """
-        store, registry = self._deps.store, self._registry
-        overdue = {
-            name: sequence
-            for name, entry in registry.entries.items()
-            if (sequence := entry.known.overdue_sequence) is not None
-        }
-        named = [name for watch in watches for name in watch.executions if name not in registry.entries]
-        found = dict(await store.load_executions([*overdue, *named]))
-        for name, sequence in overdue.items():
-            known, entry = found.pop(name, None), registry.entries.get(name)
-            is_closed = known is not None and known.overdue_sequence is None
-            if is_closed and entry is not None and entry.known.overdue_sequence == sequence:
+        entries = self._registry.entries
+        overdue = [name for name, entry in entries.items() if entry.known.overdue_sequence is not None]
+        named = [name for watch in watches for name in watch.executions if name not in entries]
+        found = dict(await self._deps.store.load_executions([*overdue, *named]))
+        for name in overdue:
+            known, entry = found.pop(name, None), entries[name]
+            if known is not None and known.overdue_sequence is None:
                 entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
-        whole = [watch for watch in watches if watch.whole and watch.pipeline not in registry.listings]
-        listings: list[PipelineListState] = []
-        for watch in whole:
-            async with self._alert_rules.stream(watch.pipeline).writing:  # after the writes of a former list
-                record = await store.load_pipeline(watch.pipeline)
-            listings.append(await self._list_poller.begin(watch, record))
-        if whole:
-            open_ = await store.load_open([watch.pipeline for watch in whole])
-            found |= {known.execution: known for known in open_}
-        return found, listings
+        return found
 
-    def _start(self, work: Request | TrackedExecution) -> None:
-        task = asyncio.create_task(self._work(work))
+    def _start(self, request: Request, *, accepts: bool = False) -> None:
+        task = asyncio.create_task(self._work(request, accepts=accepts))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, following: Request | TrackedExecution | None) -> None:
+    async def _work(self, request: Request | None, *, accepts: bool) -> None:
         """Handle a request, then the next ones as long as any is due: each answer makes room for another request.
 
-        A `TrackedExecution` stands for an end that could not be confirmed in time.
+        With `accepts` no request is sent first: the end of the execution could not be confirmed in time.
         """
         try:
-            while following is not None:
-                if isinstance(following, TrackedExecution):
-                    await self._poll(following, self._poller.accept(following))
-                else:
-                    try:
-                        if isinstance(following, GetRequest):
-                            await self._poll(following.entry, self._poller.poll(following.entry))
-                        else:
-                            await self._list_poller.ask(following)
-                    finally:
-                        self._in_flight_count -= 1
-                following = self._take()
+            if accepts and isinstance(request, TrackedExecution):
+                await self._execution_poller.ask(request, accepts=True)
+                request = self._take()
+            while request is not None:
+                try:
+                    if isinstance(request, TrackedExecution):
+                        await self._execution_poller.ask(request)
+                    else:
+                        await self._list_poller.ask(request)
+                finally:
+                    self._in_flight_count -= 1
+                request = self._take()
         except Exception as error:  # noqa: BLE001 (nothing else catches it, and its items may be lost)
             self._deps.fatal(error)
             return
@@ -202,55 +184,44 @@ class AccountPoller:
             self._next_tick_at = wanted_at
             self._deps.wake(wanted_at - now)
 
-    async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
-        next_s: float | None = 0.0  # a cancelled poll is due again
-        try:
-            next_s = await poll
-        except Exception as error:  # noqa: BLE001 (an error of one poll must not end the others)
-            next_s = self._session.handle_error(error)
-        finally:
-            self._registry.put_back(entry, next_s)
-
     def _take(self) -> Request | None:
         """Take the next request, and its slot, if one may go now. An unusable account sends only probes."""
         deps, breaker, now = self._deps, self._breaker, self._clock.monotonic()
         is_probe = breaker.unusable_for is not None
-        if self._draining or self._in_flight_count >= deps.concurrency:
+        if self._is_paused or self._in_flight_count >= deps.concurrency:
             return None
         if now < deps.pacer.ready_at or now < breaker.opens_at() or not deps.is_trusted():
             return None
-        request = self._poll_queue.probe(breaker.probe_target, now) if is_probe else self._poll_queue.next(now)
-        if request is None:
+        queue = self._poll_queue
+        item = queue.probe(breaker.probe_target) if is_probe else queue.next(now)
+        if item is None:
             return None
         self._request_count += 1
         self._in_flight_count += 1
         deps.pacer.spend(now)
-        deps.metrics.lateness.observe(request.late_s)
+        deps.metrics.lateness.observe(queue.late_s(item, now))
+        request = self._list_poller.request_for(item, now=now, is_probe=is_probe)
         if is_probe:
             breaker.last_probe_at = now
         else:
             self._note_gaps(request, now=now)
-        if isinstance(request, GetRequest):
-            request.entry.asked_at = now
-        elif request.scans:
-            request.listing.note_scan_request(now)
+        if isinstance(request, TrackedExecution):
+            request.asked_at = now
+        else:
+            request.note_sent(now)
         return request
 
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Note in the budget how long the items of a request have waited. For a page, the longest wait counts."""
-        first: TrackedExecution | None = None
-        for entry in (request.entry,) if isinstance(request, GetRequest) else request.unseen.values():
-            # Lost executions are polled every 10 minutes only.
-            if entry.known.lost is None and (first is None or entry.asked_at < first.asked_at):
-                first = entry
-        if first is not None:
-            self._breaker.budget.note(first, last_at=first.asked_at, now=now)
-        # A scan counts by its first page. First scans do not count: they are long. Refused lists do not count: they are
-        # read every 10 minutes only.
-        if isinstance(request, ListRequest) and request.scans and not request.listing.scan.began_at:
-            listing = request.listing
-            if listing.cursor.complete_at and listing.cursor.refused is None:
-                self._breaker.budget.note(listing, last_at=listing.timing.began_at, now=now)
+        budget = self._breaker.budget
+        entries = (request,) if isinstance(request, TrackedExecution) else request.unseen.values()
+        # Lost executions are polled every 10 minutes only.
+        found = [entry for entry in entries if entry.known.lost is None]
+        if found:
+            first = min(found, key=BY_ASKED_AT)
+            budget.note(first, last_at=first.asked_at, now=now)
+        if isinstance(request, PageRequest) and (waits_from := request.waits_from) is not None:
+            budget.note(request.listing, last_at=waits_from, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return when the next tick is wanted: when a request may be sent, or when the next check is due."""
@@ -259,9 +230,8 @@ class AccountPoller:
         at = Monotonic(now + (CHECK_EVERY_S if is_timed or waiting else IDLE_S))
         if self._confirmations.too_late:
             at = now
-        if not self._draining and self._in_flight_count < deps.concurrency:
-            heads = self._poll_queue.heads()
-            next_at: Monotonic = min(heads, key=BY_DUE_AT).due_at if heads else LATEST
+        if not self._is_paused and self._in_flight_count < deps.concurrency:
+            next_at = self._poll_queue.next_at()
             if waiting:
                 next_at = min(next_at, self._confirmations.wanted_at())
             if breaker.unusable_for is not None and next_at != LATEST:

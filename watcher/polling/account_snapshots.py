@@ -81,13 +81,13 @@ class AccountSnapshots(SessionPart):
             self._written, self._written_at = snapshot, now
 
     def _snapshot_of(self, pipeline: str) -> PipelineSnapshot:
-        counted, listing = self._deps.metrics.pipelines[pipeline], self._registry.listings.get(pipeline)
+        counted, listing = self._deps.metrics.pipelines[pipeline], self._registry.lists.get(pipeline)
         return replace(
             self._recent_ends[pipeline].snapshot(),
             open=counted.open,
             oldest=counted.oldest,
             name=self._deps.evaluator.pipeline_names.get(pipeline),
-            is_read=listing is None or listing.cursor.complete_at != NEVER,
+            is_read=listing is None or listing.is_read,
         )
 
     def _known_at(self, now: Monotonic) -> Micros | None:
@@ -98,7 +98,7 @@ class AccountSnapshots(SessionPart):
         """
         breaker, record, before = self._deps.breaker, self._deps.record, self._written or self._deps.record.snapshot
         fails = (breaker.failing_for_s() or 0.0) >= UNKNOWN_AFTER_S
-        is_idle = not self._registry.entries and not self._registry.listings
+        is_idle = not self._registry.entries and not self._registry.lists
         if is_idle or not (breaker.unusable_for or fails or breaker.success_at == EARLIEST):
             return None
         if before is not None and before.known_at is not None:
@@ -109,7 +109,7 @@ class AccountSnapshots(SessionPart):
 
     async def _count_open(self, now: Monotonic) -> tuple[float, float]:
         """Count the open executions. Return the wanted requests per second and the longest wait in seconds."""
-        deps, lists, entries = self._deps, self._registry.listings, list(self._registry.entries.values())
+        deps, lists, entries = self._deps, self._registry.lists, list(self._registry.entries.values())
         steady_us, cadence = deps.clock.steady_us(), deps.evaluator.cadence
         # For each pipeline, by label: the count, and the earliest `since_at`.
         found = defaultdict[str, dict[str, list[int]]](dict)

@@ -1,5 +1,8 @@
 """The circuit breaker of an account: whether its API is usable, how long it pauses, and whether its budget suffices.
 
+It also says what failures mean for one item, an execution or a list: whether it is lost, and how long it waits. Each
+item counts its own failures.
+
 No I/O, no events. Failures and delays are measured in running time, because a stopped process (SIGSTOP, `docker pause`)
 sends no requests. A pause is measured in monotonic time, because a pause also passes while the process is stopped.
 """
@@ -7,11 +10,11 @@ sends no requests. A pause is measured in monotonic time, because a pause also p
 from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import LostReason, Outcome
-from watcher.domain.timestamps import EARLIEST, Monotonic
-from watcher.polling.failures import HTTP_OK, PAUSING_CODES, lost_reason, retry_wait_s
-from watcher.polling.poll_item import Failures, PollItem, PollRules
+from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
+from watcher.domain.transitions import EXECUTION_REASONS
+from watcher.polling.poll_item import LOST_EVERY_S, Failures, PollItem, PollRules
 from watcher.runtime.clock import Clock
-from watcher.runtime.pacing import Jitter, doubling
+from watcher.runtime.pacing import Jitter, doubling, spread
 from watcher.store.changes import AccountRecord, BackoffState
 
 PAUSE_CAP_S = 15 * 60.0
@@ -20,6 +23,16 @@ PAUSE_DOUBLING_CAP_S = 60.0
 PROBE_EVERY_S = 10.0
 UNAUTHORIZED_PROBE_EVERY_S = 60.0
 OVER_BUDGET_AFTER_S = 300.0
+
+UNREADABLE_AFTER_S = 3600.0
+
+ERROR_JITTER = 0.1
+
+ROUNDING_S = 0.01
+"""The time added to a wait, because a sum of times may come out a little too small."""
+
+HTTP_OK = 200
+PAUSING_CODES = frozenset({429, 503})
 
 GAP_TOLERANCE = 1.1
 TIMER_TOLERANCE_S = 0.1
@@ -169,11 +182,7 @@ class AccountCircuitBreaker:
         if is_ok:
             self.success_at, self.probe_target = now, item
         else:
-            failures = item.failures = item.failures or Failures()
-            if self.unusable_for is None and reply.status_code not in PAUSING_CODES:
-                failures.count += 1
-            ran_s, success_at = self._clock.running(), self.success_at
-            reason = lost_reason(item, reply, self._rules, now=now, ran_s=ran_s, success_at=success_at, alone=alone)
+            reason = self._note_failure(item, reply, now=now, alone=alone)
         if is_ok or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self.failing_since = self._last_failure = None
             self.pause.nth = 0
@@ -185,8 +194,20 @@ class AccountCircuitBreaker:
         return reason
 
     def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: Monotonic) -> float:
-        """Return the seconds from a failed request, sent at `sent_at`, to the next. `reason` is set for a lost item."""
-        return retry_wait_s(item, reason, self._rules, sent_at=sent_at, jitter=self._jitter)
+        """Return the seconds from a failed request, sent at `sent_at`, to the next. `reason` is set for a lost item.
+
+        The wait doubles with each failure. If one more refusal could show that the item is lost, the wait ends no later
+        than that refusal could count.
+        """
+        if reason not in {None, LostReason.UNREADABLE}:
+            return LOST_EVERY_S
+        rules, failures = self._rules, item.failures or Failures()
+        delay_s = doubling(max(1, failures.count), base_s=rules.min_interval_s, cap_s=rules.max_interval_s)
+        spread_s = min(rules.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
+        left_s = failures.refused_from + rules.lost_grace_s + ROUNDING_S - sent_at
+        if failures.refusals and failures.refusals + 1 >= rules.lost_after and left_s > 0:
+            return min(spread_s, max(left_s, rules.min_interval_s))
+        return spread_s
 
     def to_verify(self, now: Monotonic) -> PollItem | None:
         """Return the item to poll again as a check of the account; `None` if no check is due.
@@ -219,6 +240,40 @@ class AccountCircuitBreaker:
         """Forget failures and late requests: no request could be sent until now."""
         self.failing_since = self._last_failure = None
         self.budget.restart(now, is_over=self.budget.is_over)
+
+    def _note_failure(self, item: PollItem, reply: Reply, *, now: Monotonic, alone: bool) -> LostReason | None:
+        """Note a failure of an item. Return the reason if the item is lost now.
+
+        An item is lost once it was refused `lost_after` times in a row over at least `lost_grace`, or has been
+        unreadable for an hour of running time. Another item of the account must have succeeded meanwhile. `alone` means
+        that no other item could succeed: the item's own refusals, except a 403, then suffice.
+
+        Executions and lists differ in two rules, by `any_failure_counts` of `PollItem`. An execution becomes unreadable
+        only by unreadable bodies, a list by every failure that is no refusal. For a list such a failure also ends the
+        refusals in a row.
+        """
+        failures = item.failures = item.failures or Failures()
+        if self.unusable_for is None and reply.status_code not in PAUSING_CODES:
+            failures.count += 1
+        # Other codes, such as 402, never make an execution unreadable.
+        is_unread = reply.outcome is Outcome.INVALID and reply.status_code in {None, HTTP_OK}
+        makes_unreadable = is_unread or item.any_failure_counts
+        if makes_unreadable and failures.unreadable_since == LATEST:
+            failures.unreadable_since, failures.ran_s = now, self._clock.running()
+        refusal = EXECUTION_REASONS.get(reply.outcome)
+        if refusal is not None:
+            # A gateway may refuse everything, so another item must have succeeded since the last refusal.
+            is_own = failures.refusals > 0 and self.success_at >= failures.refused_at
+            is_own |= alone and refusal is not LostReason.FORBIDDEN
+            failures.refused_from = failures.refused_from if failures.refusals else now
+            failures.refusals, failures.refused_at = failures.refusals + 1, now
+            is_long = now - failures.refused_from >= self._rules.lost_grace_s
+            return refusal if is_own and is_long and failures.refusals >= self._rules.lost_after else None
+        if item.any_failure_counts:
+            failures.refusals = 0
+        is_long = self._clock.running() - failures.ran_s >= UNREADABLE_AFTER_S
+        is_long &= self.success_at >= failures.unreadable_since
+        return LostReason.UNREADABLE if makes_unreadable and is_long else None
 
     def _fail(self, reply: Reply, *, now: Monotonic) -> None:
         if reply.status_code is None and reply.sent_at < self._clock.resumed_at():

@@ -3,20 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from watcher.domain.envelope import Json, new_problem
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
+from watcher.domain.execution import ExecutionSnapshot, LostReason
 from watcher.domain.history import ended_execution
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, TransitionResult, exceeds_limit, lose, observe
 from watcher.domain.watch import Watch, has_limit
-from watcher.polling.circuit_breaker import AccountCircuitBreaker
-from watcher.polling.failures import LOST_EVERY_S
-from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_item import Evaluation, TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.runtime.pacing import Jitter, spread
 from watcher.store.changes import ExecutionChange, Lease
@@ -40,23 +37,6 @@ def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jit
     return interval
 
 
-class Evaluation(NamedTuple):
-    """The result of an answer about `entry`: the `change` to record, if any, and the record that is `known` after it.
-
-    `execution` is the state in the answer; `None` without a new one. The next poll is due `next_s` seconds after the
-    last request; `None` ends the polls. `polled_at` (microseconds UTC, steady) is set if the poll counts. `contradicts`
-    means that the execution has ended with another status than that in the answer.
-    """
-
-    entry: TrackedExecution
-    execution: ExecutionSnapshot | None
-    known: ExecutionRecord
-    change: ExecutionChange | None
-    next_s: float | None
-    polled_at: Micros | None = None
-    contradicts: bool = False
-
-
 @dataclass(eq=False)
 class ReplyEvaluator:
     """Evaluates one account's replies. `link` is the template of the account for links to an execution.
@@ -67,7 +47,6 @@ class ReplyEvaluator:
     lease: Lease
     events: EventFactory
     clock: Clock
-    breaker: AccountCircuitBreaker
     cadence: Cadence
     link: str | None
     pipeline_names: dict[str, str] = field(default_factory=dict)
@@ -88,8 +67,7 @@ class ReplyEvaluator:
         entry.failures = None
         if execution is None:
             return Evaluation(entry, None, before, None, self.cadence((seen_at - before.since_at) / 1_000_000), seen_at)
-        if execution.pipeline_name:
-            self.pipeline_names[watch.pipeline] = execution.pipeline_name
+        self.learn_name(watch.pipeline, execution.pipeline_name)
         elapsed_us = round((self.clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
         limits_s, max_tokens = watch.overdue_after_s, watch.max_tokens
@@ -105,25 +83,23 @@ class ReplyEvaluator:
         limits_s = entry.watch.overdue_after_s
         return bool(limits_s) and exceeds_limit(entry.known, at=self.clock.steady_us(), overdue_after_s=limits_s)
 
-    def failure(self, entry: TrackedExecution, reason: LostReason | None, *, sent_at: Monotonic) -> Evaluation:
-        """Evaluate a failed poll. `reason` is set if the execution is lost.
+    def failure(self, entry: TrackedExecution, reason: LostReason | None, *, next_s: float) -> Evaluation:
+        """Evaluate a failed poll. `reason` is set if the execution is lost. The next poll is due after `next_s`.
 
-        A lost execution is polled every 10 minutes for a day. An unreadable one is polled like any execution that
-        fails.
+        A lost execution is polled for a day. An unreadable one is polled like any execution that fails.
         """
         before, at = entry.known, self.clock.steady_us()
-        if before.lost is not None and before.lost is not LostReason.UNREADABLE:
-            if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
-                return Evaluation(entry, None, before, None, LOST_EVERY_S)
-            known = replace(before, end_seen_at=at, ended_at=at)
-            ended = ended_execution(known, None)
-            change = ExecutionChange(self.lease, known.sequence, known, (), ended=ended)
-            return Evaluation(entry, None, known, change, None)
-        next_s = self.breaker.wait_s(entry, reason, sent_at=sent_at)
-        if reason is None or reason is before.lost:
+        if before.lost in {None, LostReason.UNREADABLE}:
+            if reason is None or reason is before.lost:
+                return Evaluation(entry, None, before, None, next_s)
+            result = lose(before, reason, at=at, polled_at=entry.polled_at)
+            return Evaluation(entry, None, result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
+        if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
             return Evaluation(entry, None, before, None, next_s)
-        result = lose(before, reason, at=at, polled_at=entry.polled_at)
-        return Evaluation(entry, None, result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
+        known = replace(before, end_seen_at=at, ended_at=at)
+        ended = ended_execution(known, None)
+        change = ExecutionChange(self.lease, known.sequence, known, (), ended=ended)
+        return Evaluation(entry, None, known, change, None)
 
     def pipeline_event(
         self, watch: Watch, type_: EventType, more: Json, problem: Problem | None = None, *, count: int = 0, after: int

@@ -3,17 +3,13 @@
 The account poller decides which execution is next. The session holds the state of the account.
 """
 
-from collections.abc import Sequence
-
 import structlog
 
 from watcher.clerk.api import Reply
-from watcher.domain.execution import Outcome
+from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import Monotonic
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_item import Evaluation, TrackedExecution
 from watcher.polling.session import SessionPart
-from watcher.store.changes import ChangeSet, ExecutionChange
 
 log = structlog.get_logger()
 
@@ -24,7 +20,17 @@ DENIED_FOR_S = 10.0
 class ExecutionPoller(SessionPart):
     """Polls the executions of one account."""
 
-    async def poll(self, entry: TrackedExecution) -> float | None:
+    async def ask(self, entry: TrackedExecution, *, accepts: bool = False) -> None:
+        """Poll an execution, and put it back into the queue. With `accepts` the row that waits is its answer."""
+        next_s: float | None = 0.0  # a cancelled poll is due again
+        try:
+            next_s = await (self._accept(entry) if accepts else self._poll(entry))
+        except Exception as error:  # noqa: BLE001 (an error of one poll must not end the others)
+            next_s = self._session.handle_error(error)
+        finally:
+            self._registry.put_back(entry, next_s)
+
+    async def _poll(self, entry: TrackedExecution) -> float | None:
         """Poll an execution. Return the seconds from the request to the next poll; `None` to end the polls.
 
         If a row with an end was waiting for this GET, the answer replaces the row. Raises `StoreError`.
@@ -46,9 +52,9 @@ class ExecutionPoller(SessionPart):
         if reply.outcome is not Outcome.OK or self._breaker.trouble is not self._session.reported:
             await self._session.report()
         if evaluation.change is None:
-            self.note(evaluation)
+            self._session.note(evaluation)
         else:
-            await self.record([evaluation])
+            await self._session.record([evaluation])
         if execution is not None and entry.unconfirmed_end is not None:
             entry.unconfirmed_end, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         if evaluation.polled_at is not None and not evaluation.contradicts:
@@ -57,76 +63,21 @@ class ExecutionPoller(SessionPart):
             entry.body_hash = reply.body_hash
         return evaluation.next_s
 
-    async def accept(self, entry: TrackedExecution) -> float | None:
-        """Take a row as the state of an execution whose end no GET could confirm in time. Return the same as `poll`."""
+    async def _accept(self, entry: TrackedExecution) -> float | None:
+        """Take a row as the state of an execution whose end no GET could confirm in time. Return as `_poll`."""
         pending = entry.unconfirmed_end
         assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
-        await self.record([evaluation])
+        await self._session.record([evaluation])
         entry.unconfirmed_end = None
         return evaluation.next_s
-
-    async def record(self, evaluations: Sequence[Evaluation]) -> None:
-        """Write the evaluations of one pipeline together. After a `StoreError` nothing is recorded."""
-        changes: list[ExecutionChange] = []
-        for evaluation in evaluations:
-            if evaluation.change is not None:
-                evaluation.entry.body_hash = evaluation.entry.row = None
-                changes.append(evaluation.change)
-        if changes and (recorder := self._alert_rules.recorders.get(evaluations[0].entry.known.pipeline)) is not None:
-            await recorder.record(evaluations)
-        elif changes:
-            change = changes[0] if len(changes) == 1 else ChangeSet(self._deps.lease, tuple(changes))
-            await self._deps.store.record(change)
-        for evaluation in evaluations:
-            if evaluation.change is None:
-                self.note(evaluation)
-                continue
-            entry, execution = evaluation.entry, evaluation.execution
-            entry.is_recorded, entry.is_unflushed = True, False
-            known, starts = evaluation.known, entry.known.status is None
-            self._registry.move(entry, known)
-            for emitted in evaluation.change.entries:
-                self._deps.metrics.events.labels(emitted.event.type).inc()
-            ended_at = None if execution is None else execution.ended_at
-            # Executions that ended before the watch began, or were never seen, are not counted.
-            is_news = known.sequence > 0 and known.status is not None and known.lost is None
-            recent = self._session.recent_ends.get(known.pipeline) if is_news else None
-            if recent is not None and (starts or known.end_seen_at is not None):
-                recent.note(
-                    known,
-                    execution,
-                    evaluation.change.ended,
-                    entry.watch.rules,
-                    starts=starts,
-                    now=self._clock.steady_us(),
-                )
-                self._deps.metrics.pipelines[known.pipeline].count(known, execution, starts=starts)
-            if is_news and known.end_seen_at is not None and ended_at is not None:
-                self._deps.metrics.detection_delay.observe(max(0.0, (known.end_seen_at - ended_at) / 1_000_000))
-            entry.polled_at = evaluation.polled_at or entry.polled_at
-
-    def note(self, evaluation: Evaluation) -> None:
-        """Note an answer that changes nothing. A later flush writes the time of the poll."""
-        entry = evaluation.entry
-        if evaluation.contradicts:
-            self.report_contradiction(entry.known.execution)
-        if evaluation.polled_at is not None:
-            if not entry.is_unflushed:
-                self._session.flush_later(entry)
-            entry.polled_at = evaluation.polled_at
-
-    def report_contradiction(self, execution: str) -> None:
-        """Log and count an answer with another status than that with which the execution ended."""
-        self._deps.metrics.contradicted.inc()
-        log.warning("execution.contradicted", execution=execution, status="ended")
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.unconfirmed_end is not None and entry.failures is not None:
             entry.failures.refusals = 0  # a list shows the execution, so a refusal is wrong
         # Whether no other item could show that the account is usable. A lost item cannot.
-        alone = self._registry.found_count == (not lost) and not self._registry.listings
+        alone = self._registry.found_count == (not lost) and not self._registry.lists
         reason = self._breaker.note(entry, reply, now=now, alone=alone, lost=lost)
         log.debug(
             "poll.failed",
@@ -135,4 +86,7 @@ class ExecutionPoller(SessionPart):
             outcome=reply.outcome,
             reason=reply.reason,
         )
-        return self._deps.evaluator.failure(entry, reason, sent_at=reply.sent_at)
+        known_reason = entry.known.lost
+        lost_for = reason if known_reason in {None, LostReason.UNREADABLE} else known_reason
+        next_s = self._breaker.wait_s(entry, lost_for, sent_at=reply.sent_at)
+        return self._deps.evaluator.failure(entry, reason, next_s=next_s)

@@ -4,6 +4,7 @@ The rules stand in `watcher/rules`. The recorder decides when ends are judged: a
 a gap or trouble with the list, once a scan is complete. Each end is judged exactly once, even if the process is killed.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
@@ -19,10 +20,7 @@ from watcher.domain.rule import News, Rule
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.list_evidence import date_of
-from watcher.polling.pipeline_list import PipelineStream
-from watcher.polling.poll_item import TrackedExecution
+from watcher.polling.poll_item import Evaluation, TrackedExecution
 from watcher.polling.verdict import RecordedPast, judge, verdict_of
 from watcher.rules import dump_states, load_states
 from watcher.store.changes import ChangeSet, SingleChange, SourceChange
@@ -31,6 +29,14 @@ log = structlog.get_logger()
 
 IN_API_TIME = "in_api_time"
 """The key that the stored states have besides those of rules if their times are on the API's clock (version 1.0.0)."""
+
+
+@dataclass(slots=True)
+class PipelineStream:
+    """The pipeline's own events: the sequence of the last one, and the lock for writing the next."""
+
+    sequence: int
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -45,9 +51,8 @@ class _Batch:
 class _Hold:
     """A period in which no end is judged, because older ends may still appear: after a start, a gap or trouble.
 
-    The hold began at `since` (monotonic seconds). `unconfirmed` is set once a scan that began later is complete. It has
-    the executions with an end that a GET was still to confirm at that time. The hold ends when all of these ends are
-    recorded.
+    A complete scan that began after `since` (monotonic seconds) sets `unconfirmed`: the executions whose ends GETs had
+    still to confirm. The hold ends once all these ends are recorded.
     """
 
     since: Monotonic
@@ -85,7 +90,7 @@ class PipelineRecorder:
         async with self._stream.writing:
             record, now = await self._deps.store.load_rules(watch.pipeline), self._clock.steady_us()
             self._stream.sequence = max(self._stream.sequence, record.sequence)
-            stored, past, states = load_states(record.states, watch.rules), RecordedPast(self._deps, watch), {}
+            stored, past, states = load_states(record.states, watch.rules), RecordedPast(self._deps.store, watch), {}
             for rule in watch.rules:
                 state = stored.get(rule.key) or (rule.state_type and rule.state_type())
                 states[rule.key] = await rule.begin(state, past, now=now)
@@ -106,7 +111,7 @@ class PipelineRecorder:
         """Delete the recorded state of the rules, so that later rules start without any. Raises `StoreError`."""
         async with self._stream.writing:
             lease, at = self._deps.lease, self._stream.sequence
-            of_rules = SourceChange(lease, at, at, pipeline=self.watch.pipeline, rules="{}", judges_all=True)
+            of_rules = SourceChange(lease, at, at, pipeline=self.watch.pipeline, rules="{}", replaces_unjudged=True)
             await self._deps.store.record(of_rules)
 
     def hold(self) -> None:
@@ -162,13 +167,13 @@ class PipelineRecorder:
 
     async def _follow(self, news: News) -> None:
         """Let the rules judge open executions, and write their events."""
-        if self._has_events(news) or self._stream.writing.locked():
+        if self._take_in(news) or self._stream.writing.locked():
             async with self._stream.writing:
-                if self._has_events(News(news.now)):
+                if self._take_in(News(news.now)):
                     await self._write()
 
-    def _has_events(self, news: News) -> bool:
-        """Return whether a rule that follows open executions has an event to emit."""
+    def _take_in(self, news: News) -> bool:
+        """Let the rules that follow open executions take in news. Return whether one of them has an event."""
         judged = {rule.key: judge(rule, self._states[rule.key], news, self._problems) for rule in self._following}
         self._states |= {key: each.state for key, each in judged.items()}
         return any(each.events for each in judged.values())
@@ -209,7 +214,7 @@ class PipelineRecorder:
         news = News(
             self._clock.steady_us(),
             ends=judged,
-            judges_once=is_released,
+            only_last_decides=is_released,
             held=before_held,
             recorded=[each.change.ended for each in evaluations if each.change and each.change.ended],
             started_at=max(map(self._start_of, evaluations), default=NEVER),
@@ -217,15 +222,15 @@ class PipelineRecorder:
             scanned_until=silent_until,
             changed={each.entry: each.known for each in evaluations},
         )
-        past = RecordedPast(deps, self.watch)
-        verdict = await verdict_of(news, states, self._problems, evaluations, past=past, after=before)
+        past, event = RecordedPast(deps.store, self.watch), deps.evaluator.pipeline_event
+        verdict = await verdict_of(news, states, self._problems, evaluations, past=past, event=event, after=before)
         sequence = before + len(verdict.entries)
-        is_as_before = not moved_us and len(held) == len(self._held) + len(new)
-        unjudged, judges_all = tuple(new if is_as_before else held), not is_as_before and bool(self._held)
-        if verdict.stored != self._stored or verdict.entries or verdict.problem_changes or unjudged or judges_all:
+        only_adds_ends = not moved_us and len(held) == len(self._held) + len(new)
+        unjudged, replaces = tuple(new if only_adds_ends else held), not only_adds_ends and bool(self._held)
+        if verdict.stored != self._stored or verdict.entries or verdict.problem_changes or unjudged or replaces:
             written = (tuple(verdict.entries), tuple(verdict.problem_changes))
             of_rules = SourceChange(deps.lease, before, sequence, None, *written, pipeline=self.watch.pipeline)
-            of_rules = replace(of_rules, unjudged=unjudged, judges_all=judges_all)
+            of_rules = replace(of_rules, unjudged=unjudged, replaces_unjudged=replaces)
             changes.append(replace(of_rules, rules=dump_states(verdict.stored)))
         if changes:
             await deps.store.record(ChangeSet(deps.lease, tuple(changes)))
@@ -249,7 +254,7 @@ class PipelineRecorder:
             is_released = hold.unconfirmed is not None and unconfirmed.isdisjoint(hold.unconfirmed)
             return hold, is_released, inf if is_released else -inf
         pending = [each.unconfirmed_end.execution for each in unconfirmed if each.unconfirmed_end]
-        return None, False, min([date_of(row) or NEVER for row in pending], default=inf)
+        return None, False, min([row.dated_at or NEVER for row in pending], default=inf)
 
     def _unconfirmed(self) -> frozenset[TrackedExecution]:
         """Return the executions whose end a GET is still to confirm."""

@@ -1,40 +1,12 @@
 """The queue of one account's requests: GETs that confirm ends, pages of lists, polls. In memory, without a clock."""
 
 import heapq
-from dataclasses import dataclass
 from operator import attrgetter
-from typing import NamedTuple
 
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, QueueKind, TrackedExecution
+from watcher.polling.poll_item import NEVER_TRIED, PendingConfirmation, PollItem, PollRules, QueueKind, TrackedExecution
 
 BY_DUE_AT = attrgetter("due_at")
-
-
-class GetRequest(NamedTuple):
-    """A request for one execution, `late_s` seconds after it was due."""
-
-    entry: TrackedExecution
-    late_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class ListRequest:
-    """A request for one page of a list, `late_s` seconds after it was due.
-
-    `unseen` are the executions, by id, that the page should show, less those whose row was already evaluated. They are
-    not in the poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
-    """
-
-    listing: PipelineListState
-    page: int
-    unseen: dict[str, TrackedExecution]
-    scans: bool
-    late_s: float = 0.0
-
-
-Request = GetRequest | ListRequest
 
 
 Heap = list[tuple[Monotonic, int, PollItem]]
@@ -47,9 +19,9 @@ class ConfirmationQueue:
     the time within which an end must be confirmed.
     """
 
-    def __init__(self, *, in_time_count: float) -> None:
-        """Start empty. `in_time_count` is the number of GETs that can be sent within the time to confirm an end."""
-        self._in_time_count = max(1.0, in_time_count)
+    def __init__(self, confirmed_at_most: float) -> None:
+        """Start empty. At most `confirmed_at_most` GETs can be sent within the time to confirm an end."""
+        self._in_time_count = max(1.0, confirmed_at_most)
         self.too_late: list[TrackedExecution] = []
         self.waiting: dict[str, dict[TrackedExecution, PendingConfirmation]] = {}
 
@@ -101,14 +73,12 @@ class PollQueue:
     their own.
 
     An item that was taken belongs to its request until it is put back. An item that was moved or taken stays in its old
-    heap until it comes first there. Its number then shows that this entry is outdated. `listings` are the lists of the
-    pipelines watched whole, by pipeline; the registry keeps them.
+    heap until it comes first there. Its number then shows that this entry is outdated.
     """
 
-    def __init__(self, confirmations: ConfirmationQueue, *, max_interval_s: float) -> None:
-        self.listings: dict[str, PipelineListState] = {}
-        self.confirmations = confirmations
-        self._max_interval_s = max_interval_s
+    def __init__(self, rules: PollRules) -> None:
+        self.confirmations = ConfirmationQueue(rules.confirmed_at_most)
+        self._max_interval_s = rules.max_interval_s
         self._waiting: Heap = []  # by `due_at`
         self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at`
         self._begun: Heap = []  # by `due_at`
@@ -137,8 +107,8 @@ class PollQueue:
         for item in items:
             item.is_queued = False
 
-    def next(self, now: Monotonic) -> Request | None:
-        """Return the next request, if one is due, and take its items out of the queue.
+    def next(self, now: Monotonic) -> PollItem | None:
+        """Take out the item that is polled next, if one is due.
 
         GETs that confirm ends get every second turn while other requests wait, and so do the next pages of scans. Late
         items come next: first the one with the longest time since its last request, multiplied by its weight. The other
@@ -170,31 +140,36 @@ class PollQueue:
         self._confirmation_went = confirmable is not None and (first is None or not self._confirmation_went)
         if confirmable is not None and self._confirmation_went:
             confirmations.take(confirmable)
-            return GetRequest(confirmable)
-        return None if first is None else self._request(first, now)
+            return confirmable
+        return None if first is None else self._take_out(first)
 
-    def probe(self, target: PollItem | None, now: Monotonic) -> Request | None:
-        """Return the probe of an unusable account: a request for `target`, which succeeded last, else for any item."""
+    def probe(self, target: PollItem | None) -> PollItem | None:
+        """Take out the item to probe an unusable account with: `target`, which succeeded last, else any item."""
         item = target if target is not None and target.is_queued else min(self.heads(), key=BY_DUE_AT, default=None)
-        return None if item is None else self._request(item, now, alone=isinstance(item, TrackedExecution))
+        return None if item is None else self._take_out(item)
 
-    def _request(self, item: PollItem, now: Monotonic, *, alone: bool = False) -> Request:
-        """Take an item out of the queue. Return a request for it alone, or for a page that shows other executions, too.
+    def late_s(self, item: PollItem, now: Monotonic) -> float:
+        """Return for how many seconds an item that was taken out has been due; 0 for one whose end is to be confirmed.
 
         The lateness of a stale item is counted from `max_interval_s` after its last request.
         """
-        page = self._page_for(item, now=now) if self.listings and not alone else None
-        late_at = item.due_at
+        if isinstance(item, TrackedExecution) and item.unconfirmed_end is not None:
+            return 0.0
+        is_stale = item.queue is QueueKind.STALE
+        late_at = max(item.due_at, item.asked_at + self._max_interval_s) if is_stale else item.due_at
+        return max(0.0, now - late_at)
+
+    def _take_out(self, item: PollItem) -> PollItem:
         self._scan_went = item.queue is QueueKind.BEGUN
         if not self._scan_went:
             self._stale_went = item.queue is QueueKind.STALE
-            if self._stale_went:
-                late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
-        item.is_queued, late_s = False, max(0.0, now - late_at)
-        if page is not None:
-            return self._list_request(*page, item, late_s=late_s)
-        assert isinstance(item, TrackedExecution)
-        return GetRequest(item, late_s)
+        item.is_queued = False
+        return item
+
+    def next_at(self) -> Monotonic:
+        """Return when the next item is due; infinity without any."""
+        heads = self.heads()
+        return min(heads, key=BY_DUE_AT).due_at if heads else LATEST
 
     def heads(self) -> list[PollItem]:
         """Return the first item of each heap, due or not. Drop outdated entries."""
@@ -205,33 +180,3 @@ class PollQueue:
             if heap:
                 found.append(heap[0][2])
         return found
-
-    def _page_for(self, item: PollItem, *, now: Monotonic) -> tuple[PipelineListState, int] | None:
-        """Return the page to request for an item; `None` to request an execution alone.
-
-        For a list it is the next page of its scan, or from time to time the page with new rows. For an execution it is
-        the page that should show it, if another item that is due is on that page, too.
-        """
-        if isinstance(item, PipelineListState):
-            return item, item.timing.page_after(item.scan.page, head=item.scan.head)
-        assert isinstance(item, TrackedExecution)
-        listing = self.listings.get(item.known.pipeline)
-        if listing is None or listing.failing_until > now:
-            return None
-        page = listing.rows.page_of(item)
-        if page is None:
-            return None
-        shown = listing.rows.on_page(page)
-        scanned = (listing,) if page == listing.scan.page else ()
-        is_worth_it = len([each for each in (*shown, *scanned) if each.is_queued and each.due_at <= now]) > 1
-        return (listing, page) if is_worth_it else None
-
-    def _list_request(self, listing: PipelineListState, page: int, item: PollItem, *, late_s: float) -> ListRequest:
-        """Return the request for a page. Take out its executions, and the list if its scan needs this page."""
-        entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.is_queued or each is item}
-        scans = (listing.is_queued or listing is item) and page == listing.scan.page
-        self.take(*entries.values(), *((listing,) if scans else ()))
-        if item is listing and not scans:
-            # Its scan goes on later: this page is read out of turn.
-            self.put(listing, due_at=listing.due_at, queue=listing.queue)
-        return ListRequest(listing, page, entries, scans, late_s)

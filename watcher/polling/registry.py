@@ -4,7 +4,7 @@ The registry knows no request and no rule.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 
@@ -12,8 +12,7 @@ from watcher.domain.execution import LOST, ExecutionRecord
 from watcher.domain.timestamps import Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import QueueKind, TrackedExecution
+from watcher.polling.poll_item import PolledList, QueueKind, TrackedExecution
 from watcher.polling.poll_queue import PollQueue
 from watcher.runtime.metrics import open_label
 
@@ -21,14 +20,12 @@ from watcher.runtime.metrics import open_label
 class ExecutionRegistry:
     """The open executions of an account, counted by status, and its lists.
 
-    `entries` are the executions by id, `listings` the lists by pipeline. `departed` is a dictionary while new watches
-    are loaded. It collects the entries that leave meanwhile, because what was loaded about them is outdated.
+    `entries` are the executions by id, `lists` the lists by pipeline.
     """
 
     def __init__(self, deps: AccountDependencies, poll_queue: PollQueue) -> None:
-        self.listings = poll_queue.listings
+        self.lists: Mapping[str, PolledList] = {}
         self.entries: dict[str, TrackedExecution] = {}
-        self.departed: dict[str, TrackedExecution] | None = None
         self._poll_queue, self._min_interval_s, self._clock = poll_queue, deps.rules.min_interval_s, deps.clock
         self._counts = Counter[str]()  # by label of the metric
         for label, gauge in deps.metrics.open.items():
@@ -39,14 +36,12 @@ class ExecutionRegistry:
         """Return how many of the executions are not lost."""
         return len(self.entries) - self._counts[LOST]
 
-    def apply(
-        self, watches: Sequence[Watch], found: Mapping[str, ExecutionRecord], new_lists: Iterable[PipelineListState]
-    ) -> None:
+    def apply(self, watches: Sequence[Watch], found: Mapping[str, ExecutionRecord]) -> None:
         """Watch the executions of these watches and no others. `found` are the store's rows of new executions.
 
-        Some of these executions may be watched by now, have ended, or be in `departed`. Executions that have ended are
-        not watched. The others are queued, those with the oldest poll first. Executions of whole pipelines count as
-        requested now: one page answers for many of them, and a GET for each would delay the lists.
+        Executions that have ended are not watched. The others are queued, those with the oldest poll first. Executions
+        of whole pipelines count as requested now: one page answers for many of them, and a GET for each would delay the
+        lists.
         """
         now = self._clock.monotonic()
         named = {execution: watch for watch in watches for execution in watch.executions}
@@ -56,17 +51,13 @@ class ExecutionRegistry:
             if new_watch is not None and new_watch.rules != entry.watch.rules:
                 entry.row = entry.body_hash = None  # an equal answer may mean more by the new rules
             entry.is_unwatched, entry.watch = new_watch is None, new_watch or entry.watch
-            # An entry in flight leaves once its answer is there: no second poll of it may go out before.
+            # An entry whose end is to be confirmed leaves with the answer.
             if entry.is_unwatched and entry.is_queued:
                 self._poll_queue.take(entry)
                 self.leave(entry)
-        self._apply_lists(whole, new_lists, now=now)
-        left = self.departed or {}
-        recorded = found.keys() | {execution for execution, entry in left.items() if entry.is_recorded}
         unknown = [execution for execution in named if execution not in self.entries]
         candidates = {execution: ExecutionRecord(execution, named[execution].pipeline) for execution in unknown}
         candidates |= found
-        candidates |= {execution: entry.known for execution, entry in left.items()}
         for each in sorted(candidates.values(), key=attrgetter("polled_at")):
             execution, watch = each.execution, named.get(each.execution) or whole.get(each.pipeline)
             known = each
@@ -75,7 +66,7 @@ class ExecutionRegistry:
                 known = ExecutionRecord(execution, each.pipeline, found_at=each.found_at)
             if watch is None or execution in self.entries or known.end_seen_at is not None:
                 continue
-            entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in recorded, asked_at=now)
+            entry = TrackedExecution(known, watch, known.polled_at, is_recorded=execution in found, asked_at=now)
             self.enter(entry)
             self.put_back(entry, 0.0)
 
@@ -83,8 +74,8 @@ class ExecutionRegistry:
         """Watch an execution from now on. The caller polls it or puts it back."""
         self.entries[entry.known.execution] = entry
         self._counts[open_label(entry.known)] += 1
-        if (listing := self.listings.get(entry.known.pipeline)) is not None:
-            listing.rows.enter(entry)
+        if (listing := self.lists.get(entry.known.pipeline)) is not None:
+            listing.enter(entry)
 
     def move(self, entry: TrackedExecution, known: ExecutionRecord) -> None:
         """Replace the record of an entry by a newer one."""
@@ -105,39 +96,15 @@ class ExecutionRegistry:
             if next_s:
                 entry.unconfirmed_end.retry_after(next_s, now=now)
             self._poll_queue.confirmations.add(entry)
-        elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.listings:
+        elif entry.known.lost is None and not failure_count and entry.known.pipeline in self.lists:
             # Its list polls it, so it has no due time of its own: it grows stale.
             self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
 
-    def restore(self, entry: TrackedExecution) -> None:
-        """Queue an entry as before its request, which said nothing about it. Forget the entry if it is unwatched."""
-        if entry.is_unwatched:
-            self.leave(entry)
-        else:
-            self._poll_queue.put(entry, due_at=entry.due_at, queue=entry.queue)
-
     def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that ended, or is no longer watched. It must not be in the queue or in flight."""
         del self.entries[entry.known.execution]
-        if self.departed is not None:
-            self.departed[entry.known.execution] = entry
         self._counts[open_label(entry.known)] -= 1
-        if (listing := self.listings.get(entry.known.pipeline)) is not None:
-            listing.rows.leave(entry)
-
-    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: Monotonic) -> None:
-        for pipeline, listing in list(self.listings.items()):
-            listing.is_unwatched = pipeline not in whole
-            listing.watch = whole.get(pipeline, listing.watch)
-            if listing.is_unwatched:
-                self._poll_queue.take(listing)
-                del self.listings[pipeline]
-        for listing in new:
-            self.listings[listing.watch.pipeline] = listing
-            for entry in self.entries.values():
-                if entry.known.pipeline == listing.watch.pipeline:
-                    listing.rows.enter(entry)
-            listing.asked_at = now
-            self._poll_queue.put(listing, due_at=now)
+        if (listing := self.lists.get(entry.known.pipeline)) is not None:
+            listing.leave(entry)

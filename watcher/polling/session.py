@@ -6,6 +6,7 @@ once, also over restarts.
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 
 import structlog
 
@@ -13,8 +14,8 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.domain.timestamps import EARLIEST
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_recorder import AccountRules
-from watcher.polling.poll_item import TrackedExecution
-from watcher.polling.poll_queue import ConfirmationQueue, PollQueue
+from watcher.polling.poll_item import Evaluation, TrackedExecution
+from watcher.polling.poll_queue import PollQueue
 from watcher.polling.recent_ends import RecentEnds
 from watcher.polling.registry import ExecutionRegistry
 from watcher.runtime.http_client import REMEDIES
@@ -44,8 +45,7 @@ class AccountSession:
     def __init__(self, deps: AccountDependencies) -> None:
         """Start without executions. The state that the breaker began with is recorded already."""
         self.deps = deps
-        confirmations = ConfirmationQueue(in_time_count=deps.rules.confirmed_at_most)
-        self.poll_queue = PollQueue(confirmations, max_interval_s=deps.rules.max_interval_s)
+        self.poll_queue = PollQueue(deps.rules)
         self.registry = ExecutionRegistry(deps, self.poll_queue)
         self.alert_rules = AccountRules(deps)
         self.recent_ends: dict[str, RecentEnds] = {}  # of each watched pipeline
@@ -148,6 +148,60 @@ class AccountSession:
             if state != self._saved:
                 await self.deps.store.save_backoff(backoff)
                 self._saved = state
+
+    async def record(self, evaluations: Sequence[Evaluation]) -> None:
+        """Write the evaluations of one pipeline together. After a `StoreError` nothing is recorded."""
+        changes: list[ExecutionChange] = []
+        for evaluation in evaluations:
+            if evaluation.change is not None:
+                evaluation.entry.body_hash = evaluation.entry.row = None
+                changes.append(evaluation.change)
+        if changes and (recorder := self.alert_rules.recorders.get(evaluations[0].entry.known.pipeline)) is not None:
+            await recorder.record(evaluations)
+        elif changes:
+            await self.deps.store.record(
+                changes[0] if len(changes) == 1 else ChangeSet(self.deps.lease, tuple(changes))
+            )
+        for evaluation in evaluations:
+            if evaluation.change is None:
+                self.note(evaluation)
+            else:
+                self._note_recorded(evaluation, evaluation.change)
+
+    def _note_recorded(self, evaluation: Evaluation, change: ExecutionChange) -> None:
+        """Take over what was recorded, and count it."""
+        entry, execution, metrics = evaluation.entry, evaluation.execution, self.deps.metrics
+        entry.is_recorded, entry.is_unflushed = True, False
+        known, starts = evaluation.known, entry.known.status is None
+        self.registry.move(entry, known)
+        for emitted in change.entries:
+            metrics.events.labels(emitted.event.type).inc()
+        # Executions that ended before the watch began, or were never seen, are not counted.
+        is_news = known.sequence > 0 and known.status is not None and known.lost is None
+        recent = self.recent_ends.get(known.pipeline) if is_news else None
+        if recent is not None and (starts or known.end_seen_at is not None):
+            now = self._clock.steady_us()
+            recent.note(known, execution, change.ended, entry.watch.rules, starts=starts, now=now)
+            metrics.pipelines[known.pipeline].count(known, execution, starts=starts)
+        ended_at = None if execution is None else execution.ended_at
+        if is_news and known.end_seen_at is not None and ended_at is not None:
+            metrics.detection_delay.observe(max(0.0, (known.end_seen_at - ended_at) / 1_000_000))
+        entry.polled_at = evaluation.polled_at or entry.polled_at
+
+    def note(self, evaluation: Evaluation) -> None:
+        """Note an answer that changes nothing. A later flush writes the time of the poll."""
+        entry = evaluation.entry
+        if evaluation.contradicts:
+            self.report_contradiction(entry.known.execution)
+        if evaluation.polled_at is not None:
+            if not entry.is_unflushed:
+                self.flush_later(entry)
+            entry.polled_at = evaluation.polled_at
+
+    def report_contradiction(self, execution: str) -> None:
+        """Log and count an answer with another status than that with which the execution ended."""
+        self.deps.metrics.contradicted.inc()
+        log.warning("execution.contradicted", execution=execution, status="ended")
 
     def flush_later(self, entry: TrackedExecution) -> None:
         """Let a flush write the time of this poll, which has changed nothing else."""

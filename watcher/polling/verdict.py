@@ -1,18 +1,18 @@
 """Lets the rules of a pipeline judge news, and makes their events."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from watcher.domain.envelope import Json, stream_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
-from watcher.domain.event_factory import execution_block
+from watcher.domain.event_factory import Reported, execution_block
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rule import Judged, News, Rule, RuleEvent
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Watch
-from watcher.polling.dependencies import AccountDependencies
-from watcher.polling.evaluator import Evaluation
+from watcher.polling.poll_item import Evaluation
+from watcher.store.account_store import AccountStore
 
 
 @dataclass(slots=True)
@@ -26,36 +26,36 @@ class Verdict:
     states: dict[str, Any] = field(default_factory=dict)
     """The states of the rules, by key."""
     stored: dict[str, Any] = field(default_factory=dict)
-    """The states that are stored. Those that are as at the beginning are left out."""
+    """The states to store. A state that equals the default of its rule is left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedPast:
     """The recorded past of one pipeline, as its rules read it."""
 
-    deps: AccountDependencies
+    store: AccountStore
     watch: Watch
 
     async def durations(self, count: int) -> Sequence[int]:
         """Return the durations (microseconds) of the last `count` successes, oldest first."""
-        return await self.deps.store.load_durations(self.watch.pipeline, limit=count)
+        return await self.store.load_durations(self.watch.pipeline, limit=count)
 
     async def spending(self, day_at: Micros) -> tuple[int, int]:
         """Return the tokens of the ends since `day_at`, and the percentage of that day that was reported last."""
         stream = stream_of(self.watch.source)
-        return await self.deps.store.load_spending(self.watch.pipeline, stream=stream, day_at=day_at)
+        return await self.store.load_spending(self.watch.pipeline, stream=stream, day_at=day_at)
 
     async def count_errors(self, fingerprints: Collection[bytes], since: Micros) -> int:
-        """Return the number of failures with errors of these kinds, over the days with one since `since`."""
-        return await self.deps.store.count_errors(self.watch.pipeline, fingerprints, since)
+        """Return the number of failures with errors of these kinds, on days whose last such error was after `since`."""
+        return await self.store.count_errors(self.watch.pipeline, fingerprints, since)
 
     async def last_event(self, execution: str) -> bytes | None:
         """Return the body of an execution's last event, unless retention has deleted it."""
-        known = (await self.deps.store.load_executions([execution])).get(execution)
+        known = (await self.store.load_executions([execution])).get(execution)
         if known is None:
             return None
         key = EventKey(stream_of(self.watch.source, execution), known.sequence)
-        return (await self.deps.store.load_events([key])).get(key)
+        return (await self.store.load_events([key])).get(key)
 
 
 def judge(rule: Rule, state: Any, news: News, problems: Mapping[EventType, Problem]) -> Judged:
@@ -70,13 +70,14 @@ async def verdict_of(
     evaluations: Sequence[Evaluation],
     *,
     past: RecordedPast,
+    event: Callable[..., Reported],
     after: int,
 ) -> Verdict:
     """Let every rule judge news, and make its events. Raises `StoreError`.
 
-    `after` is the sequence of the pipeline's last event.
+    `event` makes an event of the pipeline. `after` is the sequence of the pipeline's last event.
     """
-    verdict, watch, event = Verdict(dict(problems)), past.watch, past.deps.evaluator.pipeline_event
+    verdict, watch = Verdict(dict(problems)), past.watch
     for rule in watch.rules:
         loaded = await rule.load(news, past)
         given = news if loaded is None else replace(news, loaded=loaded)

@@ -4,14 +4,32 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from watcher.domain.rule import Rule
-from watcher.rules.failing import Failing
+from watcher.rules.failing import Failing, FailingSettings
 from watcher.rules.new_error import NewError
 from watcher.rules.silent import Silent
-from watcher.rules.slow import Slow
-from watcher.rules.tokens import Tokens
+from watcher.rules.slow import Slow, SlowSettings
+from watcher.rules.tokens import Tokens, TokensSettings
+from watcher.runtime.settings import Block, Duration
+
+
+class RulesSettings(Block):
+    """The rules for a pipeline as a whole. `failing`, `silent` and `slow` open a problem once and close it once."""
+
+    failing: FailingSettings | None = Field(default=None, examples=["{consecutive: 3}"])
+    """Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`."""
+    silent_s: Duration | None = Field(default=None, examples=["6h"])
+    """Emit `pipeline.silent` when no execution has started for this long. Only without `executions`."""
+    slow: SlowSettings | None = Field(default=None, examples=["{times: 3, at_least: 1m}"])
+    """Emit `pipeline.slow` when an open execution runs for much longer than is usual for its pipeline."""
+    tokens: TokensSettings | None = Field(default=None, examples=["{execution: 20000, per_day: 2000000}"])
+    """Emit `execution.expensive` or `pipeline.overspending` when too many tokens are used. Give at least one of the
+    two."""
+    new_error: bool = Field(default=False, examples=["true"])
+    """Emit `pipeline.new_error` when an execution fails with an error of a kind that was not seen for 30 days."""
+
 
 RULES: Mapping[str, Any] = {
     "failing": Failing,
@@ -23,7 +41,7 @@ RULES: Mapping[str, Any] = {
 """The rule of each field of `RulesSettings`, whose value it takes, in the order in which rules are judged."""
 
 
-def rules_of(settings: BaseModel | None) -> tuple[Rule, ...]:
+def rules_of(settings: RulesSettings | None) -> tuple[Rule, ...]:
     """Return the rules that `RulesSettings` ask for."""
     given = {key: getattr(settings, key, None) for key in RULES}
     return tuple(RULES[key](value) for key, value in given.items() if value)
@@ -33,7 +51,7 @@ _ADAPTERS = {each.state_type: TypeAdapter(each.state_type) for each in RULES.val
 
 
 def load_states(text: str | None, rules: Iterable[Rule]) -> dict[str, Any]:
-    """Return the states in a stored text, by the key of the rule. What is of none of these rules stays JSON."""
+    """Return the states in a stored text, by the key of the rule. The state of another rule stays JSON."""
     states: dict[str, Any] = json.loads(text or "{}")
     types = {rule.key: rule.state_type for rule in rules if rule.state_type}
     return {key: _ADAPTERS[types[key]].validate_python(each) if key in types else each for key, each in states.items()}

@@ -135,9 +135,9 @@ class Failing(Rule):
     def judge(self, state: FailingState, news: News, problem: Problem | None) -> Judged:
         """Judge the new ends. An end may open or close the problem only if no end with a later time is known."""
         given, ends, tallies, latest = self.settings, list(state.ends), list(state.tallies), state.latest
-        is_in_row, quiet_us, events = given.consecutive is not None, _us(given.quiet_for_s), list[RuleEvent]()
+        is_consecutive, quiet_us, events = given.consecutive is not None, _us(given.quiet_for_s), list[RuleEvent]()
         is_open, count = problem is not None, problem.failed_count if problem else 0
-        opened_at = (state.opened_at or news.now) if is_in_row and is_open else NEVER
+        opened_at = (state.opened_at or news.now) if is_consecutive and is_open else NEVER
         for each in news.ends:
             fault = self.fault_of(each)
             end = End(each.ended_at, each.status == Status.FAILED or fault is not None)
@@ -146,20 +146,22 @@ class Failing(Rule):
                 latest = _failure(each, fault)
             if is_open:
                 count += end.failed
-                if is_in_row and end.ended_at >= opened_at:
+                if is_consecutive and end.ended_at >= opened_at:
                     _count(tallies, end, within_us=quiet_us // TALLIES_COUNT)
             quiet_since = ends[-1].ended_at - quiet_us
             tallies = [tally for tally in tallies if tally.first_at >= quiet_since]
             is_late = end.ended_at < ends[-1].ended_at
-            if is_late or (news.judges_once and each is not news.ends[-1]):
+            if is_late or (news.only_last_decides and each is not news.ends[-1]):
                 continue
             if not is_open:
                 if count := self._failures_that_open(ends):
-                    is_open, opened_at = True, news.now if is_in_row else NEVER
+                    is_open, opened_at = True, news.now if is_consecutive else NEVER
                     events.append(
                         RuleEvent(self.opens, {"closesWhen": self.closes_when()}, each.execution, fault, count)
                     )
-            elif self._has_recovered(ends) and (not is_in_row or (opened_at <= quiet_since and _is_quiet(tallies))):
+            elif self._has_recovered(ends) and (
+                not is_consecutive or (opened_at <= quiet_since and _is_quiet(tallies))
+            ):
                 events.append(RuleEvent(EventType.PIPELINE_RECOVERED, failed_count=count))
                 is_open, opened_at, tallies = False, NEVER, []
         kept = max(KEPT_ENDS_COUNT, given.consecutive or given.of_last, given.recover_after)

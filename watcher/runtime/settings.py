@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from yarl import URL
 
+from watcher.runtime.described import DescribedModel
 from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate, parse_share
 
 _URL_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f\\]")
@@ -70,7 +71,7 @@ def leave_out_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
         schema["required"] = [key for key in schema["required"] if key not in file_twins(model)]
 
 
-class Block(BaseModel):
+class Block(DescribedModel):
     """A block of the configuration. It is frozen, and unknown keys are errors. The docstring of a field describes it.
 
     The key of a field is its alias, else its name without `_s`, the suffix of durations in seconds.
@@ -78,11 +79,11 @@ class Block(BaseModel):
 
     model_config = ConfigDict(
         alias_generator=lambda name: name.removesuffix("_").removesuffix("_s"),
-        use_attribute_docstrings=True,
         frozen=True,
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
+        defer_build=True,
         json_schema_extra=leave_out_twins,
     )
 

@@ -146,7 +146,7 @@ class Alert:
     @property
     def kind(self) -> EventType:
         """Return the event's type; for a reminder, an acknowledgement or a `problem.closed` the type of the opening."""
-        if self.problem is not None and EVENT_KINDS[self.type].is_of_opened:
+        if self.problem is not None and EVENT_KINDS[self.type].is_about_problem:
             return EventType(self.problem["kind"])
         return self.type
 

@@ -3,11 +3,9 @@
 The template is tried with examples when the configuration is read. An event that cannot be rendered is sent as stored.
 """
 
-import asyncio
 import json
 import traceback
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,7 +16,6 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import Json
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.threads import run_detached
 from watcher.sinks.alert import Alert, to_json
 from watcher.sinks.chat import notice_of_alerts
 from watcher.sinks.template import BatchTemplate, EventTemplate, Message, Template, TemplateFailure
@@ -42,13 +39,12 @@ class BadMessageError(Exception):
 class OwnTemplate(Template):
     """One message per event or group: the rendered file, or the events as they are stored if rendering fails."""
 
-    def __init__(self, source: str, *, timeout_s: float, clock: Clock | None = None, public_url: str = "") -> None:
+    def __init__(self, source: str, *, clock: Clock | None = None, public_url: str = "") -> None:
         """Compile the template. Raises an error of the `jinja2` package if `source` is not a valid template."""
         super().__init__(clock=clock, public_url=public_url)
         environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
         environment.filters["tojson"] = _tojson
         self._template = environment.from_string(source)
-        self._timeout_s = timeout_s
         self._failed_count = 0  # failures since the last line in the log
         self._quiet_until = EARLIEST
 
@@ -59,14 +55,6 @@ class OwnTemplate(Template):
             return [self.message([Alert.of_delivery(each, self.public_url) for each in batch], events)]
         except Exception as error:  # noqa: BLE001 (a template may raise anything)
             return self._plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
-
-    async def prepare(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Call `messages` in a thread. After the sink's timeout return the events as they are stored instead."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await run_detached(partial(self.messages, batch), name="template")
-        except TimeoutError:
-            return self._plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
 
     def message(self, alerts: Sequence[Alert], events: Sequence[Json]) -> Message:
         """Render the message for an event or a group. Raises `BadMessageError` and errors of Jinja's."""
@@ -117,7 +105,7 @@ def check(source: str, *, with_group: bool) -> TemplateFailure | None:
     """Return the mistake in a template, or in the messages that it makes from the examples, or `None`."""
     about = ""
     try:
-        template = OwnTemplate(source, timeout_s=0.0)
+        template = OwnTemplate(source)
         for events in [*([each] for each in _EXAMPLES), *([_EXAMPLES] if with_group else [])]:
             about = f"for {events[0]['type'] if len(events) == 1 else 'a group'}: "
             template.message(list(map(Alert.of, events)), events)

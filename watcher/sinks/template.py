@@ -16,9 +16,14 @@ from watcher.sinks.protocol import GROUP_COUNT, SendOutcome, SendResult
 
 MINIMAL_NEXT = "a minimal message is tried next; check that url is this receiver's, else report a bug"
 
-ALERT_EVENTS = (
-    *(type_ for type_, kind in EVENT_KINDS.items() if kind.to_chats and type_.startswith("execution.")),
-    *("pipeline.*", "account.*", "sink.*", "delivery.*", "problem.*", "watcher.*"),
+_DIVIDED = {type_.partition(".")[0] for type_, kind in EVENT_KINDS.items() if not kind.to_chats}
+
+ALERT_EVENTS = tuple(
+    dict.fromkeys(
+        type_.value if (group := type_.partition(".")[0]) in _DIVIDED else f"{group}.*"
+        for type_, kind in EVENT_KINDS.items()
+        if kind.to_chats
+    )
 )
 """The events that chats, mail and Alertmanager get by default: all but the statuses of an execution that goes well."""
 

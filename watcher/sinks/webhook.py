@@ -230,7 +230,7 @@ class WebhookSettings(HttpSinkSettings):
             from watcher.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2, which few need)
 
             source, url = self.template.source, context.public_url
-            return OwnTemplate(source, timeout_s=self.timeout_s, clock=context.clock, public_url=url)
+            return OwnTemplate(source, clock=context.clock, public_url=url)
         key = "" if self.routing_key is None else self.routing_key.get_secret_value()
         return PRESETS[self.template](clock=context.clock, public_url=context.public_url, routing_key=key)
 

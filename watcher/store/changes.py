@@ -67,8 +67,8 @@ class SourceChange:
     """The states of the pipeline's rules (JSON); `None` leaves the stored ones as they are."""
     unjudged: tuple[EndedExecution, ...] = ()
     """Ends that the rules are to judge later."""
-    judges_all: bool = False
-    """Whether the rules have judged all stored unjudged ends, so that the store deletes these ends."""
+    replaces_unjudged: bool = False
+    """Whether the stored unjudged ends are deleted first. Then `unjudged` has all that remain."""
 
 
 SingleChange = ExecutionChange | SourceChange

@@ -37,7 +37,6 @@ READERS_COUNT = 2  # while an account loads 100,000 executions, a sink can find 
 
 T = TypeVar("T")
 
-OnRecorded = Callable[[Collection[str]], None]
 """A function that is called in the event loop with the names of sinks with new deliveries. It must not raise."""
 Watched = Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
 """A function that runs work on the database, notes whether the work succeeds, and raises its errors as `StoreError`."""
@@ -133,14 +132,6 @@ class Database(ABC):
         except SQLAlchemyError as error:
             meaning = self._opening_error(error)
         raise meaning
-
-    def share_notifications(self, on_recorded: OnRecorded) -> OnRecorded:
-        """Return the function to call after a commit, with the sinks that have new deliveries.
-
-        That function calls `on_recorded`, and makes every other process that uses the database call its own
-        `on_recorded`. Neither function is called before the schema is prepared.
-        """
-        return on_recorded
 
     def leases(self, watched: Watched, *, on_lost: Callable[[], object]) -> LocalLeases | PostgresLeases:
         """Return the leases of this process. `watched` runs their transactions.

@@ -50,8 +50,6 @@ API_KEY = "api_key"
 NOBODY = ""
 """The owner of a released lease. The row of a lease that ran out still names its last owner."""
 
-CHANNEL = "clerk_watcher_leases"
-
 FORGOTTEN_US = 3_600_000_000
 """Time after which the rows of dead replicas and of leases without an owner are deleted."""
 
@@ -243,7 +241,7 @@ class PostgresLeases:
     ) -> None:
         """Run each transaction by `write`. `on_lost` is called, in any thread, when all leases taken so far are lost.
 
-        `renew_now` is called in the event loop: after such a loss, and when another replica has released a lease.
+        `renew_now` is called in the event loop after such a loss.
         """
         self.renew_now: Callable[[], None] = lambda: None
         self._write = write
@@ -313,7 +311,6 @@ def _release(connection: Connection, request: RenewRequest, *, now: Micros) -> N
     of_released = table.c.epoch.in_([lease.epoch for lease in request.released])
     releasing = update(table).where(table.c.owner == request.replica, of_released)
     connection.execute(releasing.values(owner=NOBODY, epoch=0, until=now))
-    connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
 def _show_alive(connection: Connection, request: RenewRequest, *, now: Micros) -> None:

@@ -243,7 +243,7 @@ class MaintenanceStore:
             return len(emitted), self._store.outbox.write(connection, emitted, now=self._store.clock.steady_us())
 
         count, names = await self._write(close)
-        self._store.on_recorded(names)
+        self._store.wake(names)
         return count
 
     async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
@@ -323,7 +323,7 @@ class MaintenanceStore:
             return self._store.outbox.write(connection, [(entry, about)], now=self._store.clock.steady_us())
 
         names = await self._write(record)
-        self._store.on_recorded(names or ())
+        self._store.wake(names or ())
         return names is not None
 
     async def forget_reports(self, gone: Iterable[AnyRow]) -> None:

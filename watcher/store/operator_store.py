@@ -100,7 +100,7 @@ class OperatorStore:
         acknowledged, names = await self._store.write(acknowledge)
         if acknowledged:
             self.on_acknowledged(len(acknowledged))
-            self._store.on_recorded(names)
+            self._store.wake(names)
         return acknowledged
 
     async def unacknowledge(self, id_: UUID) -> bool:
@@ -148,7 +148,7 @@ class OperatorStore:
 
         while done := await self._store.write(replay_some):
             count += done
-            self._store.on_recorded([sink])
+            self._store.wake([sink])
             if numbers is not None:
                 break
         return count

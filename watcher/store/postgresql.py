@@ -1,17 +1,13 @@
-"""The store in a PostgreSQL database: the connections, the statements that begin a transaction, and notifications.
+"""The store in a PostgreSQL database: the connections, and the statements that begin a transaction.
 
 This needs psycopg, from the extra `postgres`. A pooler may give each transaction another connection, so no setting is
-kept in a session, no statement is prepared, and the time limits are sent together with BEGIN. A pooler may also lose
-notifications (LISTEN and NOTIFY): without them the same work is done, but later.
+kept in a session, no statement is prepared, and the time limits are sent together with BEGIN.
 """
 
-import asyncio
 import re
-from collections.abc import Callable, Collection
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from threading import Event, Lock
 from typing import Any, TypeVar
 
 import psycopg
@@ -25,20 +21,17 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.threads import begin
 from watcher.store.database import (
     ConnectionThreads,
     Database,
     DatabaseFault,
     Meanings,
-    OnRecorded,
     Watched,
     cause_of,
     explain,
     found_version,
     prepare_schema,
 )
-from watcher.store.leases import CHANNEL as LEASES_CHANNEL
 from watcher.store.leases import PostgresLeases, server_time
 from watcher.store.tables import SCHEMA_VERSION, metadata
 
@@ -136,16 +129,10 @@ class ServerConnection(psycopg.Connection[Any]):
     answers_within_s: float | None = None
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        """Return the result of one exchange with the server. Raises `psycopg.OperationalError` without an answer.
-
-        A `timeout` is given only to wait for notifications, which may not come. Then the time limit of the connection
-        does not apply.
-        """
+        """Return the result of one exchange with the server. Raises `psycopg.OperationalError` without an answer."""
         try:
             return super().wait(gen, interval, self.answers_within_s if timeout is None else timeout)
         except psycopg.errors._WaitTimeout:  # noqa: SLF001 (it has no public name)
-            if timeout is not None:
-                raise
             self.close()
             raise psycopg.OperationalError("the server did not answer") from None
 
@@ -197,20 +184,10 @@ class PostgresDatabase(Database):
             event.listen(engine, "invalidate", lambda *_: self._leases.lose_all())
         super().__init__(where, writer=writer, reader=reader, explain_error=explain_error)
         self._keeping = ConnectionThreads(keeper, "store-leases")
-        self._notifications: Notifications | None = None
 
     def use_password(self, password: str | None) -> None:
         """Use this password for all later connections."""
         self._connector.password = password
-
-    def share_notifications(self, on_recorded: OnRecorded) -> OnRecorded:
-        """Return the function to call after a commit: it calls `on_recorded` and notifies other processes."""
-        self._notifications = Notifications(
-            self._connector,
-            on_recorded=on_recorded,
-            on_released=lambda: self._leases.renew_now(),  # noqa: PLW0108 (both are set later)
-        )
-        return self._notifications.notify
 
     def leases(self, watched: Watched, *, on_lost: Callable[[], object]) -> PostgresLeases:
         """Return the leases that replicas share. They have a connection of their own, so no other work delays them."""
@@ -223,8 +200,6 @@ class PostgresDatabase(Database):
 
     async def close(self) -> None:
         """Finish the work that was handed in, then close the connections."""
-        if self._notifications is not None:
-            await self._notifications.close()
         await super().close()
         await self._keeping.finish()
 
@@ -315,70 +290,6 @@ def _leave_read_only(context: ExceptionContext) -> None:
     # A new connection is made for the next transaction: by now another server may be the primary at the same address.
     if _name_of(context.original_exception) == _READ_ONLY:
         context.is_disconnect = True
-
-
-RECORDED_CHANNEL = "clerk_watcher"
-
-SEND_EVERY_S = 0.05
-"""Shortest time between two NOTIFY. Each holds a lock that blocks all other NOTIFY."""
-
-NAMES_COUNT = 100
-"""Most names of sinks in one NOTIFY, whose size is limited."""
-
-
-class Notifications:
-    """A thread that listens for notifications and sends them. It connects again each time the connection breaks."""
-
-    def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
-        """Call `on_recorded`, in this event loop, with sinks for which another process recorded deliveries.
-
-        Call `on_released`, in this event loop, when another process has released leases.
-        """
-        self._connector = connector
-        self._on_recorded = on_recorded
-        self._on_released = on_released
-        self._loop = asyncio.get_running_loop()
-        self._lock = Lock()
-        self._names: set[str] = set()
-        self._closed = Event()
-        self._thread = begin(self._run, name="store-notifications")
-
-    def notify(self, names: Collection[str]) -> None:
-        """Call `on_recorded` with these names of sinks, and soon notify the other processes."""
-        self._on_recorded(names)
-        with self._lock:
-            self._names.update(names)
-
-    async def close(self) -> None:
-        """Send the remaining notifications, and stop listening."""
-        self._closed.set()
-        await asyncio.wrap_future(self._thread)
-
-    def _run(self) -> None:
-        while not self._closed.is_set():
-            with suppress(psycopg.Error), self._connector.connect() as connection:
-                for channel in (RECORDED_CHANNEL, LEASES_CHANNEL):
-                    connection.execute(f"LISTEN {channel}".encode())
-                while not self._closed.is_set():
-                    for notify in connection.notifies(timeout=SEND_EVERY_S):
-                        if notify.pid != connection.info.backend_pid:
-                            self._handle(notify)
-                    self._send(connection)
-            self._closed.wait(RECONNECT_AFTER_S)
-
-    def _handle(self, notify: psycopg.Notify) -> None:
-        with suppress(RuntimeError):  # the event loop is closed already
-            if notify.channel == RECORDED_CHANNEL:
-                self._loop.call_soon_threadsafe(self._on_recorded, notify.payload.split(","))
-            else:
-                self._loop.call_soon_threadsafe(self._on_released)
-
-    def _send(self, connection: psycopg.Connection[Any]) -> None:
-        with self._lock:
-            names, self._names = self._names, set()
-        if names:
-            payload = ",".join(sorted(names)[:NAMES_COUNT])
-            connection.execute("SELECT pg_notify(%s, %s)", (RECORDED_CHANNEL, payload))
 
 
 _MAY_CREATE = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"

@@ -129,7 +129,7 @@ def _write_sources(connection: Connection, changes: Iterable[tuple[SourceChange,
             "new_rules": change.rules,
         }
         rows.append(row)
-        if change.judges_all:
+        if change.replaces_unjudged:
             connection.execute(DELETE_UNJUDGED, row)
         if change.unjudged:
             ends = {execution_key(each.execution): UNJUDGED_END.dump_json(each).decode() for each in change.unjudged}

@@ -132,7 +132,6 @@ class SqlStore:
         lost = partial(asyncio.get_running_loop().call_soon_threadsafe, self._leases_lost)
         self.leases = database.leases(self._watched, on_lost=lost)
         self.wakes: dict[str, Callable[[], None]] = {}  # by sink: wakes its worker after new deliveries
-        self.on_recorded = database.share_notifications(self._wake)
         self.database = database
         self.monitor = StoreMonitor(explain=database.explain, clock=clock)
         self._resources = resources
@@ -155,7 +154,7 @@ class SqlStore:
         if self._writing is None:
             self._writing = self._loop.create_task(self._write_queue(), name="store-writer")
         for entry in item.entries:
-            self._wake(entry.sinks)
+            self.wake(entry.sinks)
         return result
 
     async def number_of(self, source: Source) -> int:
@@ -197,7 +196,8 @@ class SqlStore:
         self.outbox.numbers.clear()  # another server may lack some numbers
         self.leases.renew_now()
 
-    def _wake(self, sinks: Collection[str]) -> None:
+    def wake(self, sinks: Collection[str]) -> None:
+        """Wake the workers of these sinks in this process. Those of other processes look each second."""
         for name in sinks:
             if wake := self.wakes.get(name):
                 wake()
@@ -234,8 +234,8 @@ class SqlStore:
         except Exception as error:  # noqa: BLE001 - each caller gets the error; otherwise all would wait for ever
             fault = self.monitor.note_failure(error, work.size)
         else:
-            if names:  # in a later turn, so that an error in `on_recorded` cannot end the writing
-                self._loop.call_soon(self.on_recorded, names)
+            if names:  # in a later turn, so that an error of a worker's `wake` cannot end the writing
+                self._loop.call_soon(self.wake, names)
             for item, future in zip(items, futures, strict=True):
                 if not future.done():  # a cancelled caller has cancelled its future
                     future.set_result(taken.get(id(item)))

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, Self, TypeAlias, TypeVar
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic.alias_generators import to_camel
 
 from watcher.config.models import UtcMoment, WeeklySettings
@@ -20,6 +20,7 @@ from watcher.domain.execution import END_LABELS
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.snapshots import COUNTED
 from watcher.domain.timestamps import Micros, from_us
+from watcher.runtime.described import DescribedModel
 from watcher.runtime.settings import Duration, ShortText
 from watcher.sinks.settings import EventGlob, SilenceMatch
 
@@ -40,8 +41,8 @@ Ends = Annotated[
 ]
 
 
-class _CamelModel(BaseModel):
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, use_attribute_docstrings=True)
+class _CamelModel(DescribedModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, defer_build=True)
 
 
 class ApiModel(_CamelModel):

@@ -26,7 +26,7 @@ def rule_of(
 
     The rule is `None` if the configuration no longer has it, the condition if none holds for all problems of the kind.
     """
-    rules = rules_of(watch and watch.rules)
+    rules = rules_of(None if watch is None else watch.rules)
     rule = next((each.opens_when() for each in rules if each.opens is kind), None)
     closes_when = EVENT_KINDS[kind].closes_when
     if kind is EventType.EXECUTION_OVERDUE and "limitSeconds" in data:

@@ -8,8 +8,8 @@ from unit.config.conftest import Mistakes
 
 from watcher.config.document import Document
 from watcher.config.error_messages import translate
-from watcher.config.rules import RulesSettings
 from watcher.domain.event import EventType
+from watcher.rules import RulesSettings
 from watcher.runtime.settings import key_of
 from watcher.sinks.registry import SINK_KINDS
 

@@ -16,10 +16,10 @@ from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, FakeClock, do
 
 from watcher.config.checks import outage_messages
 from watcher.config.models import WatchSettings
-from watcher.config.rules import RulesSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.routing import Grouped, GroupRules, Silence
+from watcher.rules import RulesSettings
 from watcher.sinks.chat import notice_of_batch
 from watcher.sinks.email import EmailSettings
 from watcher.sinks.protocol import SendResult, Sink

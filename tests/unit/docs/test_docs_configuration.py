@@ -18,6 +18,7 @@ from watcher.config.loader import load_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.domain.problems import CLOSINGS, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
+from watcher.runtime.described import descriptions_of
 from watcher.runtime.settings import Block, key_of
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import GroupSettings, SinkSettings, TlsSettings
@@ -25,22 +26,22 @@ from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS, WebhookSettings
 
 
-def described(annotation: object) -> Iterator[tuple[str, FieldInfo]]:
-    """Every key below an annotation, with its model's name."""
+def described(annotation: object) -> Iterator[tuple[str, FieldInfo, str | None]]:
+    """Every key below an annotation, with its model's name and its description."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         for name, field in annotation.model_fields.items():
-            yield f"{annotation.__name__}.{name}", field
+            yield f"{annotation.__name__}.{name}", field, descriptions_of(annotation).get(name)
             yield from described(field.annotation)
     for inner in get_args(annotation):
         yield from described(inner)
 
 
-@pytest.mark.parametrize(("name", "field"), dict(described(Settings)).items())
-def test_every_key_says_what_it_does_and_shows_an_example(name: str, field: FieldInfo) -> None:
+@pytest.mark.parametrize(("name", "field", "description"), {each[0]: each for each in described(Settings)}.values())
+def test_every_key_says_what_it_does_and_shows_an_example(name: str, field: FieldInfo, description: str | None) -> None:
     holds_keys = name.startswith("Settings.") or (
         isinstance(field.annotation, type) and issubclass(field.annotation, Block)
     )
-    assert field.description
+    assert description
     assert field.examples or holds_keys
 
 

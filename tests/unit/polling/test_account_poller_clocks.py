@@ -82,7 +82,7 @@ async def test_no_history_is_told_and_all_that_ended_since_the_start_though_ours
     lists.clock.off_s = ours_s
     account = await lists.watch(api, rate_per_s=5.0 if is_complete else 1.0)
     await account.run_for(25 if is_complete else 4)
-    (listing,) = account.watcher._registry.listings.values()
+    (listing,) = account.watcher._list_poller._lists.values()
     assert bool(listing.cursor.complete_at) is is_complete
     await account.watcher.cancel()
     lists.clock.off_s = 0.0

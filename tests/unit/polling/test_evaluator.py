@@ -1,10 +1,11 @@
 """From an answer to what is told of an execution, in virtual time."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from virtual import EPOCH, Account, FakeClock, Start, name_of, said, watch_of
+from virtual import EPOCH, WHOLE, Account, FakeClock, Start, name_of, pages_of, said, watch_of
 
 from watcher.domain.execution import Outcome
 
@@ -63,13 +64,15 @@ async def test_a_stay_that_is_limited_no_more_is_ended_elsewhere(start: Start, l
     assert "problem" not in event["data"]
 
 
-async def test_so_is_a_stay_that_is_no_longer_watched_when_the_answer_comes(start: Start) -> None:
-    account = await start(A, overdue_after_s=LIMITS)
-    await told(account, "running", within_s=200)
-    await account.begin_request()
+async def test_so_is_a_stay_that_is_no_longer_watched_when_its_end_is_confirmed(start: Start) -> None:
+    account = await start(watches=[replace(WHOLE, overdue_after_s=LIMITS)])
+    account.api.pages = pages_of(said(A, "running"))
+    assert len(await account.events(after_s=200)) == 2
+    account.api.pages, account.api.script[A] = pages_of(said(A, "failed")), Outcome.SERVER_ERROR
+    await account.run_for(5)
     await account.watcher.watch([])
-    account.api.gate.set()
-    (event,) = await told(account, "success")
+    account.api.script[A] = said(A, "failed")
+    (event,) = await account.events(after_s=60)
     assert "problem" not in event["data"]
 
 

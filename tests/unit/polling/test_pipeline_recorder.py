@@ -194,7 +194,7 @@ def is_held(account: Account) -> bool:
 
 async def test_after_a_gap_ends_wait_for_the_next_complete_scan(start: Start) -> None:
     account = await whole(start)
-    (listing,) = account.watcher._registry.listings.values()
+    (listing,) = account.watcher._list_poller._lists.values()
     await account.watcher._list_poller.record(listing, listing.cursor, gap=GapReason.DELETED)
     assert is_held(account)
     await account.run_for(5)

@@ -91,7 +91,7 @@ async def store_as_first_version(account: Account, started_at: int, *ends: tuple
     recorder, lease = account.watcher._alert_rules.recorders[PIPELINE], account.watcher._deps.lease
     at = recorder._stream.sequence
     states = {"failing": {"ends": ends}, "silent": {"started_at": started_at}, IN_API_TIME: True}
-    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=json.dumps(states), judges_all=True)
+    change = SourceChange(lease, at, at, pipeline=PIPELINE, rules=json.dumps(states), replaces_unjudged=True)
     await account.store.record(change)
     return json.dumps(states)
 

@@ -4,14 +4,13 @@ import random
 from collections.abc import Callable
 
 import pytest
+from virtual import RULES
 
 from watcher.domain.execution import ExecutionRecord
-from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.pipeline_list import PipelineListState, PipelineStream
-from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
-from watcher.polling.poll_queue import BY_DUE_AT, ConfirmationQueue, GetRequest, PollQueue
+from watcher.domain.timestamps import Monotonic
+from watcher.domain.watch import Watch
+from watcher.polling.poll_item import PolledList, PollItem, QueueKind, TrackedExecution
+from watcher.polling.poll_queue import BY_DUE_AT, PollQueue
 
 WATCH = Watch("default", "p", ())
 Put = tuple[Callable[[], PollItem], float, str]
@@ -22,20 +21,17 @@ def an_entry(name: str = "e") -> TrackedExecution:
     return TrackedExecution(ExecutionRecord(name, "p"), WATCH)
 
 
-def a_listing() -> PipelineListState:
-    return PipelineListState(Watch("default", "listed", ()), Cursor(Micros(0)), PipelineStream(0), ListMemory(0, 10))
+def a_listing() -> PolledList:
+    return PolledList(WATCH)
 
 
 def a_poll_queue() -> PollQueue:
-    return PollQueue(ConfirmationQueue(in_time_count=10), max_interval_s=60.0)
+    return PollQueue(RULES)
 
 
 def take(poll_queue: PollQueue, now: float) -> PollItem | None:
     """Take out what is asked for next."""
-    request = poll_queue.next(Monotonic(now))
-    if request is None:
-        return None
-    return request.entry if isinstance(request, GetRequest) else request.listing
+    return poll_queue.next(Monotonic(now))
 
 
 def peek(poll_queue: PollQueue) -> PollItem | None:
@@ -97,8 +93,6 @@ def test_one_goes_first_until_another_is_staler_or_late(first: Put, second: Put,
         poll_queue, items = a_poll_queue(), list[PollItem]()
         for make, asked_at, queue in (first, second):
             items.append(item := make())
-            if isinstance(item, PipelineListState):
-                poll_queue.listings["listed"] = item
             item.asked_at = Monotonic(asked_at)
             poll_queue.put(item, due_at=Monotonic(asked_at + 1), queue=QueueKind(queue))
         assert take(poll_queue, now) is items[now > until]
@@ -106,7 +100,6 @@ def test_one_goes_first_until_another_is_staler_or_late(first: Put, second: Put,
 
 def test_scans_that_have_begun_take_every_second_turn_and_go_by_their_beginning() -> None:
     poll_queue, first, second = a_poll_queue(), a_listing(), a_listing()
-    poll_queue.listings |= {"listed": first, "another": second}
     poll_queue.put(second, due_at=Monotonic(5), queue=QueueKind.BEGUN)
     poll_queue.put(first, due_at=Monotonic(4), queue=QueueKind.BEGUN)
     entry = an_entry()
@@ -123,7 +116,8 @@ def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_lo
     ):
         poll_queue, entry = a_poll_queue(), an_entry()
         poll_queue.put(entry, due_at=Monotonic(due_at), queue=queue)
-        assert poll_queue.next(Monotonic(now)) == GetRequest(entry, late_s)
+        assert take(poll_queue, now) is entry
+        assert poll_queue.late_s(entry, Monotonic(now)) == late_s
         assert not entry.is_queued
 
 

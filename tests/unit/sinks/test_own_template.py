@@ -60,8 +60,8 @@ def test_a_mistake_is_found_at_load_with_line_event_and_remedy(
     assert (failure.line, failure.remedy) == (line, remedy)
 
 
-def own(source: str, *, timeout_s: float = 15.0) -> OwnTemplate:
-    return OwnTemplate(source, timeout_s=timeout_s)
+def own(source: str) -> OwnTemplate:
+    return OwnTemplate(source)
 
 
 def rendered(source: str, *numbers: int, **data: Any) -> Any:
@@ -152,14 +152,6 @@ def test_no_word_of_an_event_is_told_of_why_it_cannot_be_rendered(expression: st
         own("\n{{ " + expression + " }}").messages([failed()])
     assert [(line["line"], line["reason"]) for line in logs] == [(2, "cannot be rendered (UndefinedError)")]
     assert "hush" not in str(logs)
-
-
-async def test_a_template_that_takes_too_long_is_left_alone_and_the_plain_event_sent() -> None:
-    slow = "{% for a in range(3000) %}{% for b in range(3000) %}{% endfor %}{% endfor %}{}"
-    with capture_logs() as logs:
-        (message,) = await own(slow, timeout_s=0.05).prepare([failed()])
-    assert message.body == failed().body
-    assert [line["reason"] for line in logs] == ["takes longer than the sink's timeout"]
 
 
 NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link", "page", "runbook")

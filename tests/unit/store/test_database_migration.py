@@ -233,7 +233,7 @@ async def test_the_days_of_the_history_are_made_of_its_hours(databases: Database
 SAID = {
     "status": "failed",
     "durationSeconds": 1.5,
-    "aiTokensUsed": 70,
+    "aiTokensUsed": 69.6,
     "nodesStarted": 3,
     "error": "all failed",
     "failedNodes": [{"id": "n1", "name": "Greeting", "error": "HTTP 502"}],

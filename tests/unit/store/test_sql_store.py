@@ -8,7 +8,7 @@ import socket
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -140,14 +140,15 @@ async def test_what_concerns_all_is_tried_once(
     assert await record_all(store, account, 3) == []
 
 
-async def test_whoever_is_notified_of_a_write_cannot_end_the_writing(store: SqlStore, account: Lease) -> None:
+async def test_a_worker_that_is_woken_by_a_write_cannot_end_the_writing(store: SqlStore, account: Lease) -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
 
-    def fail(_told: Collection[str]) -> None:
-        raise RuntimeError
+    def wake() -> None:
+        if store._writing is None or store._writing.done():  # not while it is handed in
+            raise RuntimeError
 
-    store.on_recorded = fail
+    store.wakes["ops"] = wake
     for number in (1, 2):
         await store.record(change(account, number))
     await asyncio.sleep(0)

@@ -33,7 +33,7 @@ from watcher.daemon.from_settings import open_client, watches_of
 from watcher.domain.errors import Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome, Status
 from watcher.polling.evaluator import BACKOFF_SHARE
-from watcher.polling.pipeline_list import LIST_WEIGHT
+from watcher.polling.poll_item import LIST_WEIGHT
 from watcher.rules.slow import Slow
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import REMEDIES

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from watcher.domain.history import error_kind_of
+from watcher.domain.history import MAX_TOKENS, error_kind_of
 from watcher.store.sources import execution_id, execution_key
 
 revision = "0018"
@@ -68,8 +68,9 @@ def _end_of(connection: sa.Connection, row: Any) -> list[Any]:
         kind = error_kind_of(node.get("name") or node.get("id"), node.get("error") or said.get("error") or "")
         error = [urlsafe_b64encode(kind.fingerprint).decode(), kind.node, kind.text]
     names = {name: node.get(name) for name in ("id", "name", "error")}
+    tokens = min(MAX_TOKENS, max(0, round(said.get("aiTokensUsed") or 0)))  # any number: an event has what the API said
     of_it = (said.get("durationSeconds"), error, execution_id(row.execution), said.get("nodesStarted"))
-    return [row.ended_at, row.ended_at, status, said.get("aiTokensUsed") or 0, *of_it, names, said.get("error")]
+    return [row.ended_at, row.ended_at, status, tokens, *of_it, names, said.get("error")]
 
 
 def _block(connection: sa.Connection, execution: bytes) -> tuple[dict[str, Any], dict[str, Any]]:

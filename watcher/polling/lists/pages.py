@@ -5,7 +5,7 @@ for its execution. The list poller requests the pages and judges the list.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from watcher.clerk.api import Reply
@@ -16,13 +16,9 @@ from watcher.domain.history import ended_execution
 from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import is_terminal
 from watcher.domain.watch import Details, FirstSight
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.list_evidence import date_of
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import PendingConfirmation, TrackedExecution
-from watcher.polling.poll_queue import ListRequest
-from watcher.polling.session import AccountSession, SessionPart
+from watcher.polling.lists.pipeline_list import PageRequest
+from watcher.polling.poll_item import Evaluation, PendingConfirmation, TrackedExecution
+from watcher.polling.session import SessionPart
 from watcher.store.changes import ChangeSet, ExecutionChange
 
 HISTORY_US = 3600 * 1_000_000
@@ -43,66 +39,68 @@ Row = tuple[int, ExecutionSnapshot]
 class ListedPage:
     """The answer to a request for a page, with what is needed to evaluate its rows.
 
-    `recorded` are the executions of the page that only the store knows. `fresh` are the ids that no list has shown
-    before; they count as found at `found_at`. The page was requested at `asked_at` (microseconds UTC, steady).
+    `rows` are its rows by id. `recorded` are the executions of the page that only the store knows. A list first showed
+    its executions at `found_at`. `fresh` are the ids that no list has shown before, whose time is `None`; they count as
+    found at `now_at`. The page was requested at `asked_at`. Times are microseconds UTC, steady.
     """
 
-    request: ListRequest
+    request: PageRequest
     reply: Reply
+    rows: Mapping[str, Row]
     recorded: Mapping[str, ExecutionRecord]
-    fresh: Collection[str]
-    found_at: Micros
+    found_at: Mapping[str, Micros | None]
+    fresh: Sequence[str]
+    now_at: Micros
     asked_at: Micros
 
 
 class PageProcessor(SessionPart):
     """Evaluates the rows of pages and records the results."""
 
-    def __init__(self, session: AccountSession, poller: ExecutionPoller) -> None:
-        super().__init__(session)
-        self._poller = poller
+    async def look_up(self, request: PageRequest, reply: Reply) -> ListedPage:
+        """Return a page with what is known of its executions. Raises `StoreError`.
 
-    async def look_up(
-        self, listing: PipelineListState, executions: Sequence[ExecutionSnapshot], *, when: Micros
-    ) -> tuple[Mapping[str, ExecutionRecord], dict[str, Micros | None]]:
-        """Return the executions that only the store knows, and when a list first showed each execution of the page.
-
-        The time is `None` for a new execution. An unknown execution that ended long ago is not new: the store may have
-        deleted it since. Recorded ends that no list has shown before count as found at `when`. Raises `StoreError`.
+        An unknown execution that ended long ago is not new: the store may have deleted it since. Recorded ends that no
+        list has shown before count as found now.
         """
-        unknown = listing.rows.find_unknown([each.id for each in executions])
+        listing, executions = request.listing, reply.rows or ()
+        rows = by_id(executions, first=listing.scan.memory.before(request.page))
+        asked_at = Micros(self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000))
+        now_at = _found_at(request, asked_at)
+        unknown = listing.rows.find_unknown(rows)
         recorded = await self._deps.store.load_executions(unknown) if unknown else {}
         ended = [known for known in recorded.values() if known.end_seen_at is not None]
         # Executions that were watched and reported by name have no time yet.
         lease, named = self._deps.lease, [known for known in ended if not known.found_at]
-        changes = [ExecutionChange(lease, known.sequence, replace(known, found_at=when), ()) for known in named]
+        changes = [ExecutionChange(lease, known.sequence, replace(known, found_at=now_at), ()) for known in named]
         if changes:
             await self._deps.store.record(ChangeSet(lease, tuple(changes)))
-        listing.rows.remember(ended, found_at=when)
-        found_at = listing.rows.find_times([each.id for each in executions])
+        listing.rows.remember(ended, found_at=now_at)
+        found_at = listing.rows.find_times(rows)
         forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
         for each in executions:
-            at = date_of(each)
+            at = each.dated_at
             is_known = found_at[each.id] is not None or each.id in recorded
             if not is_known and is_terminal(each) and at is not None and at < forgotten_at:
                 listing.rows.remember([ExecutionRecord(each.id, listing.watch.pipeline)], found_at=LONG_AGO)
                 found_at[each.id] = LONG_AGO
-        return recorded, found_at
+        fresh = [name for name, at in found_at.items() if at is None]
+        return ListedPage(request, reply, rows, recorded, found_at, fresh, now_at, asked_at)
 
-    async def take(self, rows: Mapping[str, Row], page: ListedPage) -> None:
+    async def take(self, page: ListedPage) -> None:
         """Evaluate the rows of a page. Then write all changes together, the oldest ends first.
 
         Raises `StoreError` if any change could not be written.
         """
         changed: list[Evaluation] = []
         try:
-            for index, execution in self._skip_unchanged(rows.values(), page):
+            for index, execution in self._skip_unchanged(page):
                 evaluation = self._evaluate_row(execution, page)
                 if evaluation is None:
                     continue
                 page.request.listing.rows.put(evaluation.entry, index=index, scanned=page.request.scans)
                 if evaluation.change is None:
-                    self._poller.note(evaluation)
+                    self._session.note(evaluation)
                     self._release(evaluation)
                 else:
                     changed.append(evaluation)
@@ -111,11 +109,11 @@ class PageProcessor(SessionPart):
                 await self._record(sorted(changed, key=_ended_at))
         pipeline = page.request.listing.watch.pipeline
         if (recorder := self._alert_rules.recorders.get(pipeline)) is not None:
-            found = filter(None, map(self._registry.entries.get, rows))
+            found = filter(None, map(self._registry.entries.get, page.rows))
             # An execution that is not queued is being polled. Its answer is newer than this page.
             await recorder.note_shown(each for each in found if each.is_queued and each.known.pipeline == pipeline)
 
-    def _skip_unchanged(self, rows: Iterable[Row], page: ListedPage) -> list[Row]:
+    def _skip_unchanged(self, page: ListedPage) -> list[Row]:
         """Return the rows to evaluate. Handle rows that equal the last answer here, as successful polls.
 
         An equal row is evaluated, too, if a GET was sent after its page was requested, or if its execution may be
@@ -124,7 +122,7 @@ class PageProcessor(SessionPart):
         left, sent_at, index_of_list = page.request.unseen, page.reply.sent_at, page.request.listing.rows
         evaluator, different, same_count = self._deps.evaluator, [], 0
         seen_at = self._clock.steady_us()
-        for index, execution in rows:
+        for index, execution in page.rows.values():
             entry = left.get(execution.id)
             is_same = entry is not None and entry.row == execution and entry.asked_at <= sent_at
             if entry is None or not is_same or evaluator.is_overdue(entry):
@@ -157,7 +155,7 @@ class PageProcessor(SessionPart):
         elif entry is None:
             if execution.id not in page.fresh:
                 if listing.rows.contradicts(execution, asked_at=page.asked_at):
-                    self._poller.report_contradiction(execution.id)
+                    self._session.report_contradiction(execution.id)
                 return None
             recorded = page.recorded.get(execution.id)
             is_early = not page.request.scans and not listing.cursor.complete_at and recorded is None
@@ -184,7 +182,7 @@ class PageProcessor(SessionPart):
         others out of the store.
         """
         try:
-            await self._poller.record(evaluations)
+            await self._session.record(evaluations)
         except BaseException as error:
             is_of_one = isinstance(error, StoreError) and not isinstance(error, _FATAL)
             if is_of_one and self._deps.store.monitor.failing_since is None and len(evaluations) > 1:
@@ -229,7 +227,7 @@ class PageProcessor(SessionPart):
         entry.asked_at = sent_at
         self._deps.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
-            entry.known = replace(entry.known, found_at=page.found_at)
+            entry.known = replace(entry.known, found_at=page.now_at)
             is_unknown = entry.known.status is None and entry.known.lost is None
             if entry.watch.whole and is_unknown and is_terminal(execution) and self._is_history(page, execution):
                 at = self._clock.steady_us()
@@ -264,13 +262,26 @@ class PageProcessor(SessionPart):
         # Either clock may have been set since the watch began, ours while the daemon was off. With the earlier time no
         # end is lost.
         since_at = cursor.since_at + min(0, before_us - page.reply.ahead_us)
-        at = date_of(execution) or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
+        at = execution.dated_at or ApiDates(before_us, self._clock.steady_us()).ours(execution.finished_at)
         if at is None:
             return is_baseline and not cursor.complete_at
         if cursor.complete_at:
             history_us = HISTORY_US if is_baseline else max(HISTORY_US, rules.lookback_us)
             return at < since_at - history_us or listing.scan.is_beyond_lookback(at)
         return at <= since_at if is_baseline else at < since_at - rules.lookback_us
+
+
+def _found_at(request: PageRequest, asked_at: Micros) -> Micros:
+    """Return the time at which the rows of a page count as found: when the first page of its scan was requested.
+
+    A page that was read out of turn may show rows that arrived after the scan began. Their time is later than the start
+    of the scan, so they become known rows only with the next scan.
+    """
+    scan = request.listing.scan
+    if not request.scans:
+        return max(asked_at, Micros(scan.began_at + 1))
+    scan.began_at = scan.began_at or asked_at
+    return scan.began_at
 
 
 def _ended_at(evaluation: Evaluation) -> int:

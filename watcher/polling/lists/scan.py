@@ -12,10 +12,9 @@ from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.timestamps import NEVER, Micros
 from watcher.domain.watch import Cursor
-from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage, date_of
-from watcher.polling.list_readers import READERS, SURE_AFTER, UnorderedReader
-from watcher.polling.poll_item import PollRules
-from watcher.polling.sort_order import Order
+from watcher.polling.lists.evidence import Evidence, ListMemory, ScanPage
+from watcher.polling.lists.order import Order
+from watcher.polling.lists.readers import READERS, SURE_AFTER, UnorderedReader
 
 SETTLED_AFTER_US = 15_000_000
 """The longest delay (microseconds) with which a row appears in a list.
@@ -228,7 +227,7 @@ class Scan:
 
     def _stop_at_limit(self, page: ScanPage) -> ScanResult | None:
         """Return the result if the scan has reached a limit: `lookback`, or `pages_at_most` pages without proof."""
-        latest_at = max((at for row in page.rows if (at := date_of(row)) is not None), default=None)
+        latest_at = max((at for row in page.rows if (at := row.dated_at) is not None), default=None)
         if self._is_ordered and latest_at is not None and latest_at < self.horizon:
             is_gap = NEVER < self._cursor.complete_at < self.horizon
             return ScanResult(GapReason.LOOKBACK, self.unread_count()) if is_gap else ScanResult()
@@ -287,13 +286,13 @@ class Scan:
         retained_us = self.began_at - memory.dates[0]
         return self.began_at - self._cursor.complete_at < retained_us <= 2 * (self.began_at - memory.dates[1])
 
-    def is_confirmed(self, result: ScanResult, rules: PollRules, *, ran_s: float) -> bool:
+    def is_confirmed(self, result: ScanResult, *, ran_s: float) -> bool:
         """Return whether a result counts. Count the scans in a row that ended with it. `ran_s` is the running time.
 
         An unconfirmed result without a gap counts after three scans, one with a gap after two. If the list was read to
         its end, a gap needs `lost_after` scans over at least `lost_grace`: rows may be gone only for a while.
         """
-        confirmation = self.memory.confirmation
+        memory, confirmation = self.memory, self.memory.confirmation
         if result.unconfirmed is None:
             if self._seeks_missing is not False:  # otherwise rows are still missing
                 confirmation.reason = None
@@ -305,8 +304,7 @@ class Scan:
         if result.gap is None:
             return confirmation.count >= SURE_AFTER
         if self.is_whole:
-            is_long = ran_s - confirmation.since_s >= rules.lost_grace_s
-            return is_long and confirmation.count >= rules.lost_after
+            return ran_s - confirmation.since_s >= memory.lost_grace_s and confirmation.count >= memory.lost_after
         return confirmation.count > 1
 
     def complete(self) -> None:

@@ -3,22 +3,20 @@
 The cursor has the facts that must survive a restart.
 """
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from dataclasses import InitVar, dataclass, field
+from typing import NamedTuple
 
 from watcher.clerk.api import Reply
 from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import is_terminal
-from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.list_scan import SETTLED_AFTER_US, Scan
-from watcher.polling.poll_item import PollItem, TrackedExecution
-from watcher.polling.sort_order import Order
+from watcher.domain.watch import Cursor
+from watcher.polling.lists.evidence import ListMemory
+from watcher.polling.lists.scan import SETTLED_AFTER_US, Scan
+from watcher.polling.poll_item import PolledList, PollRules, TrackedExecution
 
 REMEMBERED_COUNT = 2_000
 """The most ended executions that are kept in memory, which saves queries of the store: several pages."""
@@ -105,7 +103,7 @@ class PageIndex:
 
     def start_next_scan(self) -> None:
         """Begin another scan. With the newest rows first, let the entries sink that the last scan did not show."""
-        if self.found_count and self._memory.ordering.order is Order.NEWEST:
+        if self.found_count and self._memory.is_newest_first:
             self._arrived += self.found_count
             for entry in self._noted:
                 if entry.position is not None:
@@ -177,26 +175,11 @@ class PageIndex:
         return [execution for execution in executions if execution not in self.entries and execution not in self._ended]
 
 
-LIST_WEIGHT = 3.0
-"""The weight of lists. They are read this many times more often than other items, because they show most ends.
-
-First pages show three quarters of all ends. By `make bench`, with 20 pipelines, 1,000 open executions and 10
-requests/s, an end is seen after 4.9 s on average, and after 7.6 s without the weight.
-"""
-
 SEEK_EVERY_S = 600.0
 """Interval of the scans that read on beyond known rows, for open executions that are on no known page."""
 
 HEAD_EVERY_PAGES = 10
 """The number of pages of a long scan after which the page with new rows is read again."""
-
-
-@dataclass(slots=True)
-class PipelineStream:
-    """The pipeline's own events: the sequence of the last one, and the lock for writing the next."""
-
-    sequence: int
-    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 @dataclass(slots=True)
@@ -235,56 +218,58 @@ class ScanTiming:
 
 
 @dataclass(slots=True, eq=False)
-class PipelineListState(PollItem):
+class PipelineListState(PolledList):
     """The list of one pipeline, with its current or next `scan`.
 
-    `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `stream` are the
-    pipeline's own events. `named` means that the name of the pipeline is known or was requested. `nameless` is a page
-    that is handled only after a poll for the name, and the execution to poll. The list has failed until `failing_until`
-    (monotonic seconds): its executions are polled one by one. `gaps_emitted` are the reported gaps that may last over
-    many scans.
+    `cursor` is how far the list was read; it was last written at `recorded_at` (monotonic seconds). `named` means that
+    the name of the pipeline is known or was requested. `nameless` is a page that is handled only after a poll for the
+    name, and the execution to poll. The list has failed until `failing_until` (monotonic seconds): its executions are
+    polled one by one. `gaps_emitted` are the reported gaps that may last over many scans.
     """
 
-    weight: ClassVar[float] = LIST_WEIGHT
-    any_failure_counts: ClassVar[bool] = True
-
-    watch: Watch
     cursor: Cursor
-    stream: PipelineStream
-    memory: ListMemory
+    rules: InitVar[PollRules]
+    memory: ListMemory = field(init=False)
     scan: Scan = field(init=False)
     rows: PageIndex = field(init=False)
     recorded_at: Monotonic = EARLIEST
-    named: bool = False
+    named: bool = field(init=False)
     nameless: tuple[Reply, str] | None = None
     gaps_emitted: frozenset[GapReason] = frozenset()
     failing_until: Monotonic = EARLIEST
     timing: ScanTiming = field(default_factory=ScanTiming)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, rules: PollRules) -> None:
         """Start the first scan, and an empty page index."""
+        limits = (rules.lookback_us, rules.pages_at_most, rules.lost_after, rules.lost_grace_s)
+        self.memory, self.named = ListMemory(*limits, total=self.cursor.total), self.watch.name is not None
         self.scan = Scan(self.memory, self.cursor)
         self.rows = PageIndex(self.memory)
 
-    def known_rows(self, found_at: Mapping[str, Micros]) -> set[str]:
+    @property
+    def is_read(self) -> bool:
+        """Whether any scan was ever complete."""
+        return bool(self.cursor.complete_at)
+
+    def enter(self, entry: TrackedExecution) -> None:
+        """Add an open execution of the pipeline."""
+        self.rows.enter(entry)
+
+    def leave(self, entry: TrackedExecution) -> None:
+        """Remove an execution that ended, or is no longer watched."""
+        self.rows.leave(entry)
+
+    def known_rows(self, found_at: Mapping[str, Micros | None]) -> set[str]:
         """Return the ids of those executions that are known rows.
 
         `found_at` are the times at which lists first showed the executions. Known rows were found long enough before
         the last complete scan began: no other row is still to appear below them.
         """
-        return {each for each, at in found_at.items() if at <= self.cursor.complete_at - SETTLED_AFTER_US}
+        return {each for each, at in found_at.items() if at and at <= self.cursor.complete_at - SETTLED_AFTER_US}
 
     def note_answer(self) -> None:
         """End the failures of the list, after a success."""
         self.failures, self.failing_until = None, EARLIEST
-
-    def note_scan_request(self, now: Monotonic) -> None:
-        """Record that the scan requests a page. A scan begins with its first answer."""
-        self.asked_at = now
-        if not self.scan.began_at:
-            self.scan.seeks = self.timing.begin(now)
-        else:
-            self.timing.pages_since_head += 1
 
     def finish_scan(self) -> None:
         """Complete the scan, whose result counts, and start the next one."""
@@ -296,3 +281,37 @@ class PipelineListState(PollItem):
         """Start another scan, because the result of this one does not count."""
         self.scan.break_off()
         self.scan = Scan(self.memory, self.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A request for one page of a list.
+
+    `unseen` are the executions, by id, that the page should show, less those whose row was already evaluated. They are
+    not in the poll queue meanwhile. `scans` marks the next page of the list's scan; other pages are read out of turn.
+    """
+
+    listing: PipelineListState
+    page: int
+    unseen: dict[str, TrackedExecution]
+    scans: bool
+
+    @property
+    def waits_from(self) -> Monotonic | None:
+        """The time of the last scan if this page begins another one; `None` if the time between them does not count.
+
+        First scans do not count: they are long. Refused lists do not count: they are read every 10 minutes only.
+        """
+        listing = self.listing
+        is_counted = self.scans and not listing.scan.began_at and listing.is_read and listing.cursor.refused is None
+        return listing.timing.began_at if is_counted else None
+
+    def note_sent(self, now: Monotonic) -> None:
+        """Record that the request is sent. A scan begins with its first answer."""
+        listing = self.listing
+        if self.scans:
+            listing.asked_at = now
+        if self.scans and listing.scan.began_at:
+            listing.timing.pages_since_head += 1
+        elif self.scans:
+            listing.scan.seeks = listing.timing.begin(now)

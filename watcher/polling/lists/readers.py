@@ -3,8 +3,8 @@
 from math import inf
 
 from watcher.domain.timestamps import Micros
-from watcher.polling.list_evidence import Evidence, ListMemory, ScanPage
-from watcher.polling.sort_order import Order
+from watcher.polling.lists.evidence import Evidence, ListMemory, ScanPage
+from watcher.polling.lists.order import Order
 
 SURE_AFTER = 3
 """The number of equal answers in a row that prove the end of a list if neither a total nor an earlier scan does."""

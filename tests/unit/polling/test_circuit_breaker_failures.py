@@ -6,14 +6,10 @@ from virtual import PIPELINE, RULES, FakeClock, watch_of
 from watcher.clerk.api import Reply
 from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
-from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Cursor
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import Cadence, backoff_cadence
-from watcher.polling.failures import LOST_EVERY_S
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.pipeline_list import PipelineListState, PipelineStream
-from watcher.polling.poll_item import Failures, PollItem, TrackedExecution
+from watcher.polling.poll_item import LOST_EVERY_S, Failures, PolledList, PollItem, TrackedExecution
 from watcher.store.changes import AccountRecord
 
 HOUR_S = 3600.0
@@ -49,7 +45,7 @@ class Rig:
         record = AccountRecord(trouble=trouble)
         self.breaker = AccountCircuitBreaker(RULES, record, clock=self.clock, jitter=lambda: draw)
         execution = TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e"))
-        self.item: PollItem = execution if kind == "execution" else a_list()
+        self.item: PollItem = execution if kind == "execution" else PolledList(watch_of())
         self.alone = False
 
     def fail(self, outcome: Outcome, code: int | None, *, at: float, well: bool = True) -> LostReason | None:
@@ -62,10 +58,6 @@ class Rig:
 
     def wait_s(self, reason: LostReason | None = None) -> float:
         return self.breaker.wait_s(self.item, reason, sent_at=self.clock.monotonic())
-
-
-def a_list() -> PipelineListState:
-    return PipelineListState(watch_of(), Cursor(Micros(0)), PipelineStream(0), ListMemory(0, 1))
 
 
 def lost(word: str) -> LostReason | None:

@@ -1,6 +1,6 @@
 """Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages.
 
-What is history, and what is told: `test_list_scan_baseline.py`.
+What is history, and what is told: `test_pages_history.py`.
 """
 
 import random
@@ -19,13 +19,17 @@ from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.list_scan import Scan, ScanResult
-from watcher.polling.sort_order import PAIRS_AT_LEAST, Order, Ordering
+from watcher.polling.lists.evidence import ListMemory
+from watcher.polling.lists.order import PAIRS_AT_LEAST, Order, Ordering
+from watcher.polling.lists.scan import Scan, ScanResult
 
 SECOND = 1_000_000
 NOW = Micros(1_800_000_000 * SECOND)
 DAY = 86_400 * SECOND
+
+
+def a_memory(pages_at_most: int) -> ListMemory:
+    return ListMemory(7 * DAY, pages_at_most, RULES.lost_after, 0.0)
 
 
 @dataclass
@@ -51,7 +55,7 @@ class World:
     meanwhile: Callable[[int], None] | None = None  # after so many pages
 
     def __post_init__(self) -> None:
-        self.memory = ListMemory(7 * DAY, self.pages_at_most)
+        self.memory = a_memory(self.pages_at_most)
 
     def arrive(self, count: int, *, dated: float = 1.0) -> None:
         for _ in range(count):
@@ -80,7 +84,7 @@ class World:
             result = self._read(scan, crash_after)
             if result is None:
                 return None
-            if scan.is_confirmed(result, replace(RULES, lost_grace_s=0.0), ran_s=self.pages):
+            if scan.is_confirmed(result, ran_s=self.pages):
                 self.cursor = Cursor(NOW, scan.began_at, found=scan.shows_any)
                 scan.complete()
                 return result._replace(unconfirmed=None)
@@ -104,7 +108,7 @@ class World:
                 self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
             if self.meanwhile is not None:
                 self.meanwhile(self.pages)
-        self.memory = ListMemory(7 * DAY, self.pages_at_most)
+        self.memory = a_memory(self.pages_at_most)
         return None
 
     def missing(self, rows: list[ExecutionSnapshot]) -> list[str]:

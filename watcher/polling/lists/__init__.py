@@ -1,29 +1,29 @@
-"""Requests the pages of pipelines that are watched whole, and records the result of each scan.
+"""The lists of pipelines that are watched whole: requests their pages, and records the result of each scan.
 
-The scan chooses the page, the page processor evaluates its rows, and the list poller connects them. At the end of a
-scan it records how far the list was read, and a gap if executions may be missing.
+This module is the face of the package: no other module of it is named outside. The scan chooses the page, the page
+processor evaluates its rows, and the list poller connects them. At the end of a scan it records how far the list was
+read, and a gap if executions may be missing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 import structlog
 
 from watcher.clerk.api import Reply
-from watcher.domain.event import EventType, GapReason, OutboxEntry
-from watcher.domain.execution import Outcome
+from watcher.domain.event import EventType, GapReason
+from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import NEVER, Micros, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.domain.watch import Cursor, Watch
-from watcher.polling.list_evidence import ListMemory
-from watcher.polling.list_scan import ScanResult
-from watcher.polling.page_processor import ListedPage, PageProcessor, by_id
-from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_item import QueueKind
-from watcher.polling.poll_queue import ListRequest
+from watcher.polling.lists.pages import PageProcessor
+from watcher.polling.lists.pipeline_list import PageRequest, PipelineListState
+from watcher.polling.poll_item import PollItem, QueueKind, TrackedExecution
 from watcher.polling.session import AccountSession, SessionPart
-from watcher.store.changes import PipelineRecord, SourceChange
+from watcher.store.changes import SourceChange
+
+__all__ = ["ListPoller", "PageRequest"]
 
 log = structlog.get_logger()
 
@@ -56,27 +56,89 @@ class Requeue(NamedTuple):
 class ListPoller(SessionPart):
     """Requests pages of lists, has their rows evaluated, and records the results of scans."""
 
-    def __init__(self, session: AccountSession, page_processor: PageProcessor) -> None:
+    def __init__(self, session: AccountSession) -> None:
         super().__init__(session)
-        self._page_processor = page_processor
+        self._page_processor = PageProcessor(session)
+        self._lists: dict[str, PipelineListState] = {}
+        self._registry.lists = self._lists
         self._pages: dict[tuple[str, int], Reply] = {}  # in the order of their last requests
         self._at_rest = Requeue(QueueKind.STALE, self._rules.min_interval_s)  # after a page that needs no other at once
 
-    async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
-        """Return the list of a pipeline as recorded, ready for its first scan. Raises `StoreError`.
+    async def watch(self, watches: Sequence[Watch]) -> dict[str, ExecutionRecord]:
+        """Poll the lists of these watches and no others. Return the recorded open executions of new lists, by id.
 
-        For a new list the start of the watch is recorded before the first request.
+        For a new list the start of the watch is recorded before the first request. After a `StoreError` nothing has
+        changed.
         """
+        whole = {watch.pipeline: watch for watch in watches if watch.whole}
+        new = {pipeline: await self._load(watch) for pipeline, watch in whole.items() if pipeline not in self._lists}
+        found = await self._deps.store.load_open(new.keys())
+        for gone in self._lists.keys() - whole.keys():
+            self._poll_queue.take(self._lists.pop(gone))
+        for pipeline, listing in self._lists.items():
+            listing.watch = whole[pipeline]
+        self._lists |= new
+        for entry in self._registry.entries.values():
+            if (entered := new.get(entry.known.pipeline)) is not None:
+                entered.enter(entry)
+        now = self._clock.monotonic()
+        for listing in new.values():
+            listing.asked_at = now
+            self._poll_queue.put(listing, due_at=now)
+        return {known.execution: known for known in found}
+
+    async def _load(self, watch: Watch) -> PipelineListState:
+        """Return the list of a pipeline as recorded, ready for its first scan."""
+        record = await self._deps.store.load_pipeline(watch.pipeline)
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
-        stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
-        memory = ListMemory(self._rules.lookback_us, self._rules.pages_at_most, total=cursor.total)
-        listing = PipelineListState(watch, cursor, stream, memory, named=watch.name is not None)
+        self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+        listing = PipelineListState(watch, cursor, self._rules)
         if record.cursor is None:
             await self.record(listing, cursor)
         return listing
 
-    async def ask(self, request: ListRequest) -> None:
+    def read_now(self, pipeline: str) -> None:
+        """Scan a list as soon as the budget allows.
+
+        If a scan is in progress, the page with new rows is read next, and another scan follows the current one.
+        """
+        if (listing := self._lists.get(pipeline)) is None:
+            return
+        listing.timing.is_wanted = True
+        if listing.is_queued and not listing.scan.began_at:
+            self._poll_queue.put_first(listing, now=self._clock.monotonic())
+        else:
+            listing.timing.read_head_next()
+
+    def request_for(self, item: PollItem, *, now: Monotonic, is_probe: bool) -> PageRequest | TrackedExecution:
+        """Return the request for an item that was taken out of the queue: for a page, or for an execution alone.
+
+        A list requests the next page of its scan, or from time to time the page with new rows. An execution is polled
+        by the page that should show it, if another item that is due is on that page, too, unless it is to confirm an
+        end or to probe the account. The executions of the page leave the queue, and so does the list if its scan needs
+        this page.
+        """
+        if isinstance(item, TrackedExecution):
+            listing = self._lists.get(item.known.pipeline)
+            if listing is None or listing.failing_until > now or is_probe or item.unconfirmed_end is not None:
+                return item
+            page = listing.rows.page_of(item)
+            shown = () if page is None else (*listing.rows.on_page(page), *((listing,) * (page == listing.scan.page)))
+            if page is None or not [each for each in shown if each.is_queued and each.due_at <= now]:
+                return item
+        else:
+            assert isinstance(item, PipelineListState)
+            listing, page = item, item.timing.page_after(item.scan.page, head=item.scan.head)
+        entries = {each.known.execution: each for each in listing.rows.on_page(page) if each.is_queued or each is item}
+        scans = (listing.is_queued or listing is item) and page == listing.scan.page
+        self._poll_queue.take(*entries.values(), *((listing,) if scans else ()))
+        if item is listing and not scans:
+            # Its scan goes on later: this page is read out of turn.
+            self._poll_queue.put(listing, due_at=listing.due_at, queue=listing.queue)
+        return PageRequest(listing, page, entries, scans)
+
+    async def ask(self, request: PageRequest) -> None:
         """Request a page and handle its answer. Then put the list and its executions back into the queue."""
         listing, requeue = request.listing, self._at_rest
         try:
@@ -85,8 +147,8 @@ class ListPoller(SessionPart):
             requeue = self._rest(listing, self._session.handle_error(error))
         finally:
             for entry in request.unseen.values():
-                self._registry.restore(entry)
-            if request.scans and not listing.is_unwatched:
+                self._poll_queue.put(entry, due_at=entry.due_at, queue=entry.queue)  # nothing was said about it
+            if request.scans:
                 # Lists whose scan has begun take turns: the one with the oldest request goes first.
                 due_at = Monotonic(listing.asked_at + requeue.wait_s)
                 due_at = max(self._clock.monotonic(), due_at) if requeue.queue is QueueKind.DUE else due_at
@@ -97,7 +159,7 @@ class ListPoller(SessionPart):
 
     # One page
 
-    async def _ask(self, request: ListRequest) -> Requeue:
+    async def _ask(self, request: PageRequest) -> Requeue:
         listing = request.listing
         if request.scans and listing.nameless is not None:
             return await self._ask_name(request, *listing.nameless)
@@ -120,11 +182,11 @@ class ListPoller(SessionPart):
         await self._session.note_clock()
         if request.scans:
             listing.note_answer()
-            if listing.cursor.ahead_us is None and not listing.is_unwatched:
+            if listing.cursor.ahead_us is None:
                 await self._note_clock(listing, reply.ahead_us)
         return await self._read(request, reply)
 
-    async def _ask_name(self, request: ListRequest, page: Reply, execution: str) -> Requeue:
+    async def _ask_name(self, request: PageRequest, page: Reply, execution: str) -> Requeue:
         """Poll one execution to learn the name of its pipeline, then handle the page that waited for the name.
 
         If the poll fails, events lack the name.
@@ -139,61 +201,41 @@ class ListPoller(SessionPart):
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         return await self._read(request, page)
 
-    async def _read(self, request: ListRequest, reply: Reply) -> Requeue:
+    async def _read(self, request: PageRequest, reply: Reply) -> Requeue:
         """Handle a page: evaluate its rows, then pass it to the scan, if the scan requested it."""
-        if request.listing.is_unwatched:
-            return self._at_rest
-        listing, executions = request.listing, reply.rows or ()
+        listing = request.listing
         if request.scans:
             listing.scan.note(reply)
-        rows = by_id(executions, first=listing.scan.memory.before(request.page))
-        asked_at = Micros(self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000))
-        when = self._found_at(request, asked_at)
-        recorded, found_at = await self._page_processor.look_up(listing, executions, when=when)
-        if listing.is_unwatched:
-            return self._at_rest
+        page = await self._page_processor.look_up(request, reply)
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
-            recorder.note_starts(executions)
-        fresh = {name: None for name, at in found_at.items() if at is None}
+            recorder.note_starts(reply.rows or ())
         is_named = listing.named or self._deps.evaluator.pipeline_names.get(listing.watch.pipeline) is not None
-        if request.scans and fresh and not is_named:  # lists lack the name, so the first event would, too
-            listing.named, listing.nameless = True, (reply, next(iter(fresh)))
+        if request.scans and page.fresh and not is_named:  # lists lack the name, so the first event would, too
+            listing.named, listing.nameless = True, (reply, page.fresh[0])
             return Requeue(QueueKind.BEGUN)
-        known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        page = ListedPage(request, reply, recorded, fresh.keys(), when, asked_at)
-        await self._page_processor.take(rows, page)
+        await self._page_processor.take(page)
         for entry in request.unseen.values():
             listing.rows.miss(entry, page=request.page)
         if listing.cursor.complete_at:
-            listing.rows.count_new(len(fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
+            listing.rows.count_new(len(page.fresh), after_scan_began=bool(listing.scan.began_at) and not request.scans)
         if request.scans:
-            return await self._judge_page(listing, reply, known=known)
-        listing.scan.note_head(request.page, row_count=len(rows), total=reply.total)
+            return await self._judge_page(listing, reply, found_at=page.found_at)
+        listing.scan.note_head(request.page, row_count=len(page.rows), total=reply.total)
         return self._at_rest
 
-    def _found_at(self, request: ListRequest, asked_at: Micros) -> Micros:
-        """Return the time at which the rows of a page count as found: when the first page of its scan was requested.
+    async def _judge_page(
+        self, listing: PipelineListState, reply: Reply, *, found_at: Mapping[str, Micros | None]
+    ) -> Requeue:
+        """Pass a page to the scan, and handle the result if the scan ends. Raises `StoreError`.
 
-        A page that was read out of turn may show rows that arrived after the scan began. Their time is later than the
-        start of the scan, so they become known rows only with the next scan.
+        If the result is unconfirmed, a rescan begins. A list that must be read whole rests after its scan, so that all
+        such lists take a quarter of the requests.
         """
-        scan = request.listing.scan
-        if not request.scans:
-            return max(asked_at, Micros(scan.began_at + 1))
-        scan.began_at = scan.began_at or asked_at
-        return scan.began_at
-
-    async def _judge_page(self, listing: PipelineListState, reply: Reply, *, known: Mapping[str, Micros]) -> Requeue:
-        """Pass a page to the scan, and handle the result if the scan ends.
-
-        A list that must be read whole rests after its scan, so that all such lists take a quarter of the requests.
-        """
-        scan, order = listing.scan, listing.scan.order
-        known_rows = listing.known_rows(known)
+        scan, order, known_rows = listing.scan, listing.scan.order, listing.known_rows(found_at)
         result = scan.read(
             reply,
             known_rows=known_rows,
-            unsettled=known.keys() - known_rows,
+            unsettled={name for name, at in found_at.items() if at and at <= listing.cursor.complete_at} - known_rows,
             unlocated=listing.rows.unlocated_count() if scan.seeks else 0,  # open executions that this scan seeks
             may_read_whole=self._clock.monotonic() >= scan.memory.whole_from,
         )
@@ -202,11 +244,20 @@ class ListPoller(SessionPart):
             log.info("list.order", account=self._deps.lease.name, pipeline=pipeline, order=scan.order.value)
         if result is None:
             return Requeue(QueueKind.BEGUN)
-        await self._end(listing, result)
+        if not scan.is_confirmed(result, ran_s=self._clock.running()):
+            listing.restart_scan()
+        else:
+            is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
+            try:
+                await self._complete(listing, *((None, None) if is_explained else (result.gap, result.at_most)))
+            except BaseException:
+                if result.unconfirmed is not None:  # the missing rows may be back by the next attempt
+                    listing.restart_scan()
+                raise
         listing.timing.whole_pages = scan.unordered_pages
         if not listing.timing.whole_pages:
             return self._at_rest
-        pages = sum(each.timing.whole_pages for each in self._registry.listings.values())
+        pages = sum(each.timing.whole_pages for each in self._lists.values())
         slots = pages / WHOLE_SHARE - listing.timing.whole_pages + 1  # less those that this scan has used
         rest_s = slots * self._deps.pacer.gap_s
         scan.memory.whole_from = Monotonic(self._clock.monotonic() + rest_s)
@@ -232,21 +283,16 @@ class ListPoller(SessionPart):
     ) -> None:
         """Write a cursor and, if there is a gap, an event that says that at most `at_most` executions may be missing.
 
-        Memory changes only after both are written. Raises `StoreError`. Nothing is written if the list is no longer
-        watched.
+        Memory changes only after both are written. Raises `StoreError`.
         """
-        stream, watch, evaluator = listing.stream, listing.watch, self._deps.evaluator
+        watch, evaluator = listing.watch, self._deps.evaluator
+        stream = self._alert_rules.stream(watch.pipeline)
         async with stream.writing:
-            if listing.is_unwatched:  # another list may have replaced it
-                return
-            entries: tuple[OutboxEntry, ...] = ()
-            if gap is not None:
-                more = {"reason": gap, "atMost": at_most}
-                event, _ = evaluator.pipeline_event(watch, EventType.PIPELINE_GAP, more, after=stream.sequence)
-                entries = (event,)
-            sequence = stream.sequence + len(entries)
+            more, after = {"reason": gap, "atMost": at_most}, stream.sequence
+            gaps = () if gap is None else (evaluator.pipeline_event(watch, EventType.PIPELINE_GAP, more, after=after),)
+            entries, sequence = tuple(event for event, _ in gaps), after + len(gaps)
             change = SourceChange(
-                self._deps.lease, stream.sequence, sequence, None, entries, pipeline=watch.pipeline, cursor=cursor
+                self._deps.lease, after, sequence, None, entries, pipeline=watch.pipeline, cursor=cursor
             )
             await self._deps.store.record(change)
             stream.sequence = sequence
@@ -257,25 +303,8 @@ class ListPoller(SessionPart):
             log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
             self._deps.metrics.events.labels(entry.event.type).inc()
 
-    async def _end(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Finish a scan with its result, or begin a rescan if the result is unconfirmed.
-
-        Raises `StoreError`. After that the list is read again.
-        """
-        rules, scan = self._rules, listing.scan
-        if not scan.is_confirmed(result, rules, ran_s=self._clock.running()):
-            listing.restart_scan()
-            return
-        try:
-            is_explained = result.gap is GapReason.DELETED and scan.memory.confirmation.is_explained
-            await self._complete(listing, ScanResult() if is_explained else result)
-        except BaseException:
-            if result.unconfirmed is not None:  # the missing rows may be back by the next attempt
-                listing.restart_scan()
-            raise
-
-    async def _complete(self, listing: PipelineListState, result: ScanResult) -> None:
-        """Move the cursor on, and begin the next scan.
+    async def _complete(self, listing: PipelineListState, found: GapReason | None, at_most: int | None) -> None:
+        """Move the cursor on after a complete scan that found a gap or none, and begin the next scan.
 
         The cursor is written at once only if something was found or has changed. Otherwise the older cursor in the
         store is still correct.
@@ -283,19 +312,19 @@ class ListPoller(SessionPart):
         scan, before = listing.scan, listing.cursor
         name = self._deps.evaluator.pipeline_names.get(listing.watch.pipeline)
         cursor = replace(before, complete_at=scan.began_at, refused=None, found=scan.shows_any, name=name)
-        cursor = replace(cursor, total=scan.total, known_from=self._known_from(before, scan.began_at, result.gap))
-        gap = None if result.gap in listing.gaps_emitted else result.gap
+        cursor = replace(cursor, total=scan.total, known_from=self._known_from(before, scan.began_at, found))
+        gap = None if found in listing.gaps_emitted else found
         is_overdue = self._clock.monotonic() - listing.recorded_at >= CURSOR_EVERY_S
         if listing.rows.found_count or gap or cursor != replace(before, complete_at=cursor.complete_at) or is_overdue:
-            await self.record(listing, cursor, gap=gap, at_most=result.at_most)
+            await self.record(listing, cursor, gap=gap, at_most=at_most)
         listing.cursor = cursor
-        if result.gap is None:
+        if found is None:
             listing.gaps_emitted &= frozenset() if scan.is_whole else {GapReason.UNORDERED}
-        elif result.gap in EMITTED_ONCE:
-            listing.gaps_emitted |= {result.gap}
+        elif found in EMITTED_ONCE:
+            listing.gaps_emitted |= {found}
         listing.finish_scan()
         if not gap and (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
-            silent_until = cursor.complete_at if result.gap is None else None
+            silent_until = cursor.complete_at if found is None else None
             await recorder.note_scan(listing.timing.began_at, silent_until=silent_until)
 
     def _known_from(self, before: Cursor, began_at: Micros, gap: GapReason | None) -> Micros:
@@ -311,7 +340,7 @@ class ListPoller(SessionPart):
 
     # Failures
 
-    async def _fail(self, request: ListRequest, reply: Reply, *, now: Monotonic) -> Requeue:
+    async def _fail(self, request: PageRequest, reply: Reply, *, now: Monotonic) -> Requeue:
         """Let a list rest after a failure. Report once that it is refused or cannot be read.
 
         If only pages after the first one of a scan fail, the scan ends. The rest of the list is then a gap, reported
@@ -320,15 +349,16 @@ class ListPoller(SessionPart):
         listing, scan = request.listing, request.listing.scan
         if (recorder := self._alert_rules.recorders.get(listing.watch.pipeline)) is not None:
             recorder.hold()
-        alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
+        alone = self._registry.found_count == 0 and len(self._lists) == 1
         is_refused, is_deep = listing.cursor.refused is not None, bool(scan.began_at) and request.scans
         reason = self._deps.breaker.note(listing, reply, now=now, alone=alone, lost=is_refused)
         if is_refused and not scan.began_at:  # the list was refused before, so one more refusal is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         await self._session.report()
         if reason is not None and is_deep:
-            emitted = listing.gaps_emitted
-            await self._complete(listing, scan.result or ScanResult(GapReason(reason.value), scan.unread_count()))
+            emitted, gap = listing.gaps_emitted, GapReason(reason.value)
+            left = (gap, scan.unread_count()) if scan.result is None else (scan.result.gap, scan.result.at_most)
+            await self._complete(listing, *left)
             listing.gaps_emitted |= emitted
             listing.note_answer()
             return self._at_rest

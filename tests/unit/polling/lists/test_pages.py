@@ -16,8 +16,7 @@ from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Details, Watch
-from watcher.polling.evaluator import Evaluation
-from watcher.polling.poll_item import PollRules, TrackedExecution
+from watcher.polling.poll_item import Evaluation, PollRules, TrackedExecution
 from watcher.store.changes import ChangeSet
 from watcher.store.sql_store import SqlStore
 
@@ -414,17 +413,6 @@ async def test_beyond_known_rows_refused_pages_are_no_gap(start: Start) -> None:
     refuse(account, 2, 3, 4, 5, outcome=Outcome.FORBIDDEN)
     await account.run_for(1000)
     assert await gaps(account) == []
-
-
-async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_reported(start: Start) -> None:
-    account = await start(watches=[replace(SALES, name=None)])
-    show(account, row(1, "running"))
-    account.api.script[name_of(1)] = said(name_of(1), "running")
-    await account.begin_request()
-    await account.watcher.watch([])
-    account.api.gate.set()
-    assert await emitted(account, after_s=30) == []
-    assert asked(account, name_of(1)) == 1
 
 
 @pytest.mark.ci

@@ -416,7 +416,7 @@ async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_sto
     api = lists.api(lives(130, from_s=-HOUR_S, until_s=900.0), offset_s=-1200.0)
     account = await lists.watch(api)
     await account.run_for(30)
-    (listing,) = account.watcher._registry.listings.values()
+    (listing,) = account.watcher._list_poller._lists.values()
     ours, ahead_us = listing.cursor, round(api.offset_s * 1e6)
     theirs = replace(ours, since_at=Micros(ours.since_at + ahead_us), complete_at=Micros(ours.complete_at + ahead_us))
     await account.watcher._list_poller.record(listing, replace(theirs, ahead_us=None, dated=True))
@@ -427,7 +427,7 @@ async def test_what_version_1_0_0_recorded_is_turned_into_our_clock_once_the_sto
     lists.clock.advance(10)
     account = await replace(lists, store=refusing).watch(api)
     await account.run_for(30)
-    (listing,) = account.watcher._registry.listings.values()
+    (listing,) = account.watcher._list_poller._lists.values()
     assert (refusing.failures, listing.cursor.dated, listing.cursor.since_at) == (0, False, ours.since_at)
     assert listing.cursor.complete_at > ours.complete_at
     assert await emitted(account) == Emitted({missed.id: 1}, [], [])

@@ -7,12 +7,7 @@ from typing import NamedTuple
 from watcher.clerk.api import PAGE_ROWS, Reply
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
-from watcher.polling.sort_order import Ordering
-
-
-def date_of(row: ExecutionSnapshot) -> Micros | None:
-    """Return when an execution ended, else when it began (microseconds UTC, steady); `None` without both dates."""
-    return row.began_at if row.finished_at is None else row.ended_at
+from watcher.polling.lists.order import Order, Ordering
 
 
 @dataclass(slots=True)
@@ -37,6 +32,7 @@ class ListMemory:
 
     After a start they are learnt again, except for `total`, which the cursor records. A scan is outrun after
     `pages_at_most` pages without progress. Executions that ended more than `lookback_us` microseconds ago are not read.
+    Rows count as missing once `lost_after` scans over at least `lost_grace_s` seconds did not show them.
 
     Each page but the last has `page_rows` rows; `None` while that is unknown. The list had `length` rows when a
     complete scan last read it to the end. `total` is the API's number of rows at the last complete scan. `dates` are
@@ -48,6 +44,8 @@ class ListMemory:
 
     lookback_us: int
     pages_at_most: int
+    lost_after: int
+    lost_grace_s: float
     ordering: Ordering = field(default_factory=Ordering)
     confirmation: Confirmation = field(default_factory=Confirmation)
     page_rows: int | None = None
@@ -62,6 +60,11 @@ class ListMemory:
     def rows_per_page(self) -> int:
         """The number of rows on each page but the last: as many as requested, until a full page shows fewer."""
         return self.page_rows or PAGE_ROWS
+
+    @property
+    def is_newest_first(self) -> bool:
+        """Whether new rows come before the others."""
+        return self.ordering.order is Order.NEWEST
 
     def page_of(self, index: int) -> int:
         """Return the page that shows the row with this index. Pages count from 1, indices from 0."""
@@ -136,7 +139,7 @@ class Evidence:
             above = [count for page, count in self.row_counts.items() if page < number]
             follows = bool(above) and any(row.id not in self.seen_on for row in rows)
             self._memory.learn_page_rows(max(row_count, *above, 0), is_followed=follows)
-        if dates := [*self.dates, *(at for row in rows if (at := date_of(row)) is not None)]:
+        if dates := [*self.dates, *(at for row in rows if (at := row.dated_at) is not None)]:
             self.dates = min(dates), max(dates)
 
     def take(self, number: int, reply: Reply, *, known_rows: Collection[str], unsettled: Collection[str]) -> ScanPage:
