@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.errors import FINAL_STORE_ERRORS, StoreError
 from watcher.domain.timestamps import EARLIEST
 from watcher.polling.dependencies import AccountDependencies
 from watcher.polling.pipeline_recorder import AccountRules
@@ -63,7 +63,7 @@ class AccountSession:
 
     def handle_error(self, error: Exception) -> float:
         """Handle an exception of a poll, so that other polls go on. Return the seconds until the next attempt."""
-        if isinstance(error, (OwnershipLostError, StoreUnusableError)):
+        if isinstance(error, FINAL_STORE_ERRORS):
             self.deps.fatal(error)
         elif isinstance(error, StoreError):  # nothing was recorded, so the poll is due again
             return STORE_RETRY_S
@@ -86,7 +86,7 @@ class AccountSession:
                 await self._save_backoff()
             if self._breaker.trouble is not self.reported:
                 await self._report()
-        except (OwnershipLostError, StoreUnusableError):
+        except FINAL_STORE_ERRORS:
             raise
         except StoreError:
             return

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from watcher.clerk.api import Reply
 from watcher.clerk.schemas import ApiDates
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.errors import FINAL_STORE_ERRORS, StoreError
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.history import ended_execution
 from watcher.domain.timestamps import Micros
@@ -27,8 +27,6 @@ first."""
 
 LONG_AGO = Micros(1)
 """The time (microseconds) at which unknown old ends count as found: before any scan."""
-
-_FATAL = (OwnershipLostError, StoreUnusableError)
 
 
 Row = tuple[int, ExecutionSnapshot]
@@ -184,11 +182,11 @@ class PageProcessor(SessionPart):
         try:
             await self._session.record(evaluations)
         except BaseException as error:
-            is_of_one = isinstance(error, StoreError) and not isinstance(error, _FATAL)
+            is_of_one = isinstance(error, StoreError) and not isinstance(error, FINAL_STORE_ERRORS)
             if is_of_one and self._deps.store.monitor.failing_since is None and len(evaluations) > 1:
                 outcomes = await asyncio.gather(*(self._record([each]) for each in evaluations), return_exceptions=True)
                 raised = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-                fatal = (failure for failure in raised if isinstance(failure, _FATAL))
+                fatal = (failure for failure in raised if isinstance(failure, FINAL_STORE_ERRORS))
                 if raised:  # prefer an error that ends the daemon
                     raise next(fatal, raised[0]) from error
                 return
