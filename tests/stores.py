@@ -69,11 +69,13 @@ async def claim(store: SqlStore, kind: str, name: str) -> Lease:
         return store.leases.claim(kind, name)
     key, held = LeaseKey(kind, name), _claimed.setdefault(store, {})
     free = update(lease).where(lease.c.kind == kind, lease.c.name == name).values(owner=CLAIMANT, epoch=0)
-    await store.write(lambda connection: connection.execute(free))
-    wanted = dict.fromkeys((*map(key_of, held), key), "")
-    sharing = await store.leases.renew(RenewRequest(CLAIMANT, "a test", held, wanted))
-    _claimed[store] = dict.fromkeys((*sharing.kept, *sharing.taken), "")
-    return next(each for each in sharing.taken if key_of(each) == key)
+    wanted, taken = dict.fromkeys((*map(key_of, held), key), ""), list[Lease]()
+    while not taken:  # somebody else may take it as soon as it is free
+        await store.write(lambda connection: connection.execute(free))
+        sharing = await store.leases.renew(RenewRequest(CLAIMANT, "a test", held, wanted))
+        held = _claimed[store] = dict.fromkeys((*sharing.kept, *sharing.taken), "")
+        taken = [each for each in sharing.taken if key_of(each) == key]
+    return taken[0]
 
 
 async def release(store: SqlStore) -> None:
