@@ -238,6 +238,14 @@ EVENT_KINDS: Mapping[EventType, EventKind] = {
 }
 
 
+TROUBLES_WITHOUT_PROBLEM = tuple(
+    type_
+    for type_, kind in EVENT_KINDS.items()
+    if kind.severity is not Severity.INFO and not kind.opens and not type_.startswith("execution.")
+)
+"""The types that report trouble of a pipeline or a sink, and open no problem."""
+
+
 class GapReason(StrEnum):
     """The reason why a scan could not prove that it saw every execution of a pipeline."""
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, bindparam, false, func, not_, or_, select, text
 
-from watcher.domain.event import EventType
+from watcher.domain.event import TROUBLES_WITHOUT_PROBLEM, EventType
 from watcher.domain.execution import OPEN_STATUSES, TERMINAL_STATUSES
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.store import pagination
@@ -511,7 +511,7 @@ _NEWS = text(
     "SELECT account || '/' || pipeline AS pipeline_name, body, recorded_at AS opened_at, recorded_at AS closed_at,"
     " NULL AS latest, NULL AS acked_at"
     f"{_WITHOUT_EXECUTION % 'DESC'} WHERE recorded_at < :until AND looked_at.type IN"
-    " ('pipeline.new_error', 'pipeline.overspending', 'pipeline.gap', 'delivery.dead')"
+    f" ({', '.join(map(repr, map(str, TROUBLES_WITHOUT_PROBLEM)))})"
 )
 _SOURCES = text(
     "SELECT kind, name, state, paused_until, written_at, body FROM source"
