@@ -114,7 +114,7 @@ class PollQueue:
         items come next: first the one with the longest time since its last request, multiplied by its weight. The other
         turns alternate between due and stale items. No kind of request can therefore starve another: failures cannot
         delay lists, a long scan cannot delay other pipelines, and named executions cannot delay pipelines watched
-        whole. A change here changes `plan_account` in watcher/cli/commands/check.py, too.
+        whole. A change here changes `plan_account` in watcher/cli/check/plan.py, too.
         """
         waiting, confirmations = self._waiting, self.confirmations
         while waiting and waiting[0][0] <= now:

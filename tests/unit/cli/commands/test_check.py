@@ -15,17 +15,15 @@ from rich.console import Console
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
 
-from watcher.cli.commands.check import (
-    EXPLAINED,
+from watcher.cli.check.output import (
     exactly,
-    plan,
-    plan_account,
     print_plan,
     print_plan_rows,
     report_lines,
     roughly,
     silence_lines,
 )
+from watcher.cli.check.plan import EXPLAINED, plan, plan_account
 from watcher.config.loader import load_config
 from watcher.config.models import PollingSettings, Settings
 from watcher.runtime.http_client import REMEDIES

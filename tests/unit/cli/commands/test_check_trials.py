@@ -17,7 +17,7 @@ from standardwebhooks import Webhook
 from tls import serving
 
 from watcher.clerk.api import Reply
-from watcher.cli.commands.check import CheckResult, slow_words, try_everything
+from watcher.cli.check.trials import CheckResult, slow_words, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.domain.execution import ExecutionSnapshot, Outcome
