@@ -37,7 +37,7 @@ WORKDIR /var/lib/watcher
 VOLUME /var/lib/watcher
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/opt/watcher/bin/watcher", "health"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --start-interval=2s --retries=3 CMD ["/opt/watcher/bin/watcher", "health"]
 ENTRYPOINT ["/opt/watcher/bin/watcher"]
 CMD ["run"]
 ARG VERSION=0.0.0

@@ -26,7 +26,7 @@ from postgres import EMPTY, WITH_PASSWORD
 from receiver import Receiver as Listener
 from simulator_facts import requests_of
 
-from watcher.cli.shell import ONE_SIGNAL_S
+from watcher.cli.event_loop import ONE_SIGNAL_S
 from watcher.runtime.clock import Clock
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.world import Lifecycle, SimPipeline, StatusPhase, World

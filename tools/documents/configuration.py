@@ -7,7 +7,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
+from watcher.config.files import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.runtime.described import descriptions_of
 from watcher.runtime.settings import Block, block_of, key_of

@@ -1,7 +1,6 @@
 """The HTTP client of commands that ask a running daemon.
 
-This module imports little, because a container runs `watcher health` every few seconds. Answers are plain JSON: to
-import the models in `watcher.web.models` takes most of a second.
+Answers are plain JSON: to import the models in `watcher.web.models` takes most of a second.
 """
 
 import http.client
@@ -18,11 +17,12 @@ from urllib.parse import urlencode, urlsplit
 
 import typer
 
+from watcher.cli.local_daemon import NoAnswerError, daemon_address, local_url
 from watcher.cli.shell import put_error
-from watcher.config.locate import daemon_document, find_config, http_token, listen_address
-from watcher.domain.errors import ConfigError, Exit, UsageError, WatcherError
+from watcher.config.files import DEFAULTS, LISTEN_VARIABLE, find_config
+from watcher.config.locate import daemon_document, http_token
+from watcher.domain.errors import ConfigError, DaemonError, Exit, UsageError
 from watcher.runtime.terminal import harmless
-from watcher.runtime.units import Address
 from watcher.runtime.version import VERSION
 
 UrlOption = Annotated[
@@ -38,19 +38,6 @@ The daemon may take 20 s to answer a request to do something."""
 
 FILL_S = 2.0
 """Seconds for which the list that a terminal shows is read on, if its pages end early."""
-
-LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (to connect to, not to listen on)
-"""The address to connect to, by the address at which a daemon listens on every interface."""
-
-
-class DaemonError(WatcherError):
-    """The failure of a request to the daemon, with an optional hint. After a refusal a retry does not help."""
-
-    def __init__(
-        self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE, is_refusal: bool = False
-    ) -> None:
-        super().__init__(f"{message}\nhint: {hint}" if hint else message)
-        self.exit_code, self.is_refusal = code, is_refusal
 
 
 class Answer(dict[str, Any]):
@@ -97,11 +84,7 @@ class DaemonClient:
                     self.send("GET", "/livez")
             return response.status, response.read(64 << 20)
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or "no answer"
-            raise DaemonError(
-                f"no daemon answers at {self.url} ({reason.lower()})",
-                hint="is `watcher run` up? Elsewhere: WATCHER_URL=http://host:8080. 401 instead: set WATCHER_TOKEN",
-            ) from None
+            raise NoAnswerError(self.url, error) from None
         finally:
             connection.close()
 
@@ -144,19 +127,11 @@ def _other_version(what: str) -> DaemonError:
     return DaemonError(f"what answers is another program, or another version ({what})", hint=hint)
 
 
-def local_url(address: Address) -> str:
-    """Return the URL of a daemon on this machine that listens at `address`."""
-    host = LOCAL.get(address.host, address.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{address.port}"
-
-
-def find_daemon(
-    config: Path | None, *, url: str | None = None, needs_file: bool = True, timeout_s: float = TIMEOUT_S
-) -> DaemonClient:
+def find_daemon(config: Path | None, *, url: str | None = None) -> DaemonClient:
     """Return a client of the daemon at `url`, by default at `http.listen` of the configuration.
 
-    The token is `WATCHER_TOKEN`, by default `http.token` of the configuration. With `url`, or without `needs_file`, a
-    file that cannot be read counts as absent. Raises `ConfigError`, `UsageError` and `DaemonError`.
+    The token is `WATCHER_TOKEN`, by default `http.token` of the configuration. With `url` a file
+    that cannot be read counts as absent. Raises `ConfigError`, `UsageError` and `DaemonError`.
     """
     file: Path | None = None
     with suppress(ConfigError):
@@ -164,15 +139,12 @@ def find_daemon(
     try:
         document = daemon_document(file, environ=os.environ)
     except ConfigError:
-        if needs_file and not url:  # another daemon may listen at the default address
+        if not url:  # another daemon may listen at the default address
             raise
-        document = daemon_document(None, environ=os.environ)  # a running daemon keeps the last valid configuration
+        document = daemon_document(None, environ=os.environ)
     if not url:
-        address = listen_address(document, environ=os.environ)
-        if not address.port:
-            raise DaemonError("http.listen has port 0, any free one, so nobody knows which; set a port")
-        url = local_url(address)
+        url = local_url(daemon_address(document.get(DEFAULTS[LISTEN_VARIABLE]), environ=os.environ))
     token = os.environ.get("WATCHER_TOKEN", "").strip() or http_token(document)
     if token and not (token.isascii() and token.isprintable()):
         raise UsageError("WATCHER_TOKEN, or http.token, holds what no header can; write it again on one line")
-    return DaemonClient(url, token, timeout_s=timeout_s)
+    return DaemonClient(url, token)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from watcher.cli.daemon_client import Answer, DaemonError
-from watcher.domain.errors import Exit, UsageError
+from watcher.cli.daemon_client import Answer
+from watcher.domain.errors import DaemonError, Exit, UsageError
 from watcher.runtime.settings import did_you_mean
 from watcher.runtime.terminal import harmless
 

@@ -3,18 +3,19 @@
 import gc
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
 from importlib import import_module
 from inspect import getdoc
+from pathlib import Path
 from typing import Annotated, NoReturn, cast
 
 import typer
 
 from watcher.cli.shell import fill_gaps, put_all_out, put_error
 from watcher.domain.errors import Exit, WatcherError
-from watcher.runtime.logs import flush_logs
 from watcher.runtime.signals import find_command
 from watcher.runtime.version import VERSION
 
@@ -64,18 +65,23 @@ def watcher(
 
 
 def register(words: list[str]) -> None:
-    """Add the command that the command line `words` names, or all commands if it names none.
+    """Add the command that the command line `words` names. If it names none, add a summary of each for the help.
 
-    No module of another command is imported: to import all takes half a second, too long for a health check.
+    No module of another command is imported: all together take half a second. Completion in a shell needs them all.
     The examples at the end of a command's docstring become the end of its help.
     """
     named = find_command(words)
     gc.disable()  # what is imported stays: to search it for garbage takes a sixth of the time
-    for command in [named] if named in COMMANDS else COMMANDS:
-        module = import_module(f"watcher.cli.commands.{COMMANDS[command]}")
-        function = getattr(module, command.replace("-", "_"))
-        text, heading, examples = (getdoc(function) or "").partition("Examples:\n")
-        app.command(command, help=text, epilog=f"\b\n{heading}{examples}")(function)
+    for command, module in COMMANDS.items():
+        name = command.replace("-", "_")
+        if named == command or "_WATCHER_COMPLETE" in os.environ:
+            function = getattr(import_module(f"watcher.cli.commands.{module}"), name)
+            text, heading, examples = (getdoc(function) or "").partition("Examples:\n")
+            app.command(command, help=text, epilog=f"\b\n{heading}{examples}")(function)
+        elif named not in COMMANDS:
+            source = (Path(__file__).parent / "commands" / f"{module}.py").read_text(encoding="utf-8")
+            text = source.partition(f"\ndef {name}(")[2].partition('"""')[2].partition("\n")[0]
+            app.command(command, help=text)(lambda: None)
     gc.freeze()  # and no later search goes through it
     gc.enable()
 
@@ -90,7 +96,7 @@ def main() -> None:
             register(sys.argv[1:])
             app(prog_name="watcher")  # also for `python -m watcher`: shells complete this name
         finally:
-            flush_logs()
+            _flush_logs()
             put_all_out()
     except WatcherError as error:
         if "--json" in sys.argv:
@@ -105,7 +111,13 @@ def main() -> None:
         _fail(f"error: {type(error).__name__} ended the program; this is a bug", code=Exit.FAILED)
 
 
+def _flush_logs() -> bool:
+    """Wait until the logs are written, if the command has imported them. Return whether they are written."""
+    logs = sys.modules.get("watcher.runtime.logs")
+    return logs is None or bool(logs.flush_logs())
+
+
 def _fail(message: str, *, code: Exit) -> NoReturn:
-    if flush_logs():  # if the logs cannot be flushed, nobody reads stderr: a write would block
+    if _flush_logs():  # if the logs cannot be flushed, nobody reads stderr: a write would block
         put_error(message)
     sys.exit(code)

@@ -9,10 +9,9 @@ import re
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -23,8 +22,7 @@ KeyPath = tuple[str | int, ...]
 """The keys and indexes that lead to a value: `("watch", 0, "pipeline")`."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigProblem:
+class ConfigProblem(NamedTuple):
     """One mistake in the configuration: its place, the problem, and the remedy.
 
     `file` is the path as the user gave it, or `$NAME` for a value from the environment. `line` and `column` count

@@ -1,9 +1,26 @@
-"""Reading the files of a configuration, and their stamps, which show whether a file has changed."""
+"""The places and variables of a configuration, and its files: reading them, and their stamps.
+
+This module imports little, because a container runs `watcher health` again and again.
+"""
 
 import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+
+from watcher.domain.errors import ConfigError
+
+VARIABLE = "WATCHER_CONFIG"
+SYSTEM_PLACE = Path("/etc/watcher/watcher.yaml")
+PLACES = (Path("watcher.yaml"), SYSTEM_PLACE)
+STORE_VARIABLE = "WATCHER_STORE_URL"
+LISTEN_VARIABLE = "WATCHER_HTTP_LISTEN"
+DEFAULTS = {
+    STORE_VARIABLE: ("store", "url"),
+    LISTEN_VARIABLE: ("http", "listen"),
+    "WATCHER_LOG_LEVEL": ("log", "level"),
+}
+"""The environment variables that replace a key's default. The file takes precedence. Empty variables do not count."""
 
 SECRET_BYTES = 64 * 1024
 CONFIG_BYTES = 16 * 1024 * 1024
@@ -19,6 +36,21 @@ class FileError(Exception):
     def __init__(self, reason: str, *, remedy: str, place: tuple[int, int] = (0, 0)) -> None:
         super().__init__(reason)
         self.remedy, self.place = remedy, place
+
+
+def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
+    """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that exists.
+
+    Raises `ConfigError`, with all places that were tried, if there is no file.
+    """
+    if explicit is not None:
+        return explicit
+    if named := environ.get(VARIABLE):
+        return Path(named)
+    if found := next((place for place in PLACES if os.path.lexists(place)), None):
+        return found
+    tried = f"--config is not given, ${VARIABLE} is not set, there is no ./{PLACES[0]} and no {SYSTEM_PLACE}"
+    raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
 
 
 Stamp = tuple[int, ...]

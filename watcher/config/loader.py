@@ -11,8 +11,7 @@ from watcher.config.checks import check, fill_in, find_warnings
 from watcher.config.document import ConfigProblem, ConfigProblemsError, Document
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
-from watcher.config.files import FileError, Stamps
-from watcher.config.locate import DEFAULTS
+from watcher.config.files import DEFAULTS, FileError, Stamps
 from watcher.config.models import Settings
 from watcher.domain.errors import ConfigError
 from watcher.runtime.http_client import proxy_for

@@ -44,6 +44,16 @@ class WaitEndedError(WatcherError):
         self.exit_code = exit_code
 
 
+class DaemonError(WatcherError):
+    """The failure of a request to the daemon, with an optional hint. After a refusal a retry does not help."""
+
+    def __init__(
+        self, message: str, *, hint: str = "", code: Exit = Exit.UNREACHABLE, is_refusal: bool = False
+    ) -> None:
+        super().__init__(f"{message}\nhint: {hint}" if hint else message)
+        self.exit_code, self.is_refusal = code, is_refusal
+
+
 class StoreError(WatcherError):
     """A failed read or write of the store. The same work may be tried again.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from e2e.programme import COMMAND, environment
 
-from watcher.cli.shell import ONE_SIGNAL_S
+from watcher.cli.event_loop import ONE_SIGNAL_S
 
 WATCH = """
 accounts: {default: {api_key: k}}
@@ -90,7 +90,7 @@ def ended_without(redirections: str, *words: str, folder: Path) -> tuple[int, st
 
 SIGNAL_ITSELF = """
 import asyncio, os, signal, sys
-from watcher.cli.shell import run_until_stopped
+from watcher.cli.event_loop import run_until_stopped
 
 async def work(stop):
     os.kill(os.getpid(), signal.SIGTERM)

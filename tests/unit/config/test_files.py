@@ -7,9 +7,9 @@ from weakref import ref
 import pytest
 
 from watcher.config.document import ConfigProblemsError, Document
-from watcher.config.files import FileError, read_file, stamps_of
+from watcher.config.files import FileError, find_config, read_file, stamps_of
 from watcher.config.loader import ConfigSource
-from watcher.domain.errors import ConfigError
+from watcher.domain.errors import ConfigError, Exit
 
 
 @pytest.fixture
@@ -132,3 +132,26 @@ def test_a_proxy_that_cannot_be_used_is_wrong_whoever_would_need_it(
         source.load()
     monkeypatch.setenv("no_proxy", "web-api.clerk.chat,ops.example")
     source.load()
+
+
+def test_the_file_is_of_the_command_line_variable_or_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_config(Path("a.yaml"), environ={"WATCHER_CONFIG": "b.yaml"}) == Path("a.yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").touch()
+    assert find_config(None, environ={"WATCHER_CONFIG": "b.yaml"}) == Path("b.yaml")
+    assert find_config(None, environ={"WATCHER_CONFIG": ""}) == Path("watcher.yaml")
+    monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").unlink()
+    Path("watcher.yaml").symlink_to("..data/watcher.yaml")
+    assert find_config(None, environ={}) == Path("watcher.yaml")
+
+
+def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        find_config(None, environ={})
+    assert str(caught.value) == (
+        "no configuration: --config is not given, $WATCHER_CONFIG is not set, there is no ./watcher.yaml "
+        "and no /etc/watcher/watcher.yaml; write watcher.yaml, or name a file with --config"
+    )
+    assert caught.value.exit_code is Exit.USAGE

@@ -12,8 +12,8 @@ from tls import key_pair, own_ca
 from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import ConfigProblemsError
+from watcher.config.files import DEFAULTS
 from watcher.config.loader import load_config
-from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.daemon.from_settings import watches_of
 from watcher.runtime.settings import Block, key_of

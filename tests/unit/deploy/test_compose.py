@@ -13,7 +13,7 @@ from postgres import PROGRAMS
 from unit.conftest import Command
 from yarl import URL
 
-from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
+from watcher.config.files import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
 from watcher.runtime.units import parse_duration
 
 SCHEMA = json.loads((ROOT / "tests/fixtures/compose-spec/compose-spec.json").read_text(encoding="utf-8"))
@@ -65,19 +65,24 @@ def test_the_variables_that_are_set_are_read_and_the_token_comes_from_whoever_st
     assert environ[TOKEN_VARIABLE] == document["http"]["token"]
 
 
+HEALTH_KEYS = ("interval", "timeout", "start_period", "start_interval", "retries")
+
+
 @each
 def test_a_file_is_as_its_specification_asks_and_kills_nobody_while_draining(file: str) -> None:
     jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
     assert parse_duration(watcher_of(file)["stop_grace_period"]) > ENDING_S
     image = re.search(
-        r"^HEALTHCHECK --interval=(\S+) --timeout=(\S+) --start-period=(\S+) --retries=(\S+) CMD (\[.*\])$",
+        r"^HEALTHCHECK --interval=(\S+) --timeout=(\S+) --start-period=(\S+) --start-interval=(\S+) --retries=(\S+) "
+        r"CMD (\[.*\])$",
         DOCKERFILE,
         re.MULTILINE,
     )
     asked = watcher_of(file)["healthcheck"]
     assert image
-    assert yaml.safe_load(image[5]) == asked["test"][1:]
-    assert list(image.groups()[:4]) == [str(asked[key]) for key in ("interval", "timeout", "start_period", "retries")]
+    assert yaml.safe_load(image[6]) == asked["test"][1:]
+    assert (image[1], image[4]) == ("30s", "2s")  # a check is a process; it must be seen soon that it has started
+    assert list(image.groups()[:5]) == [str(asked[key]) for key in HEALTH_KEYS]
     for name, service in FILES[file]["services"].items():
         assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
         assert service["security_opt"] == ["no-new-privileges:true"]

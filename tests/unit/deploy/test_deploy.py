@@ -9,8 +9,8 @@ import pytest
 import yaml
 from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variables, with_secrets
 
+from watcher.config.files import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
 from watcher.config.loader import load_config
-from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE, VARIABLE
 from watcher.daemon.from_settings import routes_of
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
 from watcher.domain.problems import PROBLEM_KINDS

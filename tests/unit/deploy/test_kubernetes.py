@@ -16,7 +16,7 @@ from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image
 from unit.conftest import Command
 from yarl import URL
 
-from watcher.config.locate import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
+from watcher.config.files import DEFAULTS, STORE_VARIABLE, SYSTEM_PLACE
 from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics

@@ -15,10 +15,11 @@ from itertools import chain
 from yarl import URL
 
 from watcher.clerk.api import PAGE_ROWS, ClerkApi, Reply
-from watcher.cli.daemon_client import DaemonClient, DaemonError, local_url
+from watcher.cli.daemon_client import DaemonClient
+from watcher.cli.local_daemon import local_url
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.from_settings import open_client, watches_of
-from watcher.domain.errors import Exit, StoreError, TransportFailedError
+from watcher.domain.errors import DaemonError, Exit, StoreError, TransportFailedError
 from watcher.domain.execution import Outcome, Status
 from watcher.rules.slow import Slow
 from watcher.runtime.clock import Clock

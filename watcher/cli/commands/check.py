@@ -24,8 +24,8 @@ from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, put_error
 from watcher.config.checks import find_warnings
 from watcher.config.document import Document
+from watcher.config.files import find_config
 from watcher.config.loader import load_config, require_usable
-from watcher.config.locate import find_config
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock
 from watcher.runtime.logs import configure_logs

@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import console_on, say
-from watcher.cli.shell import ConfigOption, run_interruptible
-from watcher.config.locate import find_config
+from watcher.cli.event_loop import run_interruptible
+from watcher.cli.shell import ConfigOption
+from watcher.config.files import find_config
 from watcher.domain.errors import ConfigError, UsageError
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached

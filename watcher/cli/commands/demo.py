@@ -15,7 +15,7 @@ import typer
 from aiohttp import web
 from rich.console import Console
 
-from watcher.cli.shell import run_until_stopped
+from watcher.cli.event_loop import run_until_stopped
 from watcher.config.models import Settings
 from watcher.daemon.app import run
 from watcher.domain.execution import TERMINAL_STATUSES, Status

@@ -13,10 +13,10 @@ import typer
 
 from watcher.cli.commands.status import unknown_text
 from watcher.cli.console import age, console_on, print_done, print_list, until
-from watcher.cli.daemon_client import Answer, DaemonClient, DaemonError, JsonOption, Query, UrlOption, find_daemon
+from watcher.cli.daemon_client import Answer, DaemonClient, JsonOption, Query, UrlOption, find_daemon
 from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, exit_at_signals, put_all_out, put_error
-from watcher.domain.errors import Exit, UsageError
+from watcher.domain.errors import DaemonError, Exit, UsageError
 from watcher.runtime.settings import did_you_mean
 from watcher.runtime.terminal import harmless
 from watcher.sinks.stdout import event_line, reason_of, shows_whole_ids

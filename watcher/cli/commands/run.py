@@ -8,9 +8,10 @@ import signal
 import structlog
 
 from watcher.cli.config_loading import load_or_exit
-from watcher.cli.shell import ConfigOption, run_until_stopped
+from watcher.cli.event_loop import run_until_stopped
+from watcher.cli.shell import ConfigOption
+from watcher.config.files import find_config
 from watcher.config.loader import ConfigSource
-from watcher.config.locate import find_config
 from watcher.config.models import Settings
 from watcher.daemon.app import run as run_daemon
 from watcher.runtime.logs import configure_logs

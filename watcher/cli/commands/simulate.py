@@ -12,7 +12,8 @@ import typer
 import yaml
 
 from watcher.cli.config_loading import parse_seconds
-from watcher.cli.shell import put_error, run_interruptible, write_file
+from watcher.cli.event_loop import run_interruptible
+from watcher.cli.shell import put_error, write_file
 from watcher.domain.errors import ListenError, UsageError
 from watcher.runtime.clock import Clock
 from watcher.runtime.tasks import wait_at_most

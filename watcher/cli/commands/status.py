@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.text import Text
 
 from watcher.cli.console import age, console_on, make_printable, print_list, table, until
-from watcher.cli.daemon_client import DaemonError, JsonOption, UrlOption, find_daemon
+from watcher.cli.daemon_client import JsonOption, UrlOption, find_daemon
 from watcher.cli.shell import ConfigOption, exit_at_signals, put
-from watcher.domain.errors import Exit, UsageError
+from watcher.domain.errors import DaemonError, Exit, UsageError
 from watcher.domain.event import EventType
 from watcher.domain.execution import OPEN_STATUSES
 from watcher.sinks.alert import sign_of

@@ -16,11 +16,12 @@ from rich.text import Text
 
 from watcher.cli.config_loading import parse_seconds, read_config
 from watcher.cli.console import console_on
+from watcher.cli.event_loop import run_interruptible
 from watcher.cli.next_execution import NextSearch
-from watcher.cli.shell import ConfigOption, run_interruptible
+from watcher.cli.shell import ConfigOption
 from watcher.cli.wait import Progress, View, wait_for
 from watcher.config.document import quoted
-from watcher.config.locate import find_config
+from watcher.config.files import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.domain.errors import ConfigError, Exit, UsageError, WaitEndedError
 from watcher.domain.timestamps import Micros
