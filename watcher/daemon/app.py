@@ -184,19 +184,7 @@ async def _work(
         pages.console = console
         pages.checks = Checks(schedule.stalled_jobs, readiness.problems, maintenance.refresh_gauges)
         await pages.serve(settings.http.listen)  # after the store: a second daemon fails at that, not at the port
-        url = settings.store.url.partition("?")[0]
-        if store.created:
-            log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
-        log.info(
-            "started",
-            version=VERSION,
-            accounts=len(settings.accounts),
-            watches=len(settings.watch),
-            sinks=len(settings.sinks),
-            store=url,
-            http=pages.address,
-            replica=replica,
-        )
+        _log_start(settings, store, http=pages.address, replica=replica)
         schedule.start()
         await heartbeat.apply(settings.heartbeat)
         started(pages.address)
@@ -204,6 +192,22 @@ async def _work(
         follower.begin()
         await stop.wait()
         log.info("draining", at_most_s=8)
+
+
+def _log_start(settings: Settings, store: SqlStore, *, http: str, replica: str) -> None:
+    url = settings.store.url.partition("?")[0]
+    if store.created:
+        log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
+    log.info(
+        "started",
+        version=VERSION,
+        accounts=len(settings.accounts),
+        watches=len(settings.watch),
+        sinks=len(settings.sinks),
+        store=url,
+        http=http,
+        replica=replica,
+    )
 
 
 async def _read_silences(operations: Operations, *, stop: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from watcher.domain.event import EventType
+from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.history import EndedExecution
 from watcher.domain.problems import PROBLEM_KINDS, Problem
@@ -241,10 +241,14 @@ class PipelineRecorder:
         self._stream.sequence = sequence
         if is_released and self._hold is hold:  # another hold may have begun meanwhile
             self._hold = None
-        for type_ in [entry.event.type for entry in verdict.entries]:
+        self._log(verdict.entries)
+
+    def _log(self, entries: Iterable[OutboxEntry]) -> None:
+        """Log and count the recorded events of the rules."""
+        for type_ in [entry.event.type for entry in entries]:
             log_it = log.warning if type_ in PROBLEM_KINDS else log.info
-            log_it(type_.value, account=deps.lease.name, pipeline=self.watch.pipeline)
-            deps.metrics.events.labels(type_).inc()
+            log_it(type_.value, account=self._deps.lease.name, pipeline=self.watch.pipeline)
+            self._deps.metrics.events.labels(type_).inc()
 
     def _judged_until(self, evaluations: Sequence[Evaluation]) -> tuple[_Hold | None, bool, float]:
         """Return the current hold, whether these evaluations end it, and the time up to which ends are to be judged."""

@@ -9,9 +9,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from sqlalchemy import Connection, TextClause, text
@@ -249,59 +249,23 @@ def _take_incidents(
 
     A batch has all pending deliveries of its incident. One new delivery makes the batch go at once, even if another
     delivery of the incident is to be retried later. The key of a skipped incident with deliveries to send is added to
-    `blocking`. An opening that has waited for `after` and would only join an incident, which the pager shows already,
-    waits for its group, too: each of a storm would be a request. Then `request.now` is added to `later_due`.
+    `blocking`. If an opening waits for its group, `request.now` is added to `later_due`.
     """
-    rules, key = request.incidents, {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
-    assert rules is not None
-    after_us, wait_us = round(request.after_s * 1e6), round(rules.wait_s * 1e6)
-
-    def group_of(row: AnyRow) -> bytes | None:
-        return rules.group_of(name, account=row.account, pipeline=row.pipeline, labels=labels_of(row.labels))
-
-    @cache
-    def never_tried() -> Mapping[bytes | None, list[AnyRow]]:
-        """Return the openings that may join an incident, by group. With `after` only those that have waited for it."""
-        by_group = defaultdict[bytes | None, list[AnyRow]](list)
-        rows = connection.execute(_NEXT_DUE, key | {"until": request.now + wait_us})
-        for row in sorted(rows, key=attrgetter("number")):
-            is_free = row.earlier is None and row.lane not in request.skip
-            if row.type in PROBLEM_KINDS and is_free and (not after_us or row.recorded_at + after_us <= request.now):
-                by_group[group_of(row)].append(row)
-        return by_group
-
+    joining = _Joining(connection, sink_id, name, request)
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []
     for row in heads:
-        if row.problem_id is None or row.lane in request.skip or not _may_be_sent(row, request):
-            others.append(row)
-            continue
-        incident_key = key_of(connection, sink_id, row.problem_id)
-        if incident_key is None and row.type in PROBLEM_KINDS and not row.tried:
-            group = group_of(row)
-            others_of_group = never_tried()[group] if group is not None else []
-            after_at = row.recorded_at + after_us
-            waits_until = after_at + wait_us if after_us and after_at <= row.due_at else request.now
-            only_begins = waits_until > request.now
-            incident_key = join(
-                connection, sink_id, row, others_of_group, group=group, now=request.now, only_begins=only_begins
-            )
-            if incident_key is None:
-                connection.execute(_WAIT_FOR_GROUP, {"of_sink": sink_id, "of_number": row.number, "until": waits_until})
-                later_due.append(request.now)
-                continue
-        elif incident_key is None:  # a version without incidents may have sent the opening
-            about = _with_opening(connection, sink_id, UUID(bytes=row.problem_id), _delivery(row, name))
-            if about.is_opening_sent and about.is_problem_open:
-                incident_key = begin_own(connection, sink_id, row.problem_id, now=request.now)
-            elif about.is_opening_sent:
-                incident_key = row.problem_id
+        may_join = row.problem_id is not None and row.lane not in request.skip and _may_be_sent(row, request)
+        incident_key = joining.key_of(row) if may_join else None
         if incident_key is None:
             others.append(row)
+        elif incident_key == _WAITS_FOR_GROUP:
+            later_due.append(request.now)
         elif incident_key in request.skip:
             blocking.add(incident_key)
         else:
             found.setdefault(incident_key, {})[row.number] = row
+    key = {"of_sink": sink_id, "now": request.now, "limit": TOGETHER_AT_MOST}
     if request.trial != "tried_longest_ago":
         for incident_key in connection.scalars(_INCIDENTS_WITH_NEWS, key).all():
             if incident_key not in request.skip:
@@ -321,6 +285,78 @@ def _take_incidents(
         if batch:
             batches.append([replace(each, incident=incident) for each in batch])
     return batches, others
+
+
+_WAITS_FOR_GROUP = b""
+"""The answer of `_Joining.key_of` for an opening that waits for its group before it joins an incident."""
+
+
+class _Joining:
+    """The incidents of one sink that due deliveries belong to, join or begin."""
+
+    def __init__(self, connection: Connection, sink_id: int, name: str, request: Take) -> None:
+        assert request.incidents is not None
+        self._connection, self._sink_id, self._name, self._request = connection, sink_id, name, request
+        self._rules = request.incidents
+        self._after_us, self._wait_us = round(request.after_s * 1e6), round(self._rules.wait_s * 1e6)
+
+    def key_of(self, row: AnyRow) -> bytes | None:
+        """Return the key of the incident of a due delivery; `None` if the delivery is sent without an incident."""
+        incident_key = key_of(self._connection, self._sink_id, row.problem_id)
+        if incident_key is not None:
+            return incident_key
+        if row.type in PROBLEM_KINDS and not row.tried:
+            return self._join(row)
+        # a version without incidents may have sent the opening
+        about = _with_opening(self._connection, self._sink_id, UUID(bytes=row.problem_id), _delivery(row, self._name))
+        if not about.is_opening_sent:
+            return None
+        if about.is_problem_open:
+            return begin_own(self._connection, self._sink_id, row.problem_id, now=self._request.now)
+        return cast("bytes", row.problem_id)
+
+    def _join(self, row: AnyRow) -> bytes:
+        """Join or begin an incident with an opening that was never tried, or let the opening wait for its group.
+
+        An opening that has waited for `after` and would only join an incident, which the pager shows already, waits for
+        its group, too: each of a storm would be a request.
+        """
+        now, group = self._request.now, self._group_of(row)
+        after_at = row.recorded_at + self._after_us
+        waits_until = after_at + self._wait_us if self._after_us and after_at <= row.due_at else now
+        incident_key = join(
+            self._connection,
+            self._sink_id,
+            row,
+            self._never_tried[group] if group is not None else [],
+            group=group,
+            now=now,
+            only_begins=waits_until > now,
+        )
+        if incident_key is None:
+            key = {"of_sink": self._sink_id, "of_number": row.number, "until": waits_until}
+            self._connection.execute(_WAIT_FOR_GROUP, key)
+            return _WAITS_FOR_GROUP
+        return incident_key
+
+    def _group_of(self, row: AnyRow) -> bytes | None:
+        labels = labels_of(row.labels)
+        return self._rules.group_of(self._name, account=row.account, pipeline=row.pipeline, labels=labels)
+
+    @cached_property
+    def _never_tried(self) -> Mapping[bytes | None, list[AnyRow]]:
+        """The openings that may join an incident, by group. With `after` only those that have waited for it."""
+        by_group, now = defaultdict[bytes | None, list[AnyRow]](list), self._request.now
+        key = {"of_sink": self._sink_id, "now": now, "limit": TOGETHER_AT_MOST, "until": now + self._wait_us}
+        for row in sorted(self._connection.execute(_NEXT_DUE, key), key=attrgetter("number")):
+            is_free = row.earlier is None and row.lane not in self._request.skip
+            if (
+                row.type in PROBLEM_KINDS
+                and is_free
+                and (not self._after_us or row.recorded_at + self._after_us <= now)
+            ):
+                by_group[self._group_of(row)].append(row)
+        return by_group
 
 
 def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take) -> list[AnyRow]:

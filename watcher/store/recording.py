@@ -12,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy import Connection, insert, text
 
 from watcher.domain.errors import SequenceConflictError
-from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.history import EndedExecution
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import NEVER, Micros
@@ -232,43 +232,21 @@ class Outbox:
         """Write events in this order, recorded at `now` or later; return the names of the sinks with new deliveries."""
         if not emitted:
             return set()
-        rows: list[dict[str, Any]] = []
-        for recorded_at, (entry, about) in enumerate(emitted, max(now, self._next_at)):
-            event = entry.event
-            row = {
-                **about,
-                "stream": event.stream,
-                "sequence": event.sequence,
-                "event_id": event.id.bytes,
-                "type": event.type,
-                "recorded_at": recorded_at,
-                "account": event.account,
-                "pipeline": event.pipeline,
-                "labels": labels_text(tuple(event.labels.items())),
-                "problem_id": None if event.problem is None else event.problem.bytes,
-                "closes": event.closes,
-                "body": event.body,
-            }
-            rows.append(row)
+        rows = [
+            about | _event_row(entry.event, recorded_at=recorded_at)
+            for recorded_at, (entry, about) in enumerate(emitted, max(now, self._next_at))
+        ]
         self._next_at = Micros(rows[-1]["recorded_at"] + 1)
         _EVENT.run(connection, *rows)
         deliveries: list[dict[str, Any]] = []
         names: set[str] = set()
         for (entry, _), row in zip(emitted, rows, strict=True):
-            others: dict[str, int] = {}  # sinks that get the event only because they have a delivery of the opening
+            others: dict[str, int] = {}
             if entry.event.closes or entry.event.type is EventType.PROBLEM_ACKNOWLEDGED:
                 if deliveries:  # the opening may be one of them
                     _DELIVERY.run(connection, *deliveries)
                     deliveries = []
-                key = {"of_problem": row["problem_id"], "now": now}
-                found = connection.execute(_SINKS_OF, key).all()  # a sink may have two openings of one problem
-                others = {each.name: each.sink_id for each in found if each.name not in entry.sinks}
-                for each in found:
-                    if entry.event.closes and each.waits:
-                        group = entry.groups.get(each.name)
-                        wait_us = None if group is None else round(group.wait_s * 1e6)
-                        of_lane = {"of_sink": each.sink_id, "lane": entry.event.ordering_key, "group_wait_us": wait_us}
-                        connection.execute(_CALL_OPENING_FORWARD, key | of_lane)
+                others = _other_sinks(connection, entry, now=now)
             names.update(entry.sinks, others)
             for name, sink_id in ({name: self.numbers[sink(name)] for name in entry.sinks} | others).items():
                 group = entry.groups.get(name)
@@ -286,6 +264,39 @@ class Outbox:
         if deliveries:
             _DELIVERY.run(connection, *deliveries)
         return names
+
+
+def _event_row(event: Event, *, recorded_at: int) -> dict[str, Any]:
+    return {
+        "stream": event.stream,
+        "sequence": event.sequence,
+        "event_id": event.id.bytes,
+        "type": event.type,
+        "recorded_at": recorded_at,
+        "account": event.account,
+        "pipeline": event.pipeline,
+        "labels": labels_text(tuple(event.labels.items())),
+        "problem_id": None if event.problem is None else event.problem.bytes,
+        "closes": event.closes,
+        "body": event.body,
+    }
+
+
+def _other_sinks(connection: Connection, entry: OutboxEntry, *, now: Micros) -> dict[str, int]:
+    """Return the sinks, by name, that get an event only because they have a delivery of the opening of its problem.
+
+    A closing makes the openings that still wait due at once, or with its group.
+    """
+    event = entry.event
+    key = {"of_problem": event.problem and event.problem.bytes, "now": now}
+    found = connection.execute(_SINKS_OF, key).all()  # a sink may have two openings of one problem
+    for each in found:
+        if event.closes and each.waits:
+            group = entry.groups.get(each.name)
+            wait_us = None if group is None else round(group.wait_s * 1e6)
+            of_lane = {"of_sink": each.sink_id, "lane": event.ordering_key, "group_wait_us": wait_us}
+            connection.execute(_CALL_OPENING_FORWARD, key | of_lane)
+    return {each.name: each.sink_id for each in found if each.name not in entry.sinks}
 
 
 def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:

@@ -16,7 +16,7 @@ import pytest
 from postgres import PostgresServer
 from structlog.testing import capture_logs
 
-from watcher.cli.wait import wait_for
+from watcher.cli.wait.poller import wait_for
 from watcher.config.models import Settings, StoreSettings
 from watcher.daemon.app import _fatal_errors, open_when_ready, run
 from watcher.domain.errors import Exit, ListenError, StoreUnusableError

@@ -79,7 +79,9 @@ PLACE = re.compile(r"(?:^|\$ |`|&& |\| )watcher ((?:[^`|\n#&;>]|'[^']*')+)", re.
 @pytest.fixture(scope="module")
 def options() -> dict[str, set[str]]:
     """The options of each command."""
-    register([])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_WATCHER_COMPLETE", "complete_bash")  # completion needs the options of all commands
+        register([])
     commands = vars(typer.main.get_command(app))["commands"].items()
     return {name: {option for each in command.params for option in each.opts} for name, command in commands}
 

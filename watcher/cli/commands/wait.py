@@ -17,9 +17,11 @@ from rich.text import Text
 from watcher.cli.config_loading import parse_seconds, read_config
 from watcher.cli.console import console_on
 from watcher.cli.event_loop import run_interruptible
-from watcher.cli.next_execution import NextSearch
 from watcher.cli.shell import ConfigOption
-from watcher.cli.wait import Progress, View, wait_for
+from watcher.cli.wait.next_execution import NextSearch
+from watcher.cli.wait.poller import wait_for
+from watcher.cli.wait.progress import Progress
+from watcher.cli.wait.view import View
 from watcher.config.document import quoted
 from watcher.config.files import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings

@@ -10,18 +10,10 @@ import pytest
 from virtual import EPOCH, PIPELINE, FakeClock, ScriptedApi, pages_of, said
 
 from watcher.clerk.api import ClerkApi, Reply
-from watcher.cli.next_execution import NextSearch
-from watcher.cli.wait import (
-    Poller,
-    PollFailure,
-    Progress,
-    StatusPeriod,
-    View,
-    WaitResult,
-    change_line,
-    make_timeout,
-    picture,
-)
+from watcher.cli.wait.next_execution import NextSearch
+from watcher.cli.wait.poller import Poller
+from watcher.cli.wait.progress import PollFailure, Progress, StatusPeriod, WaitResult, make_timeout
+from watcher.cli.wait.view import View, change_line, picture
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, Event, EventType

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from virtual import EPOCH, PIPELINE, FakeClock, ScriptedApi, pages_of, said
 
-from watcher.cli.next_execution import NextSearch
+from watcher.cli.wait.next_execution import NextSearch
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros
 
