@@ -154,7 +154,7 @@ async def test_a_refresh_read_before_the_end_opens_nothing_again(alertmanager: A
     ],
 )
 def test_it_takes_the_routes_of_the_documentation(labels: list[str], receiver: str, tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "alertmanager.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "receivers" / "alertmanager.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n# /etc/prometheus/alertmanager.yml\n(.*?)```", page, re.DOTALL)
     path = tmp_path / "alertmanager.yml"
     path.write_text(block, encoding="utf-8")

@@ -10,12 +10,13 @@ from documents.rules import DEPLOY, prometheus_rule
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+REFERENCE = DOCS / "reference"
 
 PAGES: Mapping[Path, Callable[[], str]] = {
-    DOCS / "api.md": api,
+    REFERENCE / "api.md": api,
     ROOT / "watcher" / "web" / "openapi.json": document,
-    DOCS / "configuration.md": configuration,
-    DOCS / "events.md": events,
+    REFERENCE / "configuration.md": configuration,
+    REFERENCE / "events.md": events,
     DEPLOY / "kubernetes" / "prometheus" / "rules.yaml": prometheus_rule,
 }
 """Each page and what makes it."""

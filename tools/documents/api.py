@@ -1,4 +1,4 @@
-"""The API: its OpenAPI document and docs/api.md, from the table of its requests, with answers of a real server."""
+"""The OpenAPI document and docs/reference/api.md, from the table of requests, with answers of a real server."""
 
 import asyncio
 import json
@@ -219,7 +219,7 @@ def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) ->
 
 
 def api() -> str:
-    """Return docs/api.md."""
+    """Return docs/reference/api.md."""
     shown: dict[type[BaseModel], str] = {}
     sections = [HEAD]
     for route, example in zip(ROUTES, asyncio.run(_examples()), strict=True):

@@ -19,12 +19,12 @@ HEAD = """\
 # Configuration
 
 Every key of this version. Made by `make docs` from the models that read the file; a commented file with all of it is
-[config/watcher.example.yaml](../config/watcher.example.yaml), one small file per use is in [config/](../config).
+[config/watcher.example.yaml](../../config/watcher.example.yaml), one small file per use is in [config/](../../config).
 
 The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
 Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are
 reported at once, each with its line, its column and the remedy. A change of the file is applied while the daemon runs
-([what changes how](run.md#change-the-configuration)).
+([what changes how](../operate.md#change-the-configuration)).
 
 - **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is
   always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error, and so is `$VAR` without braces.

@@ -185,7 +185,7 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 
 1. **Answer 2xx fast**, once the event is safe with you; work afterwards. An attempt ends after the sink's `timeout`.
 2. **Take each id once.** A kill or a lost answer repeats what was in flight, under the same id. Of a
-   [group](sinks.md#groups) go by the events' ids: a retry may hold more events, under another `webhook-id`.
+   [group](../groups.md#groups) go by the events' ids: a retry may hold more events, under another `webhook-id`.
 3. **Order by `sequence`** within `source` and `subject`, if you need order: never by the time of arrival.
 4. **Ignore what you do not know**: later versions add types and fields.
 

@@ -311,7 +311,7 @@ def _mistakes_of(sink: AnySink) -> Iterator[tuple[KeyPath, str, str]]:
         url, template = URL(sink.address), sink.template if isinstance(sink, WebhookSettings) else None
         wanted = _TEMPLATE_OF.get((url.host or "").lower(), template)
         if isinstance(sink, WebhookSettings) and _PAGES.match(sink.address):
-            yield ("url",), "is the address of a page, not of a webhook", "copy the webhook's URL: see docs/sinks.md"
+            yield ("url",), "is the address of a page, not of a webhook", "copy the webhook's URL: see docs/receivers"
         elif wanted != template and not isinstance(template, TemplateFile) and not url.path.endswith("/slack"):
             problem = f"is of {url.host}, which takes only messages of template {wanted}"
             yield ("url",), problem, f"write type: webhook and template: {wanted}, or correct the URL"

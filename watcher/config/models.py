@@ -57,8 +57,8 @@ class StoreSettings(Block):
         default="sqlite:///watcher.db",
         examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
     )
-    """A SQLite file, or a [PostgreSQL](run.md#postgresql) database in libpq's form. After three slashes the path of a
-    file starts in the daemon's folder, after four at the root. A change needs a restart."""
+    """A SQLite file, or a [PostgreSQL](../store.md#postgresql) database in libpq's form. After three slashes the
+    path of a file starts in the daemon's folder, after four at the root. A change needs a restart."""
     password: SecretStr | None = Field(default=None, examples=["${WATCHER_DB_PASSWORD}"])
     """PostgreSQL's password. Without it libpq uses `PGPASSWORD` or `~/.pgpass`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/db")
@@ -171,7 +171,7 @@ class SilenceSettings(Block):
 
 
 class ReportSettings(Block):
-    """A report of the results of all pipelines: its times and its sinks. See [reports.md](reports.md)."""
+    """A report of the results of all pipelines: its times and its sinks. See [reports.md](../reports.md)."""
 
     at: Annotated[str, AfterValidator(partial(_clock_time, latest="23:59"))] = Field(examples=['"08:00"'])
     """The time of day at which the report is sent. It covers the time since the last report was due."""
@@ -303,7 +303,7 @@ class WatchSettings(Block):
     )
     """The time in a status after which `execution.overdue` is emitted."""
     rules: RulesSettings | None = Field(default=None, examples=["{failing: {consecutive: 3}}"])
-    """The [rules](alerts.md#rules) of the pipeline as a whole: `failing`, `silent`, `slow`, `tokens`, `new_error`."""
+    """The [rules](../rules.md) of the pipeline as a whole: `failing`, `silent`, `slow`, `tokens`, `new_error`."""
 
     @field_validator("rules")
     @classmethod
@@ -419,7 +419,7 @@ class Settings(Block):
     reports: Mapping[Name, ReportSettings] = Field(
         default_factory=dict, examples=['{morning: {at: "08:00", timezone: Europe/Berlin, sinks: [mail, chat]}}']
     )
-    """[Reports](reports.md) of the results of all pipelines, such as each morning. Choose the names."""
+    """[Reports](../reports.md) of the results of all pipelines, such as each morning. Choose the names."""
     silences: tuple[SilenceSettings, ...] = ()
     """Deliveries that are not sent for a time, but settled as `silenced`. At the end of a silence the openings of
     problems that are still open are sent. stdout is never silenced."""

@@ -8,7 +8,7 @@ from uuid import UUID
 
 
 class EventType(StrEnum):
-    """The event types of this version. docs/events.md has these descriptions. `EVENT_KINDS` has a row for each."""
+    """The event types. docs/reference/events.md shows these descriptions. `EVENT_KINDS` has a row for each."""
 
     EXECUTION_NEW = "execution.new"
     """The execution is first seen in this status."""
@@ -36,10 +36,10 @@ class EventType(StrEnum):
     answer shows it, and before its end. It opens and closes no problem: an execution that is overdue stays so."""
     PIPELINE_FAILING = "pipeline.failing"
     """The pipeline's `failing` rule holds: too many executions failed in a row, or too large a share of the last. It
-    opens a [problem](alerts.md); `execution` is the end that did it. With `also` that may be a success: its `error`
+    opens a [problem](../alerts.md); `execution` is the end that did it. With `also` that may be a success: its `error`
     says why it counts as a failure."""
     PIPELINE_RECOVERED = "pipeline.recovered"
-    """The rule holds no longer: see [what closes it](alerts.md#rules). It closes the problem, and goes exactly where
+    """The rule holds no longer: see [what closes it](../rules.md). It closes the problem, and goes exactly where
     `pipeline.failing` went."""
     PIPELINE_SILENT = "pipeline.silent"
     """No execution has started for longer than the pipeline's `silent` rule allows. Emitted only after a complete scan
@@ -48,7 +48,7 @@ class EventType(StrEnum):
     """An execution started again. It closes the problem, and goes exactly where `pipeline.silent` went."""
     PIPELINE_SLOW = "pipeline.slow"
     """An open execution runs for longer than the pipeline's rule `slow` allows, compared with its last successes.
-    Emitted only after an answer that shows it still open. It opens a [problem](alerts.md#slow); `execution` is the
+    Emitted only after an answer that shows it still open. It opens a [problem](../slow.md); `execution` is the
     slowest at that time."""
     PIPELINE_ON_TIME = "pipeline.on_time"
     """No execution runs for longer than the rule `slow` allows any more. It closes the problem, and goes exactly where
@@ -57,12 +57,12 @@ class EventType(StrEnum):
     """The executions that ended today (UTC) used 80 % or 100 % of the pipeline's rule `tokens.per_day`; `percent` says
     which. Emitted once a day for each of the two; if an end leads past both, for 100 % only. It opens no problem."""
     PIPELINE_NEW_ERROR = "pipeline.new_error"
-    """An execution failed with a [kind of error](history.md#kinds-of-errors) that was not seen in this pipeline for 30
-    days: its rule `new_error`. It opens no problem."""
+    """An execution failed with a [kind of error](../history.md#kinds-of-errors) that was not seen in this pipeline for
+    30 days: its rule `new_error`. It opens no problem."""
     PIPELINE_GAP = "pipeline.gap"
     """A scan of the list of a pipeline that is watched whole may have missed executions. `reason` is `lookback`,
     `deleted`, `unordered`, `outrun`, `not_found`, `rejected`, `forbidden` or `unreadable`: [what each
-    means](pipelines.md#what-it-can-miss-and-how-you-would-know)."""
+    means](../pipelines.md#what-it-can-miss-and-how-you-would-know)."""
     ACCOUNT_DEGRADED = "account.degraded"
     """The API cannot be used with this key. `reason` is `unauthorized` (at once), `rate_limited`, `unreachable`,
     `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). Emitted once when it starts;
@@ -96,9 +96,9 @@ class EventType(StrEnum):
     configuration (`reason` is `removed`), or an overdue execution ended without an event (`ended`). It has the data of
     the event that opened the problem, and goes exactly where that went."""
     WATCHER_REPORT = "watcher.report"
-    """A [report](reports.md) is due. It goes to the sinks that `reports` names, whatever their `events`, and no silence
-    keeps it back. `time` is the moment at which it was due. `from` until `until` are whole hours. `pipelines` are the
-    worst 20 at most; of each, and of all in `total`, there are the figures."""
+    """A [report](../reports.md) is due. It goes to the sinks that `reports` names, whatever their `events`, and no
+    silence keeps it back. `time` is the moment at which it was due. `from` until `until` are whole hours. `pipelines`
+    are the worst 20 at most; of each, and of all in `total`, there are the figures."""
     WATCHER_TEST = "watcher.test"
     """A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; to PagerDuty and
     Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1."""

@@ -1,4 +1,4 @@
-"""Makes all events: their data, sequences and sinks. docs/events.md describes the events.
+"""Makes all events: their data, sequences and sinks. docs/reference/events.md describes the events.
 
 Callers decide whether an event is due, and record the event. An event has only those fields of an API answer that are
 named here.

@@ -1,7 +1,7 @@
 """Routes, groups and silences. Pure functions.
 
-They decide which sinks get an event, which events are sent together, and which deliveries are silenced. docs/alerts.md
-describes routes and silences.
+They decide which sinks get an event, which events are sent together, and which deliveries are silenced. docs/sinks.md
+and docs/silences.md describe them.
 """
 
 from collections.abc import Collection, Mapping, Sequence

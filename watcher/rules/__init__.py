@@ -1,4 +1,4 @@
-"""The rules of a pipeline, one file each. docs/alerts.md describes them, and `watcher.domain.rule` what a rule is."""
+"""The rules of a pipeline, one file each. docs/rules.md describes them, and `watcher.domain.rule` what a rule is."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -64,8 +64,8 @@ class AppriseSettings(RemoteSettings):
     """`{type: apprise, url: …}`."""
 
     type: Literal["apprise"] = Field(examples=["apprise"])
-    """Sends messages to a chat, mail or pager service by way of [Apprise](sinks.md#apprise). Needs the extra: `pip
-    install '.[apprise]'` in a checkout of this project."""
+    """Sends messages to a chat, mail or pager service by way of [Apprise](../receivers/apprise.md). Needs the extra:
+    `pip install '.[apprise]'` in a checkout of this project."""
     events: EventGlobs = ALERT_EVENTS
     url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(examples=["${APPRISE_URL}"])
     """The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever shown."""

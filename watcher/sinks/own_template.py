@@ -26,7 +26,7 @@ MESSAGE_BYTES = 256 * 1024
 LOGGED_EVERY_S = 3600.0
 
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
-_HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
+_HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/receivers/template.md'
 
 _EXAMPLES: Sequence[Json] = json.loads(Path(__file__).with_name("example_events.json").read_bytes())
 """The events that a template is tried with: one has an execution, one has none. Their texts hold quotes."""
@@ -59,7 +59,7 @@ class OwnTemplate(Template):
     def message(self, alerts: Sequence[Alert], events: Sequence[Json]) -> Message:
         """Render the message for an event or a group. Raises `BadMessageError` and errors of Jinja's."""
         notice, newest = notice_of_alerts(alerts, error_length=MESSAGE_BYTES), alerts[-1]
-        values = {  # docs/sinks.md lists them
+        values = {  # docs/receivers/template.md lists them
             "event": events[-1],
             "events": events,
             "id": notice.id,

@@ -326,7 +326,7 @@ class HttpSinkSettings(RemoteSettings):
         url: SecretStr | str
     allow_private: bool = Field(default=True, examples=["false"])
     """`false` refuses a target that resolves to an address of this machine or of a private network. See
-    [sinks.md](sinks.md#connections)."""
+    [sinks.md](../connections.md)."""
     tls: TlsSettings | None = Field(default=None, examples=["{ca_file: ca.pem}"])
     """The CAs to trust instead of the system's, and a client certificate. For `https://` only. Relative paths start
     in the folder of the configuration file. A changed file is read again."""

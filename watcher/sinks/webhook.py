@@ -146,7 +146,7 @@ class WebhookSettings(HttpSinkSettings):
     """Posts messages instead of events: for the named receiver, or made by the Jinja2 file at this path. The path may
     start in the folder of the configuration file. A template changes the default of `events` (all but `execution.new`,
     `.running`, `.paused`, `.success`; `pagerduty`: the openings of problems). The name of a receiver also changes the
-    default of `rate_limit`. See [sinks.md](sinks.md)."""
+    default of `rate_limit`. See [sinks.md](../sinks.md)."""
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
     """The integration key of the PagerDuty service, 32 characters. Only for `template: pagerduty`, which needs it."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")

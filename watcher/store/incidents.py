@@ -105,8 +105,8 @@ def join(
     With `only_begins` a problem that an incident accepts is not added, and `None` is returned.
 
     `others` are further openings of the group that may be sent together with `first`. Those that join, too, are removed
-    from the list: a new incident accepts them all. docs/sinks.md says what an incident accepts. The incident that
-    already holds the pipeline is tried first, then the newest.
+    from the list: a new incident accepts them all. docs/receivers/pagerduty.md says what an incident accepts. The
+    incident that already holds the pipeline is tried first, then the newest.
     """
     if group is None:
         return begin_own(connection, sink_id, first.problem_id, now=now)

@@ -1,8 +1,8 @@
 """The models of requests and answers of the API under `/api/v1`; pages and commands show the same answers.
 
-docs/api.md is made from these models. Names in JSON are camelCase, times are RFC 3339 in UTC, and absent values are
-left out. Texts of Clerk Chat's API and of receivers are hostile: pages and commands escape them. The models of
-the overview, of histories and of reports are in `overview`, `history` and `report`.
+docs/reference/api.md is made from these models. Names in JSON are camelCase, times are RFC 3339 in UTC, and absent
+values are left out. Texts of Clerk Chat's API and of receivers are hostile: pages and commands escape them. The
+models of the overview, of histories and of reports are in `overview`, `history` and `report`.
 """
 
 import re
@@ -383,7 +383,7 @@ class EventQuery(PipelineQuery):
 
 
 class EventView(ApiModel):
-    """A CloudEvent as it was recorded (docs/events.md)."""
+    """A CloudEvent as it was recorded (docs/reference/events.md)."""
 
     model_config = ConfigDict(extra="allow")
 

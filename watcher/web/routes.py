@@ -1,4 +1,4 @@
-"""The routes of the API under `/api/v1`. docs/api.md and the OpenAPI document are made from the table `ROUTES`.
+"""The routes of the API under `/api/v1`. The table `ROUTES` makes docs/reference/api.md and the OpenAPI document.
 
 A request is parsed into a model for its handler in `api`; the handler's model, or its refusal, becomes the answer.
 """
@@ -45,7 +45,7 @@ class ApiRoute:
     """A request that the API takes.
 
     The handler gets the console, the values in the path in their order, and a model of the query or the body if it has
-    a parameter `request`. The annotations and the docstring of the handler describe the request in docs/api.md.
+    a parameter `request`. The annotations and the docstring of the handler describe the request in the reference.
     """
 
     method: str
@@ -83,7 +83,7 @@ ROUTES = (
     ApiRoute("GET", "/pipelines/{account}/{id}/history", api.history, refuses=(404,)),
     ApiRoute("POST", "/pipelines/{account}/{id}/scan", api.scan, status=202, refuses=(404, 409)),
 )
-"""All requests, in the order of docs/api.md."""
+"""All requests, in the order of docs/reference/api.md."""
 
 
 def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:

@@ -21,7 +21,7 @@ NO_SECRET = "has no secret, so its receiver cannot verify that events are yours;
 UNFIT = "no watch fits all of what is given; give a watch its labels, or correct it here"
 READ = "whoever is on the way can read the"
 COPY = "looks like the id of an example; copy yours from the pipeline's address in Clerk Chat"
-PAGE = "is the address of a page, not of a webhook; copy the webhook's URL: see docs/sinks.md"
+PAGE = "is the address of a page, not of a webhook; copy the webhook's URL: see docs/receivers"
 ADDRESSES = {
     "https://acme.slack.com/archives/C0123456789": True,
     "https://app.slack.com/client/T0/C0": True,

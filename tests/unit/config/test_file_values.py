@@ -183,7 +183,7 @@ TEMPLATED = "sinks:\n  chat:\n    type: webhook\n    url: https://h.example\n   
 GOOD = '{"text": {{ headline | tojson }}}'
 UID = f"running as uid {os.geteuid()}"
 REST = f"rite {', '.join(PRESETS)} or the path of a Jinja2 file, which begins beside this file"
-ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
+ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/receivers/template.md'
 
 
 def chat_sink(settings: Settings) -> WebhookSettings:

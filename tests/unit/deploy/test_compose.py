@@ -100,7 +100,7 @@ def test_state_is_on_a_volume_and_each_replica_has_a_port() -> None:
 
 def test_the_server_is_of_the_version_that_is_tested_and_its_volume_where_that_one_keeps_its_files() -> None:
     tested = re.search(
-        r"^Tested with version (\d+)\.", (ROOT / "docs/run.md").read_text(encoding="utf-8"), re.MULTILINE
+        r"^Tested with version (\d+)\.", (ROOT / "docs/store.md").read_text(encoding="utf-8"), re.MULTILINE
     )
     assert tested
     assert f"pginstall{tested[1]}" == PROGRAMS

@@ -31,7 +31,7 @@ FOLDER = DEPLOY / "kubernetes"
 CONFIG = FOLDER / "base" / "watcher.yaml"
 
 VERSIONS = ["1.27", kubernetes_validate.latest_version()]
-"""Of Kubernetes: the oldest that docs/run.md names, and the newest that is known here."""
+"""Of Kubernetes: the oldest that docs/kustomize.md names, and the newest that is known here."""
 
 OVERLAYS = ("sqlite", "postgres", "slack-and-pager")
 

@@ -100,22 +100,23 @@ def test_the_file_of_the_readme_is_an_example_and_its_pager_rings_at_three(tmp_p
 
 
 PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")
+PAGES = [*DOCS.glob("receivers/*.md"), *(DOCS / f"{name}.md" for name in ("sinks", "groups", "connections"))]
 WATCHED = """
 accounts: {default: {api_key: k}}
 watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, labels: {team: sales}}]
 """
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-SECTIONS = {
-    "stdout": ["stdout"],
-    "webhook": ["Webhook", "PagerDuty"],
-    "slack_bot": ["Slack, as an app"],
-    "email": ["E-mail"],
-}
-"""Where the keys of a kind are that it alone has, if that is not the section of its name."""
+EXAMPLES = [
+    example
+    for page in PAGES
+    for example in re.findall(r"```yaml\n(?!# /etc/prometheus)(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+]
+OWN = {"webhook": ["webhook", "pagerduty"], "slack_bot": ["slack-app"]}
+"""Whose pages have the keys of a kind that it alone has, if that is not the page of its name."""
 
 
-def section(title: str) -> str:
-    return PAGE.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+def receiver(name: str) -> str:
+    page = (DOCS / "receivers" / f"{name}.md").read_text(encoding="utf-8")
+    return page.partition("\n## Incidents\n")[0]
 
 
 def keys_in(text: str) -> set[str]:
@@ -141,15 +142,16 @@ def test_an_example_can_be_copied(example: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "model"), SINK_KINDS.items())
 def test_every_key_of_a_kind_is_in_a_table_and_no_other(kind: str, model: type[SinkSettings]) -> None:
-    own = {key for title in SECTIONS.get(kind, [kind.capitalize()]) for key in keys_in(section(title))}
-    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*?)\|$", section("Settings of every sink"), re.MULTILINE)
+    own = {key for name in OWN.get(kind, [kind]) for key in keys_in(receiver(name))}
+    settings = PAGE.partition("\n## Settings of every sink\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*?)\|$", settings, re.MULTILINE)
     shared = {key for key, not_of in rows if kind not in not_of.lower().replace("-", "").strip().split(", ")}
     assert own | shared == keys_of(model) - {"type"}
 
 
-@pytest.mark.parametrize(("title", "model"), [("Groups", GroupSettings), ("Connections", TlsSettings)])
-def test_every_key_of_a_block_is_in_its_table(title: str, model: type[BaseModel]) -> None:
-    assert keys_in(section(title)) == keys_of(model)
+@pytest.mark.parametrize(("page", "model"), [("groups.md", GroupSettings), ("connections.md", TlsSettings)])
+def test_every_key_of_a_block_is_in_its_table(page: str, model: type[BaseModel]) -> None:
+    assert keys_in((DOCS / page).read_text(encoding="utf-8")) == keys_of(model)
 
 
 def test_the_first_table_has_the_defaults() -> None:

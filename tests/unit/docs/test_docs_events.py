@@ -24,7 +24,7 @@ from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.webhook import WebhookSettings, sign, signing_key
 
-PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "reference" / "events.md").read_text(encoding="utf-8")
 EXAMPLES = [
     json.loads(text) for text in re.findall(r"^### \S+\n\n.*?^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 ]

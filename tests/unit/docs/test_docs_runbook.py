@@ -22,8 +22,9 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.sql_store import open_store
 
-RUN, WATCH, NIGHT, PIPELINES = (
-    (DOCS / name).read_text(encoding="utf-8") for name in ("run.md", "watch.md", "3am.md", "pipelines.md")
+STORE, PIPELINES, LOGS, COMMANDS = (
+    (DOCS / name).read_text(encoding="utf-8")
+    for name in ("store.md", "pipelines.md", "reference/logs.md", "reference/commands.md")
 )
 WATCHER = DOCS.parent / "watcher"
 LOUD = {"warning", "error", "critical", "exception"}
@@ -62,19 +63,19 @@ def _text(node: ast.AST) -> str | None:
 def test_every_loud_log_line_is_explained() -> None:
     logged = {name for file in WATCHER.rglob("*.py") for name in loud_lines(file)}
     assert None not in logged, "a log line's name stands in the call, so that the runbook can be held against it"
-    explained = {name for cell in first_cells(WATCH, "Log lines") for name in re.findall(r"`(.*?)`", cell)}
-    assert explained == logged | TROUBLES, "name it in docs/watch.md: what it means, what to do"
+    explained = {name for cell in first_cells(LOGS, "Log lines") for name in re.findall(r"`(.*?)`", cell)}
+    assert explained == logged | TROUBLES, "name it in docs/reference/logs.md: what it means, what to do"
 
 
 def test_events_reasons_of_gaps_and_exit_codes_are_explained() -> None:
     emitted = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
     explained = {
-        name for cell in first_cells(WATCH, "Events about the watcher itself") for name in re.findall(r"[\w.]+", cell)
+        name for cell in first_cells(LOGS, "Events about the watcher itself") for name in re.findall(r"[\w.]+", cell)
     }
-    assert explained == {*emitted, *AccountTrouble}, "name it in docs/watch.md, Events about the watcher itself"
+    assert explained == {*emitted, *AccountTrouble}, "name it in docs/reference/logs.md"
     cells = first_cells(PIPELINES, "What it can miss, and how you would know")
     assert {reason for cell in cells for reason in re.findall(r"\w+", cell)} == set(GapReason)
-    codes = {int(code) for code in first_cells(RUN, "Exit codes") if code.isdecimal()}
+    codes = {int(code) for code in first_cells(COMMANDS, "Exit codes") if code.isdecimal()}
     assert codes == set(Exit)
 
 
@@ -87,12 +88,13 @@ def metrics() -> set[str]:
 
 def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
     # In a pattern the last part of a name is open. The token is a key of a Secret.
-    named = set(re.findall(r"watcher_[a-z_]+", RUN + WATCH + NIGHT)) - {"watcher_", "watcher_token"}
+    texts = "".join(page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md"))
+    named = set(re.findall(r"(?<![\w/])watcher_[a-z_]+", texts)) - {"watcher_", "watcher_token"}
     assert named <= metrics
 
 
 def backup_commands() -> list[str]:
-    (text,) = re.findall(r"^```sh\n(.*?)^```", section(RUN, "SQLite"), re.DOTALL | re.MULTILINE)
+    (text,) = re.findall(r"^```sh\n(.*?)^```", section(STORE, "SQLite"), re.DOTALL | re.MULTILINE)
     return [part for part in re.split(r"^#.*\n", text, flags=re.MULTILINE) if part.strip()]
 
 

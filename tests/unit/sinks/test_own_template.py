@@ -24,7 +24,7 @@ FAILS_LATER = '{"text": {{ headline | tojson }}, "n": {{ 1 / (0 if event.data.ex
 
 FOR = "for execution.failed: "
 UNDEFINED = "UndefinedError: 'dict object' has no attribute "
-ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
+ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/receivers/template.md'
 TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
 CORRECT = "correct the template"
 GROUP = "{% if events | length > 1 %}oops{% else %}{}{% endif %}"
@@ -196,7 +196,7 @@ CHECKS: Sequence[tuple[str, Callable[[bytes], None]]] = (
 
 def test_every_worked_template_is_tested_and_shown_with_all_it_may_use() -> None:
     assert {path.name for path in FOLDER.iterdir()} == {name for name, _ in CHECKS}
-    page = (FOLDER.parents[1] / "docs/sinks.md").read_text()
+    page = (FOLDER.parents[1] / "docs/receivers/template.md").read_text()
     _, _, shown = (FOLDER / "ntfy.json.j2").read_text().partition("-#}\n")
     assert f"```jinja\n{shown}```" in page
     _, _, section = page.partition("| a template sees |")

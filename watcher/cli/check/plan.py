@@ -53,7 +53,7 @@ def plan(settings: Settings) -> Sequence[AccountPlan]:
 def plan_account(name: str, named: int, whole: int = 0, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
     """Return the plan of an account. `named` is its number of named executions, `whole` that of whole pipelines.
 
-    The budget is 98 % of `rate_limit`, in requests per second (docs/guarantees.md). If the budget suffices for
+    The budget is 98 % of `rate_limit`, in requests per second (docs/inside/guarantees.md). If the budget suffices for
     `max_interval`, named executions and lists alternate: each of the two kinds gets at least half of the budget, or all
     that it needs. Otherwise they take turns, and a list has three turns while an execution has one
     (`watcher/polling/poll_queue.py`).
