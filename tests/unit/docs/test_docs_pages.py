@@ -98,8 +98,8 @@ def test_a_command_in_the_docs_has_its_options_and_each_is_in_the_tables(options
         for name, *words in copied(page):
             given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
             assert given <= options[name] | {"--help"}, (page.name, name, words)
-    page = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
-    first_cells = re.findall(r"^\| (`watcher .*?) \|", page, re.MULTILINE)
+    commands = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    first_cells = re.findall(r"^\| (`watcher .*?) \|", commands, re.MULTILINE)
     assert set(re.findall(r"`watcher ([\w-]+)", " ".join(first_cells))) == COMMANDS.keys()
 
 
