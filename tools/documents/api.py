@@ -17,6 +17,7 @@ from openapi_pydantic.util import PydanticSchema, construct_open_api_with_schema
 from pydantic import BaseModel
 from sample_events import PIPELINE, execution_id
 
+from documents.events import fold
 from watcher.domain.history import DAY_US
 from watcher.web import models
 from watcher.web.routes import API, ROUTES, ApiRoute
@@ -40,6 +41,10 @@ a page of another site could send it.
   would be right. 400 and 422: the request cannot be read. 401: the token is missing or wrong. 403: it may not do that,
   or the request asks for a name that is not the watcher's. 404: there is no such thing. 409: it is not in a state for
   that. 415: the `Content-Type` is wrong. 429: wrong tokens come too fast. 503: the store cannot be used now.
+- **Filters that lists share**: `pipeline` (ids of pipelines, any of them), `label` (all of these: `team:sales`, or
+  `!env:dev` to leave out all with this label) and `since` (only what ended, was recorded or was opened within this time,
+  such as `2h`, or since a date).
+- **Examples** are short: of each list the first item, of an [event](events.md) only id and type.
 - **What somebody does** holds on every replica within a second.
 """
 
@@ -58,6 +63,8 @@ _QUERIES: Mapping[str, str] = {
 }
 """What the examples ask."""
 
+SHARED = models.PipelineQuery.model_fields
+"""Keys of requests for lists, which the head of the page explains."""
 _VALUES = {"account": "default", "pipeline": PIPELINE, "name": "ops"}
 
 
@@ -185,6 +192,8 @@ def _fields(model: type[BaseModel]) -> str:
     schema = model.model_json_schema()
     rows = []
     for name, field in schema.get("properties", {}).items():
+        if name in SHARED:
+            continue
         words = field.get("description", "")
         default = field.get("default")
         given = f" Default `{default}`." if default not in (None, [], ()) else ""
@@ -192,11 +201,25 @@ def _fields(model: type[BaseModel]) -> str:
     return "\n".join(["| field | value | |", "|---|---|---|", *rows])
 
 
+def _shortened(value: Any) -> Any:
+    """Return a part of an example with the first item of each list, and of an event only id and type."""
+    if isinstance(value, list):
+        return [_shortened(item) for item in value[:1]]
+    if not isinstance(value, dict):
+        return value
+    if "specversion" in value:
+        return {"id": value["id"], "type": value["type"]}
+    return {key: _shortened(item) for key, item in value.items()}
+
+
 def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) -> str:
     """Return what is said of a request; `shown` is the title of an earlier one with the same kind of answer."""
     parts = [f"## {route.method} {route.path}", _summary(route)]
-    if route.request_model is not models.ApiRequest:
+    shared = [name for name in route.request_model.model_fields if name in SHARED]
+    if len(shared) < len(route.request_model.model_fields):
         parts.append(_fields(route.request_model))
+    if shared:
+        parts.append(f"Shared by lists: {', '.join(f'`{name}`' for name in shared)}.")
     name = route.handler.__name__
     request = f"{route.method} {API}{_path(route)}{_QUERIES.get(name, '')}"
     if name in _BODIES:
@@ -211,7 +234,7 @@ def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) ->
     else:
         if "version" in answer:
             answer["version"] = "1.1.0"
-        parts.append(f"{status}:\n\n```json\n{json.dumps(answer, indent=1, ensure_ascii=False)}\n```")
+        parts.append(f"{status}:\n\n```json\n{fold(_shortened(answer))}\n```")
     own = [f"{status} ({HTTPStatus(status).phrase.lower()})" for status in route.refuses]
     if own:
         parts.append(f"Refusals of its own: {', '.join(own)}.")

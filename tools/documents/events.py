@@ -16,7 +16,7 @@ from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
-from documents.events_text import FIELDS, HEAD, TAIL, VERIFY
+from documents.events_text import FIELDS, HEAD
 from watcher.domain.envelope import stream_of, timestamp
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
@@ -44,6 +44,16 @@ FACTS: dict[str, Any] = {
     "conversation_id": "7a8b0000-0000-4000-8000-000000000004",
 }
 WATCH = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
+SHOWN_WHOLE = {
+    EventType.EXECUTION_FAILED,
+    EventType.EXECUTION_OVERDUE,
+    EventType.PIPELINE_FAILING,
+    EventType.ACCOUNT_DEGRADED,
+    EventType.PROBLEM_ACKNOWLEDGED,
+    EventType.WATCHER_REPORT,
+}
+COMMON = {"account", "labels", "pipeline", "execution", "problem", "observed", "sink"}
+"""Keys of `data` that say nothing of the type."""
 SINK_EVENTS = (EventType.SINK_FAILING, EventType.SINK_RECOVERED, EventType.SINK_DISABLED)
 
 
@@ -52,11 +62,16 @@ def events() -> str:
     examples = asyncio.run(emitted())
     untold = [str(type_) for type_ in EventType if type_ not in examples]
     assert not untold, f"tell a story in tools/documents/events.py of {', '.join(untold)}"
-    types = [
-        f"### {type_}\n\n{text}\n\n```json\n{fold(examples[type_])}\n```\n" for type_, text in descriptions().items()
-    ]
+    types = [f"### {type_}\n\n{text}\n{_example(examples[type_])}" for type_, text in descriptions().items()]
     fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
-    return "\n".join([HEAD.format(fields=fields), *types, TAIL + VERIFY])
+    return "\n".join([HEAD.format(fields=fields), *types])
+
+
+def _example(event: Event) -> str:
+    """Return a whole event, or only what `data` has of its own, as a block of the page."""
+    own = {key: value for key, value in event["data"].items() if key not in COMMON}
+    shown = event if event["type"] in SHOWN_WHOLE else {"type": event["type"], "data": own}
+    return f"\n```json\n{fold(shown)}\n```\n" if shown is event or own else ""
 
 
 def descriptions() -> Mapping[EventType, str]:
@@ -70,8 +85,10 @@ def descriptions() -> Mapping[EventType, str]:
 def fold(value: Any, *, indent: int = 0) -> str:
     """Return JSON on as few lines as fit."""
     flat = json.dumps(value, ensure_ascii=False)
-    if indent + len(flat) <= WIDTH or not value or not isinstance(value, dict):
+    if indent + len(flat) <= WIDTH or not value or not isinstance(value, dict | list):
         return flat
+    if isinstance(value, list):
+        return f"[{', '.join(fold(item, indent=indent) for item in value)}]"
     pad = " " * (indent + 2)
     lines = [""]
     for key, item in value.items():

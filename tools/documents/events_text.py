@@ -104,7 +104,8 @@ FIELDS = {
 HEAD = """\
 # Events
 
-Made by `make docs`: every example below was emitted in a run with a clock set by hand.
+Made by `make docs`: every example below was emitted in a run with a clock set by hand. Six types are shown whole, of
+the others the part of `data` that is their own. How to receive them: [receive.md](../receive.md).
 
 Each event is a [CloudEvents 1.0](https://cloudevents.io) document in JSON: one line on stdout, one POST to each webhook
 that asked for its type. What the API names keeps the API's name. What is absent is left out, never null.
@@ -142,128 +143,5 @@ lists and texts go first, then the link, and the labels last. Ids, statuses and 
 
 ## The types
 
-| type | when |
-|---|---|
-| `execution.new` `.running` `.paused` `.success` `.failed` | first seen in, or moved to, this status |
-| `execution.overdue` | longer in one status than `overdue_after` |
-| `execution.lost` | the API keeps answering 404 or an error for it |
-| `execution.unrecognized` | a status the API's documentation does not know |
-| `execution.expensive` | it used more tokens than a rule of yours allows |
-| `pipeline.failing` `.recovered` | too many executions of a pipeline fail / no longer do, by a rule of yours |
-| `pipeline.silent` `.active` | no execution of a pipeline has started for too long / one did |
-| `pipeline.slow` `.on_time` | an open execution runs for much longer than usual / none does any more |
-| `pipeline.overspending` | the executions of a day used 80 %, or all, of a pipeline's tokens |
-| `pipeline.new_error` | an execution failed with a kind of error that was not seen for 30 days |
-| `pipeline.gap` | a scan may have missed executions |
-| `account.degraded` `.recovered` | the API cannot be used with this key, and why / it can again |
-| `sink.failing` `.recovered` `.disabled` | a sink has been failing for 5 minutes; sent to the other sinks |
-| `delivery.dead` | deliveries of a sink became dead letters: how many, and why; sent to the other sinks |
-| `problem.reminder` `.acknowledged` `.closed` | a problem is still open / somebody took it / it is watched no more |
-"""
-
-TAIL = """\
-## Receiving them
-
-A webhook gets `POST` with the event as its body, `Content-Type: application/cloudevents+json; charset=utf-8`, and the
-headers of [Standard Webhooks](https://www.standardwebhooks.com): `webhook-id` (the event's id), `webhook-timestamp`
-(of this attempt) and, if the sink has a `secret`, `webhook-signature`. Verify the body as it came, before parsing it:
-
-```python
-from standardwebhooks import Webhook, WebhookVerificationError
-
-
-def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str], queue: list[dict]) -> int:
-    try:
-        event = Webhook(secret).verify(body, headers)  # the signature, and that it is no older than 5 minutes
-    except WebhookVerificationError:
-        return 401
-    if event["id"] not in seen:  # a repeated attempt brings the same id
-        seen.add(event["id"])
-        queue.append(event)  # work on it later, answer now
-    return 204
-```
-
-1. **Answer 2xx fast**, once the event is safe with you; work afterwards. An attempt ends after the sink's `timeout`.
-2. **Take each id once.** A kill or a lost answer repeats what was in flight, under the same id. Of a
-   [group](../groups.md#groups) go by the events' ids: a retry may hold more events, under another `webhook-id`.
-3. **Order by `sequence`** within `source` and `subject`, if you need order: never by the time of arrival.
-4. **Ignore what you do not know**: later versions add types and fields.
-
-| answer | what becomes of the delivery |
-|---|---|
-| 2xx | delivered |
-| 410 | the sink is disabled (`sink.disabled`); deliveries wait until its block changes, or it is enabled |
-| 400, 413, 422 | retried; the fifth in a row makes it a dead letter: this body will never be accepted |
-| 429 with `Retry-After` | retried; until then, at most 1 h, nothing else is sent to this sink either |
-| 3xx | never followed; retried |
-| anything else, or none | retried |
-
-**When it is retried.** A delivery that fails waits for the next step of `retry.schedule` (±20 %), or for `Retry-After`
-if that is longer, up to 1 h. The last step repeats.
-
-5 failures in a row open the sink's circuit breaker. Then one delivery at a time is tried: one that was never tried, at
-most one a second; else, after 1 s, doubling to 30 s, the one that was tried longest ago, whatever its own wait. 2xx,
-400, 413 or 422 closes it. When a 2xx does, all that waits comes due within a minute, evenly spread, whatever its step
-or `Retry-After` said. So an event that your receiver can never process holds up its own execution only. After an outage
-of any length everything arrives within about a minute, plus the time to send it at the sink's `rate_limit`.
-
-**When it is given up.** `retry.give_up_after` (3 days) after it was first due, it is a dead letter: kept, counted,
-logged, and no longer blocking later deliveries. That time stands still while the daemon is off or the sink disabled.
-
-"""
-
-VERIFY = r"""## Verify a signature
-
-A signature is an HMAC-SHA256, with the key behind `whsec_`, of `webhook-id`, `webhook-timestamp` and the body, joined
-by dots. Take the body as it came, before anything parses it. Compare with every signature in the header: while a secret
-is rotated there are two. Refuse what is older than five minutes, so that nobody can send it again. There are
-[libraries for ten languages](https://www.standardwebhooks.com); this is all they do.
-
-Python, with `pip install standardwebhooks`. It raises if anything is wrong:
-
-```python
-import json
-
-from standardwebhooks import Webhook
-
-
-def events_of(body: bytes, headers: dict[str, str], secret: str) -> list[dict]:
-    Webhook(secret).verify(body, headers)
-    found = json.loads(body)
-    return found if isinstance(found, list) else [found]  # a sink with a `group` posts lists
-```
-
-Node, without any package. `body` is the Buffer that came (`express.raw({type: "*/*"})`), `headers` have lower-case
-names:
-
-```js
-import { createHmac, timingSafeEqual } from "node:crypto";
-
-export function verify(body, headers, secret) {
-  const { "webhook-id": id, "webhook-timestamp": timestamp, "webhook-signature": signatures = "" } = headers;
-  const isRecent = Math.abs(Date.now() / 1000 - Number(timestamp)) <= 300;
-  const key = Buffer.from(secret.replace("whsec_", ""), "base64");
-  const wanted = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body).digest();
-  return isRecent && signatures.split(" ").some((signature) => {
-    const given = Buffer.from(signature.replace(/^v1,/, ""), "base64");
-    return given.length === wanted.length && timingSafeEqual(given, wanted);
-  });
-}
-```
-
-A shell, to look into one request by hand. Others on the machine can see the key while `openssl` runs:
-
-```sh
-verify() {  # verify SECRET ID TIMESTAMP SIGNATURES < body
-  key=$(printf %s "${1#whsec_}" | openssl base64 -d -A | od -An -v -tx1 | tr -d ' \n')
-  wanted=$({ printf '%s.%s.' "$2" "$3"; cat; } | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary |
-    openssl base64 -A)
-  age=$(($(date +%s) - $3))
-  [ "${age#-}" -le 300 ] || return 1
-  for signature in $4; do
-    [ "$signature" = "v1,$wanted" ] && return 0
-  done
-  return 1
-}
-```
+In this order: executions, pipelines, accounts, sinks and deliveries, problems, the watcher.
 """

@@ -1,4 +1,4 @@
-"""The page about events explains every type and field, and its receivers and its ways to verify work as they stand."""
+"""The pages about events explain every type and field; their receiver and their ways to verify work as they stand."""
 
 import asyncio
 import base64
@@ -13,6 +13,7 @@ from uuid import UUID
 
 import pytest
 from documents import DOCS
+from documents.events import emitted
 from documents.events_text import FIELDS
 from receiver import Receiver
 from standardwebhooks import WebhookVerificationError
@@ -24,12 +25,7 @@ from watcher.runtime.clock import Clock
 from watcher.sinks.protocol import SendOutcome, SinkContext
 from watcher.sinks.webhook import WebhookSettings, sign, signing_key
 
-PAGE = (DOCS / "reference" / "events.md").read_text(encoding="utf-8")
-EXAMPLES = [
-    json.loads(text) for text in re.findall(r"^### \S+\n\n.*?^```json\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-]
-"""What the watcher emits, for the page is as old as the code (test_docs_pages.py). To emit it all takes seconds."""
-
+PAGE = (DOCS / "receive.md").read_text(encoding="utf-8")
 SIGNING = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 BODY = b'{"specversion":"1.0","id":"b0617419-fe65-55d1-a700-69c672b2e5ec","type":"execution.failed"}'
 DELIVERY = Delivery(
@@ -52,9 +48,11 @@ def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-def test_every_type_is_shown_and_every_field_explained() -> None:
-    assert [example["type"] for example in EXAMPLES] == list(EventType), "run `make docs`"
-    shown = {name for example in EXAMPLES for name in names(example["data"])}
+@pytest.mark.ci
+async def test_every_type_has_a_section_and_every_field_is_explained() -> None:
+    page = (DOCS / "reference" / "events.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### (\S+)$", page, re.MULTILINE) == list(EventType), "run `make docs`"
+    shown = {name for example in (await emitted()).values() for name in names(example["data"])}
     assert shown == set(FIELDS) - {"link", "runbook"}  # which only the configuration brings
 
 
