@@ -42,8 +42,8 @@ a page of another site could send it.
   or the request asks for a name that is not the watcher's. 404: there is no such thing. 409: it is not in a state for
   that. 415: the `Content-Type` is wrong. 429: wrong tokens come too fast. 503: the store cannot be used now.
 - **Filters that lists share**: `pipeline` (ids of pipelines, any of them), `label` (all of these: `team:sales`, or
-  `!env:dev` to leave out all with this label) and `since` (only what ended, was recorded or was opened within this time,
-  such as `2h`, or since a date).
+  `!env:dev` to leave out all with this label) and `since` (only what ended, was recorded or was opened within this
+  time, such as `2h`, or since a date).
 - **Examples** are short: of each list the first item, of an [event](events.md) only id and type.
 - **What somebody does** holds on every replica within a second.
 """

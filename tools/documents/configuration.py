@@ -11,8 +11,10 @@ from watcher.config.files import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, SilenceSettings, WatchSettings
 from watcher.runtime.described import descriptions_of
 from watcher.runtime.settings import Block, block_of, key_of
+from watcher.sinks.email import EmailSettings
 from watcher.sinks.registry import SINK_KINDS
 from watcher.sinks.settings import HttpSinkSettings, RemoteSettings, SinkSettings
+from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS
 
 HEAD = """\
@@ -28,8 +30,10 @@ reported at once, each with its line, its column and the remedy. A change of the
 
 - **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is
   always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error, and so is `$VAR` without braces.
-- **Secrets in files**: a key with a twin ending in `_file` is given as one of the two, never both. Relative paths start
-  beside the configuration file; the last line end of the file does not count.
+- **Secrets in files**: a key with `…_file` beside it may stand in a file, which that key names: `api_key_file` for
+  `api_key`. Give one of the two. A relative path starts beside the configuration file; the last line end of the file
+  does not count.
+- **Worth a message** means all events but `execution.new`, `.running`, `.paused` and `.success`.
 - **Durations** are `500ms`, `10s`, `15m`, `48h`, `3d`; **rates** are `5/s`, `300/m`. Both need their unit.
 - **Defaults from the environment**, where the file says nothing:
 
@@ -100,9 +104,12 @@ def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
     for name, field in ((name, block.model_fields[name]) for name in own if name in block.model_fields):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
+        if name.endswith("_file") and name.removesuffix("_file") in block.model_fields:
+            continue
         if inner is not None:
             yield f"| `{path}` | block | | {_described(block, name)} | |"
-            yield from _rows(inner, prefix=f"{path}.")
+            if not (block is EmailSettings and name == "group"):  # whose keys are those of every sink
+                yield from _rows(inner, prefix=f"{path}.")
         else:
             yield _row(path, block, name, optional=f"{name}_file" in block.model_fields or name == "account")
 
@@ -111,6 +118,10 @@ def _row(path: str, block: type[BaseModel], name: str, *, optional: bool) -> str
     field = block.model_fields[name]
     default = "required" if field.is_required() and not optional else _default(field)
     example = _code(field.examples[0]) if field.examples else ""
+    if f"{name}_file" in block.model_fields:
+        path = f"{path}`, `…_file"
+    if default == _code(f"[{', '.join(ALERT_EVENTS)}]"):
+        default = "worth a message"
     return f"| `{path}` | {_kind(field)} | {default} | {_described(block, name)} | {example} |"
 
 
