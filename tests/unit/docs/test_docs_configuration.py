@@ -110,15 +110,6 @@ EXAMPLES = [
     for page in PAGES
     for example in re.findall(r"```yaml\n(?!# /etc/prometheus)(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 ]
-OWN = {"webhook": ["webhook", "pagerduty"], "slack_bot": ["slack-app"]}
-"""Whose pages have the keys of a kind that it alone has, if that is not the page of its name."""
-
-
-def receiver(name: str) -> str:
-    page = (DOCS / "receivers" / f"{name}.md").read_text(encoding="utf-8")
-    return page.partition("\n## Incidents\n")[0]
-
-
 def keys_in(text: str) -> set[str]:
     """Every key that a table of settings in a text explains."""
     tables = re.findall(r"^\| key \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
@@ -138,15 +129,6 @@ def test_an_example_can_be_copied(example: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(WATCHED + example.replace("/etc/watcher", str(tmp_path)))
     assert load_config(file, environ=ENVIRON).watch
-
-
-@pytest.mark.parametrize(("kind", "model"), SINK_KINDS.items())
-def test_every_key_of_a_kind_is_in_a_table_and_no_other(kind: str, model: type[SinkSettings]) -> None:
-    own = {key for name in OWN.get(kind, [kind]) for key in keys_in(receiver(name))}
-    settings = PAGE.partition("\n## Settings of every sink\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \|.*\| (.*?)\|$", settings, re.MULTILINE)
-    shared = {key for key, not_of in rows if kind not in not_of.lower().replace("-", "").strip().split(", ")}
-    assert own | shared == keys_of(model) - {"type"}
 
 
 @pytest.mark.parametrize(("page", "model"), [("groups.md", GroupSettings), ("connections.md", TlsSettings)])
