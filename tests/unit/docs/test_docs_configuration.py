@@ -21,7 +21,7 @@ from watcher.domain.routing import types_matching
 from watcher.runtime.described import descriptions_of
 from watcher.runtime.settings import Block, key_of
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import GroupSettings, SinkSettings, TlsSettings
+from watcher.sinks.settings import GroupSettings, TlsSettings
 from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS, WebhookSettings
 
