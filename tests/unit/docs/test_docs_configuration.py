@@ -110,6 +110,8 @@ EXAMPLES = [
     for page in PAGES
     for example in re.findall(r"```yaml\n(?!# /etc/prometheus)(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 ]
+
+
 def keys_in(text: str) -> set[str]:
     """Every key that a table of settings in a text explains."""
     tables = re.findall(r"^\| key \|.*\n\|[-|]+\n((?:\|.*\n)+)", text, re.MULTILINE)
