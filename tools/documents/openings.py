@@ -1,4 +1,4 @@
-"""The table of docs/rules.md that says how often each rule opens a problem: simulated with the rules themselves."""
+"""The table of docs/inside/rules.md: how often `failing` opens a problem, simulated with the rule itself."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime

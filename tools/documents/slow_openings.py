@@ -1,4 +1,4 @@
-"""The table of docs/slow.md that says how often `slow` reports what is no fault: simulated with the rule itself."""
+"""The table of docs/inside/rules.md: how often `slow` reports what is no fault, simulated with the rule itself."""
 
 import math
 from bisect import bisect_left, insort

@@ -48,7 +48,7 @@ class EventType(StrEnum):
     """An execution started again. It closes the problem, and goes exactly where `pipeline.silent` went."""
     PIPELINE_SLOW = "pipeline.slow"
     """An open execution runs for longer than the pipeline's rule `slow` allows, compared with its last successes.
-    Emitted only after an answer that shows it still open. It opens a [problem](../slow.md); `execution` is the
+    Emitted only after an answer that shows it still open. It opens a [problem](../rules.md#slow); `execution` is the
     slowest at that time."""
     PIPELINE_ON_TIME = "pipeline.on_time"
     """No execution runs for longer than the rule `slow` allows any more. It closes the problem, and goes exactly where

@@ -21,7 +21,7 @@ from watcher.domain.routing import types_matching
 from watcher.runtime.described import descriptions_of
 from watcher.runtime.settings import Block, key_of
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import GroupSettings, TlsSettings
+from watcher.sinks.settings import GroupSettings
 from watcher.sinks.template import ALERT_EVENTS
 from watcher.sinks.webhook import PRESETS, WebhookSettings
 
@@ -133,7 +133,7 @@ def test_an_example_can_be_copied(example: str, tmp_path: Path) -> None:
     assert load_config(file, environ=ENVIRON).watch
 
 
-@pytest.mark.parametrize(("page", "model"), [("groups.md", GroupSettings), ("connections.md", TlsSettings)])
+@pytest.mark.parametrize(("page", "model"), [("groups.md", GroupSettings)])
 def test_every_key_of_a_block_is_in_its_table(page: str, model: type[BaseModel]) -> None:
     assert keys_in((DOCS / page).read_text(encoding="utf-8")) == keys_of(model)
 
