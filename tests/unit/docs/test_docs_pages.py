@@ -112,7 +112,7 @@ TESTS = {
 }
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md", "ownership.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "map.md", "decisions.md", "ownership.md"])
 def test_a_module_that_is_named_exists_and_has_the_function_that_is_named_with_it(page: str) -> None:
     text = " ".join((INSIDE / page).read_text(encoding="utf-8").split())
     modules = set(re.findall(r"`((?:watcher|tests)/[\w/]+\.py)`", text))
