@@ -33,7 +33,6 @@ from watcher.domain.watch import Cursor
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import Address
 from watcher.store.changes import ExecutionChange, Lease, SourceChange
-from watcher.store.console_store import ConsoleStore
 from watcher.store.history import count_ends
 from watcher.store.operator_store import ActionKind, OperatorStore
 from watcher.store.sink_store import SinkStore
@@ -41,12 +40,13 @@ from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import problem, scan, snapshot, source
 from watcher.web.access import access
+from watcher.web.console import Console
 from watcher.web.models import TestResult
 from watcher.web.overview import Need
 from watcher.web.pages import page_routes
 from watcher.web.routes import api_routes
 from watcher.web.server import HttpServer
-from watcher.web.shown import Console
+from watcher.web.status import find_status
 
 NAMED = "77aa0000-0000-4000-8000-000000000000"
 """A pipeline of which only some executions are watched."""
@@ -147,7 +147,7 @@ def unserved(
     async def send_test(_name: str) -> TestResult:
         return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
 
-    return Console(settings, ConsoleStore(store), operator, clock, troubles, send_test, changed)
+    return Console(settings, store, operator, clock, find_status, troubles, send_test, changed)
 
 
 @asynccontextmanager

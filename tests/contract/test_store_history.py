@@ -34,9 +34,10 @@ from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.watch import Cursor
 from watcher.store.changes import ChangeSet, ExecutionChange, SourceChange
-from watcher.store.console_store import ConsoleStore
 from watcher.store.maintenance_store import MaintenanceStore
 from watcher.store.tables import AnyRow
+from watcher.web.history import load_frequent_errors, load_history, load_rates, load_totals
+from watcher.web.problems import load_troubles
 
 NAME = f"default/{PIPELINE}"
 TIMEOUT = error_kind_of("Greeting", "timeout after 30 s")
@@ -65,10 +66,6 @@ async def record(rig: StoreRig, *changes: ExecutionChange) -> None:
     await rig.store.record(ChangeSet(rig.account, changes))
 
 
-def console(rig: StoreRig) -> ConsoleStore:
-    return ConsoleStore(rig.store)
-
-
 async def test_each_end_counts_once_in_the_hour_in_which_it_was(rig: StoreRig) -> None:
     failed = end(rig, 2, status="failed", text="boom")
     await record(rig, end(rig, 1, duration_s=4.0), failed, end(rig, 3, duration_s=9.0))
@@ -76,7 +73,7 @@ async def test_each_end_counts_once_in_the_hour_in_which_it_was(rig: StoreRig) -
     with pytest.raises(StoreError):  # as after a COMMIT of which nobody knows whether it went through
         await rig.store.record(end(rig, 4, duration_s=9.0, at=START_US + HOUR_US))
     await rig.store.record(end(rig, 5, status="unrecognized", at=START_US + 5))  # late: another hour is current by now
-    hours = (await console(rig).history(NAME, since=Micros(START_US - HOUR_US))).hours
+    hours = (await load_history(rig.store, NAME, since=Micros(START_US - HOUR_US))).hours
     before, first, second = (hours[Micros(START_US + n * HOUR_US)] for n in (-1, 0, 1))
     assert (before.started, first.started, second.started) == (4, 1, 0)
     assert (first.success, first.failed, first.counts["unrecognized"], first.tokens) == (2, 1, 1, 40)
@@ -89,7 +86,7 @@ async def test_executions_that_run_count_as_started_too(rig: StoreRig) -> None:
     await rig.record(1, started_at=Micros(START_US + 5))
     await rig.record(2, started_at=Micros(START_US - HOUR_US - 1))  # before what is asked for
     await rig.store.record(end(rig, 3, at=START_US + 120_000_000))
-    found = await console(rig).history(NAME, since=START_US)
+    found = await load_history(rig.store, NAME, since=START_US)
     assert {at: each.started for at, each in found.hours.items()} == {START_US: 2}
 
 
@@ -100,28 +97,28 @@ async def test_totals_are_those_of_all_hours_of_a_span_whichever_days_are_whole(
     for number, ended_at in enumerate(at, 2):
         await rig.store.record(end(rig, number, at=ended_at, duration_s=float(number)))
     await rig.store.record(end(rig, 20, at=first + DAY_US, status="failed", text="boom"))
-    store = console(rig)
+    store = rig.store
     for since in range(first - HOUR_US, first + 3 * DAY_US, 7 * HOUR_US):
         for until in range(since + HOUR_US, since + 4 * DAY_US, 11 * HOUR_US):
             from_at, end_at = Micros(since), Micros(until)
-            found = await store.totals({NAME}, since=from_at, until=end_at, with_durations=True)
+            found = await load_totals(store, {NAME}, since=from_at, until=end_at, with_durations=True)
             totals = found.get(NAME, Totals())
-            expected = sum_up((await store.history(NAME, since=from_at)).hours, from_at, end_at)
+            expected = sum_up((await load_history(store, NAME, since=from_at)).hours, from_at, end_at)
             totals.counts["started"] = expected.counts["started"]
             assert totals == expected
-            without = await store.totals({NAME, "default/another"}, since=from_at, until=end_at)
+            without = await load_totals(store, {NAME, "default/another"}, since=from_at, until=end_at)
             rates = without.get(NAME, Totals())
             assert (rates.counts - totals.counts, rates.success, rates.failed) == ({}, totals.success, totals.failed)
-    assert await store.totals({"default/another"}, since=first) == {}
+    assert await load_totals(store, {"default/another"}, since=first) == {}
 
 
 @pytest.mark.parametrize("chunk", [1, 100])
 async def test_totals_of_many_are_read_in_parts(rig: StoreRig, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("watcher.store.history_store.PIPELINES_COUNT", chunk)
+    monkeypatch.setattr("watcher.web.history.PIPELINES_COUNT", chunk)
     names = [f"default/77aa0000-0000-4000-8000-{number:012}" for number in range(3)]
     for number, name in enumerate(names):
         await rig.store.record(end(rig, number, pipeline=name.partition("/")[2]))
-    found = await console(rig).totals(set(names[:2]), since=Micros(START_US - HOUR_US))
+    found = await load_totals(rig.store, set(names[:2]), since=Micros(START_US - HOUR_US))
     assert {name: each.success for name, each in found.items()} == dict.fromkeys(names[:2], 1)
 
 
@@ -136,22 +133,22 @@ async def test_kinds_of_errors_are_counted_by_day_and_keep_the_newest_text(rig: 
         ]
     ):
         await rig.store.record(end(rig, number, at=at, status="failed", text=text))
-    today = (await console(rig).history(NAME, since=START_US)).errors
+    today = (await load_history(rig.store, NAME, since=START_US)).errors
     assert [(each.text, each.failed_count, first_at, each.last_at) for each, first_at in today] == [
         ("timeout after 3 s", 2, START_US - DAY_US, START_US + 20),
         ("no answer", 1, START_US + 30, START_US + 30),
     ]
     assert today[0][0].fingerprint == TIMEOUT.fingerprint
-    both = (await console(rig).history(NAME, since=Micros(START_US - DAY_US))).errors
+    both = (await load_history(rig.store, NAME, since=Micros(START_US - DAY_US))).errors
     assert [each.failed_count for each, _ in both] == [3, 1]
-    (most,) = await console(rig).frequent_errors(since=START_US, until=Micros(START_US + DAY_US), limit=1)
+    (most,) = await load_frequent_errors(rig.store, since=START_US, until=Micros(START_US + DAY_US), limit=1)
     assert (most.pipeline_name, most.node, most.failed_count) == (NAME, "Greeting", 2)
 
 
 async def test_a_kind_whose_text_alone_was_seen_before_is_no_news(rig: StoreRig) -> None:
     await rig.store.record(end(rig, 1, status="failed", text="no answer", node=None))  # as a list says it
     await rig.store.record(end(rig, 2, at=START_US + 2 * HOUR_US, status="failed", text="no answer"))
-    ((newest, first_seen_at),) = (await console(rig).history(NAME, since=Micros(START_US + HOUR_US))).errors
+    ((newest, first_seen_at),) = (await load_history(rig.store, NAME, since=Micros(START_US + HOUR_US))).errors
     assert (newest.node, newest.last_at, first_seen_at) == ("Greeting", START_US + 2 * HOUR_US, START_US)
 
 
@@ -164,8 +161,8 @@ async def test_failures_from_a_list_which_names_no_node_count_to_the_kind_of_the
         ("no node", "no answer", 1, START_US + 4),
         ("Booking", "timeout after 3 s", 1, START_US + 2),
     ]
-    history = await console(rig).history(NAME, since=START_US)
-    of_all = await console(rig).frequent_errors(since=START_US, until=Micros(START_US + DAY_US), limit=9)
+    history = await load_history(rig.store, NAME, since=START_US)
+    of_all = await load_frequent_errors(rig.store, since=START_US, until=Micros(START_US + DAY_US), limit=9)
     for found in ([kind for kind, _ in history.errors], of_all):
         assert [(each.node or "no node", each.text, each.failed_count, each.last_at) for each in found] == counted
 
@@ -175,13 +172,12 @@ async def test_rates_are_of_the_last_24_hours_and_7_days(rig: StoreRig) -> None:
     ends = [(0, "success"), (23, "failed"), (24, "success"), (162, "failed"), (163, "failed")]
     for number, (age, status) in enumerate(ends):
         await rig.store.record(end(rig, number, at=START_US - age * HOUR_US, status=status))
-    (rates,) = await console(rig).rates({NAME, "default/another"})
-    assert tuple(rates) == (NAME, 1, 2, 2, 4)
-    assert await console(rig).rates(set()) == []
+    assert await load_rates(rig.store, {NAME, "default/another"}) == {NAME: (1, 2, 2, 4)}
+    assert await load_rates(rig.store, set()) == {}
 
 
 async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_time(rig: StoreRig) -> None:
-    assert (await console(rig).history(NAME, since=START_US)).known_from is None
+    assert (await load_history(rig.store, NAME, since=START_US)).known_from is None
     await rig.store.record(pipeline_change(rig.account, cursor=Cursor(START_US, known_from=Micros(5))))
     for number, closed_us in enumerate((None, START_US - 1, START_US)):
         opening = EventKey(bytes([number]), 1)
@@ -191,16 +187,16 @@ async def test_the_history_knows_from_when_on_it_is_and_the_problems_of_that_tim
         if closed_us is not None:
             closed = (ProblemChange(problem, closed_at=from_us(closed_us)),)
             await rig.store.record(SourceChange(rig.account, 0, 0, pipeline=PIPELINE, problems=closed))
-    found = await console(rig).history(NAME, since=START_US)
+    found = await load_history(rig.store, NAME, since=START_US)
     assert found.known_from == 5
-    assert [UUID(bytes=each.id).int for each in found.problems] == [2, 0]
+    assert [UUID(each.id).int for each in found.problems] == [2, 0]
 
 
 async def test_what_is_older_than_retention_goes(rig: StoreRig) -> None:
     for number, at in enumerate((START_US - 3 * DAY_US, START_US)):
         await rig.store.record(end(rig, number, at=at + 60_000_000, status="failed", text="boom"))
     await prune(rig.store, before=Micros(START_US - DAY_US), keep=lambda *_: True)
-    found = await console(rig).history(NAME, since=Micros(START_US - 9 * DAY_US))
+    found = await load_history(rig.store, NAME, since=Micros(START_US - 9 * DAY_US))
     assert list(found.hours) == [START_US]
     assert [each.failed_count for each, _ in found.errors] == [1]
 
@@ -381,9 +377,8 @@ async def test_news_are_events_of_the_span_that_open_no_problem(rig: StoreRig) -
     rig.clock.us = at
     emitted = event("a pipeline", sequence=1, type_=EventType.PIPELINE_NEW_ERROR)
     await rig.store.record(SourceChange(rig.account, 0, 1, None, (OutboxEntry(emitted, ()),), pipeline=PIPELINE))
-    store = ConsoleStore(rig.store)
-    (row,) = await store.news(since=at, until=Micros(at + 1))
-    assert bytes(row.body) == emitted.body
+    (row,) = await load_troubles(rig.store, since=at, until=Micros(at + 1), limit=1)
+    assert row.body == emitted.body
     assert (row.opened_at, row.closed_at) == (at, at)
-    assert await store.news(since=Micros(at + 1), until=Micros(at + 2)) == []
-    assert await store.news(since=Micros(at - 1), until=at) == []
+    assert await load_troubles(rig.store, since=Micros(at + 1), until=Micros(at + 2), limit=1) == []
+    assert await load_troubles(rig.store, since=Micros(at - 1), until=at, limit=1) == []

@@ -37,11 +37,11 @@ from watcher.sinks.output import StdoutOutput
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.store_url import is_postgresql
 from watcher.web.access import access
+from watcher.web.console import Console
 from watcher.web.health import Checks, health_routes
 from watcher.web.pages import page_routes
 from watcher.web.routes import api_routes
 from watcher.web.server import HttpServer, why_not_bound
-from watcher.web.shown import Console
 
 log = structlog.get_logger()
 

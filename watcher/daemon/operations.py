@@ -19,12 +19,12 @@ from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
 from watcher.domain.event import EventType, Severity
 from watcher.sinks.protocol import SinkContext
-from watcher.store.console_store import ConsoleStore
-from watcher.store.operator_store import ActionKind, OperatorStore
-from watcher.store.tables import AnyRow
+from watcher.store.operator_store import ActionKind, OperatorStore, StoredSilence
+from watcher.web.console import Console
 from watcher.web.models import TestResult
 from watcher.web.overview import Need
-from watcher.web.shown import Console, silence_of
+from watcher.web.silences import silence_of
+from watcher.web.status import find_status
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class Operations:
         self._follower = follower
         self._operator = OperatorStore(shared.store, shared.events)
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
-        self._rows: Sequence[AnyRow] = ()
+        self._rows: Sequence[StoredSilence] = ()
         self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # the interval of ticks
         self._active: list[dict[str, Any]] = []  # silences whose beginning is logged, but not their end
 
@@ -51,9 +51,10 @@ class Operations:
         """Return the console, through which the API and the pages work."""
         return Console(
             settings=lambda: self._follower.settings,
-            store=ConsoleStore(self._shared.store),
+            store=self._shared.store,
             operator=self._operator,
             clock=self._shared.clock,
+            find_status=find_status,
             troubles=self.troubles,
             test_sink=self.test_sink,
             changed=self._shared.schedule.waker("operations"),

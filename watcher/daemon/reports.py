@@ -11,8 +11,8 @@ from watcher.domain.history import HOUR_US, period_start
 from watcher.domain.report import shorten_report
 from watcher.domain.timestamps import to_us
 from watcher.store.maintenance_store import MaintenanceStore
+from watcher.web.console import Console
 from watcher.web.report import make_report
-from watcher.web.shown import Console
 
 log = structlog.get_logger()
 

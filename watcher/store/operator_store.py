@@ -2,19 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Literal
+from itertools import starmap
+from typing import Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, text, update
 
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import Micros, to_us
 from watcher.store.problems import problem_of
 from watcher.store.recording import load_events
 from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import AnyRow, action, problem, silence
+from watcher.store.tables import action, problem, silence
 
 ActionKind = Literal["scan", "enable"]
 
@@ -46,6 +47,20 @@ _REPLAY = text(
     " WHERE sink_id = (SELECT id FROM source WHERE kind = 'sink' AND name = :name)"
     " AND state = 'dead' AND number = :of_number"
 )
+
+
+class StoredSilence(NamedTuple):
+    """A silence that somebody added. `match` is JSON; times are microseconds UTC, wall clock."""
+
+    id: int
+    match: str
+    starts_at: Micros
+    ends_at: Micros
+    by: str | None
+    comment: str | None
+
+
+_SILENCES = select(*(silence.c[name] for name in StoredSilence._fields))
 
 
 def _is_open(id_: UUID) -> Sequence[ColumnElement[bool]]:
@@ -112,21 +127,21 @@ class OperatorStore:
         given_back = update(problem).where(*_is_open(id_), problem.c.acked_at.is_not(None)).values(nobody)
         return await self._store.write(lambda connection: connection.execute(given_back).rowcount > 0)
 
-    async def silences(self) -> Sequence[AnyRow]:
-        """Return the silences that have not ended. `match` is JSON; times are the wall clock's."""
-        lasting = select(silence).where(silence.c.ends_at > to_us(self._store.clock.now())).order_by(silence.c.id)
-        return await self._store.read(lambda connection: connection.execute(lasting).all())
+    async def silences(self) -> Sequence[StoredSilence]:
+        """Return the silences that have not ended."""
+        lasting = _SILENCES.where(silence.c.ends_at > to_us(self._store.clock.now())).order_by(silence.c.id)
+        return await self._store.read(lambda connection: list(starmap(StoredSilence, connection.execute(lasting))))
 
     async def add_silence(
         self, match: str, *, starts_at: datetime, ends_at: datetime, by: str | None, comment: str | None
-    ) -> AnyRow:
+    ) -> StoredSilence:
         """Add a silence and return it. `match` is JSON."""
         row = {"match": match, "starts_at": to_us(starts_at), "ends_at": to_us(ends_at), "by": by, "comment": comment}
 
-        def add(connection: Connection) -> AnyRow:
+        def add(connection: Connection) -> StoredSilence:
             key = connection.execute(insert(silence), row).inserted_primary_key
             assert key is not None
-            return connection.execute(select(silence).where(silence.c.id == key[0])).one()
+            return StoredSilence(*connection.execute(_SILENCES.where(silence.c.id == key[0])).one())
 
         return await self._store.write(add)
 

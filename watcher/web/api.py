@@ -16,14 +16,18 @@ from uuid import UUID
 from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.routing import types_matching
 from watcher.domain.timestamps import NEVER, Micros, to_us
-from watcher.store.console_store import EventFilter
-from watcher.store.pagination import Position
-from watcher.store.tables import AnyRow
-from watcher.web import models, shown
+from watcher.web import models
+from watcher.web.console import Console
+from watcher.web.deliveries import delivery_views, load_deliveries
+from watcher.web.events import EventFilter, load_events, load_newest_events, load_recorded_at
+from watcher.web.executions import execution_view, load_execution, load_executions, stays_of
 from watcher.web.history import History, HistoryQuery, find_history
+from watcher.web.listing import Position
 from watcher.web.overview import StatusView
+from watcher.web.problems import ProblemRow, alert_of, load_problem, load_problems, load_problems_by_id, problem_view
 from watcher.web.report import Report, ReportQuery, make_report
-from watcher.web.shown import Console
+from watcher.web.silences import load_silences, stored_silence
+from watcher.web.status import worst_first
 
 _ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
@@ -48,12 +52,13 @@ def _unknown(what: str) -> RefusedError:
 async def status(console: Console) -> StatusView:
     """Return the overview, which is made at most once a second."""
     found = await console.status.get()
-    return found.model_copy(update={"pipelines": [each.view() for each in shown.worst_first(console)]})
+    return found.model_copy(update={"pipelines": [each.view() for each in worst_first(console)]})
 
 
 async def problems(console: Console, request: models.ProblemQuery) -> models.Page[models.ProblemView]:
     """Return problems: open ones that nobody acknowledged, other open ones, closed ones; the last opened first."""
-    rows, last = await console.store.problems(
+    rows, last = await load_problems(
+        console.store,
         is_open={"open": True, "closed": False, "all": None}[request.state],
         kinds=request.kind,
         accounts=request.account,
@@ -68,26 +73,28 @@ async def problems(console: Console, request: models.ProblemQuery) -> models.Pag
     return models.Page[models.ProblemView](items=items, next=_cursor(last), looked_back_to=looked)
 
 
-async def _problems(console: Console, rows: Sequence[AnyRow]) -> Sequence[models.ProblemView]:
+async def _problems(console: Console, rows: Sequence[ProblemRow]) -> Sequence[models.ProblemView]:
     await console.status.get()  # this sets `console.pipelines`, which has the names
-    watches = shown.watches(console)
-    return [shown.problem_view(console, row, watches) for row in rows]
+    watches = console.watches()
+    return [problem_view(console, row, watches) for row in rows]
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
     """Return one problem, with its events and their deliveries."""
-    found = await console.store.find_problem(_uuid(id_, "problem"))
+    found = await load_problem(console.store, _uuid(id_, "problem"))
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
     row, told = found
     (it,) = await _problems(console, [row])
-    return models.ProblemDetail(**dict(it), **shown.events_and_deliveries(console, told))
+    return models.ProblemDetail(
+        **dict(it), events=_event_views(told.bodies), deliveries=delivery_views(console, told.deliveries)
+    )
 
 
 async def executions(console: Console, request: models.ExecutionQuery) -> models.Page[models.ExecutionView]:
     """Return executions: open ones, the newest status first, then ended ones, the latest end first."""
     await console.status.get()  # this sets `console.pipelines`, which has the names and states
-    watches, named, beginning, end = shown.watches(console), None, None, ""
+    watches, named, beginning, end = console.watches(), None, None, ""
     if request.q:
         word = request.q.strip().casefold()
         named = {
@@ -102,7 +109,8 @@ async def executions(console: Console, request: models.ExecutionQuery) -> models
                 return models.Page[models.ExecutionView](items=[])
 
     is_of_pipeline = _is_of_pipeline(console, request)
-    rows, last = await console.store.executions(
+    rows, last = await load_executions(
+        console.store,
         is_of_pipeline=lambda name: is_of_pipeline(name) and (not named or name in named),
         statuses=request.status,
         ended_since=_since(console, request),
@@ -110,7 +118,7 @@ async def executions(console: Console, request: models.ExecutionQuery) -> models
         after=_position(request, "i" if beginning else "oe"),
         limit=request.limit,
     )
-    items = [each for each in (shown.execution_view(console, row, watches) for row in rows) if each.id.endswith(end)]
+    items = [each for each in (execution_view(console, row, watches) for row in rows) if each.id.endswith(end)]
     looked = None if last is None or len(rows) == request.limit else last.at
     return models.Page[models.ExecutionView](items=items, next=_cursor(last), looked_back_to=looked)
 
@@ -118,28 +126,33 @@ async def executions(console: Console, request: models.ExecutionQuery) -> models
 async def execution(console: Console, account: str, pipeline: str, id_: str) -> models.ExecutionDetail:
     """Return one execution with its stays, events and deliveries."""
     _uuid(id_, "execution")
-    found = await console.store.find_execution(f"{account}/{pipeline.lower()}", id_)
+    found = await load_execution(console.store, f"{account}/{pipeline.lower()}", id_)
     if found is None:
         raise _unknown("there is no such execution: it is not watched, or it ended longer ago than store.retention")
     row, told = found
     await console.status.get()
-    it, reports = shown.execution_view(console, row, shown.watches(console)), shown.events_and_deliveries(console, told)
-    return models.ExecutionDetail(**dict(it), **reports, stays=shown.stays_of(reports["events"]))
+    it, events = execution_view(console, row, console.watches()), _event_views(told.bodies)
+    deliveries = delivery_views(console, told.deliveries)
+    return models.ExecutionDetail(**dict(it), events=events, deliveries=deliveries, stays=stays_of(events))
 
 
 async def events(console: Console, request: models.EventQuery) -> models.Page[models.EventView]:
     """Return events in the order of recording; requests that go on with `next` miss no event."""
     after = None if request.after is None else int(request.after)
-    bodies, last = await console.store.events(_filter(console, request), after=after, limit=request.limit)
-    return models.Page[models.EventView](items=list(map(models.EventView.model_validate_json, bodies)), next=str(last))
+    bodies, last = await load_events(console.store, _filter(console, request), after=after, limit=request.limit)
+    return models.Page[models.EventView](items=_event_views(bodies), next=str(last))
+
+
+def _event_views(bodies: Iterable[bytes]) -> Sequence[models.EventView]:
+    return list(map(models.EventView.model_validate_json, bodies))
 
 
 async def newest_events(console: Console, request: models.EventQuery) -> models.Page[Any]:
     """Return events as alerts for the page of events, the last recorded event first."""
     after = None if request.after is None else int(request.after)
-    bodies, last = await console.store.newest_events(_filter(console, request), after=after, limit=request.limit)
-    items = [shown.alert(console, json.loads(body)) for body in bodies]
-    looked = None if last is None or len(items) == request.limit else await console.store.recorded_at(last)
+    bodies, last = await load_newest_events(console.store, _filter(console, request), after=after, limit=request.limit)
+    items = [alert_of(console, json.loads(body)) for body in bodies]
+    looked = None if last is None or len(items) == request.limit else await load_recorded_at(console.store, last)
     return models.Page[Any](items=items, next=None if last is None else str(last), looked_back_to=looked)
 
 
@@ -155,21 +168,22 @@ def _filter(console: Console, request: models.EventQuery) -> EventFilter:
 
 async def deliveries(console: Console, request: models.DeliveryQuery) -> models.Page[models.DeliveryView]:
     """Return deliveries, those of the newest events first."""
-    rows, last = await console.store.deliveries(
+    rows, last = await load_deliveries(
+        console.store,
         state=request.state,
         sink=request.sink,
         types=types_matching(tuple(request.type)) if request.type else None,
         after=_position(request, "", is_number=True),
         limit=request.limit,
     )
-    looked = None if last is None or len(rows) == request.limit else await console.store.recorded_at(last.at)
-    views = shown.delivery_views(console, rows)
+    looked = None if last is None or len(rows) == request.limit else await load_recorded_at(console.store, last.at)
+    views = delivery_views(console, rows)
     return models.Page[models.DeliveryView](items=views, next=_cursor(last), looked_back_to=looked)
 
 
 async def silences(console: Console) -> models.Page[models.SilenceView]:
     """Return the silences of the file that are not over, and those made by a page, a command or the API."""
-    return models.Page[models.SilenceView](items=await shown.load_silences(console))
+    return models.Page[models.SilenceView](items=await load_silences(console))
 
 
 async def history(console: Console, account: str, id_: str, request: HistoryQuery) -> History:
@@ -196,7 +210,7 @@ async def report(console: Console, request: ReportQuery) -> Report:
 async def acknowledge_several(console: Console, request: models.AckSeveralRequest) -> models.Page[models.ProblemView]:
     """Acknowledge several problems at once; return those that were open."""
     taken = await _acknowledge(console, request, *request.ids)
-    rows = await console.store.problems_by_id([id_.bytes for id_ in taken])
+    rows = await load_problems_by_id(console.store, [id_.bytes for id_ in taken])
     return models.Page[models.ProblemView](items=await _problems(console, rows))
 
 
@@ -239,7 +253,7 @@ async def add_silence(console: Console, request: models.SilenceRequest) -> model
     added = await console.operator.add_silence(
         match, starts_at=now, ends_at=until, by=request.by, comment=request.comment
     )
-    return shown.stored_silence(console, added)
+    return stored_silence(console, added)
 
 
 async def end_silence(console: Console, id_: str) -> None:
@@ -284,7 +298,7 @@ async def test(console: Console, name: str) -> models.TestResult:
 async def scan(console: Console, account: str, id_: str) -> models.Done:
     """Scan the list of a whole pipeline as soon as the budget allows; several requests at once cause one scan."""
     name = f"{account}/{_uuid(id_, 'pipeline')}"
-    watch = shown.watches(console).get(name)
+    watch = console.watches().get(name)
     if watch is None:
         raise _unknown("there is no such pipeline in the configuration")
     if watch.executions:
@@ -336,7 +350,7 @@ def _since(console: Console, request: models.PipelineQuery) -> Micros:
 
 def _is_of_pipeline(console: Console, request: models.ExecutionQuery | models.ProblemQuery) -> Callable[[str], bool]:
     """Return the function that says whether a pipeline (`account/id`) passes the filters of a query."""
-    watches, labels = shown.watches(console), _labels(request.label)
+    watches, labels = console.watches(), _labels(request.label)
 
     def matches(name: str) -> bool:
         account, _, id_ = name.rpartition("/")

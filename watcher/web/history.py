@@ -1,15 +1,56 @@
-"""The history of a pipeline for the API and the pages."""
+"""The history of pipelines: read from the store for pages, reports and the API, and its models."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+from heapq import nlargest
+from itertools import starmap
+from operator import attrgetter
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, create_model
+from pydantic_core import from_json
+from sqlalchemy import Connection, Select, Table, bindparam, func, select, text, union_all
 
 from watcher.domain.execution import END_LABELS
-from watcher.domain.history import DAY_US, HOUR_US, Totals, has_changed, period_start, sum_up
+from watcher.domain.history import (
+    COUNTS,
+    DAY_US,
+    HOUR_US,
+    Totals,
+    has_changed,
+    kind_without_node,
+    period_start,
+    sum_up,
+)
 from watcher.domain.timestamps import Micros
+from watcher.store.history import counts_in, totals_in
+from watcher.store.sources import names_of
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import pipeline_day, pipeline_hour
+from watcher.web.console import Console
 from watcher.web.models import ApiModel, ApiRequest, Id, PipelineRef, Span, Time
-from watcher.web.shown import Console
+
+ERROR_ROWS_COUNT = 20_000
+"""The most rows of `error_kind` that are read for one answer, those of the newest days first."""
+
+FREQUENT_COUNT = 5
+"""Most kinds of errors that are returned with the history of a pipeline, the most frequent first."""
+
+PIPELINES_COUNT = 100
+"""The most pipelines whose totals are read in one transaction: others read in between, and the memory is bounded."""
+
+NO_END = Micros(2**62)
+
+PROBLEMS_COUNT = 100
+"""Most problems that are returned with the history of a pipeline, the last opened first."""
+
+WEEK_BAR_US = 6 * HOUR_US
+"""The length of a bar in the graph of 7 d on a pipeline's page.
+
+The overview counts its rate of 7 d over the same bars, so that both pages show the same rate.
+"""
 
 
 def _in_range(seconds: float) -> float:
@@ -107,6 +148,182 @@ class History(ApiModel):
     problems: Sequence[PastProblem]
 
 
+_OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
+_HOURS = text(f"SELECT * FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE} AND from_at >= :since")
+_OPEN_STARTS = text(
+    f"SELECT started_at - started_at % {HOUR_US} AS from_at, count(*) AS started FROM execution"
+    f" WHERE pipeline_id = {_OF_PIPELINE} AND ended_at IS NULL AND started_at >= :since GROUP BY 1"
+)
+_KNOWN_FROM = text(f"SELECT known_from FROM scan WHERE pipeline_id = {_OF_PIPELINE}")
+_FIRST_HOUR = text(f"SELECT min(from_at) FROM pipeline_hour WHERE pipeline_id = {_OF_PIPELINE}")
+# The rows are sorted in Python: our PostgreSQL sessions disable sorts, so that no page sorts a whole table.
+_ERRORS = (
+    "SELECT source.name AS pipeline_name, newest.fingerprint, newest.node, newest.text, frequent.failed_count,"
+    " frequent.last_at FROM (SELECT pipeline_id, fingerprint, max(from_at) AS from_at,"
+    " sum(failed_count) AS failed_count, max(last_at) AS last_at FROM"
+    f" (SELECT * FROM error_kind WHERE from_at >= :since AND from_at < :until AND {{}} ORDER BY from_at DESC"
+    f" LIMIT {ERROR_ROWS_COUNT}) AS looked_at GROUP BY pipeline_id, fingerprint) AS frequent"
+    " JOIN error_kind AS newest ON newest.pipeline_id = frequent.pipeline_id AND newest.from_at = frequent.from_at"
+    " AND newest.fingerprint = frequent.fingerprint JOIN source ON source.id = frequent.pipeline_id"
+)
+_ERRORS_OF_PIPELINE = text(_ERRORS.format(f"pipeline_id = {_OF_PIPELINE}"))
+_ALL_ERRORS = text(_ERRORS.format("true"))
+_FIRST_SEEN = text(
+    f"SELECT min(first_at) FROM error_kind WHERE pipeline_id = {_OF_PIPELINE} AND fingerprint IN (:fingerprint, :alone)"
+)
+_PROBLEMS_SINCE = text(
+    f"SELECT id, kind, opened_at, closed_at FROM problem WHERE pipeline_id = {_OF_PIPELINE} AND execution IS NULL"
+    f" AND (closed_at IS NULL OR closed_at >= :since) ORDER BY opened_at DESC LIMIT {PROBLEMS_COUNT}"
+)
+
+
+def _periods(table: Table, since: str, until: str) -> Select[Any]:
+    of_pipelines = table.c.pipeline_id.in_(bindparam("pipelines", expanding=True))
+    return select(table).where(of_pipelines, table.c.from_at >= bindparam(since), table.c.from_at < bindparam(until))
+
+
+# Whole days of a span are read by the day, the rest by the hour: 30 d have 29 days and 24 hours, not 720 hours.
+_SPAN = union_all(
+    _periods(pipeline_hour, "since", "first_day"),
+    _periods(pipeline_day, "first_day", "last_day"),
+    _periods(pipeline_hour, "last_day", "until"),
+).subquery()
+_TOTALS = select(_SPAN.c.pipeline_id, *(func.sum(_SPAN.c[name]).label(name) for name in COUNTS)).group_by(
+    _SPAN.c.pipeline_id
+)
+# The durations of all periods are one list: one row per period would take twice as long.
+_TOTALS_WITH_DURATIONS = _TOTALS.add_columns(func.aggregate_strings(_SPAN.c.durations, ",").label("durations"))
+
+
+class FrequentError(NamedTuple):
+    """A kind of error with its newest text, the number of its failures, and the time of the last (microseconds UTC)."""
+
+    pipeline_name: str
+    fingerprint: bytes
+    node: str | None
+    text: str
+    failed_count: int
+    last_at: Micros
+
+
+class PipelineHistory(NamedTuple):
+    """The history of a pipeline from some time on. Times are microseconds UTC, those of problems on the wall clock."""
+
+    hours: Mapping[Micros, Totals]
+    """The counts of each hour in which something happened, by the start of the hour."""
+    first_at: Micros | None
+    """The start of the first hour of the pipeline that the store still has."""
+    known_from: Micros | None
+    """The time from which on the history is known, of a pipeline that is watched whole.
+
+    `None` before the first complete scan, and for a pipeline that is not watched whole.
+    """
+    errors: Sequence[tuple[FrequentError, Micros]]
+    """The most frequent kinds of errors, counted over whole days, each with the time when its text was first seen.
+
+    The text may have been seen first in another node, or without a node: lists do not name the node.
+    """
+    problems: Sequence[PastProblem]
+    """The pipeline's own problems (not those of its executions) that were open at some time in this span."""
+
+
+async def load_history(store: SqlStore, pipeline: str, *, since: Micros) -> PipelineHistory:
+    """Return the history of a pipeline (account/id) from the start of the hour that contains `since`.
+
+    Raises `StoreError`.
+    """
+    of_it = {"name": pipeline, "since": period_start(since, HOUR_US)}
+    days = {"name": pipeline, "since": period_start(since, DAY_US), "until": NO_END}
+
+    def read(connection: Connection) -> PipelineHistory:
+        hours = {Micros(row.from_at): totals_in(row) for row in connection.execute(_HOURS, of_it)}
+        for row in connection.execute(_OPEN_STARTS, of_it):
+            hours.setdefault(Micros(row.from_at), Totals()).counts["started"] += row.started
+        first_at = min(filter(None, (connection.scalar(_FIRST_HOUR, of_it), *hours)), default=None)
+        known_from = connection.scalar(_KNOWN_FROM, of_it)
+        errors = []
+        for kind in _most_frequent(connection.execute(_ERRORS_OF_PIPELINE, days), since, FREQUENT_COUNT):
+            both = {"fingerprint": kind.fingerprint, "alone": kind_without_node(kind.text).fingerprint}
+            first_seen_at = connection.scalar(_FIRST_SEEN, {"name": pipeline, **both})
+            errors.append((kind, Micros(first_seen_at or kind.last_at)))
+        problems = [PastProblem(**row._asdict()) for row in connection.execute(_PROBLEMS_SINCE, of_it)]
+        return PipelineHistory(hours, first_at, known_from, errors, problems)
+
+    return await store.read(read)
+
+
+async def load_frequent_errors(store: SqlStore, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
+    """Return the most frequent kinds of errors of all pipelines, from the start of the day (UTC) of `since` on.
+
+    Raises `StoreError`.
+    """
+    days = {"since": period_start(since, DAY_US), "until": until}
+    return await store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit))
+
+
+async def load_totals(
+    store: SqlStore, pipelines: AbstractSet[str], *, since: Micros, until: Micros = NO_END, with_durations: bool = False
+) -> Mapping[str, Totals]:
+    """Return the totals of pipelines (account/id) over the hours that begin at `since` or later, and before `until`.
+
+    Executions that have not ended are not counted. A pipeline without counts is missing. Raises `StoreError`.
+    """
+    first_day = min(until, period_start(Micros(since + DAY_US - 1), DAY_US))
+    last_day = max(first_day, period_start(until, DAY_US))
+    span = {"since": since, "first_day": first_day, "last_day": last_day, "until": until}
+    names = await store.read(lambda connection: names_of(connection, "pipeline"))
+    numbers, found = [number for number, name in names.items() if name in pipelines], {}
+    statement = _TOTALS_WITH_DURATIONS if with_durations else _TOTALS
+
+    def read(connection: Connection, some: Sequence[int]) -> None:
+        for row in connection.execute(statement, {**span, "pipelines": some}):
+            durations = defaultdict[str, int](int)
+            for of_period in from_json(f"[{row.durations}]") if with_durations else ():
+                for bucket, count in of_period.items():
+                    durations[bucket] += count
+            in_buckets = Counter({int(bucket): count for bucket, count in durations.items()})
+            found[names[row.pipeline_id]] = Totals(counts_in(row), in_buckets)
+
+    for start in range(0, len(numbers), PIPELINES_COUNT):
+        some = numbers[start : start + PIPELINES_COUNT]
+        await store.read(partial(read, some=some))
+    return found
+
+
+async def load_rates(store: SqlStore, pipelines: AbstractSet[str]) -> Mapping[str, tuple[int, int, int, int]]:
+    """Return how many executions of each pipeline succeeded, and how many ended, within 24 h and within 7 d.
+
+    Raises `StoreError`.
+    """
+    now = store.clock.steady_us()
+    of_day = await load_totals(store, pipelines, since=Micros(period_start(now, HOUR_US) - 23 * HOUR_US))
+    of_week = await load_totals(store, pipelines, since=Micros(period_start(now, WEEK_BAR_US) - 27 * WEEK_BAR_US))
+    both = ((name, of_day.get(name, Totals()), week) for name, week in of_week.items())
+    return {name: (day.success, day.ended, week.success, week.ended) for name, day, week in both}
+
+
+def _most_frequent(rows: Iterable[Sequence[Any]], since: Micros, limit: int) -> Sequence[FrequentError]:
+    """Return the most frequent kinds of errors that were seen since `since`.
+
+    Lists do not name the failed node, so failures without a node count to the most frequent kind of the same text.
+    """
+    by_count = attrgetter("failed_count", "last_at")
+    seen = sorted((each for each in starmap(FrequentError, rows) if each.last_at >= since), key=by_count, reverse=True)
+    alone = {(each.pipeline_name, each.fingerprint): each for each in seen if each.node is None}
+    pipelines = {name for name, _ in alone}
+    found: list[FrequentError] = []
+    for each in seen:
+        same = None
+        if each.node is not None and each.pipeline_name in pipelines:
+            same = alone.pop((each.pipeline_name, kind_without_node(each.text).fingerprint), None)
+        if same is not None:
+            newest, count = max(each, same, key=attrgetter("last_at")), each.failed_count + same.failed_count
+            found.append(each._replace(text=newest.text, last_at=newest.last_at, failed_count=count))
+        elif each.node is not None:
+            found.append(each)
+    return nlargest(limit, [*found, *alone.values()], by_count)
+
+
 async def find_history(console: Console, name: str, *, span_us: int, length_us: int) -> History:
     """Return the history of a pipeline (account/id) over a span until now, in periods of `length_us`.
 
@@ -115,7 +332,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
     pipeline, now = console.pipelines[name], console.clock.steady_us()
     until = Micros(period_start(now, length_us) + length_us)
     from_at = Micros(until + -span_us // length_us * length_us)  # rounded up to whole periods, the last of them running
-    found = await console.store.history(name, since=from_at)
+    found = await load_history(console.store, name, since=from_at)
     kept_from = Micros(period_start(now, HOUR_US) - round(console.settings().store.retention_s * 1e6))
     # If only named executions of the pipeline are watched, its history is known from the first of them on.
     first_at = found.known_from if pipeline.whole else found.first_at
@@ -130,7 +347,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
         total.add(totals)
     before, before_at, of_before = None, Micros(from_at - (until - from_at)), Totals()
     if known_from <= before_at:
-        of_before = sum_up((await console.store.history(name, since=before_at)).hours, before_at, from_at)
+        of_before = sum_up((await load_history(console.store, name, since=before_at)).hours, before_at, from_at)
         before = _period(before_at, from_at, of_before, is_known=True)
     day_ago = now - DAY_US
     return History(
@@ -147,7 +364,7 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
             ErrorCount(**row._asdict(), count=row.failed_count, is_new=known_from <= day_ago < first_seen_at)
             for row, first_seen_at in found.errors
         ],
-        problems=[PastProblem(**row._asdict()) for row in found.problems],
+        problems=found.problems,
     )
 
 

@@ -1,13 +1,28 @@
-"""The models of the overview: needs, and the states of pipelines, accounts and sinks."""
+"""The overview: its rows in the store, and its models of needs and the states of pipelines, accounts and sinks."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from itertools import starmap
+from typing import Literal, NamedTuple
+
+from sqlalchemy import Connection, text
 
 from watcher.domain.event import Severity
 from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.snapshots import PipelineSnapshot
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import Backlog
+from watcher.store.deliveries import backlog
+from watcher.store.sources import names_of
+from watcher.store.sql_store import SqlStore
+from watcher.web import listing
 from watcher.web.models import ApiModel, Ends, Id, SilenceView, Time
+
+NEEDS_COUNT = 100
+"""Most gaps that the overview shows, and most open problems other than `execution.overdue`."""
+
+DEAD_COUNT = 10_000
+"""Most dead letters of one sink that the overview counts."""
 
 
 class Need(ApiModel):
@@ -81,12 +96,21 @@ class PipelineState(NamedTuple):
     whole: bool
     problems: tuple[str, ...]
     silenced_until: datetime | None
-    snapshot: Mapping[str, Any]
-    """The fields of a `PipelineSnapshot`; empty without one."""
+    snapshot: PipelineSnapshot
 
     def view(self) -> PipelineStatus:
         """Return the model. It takes ten times as long to make as the state."""
-        return PipelineStatus(**{**self.snapshot, **self._asdict()})
+        last = self.snapshot
+        return PipelineStatus(
+            **self._asdict(),
+            open=last.open,
+            oldest=last.oldest,
+            ends=last.ends,
+            ends_from=last.ends_from,
+            last_ended_at=last.last_ended_at,
+            last_failed_at=last.last_failed_at,
+            last_started_at=last.last_started_at,
+        )
 
 
 class AccountStatus(ApiModel):
@@ -141,3 +165,109 @@ class StatusView(ApiModel):
     sinks: Sequence[SinkStatus]
     accounts: Sequence[AccountStatus]
     silences: Sequence[SilenceView]
+
+
+# The rows of the overview. Times are microseconds UTC.
+
+
+class SourceRow(NamedTuple):
+    """An account or a sink, and its snapshot."""
+
+    kind: str
+    name: str
+    state: str | None
+    written_at: Micros | None
+    body: bytes | None
+    """JSON of domain/snapshots; `None` if no owner has written a snapshot yet."""
+
+
+class OpenProblemRow(NamedTuple):
+    """An open problem without its opening."""
+
+    id: bytes
+    kind: str
+    opened_at: Micros
+    acked_at: Micros | None
+    acked_until: Micros | None
+    owner_kind: str
+    pipeline_name: str | None
+    """The name (account/id)."""
+
+
+class Gap(NamedTuple):
+    """An event `pipeline.gap`."""
+
+    pipeline_name: str
+    recorded_at: Micros
+    body: bytes
+
+
+class DeadLetters(NamedTuple):
+    """The dead letters of a sink."""
+
+    all_count: int
+    late_count: int
+    """The number of those since the requested time."""
+    since_at: Micros | None
+    """The time of the first of those."""
+    answer: str | None
+    """The newest answer."""
+
+
+class OverviewRows(NamedTuple):
+    """The rows that the overview is made of."""
+
+    sources: Sequence[SourceRow]
+    """All accounts and sinks."""
+    others: Sequence[OpenProblemRow]
+    """The open problems that are not in `overdue`."""
+    overdue: Sequence[OpenProblemRow]
+    """The open problems of overdue executions."""
+    gaps: Sequence[Gap]
+    dead: Mapping[str, DeadLetters]
+    """By sink."""
+    backlog: Mapping[str, Backlog]
+
+
+_SOURCES = text(
+    "SELECT kind, name, state, written_at, body FROM source"
+    " LEFT JOIN snapshot ON snapshot.source_id = source.id WHERE kind IN ('account', 'sink')"
+)
+_OPEN_PROBLEMS = (
+    "SELECT problem.id, problem.kind, problem.opened_at, acked_at, acked_until, owner.kind, pipeline.name"
+    " FROM problem JOIN source AS owner ON owner.id = problem.source_id"
+    " LEFT JOIN source AS pipeline ON pipeline.id = problem.pipeline_id"
+    " WHERE problem.closed_at IS NULL AND problem.kind {} 'execution.overdue' LIMIT :limit"
+)
+_OVERDUE, _OTHERS = text(_OPEN_PROBLEMS.format("=")), text(_OPEN_PROBLEMS.format("<>"))
+_GAPS = text(
+    f"SELECT account || '/' || pipeline, recorded_at, body{listing.WITHOUT_EXECUTION % 'DESC'}"
+    f" WHERE looked_at.type = 'pipeline.gap' LIMIT {NEEDS_COUNT}"
+)
+_DEAD_LETTERS = text(
+    "SELECT count(*), count(late), min(late), (SELECT answer FROM delivery"
+    " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT 1) FROM"
+    " (SELECT CASE WHEN settled_at >= :since THEN settled_at END AS late FROM delivery"
+    " WHERE sink_id = :of_sink AND state = 'dead' ORDER BY settled_at DESC LIMIT :limit) AS dead"
+)
+
+
+async def load_overview(store: SqlStore, *, since: Micros) -> OverviewRows:
+    """Return the rows of the overview, with the gaps and the dead letters since a time. Raises `StoreError`."""
+
+    def read(connection: Connection) -> OverviewRows:
+        late, most = {"since": since, "limit": DEAD_COUNT}, {"limit": listing.EXAMINED_COUNT}
+        dead = {
+            name: DeadLetters(*connection.execute(_DEAD_LETTERS, {"of_sink": number, **late}).one())
+            for number, name in names_of(connection, "sink").items()
+        }
+        return OverviewRows(
+            sources=list(starmap(SourceRow, connection.execute(_SOURCES))),
+            others=list(starmap(OpenProblemRow, connection.execute(_OTHERS, most))),
+            overdue=list(starmap(OpenProblemRow, connection.execute(_OVERDUE, most))),
+            gaps=list(starmap(Gap, connection.execute(_GAPS, {"since": since}))),
+            dead=dead,
+            backlog=backlog(connection),
+        )
+
+    return await store.read(read)

@@ -31,11 +31,13 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.version import VERSION
 from watcher.sinks.settings import SilenceMatch
 from watcher.web import access, api, models, routes
+from watcher.web.console import Console
+from watcher.web.executions import execution_view, load_failed
 from watcher.web.graphs import SPANS
-from watcher.web.history import find_history
+from watcher.web.history import find_history, load_rates
 from watcher.web.overview import PipelineState, StatusView
 from watcher.web.server import read_body
-from watcher.web.shown import Console, execution_view, watches, worst_first
+from watcher.web.status import worst_first
 
 NEEDS_COUNT = 10
 """Maximum number of needs on the overview; a link shows the others."""
@@ -221,7 +223,7 @@ async def _overview(console: Console, status: StatusView, request: web.Request) 
     problems = [id_ for each in status.needs[:shown_needs] if not each.acknowledged for id_ in each.problems]
     return {
         "status": status.model_copy(update={"pipelines": [each.view() for each in shown]}),
-        "rates": {name: counts for name, *counts in await console.store.rates(names)},
+        "rates": await load_rates(console.store, names),
         "shown_needs": shown_needs,
         "shown_problems": problems[: models.ACK_COUNT],
         "names": _names(console),
@@ -236,11 +238,12 @@ async def _overview(console: Console, status: StatusView, request: web.Request) 
 
 
 def _has_started(pipeline: PipelineState) -> bool:
-    return any(map(pipeline.snapshot.get, ("open", "ends", "last_started_at")))
+    last = pipeline.snapshot
+    return bool(last.open or last.ends or last.last_started_at)
 
 
 def _is_shown(pipeline: PipelineState, query: Mapping[str, str]) -> bool:
-    is_open = any(pipeline.snapshot.get("open", {}).values())
+    is_open = any(pipeline.snapshot.open.values())
     states = {"failing": bool(pipeline.problems), "open": is_open, "idle": not is_open}
     key, _, value = query["label"].partition(":")
     return (
@@ -256,7 +259,7 @@ def _name(pipeline: PipelineState) -> str:
 
 ORDERS: Mapping[str, Callable[[PipelineState], Any]] = {
     "name": _name,
-    "oldest": lambda each: min(each.snapshot.get("oldest", {}).values(), default=inf),
+    "oldest": lambda each: min(each.snapshot.oldest.values(), default=inf),
 }
 """The sort keys of pipelines, by the name in the query; by default the worst pipelines come first."""
 
@@ -344,8 +347,8 @@ async def _problem(console: Console, status: StatusView, request: web.Request) -
     failed: Sequence[models.ExecutionView] = ()
     if it.kind == EventType.PIPELINE_FAILING:
         until = Micros(console.clock.steady_us()) if it.closed_at is None else to_us(it.closed_at)
-        rows = await console.store.failed(f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
-        failed = [execution_view(console, row, watches(console)) for row in rows]
+        rows = await load_failed(console.store, f"{it.account}/{it.pipeline.id}", until=until, limit=FAILED_COUNT)
+        failed = [execution_view(console, row, console.watches()) for row in rows]
     known = console.pipelines.get(f"{it.account}/{it.pipeline.id}")
     return {
         "it": it,
@@ -360,7 +363,7 @@ def _silence_choices(console: Console, account: str, pipeline: str) -> Sequence[
 
     Each has a name, the `match` of a request to the API, and the number of pipelines that match.
     """
-    watch = watches(console).get(f"{account}/{pipeline}")
+    watch = console.watches().get(f"{account}/{pipeline}")
     matches = {"this pipeline": SilenceMatch(accounts=(account,), pipelines=(UUID(pipeline),))}
     for key, value in (watch.labels if watch else {}).items():
         matches[f"{key}={value}"] = SilenceMatch(labels={key: value})

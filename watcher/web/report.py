@@ -15,11 +15,11 @@ from watcher.domain.report import Happening, PipelineResult, error_of, report_of
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent
 from watcher.sinks.alert import NAME_LENGTH, Alert, shorten
-from watcher.store.tables import AnyRow
-from watcher.web.history import PAST_SPAN, PastSpan
+from watcher.web.console import Console
+from watcher.web.history import PAST_SPAN, PastSpan, load_frequent_errors, load_totals
 from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.overview import StatusView
-from watcher.web.shown import Console, is_acknowledged
+from watcher.web.problems import TroubleRow, load_troubles
 
 ERROR_KINDS_COUNT = 1_000
 """Maximum number of kinds of errors that are read from the store, the most frequent ones of all pipelines."""
@@ -122,12 +122,12 @@ async def make_report(
     since = period_start(since, HOUR_US)
     status, store = await console.status.get(), console.store
     pipelines, problem_counts = console.pipelines, console.problem_counts  # a later status replaces them
-    now = await store.totals(pipelines.keys(), since=since, until=until, with_durations=True)
+    now = await load_totals(store, pipelines.keys(), since=since, until=until, with_durations=True)
     since_before = period_start(Micros(2 * since - until), HOUR_US)
-    before = await store.totals(pipelines.keys(), since=since_before, until=since)
+    before = await load_totals(store, pipelines.keys(), since=since_before, until=since)
     errors: list[Json] = []
     worst: dict[str, Json] = {}
-    for row in await store.frequent_errors(since=since, until=until, limit=ERROR_KINDS_COUNT):
+    for row in await load_frequent_errors(store, since=since, until=until, limit=ERROR_KINDS_COUNT):
         # Errors are counted by whole days: the count of a kind may be higher than the number of failures in the span.
         count = min(row.failed_count, now.get(row.pipeline_name, Totals()).failed)
         if count and (known := pipelines.get(row.pipeline_name)) is not None:
@@ -135,15 +135,13 @@ async def make_report(
             errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
     names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in pipelines.items()}
-    rows, _ = await store.problems(limit=PROBLEMS_COUNT)
-    rows = [row for row in rows if row.closed_at is None or since <= row.closed_at < until]
-    rows += await store.news(since=since, until=until)
+    rows = await load_troubles(store, since=since, until=until, limit=PROBLEMS_COUNT)
     # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
     happenings = await asyncio.to_thread(_happenings, console, status, names, rows)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in pipelines.items():
-        who, frequent, ends = {key: names[key]}, worst.get(key, {}), each.snapshot.get("ends", "")
+        who, frequent, ends = {key: names[key]}, worst.get(key, {}), each.snapshot.ends
         is_over = key in recovered or bool(ends and "f" not in ends[-CLEAN_COUNT:])
         what = (each.account, each.id, each.name, each.state, problem_counts.get(key, 0))
         result = PipelineResult(*what, now.get(key, Totals()), before.get(key, Totals()), frequent or None, is_over)
@@ -161,17 +159,16 @@ async def make_report(
 
 
 def _happenings(
-    console: Console, status: StatusView, names: Mapping[str, str], rows: Sequence[AnyRow]
+    console: Console, status: StatusView, names: Mapping[str, str], rows: Sequence[TroubleRow]
 ) -> list[Happening]:
     """Return the problems, and the events that open none, that these rows are about."""
     have_dead, found = {each.name for each in status.sinks if each.dead}, []
     dead: dict[str, tuple[int, Happening]] = {}  # the number of each sink's dead letters, and their line
     for row in rows:
-        is_known = row.body and (row.pipeline_name is None or row.pipeline_name in names)
-        if not is_known:
+        if not row.body or (row.pipeline_name is not None and row.pipeline_name not in names):
             continue
         event = json.loads(row.body)
-        event["data"] |= {"latest": json.loads(row.latest)} if row.latest else {}
+        event["data"] |= {"latest": row.latest._asdict()} if row.latest else {}
         is_dead = event["type"] == EventType.DELIVERY_DEAD
         if is_dead and event["data"]["sink"] in dead:
             event["data"]["count"] += dead[event["data"]["sink"]][0]
@@ -181,7 +178,7 @@ def _happenings(
             key = row.pipeline_name or alert.who
             over_at = None if is_dead and key in have_dead else row.closed_at
             words = (alert.title, alert.error, alert.severity.rank)
-            is_acked = over_at is None and is_acknowledged(row, console.clock.now())
+            is_acked = over_at is None and row.is_acknowledged
             who = {key: names.get(key, alert.who)}
             happened = Happening(alert.type, about, who, row.opened_at, over_at, *words, is_acked)
             if is_dead:

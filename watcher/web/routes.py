@@ -20,8 +20,8 @@ from pydantic_core import ErrorDetails
 from watcher.domain.errors import StoreError
 from watcher.web import api, models
 from watcher.web.api import RefusedError
+from watcher.web.console import Console
 from watcher.web.server import read_body
-from watcher.web.shown import Console
 
 API = "/api/v1"
 

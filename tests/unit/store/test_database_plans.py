@@ -25,10 +25,10 @@ from watcher.store import (
     recording,
     sink_store,
 )
-from watcher.store.console_store import ConsoleStore
 from watcher.store.database import HotStatement
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.tables import metadata
+from watcher.web.problems import load_problems
 
 Statement = ClauseElement | HotStatement
 
@@ -154,7 +154,7 @@ async def test_open_problems_are_found_by_an_index_of_these_alone(tmp_path: Path
 
     store = await open_soon(tmp_path / "watcher.db", clock=SetClock())
     event.listen(Engine, "before_cursor_execute", note)
-    await ConsoleStore(store).problems(is_open=True, limit=50, **asked)
+    await load_problems(store, is_open=True, limit=50, **asked)
     event.remove(Engine, "before_cursor_execute", note)
     await store.close()
     assert ["USING INDEX problem_open" in plans[0], "problem_opened" in plans[0]] == [True, False]

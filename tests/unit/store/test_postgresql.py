@@ -32,11 +32,12 @@ from watcher.runtime.clock import Clock
 from watcher.store import postgresql
 from watcher.store.account_store import AccountStore
 from watcher.store.changes import Lease
-from watcher.store.console_store import ConsoleStore
 from watcher.store.leases import MAINTENANCE, PostgresLeases, RenewRequest, key_of
 from watcher.store.postgresql import RECONNECT_AFTER_S, PostgresDatabase, ServerConnection
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.tables import metadata
+from watcher.web.executions import load_executions
+from watcher.web.overview import load_overview
 
 ITS_OWN = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
 OTHERS = """
@@ -366,9 +367,8 @@ async def test_no_statement_of_the_program_is_compiled(server: PostgresServer) -
         await settle(ops, *await due(ops, now=FakeClock().steady_us()))
         request = RenewRequest("replica", "fingerprint", {account: ""}, {MAINTENANCE: ""})
         assert len((await store.leases.renew(request)).taken) == 1
-        console = ConsoleStore(store)
-        assert (await console.overview(since=NEVER)).sources
-        assert (await console.executions(limit=50))[0]
+        assert (await load_overview(store, since=NEVER)).sources
+        assert (await load_executions(store, limit=50))[0]
         await store.close()
         log = server.log[before:]
     ours = ("UPDATE lease", "FROM lease", "LEFT JOIN snapshot", "FROM execution", "INSERT INTO event", "FROM pg_")

@@ -19,10 +19,10 @@ from stores import START_US, claim, from_us
 from watcher.domain.event import EventType
 from watcher.store.tables import delivery, problem, source
 from watcher.web.api import enable
+from watcher.web.executions import stays_of
 from watcher.web.models import EventView
 from watcher.web.overview import Need
 from watcher.web.routes import API, ROUTES
-from watcher.web.shown import stays_of
 
 
 async def test_the_status_says_what_needs_somebody_the_worst_first(desk: Desk) -> None:

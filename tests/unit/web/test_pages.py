@@ -24,12 +24,11 @@ from watcher.domain.history import HOUR_US
 from watcher.domain.problems import LatestFailure, Problem, ProblemChange
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
-from watcher.store import pagination
 from watcher.store.changes import SourceChange
 from watcher.store.sink_store import SinkStore
 from watcher.store.sources import Source
 from watcher.store.tables import incident, pipeline_day, pipeline_hour, problem, snapshot
-from watcher.web import pages
+from watcher.web import listing, pages
 from watcher.web.overview import Need, PipelineState, PipelineStatus
 
 SALES: dict[str, Any] = {"pipeline": PIPELINE, "account": "default", "name": "Sales agent", "labels": {"team": "sales"}}
@@ -826,7 +825,7 @@ async def test_a_sink_is_behind_if_its_oldest_delivery_has_been_due_for_more_tha
 
 
 async def test_a_filtered_page_says_how_far_it_looked(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pagination, "EXAMINED_COUNT", 1)
+    monkeypatch.setattr(listing, "EXAMINED_COUNT", 1)
     early = await desk.found("/deliveries?state=delivered&type=*")
     assert (early["items"], datetime.fromisoformat(early["lookedBackTo"]) >= from_us(START_US)) == ([], True)
     whole = await shown(desk, "/deliveries?state=delivered&type=*")

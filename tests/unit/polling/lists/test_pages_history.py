@@ -20,16 +20,15 @@ from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.history import HOUR_US, Totals
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.watch import Cursor
-from watcher.store.console_store import ConsoleStore
-from watcher.store.history_store import PipelineHistory
 from watcher.store.sql_store import SqlStore
+from watcher.web.history import PipelineHistory, load_history
 
 BEGIN = EPOCH + timedelta(seconds=1000)
 NAME = f"default/{PIPELINE}"
 
 
 async def history_of(store: SqlStore) -> PipelineHistory:
-    return await ConsoleStore(store).history(NAME, since=Micros(0))
+    return await load_history(store, NAME, since=Micros(0))
 
 
 def ended(execution: str, status: str, *, hours_ago: float, ran_s: float = 8.0, **more: object) -> ExecutionSnapshot:
