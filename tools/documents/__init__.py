@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from documents.api import api, document
+from documents.chart import CHART, chart_readme
 from documents.configuration import configuration
 from documents.events import events
 from documents.rules import DEPLOY, prometheus_rule
@@ -18,5 +19,6 @@ PAGES: Mapping[Path, Callable[[], str]] = {
     REFERENCE / "configuration.md": configuration,
     REFERENCE / "events.md": events,
     DEPLOY / "kubernetes" / "prometheus" / "rules.yaml": prometheus_rule,
+    CHART / "README.md": chart_readme,
 }
 """Each page and what makes it."""

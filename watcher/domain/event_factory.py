@@ -72,14 +72,9 @@ class EventFactory:
         answer; a lost execution has none. An overdue execution exceeds `limit_s` by `overdue_s`.
         """
         name = "/".join((watch.account, watch.pipeline, known.execution, change.type, change.kind, str(change.nth)))
-        reported_at, happened_at = None, None  # without a date of the API, the time is that of the poll
-        if facts and change.kind in TERMINAL_STATUSES:
-            reported_at, happened_at = facts.finished_at, facts.ended_at
-        elif facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
-            reported_at, happened_at = facts.started_at, facts.began_at
+        reported_at, happened_at = _dates_of(change, known, facts)
         delay_us = None if reported_at is None else max(0, seen_at - (happened_at or seen_at))
         link = link and link.replace("{executionId}", known.execution)
-        is_expensive = change.type is EventType.EXECUTION_EXPENSIVE
         data = pipeline_data(watch, link=link, name=(facts and facts.pipeline_name) or pipeline_name)
         if facts is not None:
             data["pipeline"] |= {"versionId": cut(facts.version_id), "versionNumber": facts.version_number}
@@ -88,7 +83,7 @@ class EventFactory:
             "reason": known.lost,
             "overdueSeconds": None if overdue_s is None else round(overdue_s, 3),
             "limitSeconds": limit_s,
-            "tokensPerExecution": watch.max_tokens if is_expensive else None,
+            "tokensPerExecution": watch.max_tokens if change.type is EventType.EXECUTION_EXPENSIVE else None,
             "problem": problem and problem_data(problem),
             "observed": {
                 "at": timestamp(observed_at),
@@ -97,9 +92,7 @@ class EventFactory:
             },
         }
         event = event_of(
-            change.type,
-            watch.source,
-            reported_at or observed_at,
+            *(change.type, watch.source, reported_at or observed_at),
             sequence=change.sequence,
             data=data,
             subject=known.execution,
@@ -256,6 +249,17 @@ def pipeline_data(watch: Watch, *, link: str | None, name: str | None) -> Json:
         "runbook": watch.runbook,
         "pipeline": {"id": watch.pipeline, "name": cut(watch.name or name)},
     }
+
+
+def _dates_of(
+    change: StatusChange, known: ExecutionRecord, facts: ExecutionSnapshot | None
+) -> tuple[datetime | None, Micros | None]:
+    """Return the API's date of a change, and the same moment on the steady clock; `None` if the API gives no date."""
+    if facts and change.kind in TERMINAL_STATUSES:
+        return facts.finished_at, facts.ended_at
+    if facts and change.kind == Status.RUNNING and change.nth == 1 and not known.was_paused:
+        return facts.started_at, facts.began_at
+    return None, None
 
 
 def _execution(change: StatusChange, known: ExecutionRecord, facts: ExecutionSnapshot | None) -> Json:

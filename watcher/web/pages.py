@@ -10,7 +10,7 @@ from http import HTTPStatus
 from math import inf
 from mimetypes import guess_type
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
@@ -69,8 +69,34 @@ def page_routes(
     console: Callable[[], Console | None], settings: Callable[[], Settings], clock: Clock
 ) -> Sequence[web.RouteDef]:
     """Return the routes of pages and of static files."""
+    site = _Site(console, settings, clock)
+    return [
+        web.get("/", site.page("overview.html", _overview)),
+        web.get("/executions", site.page("executions.html", _executions)),
+        web.get("/executions/{account}/{pipeline}/{id}", site.page("execution.html", _execution)),
+        web.get("/pipelines/{account}/{id}", site.page("pipeline.html", _pipeline)),
+        web.get("/problems", site.page("problems.html", _problems)),
+        web.get("/problems/{id}", site.page("problem.html", _problem)),
+        web.get("/events", site.page("events.html", _events)),
+        web.get("/deliveries", site.page("deliveries.html", _deliveries)),
+        web.get("/silences", site.page("silences.html", _silences)),
+        web.get("/e/{prefix}", site.page("executions.html", _by_prefix)),
+        web.get(access.LOGIN, site.login),
+        web.post(access.LOGIN, site.log_in),
+        web.post(access.LOGOUT, site.log_out),
+        web.get(access.STATIC + "{name}", _static),
+        web.get("/{rest:.*}", site.unknown),
+    ]
 
-    def respond(request: web.Request, template: str, found: PageContext, status: int = 200) -> web.Response:
+
+class _Site(NamedTuple):
+    """The answers of pages, and the login. `console` returns `None` until the store is open."""
+
+    console: Callable[[], Console | None]
+    settings: Callable[[], Settings]
+    clock: Clock
+
+    def respond(self, request: web.Request, template: str, found: PageContext, status: int = 200) -> web.Response:
         """Return a page, or 304 if the browser has it."""
         caller = request[routes.CALLER]
         found = {"unknown": 0, **found, "may_act": caller.may_act, "has_session": caller.by == "session"}
@@ -80,86 +106,79 @@ def page_routes(
             return web.Response(status=304, headers=headers)
         if template == "login.html" or found["has_session"]:  # otherwise a browser sends our forms with `Origin: null`
             headers["Referrer-Policy"] = "same-origin"
-        text = _render(request, template, found, now=clock.now())
+        text = _render(request, template, found, now=self.clock.now())
         return web.Response(text=text, status=status, content_type="text/html", headers=headers)
 
-    def message(request: web.Request, status: int, title: str, detail: str) -> web.Response:
+    def message(self, request: web.Request, status: int, title: str, detail: str) -> web.Response:
+        """Return a page with a message."""
         found = {"title": title, "detail": detail, "status": status, "needs": 0}
-        return respond(request, "message.html", found, status)
+        return self.respond(request, "message.html", found, status)
 
-    def page(template: str, find: FindContext) -> Handler:
+    def page(self, template: str, find: FindContext) -> Handler:
+        """Return the handler of a page."""
+
         async def show(request: web.Request) -> web.Response:
-            now_open = console()
+            now_open = self.console()
             if now_open is None:
-                return message(request, 503, "Not ready", "The store is not open yet. This page tries again.")
+                return self.message(request, 503, "Not ready", "The store is not open yet. This page tries again.")
             try:
                 status = await now_open.status.get()
                 found = await find(now_open, status, request)
             except api.RefusedError as error:
                 title = "Not found" if error.status == HTTPStatus.NOT_FOUND else "This filter cannot be used"
-                return message(request, error.status, title, f"{error.detail[0].upper()}{error.detail[1:]}.")
+                return self.message(request, error.status, title, f"{error.detail[0].upper()}{error.detail[1:]}.")
             except StoreError:
-                return message(request, 503, "The store does not answer", "Nothing is lost. This page tries again.")
+                return self.message(
+                    request, 503, "The store does not answer", "Nothing is lost. This page tries again."
+                )
             except ValidationError as error:
-                return message(request, 400, "This filter cannot be used", f"{routes.mistakes_in(error)}.")
+                return self.message(request, 400, "This filter cannot be used", f"{routes.mistakes_in(error)}.")
             needs = sum(not each.acknowledged for each in status.needs)
             unknown = {"unknown": status.unknown, "unknown_since": status.unknown_since}
-            return respond(request, template, {"needs": needs, "watched": len(now_open.pipelines), **unknown, **found})
+            return self.respond(
+                request, template, {"needs": needs, "watched": len(now_open.pipelines), **unknown, **found}
+            )
 
         return show
 
-    async def login(request: web.Request) -> web.Response:
+    async def login(self, request: web.Request) -> web.Response:
+        """Return the login form."""
         found = {"next": access.local_path(request.query.get("next", "/")), "problem": "", "needs": 0}
-        return respond(request, "login.html", found)
+        return self.respond(request, "login.html", found)
 
-    async def log_in(request: web.Request) -> web.Response:
+    async def log_in(self, request: web.Request) -> web.Response:
+        """Begin a session if the token of the form is right."""
         await read_body(request)
         try:
             form = await request.post()
         except (ValueError, LookupError):
-            return message(request, 400, "This form cannot be read", "Send it as this page does.")
+            return self.message(request, 400, "This form cannot be read", "Send it as this page does.")
         found = {"next": access.local_path(str(form.get("next", "/"))), "needs": 0}
-        token = access.right_token(str(form.get("token", "")).strip(), access.tokens_of(settings()))
+        token = access.right_token(str(form.get("token", "")).strip(), access.tokens_of(self.settings()))
         if token is None:
             is_too_fast = request[access.WRONG_TOKENS].note(request)
             found["problem"] = f"This is not the token{', either. Try again in a second' if is_too_fast else ''}."
-            return respond(request, "login.html", found, 429 if is_too_fast else 401)
+            return self.respond(request, "login.html", found, 429 if is_too_fast else 401)
         response = web.Response(status=303, headers={"Location": str(found["next"])})
         response.set_cookie(
             access.COOKIE,
-            access.new_session(token, now=clock.now()),
+            access.new_session(token, now=self.clock.now()),
             max_age=access.SESSION_S,
             httponly=True,
             samesite="Strict",
-            secure=request.headers.get("Origin", settings().http.public_url or "").startswith("https:"),
+            secure=request.headers.get("Origin", self.settings().http.public_url or "").startswith("https:"),
         )
         return response
 
-    async def log_out(request: web.Request) -> web.Response:
+    async def log_out(self, _request: web.Request) -> web.Response:
+        """End the session."""
         response = web.Response(status=303, headers={"Location": access.LOGIN})
         response.del_cookie(access.COOKIE)
         return response
 
-    async def unknown(request: web.Request) -> web.Response:
-        return message(request, 404, "Not found", "There is no such page.")
-
-    return [
-        web.get("/", page("overview.html", _overview)),
-        web.get("/executions", page("executions.html", _executions)),
-        web.get("/executions/{account}/{pipeline}/{id}", page("execution.html", _execution)),
-        web.get("/pipelines/{account}/{id}", page("pipeline.html", _pipeline)),
-        web.get("/problems", page("problems.html", _problems)),
-        web.get("/problems/{id}", page("problem.html", _problem)),
-        web.get("/events", page("events.html", _events)),
-        web.get("/deliveries", page("deliveries.html", _deliveries)),
-        web.get("/silences", page("silences.html", _silences)),
-        web.get("/e/{prefix}", page("executions.html", _by_prefix)),
-        web.get(access.LOGIN, login),
-        web.post(access.LOGIN, log_in),
-        web.post(access.LOGOUT, log_out),
-        web.get(access.STATIC + "{name}", _static),
-        web.get("/{rest:.*}", unknown),
-    ]
+    async def unknown(self, request: web.Request) -> web.Response:
+        """Return 404."""
+        return self.message(request, 404, "Not found", "There is no such page.")
 
 
 def _render(request: web.Request, template: str, found: PageContext, *, now: datetime) -> str:

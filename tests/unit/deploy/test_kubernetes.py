@@ -30,8 +30,8 @@ Manifest = dict[str, Any]
 FOLDER = DEPLOY / "kubernetes"
 CONFIG = FOLDER / "base" / "watcher.yaml"
 
-VERSIONS = ["1.27", kubernetes_validate.latest_version()]
-"""Of Kubernetes: the oldest that docs/kustomize.md names, and the newest that is known here."""
+VERSIONS = [f"1.{minor}" for minor in range(27, int(kubernetes_validate.latest_version().split(".")[1]) + 1)]
+"""Of Kubernetes: from the oldest that docs/kustomize.md names to the newest that is known here."""
 
 OVERLAYS = ("sqlite", "postgres", "slack-and-pager")
 

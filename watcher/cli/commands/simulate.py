@@ -62,11 +62,7 @@ def simulate(
 
     async def serve(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(simulator)
-            except (OSError, UnicodeError) as error:  # `UnicodeError` for an invalid host name
-                kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
-                raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
+            await _listen(stack, simulator, f"{host}:{port}")
             if write_config is not None:
                 document = example_config(world, base_url=simulator.base_url, fails=fails)
                 write_file(write_config, yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False))
@@ -76,6 +72,14 @@ def simulate(
             await report(simulator, stop=stop)
 
     run_interruptible(serve)
+
+
+async def _listen(stack: AsyncExitStack, simulator: Simulator, address: str) -> None:
+    try:
+        await stack.enter_async_context(simulator)
+    except (OSError, UnicodeError) as error:  # `UnicodeError` for an invalid host name
+        kind = ListenError if getattr(error, "errno", None) == errno.EADDRINUSE else UsageError
+        raise kind(f"cannot listen on {address}; is it in use? --port 0 picks a free one") from None
 
 
 def parse_fails(options: list[str], *, names: list[str]) -> Mapping[str, float]:

@@ -87,17 +87,17 @@ def wait(
     with _view(as_json=as_json) as view:
         waiting = partial(wait_for, progress, view, settings=settings, interval_s=interval_s, timeout_s=timeout_s)
         ending = run_interruptible(waiting)
-    if ending is not None and ending.problem:
-        hints = {
-            Exit.UNREACHABLE: f"polled {asked.base_url} for {spell_duration(polling.degraded_after_s)}",
-            Exit.NOT_FOUND: "are both ids right, and is it an execution of this pipeline and of this key's account?",
-        }
-        if progress.search is not None:
-            hints[Exit.NOT_FOUND] = "is the id right, and is it a pipeline of this key's account?"
-            hints[Exit.TIMEOUT] = f"starts more than {since or SINCE} before the command do not count (--since)"
-        hint = f"the key came from {key_place}" if ending.key_refused else hints.get(ending.code)
-        raise WaitEndedError(ending.problem + (f"\nhint: {hint}" if hint else ""), ending.code)
-    raise typer.Exit(ending.code if ending else Exit.FAILED)
+    if ending is None or not ending.problem:
+        raise typer.Exit(ending.code if ending else Exit.FAILED)
+    hints = {
+        Exit.UNREACHABLE: f"polled {asked.base_url} for {spell_duration(polling.degraded_after_s)}",
+        Exit.NOT_FOUND: "are both ids right, and is it an execution of this pipeline and of this key's account?",
+    }
+    if search is not None:
+        hints[Exit.NOT_FOUND] = "is the id right, and is it a pipeline of this key's account?"
+        hints[Exit.TIMEOUT] = f"starts more than {since or SINCE} before the command do not count (--since)"
+    hint = f"the key came from {key_place}" if ending.key_refused else hints.get(ending.code)
+    raise WaitEndedError(ending.problem + (f"\nhint: {hint}" if hint else ""), ending.code)
 
 
 def make_search(conversation: str | None, since: str) -> NextSearch:
