@@ -109,7 +109,7 @@ def test_each_alert_is_tried_documented_and_leads_to_its_runbook() -> None:
             assert rule["annotations"]["summary"]
             assert rule["alert"] in tried
     names = [name for name, _ in rule_queries()]
-    assert re.findall(r"^\| `(Watcher\w+)` \|", WATCH, re.MULTILINE) == names
+    assert re.findall(r"^- `(Watcher\w+)`: ", WATCH, re.MULTILINE) == names
     assert re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE) == names
     (address,) = re.findall(r"sed -i 's,(.*?),", WATCH)
     for group in yaml.safe_load(RULES.read_text(encoding="utf-8"))["groups"]:

@@ -199,8 +199,8 @@ def test_every_worked_template_is_tested_and_shown_with_all_it_may_use() -> None
     page = (FOLDER.parents[1] / "docs/receivers/template.md").read_text()
     _, _, shown = (FOLDER / "ntfy.json.j2").read_text().partition("-#}\n")
     assert f"```jinja\n{shown}```" in page
-    _, _, section = page.partition("| a template sees |")
-    assert re.findall(r"^\| `(\w+)` \|", section.partition("\n\n")[0], re.MULTILINE) == list(NAMES)
+    _, _, section = page.partition("A template sees:\n\n")
+    assert re.findall(r"^- `(\w+)`: ", section.partition("\n\n")[0], re.MULTILINE) == list(NAMES)
 
 
 @pytest.mark.parametrize(("name", "judge"), CHECKS)
