@@ -23,7 +23,8 @@ HEAD = """\
 Every key of this version. Made by `make docs` from the models that read the file; a commented file with all of it is
 [config/watcher.example.yaml](../../config/watcher.example.yaml), one small file per use is in [config/](../../config).
 
-The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
+The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there. It may be
+a folder of files: [many customers](../customers.md).
 Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are
 reported at once, each with its line, its column and the remedy. A change of the file is applied while the daemon runs
 ([what changes how](../operate.md#change-the-configuration)).
