@@ -9,7 +9,7 @@ from inspect import getdoc
 from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from console_rig import DEGRADED, OVERDUE, a_desk, count, ended, know_from
 from openapi_pydantic import Info, MediaType, OpenAPI, Operation, Parameter, PathItem, RequestBody, Response
@@ -25,26 +25,26 @@ from watcher.web.routes import API, ROUTES, ApiRoute
 HEAD = """\
 # API
 
-Made by `make docs` from the table that serves it, the examples by asking a real server. The same is in
-[OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1) at `/openapi.json` of a running daemon.
+Made by `make docs` from the table that serves it, the examples by asking a real server. A running daemon has the same
+at `/openapi.json`, as [OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1).
 
 Everything is below `/api/v1`, in JSON; times are RFC 3339 in UTC, and what is absent is left out. With
 [`http.token`](configuration.md) each request needs `Authorization: Bearer TOKEN`; to read, `http.read_token` will do.
-A body needs `Content-Type: application/json`. Without a token in the request, so does a `POST` without a body: else
-a page of another site could send it.
+A body needs `Content-Type: application/json`. Without a token, so does a `POST` without a body: else a page of another
+site could send it.
 
 - **Lists** come in pages of `limit` (50, at most 200). With the `next` of a page as `after` the list goes on. A page
   reads at most 5,000 rows, so that of a filtered list may be short and still have a `next`.
 - **Several values** of one filter are written `status=failed,paused` or `status=failed&status=paused`.
 - **Ask again** with `If-None-Match` and the `ETag` of the last answer: 304 says that nothing changed.
 - **Refusals** are `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)); `detail` says what
-  would be right. 400 and 422: the request cannot be read. 401: the token is missing or wrong. 403: it may not do that,
-  or the request asks for a name that is not the watcher's. 404: there is no such thing. 409: it is not in a state for
+  would be right. 400, 422: the request cannot be read. 401: the token is missing or wrong. 403: it may not do that, or
+  the request asks for a name that is not the watcher's. 404: there is no such thing. 409: its state does not allow
   that. 415: the `Content-Type` is wrong. 429: wrong tokens come too fast. 503: the store cannot be used now.
-- **Filters that lists share**: `pipeline` (ids of pipelines, any of them), `label` (all of these: `team:sales`, or
-  `!env:dev` to leave out all with this label) and `since` (only what ended, was recorded or was opened within this
-  time, such as `2h`, or since a date).
-- **Examples** are short: of each list the first item, of an [event](events.md) only id and type.
+- **Filters that lists share**: `pipeline` (ids, any of them), `label` (all of these: `team:sales`, or `!env:dev` to
+  leave out all with this label) and `since` (what ended, was recorded or was opened within `2h`, or since a date).
+- **A field** is text unless its kind is named. **Examples** have the first item of each list, of an
+  [event](events.md) only id and type.
 - **What somebody does** holds on every replica within a second.
 """
 
@@ -195,17 +195,24 @@ def _type(field: Mapping[str, Any]) -> str:
     return {"string": "text", "integer": "number"}.get(kind, kind)
 
 
-def _fields(model: type[BaseModel]) -> str:
-    schema = model.model_json_schema()
-    rows = []
-    for name, field in schema.get("properties", {}).items():
+def _fields(model: type[BaseModel], described: dict[str, str], *, title: str) -> str:
+    """Return a line a field of a request, and one of the fields that `described`, by their line, has from earlier."""
+    lines, earlier = [], dict[str, list[str]]()
+    for name, field in model.model_json_schema().get("properties", {}).items():
         if name in SHARED:
             continue
-        words = field.get("description", "")
         default = field.get("default")
-        given = f" Default `{default}`." if default not in (None, [], ()) else ""
-        rows.append(f"| `{name}` | {_type(field)} | {(words + given).strip()} |")
-    return "\n".join(["| field | value | |", "|---|---|---|", *rows])
+        kinds = [kind for kind in [_type(field)] if kind != "text"]
+        kinds += [f"default `{default}`"] if default not in (None, [], ()) else []
+        kind = f" ({', '.join(kinds)})" if kinds else ""
+        line = f"- `{name}`{kind}: {field.get('description', '')}"
+        if line in described:
+            earlier.setdefault(described[line], []).append(f"`{name}`")
+        else:
+            described[line] = title
+            lines.append(line)
+    lines += [f"- {', '.join(names)}: as of `{of}`." for of, names in earlier.items()]
+    return "\n".join(lines)
 
 
 def _shortened(value: Any) -> Any:
@@ -219,42 +226,53 @@ def _shortened(value: Any) -> Any:
     return {key: _shortened(item) for key, item in value.items()}
 
 
-def _section(route: ApiRoute, example: tuple[int, Any], *, shown: str | None) -> str:
-    """Return what is said of a request; `shown` is the title of an earlier one with the same kind of answer."""
-    parts = [f"## {route.method} {route.path}", _summary(route)]
-    shared = [name for name in route.request_model.model_fields if name in SHARED]
-    if len(shared) < len(route.request_model.model_fields):
-        parts.append(_fields(route.request_model))
-    if shared:
-        parts.append(f"Shared by lists: {', '.join(f'`{name}`' for name in shared)}.")
-    name = route.handler.__name__
-    request = f"{route.method} {API}{_path(route)}{_QUERIES.get(name, '')}"
-    if name in _BODIES:
-        request += f"\n\n{json.dumps(_BODIES[name], ensure_ascii=False)}"
-    parts += [f"```http\n{request}\n```"]
-    status, answer = example
-    assert status == route.status, (route, example)
-    if answer is None:
-        parts.append(f"{status}, without a body.")
-    elif shown is not None:
-        parts.append(f"{status}: the same as of `{shown}`.")
+class _Shown(NamedTuple):
+    """The answers of a kind that the page has shown: how to name the first, and the names of the fields in all."""
+
+    words: str
+    fields: set[str]
+
+
+def _example(route: ApiRoute, answer: Any, shown: dict[type[BaseModel], _Shown]) -> str:
+    """Return an answer, without the fields that an earlier one of its kind, in `shown`, has."""
+    model = _answer_of(route)
+    if model is None:
+        return f"{route.status}, without a body."
+    title = f"`{route.method} {route.path}`"
+    known = next((shown[kind] for kind in model.__mro__ if kind in shown), None)
+    if known is None:
+        shown[model] = _Shown(f"the same as {title}", set(answer))
+        if (items := model.model_fields.get("items")) is not None:
+            shown.setdefault(get_args(items.annotation)[0], _Shown(f"an item of {title}", set(answer["items"][0])))
+        fields, intro = answer, ""
     else:
-        if "version" in answer:
-            answer["version"] = "1.1.0"
-        parts.append(f"{status}:\n\n```json\n{fold(_shortened(answer))}\n```")
-    own = [f"{status} ({HTTPStatus(status).phrase.lower()})" for status in route.refuses]
-    if own:
-        parts.append(f"Refusals of its own: {', '.join(own)}.")
-    return "\n\n".join(parts)
+        fields = {name: value for name, value in answer.items() if name not in known.fields}
+        known.fields.update(answer)
+        intro = f" {known.words}{', and' if fields else ''}"
+    if "version" in fields:
+        fields["version"] = "1.1.0"
+    block = f"\n\n```json\n{fold(_shortened(fields))}\n```" if fields else ""
+    return f"{route.status}:{intro}{block}"
 
 
 def api() -> str:
     """Return docs/reference/api.md."""
-    shown: dict[type[BaseModel], str] = {}
+    described: dict[str, str] = {}
+    shown: dict[type[BaseModel], _Shown] = {}
     sections = [HEAD]
-    for route, example in zip(ROUTES, asyncio.run(_examples()), strict=True):
-        answer, title = _answer_of(route), f"{route.method} {route.path}"
-        sections.append(f"{_section(route, example, shown=shown.get(answer) if answer else None)}\n")
-        if answer is not None:
-            shown.setdefault(answer, title)
+    for route, (status, answer) in zip(ROUTES, asyncio.run(_examples()), strict=True):
+        assert status == route.status, (route, answer)
+        title, name = f"{route.method} {route.path}", route.handler.__name__
+        parts = [f"## {title}", _summary(route), _fields(route.request_model, described, title=title)]
+        shared = [name for name in route.request_model.model_fields if name in SHARED]
+        if shared:
+            parts.append(f"Shared by lists: {', '.join(f'`{name}`' for name in shared)}.")
+        if name in _QUERIES or name in _BODIES:
+            request = f"{route.method} {API}{_path(route)}{_QUERIES.get(name, '')}"
+            body = f"\n\n{json.dumps(_BODIES[name], ensure_ascii=False)}" if name in _BODIES else ""
+            parts.append(f"```http\n{request}{body}\n```")
+        parts.append(_example(route, answer, shown))
+        if route.refuses:
+            parts.append(f"Refused also with {' or '.join(map(str, route.refuses))}.")
+        sections.append("\n\n".join(part for part in parts if part) + "\n")
     return "\n".join(sections)

@@ -20,19 +20,17 @@ from watcher.sinks.webhook import PRESETS
 HEAD = """\
 # Configuration
 
-Every key of this version. Made by `make docs` from the models that read the file; a commented file with all of it is
-[config/watcher.example.yaml](../../config/watcher.example.yaml), one small file per use is in [config/](../../config).
+Every key of this version. Made by `make docs` from the models that read the file. A commented file with all of it:
+[config/watcher.example.yaml](../../config/watcher.example.yaml); one small file per use: [config/](../../config).
 
 The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
-Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are
-reported at once, each with its line, its column and the remedy. A change of the file is applied while the daemon runs
-([what changes how](../operate.md#change-the-configuration)).
+All top-level keys may be left out; unknown keys are errors. All problems are reported at once, each with line, column
+and remedy. A change is applied while the daemon runs ([what changes how](../operate.md#change-the-configuration)).
 
-- **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is
-  always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error, and so is `$VAR` without braces.
-- **Secrets in files**: a key with `…_file` beside it may stand in a file, which that key names: `api_key_file` for
-  `api_key`. Give one of the two. A relative path starts beside the configuration file; the last line end of the file
-  does not count.
+- **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so they hold plain text. `$$`
+  is a dollar. A `${{VAR}}` that is not set is an error, and so is `$VAR` without braces.
+- **Secrets in files**: a key with `…_file` beside it may be replaced by that key, which names a file: `api_key_file`
+  for `api_key`. A relative path starts beside the configuration file; the file's last line end does not count.
 - **Worth a message** means all events but `execution.new`, `.running`, `.paused` and `.success`.
 - **Durations** are `500ms`, `10s`, `15m`, `48h`, `3d`; **rates** are `5/s`, `300/m`. Both need their unit.
 - **Defaults from the environment**, where the file says nothing:
@@ -64,8 +62,6 @@ SHARED: Mapping[str, type[SinkSettings]] = {
 }
 """Keys that kinds of sinks have in common, and of which they are."""
 
-TABLE = "| key | value | default | what it does | example |\n|---|---|---|---|---|"
-
 
 def configuration() -> str:
     """Return the whole page."""
@@ -76,11 +72,11 @@ def configuration() -> str:
 
 
 def _section(name: str, field: FieldInfo) -> str:
-    lines = [f"## {name}", "", _described(Settings, name), ""]
+    parts = [f"## {name}", _described(Settings, name)]
     for prefix, note, block in _blocks(name, field):
-        lines += [note, "", TABLE] if note else [TABLE]
-        lines += [*_rows(block, prefix=prefix), ""]
-    return "\n".join(lines)
+        parts += [note] if note else []
+        parts.append("\n".join(_lines(block, prefix=prefix)))
+    return "\n\n".join(parts) + "\n"
 
 
 def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]]]:
@@ -88,7 +84,7 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
     if name == "sinks":
         yield from (("sinks.NAME.", note, model) for note, model in SHARED.items())
         for kind, model in SINK_KINDS.items():
-            yield "sinks.NAME.", f"Of `type: {kind}`, its own:", model
+            yield "sinks.NAME.", f"`type: {kind}`: {_described(model, 'type')}", model
     elif name == "silences":
         yield "silences[].", "", SilenceSettings
     elif name == "watch":
@@ -99,30 +95,43 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
         yield f"{name}.NAME.", "", get_args(field.annotation)[1]
 
 
-def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
-    own = get_annotations(block) if issubclass(block, SinkSettings) else block.model_fields
+def _lines(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
+    """Yield a line a key of a block, and of the blocks in it."""
+    is_sink = issubclass(block, SinkSettings)
+    own = get_annotations(block) if is_sink else block.model_fields
     for name, field in ((name, block.model_fields[name]) for name in own if name in block.model_fields):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
-        if name.endswith("_file") and name.removesuffix("_file") in block.model_fields:
+        if (name.endswith("_file") and name.removesuffix("_file") in block.model_fields) or (
+            is_sink and name == "type"
+        ):
             continue
         if inner is not None:
-            yield f"| `{path}` | block | | {_described(block, name)} | |"
+            yield f"- `{path}` (block): {_described(block, name)}"
             if not (block is EmailSettings and name == "group"):  # whose keys are those of every sink
-                yield from _rows(inner, prefix=f"{path}.")
+                yield from _lines(inner, prefix=f"{path}.")
         else:
-            yield _row(path, block, name, optional=f"{name}_file" in block.model_fields or name == "account")
+            yield _line(path, block, name, optional=f"{name}_file" in block.model_fields or name == "account")
 
 
-def _row(path: str, block: type[BaseModel], name: str, *, optional: bool) -> str:
+def _line(path: str, block: type[BaseModel], name: str, *, optional: bool) -> str:
     field = block.model_fields[name]
-    default = "required" if field.is_required() and not optional else _default(field)
-    example = _code(field.examples[0]) if field.examples else ""
+    default = "" if field.is_required() else _default(field)
+    notes = [_kind(field)]
     if f"{name}_file" in block.model_fields:
         path = f"{path}`, `…_file"
+    if field.is_required() and not optional:
+        notes.append("required")
     if default == _code(f"[{', '.join(ALERT_EVENTS)}]"):
-        default = "worth a message"
-    return f"| `{path}` | {_kind(field)} | {default} | {_described(block, name)} | {example} |"
+        default = "what is worth a message"
+    if default:
+        notes.append(f"default {default}")
+    elif field.examples and not notes[0].startswith("`"):
+        notes.append(f"such as {_code(field.examples[0])}")
+    described = _described(block, name)
+    if block in SINK_KINDS.values() and described == _described(RemoteSettings, name):
+        described = "as of every sink"
+    return f"- `{path}` ({', '.join(notes)}): {described}"
 
 
 def _described(block: type[BaseModel], name: str) -> str:
@@ -155,7 +164,7 @@ def _python_kind(annotation: Any) -> str:
     for word, kind in plural.items():
         if word in text:
             return kind
-    return {int: "number", bool: "`true` or `false`"}.get(annotation, "text")
+    return {int: "number", float: "number", bool: "`true` or `false`"}.get(annotation, "text")
 
 
 def _default(field: FieldInfo) -> str:

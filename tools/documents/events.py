@@ -16,7 +16,7 @@ from uuid import UUID
 
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
-from documents.events_text import FIELDS, HEAD
+from documents.events_text import FIELDS, HEAD, OWN
 from watcher.domain.envelope import stream_of, timestamp
 from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory, trial_event
@@ -63,8 +63,18 @@ def events() -> str:
     untold = [str(type_) for type_ in EventType if type_ not in examples]
     assert not untold, f"tell a story in tools/documents/events.py of {', '.join(untold)}"
     types = [f"### {type_}\n\n{text}\n{_example(examples[type_])}" for type_, text in descriptions().items()]
-    fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
+    own = {name for names in OWN.values() for name in names}
+    groups = {"": [name for name in FIELDS if name not in own], **OWN}
+    fields = "\n\n".join((f"{of} only:\n\n" if of else "") + _listed(names) for of, names in groups.items())
     return "\n".join([HEAD.format(fields=fields), *types])
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return a line for each meaning, with all of the names that have it."""
+    by_meaning: dict[str, list[str]] = {}
+    for name in names:
+        by_meaning.setdefault(FIELDS[name], []).append(f"`{name}`")
+    return "\n".join(f"- {', '.join(fields)}: {meaning}" for meaning, fields in by_meaning.items())
 
 
 def _example(event: Event) -> str:

@@ -57,8 +57,8 @@ class StoreSettings(Block):
         default="sqlite:///watcher.db",
         examples=["sqlite:////var/lib/watcher/watcher.db", "postgresql://watcher@db.example.com/watcher"],
     )
-    """A SQLite file, or a [PostgreSQL](../store.md#postgresql) database in libpq's form. After three slashes the
-    path of a file starts in the daemon's folder, after four at the root. A change needs a restart."""
+    """A SQLite file, whose path starts in the daemon's folder after three slashes, at the root after four; or a
+    [PostgreSQL](../store.md#postgresql) database in libpq's form. A change needs a restart."""
     password: SecretStr | None = Field(default=None, examples=["${WATCHER_DB_PASSWORD}"])
     """PostgreSQL's password. Without it libpq uses `PGPASSWORD` or `~/.pgpass`."""
     password_file: str | None = file_twin("the password", example="/run/secrets/db")
@@ -110,9 +110,9 @@ class WeeklySettings(Block):
     days: tuple[Day, ...] = Field(min_length=1, examples=["[sat, sun]"])
     """The days on which the hours begin: `mon` to `sun`."""
     from_: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"20:00"'])
-    """The time of day at which the hours begin."""
+    """The time of day at which they begin."""
     to: Annotated[str, AfterValidator(_clock_time)] = Field(examples=['"08:00"'])
-    """The time of day at which the hours end, on the next day if `to` is not after `from`. `24:00` is midnight."""
+    """The time of day at which they end, on the next day if `to` is not after `from`. `24:00` is midnight."""
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(examples=["Europe/Berlin"])
     """The time zone of `days`, `from` and `to`."""
 
@@ -130,7 +130,7 @@ class SilenceSettings(Block):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["from", "until"]}, {"required": ["weekly"]}]})
 
     match: SilenceMatch = Field(examples=["{labels: {team: sales}}"])
-    """The deliveries that are silenced: those that match all given keys. At least one key is needed."""
+    """The deliveries that are silenced: those that match all given keys, at least one."""
     from_at: UtcMoment | None = Field(default=None, alias="from", examples=["2026-12-24T00:00:00Z"])
     """The start of the silence, with its zone. Needs `until`."""
     until_at: UtcMoment | None = Field(default=None, alias="until", examples=["2026-12-27T00:00:00Z"])
@@ -174,13 +174,13 @@ class ReportSettings(Block):
     """A report of the results of all pipelines: its times and its sinks. See [reports.md](../reports.md)."""
 
     at: Annotated[str, AfterValidator(partial(_clock_time, latest="23:59"))] = Field(examples=['"08:00"'])
-    """The time of day at which the report is sent. It covers the time since the last report was due."""
+    """The time of day at which the report is sent. It covers the time since it was last due."""
     days: tuple[Day, ...] = Field(default=_DAYS, min_length=1, examples=["[mon, tue, wed, thu, fri]"])
-    """The days on which the report is sent: `mon` to `sun`."""
+    """The days on which it is sent: `mon` to `sun`."""
     timezone: Annotated[str, AfterValidator(_timezone)] = Field(default="UTC", examples=["Europe/Berlin"])
     """The time zone of `at` and `days`."""
     sinks: tuple[Name, ...] = Field(min_length=1, examples=["[mail, chat]"])
-    """The sinks that get the report, whatever their `events`. Not allowed: `template: pagerduty` or `alertmanager`."""
+    """The sinks that get it, whatever their `events`; not `template: pagerduty` or `alertmanager`."""
 
     @property
     def schedule(self) -> ReportSchedule:
@@ -253,14 +253,14 @@ class AccountSettings(Block):
     """One API key."""
 
     api_key: ApiKey = Field(examples=["${CLERK_API_KEY}"])
-    """The key, as Clerk Chat shows it. Required, unless `api_key_file` is given."""
+    """The key, as Clerk Chat shows it. Required."""
     api_key_file: str | None = file_twin("the key", example="/run/secrets/clerk_api_key")
     base_url: Annotated[str, AfterValidator(_base_url)] = Field(
         default=API, examples=["https://gateway.example.com/clerk"]
     )
-    """The address of the API, or of a gateway to the API, which may have a path."""
+    """The address of the API, or of a gateway to it, which may have a path."""
     rate_limit: Rate = Field(default=as_written("5/s"), examples=["300/m"])
-    """The highest rate of requests with this key, over all watches that use it."""
+    """The highest rate of requests with this key, over all its watches."""
     timeout_s: Duration = Field(default=as_written("10s"), examples=["30s"])
     """The longest time for one request."""
     link: Annotated[str, AfterValidator(_link)] | None = Field(
@@ -284,20 +284,19 @@ class WatchSettings(Block):
     pipeline: UUID = Field(examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"])
     """The pipeline's id, from its address in Clerk Chat."""
     account: str = Field(examples=["default"])
-    """The account whose key is used. This may be left out if there is only one account."""
+    """The account whose key is used. Not needed if there is only one."""
     executions: tuple[ExecutionId, ...] = Field(
         default_factory=tuple, validate_default=False, min_length=1, examples=["[9a1b0000-0000-4000-8000-000000000001]"]
     )
-    """The executions to watch until they end, at least one. Without this key every execution is watched, future ones
-    included."""
+    """The executions to watch until they end, at least one. Without this key all are watched, future ones too."""
     name: ShortText | None = Field(default=None, examples=["Sales agent"])
     """The pipeline's name in events, instead of the API's; at most 256 characters."""
     labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
-    """Your own labels, at most 32. They are copied into every event, and sinks match on them."""
+    """Your own labels, at most 32, copied into every event. Sinks match on them."""
     runbook: Annotated[str, AfterValidator(_runbook)] | None = Field(
         default=None, examples=["https://wiki.example.com/agents/sales"]
     )
-    """A link to instructions for trouble, copied into events as `data.runbook`, and shown by chats and pagers."""
+    """A link to instructions for trouble, copied into events as `data.runbook`. Chats and pagers show it."""
     overdue_after_s: Mapping[OpenStatus, Duration] = Field(
         default_factory=dict, examples=["{new: 2m, running: 15m, paused: 48h}"]
     )
@@ -329,42 +328,40 @@ class PollingSettings(Block):
     first_sight: Literal[FirstSight.BASELINE, FirstSight.NOTIFY] = Field(
         default=FirstSight.BASELINE, examples=["notify"]
     )
-    """The events for executions that ended before their pipeline was first watched: `baseline` emits none, `notify`
-    emits their ends."""
+    """`baseline` emits nothing of executions that ended before the pipeline was first watched, `notify` their ends."""
     lookback_s: Duration = Field(default=as_written("7d"), examples=["30d"])
-    """The time that a whole pipeline's first scan, and its scan after a downtime, reads back. After a longer downtime
-    `pipeline.gap` is emitted."""
+    """The time that the first scan of a whole pipeline, and the one after a downtime, reads back. After a longer
+    downtime `pipeline.gap` is emitted."""
     details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(default=Details.FAILED, examples=["always"])
-    """The executions that are polled once more when a list shows their end, to get failed nodes and goals."""
+    """The executions that are polled once more when a list shows their end, for failed nodes and goals."""
     lost_after: int = Field(default=3, ge=1, examples=["5"])
-    """The number of answers in a row that say "not known" or "refused" before `execution.lost`."""
+    """The number of answers "not known" or "refused" in a row before `execution.lost`."""
     lost_grace_s: DurationOrZero = Field(default=as_written("60s"), examples=["5m"])
-    """The shortest time that the answers of `lost_after` must span; `0s` is allowed."""
+    """The shortest time that these answers must span; `0s` is allowed."""
     degraded_after_s: Duration = Field(default=as_written("60s"), examples=["2m"])
-    """The time without a successful request after which an account is degraded, if a poll is due."""
+    """The time without a successful request after which an account is degraded, if polls are due."""
 
 
 class HttpSettings(Block):
-    """The address of pages, API, probes and metrics, and access to them."""
+    """The address of pages, API, probes and metrics, and [access](../access.md)."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field(default="127.0.0.1:8080", examples=["0.0.0.0:8080"])
-    """The address of pages, API, probes and metrics. `:8080` is every interface, port 0 any free port. A change needs
-    a restart."""
+    """`:8080` is every interface, port 0 any free port. A change needs a restart."""
     public_url: Annotated[str, AfterValidator(_public_url)] | None = Field(
         default=None, examples=["https://watcher.example.com"]
     )
-    """The address at which people reach the pages, for links to the pages. With a proxy it is the proxy's address."""
+    """The address at which people reach the pages, for links; with a proxy the proxy's."""
     names: tuple[Annotated[str, AfterValidator(_host_name)], ...] = Field(
         default=(), examples=["[watcher.internal, 192.0.2.7]"]
     )
-    """Further host names and addresses of the daemon, without a port. A request for another name is refused, unless the
-    request has a token."""
+    """Further host names and addresses of the daemon, without a port. A request for another name is refused, unless it
+    has a token."""
     token: SecretStr | None = Field(default=None, examples=["${WATCHER_TOKEN:-}"])
-    """The token with which clients may read pages and API, and act. An empty token counts as none. If there is neither
-    `token` nor `read_token`, pages and API are served only if `listen` is a loopback address."""
+    """The [token](../access.md) with which clients may read pages and API, and act. An empty one counts as none.
+    Without `token` and `read_token` pages and API are served only on a loopback address."""
     token_file: str | None = file_twin("the token", example="/run/secrets/watcher_token")
     read_token: SecretStr | None = Field(default=None, examples=["${WATCHER_READ_TOKEN:-}"])
-    """The token with which clients may only read pages and API. An empty one counts as none. Acting needs `token`."""
+    """The token with which clients may only read pages and API. An empty one counts as none."""
     read_token_file: str | None = file_twin("the token", example="/run/secrets/watcher_read_token")
 
     @model_validator(mode="after")
@@ -384,7 +381,7 @@ class HeartbeatSettings(Block):
     """A service that is pinged regularly while all is well."""
 
     url: Annotated[SecretStr, AfterValidator(_ping_url)] = Field(examples=["https://hc-ping.com/your-check"])
-    """The URL to GET. Required, unless `url_file` is given. Only scheme and host are ever shown."""
+    """The URL to GET. Required. Only scheme and host are ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/heartbeat_url")
     every_s: Duration = Field(default=as_written("1m"), examples=["30s"])
     """The time between two pings."""
@@ -421,16 +418,16 @@ class Settings(Block):
     )
     """[Reports](../reports.md) of the results of all pipelines, such as each morning. Choose the names."""
     silences: tuple[SilenceSettings, ...] = ()
-    """Deliveries that are not sent for a time, but settled as `silenced`. At the end of a silence the openings of
-    problems that are still open are sent. stdout is never silenced."""
+    """Deliveries that are [not sent](../silences.md) for a time, but settled as `silenced`. stdout is never
+    silenced."""
     store: StoreSettings = StoreSettings()
     """The database that holds the state."""
     http: HttpSettings = HttpSettings()
-    """The address of pages, API, probes and metrics, and access to them."""
+    """The address of pages, API, probes and metrics, and [access](../access.md)."""
     heartbeat: HeartbeatSettings | None = Field(
         default=None, examples=["{url: https://hc-ping.com/your-check, every: 1m}"]
     )
-    """A service such as healthchecks.io, which is pinged while all loops make progress and the store takes writes. The
-    service alerts when the pings stop."""
+    """A service such as healthchecks.io, which is pinged while all is well, and alerts when the pings stop
+    ([more](../watch.md#heartbeat))."""
     log: LogSettings = LogSettings()
     """The log, always on stderr."""

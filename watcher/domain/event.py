@@ -17,88 +17,82 @@ class EventType(StrEnum):
     EXECUTION_PAUSED = "execution.paused"
     """It waits: for a reply, a person, a moment."""
     EXECUTION_SUCCESS = "execution.success"
-    """It ended well. Final: whatever the API says of it later is logged, never emitted."""
+    """It ended well. Final: a later contradiction by the API is logged, never emitted."""
     EXECUTION_FAILED = "execution.failed"
-    """It ended in failure. Final as well. `failedNodes` says where, as far as the API does."""
+    """It ended in failure. Final as well. `failedNodes` says where, if the API does."""
     EXECUTION_UNRECOGNIZED = "execution.unrecognized"
-    """A status the API's documentation does not know. `status` is the raw word; emitted once per new word. The
+    """A status that the API's documentation does not know: `status` is the raw word. Emitted once per new word. The
     execution is still polled, unless the API gives it a `finishedAt`."""
     EXECUTION_OVERDUE = "execution.overdue"
     """Longer in one status than its `overdue_after`. Emitted once per stay (again if the limit was removed and is
-    back), and only after a successful poll past the limit. A sink that was sent this is sent the event that ends it,
-    too; if its `events` lack that, PagerDuty, Alertmanager and a Slack app get only the end."""
+    back), and only after a successful poll past the limit. A sink that was sent this is sent the event that closes it,
+    too; if its `events` lack that, PagerDuty, Alertmanager and a Slack app get only the closing."""
     EXECUTION_LOST = "execution.lost"
     """The API keeps answering 404 or an error for it: `lost_after` answers in a row over `lost_grace`, while the
     account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is polled for another day; if
     it answers again, its next event has `previousStatus: lost`."""
     EXECUTION_EXPENSIVE = "execution.expensive"
-    """It used more tokens than the pipeline's rule `tokens.execution` allows. Emitted once per execution, as soon as an
-    answer shows it, and before its end. It opens and closes no problem: an execution that is overdue stays so."""
+    """It used more tokens than the rule `tokens.execution` allows. Emitted once per execution, as soon as an answer
+    shows it, and before its end. It opens and closes no problem, so an overdue execution stays overdue."""
     PIPELINE_FAILING = "pipeline.failing"
-    """The pipeline's `failing` rule holds: too many executions failed in a row, or too large a share of the last. It
-    opens a [problem](../alerts.md); `execution` is the end that did it. With `also` that may be a success: its `error`
-    says why it counts as a failure."""
+    """The rule `failing` holds: too many executions failed in a row, or too large a share of the last. It opens a
+    [problem](../alerts.md); `execution` is the end that did it. With `also` that may be a success, and its `error` says
+    why it counts as a failure."""
     PIPELINE_RECOVERED = "pipeline.recovered"
-    """The rule holds no longer: see [what closes it](../rules.md). It closes the problem, and goes exactly where
-    `pipeline.failing` went."""
+    """It closes the problem ([when](../rules.md)), and goes exactly where `pipeline.failing` went."""
     PIPELINE_SILENT = "pipeline.silent"
-    """No execution has started for longer than the pipeline's `silent` rule allows. Emitted only after a complete scan
-    of its list. It opens a problem."""
+    """No execution has started for longer than the rule `silent` allows. Emitted only after a complete scan of the
+    list. It opens a problem."""
     PIPELINE_ACTIVE = "pipeline.active"
     """An execution started again. It closes the problem, and goes exactly where `pipeline.silent` went."""
     PIPELINE_SLOW = "pipeline.slow"
-    """An open execution runs for longer than the pipeline's rule `slow` allows, compared with its last successes.
-    Emitted only after an answer that shows it still open. It opens a [problem](../rules.md#slow); `execution` is the
-    slowest at that time."""
+    """An open execution runs for longer than the rule `slow` allows, compared with the last successes. Emitted only
+    after an answer that shows it open. It opens a [problem](../rules.md#slow); `execution` is the slowest at that
+    time."""
     PIPELINE_ON_TIME = "pipeline.on_time"
-    """No execution runs for longer than the rule `slow` allows any more. It closes the problem, and goes exactly where
-    `pipeline.slow` went."""
+    """No execution is slow any more. It closes the problem, and goes exactly where `pipeline.slow` went."""
     PIPELINE_OVERSPENDING = "pipeline.overspending"
-    """The executions that ended today (UTC) used 80 % or 100 % of the pipeline's rule `tokens.per_day`; `percent` says
-    which. Emitted once a day for each of the two; if an end leads past both, for 100 % only. It opens no problem."""
+    """The executions that ended today (UTC) used `percent` % of the rule `tokens.per_day`. Emitted once a day for 80
+    and once for 100; if an end leads past both, for 100 only. It opens no problem."""
     PIPELINE_NEW_ERROR = "pipeline.new_error"
     """An execution failed with a [kind of error](../history.md#kinds-of-errors) that was not seen in this pipeline for
-    30 days: its rule `new_error`. It opens no problem."""
+    30 days, by the rule `new_error`. It opens no problem."""
     PIPELINE_GAP = "pipeline.gap"
-    """A scan of the list of a pipeline that is watched whole may have missed executions. `reason` is `lookback`,
+    """A scan of a whole pipeline's list may have missed executions. `reason` is `lookback`,
     `deleted`, `unordered`, `outrun`, `not_found`, `rejected`, `forbidden` or `unreadable`: [what each
     means](../pipelines.md#what-it-can-miss-and-how-you-would-know)."""
     ACCOUNT_DEGRADED = "account.degraded"
     """The API cannot be used with this key. `reason` is `unauthorized` (at once), `rate_limited`, `unreachable`,
-    `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). Emitted once when it starts;
-    nothing is known of its executions meanwhile."""
+    `invalid`, or `over_budget` (`max_interval` cannot be kept within `rate_limit`). Nothing is known of its executions
+    meanwhile."""
     ACCOUNT_RECOVERED = "account.recovered"
-    """It can be used again: emitted once when the trouble ends. `reason` says which."""
+    """It can be used again. `reason` says what is over."""
     SINK_FAILING = "sink.failing"
-    """Nothing got through to this sink for 5 minutes though something waited to be sent. What fails while others get
-    through does not count. Sent to the other sinks. Deliveries wait."""
+    """Nothing got through to this sink for 5 minutes though something waited to be sent. Sent to the other sinks.
+    Deliveries wait."""
     SINK_RECOVERED = "sink.recovered"
     """Something got through again."""
     SINK_DISABLED = "sink.disabled"
     """The receiver answered 410 Gone. Deliveries wait until the sink's block in the configuration changes, or somebody
     enables it."""
     DELIVERY_DEAD = "delivery.dead"
-    """Deliveries of this sink became dead letters: refused five times in a row, or retried for `give_up_after`. `count`
-    says how many, `newest` which was the newest of them, `answer` its last answer, `remedy` what to do about that. Sent
-    to the other sinks: at the first dead letter, then at the end of each minute in which there were more. It opens no
-    problem. A `delivery.dead` that becomes a dead letter itself is not reported, nor are the deliveries of a sink that
-    was removed."""
+    """Deliveries of this sink became dead letters: refused five times in a row, or retried for `give_up_after`. Sent
+    to the other sinks at the first, then at the end of each minute in which there were more. It opens no problem. Not
+    reported: a `delivery.dead` that becomes a dead letter itself, and the deliveries of a removed sink."""
     PROBLEM_REMINDER = "problem.reminder"
-    """A problem is still open after another `remind_every` of a sink, to which alone this goes. It has the data of the
-    event that opened the problem, with the count as it is now and the `latest` failure. It belongs to the sink's own
-    sequence."""
+    """A problem is still open after another `remind_every` of a sink, to which alone this goes, in a sequence of its
+    own. It has the data of the opening, with the count as it is now and the `latest` failure."""
     PROBLEM_ACKNOWLEDGED = "problem.acknowledged"
-    """Somebody took a problem: `acknowledgement` says who, why, and until when nobody is reminded of it. It has the
-    data of the event that opened the problem, and goes to the sinks that got that. It is sent right after that event. A
-    silence that keeps that event back keeps this one back, too; both go when it ends."""
+    """Somebody acknowledged a problem. It has the data of the opening, and goes to the sinks that got that, right after
+    it. If the opening is silenced, so is this; both go when the silence ends."""
     PROBLEM_CLOSED = "problem.closed"
-    """A problem ended because nothing watches for it any more: its rule, watch, account or sink was removed from the
-    configuration (`reason` is `removed`), or an overdue execution ended without an event (`ended`). It has the data of
-    the event that opened the problem, and goes exactly where that went."""
+    """Nothing watches for a problem any more: its rule, watch, account or sink was removed from the configuration
+    (`reason` is `removed`), or an overdue execution ended without an event (`ended`). It has the data of the opening,
+    and goes exactly where that went."""
     WATCHER_REPORT = "watcher.report"
-    """A [report](../reports.md) is due. It goes to the sinks that `reports` names, whatever their `events`, and no
-    silence keeps it back. `time` is the moment at which it was due. `from` until `until` are whole hours. `pipelines`
-    are the worst 20 at most; of each, and of all in `total`, there are the figures."""
+    """A [report](../reports.md) is due. It goes to the sinks that `reports` names, whatever their `events` and
+    silences. `time` is the moment at which it was due. `from` until `until` are whole hours. `pipelines` are the worst
+    20 at most."""
     WATCHER_TEST = "watcher.test"
     """A test, sent by `watcher check --send` to every sink but stdout, whatever its `events`; to PagerDuty and
     Alertmanager also what closes it. Recorded nowhere. Its `sequence` is always 1."""

@@ -23,12 +23,11 @@ class RulesSettings(Block):
     silent_s: Duration | None = Field(default=None, examples=["6h"])
     """Emit `pipeline.silent` when no execution has started for this long. Only without `executions`."""
     slow: SlowSettings | None = Field(default=None, examples=["{times: 3, at_least: 1m}"])
-    """Emit `pipeline.slow` when an open execution runs for much longer than is usual for its pipeline."""
+    """Emit `pipeline.slow` when an open execution runs for much longer than is usual for the pipeline."""
     tokens: TokensSettings | None = Field(default=None, examples=["{execution: 20000, per_day: 2000000}"])
-    """Emit `execution.expensive` or `pipeline.overspending` when too many tokens are used. Give at least one of the
-    two."""
+    """Emit an event when too many tokens are used. Give at least one of the two."""
     new_error: bool = Field(default=False, examples=["true"])
-    """Emit `pipeline.new_error` when an execution fails with an error of a kind that was not seen for 30 days."""
+    """Emit `pipeline.new_error` when an execution fails with a kind of error that was not seen for 30 days."""
 
 
 RULES: Mapping[str, Any] = {

@@ -41,8 +41,8 @@ class AlsoSettings(SomeKeys):
     shorter_than_s: Duration | None = Field(default=None, examples=["5s"])
     """A success that took less than this counts as a failure."""
     fewer_nodes_than: int | None = Field(default=None, ge=1, le=1000, examples=["2"])
-    """A success that started fewer nodes counts as a failure. Lists may not say how many nodes started: with
-    `polling.details: always` each end is fetched, which costs a request each."""
+    """A success that started fewer nodes counts as a failure. If your lists do not say how many started, write
+    `polling.details: always`, which costs a request for each end."""
 
 
 class FailingSettings(Block):
@@ -51,23 +51,23 @@ class FailingSettings(Block):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["consecutive"]}, {"required": ["rate"]}]})
 
     consecutive: int | None = Field(default=None, ge=1, le=1000, examples=["3"])
-    """The number of executions that must fail in a row, in the order of their ends, to open the problem. The problem
-    closes with `pipeline.recovered` once the last `recover_after` executions succeeded, `quiet_for` has passed since it
-    opened, and at most a tenth of the executions that ended within the last `quiet_for` failed."""
+    """The number of executions in a row, by their ends, that must fail to open the problem. It closes with
+    `pipeline.recovered` once the last `recover_after` succeeded, `quiet_for` has passed since it opened, and at most a
+    tenth of the ends within the last `quiet_for` failed."""
     recover_after: int = Field(default=3, ge=1, le=1000, examples=["5"])
-    """With `consecutive`: the number of executions in a row that must succeed before the problem closes."""
+    """With `consecutive`: the number of executions in a row that must succeed to close the problem."""
     quiet_for_s: Duration = Field(default=as_written("5m"), examples=["15m"])
-    """With `consecutive`: the shortest time for which the problem stays open. It closes only if at most a tenth of the
-    executions that ended within the last `quiet_for` failed."""
+    """With `consecutive`: the shortest time for which the problem stays open, and the time within which at most a tenth
+    of the ends may have failed."""
     rate: Share | None = Field(default=None, examples=["20%"])
-    """Instead of `consecutive`: the share of the last executions that must fail to open the problem. The problem closes
-    with `pipeline.recovered` once less than half of this share fails."""
+    """Instead of `consecutive`: the share of the last executions that must fail to open the problem. It closes with
+    `pipeline.recovered` at less than half of this share."""
     of_last: int = Field(default=20, ge=1, le=1000, examples=["50"])
-    """With `rate`: the most ends that are counted, beginning with the newest."""
+    """With `rate`: the most ends that are counted, from the newest on."""
     within_s: Duration = Field(default=as_written("24h"), examples=["6h"])
-    """With `rate`: the greatest age of a counted end, compared to the newest end."""
+    """With `rate`: the greatest age of a counted end, against the newest."""
     at_least: int = Field(default=5, ge=1, le=1000, examples=["10"])
-    """With `rate`: the least number of counted ends with which the problem opens."""
+    """With `rate`: the least number of ends with which the problem opens."""
     also: AlsoSettings | None = Field(default=None, examples=["{shorter_than: 5s, fewer_nodes_than: 2}"])
     """Successes that count as failures of this rule alone. Their event stays `execution.success`."""
 

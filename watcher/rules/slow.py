@@ -32,9 +32,9 @@ class SlowSettings(Block):
     """The rule by which an open execution is slow, compared with the last 200 successes of its pipeline."""
 
     times: float = Field(default=3.0, gt=1.0, le=1000.0, examples=["4"])
-    """An execution is slow if it runs for this many times the usual duration: 95 % of the successes were not longer."""
+    """A slow execution runs for this many times the usual duration, which 95 % of the successes did not exceed."""
     at_least_s: Duration = Field(default=as_written("1m"), examples=["10m"])
-    """An execution is slow only if it runs at least this much longer than usual."""
+    """A slow execution runs at least this much longer than usual."""
 
 
 def usual_duration(durations: Sequence[int]) -> int | None:

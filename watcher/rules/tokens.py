@@ -21,9 +21,9 @@ class TokensSettings(SomeKeys):
     """The limits for the tokens that a pipeline uses."""
 
     execution: int | None = Field(default=None, ge=1, le=1_000_000_000, examples=["20000"])
-    """Emit `execution.expensive` once for an execution that uses more tokens than this."""
+    """Emit `execution.expensive` once for an execution that uses more."""
     per_day: int | None = Field(default=None, ge=1, le=1_000_000_000_000, examples=["2000000"])
-    """Emit `pipeline.overspending` when the executions that ended today (UTC) have used 80 % of this, and at 100 %."""
+    """Emit `pipeline.overspending` when the executions that ended today (UTC) have used 80 % of this, and 100 %."""
 
 
 class Spending(NamedTuple):

@@ -64,11 +64,11 @@ class AppriseSettings(RemoteSettings):
     """`{type: apprise, url: …}`."""
 
     type: Literal["apprise"] = Field(examples=["apprise"])
-    """Sends messages to a chat, mail or pager service by way of [Apprise](../receivers/apprise.md). Needs the extra:
-    `pip install '.[apprise]'` in a checkout of this project."""
+    """Sends messages to a service by way of [Apprise](../receivers/apprise.md), an extra: `pip install '.[apprise]'` in
+    a checkout of this project."""
     events: EventGlobs = ALERT_EVENTS
     url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(examples=["${APPRISE_URL}"])
-    """The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever shown."""
+    """The Apprise URL of one service. Required. Only its scheme is ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/apprise_url")
     rate_limit: Rate = Field(default=as_written("1/s"), examples=["10/m"])
     """The highest rate of messages."""

@@ -83,8 +83,7 @@ class EmailSettings(RemoteSettings):
     server: Annotated[str, AfterValidator(_server)] = Field(examples=["smtp.example.com:587"])
     """Host and port of the mail server. The default port is 587."""
     tls: Literal["starttls", "tls", "none"] | None = Field(default=None, examples=["tls"])
-    """The security of the connection: `starttls`, `tls` from the first byte, or `none`. The default is `tls` on port
-    465, else `starttls`."""
+    """`tls` is TLS from the first byte, the default on port 465; else `starttls` is."""
     ca_file: PemPath | None = Field(default=None, examples=["/etc/watcher/ca.pem"])
     """The certificates (PEM) of the CAs to trust, instead of the system's."""
     username: str | None = Field(default=None, examples=["watcher"])
@@ -98,12 +97,11 @@ class EmailSettings(RemoteSettings):
     """The addresses that mails go to. Each mail shows all of them."""
     events: EventGlobs = ALERT_EVENTS
     timeout_s: Duration = Field(default=as_written("60s"), examples=["30s"])
-    """The longest time for a mail, from connecting to the last answer. Many servers scan a mail before they answer."""
+    """The longest time for a mail, from connecting to the last answer. Many servers scan mails before they answer."""
     rate_limit: Rate = Field(default=as_written("30/m"), examples=["10/m"])
     """The highest rate of mails. Microsoft 365 accepts 30 a minute."""
     group: Grouping = Field(default=GroupSettings(), examples=["{by: [account], wait: 5m}"])
-    """Groups events into one mail. Without it more than three problems of an account that open, are acknowledged or
-    close within 10s are one mail, too; `none` sends each event alone and at once."""
+    """Groups events into one mail; as of every sink."""
 
     @model_validator(mode="after")
     def _can_be_used(self) -> Self:

@@ -60,7 +60,7 @@ EventGlobs = Annotated[
     tuple[EventGlob, ...],
     Field(
         min_length=1,
-        description="Globs over event types; each must match at least one.",
+        description="Globs over event types, such as `account.*`; each must match at least one.",
         examples=['[execution.failed, "account.*"]'],
     ),
 ]
@@ -84,7 +84,7 @@ class SilenceMatch(Match):
     accounts: tuple[Name, ...] = Field(default=(), examples=["[default]"])
     """The account must be one of these."""
     sinks: tuple[Name, ...] = Field(default=(), examples=["[phone]"])
-    """Only deliveries to these sinks. stdout is never silenced."""
+    """The sink must be one of these."""
 
     @model_validator(mode="after")
     def _matches_something(self) -> Self:
@@ -98,7 +98,7 @@ class SinkSettings(Block):
 
     events: EventGlobs = ("*",)
     match: Match = Match()
-    """Selects events of pipelines. An event without a pipeline is selected by `events` alone."""
+    """Selects events of pipelines; others are selected by `events` alone."""
 
     @property
     def target(self) -> str | None:
@@ -152,11 +152,10 @@ class RetrySettings(Block):
         min_length=1,
         examples=["[5s, 1m, 10m]"],
     )
-    """The times between the attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more. The last
-    time repeats. Once the receiver works again, everything that is pending is sent within about a minute, plus
-    the time to send it at `rate_limit`."""
+    """The times between attempts of a delivery that fails (±20 %), unless `Retry-After` asks for more. The last
+    repeats. Once the receiver works again, [all that is pending is sent](../sinks.md#when-it-is-retried)."""
     give_up_after_s: Duration = Field(default=as_written("3d"), examples=["12h"])
-    """The time from when a delivery is first due until it becomes a dead letter."""
+    """The time from when a delivery is first due until it is a dead letter."""
 
 
 class GroupSettings(Block):
@@ -165,17 +164,16 @@ class GroupSettings(Block):
     by: tuple[Annotated[str, AfterValidator(_group_field)], ...] = Field(
         default=("pipeline",), min_length=1, examples=["[pipeline, labels.team]"]
     )
-    """Events with the same values of all these fields share a group: `pipeline`, `account`, `type`, `labels.NAME`. An
-    event that lacks one of the fields is sent alone."""
+    """Events with the same values of all these share a group: `pipeline`, `account`, `type`, `labels.NAME`. An event
+    that lacks one is sent alone."""
     wait_s: Duration = Field(default=as_written("30s"), examples=["2m"])
-    """The time that an event waits for others, from its recording. Then all pending events of its group are sent
-    together."""
+    """The time that an event waits for others, from its recording. Then all pending events of the group are sent."""
     max: int | None = Field(
         default=None,
         ge=1,
         le=GROUP_COUNT,
         description=f"The most events in one batch: {BATCH_COUNT} by default, up to {GROUP_COUNT}. Only for a "
-        "webhook without `template`; a message has room for all events.",
+        "webhook without `template`.",
         examples=["500"],
     )
 
@@ -207,13 +205,13 @@ class RemoteSettings(SinkSettings):
     """The retries of a failed delivery."""
     group: Grouping = Field(default=None, examples=["{by: [pipeline], wait: 30s}"])
     """Sends events together: as a CloudEvents batch by a webhook without `template`, as one incident at PagerDuty
-    (`wait` is 10s there), as one message elsewhere. Without it chats still send more than three problems of an account
-    that open, are acknowledged or close within 10s as one message; `none` sends each event alone and at once."""
+    (`wait` is 10s there), as one message elsewhere. Without it [chats still gather
+    problems](../groups.md#many-problems-at-once-in-a-chat); `none` sends each event alone and at once."""
     after_s: Duration | None = Field(default=None, examples=["10m"])
-    """The time that the opening of a problem waits. The opening is sent only if the problem is still open then, and not
-    while the problem is acknowledged. By default an opening is sent at once."""
+    """The time that the opening of a problem waits. It is sent only if the problem is still open then, and not
+    acknowledged."""
     remind_every_s: Duration | None = Field(default=None, examples=["4h"])
-    """The time between `problem.reminder` events while a problem is open. By default there are none."""
+    """The time between `problem.reminder` events while a problem is open. Without it there are none."""
 
     @property
     def group_count(self) -> int:
@@ -325,11 +323,10 @@ class HttpSinkSettings(RemoteSettings):
     if TYPE_CHECKING:  # each kind of sink declares this field itself, at its place among the others
         url: SecretStr | str
     allow_private: bool = Field(default=True, examples=["false"])
-    """`false` refuses a target that resolves to an address of this machine or of a private network. See
-    [sinks.md](../connections.md)."""
+    """`false` refuses [addresses of this machine and of private networks](../connections.md#private-addresses)."""
     tls: TlsSettings | None = Field(default=None, examples=["{ca_file: ca.pem}"])
-    """The CAs to trust instead of the system's, and a client certificate. For `https://` only. Relative paths start
-    in the folder of the configuration file. A changed file is read again."""
+    """The CAs to trust, and a client certificate. For `https://` only. Paths start beside the configuration file. A
+    changed file is read again."""
 
     @field_validator("url", check_fields=False)
     @classmethod

@@ -127,8 +127,7 @@ class SlackBotSettings(HttpSinkSettings):
     type: Literal["slack_bot"] = Field(examples=["slack_bot"])
     """Posts in one Slack channel as an app: one message for each problem, updated when the problem is over."""
     token: _BotToken = Field(examples=["${SLACK_BOT_TOKEN}"])
-    """The app's Bot User OAuth Token, `xoxb-…`; its scope `chat:write` is enough. Required, unless `token_file` is
-    given."""
+    """The app's Bot User OAuth Token, `xoxb-…`, with the scope `chat:write`. Required."""
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
     channel: Annotated[str, AfterValidator(_channel)] = Field(examples=["C0123456789"])
     """The channel's id, from the end of the channel's details. The app must be in the channel."""

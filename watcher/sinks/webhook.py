@@ -143,20 +143,17 @@ class WebhookSettings(HttpSinkSettings):
     type: Literal["webhook"] = Field(examples=["webhook"])
     """Posts each event to a URL, signed if there is a `secret`."""
     template: TemplateChoice | None = Field(default=None, examples=["pagerduty"])
-    """Posts messages instead of events: for the named receiver, or made by the Jinja2 file at this path. The path may
-    start in the folder of the configuration file. A template changes the default of `events` (all but `execution.new`,
-    `.running`, `.paused`, `.success`; `pagerduty`: the openings of problems). The name of a receiver also changes the
-    default of `rate_limit`. See [sinks.md](../sinks.md)."""
+    """Posts messages instead of events: for the named receiver, or made by the Jinja2 file at this path, which may
+    start beside the configuration file. It changes the [defaults](../sinks.md) of `events` and `rate_limit`."""
     routing_key: RoutingKey | None = Field(default=None, examples=["${PAGERDUTY_ROUTING_KEY}"])
     """The integration key of the PagerDuty service, 32 characters. Only for `template: pagerduty`, which needs it."""
     routing_key_file: str | None = file_twin("the routing key", example="/run/secrets/pagerduty_key")
     url: Annotated[SecretStr, AfterValidator(_sink_url)] = Field(examples=[_EXAMPLE_URL])
-    """The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only scheme and host are
-    ever shown."""
+    """The URL to post to. Required, unless `template` is `pagerduty`. Only scheme and host are ever shown."""
     url_file: str | None = file_twin("the URL", example="/run/secrets/ops_url")
     secret: SigningSecrets = Field(default=(), examples=["${OPS_WEBHOOK_SECRET}"])
     """Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. A list signs with each, for
-    rotation. Without a secret no request is signed."""
+    rotation."""
     secret_file: str | None = file_twin("the secrets, one per line", example="/run/secrets/ops_webhook_secret")
     headers: Headers = Field(default_factory=dict, examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'])
     """Headers that are added to each request. Their values are secrets."""
