@@ -30,6 +30,7 @@ COPY --from=package /opt/watcher /opt/watcher
 ENV PATH=/opt/watcher/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    WATCHER_CONFIG=/etc/watcher \
     WATCHER_STORE_URL=sqlite:////var/lib/watcher/watcher.db \
     WATCHER_HTTP_LISTEN=0.0.0.0:8080
 USER 65532:65532

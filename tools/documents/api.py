@@ -92,6 +92,14 @@ def _content(model: type[BaseModel], media_type: str = "application/json") -> di
     return {media_type: MediaType(media_type_schema=PydanticSchema(schema_class=model))}
 
 
+def _content_of(route: ApiRoute, model: type[BaseModel]) -> dict[str, MediaType]:
+    """Return what an answer of this model may be written in."""
+    if model is models.Trouble:
+        return _content(model, "application/problem+json")
+    is_table = issubclass(route.request_model, models.CsvQuery)
+    return _content(model) | ({"text/csv": MediaType()} if is_table else {})
+
+
 def _statuses(route: ApiRoute) -> Iterator[tuple[int, type[BaseModel] | None]]:
     """Yield what is answered with what."""
     yield route.status, _answer_of(route)
@@ -126,8 +134,7 @@ def _operation(route: ApiRoute) -> Operation:
         responses={
             str(status): Response(
                 description=HTTPStatus(status).phrase,
-                content=model
-                and _content(model, "application/problem+json" if model is models.Trouble else "application/json"),
+                content=model and _content_of(route, model),
             )
             for status, model in _statuses(route)
         },

@@ -23,7 +23,8 @@ HEAD = """\
 Every key of this version. Made by `make docs` from the models that read the file. A commented file with all of it:
 [config/watcher.example.yaml](../../config/watcher.example.yaml); one small file per use: [config/](../../config).
 
-The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
+The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there. It may be
+a folder of files: [many customers](../customers.md).
 All top-level keys may be left out; unknown keys are errors. All problems are reported at once, each with line, column
 and remedy. A change is applied while the daemon runs ([what changes how](../operate.md#change-the-configuration)).
 

@@ -7,7 +7,7 @@ error message quotes are printed; all other words become `…`.
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def parse_seconds(text: str, *, option: str) -> float:
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
-    """Load the settings of a file; with `only` read no other top-level keys. Mistakes end the command."""
+    """Load the settings of a file or folder; with `only` read no other top-level keys. Mistakes end the command."""
     return load_or_exit(partial(load_config, path, environ=os.environ, only=only))
 
 
@@ -54,17 +54,23 @@ def load_or_exit(load: Callable[[], Settings]) -> Settings:
         if not sys.stderr.isatty():
             raise
         console = console_on(sys.stderr)
-        print_problems(error.problems, source=error.source, console=console)
+        print_problems(error.problems, sources=error.sources, console=console)
         say(console, (error.total, "bold"))
         raise typer.Exit(error.exit_code) from None
 
 
 def print_problems(
-    problems: Iterable[ConfigProblem], *, source: str, console: Console, word: tuple[str, str] = ("error: ", "bold red")
+    problems: Iterable[ConfigProblem],
+    *,
+    sources: Mapping[str, str],
+    console: Console,
+    word: tuple[str, str] = ("error: ", "bold red"),
 ) -> None:
-    """Print each problem, the line of the file that has it, and its remedy. `source` is the text of the file."""
-    lines, room, margin = source.split("\n"), max(console.width - 8, _CONTEXT_WIDTH + 1), ("      | ", "blue")
+    """Print each problem, the line of the file that has it, and its remedy. `sources` has the text of each file."""
+    room, margin = max(console.width - 8, _CONTEXT_WIDTH + 1), ("      | ", "blue")
+    lines_of = {file: text.split("\n") for file, text in sources.items()}
     for problem in problems:
+        lines = lines_of.get(problem.file, ())
         say(console, word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part))
         if not 0 < problem.line <= len(lines):
             say(console, ("hint: ", "bold"), problem.remedy)

@@ -90,16 +90,29 @@ class DaemonClient:
 
     def ask(self, method: str, path: str, *, query: Query = (), body: Mapping[str, Any] | None = None) -> Answer:
         """Send a request to the daemon's API; return the answer. Raises `DaemonError`, also for a refusal."""
-        code, body_bytes = self.send(
-            method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body, is_patient=True
-        )
+        code, content = self._read(method, path, query, body)
         answer: object = None
         with suppress(ValueError):
-            answer = json.loads(body_bytes or b"{}", object_hook=Answer)
-        if not isinstance(answer, Answer) or (code >= 300 and "title" not in answer):
+            answer = json.loads(content or b"{}", object_hook=Answer)
+        if not isinstance(answer, Answer):
             raise _other_version(f"{self.url} answers {code} to {method} /api/v1{path}")
+        return answer
+
+    def csv(self, path: str, *, query: Query) -> str:
+        """Return an answer of the daemon's API in CSV. Raises `DaemonError`, also for a refusal."""
+        return self._read("GET", path, [*query, ("format", "csv")])[1].decode()
+
+    def _read(self, method: str, path: str, query: Query, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
+        code, content = self.send(
+            method, f"/api/v1{path}{'?' if query else ''}{urlencode(query)}", body, is_patient=True
+        )
         if code < 300:
-            return answer
+            return code, content
+        answer: object = None
+        with suppress(ValueError):
+            answer = json.loads(content, object_hook=Answer)
+        if not isinstance(answer, Answer) or "title" not in answer:
+            raise _other_version(f"{self.url} answers {code} to {method} /api/v1{path}")
         why = harmless(str(answer.get("detail") or answer["title"]))
         if code in {401, 403, 429}:
             hint = "" if code == 403 else "set WATCHER_TOKEN to the http.token of its file"

@@ -12,7 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from watcher.config.files import CONFIG_BYTES, DEFAULTS, LISTEN_VARIABLE, FileError, find_config, read_file
+from watcher.config.files import (
+    CONFIG_BYTES,
+    DEFAULTS,
+    LISTEN_VARIABLE,
+    FileError,
+    config_files,
+    find_config,
+    read_file,
+)
 from watcher.domain.errors import ConfigError, DaemonError
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import Address, InvalidValueError, parse_address
@@ -69,9 +77,12 @@ def tell_health(config: Path | str | None = None) -> NoReturn:
 
 def _written_address(config: Path | str | None) -> object:
     """Return `http.listen` as the file has it; `None` without a file, or if no line but comments has the word."""
-    with suppress(ConfigError, FileError):
+    lines: list[bytes] = []
+    with suppress(ConfigError):
         file = find_config(Path(config) if config else None, environ=os.environ)
-        lines = read_file(file, limit=CONFIG_BYTES).splitlines()
+        for each in config_files(file):
+            with suppress(FileError):
+                lines += read_file(each, limit=CONFIG_BYTES).splitlines()
         if any(b"listen" in line and not line.lstrip().startswith(b"#") for line in lines):
             from watcher.config.locate import daemon_document  # noqa: PLC0415 (YAML takes longer than all the rest)
 

@@ -14,7 +14,10 @@ import typer
 from watcher.domain.errors import Exit, UsageError, WatcherError
 from watcher.runtime.signals import ENDING
 
-CONFIG_HELP = "The YAML file; default: $WATCHER_CONFIG, else ./watcher.yaml, else /etc/watcher/watcher.yaml."
+CONFIG_HELP = (
+    "The YAML file, or a folder of *.yaml; default: $WATCHER_CONFIG, else ./watcher.yaml, else "
+    "/etc/watcher/watcher.yaml."
+)
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help=CONFIG_HELP)]
 

@@ -79,7 +79,7 @@ def _ensure_stdout(document: Document) -> None:
     types: list[KeyPath] = [("sinks", name, "type") for name in sinks]
     paths = [path for path in types if document.text(path) == "stdout"]
     for path in paths[1:]:
-        problem = f"a second stdout sink, the first is at line {document.line(paths[0])}"
+        problem = f"a second stdout sink, the first is at {document.place_for(path, paths[0])}"
         document.report(path, problem, remedy="merge the two: events: takes a list")
     if not paths:
         numbered = (f"stdout-{number}" for number in range(2, len(sinks) + 3))
@@ -105,13 +105,13 @@ def _check_repetitions(document: Document) -> None:
 
     def note(path: KeyPath, value: object, problem: str, *, remedy: str) -> None:
         if (other := first.setdefault((remedy, value), path)) != path:
-            document.report(path, problem.format(document.line(other)), remedy=remedy)
+            document.report(path, problem.format(document.place_for(path, other)), remedy=remedy)
 
     for name in document.table(("accounts",)):
         if (key := document.text(path := ("accounts", name, "api_key"))) is not None:
-            same = "the same key as another account's at line {}"
+            same = "the same key as another account's at {}"
             note(path, key, same, remedy="one account per key: its rate limit is one")
-    watched = "already watched at line {} with the same account"
+    watched = "already watched at {} with the same account"
     for watch in _watches(document):
         account = document.text((*watch, "account"))
         if account is None:
@@ -209,12 +209,13 @@ _NETWORK_DISKS = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glu
 
 
 def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem, ...]:
-    """Return all warnings about a file with valid settings, sorted by their place in the file."""
+    """Return all warnings about valid settings, sorted by their places in the files."""
     now = Clock().now()
     for name, account in settings.accounts.items():
         _warn_of_clear_text(document, ("accounts", name, "base_url"), account.base_url, what="key")
+    _warn_of_rules(document, settings.defaults.rules, path=("defaults", "rules"))
     for index, watch in enumerate(settings.watch):
-        _warn_of_rules(document, watch.rules or RulesSettings(), path=("watch", index, "rules"))
+        _warn_of_rules(document, watch.rules, path=("watch", index, "rules"), default=settings.defaults.rules)
         at = ("watch", index, "pipeline")
         if at not in document.excused and _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
@@ -230,7 +231,7 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
             problem, remedy = "is in the past, so nothing is silenced", "correct it, or remove this silence"
             document.warn(("silences", index, "until"), problem, remedy=remedy)
         _warn_of_match(document, settings, ("silences", index, "match"), silence.match)
-    return tuple(sorted(document.warnings, key=lambda each: (each.line, each.column)))
+    return tuple(sorted(document.warnings))
 
 
 def network_disk(folder: Path, mounts: str) -> str | None:
@@ -253,16 +254,24 @@ def _warn_of_clear_text(document: Document, path: KeyPath, url: str, *, what: st
         document.warn(path, problem, remedy="write https://")
 
 
-def _warn_of_rules(document: Document, rules: RulesSettings, *, path: KeyPath) -> None:
-    if rules.failing is not None and rules.failing.consecutive == 1:
+def _warn_of_rules(
+    document: Document, rules: RulesSettings | None, *, path: KeyPath, default: RulesSettings | None = None
+) -> None:
+    """Warn of likely mistakes in a block of rules. In a watch a rule without a value turns its `default` off."""
+    rules, written = rules or RulesSettings(), document.table(path)
+    if "failing" in written and rules.failing is not None and rules.failing.consecutive == 1:
         problem, remedy = "opens a problem at each failure", "write 2 or more, or a rate"
         document.warn((*path, "failing", "consecutive"), problem, remedy=remedy)
     for name, field in RulesSettings.model_fields.items():
         key = key_of(RulesSettings, name=name)
-        if document.table(path).get(key, key) is None:
+        if written.get(key, key) is None and not getattr(default, name, None):
             remedy = f"write {key}: {(field.examples or [''])[0]}, or remove the key"
             document.warn((*path, key), "has no value, so this rule is off", remedy=remedy)
-    if (tokens := rules.tokens) is not None and (tokens.execution or 0) > (tokens.per_day or math.inf):
+    if (
+        "tokens" in written
+        and (tokens := rules.tokens) is not None
+        and (tokens.execution or 0) > (tokens.per_day or math.inf)
+    ):
         problem = f"is more than per_day {tokens.per_day}: one such execution uses more than a day may"
         document.warn((*path, "tokens", "execution"), problem, remedy="lower execution, or raise per_day")
 

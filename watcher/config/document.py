@@ -1,9 +1,10 @@
-"""A configuration file while it is read: its YAML nodes, its data, and the problems found so far.
+"""A configuration while it is read: its YAML nodes, its data, and the problems found so far.
 
-The nodes know their line and column. The data consists of mappings, lists, text and `None`; the models turn text into
-numbers.
+The nodes know their file, line and column. The data consists of mappings, lists, text and `None`; the models turn text
+into numbers.
 """
 
+import io
 import json
 import re
 from collections import deque
@@ -15,19 +16,23 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from watcher.config.files import CONFIG_BYTES, FileError, Stamp, read_file, stamps_of
+from watcher.config.files import CONFIG_BYTES, SUFFIX, FileError, Stamp, config_files, read_file, stamps_of
 from watcher.domain.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 """The keys and indexes that lead to a value: `("watch", 0, "pipeline")`."""
 
 
+Place = tuple[str, int, int]
+"""A file, a line and a column, as in `ConfigProblem`."""
+
+
 class ConfigProblem(NamedTuple):
     """One mistake in the configuration: its place, the problem, and the remedy.
 
-    `file` is the path as the user gave it, or `$NAME` for a value from the environment. `line` and `column` count
-    from 1; `line` is 0 if the problem has no line. `path` names the key, such as `watch[0].pipeline`. It is empty for
-    a problem of the whole file.
+    `file` is the path of the file, beginning as the user gave it, or `$NAME` for a value from the environment. `line`
+    and `column` count from 1; `line` is 0 if the problem has no line. `path` names the key, such as
+    `watch[0].pipeline`: an entry is counted in its file. `path` is empty for a problem of the whole file.
     """
 
     file: str
@@ -47,16 +52,16 @@ class ConfigProblem(NamedTuple):
 
 
 class ConfigProblemsError(ConfigError):
-    """The error for a file with problems. Its text has a line for each problem, sorted by line, and their number.
+    """The error for a file or folder with problems. Its text has a line for each, sorted by place, and their number.
 
-    `source` is the text of the file, which may hold secrets.
+    `sources` has the text of each file, which may hold secrets, by the file's name in the problems.
     """
 
     label = ""
 
-    def __init__(self, problems: Iterable[ConfigProblem], *, file: str, source: str = "") -> None:
-        self.problems = tuple(sorted(problems, key=lambda each: (each.line, each.column, each.path)))
-        self.source = source
+    def __init__(self, problems: Iterable[ConfigProblem], *, file: str, sources: Mapping[str, str]) -> None:
+        self.problems = tuple(sorted(problems))
+        self.sources = sources
         count = len(self.problems)
         self.total = f"{count} {'problem' if count == 1 else 'problems'} in {file}"
         super().__init__("\n".join((*map(str, self.problems), self.total)))
@@ -79,6 +84,15 @@ _NULL_TAG, _MERGE_TAG = f"{_TAG}null", f"{_TAG}merge"
 _KNOWN_TAGS = frozenset(
     _TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "merge", "seq", "map")
 )
+
+ENTRIES: Mapping[str, type[yaml.CollectionNode]] = {
+    "accounts": yaml.MappingNode,
+    "watch": yaml.SequenceNode,
+    "sinks": yaml.MappingNode,
+    "reports": yaml.MappingNode,
+    "silences": yaml.SequenceNode,
+}
+"""The top-level keys that hold entries, each of them a block. The entries of all files of a folder are put together."""
 
 _NULL = re.compile(r"(?:~|null|Null|NULL|)$")
 _TAB = re.compile(r" *\t")
@@ -118,22 +132,25 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 class Document:
-    """One configuration file while it is read. Methods take the path of a value, even of an absent one."""
+    """One configuration while it is read. Methods take the path of a value, even of an absent one."""
 
     def __init__(self, *, file: str, without_secrets: bool = False) -> None:
-        """Start empty. With `without_secrets`, absent secrets and unset variables become warnings, not problems.
+        """Start empty, with the path of the file or folder.
 
-        `excused` has the paths of these values. `warnings` has all warnings about the file.
+        With `without_secrets`, absent secrets and unset variables become warnings, not problems. `excused` has the
+        paths of these values. `warnings` has all warnings, `sources` the text of each file that was read.
         """
         self.file = file
-        self.source = ""
+        self.directory = Path(file).parent
+        self.sources: dict[str, str] = {}
         self.problems: list[ConfigProblem] = []
         self.data: dict[str, Any] = {}
         self.files: dict[Path, Stamp | None] = {}
         self.without_secrets = without_secrets
         self.excused: set[KeyPath] = set()
         self.warnings: list[ConfigProblem] = []
-        self._root: yaml.Node = compose("")
+        self._root: yaml.Node = compose("", file=file)
+        self._starts: dict[tuple[str | int, str], int] = {}
         self._reported: set[KeyPath] = set()
         self._hidden: set[KeyPath] = set()
         self._read_from: dict[KeyPath, KeyPath] = {}
@@ -144,26 +161,78 @@ class Document:
         self.files |= stamps_of([path])  # before reading, so that a later write counts as a change
         return read_file(path, limit=limit)
 
-    def open(self, path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Load this document from a file; with `only`, just these top-level keys of it. Raises `FileError`."""
-        data = self.read(path, limit=CONFIG_BYTES)
+    def open(self, path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> bool:
+        """Load this document from a file, or from the `*.yaml` of a folder; with `only`, just these top-level keys.
+
+        A file that cannot be read or parsed, and an unset variable, is a problem of the document. Return whether each
+        file was parsed.
+        """
+        self.files |= stamps_of([path])
+        files, roots = config_files(path), list[yaml.MappingNode]()
+        for file in files:
+            try:
+                roots.append(compose(self._read_text(file), file=str(file)))
+            except FileError as error:
+                is_read = str(file) in self.sources or any(error.place)
+                problem = str(error) if is_read else f"cannot read this file ({error})"
+                self.report_file(problem, remedy=error.remedy, place=(str(file), *error.place))
+        if files != [path]:
+            self.directory = path
+            self._look_around(files)
         try:
-            self.source = data.decode("utf-8-sig")
+            self._load(roots, environ=environ, only=only)
+        except RecursionError:
+            problem, remedy = "nested deeper than anything in this file can be", "check brackets and indentation"
+            self.report_file(problem, remedy=remedy, place=(self.file, 0, 0))
+            return False
+        return len(roots) == len(files) > 0
+
+    def _read_text(self, file: Path) -> str:
+        data = self.read(file, limit=CONFIG_BYTES)
+        try:
+            text = self.sources[str(file)] = data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise FileError("not UTF-8", remedy="save the file as UTF-8", place=(line, 1)) from None
-        self.load(self.source, environ=environ, only=only)
+        return text
 
-    def load(self, text: str, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> None:
-        """Parse the text and fill in variables. An unset one is a problem of the document. Raises `FileError`."""
-        self._root = compose(text)
+    def _look_around(self, files: Collection[Path]) -> None:
+        """Report a folder without a file to read, and warn of a file that is not read because of its name."""
+        if not files:
+            problem = f"a folder in which no *{SUFFIX} can be found"
+            remedy = "name a file, or a folder of files; Docker makes a folder where the file of a mount is missing"
+            self.report_file(problem, remedy=remedy, place=(self.file, 0, 0))
+        for file in sorted(self.directory.glob("[!.]*.yml")):
+            problem, remedy = f"is not read: in a folder only *{SUFFIX} is", f"rename it to {file.stem}{SUFFIX}"
+            self.warnings.append(ConfigProblem(str(file), 0, 0, "", problem, remedy))
+
+    def _load(
+        self, roots: Sequence[yaml.MappingNode], *, environ: Mapping[str, str], only: Collection[str] | None
+    ) -> None:
+        """Put the files together, and fill in variables. Raises `RecursionError`."""
+        for root in roots:
+            self._clean(root, ())
+        self._root = roots[0] if len(roots) == 1 else self._put_together(roots)
         if only is not None:
             self._root.value = [(key, value) for key, value in self._root.value if key.value in only]
-        try:
-            self.data = self._plain(self._root, (), environ)
-        except RecursionError:
-            problem = "nested deeper than anything in this file can be"
-            raise FileError(problem, remedy="check brackets and indentation") from None
+        self.data = self._plain(self._root, (), environ)
+
+    def _put_together(self, roots: Iterable[yaml.MappingNode]) -> yaml.MappingNode:
+        """Return one root with the entries and the other keys of all files."""
+        whole = compose("", file=self.file)
+        first: dict[str, yaml.CollectionNode] = {}
+        for key, value in (pair for root in roots for pair in root.value):
+            wanted = ENTRIES.get(key.value)
+            if wanted is None or (key.value not in first and isinstance(value, wanted)):
+                whole.value.append((key, value))
+                first[key.value] = value
+            elif isinstance(value, wanted):
+                self._starts[key.value, value.start_mark.name] = len(first[key.value].value)
+                first[key.value].value += value.value
+            elif value.tag != _NULL_TAG:
+                remedy = "write entries below it, as in config/watcher.example.yaml"
+                self.report_file("holds no entries", remedy=remedy, place=_place_of(value), path=(key.value,))
+        return whole
 
     def get(self, path: KeyPath) -> Any:
         """Return the value at a path, or `None`."""
@@ -221,9 +290,10 @@ class Document:
         """Return whether the value may be a secret: it contains a variable, or was read from the file of a secret."""
         return any(each in self._hidden or each in self._read_from for each in _prefixes(path))
 
-    def line(self, path: KeyPath) -> int:
-        """Return the line of a value."""
-        return self._at(path, "", "").line
+    def place_for(self, path: KeyPath, of: KeyPath) -> str:
+        """Return the place of the value `of` in a message about `path`: `line 3`, or `acme.yaml:3` for another file."""
+        here, there = (self._at(each, "", "") for each in (path, of))
+        return f"line {there.line}" if here.file == there.file else f"{there.file}:{there.line}"
 
     def mark_reported(self, path: KeyPath) -> None:
         """Let `is_reported` be true for this value, so that no check reports a further problem of it."""
@@ -238,9 +308,9 @@ class Document:
             self.mark_reported(path)
         self.problems.append(self._at(path, problem, remedy, key=key, block=block))
 
-    def report_file(self, problem: str, *, remedy: str, place: tuple[int, int] = (0, 0), path: KeyPath = ()) -> None:
-        """Add a problem of the whole file, or of a place in the file."""
-        self.problems.append(ConfigProblem(self.file, *place, write_path(path), problem, remedy))
+    def report_file(self, problem: str, *, remedy: str, place: Place, path: KeyPath = ()) -> None:
+        """Add a problem of a whole file, or of a place in the file."""
+        self.problems.append(ConfigProblem(*place, write_path(path), problem, remedy))
 
     def report_absent(self, path: KeyPath, problem: str, *, remedy: str) -> None:
         """Report an absent secret or variable. With `without_secrets` add a warning instead, and excuse the value."""
@@ -265,10 +335,12 @@ class Document:
         shown = next((self._read_from[each] for each in _prefixes(path) if each in self._read_from), path)
         if variable := self._environment.get(path):
             return ConfigProblem(f"${variable}", 0, 0, write_path(shown), problem, remedy)
-        at = write_path(shown[:-1] if block else shown)
-        return ConfigProblem(self.file, *self._place(shown, key=key), at, problem, remedy)
+        place = self._place(shown, key=key)
+        if (start := self._starts.get((shown[0], place[0]), 0)) and isinstance(shown[1], int):
+            shown = (shown[0], shown[1] - start, *shown[2:])  # an entry is counted in its file
+        return ConfigProblem(*place, write_path(shown[:-1] if block else shown), problem, remedy)
 
-    def _place(self, path: KeyPath, *, key: bool) -> tuple[int, int]:
+    def _place(self, path: KeyPath, *, key: bool) -> Place:
         name = value = self._root
         for part in path:
             found, inner = _child(value, part)
@@ -301,8 +373,9 @@ class Document:
             elif key.tag == _MERGE_TAG:
                 merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
             elif (first := entries.setdefault(key.value, (key, value))[0]) is not key:
-                problem = f"given twice, first at line {_place_of(first)[0]}"
-                self.report_file(problem, remedy="remove one of them", place=_place_of(key), path=(*path, key.value))
+                (file, line, _), place = _place_of(first), _place_of(key)
+                problem = f"given twice, first at {f'line {line}' if file == place[0] else f'{file}:{line}'}"
+                self.report_file(problem, remedy="remove one of them", place=place, path=(*path, key.value))
         for source in merged:
             if isinstance(source, yaml.MappingNode):
                 self._clean(source, path)
@@ -377,17 +450,22 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, y
     return None, None
 
 
-def compose(text: str) -> yaml.MappingNode:
-    """Parse a YAML text and return the root node. An empty text has a root without keys. Raises `FileError`."""
+def compose(text: str, *, file: str) -> yaml.MappingNode:
+    """Parse the YAML text of a file and return the root node. Raises `FileError`.
+
+    An empty text has a root without keys and without a line.
+    """
+    stream = io.StringIO(text)
+    stream.name = file  # the nodes get it as the name of their marks
     try:
-        root: Any = yaml.compose(text, Loader=_Loader)
+        root: Any = yaml.compose(stream, Loader=_Loader)
     except yaml.YAMLError as error:
         raise _explain(error, text=text) from None
     if root is None or root.tag == _NULL_TAG:
-        start = yaml.Mark("", 0, 0, 0, None, 0)
+        start = yaml.Mark(file, 0, -1, -1, None, 0)
         return yaml.MappingNode(f"{_TAG}map", [], start, start)
     if not isinstance(root, yaml.MappingNode):
-        raise FileError("no keys", remedy="begin with a key such as accounts:", place=_place_of(root))
+        raise FileError("no keys", remedy="begin with a key such as accounts:", place=_place_of(root)[1:])
     return root
 
 
@@ -399,8 +477,8 @@ def first_scalar(text: str) -> str:
     return str(node.value)
 
 
-def _place_of(node: yaml.Node | yaml.Token) -> tuple[int, int]:
-    return node.start_mark.line + 1, node.start_mark.column + 1
+def _place_of(node: yaml.Node | yaml.Token) -> Place:
+    return node.start_mark.name, node.start_mark.line + 1, node.start_mark.column + 1
 
 
 def _explain(error: yaml.YAMLError, *, text: str) -> FileError:
@@ -428,7 +506,7 @@ def _cause(
     line, here, quote = lines[mark.line], (mark.line + 1, mark.column + 1), _quote_before(mark, text=text)
     indent, above = _indent(line), [each for each in enumerate(lines[: mark.line], 1) if each[1].strip()]
     if quote is not None and quote.start_mark.line < mark.line:
-        return "end of stream", _place_of(quote)
+        return "end of stream", _place_of(quote)[1:]
     if quote is not None and "flow" not in complaint:
         return "behind a quote", here
     # A bracket is not closed, and the parser has read on into the keys below.

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from watcher.config.document import Document, KeyPath, is_safe_key, quoted
+from watcher.config.document import ENTRIES, Document, KeyPath, is_safe_key, quoted
 from watcher.config.models import Settings
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
@@ -24,9 +24,6 @@ _WORDS = re.compile(r"'([^']*)'")
 _WITHOUT_SPACE = re.compile(r"[A-Za-z_-]+:[^\s/]")
 _ID_OF = "copy the id from the {}'s address in Clerk Chat"
 _EVERY = "name each by its id: one entry watches every execution of one pipeline"
-
-_ENTRIES = frozenset({"accounts", "watch", "sinks", "reports", "silences"})
-"""The top-level keys that hold entries, each of them a block."""
 
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
@@ -124,7 +121,7 @@ def _homes(document: Document, path: KeyPath, key: str) -> list[str]:
         return [f"to type {kind}" for kind in kinds]
     below = list(_blocks_with(key, model)) if path and model else []
     homes = below[:1] or dict.fromkeys(_blocks_with(key, Settings))
-    names = ([f"an entry of {at}" if at in _ENTRIES else at for at in reversed(home)] for home in homes)
+    names = ([f"an entry of {at}" if at in ENTRIES else at for at in reversed(home)] for home in homes)
     return [f"under {' of '.join(each)}" if each else "in the first column" for each in names]
 
 
@@ -140,7 +137,7 @@ def _blocks_with(key: str, model: type[BaseModel]) -> Iterator[tuple[str, ...]]:
 def model_at(document: Document, path: KeyPath) -> type[BaseModel] | None:
     """Return the model of the block at a path; `None` if no block can be there."""
     model: type[BaseModel] | None = Settings
-    if path[1:] and path[0] in _ENTRIES:
+    if path[1:] and path[0] in ENTRIES:
         kind = str(document.get((*path[:2], "type")))
         model = SINK_KINDS.get(kind) if path[0] == "sinks" else block_of(Settings.model_fields[str(path[0])])
         path = path[2:]
@@ -208,7 +205,7 @@ def _report_kind(document: Document, path: KeyPath, wanted: tuple[str, str]) -> 
 
 
 def _example(document: Document, path: KeyPath) -> str | None:
-    is_entry = path[0] in _ENTRIES and len(path) == 2
+    is_entry = path[0] in ENTRIES and len(path) == 2
     named = path[:-1] if is_entry or isinstance(path[-1], int) else path
     field = field_at(document, named)
     return f"write {named[-1]}: {field.examples[0]}" if field and field.examples else None

@@ -6,6 +6,7 @@ This module imports little, because a container runs `watcher health` again and 
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from watcher.domain.errors import ConfigError
@@ -21,6 +22,9 @@ DEFAULTS = {
     "WATCHER_LOG_LEVEL": ("log", "level"),
 }
 """The environment variables that replace a key's default. The file takes precedence. Empty variables do not count."""
+
+SUFFIX = ".yaml"
+"""The end of the name of each file that is read in a folder."""
 
 SECRET_BYTES = 64 * 1024
 CONFIG_BYTES = 16 * 1024 * 1024
@@ -39,7 +43,7 @@ class FileError(Exception):
 
 
 def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
-    """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that exists.
+    """Return the file or folder to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that exists.
 
     Raises `ConfigError`, with all places that were tried, if there is no file.
     """
@@ -53,20 +57,40 @@ def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
     raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
 
 
+def config_files(path: Path) -> list[Path]:
+    """Return the files of a configuration: the `*.yaml` of a folder by name, but no hidden ones; else `path` itself.
+
+    The list is empty if the folder has no such file, or cannot be listed.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 (`Path.is_dir` raises an error without permission)
+        return [path]
+    with suppress(OSError):
+        return sorted(file for file in path.iterdir() if file.name.endswith(SUFFIX) and file.name[0] != ".")
+    return []
+
+
 Stamp = tuple[int, ...]
-"""The device, inode, size and change time of a file. For a link they are those of its target."""
+"""The device, inode, size and change time of a file. For a link they are those of its target. A folder has the first
+two."""
 
 Stamps = Mapping[Path, Stamp | None]
 
 
 def stamps_of(paths: Iterable[Path]) -> Stamps:
-    """Return the current stamp of each file; `None` for a file that does not exist or cannot be reached."""
+    """Return the current stamp of each file, and for a folder also those of its `config_files`.
+
+    The stamp of a file that does not exist or cannot be reached is `None`.
+    """
     stamps: dict[Path, Stamp | None] = {}
     for path in paths:
         try:
             found = path.stat()
         except (OSError, ValueError):  # a path may hold a null character
             stamps[path] = None
+            continue
+        stamps[path] = (found.st_dev, found.st_ino)
+        if stat.S_ISDIR(found.st_mode):
+            stamps |= stamps_of(config_files(path))
         else:
             stamps[path] = (found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
     return stamps

@@ -1,4 +1,4 @@
-"""Loading a file into `Settings`, or reporting all of its problems at once."""
+"""Loading a file or a folder into `Settings`, or reporting all of its problems at once."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -11,43 +11,60 @@ from watcher.config.checks import check, fill_in, find_warnings
 from watcher.config.document import ConfigProblem, ConfigProblemsError, Document
 from watcher.config.error_messages import translate
 from watcher.config.file_values import read_files, stand_in
-from watcher.config.files import DEFAULTS, FileError, Stamps
-from watcher.config.models import Settings
+from watcher.config.files import DEFAULTS, Stamps
+from watcher.config.models import Settings, WatchSettings
 from watcher.domain.errors import ConfigError
+from watcher.rules import RulesSettings
 from watcher.runtime.http_client import proxy_for
+from watcher.runtime.settings import LABELS_COUNT, key_of
 
 
 def load_config(
     path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None, document: Document | None = None
 ) -> Settings:
-    """Read the file and the files that it names. Raises `ConfigProblemsError` with all problems.
+    """Read the file or folder and the files that it names. Raises `ConfigProblemsError` with all problems.
 
     With `only`, all other top-level keys are ignored, so their secrets and variables may be absent. A given `document`
     is filled: afterwards its `files` are those that were read.
     """
     document = document or Document(file=str(path))
     settings = None
-    try:
-        document.open(path, environ=environ, only=only)
-    except FileError as error:
-        problem = str(error) if document.source or any(error.place) else f"cannot read this file ({error})"
-        document.report_file(problem, remedy=error.remedy, place=error.place)
-    else:
+    if document.open(path, environ=environ, only=only):
         for absent in tuple(document.excused):
             stand_in(document, absent)
         for variable, key in DEFAULTS.items():
             if (only is None or key[0] in only) and (value := environ.get(variable)):
                 document.put_from_environment(key, value, variable=variable)
-        read_files(document, directory=path.parent)
+        read_files(document, directory=document.directory)
         fill_in(document)
         try:
-            settings = Settings.model_validate(document.data)
+            settings = _with_defaults(Settings.model_validate(document.data), document)
         except ValidationError as error:
             translate(error.errors(include_url=False, include_input=False), document=document)
         check(document)
     if settings is None or document.problems:
-        raise ConfigProblemsError(document.problems, file=document.file, source=document.source)
+        raise ConfigProblemsError(document.problems, file=document.file, sources=document.sources)
     return settings
+
+
+def _with_defaults(settings: Settings, document: Document) -> Settings:
+    """Return the settings with `defaults` filled in at each watch. Report a watch that then has too many labels."""
+    defaults, watches = settings.defaults, list[WatchSettings]()
+    for index, watch in enumerate(settings.watch):
+        filled = {name: getattr(defaults, name) for name in defaults.model_fields_set - watch.model_fields_set}
+        if defaults.rules is not None:
+            own = document.table(("watch", index, "rules"))  # also those without a value, which turn a default off
+            names = {each for each in defaults.rules.model_fields_set if key_of(RulesSettings, name=each) not in own}
+            names -= {"silent_s"} if watch.executions else set()
+            rules = {name: getattr(defaults.rules, name) for name in names}
+            filled["rules"] = (watch.rules or RulesSettings()).model_copy(update=rules) if rules else watch.rules
+        if defaults.labels:
+            labels = filled["labels"] = {**defaults.labels, **watch.labels}
+            if len(labels) > LABELS_COUNT:
+                problem = f"has {len(labels)} labels with those of defaults"
+                document.report(("watch", index, "labels"), problem, remedy=f"keep at most {LABELS_COUNT}")
+        watches.append(watch.model_copy(update=filled))
+    return settings.model_copy(update={"watch": tuple(watches)})
 
 
 class ConfigSource:

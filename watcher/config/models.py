@@ -313,6 +313,24 @@ class WatchSettings(Block):
         return value
 
 
+class DefaultsSettings(Block):
+    """Values for every watch. A watch's own key counts instead, for `rules` and `labels` name by name."""
+
+    overdue_after_s: Mapping[OpenStatus, Duration] = Field(
+        default_factory=dict, examples=["{new: 2m, running: 15m, paused: 48h}"]
+    )
+    """The times in a status for each watch without `overdue_after`."""
+    rules: RulesSettings | None = Field(default=None, examples=["{failing: {consecutive: 3}}"])
+    """The [rules](../rules.md) of each watch, for those that the watch does not name. In a watch `silent:` without a
+    value turns this default off. `silent` does not count for a watch with `executions`."""
+    labels: Labels = Field(default_factory=dict, examples=["{team: sales}"])
+    """The labels of each watch, beside its own."""
+    runbook: Annotated[str, AfterValidator(_runbook)] | None = Field(
+        default=None, examples=["https://wiki.example.com/agents"]
+    )
+    """The link to instructions for each watch without `runbook`."""
+
+
 class PollingSettings(Block):
     """The times between polls, and the limits for answers that fail."""
 
@@ -397,7 +415,7 @@ class LogSettings(Block):
 
 
 class Settings(Block):
-    """The whole file. `sinks` always has a stdout sink, and each entry of `watch` names its account."""
+    """The whole configuration. `sinks` always has a stdout sink. Each watch has its account and the `defaults`."""
 
     accounts: Mapping[Name, AccountSettings] = Field(
         default_factory=dict, examples=["{default: {api_key: '${CLERK_API_KEY}'}}"]
@@ -407,6 +425,8 @@ class Settings(Block):
         default=(), examples=["[{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]"]
     )
     """The pipelines that are watched, one entry each."""
+    defaults: DefaultsSettings = DefaultsSettings()
+    """Values for every watch. A watch's own key counts instead, for `rules` and `labels` name by name."""
     polling: PollingSettings = PollingSettings()
     """The times between polls, and the limits for answers that fail."""
     sinks: Mapping[Name, AnySink] = Field(

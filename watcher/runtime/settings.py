@@ -27,6 +27,7 @@ from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate,
 
 _URL_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f\\]")
 TEXT_LIMIT = 256
+LABELS_COUNT = 32
 
 Text = TypeVar("Text", str, SecretStr)
 """The most characters of a label's key, a label's value, and the name of a watch."""
@@ -186,7 +187,7 @@ def _label_key(value: str) -> str:
 ShortText = Annotated[str, AfterValidator(_short)]
 """A text of at most 256 characters."""
 
-Labels = Annotated[Mapping[Annotated[str, AfterValidator(_label_key)], ShortText], Field(max_length=32)]
+Labels = Annotated[Mapping[Annotated[str, AfterValidator(_label_key)], ShortText], Field(max_length=LABELS_COUNT)]
 """The user's own labels. Events carry them, and sinks match them."""
 
 

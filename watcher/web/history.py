@@ -30,7 +30,7 @@ from watcher.store.sources import names_of
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import pipeline_day, pipeline_hour
 from watcher.web.console import Console
-from watcher.web.models import ApiModel, ApiRequest, Id, PipelineRef, Span, Time
+from watcher.web.models import ApiModel, CsvQuery, Id, PipelineRef, Span, Time
 
 ERROR_ROWS_COUNT = 20_000
 """The most rows of `error_kind` that are read for one answer, those of the newest days first."""
@@ -63,7 +63,7 @@ PastSpan = Annotated[Span, AfterValidator(_in_range)]
 PAST_SPAN = Field(default=86_400.0, json_schema_extra={"default": "24h"})
 
 
-class HistoryQuery(ApiRequest):
+class HistoryQuery(CsvQuery):
     """The span of a history until now, rounded up to whole hours or days."""
 
     span: PastSpan = PAST_SPAN

@@ -203,6 +203,13 @@ class ProblemQuery(PipelineQuery):
     """Key of an incident (`dedup_key` at PagerDuty): only its problems."""
 
 
+class CsvQuery(ApiRequest):
+    """A query whose answer may also be in CSV."""
+
+    format: Literal["json", "csv"] = "json"
+    """`csv` for a table: of executions all pages, unless `limit` is given; of a history its periods."""
+
+
 class PersonalRequest(ApiRequest):
     """A request that names a person and the reason."""
 
@@ -292,7 +299,7 @@ class ExecutionView(ApiModel):
     link: str | None = None
 
 
-class ExecutionQuery(PipelineQuery):
+class ExecutionQuery(PipelineQuery, CsvQuery):
     """The filters of executions. Open ones come first, the newest status on top; then the latest ends."""
 
     status: Sequence[NonEmptyText] = ()

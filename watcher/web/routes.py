@@ -5,7 +5,7 @@ A request is parsed into a model for its handler in `api`; the handler's model, 
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from http import HTTPStatus
@@ -21,6 +21,8 @@ from watcher.domain.errors import StoreError
 from watcher.web import api, models
 from watcher.web.api import RefusedError
 from watcher.web.console import Console
+from watcher.web.csv_answers import csv_pieces
+from watcher.web.history import HistoryQuery
 from watcher.web.server import read_body
 
 API = "/api/v1"
@@ -93,7 +95,7 @@ def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
         by_path.setdefault(route.path, {})[route.method] = route
 
     def at(path: str, methods: Mapping[str, ApiRoute]) -> web.RouteDef:
-        async def answer(request: web.Request) -> web.Response:
+        async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 return await _respond(request, console(), methods)
             except RefusedError as error:
@@ -108,7 +110,9 @@ def api_routes(console: Callable[[], Console | None]) -> Sequence[web.RouteDef]:
     return [*paths, at("/api/{rest:.*}", {}), web.get("/openapi.json", _openapi)]
 
 
-async def _respond(request: web.Request, console: Console | None, methods: Mapping[str, ApiRoute]) -> web.Response:
+async def _respond(
+    request: web.Request, console: Console | None, methods: Mapping[str, ApiRoute]
+) -> web.StreamResponse:
     if not methods:
         raise RefusedError(HTTPStatus.NOT_FOUND, "there is no such path; /openapi.json has all of them")
     route = methods.get("GET" if request.method == "HEAD" else request.method)
@@ -118,6 +122,9 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
     if console is None:
         raise StoreError("it is not open yet")
     parsed = await _read_request(request, route)
+    for query in parsed:
+        if isinstance(query, models.ExecutionQuery | HistoryQuery) and query.format == "csv":
+            return await _csv(request, csv_pieces(console, *request.match_info.values(), request=query))
     handling = asyncio.ensure_future(_handle(route, console, *request.match_info.values(), *parsed))
     # If the client has left, nobody awaits a write: an error that is not retrieved would be logged by asyncio.
     handling.add_done_callback(lambda task: task.cancelled() or task.exception())
@@ -132,6 +139,23 @@ async def _respond(request: web.Request, console: Console | None, methods: Mappi
         response.etag = tag
         if any(each.value in {"*", tag} for each in request.if_none_match or ()):
             return web.Response(status=304, headers={"ETag": response.headers["ETag"]})
+    return response
+
+
+async def _csv(request: web.Request, pieces: AsyncIterator[bytes]) -> web.StreamResponse:
+    """Send an answer in pieces. If the store fails after the first piece, the connection is closed before the end."""
+    piece = await anext(pieces)  # a refusal or a failure here has an answer of its own
+    kind = request.path.rpartition("/")[2]
+    response = web.StreamResponse(headers={"Content-Disposition": f'attachment; filename="{kind}.csv"'})
+    response.content_type, response.charset = "text/csv", "utf-8"
+    await response.prepare(request)
+    try:
+        await response.write(piece)
+        async for piece in pieces:
+            await response.write(piece)
+    except (StoreError, ConnectionError):
+        if request.transport is not None:
+            request.transport.abort()  # so that the client does not take the part for the whole
     return response
 
 

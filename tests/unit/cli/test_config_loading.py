@@ -20,7 +20,7 @@ def printed(path: Path, *, width: int) -> list[str]:
         load_config(path, environ={})
     out = io.StringIO()
     console = Console(file=out, width=width, highlight=False, markup=False)
-    print_problems(caught.value.problems, source=caught.value.source, console=console)
+    print_problems(caught.value.problems, sources=caught.value.sources, console=console)
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 

@@ -126,7 +126,7 @@ def test_a_file_that_is_named_must_be_there_and_a_token_fit_a_header(daemon: Fak
     for how in ({"args": ("--config", "prodd.yaml")}, {"args": (), "WATCHER_CONFIG": "prodd.yaml"}):
         code, out, err = command("deliveries", *how.pop("args"), **how)
         assert (code, out) == (2, "")
-        assert err.startswith("error: cannot read prodd.yaml (no such file or directory")
+        assert err.startswith("prodd.yaml: cannot read this file (no such file or directory")
     assert command("deliveries", "--config", "prodd.yaml", WATCHER_URL=daemon.url)[0] == 0
     code, _, err = command("deliveries", WATCHER_URL=daemon.url, WATCHER_TOKEN="a\nb")
     assert (code, err.startswith("error: WATCHER_TOKEN, or http.token, holds")) == (2, True)

@@ -1,8 +1,13 @@
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import yaml
 from unit.config.conftest import Load, Mistakes
 
 from watcher.config.document import Document, compose
+
+Filled = Callable[[str], Document]
 
 QUOTE = 'quote a text that holds ": ", or check indentation'
 CLOSE_QUOTE = "a quote that is not closed in its line; close it"
@@ -106,7 +111,7 @@ def test_columns_count_characters_and_null_is_text_when_it_says_so(mistakes: Mis
 
 
 def test_the_parser_in_c_is_used_and_has_enough_of_brackets_without_end(mistakes: Mistakes) -> None:
-    node = compose("a: b")
+    node = compose("a: b", file="watcher.yaml")
     assert type(node.start_mark) is not yaml.Mark
     assert "not YAML" in mistakes("[" * 100_000)[0]
 
@@ -132,26 +137,34 @@ FILLED = [
 ]
 
 
-def filled(text: str) -> Document:
-    document = Document(file="watcher.yaml")
-    document.load(f"x: '{text}'", environ=ENVIRON)
-    return document
+@pytest.fixture
+def filled(tmp_path: Path) -> Filled:
+    """Read a text that is the value of `x`."""
+
+    def filled(text: str) -> Document:
+        file = tmp_path / "watcher.yaml"
+        file.write_text(f"x: '{text}'")
+        document = Document(file=str(file))
+        assert document.open(file, environ=ENVIRON)
+        return document
+
+    return filled
 
 
 @pytest.mark.parametrize(("text", "value"), FILLED)
-def test_variables_are_filled_in(text: str, value: str) -> None:
+def test_variables_are_filled_in(text: str, value: str, filled: Filled) -> None:
     document = filled(text)
     assert (document.get(("x",)), document.problems) == (value, [])
 
 
 @pytest.mark.parametrize("text", ["${", "${A", "${}", "${1}", "${A-b}", "${A:?b}", "${A.b}", "${A:-${EMPTY}}"])
-def test_what_only_looks_like_a_variable_is_refused_and_a_dollar_is_a_dollar(text: str) -> None:
+def test_what_only_looks_like_a_variable_is_refused_and_a_dollar_is_a_dollar(text: str, filled: Filled) -> None:
     assert [each.problem for each in filled(text).problems] == ["holds a ${ that begins no variable"]
     for written in ("$$CLERK_API_KEY", "pa$WORD", "$lower", "$5"):
         assert filled(written).problems == []
 
 
-def test_a_variable_that_is_not_set_is_named_once_and_hides_its_value() -> None:
+def test_a_variable_that_is_not_set_is_named_once_and_hides_its_value(filled: Filled) -> None:
     problems = [each.problem for each in filled("${X}${Y}${X}").problems]
     assert problems == ["${X} is not set", "${Y} is not set"]
     assert filled("${A}").is_hidden(("x",))

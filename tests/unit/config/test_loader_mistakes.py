@@ -1,6 +1,7 @@
 """Mistakes of a file: each is one line that says where it is and what would be right."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from pydantic_core import ErrorDetails
@@ -52,7 +53,7 @@ NO_BOT_TOKEN = (
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
-TOP = "allowed: accounts, watch, polling, sinks, reports, silences, store, http, heartbeat, log"
+TOP = "allowed: accounts, watch, defaults, polling, sinks, reports, silences, store, http, heartbeat, log"
 OF_EXECUTIONS = f"write {', '.join(type_ for type_ in EventType if type_.startswith('execution.'))}"
 WEBHOOK = (
     "Allowed: events, match, timeout, rate_limit, retry, group, after, remind_every, allow_private, tls, type, "
@@ -111,10 +112,11 @@ TABLE = [
     (HOOK + "    channel: C0123456789",
      f'5:5: sinks.ops.channel: unknown key "channel"; it belongs to type slack_bot. {WEBHOOK}'),
     (HOOK + "    runbook: https://w.example",
-     f'5:5: sinks.ops.runbook: unknown key "runbook"; it belongs under an entry of watch. {WEBHOOK}'),
+     f'5:5: sinks.ops.runbook: unknown key "runbook"; it belongs under an entry of watch or under defaults. {WEBHOOK}'),
     (HOOK + "    heartbeat: {}",
      f'5:5: sinks.ops.heartbeat: unknown key "heartbeat"; it belongs in the first column. {WEBHOOK}'),
-    ("rules: {silent: 6h}", f'1:1: rules: unknown key "rules"; it belongs under an entry of watch. A{TOP[1:]}'),
+    ("rules: {silent: 6h}",
+     f'1:1: rules: unknown key "rules"; it belongs under an entry of watch or under defaults. A{TOP[1:]}'),
     ("slack: {}",
      f'1:1: slack: unknown key "slack"; it belongs under an entry of sinks, as template: slack. A{TOP[1:]}'),
     ("polling: {rate_limit: 5/s}",
@@ -430,9 +432,13 @@ ERRORS: list[ErrorDetails] = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error["type"])
-def test_an_unknown_error_is_still_reported_in_our_words(error: ErrorDetails) -> None:
-    document = Document(file="watcher.yaml")
-    document.load("log: {level: x}", environ={})
+def test_an_unknown_error_is_still_reported_in_our_words(
+    error: ErrorDetails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (file := Path("watcher.yaml")).write_text("log: {level: x}")
+    document = Document(file=str(file))
+    document.open(file, environ={})
     translate([error], document=document)
     assert [str(problem) for problem in document.problems] == [
         "watcher.yaml:1:14: log.level: cannot be used; compare it with config/watcher.example.yaml"

@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIABLE, check
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, TOKEN_VARIABLE, check, image_variables
 from postgres import PROGRAMS
 from unit.conftest import Command
 from yarl import URL
@@ -35,6 +35,7 @@ def config_of(file: str) -> Path:
     mount: str = watcher_of(file)["volumes"][0]
     source, target, mode = mount.split(":")
     assert (Path(target) / "watcher.yaml", mode) == (SYSTEM_PLACE, "ro")
+    assert image_variables()[VARIABLE] == target  # so other files beside it are read, too
     return DEPLOY / source / "watcher.yaml"
 
 

@@ -84,7 +84,7 @@ def check(
                 put_error(f"warning: {each.account}: {each.advice}")
     warnings = find_warnings(document, settings)
     if sys.stderr.isatty():
-        print_problems(warnings, source=document.source, console=console_on(sys.stderr), word=WARNING)
+        print_problems(warnings, sources=document.sources, console=console_on(sys.stderr), word=WARNING)
     else:
         for warning in warnings:
             put_error(f"warning: {warning}")

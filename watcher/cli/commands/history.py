@@ -13,6 +13,7 @@ from watcher.cli.console import console_on, print_list, say, table
 from watcher.cli.daemon_client import Answer, JsonOption, UrlOption, find_daemon
 from watcher.cli.lookup import one_of
 from watcher.cli.shell import ConfigOption, put
+from watcher.domain.errors import UsageError
 from watcher.domain.execution import END_LABELS, TERMINAL_STATUSES
 from watcher.runtime.units import percent, spell_duration
 
@@ -31,6 +32,7 @@ def history(
     *,
     span: Annotated[str, typer.Option(metavar="7d", help="How long, from 1h to 90d.")] = "24h",
     as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print a row per hour or day in CSV.")] = False,
     url: UrlOption = None,
     config: ConfigOption = None,
 ) -> None:
@@ -42,15 +44,20 @@ def history(
 
     Examples:
       watcher history 'Sales agent' --span 7d
-      watcher history 'Sales agent' --span 7d --json | jq .errors
+      watcher history 'Sales agent' --span 30d --csv > sales.csv
 
     """
+    if as_csv and (pipeline is None or as_json):
+        raise UsageError("--csv is for the history of one PIPELINE, without --json")
     if pipeline is None:
         report(last=span, as_json=as_json, url=url, config=config)
         return
     daemon = find_daemon(config, url=url)
     its = one_of(daemon.ask("GET", "/status")["pipelines"], pipeline, kind="pipeline")
     path = f"/pipelines/{quote(its['account'], safe='')}/{its['id']}/history"
+    if as_csv:
+        put(daemon.csv(path, query=[("span", span)]).replace("\r\n", "\n").rstrip())
+        return
     found = daemon.ask("GET", path, query=[("span", span)])
     if as_json:
         put(json.dumps(found))

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import secrets
 import sys
 from importlib.resources import files
@@ -12,8 +13,10 @@ import typer
 
 from watcher.cli.console import console_on, say
 from watcher.cli.shell import put, write_file
+from watcher.config.document import is_safe_key, quoted
 from watcher.config.models import Settings
 from watcher.domain.envelope import Json
+from watcher.domain.errors import UsageError
 from watcher.sinks.webhook import SECRET_PREFIX
 
 _VARIABLE = {"type": "string", "pattern": r"\$\{"}
@@ -21,33 +24,43 @@ _NOTES = ("title", "description", "default", "examples")
 
 
 def init(
-    path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("watcher.yaml"),
+    path: Annotated[Path | None, typer.Argument(help="The file to write, or its folder.", show_default=False)] = None,
     *,
+    customer: Annotated[
+        str | None,
+        typer.Option(help="Write NAME.yaml, for one customer in a folder.", metavar="NAME", show_default=False),
+    ] = None,
     secret: Annotated[
         bool, typer.Option("--secret", help="Print a new signing secret for a webhook; write no file.")
     ] = False,
 ) -> None:
-    """Write a commented starter file.
+    """Write a commented starter file, watcher.yaml by default.
 
-    The file still needs your key, and your pipeline's id instead of the example's. Exit code 2: the file exists
-    already, or cannot be written.
+    The file still needs your key, and your pipeline's id instead of the example's. With --customer it is a file for one
+    customer, beside others in a folder that is the configuration: an account, a watch and a sink of its own. Exit code
+    2: the file exists already, or cannot be written.
 
     Examples:
-      watcher init
+      watcher init --customer acme /etc/watcher
       export OPS_WEBHOOK_SECRET=$(watcher init --secret)
 
     """
     if secret:
         put(f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(32)).decode()}")
         return
-    text = files("watcher.cli.commands").joinpath("starter.yaml").read_text(encoding="utf-8")
+    path = path or Path()
+    if path.is_dir():
+        path /= f"{customer or 'watcher'}.yaml"
+    text = files("watcher.cli.commands").joinpath("customer.yaml" if customer else "starter.yaml").read_text("utf-8")
+    variables, config = "CLERK_API_KEY", path
+    if customer:
+        if not is_safe_key(customer):
+            raise UsageError(f"--customer: {quoted(customer)} is not a name; use 1 to 64 of A-Z a-z 0-9 _ . -")
+        text = text.replace("VARIABLE", re.sub(r"\W", "_", customer.upper())).replace("NAME", customer)
+        variables, config = " and ".join(re.findall(r"\$\{(\w+)\}", text)), path.parent
     write_file(path, text)
-    say(
-        console_on(sys.stderr),
-        ("✓ ", "green"),
-        f"wrote {path}. Next: put in your pipeline's id, export CLERK_API_KEY, watcher check --config {path}",
-        wrap=False,
-    )
+    next_ = f"put in your pipeline's id, export {variables}, watcher check --config {config}"
+    say(console_on(sys.stderr), ("✓ ", "green"), f"wrote {path}. Next: {next_}", wrap=False)
 
 
 def schema() -> None:

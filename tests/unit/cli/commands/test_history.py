@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from fake_daemon import FakeDaemon, status_view
+from fake_daemon import FakeDaemon, Raw, status_view
 from sample_events import report_block
 from unit.cli.conftest import OnTerminal
 from unit.conftest import Command
@@ -13,7 +13,7 @@ from unit.conftest import Command
 from watcher.sinks.alert import report_title
 from watcher.sinks.report import report_lines, report_span
 from watcher.web.history import EndCounts, ErrorCount, History, HistoryPeriod
-from watcher.web.models import PipelineRef
+from watcher.web.models import PipelineRef, Trouble
 from watcher.web.overview import PipelineStatus
 from watcher.web.report import Report
 
@@ -66,6 +66,18 @@ def test_piped_it_is_a_row_for_each_hour_without_units(daemon: FakeDaemon, comma
     }
     assert command("history", "sales")[0] == 0
     assert daemon.asked[-1].query == [("span", "24h")]
+
+
+def test_csv_is_that_of_the_api(daemon: FakeDaemon, command: Command) -> None:
+    daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = Raw(200, "from,started\r\nä,3\r\n".encode())
+    assert command("history", "sales", "--span", "7d", "--csv") == (0, "from,started\nä,3\n", "")
+    assert daemon.asked[-1].query == [("span", "7d"), ("format", "csv")]
+    daemon.replies[f"GET /pipelines/eu/{SALES}/history"] = Trouble(title="No", status=422, detail="format: no such key")
+    assert command("history", "sales", "--csv")[0] == 2
+    for words in (["--csv"], ["sales", "--csv", "--json"]):
+        code, out, error = command("history", *words)
+        assert (code, out) == (2, "")
+        assert "--csv is for the history of one PIPELINE" in error
 
 
 def test_on_a_terminal_hours_have_bars_also_without_these_signs(daemon: FakeDaemon, on_terminal: OnTerminal) -> None:

@@ -49,6 +49,25 @@ def test_what_is_commented_out_is_accepted_too(command: Command) -> None:
     assert {"rules", "runbook", "labels", "name", "overdue_after"} <= given["watch"][0].keys()
 
 
+def test_a_customer_has_a_file_beside_the_others_in_a_folder(command: Command) -> None:
+    Path("conf.d").mkdir()
+    assert command("init", "conf.d")[0] == 0
+    code, _, err = command("init", "--customer", "a-4.acme", "conf.d")
+    assert code == 0
+    variables = {"API_KEY_A_4_ACME": "k2", "SLACK_WEBHOOK_URL_A_4_ACME": "https://hooks.slack.com/services/T/B/x"}
+    next_ = f"put in your pipeline's id, export {' and '.join(variables)}, watcher check --config conf.d"
+    assert err == f"✓ wrote conf.d/a-4.acme.yaml. Next: {next_}\n"
+    code, _, err = command("check", "--config", "conf.d", CLERK_API_KEY="k", **variables)
+    assert code == 0
+    assert [line.partition(" looks like ")[0] for line in err.splitlines()] == [
+        "warning: conf.d/a-4.acme.yaml:9:15: watch[0].pipeline:",
+        "warning: conf.d/watcher.yaml:11:15: watch[0].pipeline:",
+    ]
+    code, _, err = command("init", "--customer", "a/b")
+    assert (code, err) == (2, 'error: --customer: "a/b" is not a name; use 1 to 64 of A-Z a-z 0-9 _ . -\n')
+    assert command("init", "--customer", "a-4.acme", "conf.d")[0] == 2  # it exists already
+
+
 def test_it_holds_what_the_readme_shows(command: Command) -> None:
     command("init")
     shown = yaml.safe_load(README.split("```yaml\n")[1].split("```")[0])
