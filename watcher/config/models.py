@@ -1,7 +1,7 @@
 """The models of the configuration file. The name of a duration ends in `_s`: its value is in seconds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Literal, Self, Union
@@ -168,6 +168,15 @@ class SilenceSettings(Block):
         assert self.from_at is not None
         assert self.until_at is not None
         return self.from_at, self.until_at
+
+    def windows(self, since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the start and end of each window that overlaps a span, in their order."""
+        begin, end = self.window(since)
+        while begin < until and end > since:
+            yield begin, end
+            if self.weekly is None:
+                return
+            begin, end = self.window(end)
 
 
 class ReportSettings(Block):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from watcher.config.checks import fits
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.history import HOUR_US, Totals, period_start
@@ -20,6 +21,7 @@ from watcher.web.history import PAST_SPAN, PastSpan, load_frequent_errors, load_
 from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.overview import StatusView
 from watcher.web.problems import TroubleRow, load_troubles
+from watcher.web.silences import load_past_silences
 
 ERROR_KINDS_COUNT = 1_000
 """Maximum number of kinds of errors that are read from the store, the most frequent ones of all pipelines."""
@@ -80,7 +82,7 @@ class Happened(ApiModel):
     """A line of a report: the problems, or the events that close nothing, of one kind in one stretch of time."""
 
     kind: str
-    """The type of the event that reported it; `unknown` or `low_rate` for the present state of pipelines."""
+    """The type of the event that reported it; `unknown`, `low_rate` or `silenced` for the state of pipelines."""
     about: Literal["account", "sink", "pipeline"]
     names: Sequence[str]
     """At most three names of pipelines, or that of the account or sink."""
@@ -91,7 +93,10 @@ class Happened(ApiModel):
     acknowledged: bool = False
     from_: Time = Field(alias="from")
     until: Time | None = None
-    """The time of the last closing, or of the last event that closes nothing; absent while a problem is open."""
+    """The time of the last closing, of the last event that closes nothing, or of the end of a silence.
+
+    It is absent while a problem is open.
+    """
 
 
 class Report(ApiModel):
@@ -138,6 +143,7 @@ async def make_report(
     rows = await load_troubles(store, since=since, until=until, limit=PROBLEMS_COUNT)
     # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
     happenings = await asyncio.to_thread(_happenings, console, status, names, rows)
+    happenings += await _silenced(console, names, since, until)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in pipelines.items():
@@ -156,6 +162,17 @@ async def make_report(
     about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
     errors.sort(key=itemgetter("count"), reverse=True)
     return await asyncio.to_thread(report_of, results, errors, about, happenings)
+
+
+async def _silenced(console: Console, names: Mapping[str, str], since: Micros, until: Micros) -> list[Happening]:
+    """Return a line for each window of a silence that may have concerned one of these pipelines."""
+    found, watches = [], console.watches()
+    for each in await load_past_silences(console, since=from_us(since), until=from_us(until)):
+        who = {key: name for key, name in names.items() if key in watches and fits(watches[key], each.settings.match)}
+        if who:
+            times = max(since, to_us(each.begins_at)), to_us(each.ends_at)
+            found.append(Happening("silenced", "pipeline", who, *times, next(iter(who.values())), each.words))
+    return found
 
 
 def _happenings(
