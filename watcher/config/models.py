@@ -44,7 +44,7 @@ from watcher.runtime.settings import (
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import SilenceMatch, SinkSettings
+from watcher.sinks.settings import Match, SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
 
 OpenStatus = Literal[OPEN_STATUSES]  # type: ignore[valid-type]  # a tuple is all of its values
@@ -180,7 +180,7 @@ class SilenceSettings(Block):
 
 
 class ReportSettings(Block):
-    """A report of the results of all pipelines: its times and its sinks. See [reports.md](../reports.md)."""
+    """A report of the results of pipelines: its times and its sinks. See [reports.md](../reports.md)."""
 
     at: Annotated[str, AfterValidator(partial(_clock_time, latest="23:59"))] = Field(examples=['"08:00"'])
     """The time of day at which the report is sent. It covers the time since it was last due."""
@@ -190,6 +190,9 @@ class ReportSettings(Block):
     """The time zone of `at` and `days`."""
     sinks: tuple[Name, ...] = Field(min_length=1, examples=["[mail, chat]"])
     """The sinks that get it, whatever their `events`; not `template: pagerduty` or `alertmanager`."""
+
+    match: Match = Field(default=Match(), examples=["{labels: {customer: acme}}"])
+    """Only these pipelines are in the report: in its lines, sums, kinds of errors and links."""
 
     @property
     def schedule(self) -> ReportSchedule:

@@ -266,13 +266,24 @@ async def load_history(store: SqlStore, pipeline: str, *, since: Micros) -> Pipe
     return await store.read(read)
 
 
-async def load_frequent_errors(store: SqlStore, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
+async def load_frequent_errors(
+    store: SqlStore, *, since: Micros, until: Micros, limit: int, of: Iterable[str] | None = None
+) -> Sequence[FrequentError]:
     """Return the most frequent kinds of errors of all pipelines, from the start of the day (UTC) of `since` on.
 
-    Raises `StoreError`.
+    With `of` they are those of these pipelines (account/id). Raises `StoreError`.
     """
     days = {"since": period_start(since, DAY_US), "until": until}
-    return await store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit))
+    if of is None:
+        return await store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit))
+    rows: list[Sequence[Any]] = []
+
+    def read(connection: Connection, name: str) -> None:
+        rows.extend(connection.execute(_ERRORS_OF_PIPELINE, {**days, "name": name}))
+
+    for name in of:  # not in one statement: the rows that it examines are bounded, and those of others would fill it
+        await store.read(partial(read, name=name))
+    return _most_frequent(rows, since, limit)
 
 
 async def load_totals(
