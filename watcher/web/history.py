@@ -134,7 +134,7 @@ class SilencedTime(ApiModel):
     from_: Time = Field(alias="from")
     until: Time
     what: str
-    """What was silenced, and why: `silenced at phone: deploy`."""
+    """The silenced part, and the reason: `silenced at phone: deploy`."""
 
 
 class History(ApiModel):

@@ -183,13 +183,17 @@ async def make_report(
 
 
 async def _silenced(console: Console, names: Mapping[str, str], since: Micros, until: Micros) -> list[Happening]:
-    """Return a line for each window of a silence that may have concerned one of these pipelines."""
+    """Return a line for each window of a silence that may have concerned one of these pipelines.
+
+    The sinks and the comment of a silence that concerns other pipelines, too, may be about these: they are left out.
+    """
     found, watches = [], console.watches()
     for each in await load_past_silences(console, since=from_us(since), until=from_us(until)):
-        who = {key: name for key, name in names.items() if key in watches and fits(watches[key], each.settings.match)}
-        if who:
+        concerned = {key for key, watch in watches.items() if fits(watch, each.settings.match)}
+        if who := {key: name for key, name in names.items() if key in concerned}:
             times = max(since, to_us(each.begins_at)), to_us(each.ends_at)
-            found.append(Happening("silenced", "pipeline", who, *times, next(iter(who.values())), each.words))
+            words = each.words if concerned <= names.keys() else "silenced"
+            found.append(Happening("silenced", "pipeline", who, *times, next(iter(who.values())), words))
     return found
 
 

@@ -42,7 +42,19 @@ SETTINGS = {
     ],
     "sinks": {name: {"type": "webhook", "url": f"https://{name}.example.com"} for name in ("acme", "bolt-canary-sink")},
     "http": {"public_url": "https://watcher.example.com"},
-    "silences": [],
+    "silences": [
+        {
+            "match": match,
+            "from": f"2026-11-24T0{hour}:00:00Z",
+            "until": f"2026-11-24T0{hour}:30:00Z",
+            "comment": comment,
+        }
+        for hour, match, comment in (
+            (4, {"labels": {"customer": "acme"}}, "their deploy"),
+            (5, {"accounts": ["default"]}, "canary move"),
+            (6, {"labels": {"customer": "bolt-canary"}}, "canary"),
+        )
+    ],
 }
 
 
@@ -81,6 +93,8 @@ async def test_every_line_and_sum_is_of_the_pipelines_that_match(night: Night) -
     assert report_lines(made, limit=LIMIT) == [
         "? Acme sales, Acme support: unknown, since 08:00",
         "✓ Acme sales keeps failing, last at Greeting: no such calendar, 01:00 to 01:30, over",
+        "‖ Acme sales, Acme support: silenced: their deploy, 04:00 to 04:30",
+        "‖ Acme sales, Acme support: silenced, 05:00 to 05:30",
         "All 2: 85.0 % of 20 succeeded; median 4.0 s, p95 4.0 s; 0 open problems; 200 tokens",
     ]
     assert [each["name"] for each in made["pipelines"]] == ["Acme sales", "Acme support"]
@@ -128,5 +142,5 @@ async def test_many_troubles_of_others_hide_none_of_ours(night: Night, monkeypat
     monkeypatch.setattr("watcher.web.listing.EXAMINED_COUNT", 3)
     monkeypatch.setattr("watcher.web.listing.FEW_COUNT", 3)
     made = await report(night)
-    assert [each["kind"] for each in made["happened"]] == ["unknown", "pipeline.failing"]
+    assert [each["kind"] for each in made["happened"]] == ["unknown", "pipeline.failing", "silenced", "silenced"]
     assert [each["count"] for each in made["errors"]] == [3]
