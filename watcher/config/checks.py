@@ -226,6 +226,8 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
     if settings.heartbeat is not None and settings.heartbeat.url.get_secret_value().endswith("/your-check"):
         problem, remedy = "is an example, so nobody notices when the pings stop", "copy the URL of a check of your own"
         document.warn(("heartbeat", "url"), problem, remedy=remedy)
+    for name, report in settings.reports.items():
+        _warn_of_match(document, settings, ("reports", name, "match"), report.match)
     for index, silence in enumerate(settings.silences):
         if silence.window(now)[1] <= now:
             problem, remedy = "is in the past, so nothing is silenced", "correct it, or remove this silence"

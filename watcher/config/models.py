@@ -1,7 +1,7 @@
 """The models of the configuration file. The name of a duration ends in `_s`: its value is in seconds."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import Annotated, Literal, Self, Union
@@ -44,7 +44,7 @@ from watcher.runtime.settings import (
 from watcher.runtime.units import InvalidValueError, parse_address
 from watcher.sinks.alert import usable_link
 from watcher.sinks.registry import SINK_KINDS
-from watcher.sinks.settings import SilenceMatch, SinkSettings
+from watcher.sinks.settings import Match, SilenceMatch, SinkSettings
 from watcher.store.store_url import check_store_url
 
 OpenStatus = Literal[OPEN_STATUSES]  # type: ignore[valid-type]  # a tuple is all of its values
@@ -169,9 +169,18 @@ class SilenceSettings(Block):
         assert self.until_at is not None
         return self.from_at, self.until_at
 
+    def windows(self, since: datetime, until: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """Yield the start and end of each window that overlaps a span, in their order."""
+        begin, end = self.window(since)
+        while begin < until and end > since:
+            yield begin, end
+            if self.weekly is None:
+                return
+            begin, end = self.window(end)
+
 
 class ReportSettings(Block):
-    """A report of the results of all pipelines: its times and its sinks. See [reports.md](../reports.md)."""
+    """A report of the results of pipelines: its times and its sinks. See [reports.md](../reports.md)."""
 
     at: Annotated[str, AfterValidator(partial(_clock_time, latest="23:59"))] = Field(examples=['"08:00"'])
     """The time of day at which the report is sent. It covers the time since it was last due."""
@@ -181,6 +190,9 @@ class ReportSettings(Block):
     """The time zone of `at` and `days`."""
     sinks: tuple[Name, ...] = Field(min_length=1, examples=["[mail, chat]"])
     """The sinks that get it, whatever their `events`; not `template: pagerduty` or `alertmanager`."""
+
+    match: Match = Field(default=Match(), examples=["{labels: {customer: acme}}"])
+    """Only these pipelines are in the report: in its lines, sums, kinds of errors and links."""
 
     @property
     def schedule(self) -> ReportSchedule:

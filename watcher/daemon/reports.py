@@ -42,7 +42,9 @@ class Reports:
             elif not to_us(moment) <= row.moment_at <= to_us(now) and now - moment <= LATE_AFTER:
                 times = {"since": to_us(before), "until": period_start(to_us(moment), HOUR_US)}
                 async with self._console.reporting:
-                    made = await make_report(self._console, **times, name=name, timezone=report.timezone)
+                    made = await make_report(
+                        self._console, **times, name=name, timezone=report.timezone, match=report.match
+                    )
                 how = {"sinks": report.sinks, "moment": moment, "after": row.sequence, "at": now}
                 if await store.record_report(
                     row, to_us(moment), self._shared.events.report(name, shorten_report(made), **how)

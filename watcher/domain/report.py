@@ -66,7 +66,7 @@ class Happening:
     """A line of a report: a trouble of one or more pipelines in one stretch of time, or of an account or a sink."""
 
     kind: str
-    """The type of the event that reported it; `unknown` or `low_rate` for the present state of a pipeline."""
+    """The type of the event that reported it; `unknown`, `low_rate` or `silenced` for the state of a pipeline."""
     about: str
     """`pipeline`, `account` or `sink`."""
     names: dict[str, str]

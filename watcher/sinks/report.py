@@ -15,6 +15,9 @@ from watcher.sinks.alert import GOOD, TROUBLE, in_words, length, report_times, s
 ERROR_LENGTH = 80
 WHAT_LENGTH = 120
 
+_SIGNS = {"unknown": "?", "silenced": "‖"}
+"""The signs of lines that are about no event."""
+
 ReportData = Mapping[str, Any]
 
 
@@ -55,8 +58,8 @@ def _happened(each: ReportData, today: datetime) -> str:
     """Return a line: what happened to whom, why, and when."""
     kind, is_over = each["kind"], "until" in each
     is_closed = is_over and kind in PROBLEM_KINDS
-    sign = sign_of(EventType(kind))[0] if kind in set(EventType) else "?" if kind == "unknown" else TROUBLE[0]
-    if is_over or each.get("acknowledged"):
+    sign = sign_of(EventType(kind))[0] if kind in set(EventType) else _SIGNS.get(kind, TROUBLE[0])
+    if (is_over and kind != "silenced") or each.get("acknowledged"):
         sign = GOOD[0] if is_closed else "!" if is_over else sign_of(EventType.PROBLEM_ACKNOWLEDGED)[0]
     said = ": ".join(filter(None, (shorten(each["what"], WHAT_LENGTH), shorten(each.get("error", ""), ERROR_LENGTH))))
     times = (each["from"], each.get("until", each["from"]))

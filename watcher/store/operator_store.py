@@ -127,9 +127,10 @@ class OperatorStore:
         given_back = update(problem).where(*_is_open(id_), problem.c.acked_at.is_not(None)).values(nobody)
         return await self._store.write(lambda connection: connection.execute(given_back).rowcount > 0)
 
-    async def silences(self) -> Sequence[StoredSilence]:
-        """Return the silences that have not ended."""
-        lasting = _SILENCES.where(silence.c.ends_at > to_us(self._store.clock.now())).order_by(silence.c.id)
+    async def silences(self, *, ending_after: datetime | None = None) -> Sequence[StoredSilence]:
+        """Return the silences that end after a time, by default now."""
+        after = to_us(ending_after or self._store.clock.now())
+        lasting = _SILENCES.where(silence.c.ends_at > after).order_by(silence.c.id)
         return await self._store.read(lambda connection: list(starmap(StoredSilence, connection.execute(lasting))))
 
     async def add_silence(

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from itertools import groupby
 from math import log
+from operator import itemgetter
 from typing import NamedTuple
 
 from watcher.domain.history import DAY_US, HOUR_US
 from watcher.domain.timestamps import to_us
 from watcher.sinks.alert import in_words
-from watcher.web.history import History, HistoryPeriod, PastProblem
+from watcher.web.history import History, HistoryPeriod
 
 SPANS: Mapping[str, tuple[int, int]] = {
     "24h": (DAY_US, HOUR_US),
@@ -71,12 +72,16 @@ class Durations(NamedTuple):
 
 
 class GraphBand(NamedTuple):
-    """The band of a problem behind a graph. `label` is empty if there is no room for it."""
+    """The band of a problem or a silence behind a graph. `label` is empty if there is no room for it."""
 
+    kind: str
+    """`band` for a problem, `silence`."""
     x: float
     width: float
     label: str
-    problem: PastProblem
+    title: str
+    page: str
+    """The address of its page."""
 
 
 class Graphs(NamedTuple):
@@ -190,18 +195,26 @@ def _durations(history: History) -> Durations | None:
 
 
 def _bands(history: History) -> Sequence[GraphBand]:
-    """Return the bands of the newest problems, in the order of the openings.
+    """Return the bands of the newest silences and the newest problems, in the order of their beginnings.
 
     The band of an open problem reaches the right edge.
     """
+    problems = sorted(history.problems, key=lambda each: each.opened_at)[-BANDS_COUNT:]
+    silences = history.silences[-BANDS_COUNT:]
+    spans = [
+        *(("silence", each.from_, each.until, "silenced", each.what, "/silences") for each in silences),
+        *(
+            ("band", each.opened_at, each.closed_at, each.kind.partition(".")[2], each.kind, f"/problems/{each.id}")
+            for each in problems
+        ),
+    ]
     length, bands, free_from = history.until - history.from_, [], 0.0
-    newest = sorted(history.problems, key=lambda each: each.opened_at)[-BANDS_COUNT:]
-    for each in newest:
-        x = max(0.0, 100 * ((each.opened_at - history.from_) / length))
-        end = 100.0 if each.closed_at is None else 100 * ((each.closed_at - history.from_) / length)
+    for kind, begins_at, ends_at, label, title, page in sorted(spans, key=itemgetter(1)):
+        x = max(0.0, 100 * ((begins_at - history.from_) / length))
+        end = 100.0 if ends_at is None else min(100.0, 100 * ((ends_at - history.from_) / length))
         has_label = end - x >= LABEL_WIDTH and x >= free_from
         if has_label:
             free_from = x + LABEL_WIDTH
-        label = each.kind.partition(".")[2] if has_label else ""
-        bands.append(GraphBand(min(x, 100 - NARROWEST), max(NARROWEST, end - x), label, each))
+        width = max(NARROWEST, end - x)
+        bands.append(GraphBand(kind, min(x, 100 - NARROWEST), width, label if has_label else "", title, page))
     return bands

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from datetime import datetime
 from functools import partial
 from heapq import nlargest
 from itertools import starmap
@@ -13,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, create_model
 from pydantic_core import from_json
 from sqlalchemy import Connection, Select, Table, bindparam, func, select, text, union_all
 
+from watcher.config.checks import fits
 from watcher.domain.execution import END_LABELS
 from watcher.domain.history import (
     COUNTS,
@@ -24,13 +26,14 @@ from watcher.domain.history import (
     period_start,
     sum_up,
 )
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import Micros, from_us
 from watcher.store.history import counts_in, totals_in
 from watcher.store.sources import names_of
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import pipeline_day, pipeline_hour
 from watcher.web.console import Console
 from watcher.web.models import ApiModel, CsvQuery, Id, PipelineRef, Span, Time
+from watcher.web.silences import load_past_silences
 
 ERROR_ROWS_COUNT = 20_000
 """The most rows of `error_kind` that are read for one answer, those of the newest days first."""
@@ -44,7 +47,7 @@ PIPELINES_COUNT = 100
 NO_END = Micros(2**62)
 
 PROBLEMS_COUNT = 100
-"""Most problems that are returned with the history of a pipeline, the last opened first."""
+"""Most problems, and most windows of silences, that are returned with the history of a pipeline."""
 
 WEEK_BAR_US = 6 * HOUR_US
 """The length of a bar in the graph of 7 d on a pipeline's page.
@@ -125,10 +128,20 @@ class PastProblem(ApiModel):
     closed_at: Time | None = None
 
 
+class SilencedTime(ApiModel):
+    """A window of a silence that may concern the pipeline; its end may lie ahead."""
+
+    from_: Time = Field(alias="from")
+    until: Time
+    what: str
+    """The silenced part, and the reason: `silenced at phone: deploy`."""
+
+
 class History(ApiModel):
     """The history of a pipeline: by the hour up to `7d`, else by the day (UTC); the running period is the last.
 
-    `errors` are the five most frequent kinds, `problems` at most 100, the last opened first.
+    `errors` are the five most frequent kinds, `problems` at most 100, the last opened first, `silences` the last 100
+    windows of silences, in their order.
     """
 
     account: str
@@ -146,6 +159,7 @@ class History(ApiModel):
     """Whether the success rate differs from that of `before` by more than chance explains (p < 0.05)."""
     errors: Sequence[ErrorCount]
     problems: Sequence[PastProblem]
+    silences: Sequence[SilencedTime] = ()
 
 
 _OF_PIPELINE = "(SELECT id FROM source WHERE kind = 'pipeline' AND name = :name)"
@@ -252,13 +266,24 @@ async def load_history(store: SqlStore, pipeline: str, *, since: Micros) -> Pipe
     return await store.read(read)
 
 
-async def load_frequent_errors(store: SqlStore, *, since: Micros, until: Micros, limit: int) -> Sequence[FrequentError]:
+async def load_frequent_errors(
+    store: SqlStore, *, since: Micros, until: Micros, limit: int, of: Iterable[str] | None = None
+) -> Sequence[FrequentError]:
     """Return the most frequent kinds of errors of all pipelines, from the start of the day (UTC) of `since` on.
 
-    Raises `StoreError`.
+    With `of` they are those of these pipelines (account/id). Raises `StoreError`.
     """
     days = {"since": period_start(since, DAY_US), "until": until}
-    return await store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit))
+    if of is None:
+        return await store.read(lambda connection: _most_frequent(connection.execute(_ALL_ERRORS, days), since, limit))
+    rows: list[Sequence[Any]] = []
+
+    def read(connection: Connection, name: str) -> None:
+        rows.extend(connection.execute(_ERRORS_OF_PIPELINE, {**days, "name": name}))
+
+    for name in of:  # not in one statement: the rows that it examines are bounded, and those of others would fill it
+        await store.read(partial(read, name=name))
+    return _most_frequent(rows, since, limit)
 
 
 async def load_totals(
@@ -365,7 +390,14 @@ async def find_history(console: Console, name: str, *, span_us: int, length_us: 
             for row, first_seen_at in found.errors
         ],
         problems=found.problems,
+        silences=await _silenced(console, name, since=from_us(from_at)),
     )
+
+
+async def _silenced(console: Console, name: str, *, since: datetime) -> Sequence[SilencedTime]:
+    watch, silences = console.watches()[name], await load_past_silences(console, since=since, until=console.clock.now())
+    of_it = [each for each in silences if fits(watch, each.settings.match)]
+    return [SilencedTime(from_=each.begins_at, until=each.ends_at, what=each.words) for each in of_it[-PROBLEMS_COUNT:]]
 
 
 def _period(from_at: Micros, until: Micros, totals: Totals, *, is_known: bool) -> HistoryPeriod:

@@ -1,7 +1,7 @@
 """Reads problems from the store, and makes their models: with their rule, closing condition and remedy in words."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -167,13 +167,19 @@ async def load_problem(store: SqlStore, id_: UUID) -> tuple[ProblemRow, EventsAn
     return await store.read(read)
 
 
-async def load_troubles(store: SqlStore, *, since: Micros, until: Micros, limit: int) -> Sequence[TroubleRow]:
+async def load_troubles(
+    store: SqlStore, *, since: Micros, until: Micros, limit: int, of: Container[str] | None = None
+) -> Sequence[TroubleRow]:
     """Return the problems that are open or were closed within a span, then the troubles without a problem.
 
-    At most `limit` problems are read, open ones first. Troubles without a problem are in the order of recording. Raises
-    `StoreError`.
+    With `of` only those of these pipelines (account/id) are returned. At most `limit` problems are read, open ones
+    first. Troubles without a problem are in the order of recording. Raises `StoreError`.
     """
-    rows, _ = await load_problems(store, limit=limit)
+    is_of_pipeline = None if of is None else of.__contains__
+    rows, position = await load_problems(store, is_of_pipeline=is_of_pipeline, limit=limit)
+    while position is not None and len(rows) < limit:  # the problems of others may fill the window of a page
+        more, position = await load_problems(store, is_of_pipeline=is_of_pipeline, after=position, limit=limit)
+        rows = [*rows, *more]
     rows = [row for row in rows if row.closed_at is None or since <= row.closed_at < until]
     now, span = store.clock.now(), {"since": since, "until": until}
     # Sorted here: for an ORDER BY, PostgreSQL would read all events.
@@ -182,7 +188,7 @@ async def load_troubles(store: SqlStore, *, since: Micros, until: Micros, limit:
     for row in rows:
         times = row.opened_at, row.closed_at
         found.append(TroubleRow(row.pipeline_name, row.body, *times, row.problem.latest, is_acknowledged(row, now)))
-    return found + [TroubleRow(name, body, at, at) for name, body, at in news]
+    return found + [TroubleRow(name, body, at, at) for name, body, at in news if of is None or name in of]
 
 
 def _numbers(connection: Connection, kind: str, is_wanted: Callable[[str], bool]) -> Sequence[int]:

@@ -1,4 +1,4 @@
-"""Reports on all pipelines, made from the hourly counts in the store and from the present state of the pipelines."""
+"""Reports on pipelines, made from the hourly counts in the store and from the present state of the pipelines."""
 
 import asyncio
 import json
@@ -7,7 +7,9 @@ from operator import itemgetter
 from typing import Literal
 
 from pydantic import Field
+from yarl import URL
 
+from watcher.config.checks import fits
 from watcher.domain.envelope import Json, timestamp
 from watcher.domain.event import EventType
 from watcher.domain.history import HOUR_US, Totals, period_start
@@ -15,11 +17,13 @@ from watcher.domain.report import Happening, PipelineResult, error_of, report_of
 from watcher.domain.timestamps import Micros, from_us, to_us
 from watcher.runtime.units import percent
 from watcher.sinks.alert import NAME_LENGTH, Alert, shorten
+from watcher.sinks.settings import Match
 from watcher.web.console import Console
 from watcher.web.history import PAST_SPAN, PastSpan, load_frequent_errors, load_totals
 from watcher.web.models import ApiModel, ApiRequest, Time
 from watcher.web.overview import StatusView
 from watcher.web.problems import TroubleRow, load_troubles
+from watcher.web.silences import load_past_silences
 
 ERROR_KINDS_COUNT = 1_000
 """Maximum number of kinds of errors that are read from the store, the most frequent ones of all pipelines."""
@@ -80,7 +84,7 @@ class Happened(ApiModel):
     """A line of a report: the problems, or the events that close nothing, of one kind in one stretch of time."""
 
     kind: str
-    """The type of the event that reported it; `unknown` or `low_rate` for the present state of pipelines."""
+    """The type of the event that reported it; `unknown`, `low_rate` or `silenced` for the state of pipelines."""
     about: Literal["account", "sink", "pipeline"]
     names: Sequence[str]
     """At most three names of pipelines, or that of the account or sink."""
@@ -91,11 +95,14 @@ class Happened(ApiModel):
     acknowledged: bool = False
     from_: Time = Field(alias="from")
     until: Time | None = None
-    """The time of the last closing, or of the last event that closes nothing; absent while a problem is open."""
+    """The time of the last closing, of the last event that closes nothing, or of the end of a silence.
+
+    It is absent while a problem is open.
+    """
 
 
 class Report(ApiModel):
-    """The report on all pipelines over a span, the worst first. `look_count` need a look, `well_count` do not."""
+    """The report on pipelines over a span, the worst first. `look_count` need a look, `well_count` do not."""
 
     from_: Time = Field(alias="from")
     until: Time
@@ -112,22 +119,38 @@ class Report(ApiModel):
     errors: Sequence[ReportedError] = ()
     """The three most frequent kinds of errors."""
     link: str | None = None
-    """The address of the pages."""
+    """The address of the pages; of a report with `match` that of the executions of its pipelines."""
 
 
 async def make_report(
-    console: Console, *, since: Micros, until: Micros, name: str | None = None, timezone: str | None = None
+    console: Console,
+    *,
+    since: Micros,
+    until: Micros,
+    name: str | None = None,
+    timezone: str | None = None,
+    match: Match | None = None,
 ) -> Json:
-    """Return the data of a report on the span from the full hour at or before `since` to `until`."""
+    """Return the data of a report on the span from the full hour at or before `since` to `until`.
+
+    With a `match` that is not empty the report is about its pipelines alone, and says nothing of accounts and sinks.
+    """
     since = period_start(since, HOUR_US)
     status, store = await console.status.get(), console.store
-    pipelines, problem_counts = console.pipelines, console.problem_counts  # a later status replaces them
+    pipelines, problem_counts, of = console.pipelines, console.problem_counts, None  # a later status replaces them
+    link = console.settings().http.public_url
+    if match is not None and match != Match():
+        of = {key for key, watch in console.watches().items() if key in pipelines and fits(watch, match)}
+        pipelines = {key: each for key, each in pipelines.items() if key in of}
+        query = [("label", f"{key}:{value}") for key, value in match.labels.items()]
+        query += [("pipeline", str(id_)) for id_ in match.pipelines]
+        link = link and str(URL(link).joinpath("executions").with_query(query))
     now = await load_totals(store, pipelines.keys(), since=since, until=until, with_durations=True)
     since_before = period_start(Micros(2 * since - until), HOUR_US)
     before = await load_totals(store, pipelines.keys(), since=since_before, until=since)
     errors: list[Json] = []
     worst: dict[str, Json] = {}
-    for row in await load_frequent_errors(store, since=since, until=until, limit=ERROR_KINDS_COUNT):
+    for row in await load_frequent_errors(store, since=since, until=until, limit=ERROR_KINDS_COUNT, of=of):
         # Errors are counted by whole days: the count of a kind may be higher than the number of failures in the span.
         count = min(row.failed_count, now.get(row.pipeline_name, Totals()).failed)
         if count and (known := pipelines.get(row.pipeline_name)) is not None:
@@ -135,9 +158,10 @@ async def make_report(
             errors.append({"pipeline": shorten_text(known.name or known.id), **error})
             worst.setdefault(row.pipeline_name, error)
     names = {key: shorten(each.name or each.id, NAME_LENGTH) for key, each in pipelines.items()}
-    rows = await load_troubles(store, since=since, until=until, limit=PROBLEMS_COUNT)
+    rows = await load_troubles(store, since=since, until=until, limit=PROBLEMS_COUNT, of=of)
     # In a thread, as with 1,000 pipelines and problems it takes 100 ms, in which the event loop would do nothing else.
     happenings = await asyncio.to_thread(_happenings, console, status, names, rows)
+    happenings += await _silenced(console, names, since, until)
     recovered = {each.only for each in happenings if each.kind == EventType.PIPELINE_FAILING and each.until}
     results = []
     for key, each in pipelines.items():
@@ -153,9 +177,24 @@ async def make_report(
             title = f"{names[key]}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
             happenings.append(Happening("low_rate", "pipeline", who, since, None, title, frequent.get("text", "")))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
-    about = {"name": name, **times, "timezone": timezone, "link": console.settings().http.public_url}
+    about = {"name": name, **times, "timezone": timezone, "link": link}
     errors.sort(key=itemgetter("count"), reverse=True)
     return await asyncio.to_thread(report_of, results, errors, about, happenings)
+
+
+async def _silenced(console: Console, names: Mapping[str, str], since: Micros, until: Micros) -> list[Happening]:
+    """Return a line for each window of a silence that may have concerned one of these pipelines.
+
+    The sinks and the comment of a silence that concerns other pipelines, too, may be about these: they are left out.
+    """
+    found, watches = [], console.watches()
+    for each in await load_past_silences(console, since=from_us(since), until=from_us(until)):
+        concerned = {key for key, watch in watches.items() if fits(watch, each.settings.match)}
+        if who := {key: name for key, name in names.items() if key in concerned}:
+            times = max(since, to_us(each.begins_at)), to_us(each.ends_at)
+            words = each.words if concerned <= names.keys() else "silenced"
+            found.append(Happening("silenced", "pipeline", who, *times, next(iter(who.values())), words))
+    return found
 
 
 def _happenings(

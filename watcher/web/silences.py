@@ -3,6 +3,9 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import datetime
+from operator import attrgetter
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
@@ -12,6 +15,22 @@ from watcher.domain.timestamps import from_us
 from watcher.store.operator_store import StoredSilence
 from watcher.web.console import Console
 from watcher.web.models import SilenceView
+
+
+class PastSilence(NamedTuple):
+    """A window of a silence."""
+
+    settings: SilenceSettings
+    begins_at: datetime
+    ends_at: datetime
+
+    @property
+    def words(self) -> str:
+        """Return what was silenced, and why: `silenced at phone: deploy`."""
+        match, comment = self.settings.match, self.settings.comment
+        where = f" at {', '.join(match.sinks)}" if match.sinks else ""
+        what = f" ({', '.join(match.events)})" if match.events else ""
+        return f"silenced{where}{what}{f': {comment}' if comment else ''}"
 
 
 def silence_of(row: StoredSilence) -> SilenceSettings:
@@ -35,6 +54,17 @@ async def load_silences(console: Console) -> Sequence[SilenceView]:
         with suppress(ValidationError):  # `Operations` logs a silence that this version cannot read
             found.append(stored_silence(console, row))
     return found
+
+
+async def load_past_silences(console: Console, *, since: datetime, until: datetime) -> Sequence[PastSilence]:
+    """Return the windows of silences that overlap a span, in the order of their beginnings. Raises `StoreError`."""
+    stored = list[SilenceSettings]()
+    for row in await console.operator.silences(ending_after=since):
+        with suppress(ValidationError):  # only a later version can read it
+            stored.append(silence_of(row))
+    every = (*console.settings().silences, *stored)
+    found = [PastSilence(each, *window) for each in every for window in each.windows(since, until)]
+    return sorted(found, key=attrgetter("begins_at", "ends_at"))
 
 
 def _view(console: Console, settings: SilenceSettings, **more: str | None) -> SilenceView:

@@ -115,6 +115,8 @@ TABLE = [
      [f"4:49: sinks.console.match.labels: {UNFIT}"]),
     (BASE + HOOK + "    events: ['account.*']\n    match: {labels: {a: b}}\n", []),
     (BASE + HOOK + f"    match: {{labels: {{team: sales}}, pipelines: [{SALES}]}}\n", []),
+    (BASE + HOOK + "reports: {a: {at: '08:00', sinks: [ops], match: {labels: {team: slaes}}}}\n",
+     [f"9:58: reports.a.match.labels: {UNFIT}"]),
     # silences
     (BASE + f"silences: [{{match: {{labels: {{team: slaes}}}}, {UNTIL}}}]",
      [f"4:29: silences[0].match.labels: {UNFIT}"]),

@@ -229,3 +229,19 @@ async def test_a_report_covers_whole_hours_and_is_compared_with_before(store: Sq
     assert worst["error"] == {"node": "Greeting", "text": "upstream timeout", "count": 10}
     assert report["total"]["ended"] == 40
     assert report["errors"] == [{"pipeline": "Sales agent", **worst["error"]}]
+
+
+async def test_a_report_with_a_match_is_of_its_pipelines_alone(store: SqlStore, clock: FakeClock) -> None:
+    match = {"pipelines": [OTHER]}
+    both = settings(all={"at": "05:00"}, other={"at": "05:00", "match": match})
+    maintenance = maintenance_of(store, clock, Owners(both))
+    set_clock(clock, "2026-11-26T03:00:00Z")
+    await fill(store, clock)
+    await maintenance.tick()
+    set_clock(clock, "2026-11-26T05:30:00Z")
+    await maintenance.tick()
+    made = {event["source"]: event["data"]["report"] for event in await reports_of(store, clock)}
+    assert len(made["/reports/all"]["pipelines"]) == 2
+    (only,) = made["/reports/other"]["pipelines"]
+    assert (only["id"], made["/reports/other"]["total"]["ended"]) == (OTHER, 0)
+    assert made["/reports/other"]["link"] == f"https://watcher.example.com/executions?pipeline={OTHER}"

@@ -20,7 +20,7 @@ from watcher.web.graphs import (
     short,
     spell_period,
 )
-from watcher.web.history import EndCounts, History, HistoryPeriod, PastProblem
+from watcher.web.history import EndCounts, History, HistoryPeriod, PastProblem, SilencedTime
 from watcher.web.models import PipelineRef
 
 UNTIL = START + timedelta(hours=10)
@@ -137,6 +137,17 @@ def test_words_over_problems_do_not_overlap_and_only_the_newest_problems_are_dra
     assert len(labelled) > 1
     assert min(later - earlier for earlier, later in pairwise(labelled)) >= LABEL_WIDTH
     assert all(band.x + band.width <= 100.001 for band in bands)
+
+
+def test_a_silence_lies_behind_its_time_and_leads_to_the_silences() -> None:
+    silenced = [
+        SilencedTime(from_=UNTIL - timedelta(hours=30), until=UNTIL + timedelta(hours=1), what="silenced: deploy")
+    ]
+    whole = history({}, problems=[problem(1, 6, None)]).model_copy(update={"silences": silenced})
+    silence, failing = graphs(whole, "24h").bands
+    assert (silence.kind, silence.x, silence.width) == ("silence", 0.0, 100.0)
+    assert (silence.label, silence.title, silence.page) == ("silenced", "silenced: deploy", "/silences")
+    assert (failing.kind, failing.label, failing.page) == ("band", "failing", f"/problems/{whole.problems[0].id}")
 
 
 @pytest.mark.parametrize(

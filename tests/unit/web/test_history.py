@@ -96,6 +96,34 @@ async def test_the_span_before_is_there_only_where_all_of_it_is_known(desk: Desk
     assert "before" not in await history(desk)
 
 
+NIGHTLY = {"days": ["sun", "mon", "tue"], "from": "22:00", "to": "02:00", "timezone": "UTC"}
+SILENCES: list[dict[str, Any]] = [
+    {"match": {"labels": {"team": "sales"}}, "weekly": NIGHTLY, "comment": "deploy"},
+    {"match": {"labels": {"team": "ops"}}, "from": "2026-11-24T00:00:00Z", "until": "2026-11-25T00:00:00Z"},
+    {"match": {"labels": {"team": "sales"}}, "from": "2026-11-24T09:30:00Z", "until": "2026-11-25T00:00:00Z"},
+]
+
+
+async def test_a_history_has_the_silences_that_held_within_its_span(tmp_path: Path) -> None:
+    async with a_desk(tmp_path, silences=SILENCES) as desk:
+        await count(await with_history(desk), ended(NOW - HOUR_US))
+        made = {"match": {"accounts": ["default"], "sinks": ["ops"], "events": ["execution.*"]}, "for": "5m"}
+        status, silence = await desk.ask("/silences", "POST", json=made)
+        assert status == 201
+        desk.clock.us += 2 * MINUTE_US
+        assert (await desk.ask(f"/silences/{silence['id']}", "DELETE"))[0] == 204  # it has ended, and is still there
+        found = [(each["from"], each["until"], each["what"]) for each in (await history(desk))["silences"]]
+        assert found == [
+            ("2026-11-23T22:00:00Z", "2026-11-24T02:00:00Z", "silenced: deploy"),
+            ("2026-11-24T09:25:00Z", "2026-11-24T09:27:00Z", "silenced at ops (execution.*)"),
+        ]
+        weeks = [each["from"][:10] for each in (await history(desk, "7d"))["silences"]]
+        assert weeks == ["2026-11-17", "2026-11-22", "2026-11-23", "2026-11-24"]
+        page = (await shown(desk)).body
+        assert "silenced at ops (execution.*)" in page
+        assert "color=gray opacity=.3" in page
+
+
 async def test_what_was_before_the_watch_is_not_known_unless_something_was_counted(desk: Desk) -> None:
     await know_from(desk, NOW - 2 * HOUR_US)
     await count(desk, ended(NOW - 3 * HOUR_US), ended(NOW - 2 * HOUR_US))

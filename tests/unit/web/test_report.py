@@ -235,6 +235,25 @@ async def test_a_report_is_of_the_last_24_hours_or_as_many_as_are_asked_for(desk
     assert (hour["total"]["ended"], hour["from"]) == (0, "2026-11-23T23:00:00Z")
 
 
+async def test_a_report_names_the_silences_of_its_span(desk: Desk) -> None:
+    def silenced(report: Any) -> list[tuple[Any, ...]]:
+        lines = [each for each in report["happened"] if each["kind"] == "silenced"]
+        return [(each["names"], each["error"], each["from"], each["until"]) for each in lines]
+
+    names, until = ["Sales agent"], "2026-11-25T00:00:00Z"
+    report = await desk.found("/report")
+    assert silenced(report) == [(names, "silenced: shop closed", "2026-11-23T00:00:00Z", until)]
+    assert report["happened"][-1]["kind"] == "silenced"
+    assert "‖ Sales agent: silenced: shop closed, Mon 00:00 to Wed 00:00" in report_lines(report, limit=LIMIT)
+    later = await desk.found("/report?last=1h")
+    assert silenced(later) == [(names, "silenced: shop closed", later["from"], until)]
+    made = {"match": {"accounts": ["default"]}, "until": "2026-11-24T02:00:00Z"}
+    assert (await desk.ask("/silences", "POST", json=made))[0] == 201
+    desk.clock.us += HOUR_US
+    both = ["Sales agent", "Support triage"]
+    assert (both, "silenced") in [line[:2] for line in silenced(await desk.found("/report"))]
+
+
 async def test_the_rate_before_is_shown_if_it_differs_by_more_than_chance(desk: Desk) -> None:
     await end(desk, success=10, failed=10)
     await end(desk, success=20, hours_ago=30)
