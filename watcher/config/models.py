@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self, Union
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -38,6 +39,7 @@ from watcher.runtime.settings import (
     ShortText,
     as_written,
     file_twin,
+    matching,
     scalar_text,
     split_http_url,
 )
@@ -372,6 +374,27 @@ class PollingSettings(Block):
     """The time without a successful request after which an account is degraded, if polls are due."""
 
 
+def _network(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError:
+        remedy = "write one such as 10.0.0.0/8, or a single address"
+        raise InvalidValueError("is no network", remedy=remedy, quote=True) from None
+    return value
+
+
+class ProxySettings(Block):
+    """A proxy in front that knows who its users are."""
+
+    from_: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(min_length=1, examples=["[10.0.0.0/8]"])
+    """The networks or addresses of the proxy. The header of any other client is ignored."""
+    user_header: Annotated[
+        str, matching("[A-Za-z0-9_-]{1,64}", "is not the name of a header", remedy="write one such as X-Forwarded-User")
+    ] = Field(examples=["X-Forwarded-User"])
+    """The header in which the proxy names the user. This name counts for acknowledgements and silences. The proxy must
+    replace a header of this name that its client sends."""
+
+
 class HttpSettings(Block):
     """The address of pages, API, probes and metrics, and [access](../access.md)."""
 
@@ -393,6 +416,9 @@ class HttpSettings(Block):
     read_token: SecretStr | None = Field(default=None, examples=["${WATCHER_READ_TOKEN:-}"])
     """The token with which clients may only read pages and API. An empty one counts as none."""
     read_token_file: str | None = file_twin("the token", example="/run/secrets/watcher_read_token")
+
+    proxy: ProxySettings | None = Field(default=None, examples=["{from: [10.0.0.0/8], user_header: X-Forwarded-User}"])
+    """A proxy that names the user of each request. See [access.md](../access.md)."""
 
     @model_validator(mode="after")
     def _tokens_differ(self) -> Self:

@@ -6,18 +6,22 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from http import HTTPStatus
+from ipaddress import ip_address, ip_network
 from urllib.parse import quote
 
+import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from watcher.config.models import Settings
+from watcher.config.models import ProxySettings, Settings
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import is_loopback, parse_address
 from watcher.web.api import RefusedError
 from watcher.web.routes import CALLER, Caller, refusal
+
+log = structlog.get_logger()
 
 PROBES = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths that need no token and no allowed name: container platforms and Prometheus send neither."""
@@ -70,13 +74,18 @@ def access(settings: Callable[[], Settings], *, listen: str, clock: Clock) -> Mi
     `settings` returns the present settings; `listen` is the address to which the server is bound.
     """
     bound, wrong_tokens = parse_address(listen).host.lower(), WrongTokens(clock)
+    ignored: set[ProxySettings | None] = set()  # proxies for which it is logged
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path not in PROBES:
             request[WRONG_TOKENS] = wrong_tokens
             try:
-                request[CALLER] = _caller(request, settings(), bound=bound, now=clock.now())
+                user, proxy = _user_of(request, settings().http.proxy), settings().http.proxy
+                if user is None and proxy not in ignored:
+                    ignored.add(proxy)
+                    log.warning("http.user_ignored", note="a client outside http.proxy.from sent user_header")
+                request[CALLER] = _caller(request, settings(), bound=bound, now=clock.now(), user=user or "")
             except RefusedError as error:
                 return _refuse(request, error)
         return await handler(request)
@@ -117,7 +126,21 @@ def local_path(text: str) -> str:
     return text if text.startswith("/") and text.isprintable() and text[1:2] not in {"/", "\\"} else "/"
 
 
-def _caller(request: web.Request, settings: Settings, *, bound: str, now: datetime) -> Caller:
+def _user_of(request: web.Request, proxy: ProxySettings | None) -> str | None:
+    """Return the user that the proxy names, or an empty text; `None` if a client that is not the proxy names one.
+
+    If the header is sent several times, the last one counts: a proxy may add its own.
+    """
+    if proxy is None or proxy.user_header not in request.headers:
+        return ""
+    peer = ip_address((request.remote or "::").partition("%")[0])
+    peer = getattr(peer, "ipv4_mapped", None) or peer
+    if not any(peer in ip_network(each) for each in proxy.from_):
+        return None
+    return harmless(request.headers.getall(proxy.user_header)[-1].strip())[:64]
+
+
+def _caller(request: web.Request, settings: Settings, *, bound: str, now: datetime, user: str) -> Caller:
     """Return the caller of a request. Raises `RefusedError` if the request is not allowed."""
     tokens, is_write = tokens_of(settings), request.method not in READING
     if not tokens and not is_loopback(bound):
@@ -141,10 +164,15 @@ def _caller(request: web.Request, settings: Settings, *, bound: str, now: dateti
             _check_source(request, has_session=token is not None)
         if not token and not is_open:
             raise _unauthorized("send Authorization: Bearer with http.token, or to read with http.read_token")
+    elif user:  # the proxy may send the token for a browser, which a page of another site may have led here
+        by = "proxy"
+        _check_names(request, settings, bound=bound)
+        if is_write:
+            _check_source(request, has_session=False)
     may_act = token is None or tokens[token]
     if is_write and not may_act and request.path not in {LOGIN, LOGOUT}:
         raise RefusedError(FORBIDDEN, "http.read_token may only read; to act use http.token")
-    return Caller(by if token else "", may_act)
+    return Caller(by if token else "", may_act, user)
 
 
 def _unauthorized(text: str) -> RefusedError:

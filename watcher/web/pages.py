@@ -99,7 +99,8 @@ class _Site(NamedTuple):
     def respond(self, request: web.Request, template: str, found: PageContext, status: int = 200) -> web.Response:
         """Return a page, or 304 if the browser has it."""
         caller = request[routes.CALLER]
-        found = {"unknown": 0, **found, "may_act": caller.may_act, "has_session": caller.by == "session"}
+        its = {"may_act": caller.may_act, "has_session": caller.by == "session", "user": caller.user}
+        found = {"unknown": 0, **found, **its}
         digest = hashlib.sha256(to_json([request.path_qs, template, VERSION, found], fallback=str)).hexdigest()
         headers = {200: {"ETag": f'"{digest[:32]}"'}, 429: {"Retry-After": "1"}}.get(status, {})
         if "ETag" in headers and request.headers.get("If-None-Match") == headers["ETag"]:

@@ -35,8 +35,10 @@ class Caller(NamedTuple):
     """The sender of a request."""
 
     by: str
-    """The proof of the sender: `bearer` or `session`, empty without one."""
+    """The proof of the sender: `bearer`, `proxy` (a bearer token that may be the proxy's), `session`, or empty."""
     may_act: bool
+    user: str = ""
+    """The name of the user, as the proxy of `http.proxy` gives it."""
 
 
 CALLER = web.RequestKey("caller", Caller)
@@ -188,6 +190,8 @@ async def _read_request(request: web.Request, route: ApiRoute) -> Sequence[model
         is_json = error.errors(include_context=False, include_input=False)[0]["type"] != "json_invalid"
         status = HTTPStatus.UNPROCESSABLE_ENTITY if is_json else HTTPStatus.BAD_REQUEST
         raise RefusedError(status, mistakes_in(error)) from None
+    if (user := request[CALLER].user) and isinstance(parsed, models.PersonalRequest):
+        parsed = parsed.model_copy(update={"by": user})
     if "\\u0000" in parsed.model_dump_json():  # PostgreSQL cannot store it
         raise RefusedError(HTTPStatus.UNPROCESSABLE_ENTITY, "a text holds a null character; leave it out")
     return () if route.request_model is models.ApiRequest else (parsed,)
