@@ -39,7 +39,7 @@ async def test_a_change_waits_for_what_is_asked_and_nothing_is_asked_meanwhile(s
     await account.run_for(1)
     assert [name for _, name in account.api.asked[asked:]] == [A]
     account.api.script[A] = said(A, "success")
-    assert [type_ for type_, _, _ in await account.emitted(after_s=20)] == ["execution.success"]
+    assert [type_ for type_, _, _ in await account.emitted(after_s=60)] == ["execution.success"]
     assert (account.fatal, account.api.most_at_once[A]) == ([], 1)
 
 
