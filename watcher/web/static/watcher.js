@@ -145,9 +145,9 @@
   // Actions: a button or form has method and URL; its fields become the body, "match.labels" a nested field.
   // The first acknowledgement asks for a name, which the browser then stores.
   // A proxy may have named the user, and the daemon takes no other name then.
-  const user = document.body.dataset.user, person = () => user || stored("name");
+  const user = () => document.body.dataset.user, person = () => user() || stored("name");
   const fill = (within) => {
-    for (const each of $$("input[name=by]", within)) { each.defaultValue = person() || ""; each.readOnly = !!user; }
+    for (const each of $$("input[name=by]", within)) { each.defaultValue = person() || ""; each.readOnly = !!user(); }
   };
   const bodyOf = (element) => {
     const body = JSON.parse(element.dataset.body || "null");
@@ -167,7 +167,7 @@
     const body = bodyOf(element);
     if (body && "by" in body) {
       if (!body.by) return;
-      if (!user) store("name", body.by);
+      if (!user()) store("name", body.by);
     }
     const button = element.tagName === "FORM" ? $("button", element) : element, old = $(":scope > .result", button.parentElement);
     if (old) old.remove();
