@@ -94,7 +94,7 @@ def main() -> None:
             cast("io.TextIOWrapper", stream).reconfigure(errors="replace")  # for signs that the encoding lacks
         try:
             register(sys.argv[1:])
-            app(prog_name="watcher")  # also for `python -m watcher`: shells complete this name
+            app(_with_values(sys.argv[1:]), prog_name="watcher")  # also for `python -m`: shells complete it
         finally:
             _flush_logs()
             put_all_out()
@@ -109,6 +109,15 @@ def main() -> None:
         _fail(f"error: {type(error).__name__} ({error.strerror}) ended the program", code=Exit.FAILED)
     except Exception as error:  # noqa: BLE001 (nothing above handles it; its text may hold data, so only its type is printed)
         _fail(f"error: {type(error).__name__} ended the program; this is a bug", code=Exit.FAILED)
+
+
+def _with_values(words: list[str]) -> list[str]:
+    """Return the command line with an empty value for an option whose value may be left out: Typer has no such."""
+    pairs = zip(words, [*words[1:], "-"], strict=False)
+    return [f"{word}=" if word in _MAY_LACK_VALUE and after.startswith("-") else word for word, after in pairs]
+
+
+_MAY_LACK_VALUE = ("--who",)
 
 
 def _flush_logs() -> bool:

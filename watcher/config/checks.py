@@ -27,6 +27,7 @@ from watcher.runtime.settings import did_you_mean, key_of
 from watcher.runtime.units import is_loopback, parse_address, parse_duration, spell_duration
 from watcher.sinks.email import TLS_PORT, EmailSettings
 from watcher.sinks.settings import GroupSettings, HttpSinkSettings, Match, RemoteSettings, SilenceMatch
+from watcher.sinks.stdout import StdoutSettings
 from watcher.sinks.webhook import TemplateFile, WebhookSettings
 
 
@@ -220,6 +221,7 @@ def find_warnings(document: Document, settings: Settings) -> tuple[ConfigProblem
         if at not in document.excused and _EXAMPLE.fullmatch(str(watch.pipeline)):
             remedy = "copy yours from the pipeline's address in Clerk Chat"
             document.warn(at, "looks like the id of an example", remedy=remedy)
+    _warn_of_unsent(document, settings)
     _warn_of_sinks(document, settings)
     _warn_of_store(document, settings)
     _warn_of_http(document, settings)
@@ -276,6 +278,25 @@ def _warn_of_rules(
     ):
         problem = f"is more than per_day {tokens.per_day}: one such execution uses more than a day may"
         document.warn((*path, "tokens", "execution"), problem, remedy="lower execution, or raise per_day")
+
+
+def _warn_of_unsent(document: Document, settings: Settings) -> None:
+    """Warn of each watch of which no sink but stdout is sent an opening of its rules, or without rules a failure.
+
+    If stdout is the only sink, somebody reads it: then only rules are worth a warning, and one is enough.
+    """
+    sinks = [sink for sink in settings.sinks.values() if not isinstance(sink, StdoutSettings)]
+    for index, watch in enumerate(settings.watch):
+        kinds = {rule.opens for rule in rules_of(watch.rules) if rule.opens}
+        types = kinds or {EventType.EXECUTION_FAILED}
+        if any(types & types_matching(sink.events) and fits(watch, sink.match) for sink in sinks):
+            continue
+        if sinks or kinds:
+            problem = f"of this watch no sink but stdout is sent {' or '.join(sorted(types))}"
+            remedy = "see watcher check --who" if sinks else "add one under sinks"
+            document.warn(("watch", index), problem, remedy=remedy, block=True)
+        if not sinks and kinds:
+            return
 
 
 def _warn_of_http(document: Document, settings: Settings) -> None:

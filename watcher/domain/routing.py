@@ -131,6 +131,18 @@ class Route:
     opening_wait_s: float = 0.0
     """The seconds from the recording of an opening until it is due."""
 
+    def refuses(self, type_: EventType, watch: Watch | None) -> str | None:
+        """Return the key that keeps an event from the sink, `events` or `match`; `None` if the sink gets the event.
+
+        Without `watch` the event has no pipeline, so only its type is matched.
+        """
+        if type_ not in self.types:
+            return "events"
+        if watch is None:
+            return None
+        is_named = not self.pipelines or watch.pipeline in self.pipelines
+        return None if is_named and self.labels.items() <= watch.labels.items() else "match"
+
     def wait_of(self, event: Event) -> Group | None:
         """Return the wait of an event, and its group; `None` if it is sent at once."""
         rules = [each for each in (self.problem_group, self.group) if each is not None]
@@ -156,17 +168,10 @@ class Router:
     def entry_of(self, event: Event, *, watch: Watch | None = None, without_sink: str | None = None) -> OutboxEntry:
         """Return an event with its sinks, and with its wait at each sink that does not send it at once.
 
-        Without `watch` the event has no pipeline, so only its type is matched. The sink `without_sink` is left out.
+        Without `watch` the event has no pipeline. The sink `without_sink` is left out.
         """
-        sinks: list[str] = []
-        for name, route in self.routes.items():
-            if name == without_sink or event.type not in route.types:
-                continue
-            if watch is not None:
-                in_pipeline = not route.pipelines or watch.pipeline in route.pipelines
-                if not in_pipeline or not route.labels.items() <= watch.labels.items():
-                    continue
-            sinks.append(name)
+        names = (name for name in self.routes if name != without_sink)
+        sinks = [name for name in names if self.routes[name].refuses(event.type, watch) is None]
         return self.entry_to(event, sinks)
 
     def entry_to(self, event: Event, sinks: Sequence[str] = ()) -> OutboxEntry:

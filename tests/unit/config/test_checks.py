@@ -70,6 +70,7 @@ RULED = (
     "    rules: {failing: {consecutive: 3}}\n"
 )
 
+UNTOLD = "of this watch no sink but stdout is sent"
 OFF = "has no value, so this rule is off"
 EMPTY = {
     "failing": "{consecutive: 3}",
@@ -242,8 +243,39 @@ TABLE = [
 
 @pytest.mark.parametrize(("text", "lines"), TABLE)
 def test_what_is_likely_a_mistake_is_reported_where_it_is(text: str, lines: list[str] | None, warned: Warned) -> None:
-    found = warned(text)
+    found = [line for line in warned(text) if UNTOLD not in line]
     assert len(found) == 1 if lines is None else found == lines
+
+
+def told(own: str, *sinks: str) -> str:
+    """Return two watches, the first with these settings, and webhooks with these."""
+    watches = f"  - {{pipeline: {SALES}, labels: {{team: sales}}{own}}}\n  - {{pipeline: {OTHER}{own}}}\n"
+    hooks = [f"  {n}: {{type: webhook, url: 'https://h.example', secret: {SECRET}{s}}}\n" for n, s in enumerate(sinks)]
+    return f"accounts: {{default: {{api_key: k}}}}\nwatch:\n{watches}" + ("sinks:\n" + "".join(hooks) if hooks else "")
+
+
+FAILING, LABELLED = ", rules: {failing: {consecutive: 3}, new_error: true}", ", match: {labels: {team: sales}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (told(FAILING, ""), []),
+        (told("", ""), []),
+        (told(""), []),  # somebody reads stdout
+        (told(FAILING), [f"3:5: watch: {UNTOLD} pipeline.failing"]),  # once: all others are the same
+        (told(FAILING, LABELLED), [f"4:5: watch: {UNTOLD} pipeline.failing"]),
+        (told("", LABELLED), [f"4:5: watch: {UNTOLD} execution.failed"]),
+        (told(", rules: {new_error: true}", LABELLED), [f"4:5: watch: {UNTOLD} execution.failed"]),
+        (told(FAILING, LABELLED, ", events: [pipeline.silent]"), [f"4:5: watch: {UNTOLD} pipeline.failing"]),
+        (told(FAILING, LABELLED, ", events: [pipeline.failing]"), []),
+    ],
+)
+def test_a_watch_of_which_nobody_is_told_is_named(text: str, lines: list[str], warned: Warned) -> None:
+    found = [line.partition(";") for line in warned(text) if UNTOLD in line]
+    assert [before for before, _, _ in found] == lines
+    expected = " see watcher check --who" if "sinks:" in text else " add one under sinks"
+    assert all(remedy == expected for _, _, remedy in found)
 
 
 MOUNTS = """\
@@ -406,5 +438,10 @@ def test_nothing_of_a_secret_or_of_a_value_from_elsewhere_is_shown(warned: Warne
     lines = warned(
         BASE + "sinks:\n  ops: {type: webhook, url_file: url, match: {labels: {team: '${TEAM}'}}}\n", TEAM="slaes"
     )
-    assert [line.split(": ")[1] for line in lines] == ["sinks.ops", "sinks.ops.url_file", "sinks.ops.match.labels"]
+    assert [line.split(": ")[1] for line in lines] == [
+        "watch",
+        "sinks.ops",
+        "sinks.ops.url_file",
+        "sinks.ops.match.labels",
+    ]
     assert not [line for line in lines if "s3cret" in line or "slaes" in line or "sales" in line]

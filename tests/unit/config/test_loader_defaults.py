@@ -64,10 +64,11 @@ def test_a_rule_without_a_value_turns_a_default_off_and_an_empty_block_counts_as
     assert watch(load, "    rules:\n    labels:\n") == watch(load)
     text = f"{ACCOUNT}{DEFAULTS}watch:\n  - pipeline: {PIPELINE}\n    rules: {{silent: null, slow: null}}\n"
     assert warned(text) == [
+        "11:5: watch: of this watch no sink but stdout is sent pipeline.failing; add one under sinks",
         (
             "12:33: watch[0].rules.slow: has no value, so this rule is off; "
             "write slow: {times: 3, at_least: 1m}, or remove the key"
-        )
+        ),
     ]
 
 
@@ -94,6 +95,7 @@ def test_mistakes_are_said_once_and_where_they_are(mistakes: Mistakes, warned: W
     assert [line.partition("; ")[0] for line in warned(ACCOUNT + once + two)] == [
         "2:43: defaults.rules.failing.consecutive: opens a problem at each failure",
         "2:67: defaults.rules.tokens.execution: is more than per_day 3: one such execution uses more than a day may",
+        "3:9: watch: of this watch no sink but stdout is sent pipeline.failing",
     ]
 
 

@@ -19,6 +19,7 @@ from watcher.cli.check.output import (
 )
 from watcher.cli.check.plan import plan
 from watcher.cli.check.trials import try_everything
+from watcher.cli.check.who import print_who, print_who_rows, rows_of
 from watcher.cli.config_loading import WARNING, load_or_exit, print_problems
 from watcher.cli.console import console_on, say
 from watcher.cli.shell import ConfigOption, put_error
@@ -39,6 +40,15 @@ def check(
         bool, typer.Option("--online", help="Poll each watch once; connect to sinks and store; ping the heartbeat.")
     ] = False,
     send: Annotated[bool, typer.Option("--send", help="As --online, and send each sink a test message.")] = False,
+    who: Annotated[
+        str | None,
+        typer.Option(
+            "--who",
+            metavar="[PIPELINE]",
+            help="Print which sinks would be sent what of each watch, or of this one, instead of the plan.",
+            show_default=False,
+        ),
+    ] = None,
     without_secrets: Annotated[
         bool, typer.Option("--without-secrets", help="Only warn of unset variables and absent secret files: for CI.")
     ] = False,
@@ -52,12 +62,14 @@ def check(
     would have reported the successes on the first page of the list: at most 50, and those that were paused, too. No
     message is sent without --send, and nothing is written into a store. The requests to Clerk Chat keep to rate_limit,
     and are added to those of a daemon with the same key. Likely mistakes are warnings on stderr. The plan ends with the
-    silences, and with when each report is due next; piped, they are notes on stderr. Exit codes: 2 the file cannot be
+    silences, and with when each report is due next; piped, they are notes on stderr. With --who a table says for each
+    watch which sinks would be sent its failures, openings and closings now, when, or why not, after events, match,
+    after, groups and the silences of the file; piped, it is a row per event and sink. Exit codes: 2 the file cannot be
     used, 4 what was tried does not work, 5 a pipeline is not known.
 
     Examples:
       watcher check watcher.yaml --without-secrets
-      watcher check --online --send
+      watcher check --who sales
 
     """
     if file is not None and config is not None:
@@ -71,7 +83,10 @@ def check(
     now = Clock().now()
     notes = [("‖ ", line) for line in silence_lines(settings, at=now)]
     notes += [("→ ", line) for line in report_lines(settings, at=now)]
-    if sys.stdout.isatty():
+    if who is not None:
+        rows = rows_of(settings, who, at=now)
+        print_who(rows, console=console_on(sys.stdout)) if sys.stdout.isatty() else print_who_rows(rows)
+    elif sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=console_on(sys.stdout))
         for sign, line in notes:
             say(console_on(sys.stdout), (sign, "yellow"), line)

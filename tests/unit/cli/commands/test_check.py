@@ -453,3 +453,60 @@ def test_people_get_a_table_with_what_would_help_and_programs_rows(capsys: pytes
 )
 def test_a_figure_has_as_many_digits_as_people_read_or_three_decimals(figure: float, shown: str, exact: str) -> None:
     assert (roughly(figure), exactly(figure)) == (shown, exact)
+
+
+WHO = f"""accounts: {{default: {{api_key: k, base_url: 'http://127.0.0.1:1'}}}}
+watch:
+  - pipeline: 3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31
+    name: Sales
+    labels: {{team: a}}
+    rules: {{failing: {{consecutive: 3}}}}
+    overdue_after: {{running: 15m}}
+  - {{pipeline: 7be2f0c4-1d5a-4c39-9f60-2a8e4d1b7c05, name: Support}}
+sinks:
+  pager: {{type: webhook, template: pagerduty, routing_key: {"k" * 32}, after: 5m, match: {{labels: {{team: a}}}}}}
+  chat: {{type: webhook, template: slack, url: "https://hooks.slack.com/services/T/B/x"}}
+  mail: {{type: webhook, url: "https://h.example", events: ["pipeline.*"]}}
+silences:
+  - {{match: {{sinks: [mail]}}, from: 2026-01-01T00:00:00Z, until: 2099-12-01T12:30:00Z}}
+"""
+SILENT = "silenced until 2099-12-01 12:30 UTC"
+
+
+def test_who_says_for_each_watch_which_sink_is_sent_what(command: Command) -> None:
+    write(WHO)
+    code, shown, _ = command("check", "--who")
+    head, *rows = [line.split("\t") for line in shown.splitlines()]
+    assert (code, head) == (0, ["account", "pipeline", "name", "event", "sink", "told"])
+    assert {(name, event, sink): told for _, _, name, event, sink, told in rows if sink != "stdout"} == {
+        (name, event, sink): told
+        for name, event, *each in [
+            ("Sales", "execution.failed", "not: events", "at once", "not: events"),
+            ("Sales", "execution.overdue", "after 5 m", "after 10 s, grouped", "not: events"),
+            ("Sales", "pipeline.failing", "after 5 m", "after 10 s, grouped", SILENT),
+            ("Sales", "pipeline.recovered", "at once", "after 10 s, grouped", "not: the opening is silenced"),
+            ("Sales", "account.degraded", "after 5 m", "after 10 s, grouped", "not: events"),
+            ("Sales", "account.recovered", "at once", "after 10 s, grouped", "not: events"),
+            ("Support", "execution.failed", "not: events", "at once", "not: events"),
+            ("Support", "account.degraded", "after 5 m", "after 10 s, grouped", "not: events"),
+            ("Support", "account.recovered", "at once", "after 10 s, grouped", "not: events"),
+        ]
+        for sink, told in zip(("pager", "chat", "mail"), each, strict=True)
+    }
+    assert {told for *_, sink, told in rows if sink == "stdout"} == {"at once"}
+
+
+def test_who_takes_a_pipeline_by_name_or_id(command: Command) -> None:
+    write(WHO)
+    for words in (
+        ("watcher.yaml", "--who", "sup"),
+        ("--who=7be2f0c4",),
+        ("--config", "watcher.yaml", "--who", "Support"),
+    ):
+        code, shown, _ = command("check", *words)
+        assert code == 0
+        assert {line.split("\t")[2] for line in shown.splitlines()[1:]} == {"Support"}
+    assert command("check", "--who", "--without-secrets")[0] == 0
+    code, shown, errors = command("check", "--who", "nope")
+    assert (code, shown) == (5, "")
+    assert errors.endswith('error: no pipeline "nope"; watcher check --who lists them\n')

@@ -29,12 +29,15 @@ def test_what_it_writes_is_accepted_also_what_is_commented_out(command: Command)
     code, _, err = command("check", CLERK_API_KEY="k")
     assert code == 0
     assert err == (
+        "warning: watcher.yaml:11:5: watch: of this watch no sink but stdout is sent pipeline.failing; "
+        "add one under sinks\n"
         "warning: watcher.yaml:11:15: watch[0].pipeline: looks like the id of an example; "
         "copy yours from the pipeline's address in Clerk Chat\n"
     )
     file = Path("watcher.yaml")
     file.write_text(file.read_text().replace(EXAMPLE, PIPELINE))
-    assert command("check", CLERK_API_KEY="k")[::2] == (0, "")
+    code, _, err = command("check", CLERK_API_KEY="k")
+    assert (code, err.count("\n"), "add one under sinks" in err) == (0, 1, True)
 
 
 def test_what_is_commented_out_is_accepted_too(command: Command) -> None:
@@ -61,6 +64,10 @@ def test_a_customer_has_a_file_beside_the_others_in_a_folder(command: Command) -
     assert code == 0
     assert [line.partition(" looks like ")[0] for line in err.splitlines() if "note: " not in line] == [
         "warning: conf.d/a-4.acme.yaml:9:15: watch[0].pipeline:",
+        (
+            "warning: conf.d/watcher.yaml:11:5: watch: of this watch no sink but stdout is sent pipeline.failing; "
+            "see watcher check --who"
+        ),
         "warning: conf.d/watcher.yaml:11:15: watch[0].pipeline:",
     ]
     code, _, err = command("init", "--customer", "a/b")
