@@ -74,6 +74,7 @@ class Dispatcher:
         self._deps = deps
         self._owned_from = deps.clock.steady_us()
         self._take_count = round(min(TAKEN_COUNT, max(CONCURRENCY, rules.rate_per_s * TAKEN_FOR_S)))
+        self._group_wait_s = rules.group_wait_s
         self._group_count = max([each.max_count for each in (rules.group, rules.problem_group) if each], default=1)
 
     # Settling and taking
@@ -124,7 +125,7 @@ class Dispatcher:
             backoff=state.backoff() if saves else None,
             clock_s=state.clock_s() if saves else None,
             calls_forward=calls_forward,
-            group_wait_s=self._deps.rules.group_wait_s,
+            group_wait_s=self._group_wait_s,
             take=take,
         )
         return turn, settled

@@ -170,8 +170,10 @@ class Router:
 
         Without `watch` the event has no pipeline. The sink `without_sink` is left out.
         """
-        names = (name for name in self.routes if name != without_sink)
-        sinks = [name for name in names if self.routes[name].refuses(event.type, watch) is None]
+        sinks = []
+        for name, route in self.routes.items():
+            if name != without_sink and route.refuses(event.type, watch) is None:
+                sinks.append(name)
         return self.entry_to(event, sinks)
 
     def entry_to(self, event: Event, sinks: Sequence[str] = ()) -> OutboxEntry:

@@ -138,13 +138,9 @@ async def make_report(
     since = period_start(since, HOUR_US)
     status, store = await console.status.get(), console.store
     pipelines, problem_counts, of = console.pipelines, console.problem_counts, None  # a later status replaces them
-    link = console.settings().http.public_url
-    if match is not None and match != Match():
+    if is_of_some := match is not None and match != Match():
         of = {key for key, watch in console.watches().items() if key in pipelines and fits(watch, match)}
         pipelines = {key: each for key, each in pipelines.items() if key in of}
-        query = [("label", f"{key}:{value}") for key, value in match.labels.items()]
-        query += [("pipeline", str(id_)) for id_ in match.pipelines]
-        link = link and str(URL(link).joinpath("executions").with_query(query))
     now = await load_totals(store, pipelines.keys(), since=since, until=until, with_durations=True)
     since_before = period_start(Micros(2 * since - until), HOUR_US)
     before = await load_totals(store, pipelines.keys(), since=since_before, until=since)
@@ -177,9 +173,19 @@ async def make_report(
             title = f"{names[key]}: {percent(success_rate(result.now) or 0.0, 1)} % of {result.now.ended:,} succeeded"
             happenings.append(Happening("low_rate", "pipeline", who, since, None, title, frequent.get("text", "")))
     times = {"from": timestamp(from_us(since)), "until": timestamp(from_us(until))}
-    about = {"name": name, **times, "timezone": timezone, "link": link}
+    about = {"name": name, **times, "timezone": timezone, "link": _link(console, match if is_of_some else None)}
     errors.sort(key=itemgetter("count"), reverse=True)
     return await asyncio.to_thread(report_of, results, errors, about, happenings)
+
+
+def _link(console: Console, match: Match | None) -> str | None:
+    """Return the address of the page that shows what a report is about; `None` if the page has no public address."""
+    link = console.settings().http.public_url
+    if link is None or match is None:
+        return link
+    query = [("label", f"{key}:{value}") for key, value in match.labels.items()]
+    query += [("pipeline", str(id_)) for id_ in match.pipelines]
+    return str(URL(link).joinpath("executions").with_query(query))
 
 
 async def _silenced(console: Console, names: Mapping[str, str], since: Micros, until: Micros) -> list[Happening]:
