@@ -5,7 +5,7 @@ and has a dead letter, a scan missed something, somebody took a problem.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -19,6 +19,7 @@ from sqlalchemy import insert, update
 from stores import DAY_US, START_US, SetClock, claim, due, from_us, open_soon, settle
 
 from watcher.config.models import Settings
+from watcher.daemon.from_settings import routes_of, silences_of
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.envelope import NAMESPACE, event_of
 from watcher.domain.event import EventKey, EventType, OutboxEntry
@@ -26,7 +27,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.history import HOUR_US, EndedExecution, error_kind_of
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.routing import Router
+from watcher.domain.routing import Route, Router, Silences
 from watcher.domain.snapshots import AccountSnapshot, PipelineSnapshot, SinkSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
@@ -147,7 +148,10 @@ def unserved(
     async def send_test(_name: str) -> TestResult:
         return TestResult(delivered=False, answer="404", took_ms=84.0, remedy="make a new webhook")
 
-    return Console(settings, store, operator, clock, find_status, troubles, send_test, changed)
+    def routes() -> Mapping[str, Route]:
+        return routes_of(settings())
+
+    return Console(settings, store, operator, clock, routes, Silences(), find_status, troubles, send_test, changed)
 
 
 @asynccontextmanager
@@ -177,6 +181,7 @@ async def a_desk(folder: Path, *, is_filled: bool = True, **settings: Any) -> As
         serving = server._runner.server
         assert serving is not None
         given = Settings.model_validate(SETTINGS | settings)
+        console.silences.all = silences_of(given)
         desk = Desk(session, console, operator, store, clock, given, lambda: len(serving.connections))
         yield desk
     await server.close()

@@ -56,6 +56,7 @@ def silences_of(settings: Settings, stored: Sequence[SilenceSettings] = ()) -> l
             sinks=frozenset(silenced.intersection(each.match.sinks) if each.match.sinks else silenced),
             labels=dict(each.match.labels),
             weekly=each.weekly.hours if each.weekly else None,
+            comment=each.comment or "",
         )
         for each in (*settings.silences, *stored)
     ]

@@ -54,6 +54,8 @@ class Operations:
             store=self._shared.store,
             operator=self._operator,
             clock=self._shared.clock,
+            routes=lambda: self._shared.events.router.routes,
+            silences=self._shared.silences,
             find_status=find_status,
             troubles=self.troubles,
             test_sink=self.test_sink,

@@ -3,16 +3,17 @@
 They ask the functions that decide about real events: the `Router` and `judge_delivery`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from uuid import UUID
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import Event, EventType
 from watcher.domain.judgement import Receiver, judge_delivery
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
-from watcher.domain.routing import Router, Silences
+from watcher.domain.routing import Router, Silence, Silences
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.domain.watch import Watch
 
@@ -33,6 +34,8 @@ class Prospect:
     """Whether it may be sent together with others."""
     silenced_until: datetime | None = None
     """The end of the silences that keep it back (wall clock); `None` if it is sent."""
+    silenced_for: str = ""
+    """The comment of the silence that ends last."""
 
     @property
     def is_sent(self) -> bool:
@@ -98,6 +101,11 @@ def prospects_of(
         if isinstance(judged, Delivery):
             found[name] = Prospect(None, wait_s, bool(group and group.key))
         else:
-            silenced = [each.ends_at for each in active if each.matches(delivery)]
-            found[name] = Prospect(silenced_until=max(silenced)) if silenced else Prospect("opening")
+            found[name] = prospect_during(active, delivery) or Prospect("opening")
     return found
+
+
+def prospect_during(active: Sequence[Silence], delivery: Delivery) -> Prospect | None:
+    """Return the prospect of a delivery that one of these silences silences; `None` if none of them does."""
+    last = max((each for each in active if each.matches(delivery)), key=attrgetter("ends_at"), default=None)
+    return None if last is None else Prospect(silenced_until=last.ends_at, silenced_for=last.comment)

@@ -235,6 +235,7 @@ class Silence:
     sinks: Collection[str] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     weekly: WeeklyHours | None = None
+    comment: str = ""
 
     def during(self, at: datetime) -> "Silence":
         """Return a weekly silence with the times of the window that contains `at`, else of the next window.

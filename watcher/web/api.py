@@ -28,6 +28,7 @@ from watcher.web.problems import ProblemRow, alert_of, load_problem, load_proble
 from watcher.web.report import Report, ReportQuery, make_report
 from watcher.web.silences import load_silences, stored_silence
 from watcher.web.status import worst_first
+from watcher.web.told import told_of
 
 _ID_BEGINNING = re.compile(r"[0-9a-f]{4,32}", re.ASCII)
 
@@ -80,15 +81,15 @@ async def _problems(console: Console, rows: Sequence[ProblemRow]) -> Sequence[mo
 
 
 async def problem(console: Console, id_: str) -> models.ProblemDetail:
-    """Return one problem, with its events and their deliveries."""
+    """Return one problem, with its events and their deliveries, and what each sink was sent."""
     found = await load_problem(console.store, _uuid(id_, "problem"))
     if found is None:
         raise _unknown("there is no such problem, or it was closed longer ago than store.retention")
-    row, told = found
+    row, its = found
     (it,) = await _problems(console, [row])
-    return models.ProblemDetail(
-        **dict(it), events=_event_views(told.bodies), deliveries=delivery_views(console, told.deliveries)
-    )
+    events, deliveries = _event_views(its.bodies), delivery_views(console, its.deliveries)
+    told = told_of(console, row, its.deliveries, deliveries)
+    return models.ProblemDetail(**dict(it), told=told, events=events, deliveries=deliveries)
 
 
 async def executions(console: Console, request: models.ExecutionQuery) -> models.Page[models.ExecutionView]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from watcher.config.models import Settings, WatchSettings
+from watcher.domain.routing import Route, Silences
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Backlog
 from watcher.store.operator_store import OperatorStore
@@ -24,6 +25,9 @@ class Console:
     """Handlers and pages only read from it."""
     operator: OperatorStore
     clock: Clock
+    routes: Callable[[], Mapping[str, Route]]
+    """Returns the routes of all sinks, by sink name."""
+    silences: Silences
     find_status: Callable[["Console"], Awaitable[StatusView]]
     """Returns the overview, and sets `pipelines`, `backlog` and `problem_counts`."""
     troubles: Callable[[], Sequence[Need]]

@@ -39,6 +39,7 @@ class DeliveryRow(NamedTuple):
     recorded_at: Micros
     due_at: Micros
     settled_at: Micros | None
+    group_key: bytes | None
     earlier: int | None
     """The number of the event that blocks a pending delivery."""
 
@@ -47,7 +48,7 @@ _LISTING = Listing(delivery.c.number, delivery.c.sink_id)
 _INDEXED: Mapping[str | None, ColumnElement[str]] = {"waiting": WAITING, "dead": DEAD}
 _DELIVERIES = text(
     "SELECT number, sink_id, source.name, source.state, paused_until, event_id, type, account, pipeline, execution,"
-    " delivery.state, attempts, tried, answer, delivery.recorded_at, due_at, settled_at,"
+    " delivery.state, attempts, tried, answer, delivery.recorded_at, due_at, settled_at, group_key,"
     f" CASE WHEN delivery.state = 'waiting' THEN {EARLIER} END FROM delivery"
     " JOIN event ON event.id = number JOIN source ON source.id = delivery.sink_id WHERE number IN :numbers"
     " ORDER BY number, delivery.sink_id"

@@ -404,9 +404,30 @@ class EventView(ApiModel):
     data: Mapping[str, Any]
 
 
-class ProblemDetail(ProblemView):
-    """A problem with its events and their deliveries."""
+class Sent(ApiModel):
+    """An event that a sink took, and when."""
 
+    type: EventType
+    at: Time
+
+
+class Told(ApiModel):
+    """The events of a problem that one sink was sent, and in words why it was not sent the others."""
+
+    sink: str
+    sent: Sequence[Sent] = ()
+    waiting: str | None = None
+    """Why the next event is not sent yet: `after 10 m, grouped`, `retry after 503`, `silenced until …`."""
+    until: Time | None = None
+    """The end of that wait, if it is known."""
+    never: str | None = None
+    """Why the sink was sent nothing (`not: match`), or not all (`dead letter: 400`)."""
+
+
+class ProblemDetail(ProblemView):
+    """A problem with its events and their deliveries, and what each sink was sent."""
+
+    told: Sequence[Told] = ()
     events: Sequence[EventView] = ()
     deliveries: Sequence[DeliveryView] = ()
 

@@ -16,10 +16,10 @@ from watcher.config.models import Settings
 from watcher.daemon.from_settings import routes_of, silences_of, watches_of
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY
-from watcher.domain.prospects import Prospect, prospects_of
+from watcher.domain.prospects import prospects_of
 from watcher.domain.routing import Router, Silences
 from watcher.domain.watch import Watch
-from watcher.runtime.units import spell_duration
+from watcher.web.told import in_words
 
 
 class Row(NamedTuple):
@@ -61,18 +61,6 @@ def _types_of(watch: Watch) -> Iterator[EventType]:
     for opening in (*(rule.opens for rule in watch.rules if rule.opens), EventType.ACCOUNT_DEGRADED):
         yield opening
         yield CLOSED_BY[opening]
-
-
-def in_words(prospect: Prospect) -> str:
-    """Return in words when a sink is sent an event, or why not."""
-    if prospect.refused_by == "opening":
-        return "not: the opening is silenced"
-    if prospect.refused_by:
-        return f"not: {prospect.refused_by}"
-    if prospect.silenced_until:
-        return f"silenced until {prospect.silenced_until:%Y-%m-%d %H:%M} UTC"
-    when = f"after {spell_duration(prospect.wait_s)}" if prospect.wait_s >= 1 else "at once"
-    return f"{when}, grouped" if prospect.is_grouped else when
 
 
 def print_who(rows: Sequence[Row], *, console: Console) -> None:

@@ -4,7 +4,7 @@ import getpass
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
@@ -141,6 +141,7 @@ def _events(client: DaemonClient, query: Query, *, since: str | None, follow: bo
 def problems(
     *,
     state: Annotated[Literal["open", "closed", "all"], typer.Option(help="Which of them.")] = "open",
+    verbose: Annotated[bool, typer.Option("--verbose", help="Also what each sink was sent, or why not.")] = False,
     as_json: JsonOption = False,
     url: UrlOption = None,
     config: ConfigOption = None,
@@ -148,21 +149,27 @@ def problems(
     """List the open problems, and what closes them. Those that nobody has acknowledged come first.
 
     Examples:
-      watcher problems
+      watcher problems --verbose
       watcher problems --state all --json | jq .title
 
     """
     daemon = find_daemon(config, url=url)
-    _print_problems(daemon.items("/problems", [("state", state)]), as_json=as_json)
+    items = daemon.items("/problems", [("state", state)])
+    if verbose:
+        items = (Answer(each, told=daemon.ask("GET", f"/problems/{each['id']}")["told"]) for each in items)
+    _print_problems(items, as_json=as_json, verbose=verbose)
     status = daemon.ask("GET", "/status")
     others = [f"{each['title']}: {each['reason']}" for each in status["needs"] if each["kind"] != "problem"]
     for text in filter(None, (*others, unknown_text(status))):
         put_error(f"warning: {harmless(text)}")
 
 
-def _print_problems(items: Iterable[Answer], *, as_json: bool = False) -> None:
-    if as_json or not sys.stdout.isatty():
-        print_list(PROBLEM_FIELDS, items, as_json=as_json)
+def _print_problems(items: Iterable[Answer], *, as_json: bool = False, verbose: bool = False) -> None:
+    if as_json:
+        print_list((), items, as_json=True)
+    elif not sys.stdout.isatty():
+        fields = (*PROBLEM_FIELDS, "told") if verbose else PROBLEM_FIELDS
+        print_list(fields, ({**each, "told": "; ".join(_told(each, str))} for each in items))
     else:
         print_list(SHOWN_PROBLEM_FIELDS, ({**each, "notes": [*_notes(each)]} for each in items))
 
@@ -180,6 +187,17 @@ def _notes(problem: dict[str, Any]) -> Iterator[str]:
         yield f"closes when {problem['closesWhen']}{idle}"
     if is_open and "remedy" in problem:
         yield f"what to do: {problem['remedy']}"
+    yield from _told(problem, age)
+
+
+def _told(problem: dict[str, Any], moment: Callable[[str], str]) -> Iterator[str]:
+    """Yield for each sink what it was sent of a problem, and why not the rest; `moment` shows the times."""
+    for each in problem.get("told", ()):
+        said = [f"sent {sent['type']} {moment(sent['at'])}" for sent in each.get("sent", ())]
+        if "waiting" in each:
+            due = f" ({moment(each['until'])})" if "until" in each else ""
+            said.append(f"not yet: {each['waiting']}{due}")
+        yield f"{each['sink']}: {', '.join([*said, *filter(None, [each.get('never')])])}"
 
 
 def ack(

@@ -18,10 +18,13 @@ from watcher.web.models import (
     DeliveryView,
     Done,
     Page,
+    ProblemDetail,
     ProblemView,
     Replayed,
+    Sent,
     SilenceView,
     TestResult,
+    Told,
     Trouble,
 )
 from watcher.web.overview import AccountStatus, Need, PipelineStatus, SinkStatus, StatusView
@@ -78,6 +81,31 @@ def test_problems_are_read_page_by_page_and_piped_whole(daemon: FakeDaemon, comm
     assert second[3] == "[red]Onboard\\x1b[31ming"
     queries = [[("state", "all"), ("limit", "200")], [("state", "all"), ("limit", "200"), ("after", "x")]]
     assert [asked.query for asked in daemon.asked if asked.path == "/problems"] == queries
+
+
+def test_verbose_problems_say_what_each_sink_was_sent(
+    daemon: FakeDaemon, command: Command, on_terminal: OnTerminal
+) -> None:
+    told = [
+        Told(sink="ops", sent=[Sent(type="pipeline.failing", at=AT)], never="dead letter: 400"),
+        Told(sink="phone", waiting="after 10 m", until=AT),
+        Told(sink="mail", never="not: events"),
+    ]
+    daemon.replies["GET /problems"] = Page[ProblemView](items=[problem()])
+    daemon.replies[f"GET /problems/{ID}"] = ProblemDetail(**dict(problem()), told=told)
+    _, out, _ = command("problems", "--verbose")
+    assert out.splitlines()[1].endswith(
+        f"\tops: sent pipeline.failing {WRITTEN}, dead letter: 400;"
+        f" phone: not yet: after 10 m ({WRITTEN}); mail: not: events"
+    )
+    assert json.loads(command("problems", "--verbose", "--json")[1])["told"][2] == {
+        "sink": "mail",
+        "sent": [],
+        "never": "not: events",
+    }
+    lines = [line.strip() for line in on_terminal("problems", "--verbose", columns=120).splitlines()]
+    assert lines[-1] == "mail: not: events"
+    assert re.fullmatch(r"ops: sent pipeline.failing .* d, dead letter: 400", lines[-3])
 
 
 def test_problems_warn_of_what_needs_somebody_and_is_no_problem(daemon: FakeDaemon, command: Command) -> None:
