@@ -20,7 +20,8 @@ from watcher.domain.event import EventType
 from watcher.runtime.http_client import REMEDIES as CONNECTION_REMEDIES
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink
 from watcher.sinks.settings import PemFile
-from watcher.sinks.slack_bot import ERROR_REMEDIES, SlackBotSettings, SlackBotSink
+from watcher.sinks.slack_api import ERROR_REMEDIES
+from watcher.sinks.slack_bot import SlackBotSettings, SlackBotSink
 from watcher.sinks.template import MINIMAL_NEXT
 
 FAILING, FAILED = EventType.PIPELINE_FAILING, EventType.EXECUTION_FAILED

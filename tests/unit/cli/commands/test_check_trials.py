@@ -30,7 +30,7 @@ from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.scenarios import populate
 from watcher.simulator.server import SIM_KEY, Simulator
 from watcher.simulator.world import World
-from watcher.sinks.slack_bot import ERROR_REMEDIES
+from watcher.sinks.slack_api import ERROR_REMEDIES
 from watcher.web.health import Checks, health_routes
 from watcher.web.server import HttpServer
 
