@@ -85,12 +85,12 @@ class StandInOperator(OperatorStore):
         self.is_slow = False
 
     async def acknowledge(
-        self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None
+        self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None, event_count: int | None = None
     ) -> Sequence[UUID]:
         values = {"acked_at": START_US, "acked_by": by, "acked_comment": comment}
         return [id_ for id_ in ids if await self._take(id_, **values)]
 
-    async def unacknowledge(self, id_: UUID) -> bool:
+    async def unacknowledge(self, id_: UUID, *, event_count: int | None = None) -> bool:
         return await self._take(id_, acked_at=None)
 
     async def _take(self, id_: UUID, **values: Any) -> bool:

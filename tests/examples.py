@@ -9,6 +9,7 @@ ENVIRON = {
     "CLERK_API_KEY_EU": "e",
     "OPS_WEBHOOK_SECRET": SECRET,
     "OPS_TOKEN": "t",
+    "SLACK_APP_TOKEN": "xapp-1-A",
     "SLACK_BOT_TOKEN": "xoxb-1-A",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
     "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/s3cret",

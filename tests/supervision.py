@@ -99,13 +99,15 @@ def dependencies_of(
     fatal: Callable[[BaseException], None] = print,
 ) -> OwnerDependencies:
     """Return what owners work with. Its schedule is not started."""
+    events = EventFactory(Router({}))
     return OwnerDependencies(
         clock=clock,
         metrics=metrics or Metrics(),
-        events=EventFactory(Router({})),
+        events=events,
         schedule=NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None),
         fatal=fatal,
         store=store,
+        operator=OperatorStore(store, events),
         silences=Silences(),
         output=cast("StdoutOutput", output),
     )

@@ -19,7 +19,7 @@ from watcher.domain.problems import Incident, IncidentProblem, Problem
 from watcher.sinks.alertmanager import AlertmanagerTemplate
 from watcher.sinks.discord import DiscordTemplate
 from watcher.sinks.pagerduty import PagerDutyTemplate
-from watcher.sinks.slack import SlackTemplate
+from watcher.sinks.slack import SlackTemplate, with_button
 from watcher.sinks.slack_bot import messages_of
 from watcher.sinks.teams import TeamsTemplate
 
@@ -56,6 +56,18 @@ def slack_bot_picture() -> str:
     for reply in (failure, reminder, note):
         canvas.reply(reply.content["text"].split("\n")[0])
     return canvas.svg("A problem that is over, in Slack as an app")
+
+
+def slack_buttons_picture() -> str:
+    """Draw the message of an open problem, with its button."""
+    (opening,) = messages_of([_failing()], "https://watcher.example.com", buttons_at=AT)
+    assert opening.button is not None
+    canvas = Canvas()
+    canvas.sender("APP  12:00")
+    canvas.y += 26
+    for block in with_button(opening.content, opening.button)["blocks"]:
+        _draw_block(canvas, block)
+    return canvas.svg("An open problem in Slack, with a button to acknowledge it")
 
 
 def _draw_block(canvas: Canvas, block: Mapping[str, Any]) -> None:
@@ -221,6 +233,7 @@ MESSAGES: Mapping[str, Callable[[], str]] = {
     "slack.svg": lambda: slack_picture(failed(link="https://example.com/runs/1"), title="A failure in Slack"),
     "slack-recovered.svg": lambda: slack_picture(sample(EventType.PIPELINE_RECOVERED), title="A recovery in Slack"),
     "slack-bot.svg": slack_bot_picture,
+    "slack-buttons.svg": slack_buttons_picture,
     "slack-group.svg": lambda: slack_picture(*_storm(), title="A group of failures in Slack"),
     "discord.svg": discord_picture,
     "teams.svg": teams_picture,

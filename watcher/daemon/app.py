@@ -34,6 +34,7 @@ from watcher.runtime.tasks import wait_at_most
 from watcher.runtime.units import parse_address
 from watcher.runtime.version import VERSION
 from watcher.sinks.output import StdoutOutput
+from watcher.store.operator_store import OperatorStore
 from watcher.store.sql_store import SqlStore, open_store
 from watcher.store.store_url import is_postgresql
 from watcher.web.access import access
@@ -130,13 +131,15 @@ async def run(
             metrics.store_up.set_function(lambda: store.monitor.failing_since is None)
             store.monitor.on_failure = metrics.store_failures.inc
             clock.advance(store.server_ahead_us)  # to the server's clock, so that all replicas agree on what is due
+            events = EventFactory(Router({}))
             shared = OwnerDependencies(
                 clock=clock,
                 metrics=metrics,
-                events=EventFactory(Router({})),
+                events=events,
                 schedule=Schedule(clock=clock, fatal=fail, lag=metrics.loop_lag.set),
                 fatal=fail,
                 store=store,
+                operator=OperatorStore(store, events),
                 silences=Silences(),
                 output=output,
             )

@@ -24,6 +24,7 @@ from watcher.sinks.output import StdoutOutput
 from watcher.sinks.protocol import SinkContext
 from watcher.store.account_store import AccountStore
 from watcher.store.leases import HeldLease
+from watcher.store.operator_store import OperatorStore
 from watcher.store.sink_store import SinkStore
 from watcher.store.sql_store import SqlStore
 
@@ -41,6 +42,7 @@ class OwnerDependencies:
     schedule: Schedule
     fatal: Callable[[BaseException], None]
     store: SqlStore
+    operator: OperatorStore
     silences: Silences
     output: StdoutOutput
 
@@ -86,6 +88,8 @@ async def build_worker(
         take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (the worker is made below)
         before_request=held.check,
         public_url=settings.http.public_url or "",
+        press=shared.operator.press,
+        name=name,
     )
     sink = block.open(context)
     stack.push_async_callback(sink.close)

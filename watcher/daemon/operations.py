@@ -19,7 +19,7 @@ from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import OwnershipLostError, StoreError, TransportFailedError
 from watcher.domain.event import EventType, Severity
 from watcher.sinks.protocol import SinkContext
-from watcher.store.operator_store import ActionKind, OperatorStore, StoredSilence
+from watcher.store.operator_store import ActionKind, StoredSilence
 from watcher.web.console import Console
 from watcher.web.models import TestResult
 from watcher.web.overview import Need
@@ -41,7 +41,7 @@ class Operations:
         self._shared = shared
         self._supervisor = supervisor
         self._follower = follower
-        self._operator = OperatorStore(shared.store, shared.events)
+        self._operator = shared.operator
         self._operator.on_acknowledged = shared.metrics.events.labels(EventType.PROBLEM_ACKNOWLEDGED).inc
         self._rows: Sequence[StoredSilence] = ()
         self.every_s = ALONE_EVERY_S if shared.store.exclusive else LOOK_EVERY_S  # the interval of ticks

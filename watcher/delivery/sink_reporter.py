@@ -111,13 +111,17 @@ class SinkReporter:
             self._note_dead()
         return count
 
-    async def save_snapshot(self, next_try_at: Micros | None) -> None:
+    async def save_snapshot(self, next_try_at: Micros | None, trouble: str) -> None:
         """Save the snapshot of the sink for pages and API, if it has changed or was last saved 30 s ago.
+
+        A `trouble` of the sink besides sending is shown as its answer while it takes deliveries.
 
         It is also saved after trouble with the store: pages distrust what was saved before.
         """
         state, now, (saved_at, saved) = self.state, self._deps.clock.monotonic(), self._snapshot
-        snapshot = SinkSnapshot(state.answer, state.last_success_at or None, next_try_at, state.has_failed)
+        answer = state.answer if state.has_failed else trouble or state.answer
+        has_failed = state.has_failed or bool(trouble)
+        snapshot = SinkSnapshot(answer, state.last_success_at or None, next_try_at, has_failed)
         if snapshot != saved or saved_at <= max(now - ALIVE_EVERY_S, self._deps.store.monitor.last_failing_since):
             await self._deps.store.save_snapshot(snapshot)
             self._snapshot = now, snapshot

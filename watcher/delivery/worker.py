@@ -95,7 +95,7 @@ class DeliveryWorker:
                     skip = dispatcher.queue.sending_keys() | dispatcher.queue.unsettled_keys()
                     if not state.is_stopped and await self._reporter.give_up(skip=skip):
                         self.wake()
-                await self._reporter.save_snapshot(dispatcher.next_try_at())
+                await self._reporter.save_snapshot(dispatcher.next_try_at(), self._sink.trouble)
             except StoreError as error:
                 self._store_failed(error)
 

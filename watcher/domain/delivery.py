@@ -98,6 +98,8 @@ class Delivery:
     is_opening_sent: bool = True
     """Whether the opening of the problem was sent to this sink, or may have been."""
     is_problem_open: bool = True
+    problem_event_count: int = 0
+    """The number of events in the problem's own stream; 0 for an opening that is sent for the first time."""
     acked_until: datetime | None = None
     """The end of the problem's acknowledgement (wall clock). No reminder is sent before that time."""
     silenced_as: str | None = None

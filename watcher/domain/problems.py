@@ -64,6 +64,20 @@ class ProblemChange:
     is_new: bool = False
 
 
+class Press(NamedTuple):
+    """The press of a button on the message of a problem: somebody acknowledges the problem, or gives it back."""
+
+    problem: UUID
+    event_count: int
+    """The number of events in the problem's own stream when the message was made. An old message has a lower one."""
+    gives_back: bool
+    by: str
+    channel: str
+    """The channel of the message, as the receiver names it."""
+    sink: str | None
+    """The sink that posts in that channel, if it is the sink whose connection got the press."""
+
+
 class IncidentProblem(NamedTuple):
     """An open problem of an incident, the account and pipeline of the problem, if any, and the body of its opening."""
 

@@ -168,6 +168,22 @@ class Poster:
         after_s = parse_retry_after(response.headers["Retry-After"], now=self._clock.now()) or 0.0
         return replace(result, retry_after_s=min(after_s, RETRY_AFTER_CAP_S))
 
+    async def open_socket(self, url: URL, *, heartbeat_s: float) -> aiohttp.ClientWebSocketResponse:
+        """Open a WebSocket to another URL of the same service, with no header of this poster.
+
+        It ends if nothing arrives for `heartbeat_s`, not even an answer to a ping. Raises `TransportFailedError`.
+        """
+        try:
+            return await self._session.ws_connect(
+                url,
+                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+                heartbeat=heartbeat_s,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise failure_of(error, by_proxy=self._proxy.url is not None) from None
+
     async def try_connection(self) -> str:
         """Connect as for a request, also through a proxy, and return a text about that. Raises `TransportFailedError`.
 

@@ -1,11 +1,11 @@
 """The interface between a sink and its delivery worker: one attempt, one result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from watcher.domain.delivery import Delivery, ProblemMessage
-from watcher.domain.problems import SentOpening
+from watcher.domain.problems import Press, SentOpening
 from watcher.domain.routing import GroupRules, IncidentRules
 from watcher.runtime.clock import Clock
 from watcher.sinks.output import StdoutOutput
@@ -98,6 +98,9 @@ class SinkContext:
     returned seconds. `before_request` is called right before each request. If it raises an error, the request is not
     sent, and `send` or `refresh` raises the same error. Only a stdout sink needs `output`. `public_url` is the address
     of the watcher's own pages, for links in messages; if it is empty, there are no such links.
+
+    `press` records the press of a button and returns the answer for the presser: empty if the press is done, `None` if
+    it must come again. It raises `StoreError`. Without `press` there are no buttons. `name` is that of the sink.
     """
 
     clock: Clock
@@ -105,6 +108,8 @@ class SinkContext:
     take_slot: Callable[[], float] = lambda: 0.0
     before_request: Callable[[], None] = lambda: None
     public_url: str = ""
+    press: Callable[[Press], Awaitable[str | None]] | None = None
+    name: str = ""
 
 
 class Sink:
@@ -116,6 +121,8 @@ class Sink:
     """
 
     batch_count: int = 1
+    trouble: str = ""
+    """The reason, in a few words, why something other than sending does not work. It opens no problem."""
     refresh_every_s: float | None = None
     keeps_state: bool = False
 

@@ -80,6 +80,14 @@ def message_of(notice: Notice) -> Json:
     return _payload(notice.headline, notice.error.partition("\n")[0], blocks)
 
 
+def with_button(message: Json, button: Json) -> Json:
+    """Return a message with one more button, which comes first."""
+    blocks = [each for each in message["blocks"] if each["type"] != "actions"]
+    links = [each for each in message["blocks"] if each["type"] == "actions"]
+    elements = [button, *(link for each in links for link in each["elements"])]
+    return message | {"blocks": [*blocks, {"type": "actions", "elements": elements}]}
+
+
 def minimal(notice: Notice) -> Json:
     """Return a message of headline and footer in one block: without a block `chat.update` reads text as markup."""
     return _payload(notice.headline, notice.footer, [_section(f"{notice.headline}\n{notice.footer}")])

@@ -10,7 +10,9 @@ import re
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import Enum, auto
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 from uuid import UUID
 
@@ -20,7 +22,6 @@ from yarl import URL
 
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import Json
-from watcher.domain.errors import TransportFailedError
 from watcher.domain.event import EventType
 from watcher.domain.routing import Grouped
 from watcher.runtime.clock import Clock
@@ -31,8 +32,9 @@ from watcher.sinks.chat import notice_of, notice_of_batch
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
-from watcher.sinks.slack import message_of, minimal, one_line
+from watcher.sinks.slack import message_of, minimal, one_line, with_button
 from watcher.sinks.slack_api import CANNOT_UPDATE_ERRORS, CHANNEL_ERROR_REMEDIES, GONE_ERRORS, call
+from watcher.sinks.slack_buttons import NEW_APP_TOKEN, SlackButtons, asked, button_of
 from watcher.sinks.template import ALERT_EVENTS, minimal_next
 
 API_URL = "https://slack.com/api"
@@ -48,6 +50,8 @@ log = structlog.get_logger()
 
 
 _COPY_TOKEN = "copy the Bot User OAuth Token, xoxb-…, of an app without token rotation (OAuth & Permissions)"  # noqa: S105 (no token)
+_COPY_APP_TOKEN = "make an app-level token, xapp-…, with the scope connections:write (Basic Information)"  # noqa: S105 (no token)
+_AppToken = Annotated[SecretStr, matching("xapp-[A-Za-z0-9-]+", "is not an app-level token", remedy=_COPY_APP_TOKEN)]
 _BotToken = Annotated[SecretStr, matching("xoxb-[A-Za-z0-9-]+", "is not a bot's token", remedy=_COPY_TOKEN)]
 
 
@@ -75,6 +79,9 @@ class SlackBotSettings(HttpSinkSettings):
     token_file: str | None = file_twin("the token", example="/run/secrets/slack_token")
     channel: Annotated[str, AfterValidator(_channel)] = Field(examples=["C0123456789"])
     """The channel's id, from the end of the channel's details. The app must be in the channel."""
+    app_token: _AppToken | None = Field(default=None, examples=["${SLACK_APP_TOKEN}"])
+    """The app's app-level token, `xapp-…`, with the scope `connections:write`: buttons acknowledge problems."""
+    app_token_file: str | None = file_twin("the app-level token", example="/run/secrets/slack_app_token")
     url: Annotated[str, AfterValidator(_api_url)] = Field(default=API_URL, examples=["https://slack-gov.com/api"])
     """The address of Slack's Web API."""
     events: EventGlobs = ALERT_EVENTS
@@ -88,18 +95,31 @@ class SlackBotSettings(HttpSinkSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        return SlackBotSink(self._new_poster(context), channel=self.channel, context=context)
+        poster, buttons = self._new_poster(context), None
+        if self.app_token is not None and context.press is not None:
+            app, open_poster = self._app_poster(context), partial(self.open_poster, headers={}, context=context)
+            buttons = SlackButtons(poster, app, open_poster, url=URL(self.url), channel=self.channel, context=context)
+        return SlackBotSink(poster, channel=self.channel, context=context, buttons=buttons)
 
     async def connect(self) -> str:
-        """Ask Slack whether it knows the token. Return a text about that. Raises `TransportFailedError`."""
+        """Ask Slack whether it knows the tokens. Return a text about that. Raises `TransportFailedError`."""
         async with aclosing(self._new_poster(SinkContext(Clock()))) as poster:
-            result, _ = await call(poster, "auth.test", b"{}")
-        if result.outcome is not SendOutcome.DELIVERED:
-            raise TransportFailedError(result.answer, remedy=result.remedy)
-        return f"takes the token; whether it may post in {self.channel} is shown by --send; nothing sent"
+            await asked(poster, "auth.test")
+        if self.app_token is not None:
+            async with aclosing(self._app_poster(SinkContext(Clock()))) as app:
+                await asked(app, "apps.connections.open", remedy=NEW_APP_TOKEN)
+        known = "token" if self.app_token is None else "tokens"
+        return f"takes the {known}; whether it may post in {self.channel} is shown by --send; nothing sent"
 
     def _new_poster(self, context: SinkContext) -> Poster:
-        headers = {"Authorization": f"Bearer {self.token.get_secret_value()}", "Accept-Encoding": "identity"}
+        return self._poster_with(self.token, context)
+
+    def _app_poster(self, context: SinkContext) -> Poster:
+        assert self.app_token is not None
+        return self._poster_with(self.app_token, context)
+
+    def _poster_with(self, token: SecretStr, context: SinkContext) -> Poster:
+        headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Accept-Encoding": "identity"}
         return self.open_poster(URL(self.url), headers=headers, context=context)
 
 
@@ -125,22 +145,27 @@ class BotMessage:
     role: MessageRole
     content: Json
     problem: UUID | None
+    button: Json | None = None
+    """The button for people, if the message becomes the problem's own."""
 
 
-def messages_of(batch: Sequence[Delivery], public_url: str = "") -> list[BotMessage]:
+def messages_of(
+    batch: Sequence[Delivery], public_url: str = "", *, buttons_at: datetime | None = None
+) -> list[BotMessage]:
     """Return the messages of a batch in their order. After a refusal a single event has the minimal form.
 
-    An event that closes a problem and is trouble itself gets messages for the closing, then for the event itself.
+    Messages of open problems have buttons for the time `buttons_at`; `None`: there are no buttons. An event that closes
+    a problem and is trouble itself gets messages for the closing, then for the event itself.
     """
     if len(batch) == 1:
         alerts = Alert.of_delivery(batch[0], public_url).apart()
-        return [each for alert in alerts for each in _messages(alert, batch[0])]
+        return [each for alert in alerts for each in _messages(alert, batch[0], buttons_at)]
     group, threads = message_of(notice_of_batch(batch, public_url)), set(map(_thread_of, batch))
     return [BotMessage(MessageRole.OTHER, group, threads.pop() if len(threads) == 1 else None)]
 
 
-def _messages(alert: Alert, delivery: Delivery) -> list[BotMessage]:
-    notice, role, problem = notice_of(alert), MessageRole.OTHER, _thread_of(delivery)
+def _messages(alert: Alert, delivery: Delivery, buttons_at: datetime | None) -> list[BotMessage]:
+    notice, role, problem, button = notice_of(alert), MessageRole.OTHER, _thread_of(delivery), None
     if alert.problem is not None:
         problem = UUID(alert.problem["id"])
         is_acknowledgement = alert.type is EventType.PROBLEM_ACKNOWLEDGED
@@ -151,7 +176,13 @@ def _messages(alert: Alert, delivery: Delivery) -> list[BotMessage]:
             if delivery.only_closes and (ended := Alert.of(delivery.content)).is_trouble:
                 texts.append(f"Then: {_text_of(ended)}")  # no other message shows this event
             notice = notice_of(replace(alert, nodes=()), error=". ".join(texts))
-    messages = [BotMessage(role, minimal(notice) if delivery.rejections else message_of(notice), problem)]
+        elif buttons_at is not None and delivery.is_problem_open and not delivery.rejections:
+            is_acknowledged = delivery.is_acknowledged(buttons_at)
+            button = button_of(problem, delivery.problem_event_count, is_acknowledged=is_acknowledged)
+    if button is not None:  # the link beside the button does not acknowledge
+        links = {"Details" if name == "Acknowledge" else name: link for name, link in notice.links.items()}
+        notice = replace(notice, links=links)
+    messages = [BotMessage(role, minimal(notice) if delivery.rejections else message_of(notice), problem, button)]
     if role is MessageRole.CLOSING or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
         messages.append(BotMessage(MessageRole.NOTE, one_line(alert.headline), problem))
     return messages
@@ -170,8 +201,11 @@ class SlackBotSink(Sink):
 
     keeps_state = True
 
-    def __init__(self, poster: Poster, *, channel: str, context: SinkContext) -> None:
+    def __init__(
+        self, poster: Poster, *, channel: str, context: SinkContext, buttons: SlackButtons | None = None
+    ) -> None:
         """Post new messages in this channel. Existing messages are updated where they are."""
+        self._buttons = buttons
         self._channel = channel
         self._poster = poster
         self._context = context
@@ -182,13 +216,22 @@ class SlackBotSink(Sink):
         kept = (message for each in batch for message in (each.message, each.thread) if message is not None)
         before = {each.problem: each.place for each in kept}
         url, places = self._context.public_url, before.copy()
-        messages = await asyncio.to_thread(messages_of, batch, url) if len(batch) > 1 else messages_of(batch, url)
+        at = self._context.clock.now() if self._buttons and not self._buttons.trouble else None
+        make = partial(messages_of, batch, url, buttons_at=at)
+        messages = await asyncio.to_thread(make) if len(batch) > 1 else make()
         result = await self._send_rest(messages, batch, places)
         moved = (ProblemMessage(problem, at) for problem, at in places.items() if at != before.get(problem))
         return replace(result, messages=tuple(moved))
 
+    @property
+    def trouble(self) -> str:  # type: ignore[override] # it changes
+        """Return why the buttons do not work; an empty text if they do, or if there are none."""
+        return self._buttons.trouble if self._buttons else ""
+
     async def close(self) -> None:
         """Close all connections."""
+        if self._buttons is not None:
+            await self._buttons.close()
         await self._poster.aclose()
 
     async def _send_rest(
@@ -219,12 +262,14 @@ class SlackBotSink(Sink):
         where = {"channel": self._channel}
         if place is not None:
             where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
-        left_out = _NOT_FOR_UPDATES if is_update else frozenset[str]()
-        arguments = {**where, **{name: value for name, value in message.content.items() if name not in left_out}}
-        result, content = await call(self._poster, UPDATE if is_update else POST, to_json(arguments).encode())
+        left_out, content = _NOT_FOR_UPDATES if is_update else frozenset[str](), message.content
+        if message.button is not None and (is_update or place is None):
+            content = with_button(content, message.button)
+        arguments = {**where, **{name: value for name, value in content.items() if name not in left_out}}
+        result, answer = await call(self._poster, UPDATE if is_update else POST, to_json(arguments).encode())
         if result.outcome is SendOutcome.REFUSED:
             return minimal_next(batch, result)
-        word, posted = result.answer, content.get("message")
+        word, posted = result.answer, answer.get("message")
         if is_update and word in CANNOT_UPDATE_ERRORS:
             log.warning("message.fixed", **named, answer=word, note=_FIXED)
             return SendResult(SendOutcome.DELIVERED, word)
@@ -242,7 +287,7 @@ class SlackBotSink(Sink):
                 await asyncio.sleep(self._context.take_slot())
                 return await self._send(message, batch, places)
         if place is None and problem is not None and message.role in {MessageRole.OPENING, MessageRole.NEWS}:
-            channel, number = content.get("channel"), content.get("ts")
+            channel, number = answer.get("channel"), answer.get("ts")
             if result.outcome.is_taken and isinstance(channel, str) and isinstance(number, str):
                 places[problem] = MessagePlace(channel, number)
         return result

@@ -126,7 +126,7 @@ _OF_GROUP = (
 _MEMBERS = text(_OF_GROUP.format(""))
 _MEMBERS_OF_TRIAL = text(_OF_GROUP.format(f" AND delivery.attempts < {TOGETHER_COUNT}"))
 _OPENING = text(
-    "SELECT closed_at, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
+    "SELECT closed_at, told_count, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
     f" LEFT JOIN event ON {OPENS} LEFT JOIN delivery ON delivery.number = event.id AND delivery.sink_id = :of_sink"
     " WHERE problem.id = :of_problem"
 )
@@ -451,8 +451,9 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
     # Retention may have deleted the delivery of the opening. A closing shows that there was one, because it is recorded
     # only for sinks that got a delivery of the opening.
     is_sent = any(was_sent) if was_sent else sent.type in CLOSINGS
-    sent = replace(sent, is_problem_open=rows[0].closed_at is None, acked_until=acked_until(rows[0]))
-    return replace(sent, is_opening_sent=is_sent, silenced_as=None if is_sent else rows[-1].answer)
+    sent = replace(sent, is_opening_sent=is_sent, silenced_as=None if is_sent else rows[-1].answer)
+    row, until = rows[0], acked_until(rows[0])
+    return replace(sent, is_problem_open=row.closed_at is None, problem_event_count=row.told_count, acked_until=until)
 
 
 _BACKLOG = text(

@@ -1,21 +1,22 @@
 """The store for people: acknowledgements, silences, replays, and actions that owners are asked to do."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import starmap
 from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select, text, update
+from sqlalchemy import ColumnElement, Connection, delete, insert, select, text, true, update
 
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.problems import Press
 from watcher.domain.timestamps import Micros, to_us
 from watcher.store.problems import problem_of
 from watcher.store.recording import load_events
 from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
-from watcher.store.tables import action, problem, silence
+from watcher.store.tables import OPENS, AnyRow, action, problem, silence
 
 ActionKind = Literal["scan", "enable"]
 
@@ -24,6 +25,8 @@ SOURCE_KINDS: dict[ActionKind, str] = {"scan": "pipeline", "enable": "sink"}
 
 REPLAYED_COUNT = 1_000
 """Most dead letters that one transaction replays if all those of a sink are to be replayed."""
+
+CLOSED = "This problem has closed: there is nothing to acknowledge."
 
 _ADD_ACTION = text(
     "INSERT INTO action (kind, source_id, asked_at) VALUES (:kind, :source_id, :asked_at) ON CONFLICT DO NOTHING"
@@ -49,6 +52,25 @@ _REPLAY = text(
 )
 
 
+_PRESSED = text(
+    "SELECT closed_at, acked_at, acked_by, told_count, EXISTS (SELECT 1 FROM problem_message"
+    " WHERE problem_id = problem.id AND channel = :channel) AS is_shown, EXISTS (SELECT 1 FROM event"
+    " JOIN delivery ON number = event.id JOIN source ON source.id = sink_id AND source.kind = 'sink'"
+    f" WHERE {OPENS} AND source.name = :sink) AS is_sent FROM problem WHERE id = :of_problem"
+)
+_SHOWN_AT = text(
+    f"SELECT number AS of_number, delivery.sink_id AS of_sink, source.name FROM problem JOIN event ON {OPENS}"
+    " JOIN delivery ON delivery.number = event.id AND delivery.state IN ('delivered', 'accepted')"
+    " JOIN source ON source.id = delivery.sink_id WHERE problem.id = :of_problem AND closed_at IS NULL"
+    " AND EXISTS (SELECT 1 FROM problem_message WHERE problem_id = problem.id AND sink_id = delivery.sink_id)"
+)
+_SHOW_AGAIN = text(
+    "UPDATE delivery SET state = 'waiting', group_key = NULL, due_at = :now, attempts = 0, rejections = 0,"
+    " tried = false, first_due_us = NULL, settled_at = NULL, answer = NULL, replayed = true"
+    " WHERE number = :of_number AND sink_id = :of_sink AND state IN ('delivered', 'accepted')"
+)
+
+
 class StoredSilence(NamedTuple):
     """A silence that somebody added. `match` is JSON; times are microseconds UTC, wall clock."""
 
@@ -63,8 +85,9 @@ class StoredSilence(NamedTuple):
 _SILENCES = select(*(silence.c[name] for name in StoredSilence._fields))
 
 
-def _is_open(id_: UUID) -> Sequence[ColumnElement[bool]]:
-    return problem.c.id == id_.bytes, problem.c.closed_at.is_(None)
+def _is_open(id_: UUID, event_count: int | None = None) -> Sequence[ColumnElement[bool]]:
+    is_current = true() if event_count is None else problem.c.told_count == event_count
+    return problem.c.id == id_.bytes, problem.c.closed_at.is_(None), is_current
 
 
 class OperatorStore:
@@ -79,9 +102,12 @@ class OperatorStore:
         self.on_acknowledged: Callable[[int], object] = lambda _count: None
 
     async def acknowledge(
-        self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None
+        self, *ids: UUID, by: str | None, comment: str | None, until: datetime | None, event_count: int | None = None
     ) -> Sequence[UUID]:
-        """Acknowledge problems in one transaction, with an event for each; return those that were open."""
+        """Acknowledge problems in one transaction, with an event for each; return those that were open.
+
+        With `event_count` a problem is acknowledged only if its own stream has that number of events.
+        """
         at = self._store.clock.now()
         values = {
             "told_count": problem.c.told_count + 1,
@@ -94,10 +120,10 @@ class OperatorStore:
         def acknowledge(connection: Connection) -> tuple[Sequence[UUID], set[str]]:
             acknowledged, emitted = [], []
             for id_ in sorted(set(ids)):  # in the order of all writers, so that two cannot deadlock
-                this = _is_open(id_)
+                this = _is_open(id_, event_count)
                 if not connection.execute(update(problem).where(*this).values(values)).rowcount:
                     continue
-                row = connection.execute(select(problem).where(*this)).one()
+                row = connection.execute(select(problem).where(problem.c.id == id_.bytes)).one()
                 opening = EventKey(row.stream, row.sequence)
                 entry = self._events.acknowledgement(
                     problem_of(row),
@@ -118,14 +144,68 @@ class OperatorStore:
             self._store.wake(names)
         return acknowledged
 
-    async def unacknowledge(self, id_: UUID) -> bool:
-        """Withdraw an acknowledgement, so that reminders continue.
+    async def unacknowledge(self, id_: UUID, *, event_count: int | None = None) -> bool:
+        """Withdraw an acknowledgement, so that reminders continue, and messages show that nobody has the problem.
 
-        Returns `False` if the problem is not open, or not acknowledged.
+        Returns `False` if the problem is not open, or not acknowledged. `event_count` is as in `acknowledge`.
         """
         nobody = dict.fromkeys(("acked_at", "acked_until", "acked_by", "acked_comment"))
-        given_back = update(problem).where(*_is_open(id_), problem.c.acked_at.is_not(None)).values(nobody)
-        return await self._store.write(lambda connection: connection.execute(given_back).rowcount > 0)
+        is_acked = (*_is_open(id_, event_count), problem.c.acked_at.is_not(None))
+
+        def give_back(connection: Connection) -> tuple[bool, set[str]]:
+            is_done = connection.execute(update(problem).where(*is_acked).values(nobody)).rowcount > 0
+            return is_done, self._show_again(connection, id_) if is_done else set()
+
+        is_done, names = await self._store.write(give_back)
+        self._store.wake(names)
+        return is_done
+
+    def _show_again(self, connection: Connection, id_: UUID) -> set[str]:
+        """Make the opening of a problem pending again at the sinks that keep a message of it; return their names."""
+        shown = connection.execute(_SHOWN_AT, {"of_problem": id_.bytes}).all()
+        now = self._store.clock.steady_us()
+        if shown:
+            connection.execute(_SHOW_AGAIN, [{"of_number": n, "of_sink": sink, "now": now} for n, sink, _ in shown])
+        return {name for *_, name in shown}
+
+    async def press(self, press: Press) -> str | None:
+        """Carry out the press of a button; return the answer for the presser.
+
+        The answer is empty if the press is done, or if no message in its channel shows the problem. It is `None` if the
+        press must come again: its message is posted, but not yet in the store. An old message is shown again.
+        """
+        key = {"of_problem": press.problem.bytes, "channel": press.channel, "sink": press.sink or ""}
+        row = await self._store.read(lambda connection: connection.execute(_PRESSED, key).one_or_none())
+        if row is None or not (row.is_shown or row.is_sent):
+            return ""
+        if row.closed_at is not None:
+            return CLOSED
+        if not row.is_shown:
+            return None
+        id_, event_count = press.problem, press.event_count
+        if press.gives_back:
+            is_done = await self.unacknowledge(id_, event_count=event_count)
+        else:
+            is_done = bool(await self.acknowledge(id_, by=press.by, comment=None, until=None, event_count=event_count))
+        return "" if is_done else await self._why_not(press, key)
+
+    async def _why_not(self, press: Press, key: Mapping[str, object]) -> str:
+        """Return why a press changed nothing; show the message of a problem again that nobody has acknowledged."""
+
+        def find(connection: Connection) -> tuple[AnyRow | None, set[str]]:
+            row = connection.execute(_PRESSED, key).one_or_none()
+            is_stale = row is not None and row.closed_at is None and row.acked_at is None
+            return row, self._show_again(connection, press.problem) if is_stale else set()
+
+        row, names = await self._store.write(find)
+        self._store.wake(names)
+        if row is None or row.closed_at is not None:
+            return CLOSED
+        if row.acked_at is None:
+            return "" if press.gives_back else "That message was out of date. Press again."
+        if row.acked_by == press.by and not press.gives_back:
+            return ""
+        return f"{row.acked_by or 'Somebody'} has acknowledged it."
 
     async def silences(self, *, ending_after: datetime | None = None) -> Sequence[StoredSilence]:
         """Return the silences that end after a time, by default now."""

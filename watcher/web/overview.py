@@ -133,7 +133,8 @@ class AccountStatus(ApiModel):
 class SinkStatus(ApiModel):
     """A sink with its backlog and its last answer. `unknown_since` is the time when its state became unknown.
 
-    A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that. It is `behind` if
+    A sink is `in_trouble` from a failure until the next success, and `failing` after 5 min of that. It is `in_trouble`,
+    too, while its buttons have no connection. It is `behind` if
     it takes deliveries, and one has been due for more than 60 s.
     """
 

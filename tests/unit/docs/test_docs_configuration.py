@@ -108,7 +108,9 @@ watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, labels: {team: sales}}]
 EXAMPLES = [
     example
     for page in PAGES
-    for example in re.findall(r"```yaml\n(?!# /etc/prometheus)(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for example in re.findall(
+        r"```yaml\n(?!# /etc/prometheus|# a manifest)(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
+    )
 ]
 
 

@@ -1,0 +1,260 @@
+"""The buttons of a Slack app. Slack sends each press over a WebSocket that this process opens (Socket Mode).
+
+A press is confirmed once it is recorded; otherwise Slack sends the press again. Slack closes a connection about once an
+hour, and announces that, so the next one is opened first. https://docs.slack.dev/apis/events-api/using-socket-mode
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from contextlib import aclosing, suppress
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import structlog
+from aiohttp import ClientWebSocketResponse, WSMsgType
+from pydantic import BaseModel, Field, ValidationError
+from yarl import URL
+
+from watcher.domain.envelope import Json
+from watcher.domain.errors import StoreError, TransportFailedError
+from watcher.domain.problems import Press
+from watcher.runtime.tasks import start_task, stop_task, wait_at_most
+from watcher.sinks.alert import cut, to_json
+from watcher.sinks.http_post import Poster
+from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.sinks.slack_api import call
+
+ABSENT_S = 60.0
+"""The time without a connection after which messages have a link instead of a button."""
+
+OPEN_EVERY_S, RETRY_AT_MOST_S = 1.0, 60.0
+"""The wait before the next connection is opened. It doubles with each failure, up to `RETRY_AT_MOST_S`."""
+
+HELLO_S, LEAVE_S = 10.0, 30.0
+"""The longest wait for Slack's first frame, and for the end of a connection once Slack has announced it."""
+
+HEARTBEAT_S = 20.0
+CLOSE_S = 2.0
+"""The longest wait for presses that are being recorded when the sink is closed."""
+
+NAME_LENGTH = 64
+NEW_APP_TOKEN = "turn on Socket Mode, and set app_token to an app-level token, xapp-…, with the scope connections:write"  # noqa: S105 (no token)
+_NOTE = "messages have a link instead of a button after a minute"
+
+log = structlog.get_logger()
+
+
+def button_of(problem: UUID, event_count: int, *, is_acknowledged: bool) -> Json:
+    """Return the button of a problem's message. `event_count` is as in `Press`."""
+    action, text = ("give_back", "Give back") if is_acknowledged else ("acknowledge", "Acknowledge")
+    plain = {"type": "plain_text", "text": text, "emoji": False}
+    return {"type": "button", "text": plain, "action_id": action, "value": f"{problem.hex}.{event_count}"}
+
+
+class _Place(BaseModel):
+    id: str
+
+
+class _User(BaseModel):
+    id: Annotated[str, Field(pattern="^[UW][A-Z0-9]+$")]
+    username: str = ""
+    name: str = ""
+    team_id: str | None = None
+    is_bot: Literal[False] = False
+
+
+class _Action(BaseModel):
+    action_id: Literal["acknowledge", "give_back"]
+    value: Annotated[str, Field(pattern=r"^[0-9a-f]{32}\.[0-9]{1,9}$")]
+
+
+class _Payload(BaseModel):
+    """A press as Slack describes it. Other fields, such as the message, are not read."""
+
+    type: Literal["block_actions"]
+    team: _Place | None = None
+    channel: _Place
+    user: _User
+    actions: Annotated[list[_Action], Field(min_length=1, max_length=1)]
+    bot_id: None = None
+    response_url: str = ""
+
+    def press(self, *, channel: str, sink: str) -> Press:
+        """Return the press. `channel` is that of the sink whose connection got the press."""
+        action, user = self.actions[0], self.user
+        problem, _, event_count = action.value.partition(".")
+        return Press(
+            UUID(problem),
+            int(event_count),
+            action.action_id == "give_back",
+            by=cut(user.username or user.name or user.id, NAME_LENGTH),
+            channel=self.channel.id,
+            sink=sink if self.channel.id == channel else None,
+        )
+
+
+class SlackButtons:
+    """The connection over which Slack sends presses. The context's `press` records them. No error here is fatal."""
+
+    def __init__(
+        self,
+        web: Poster,
+        app: Poster,
+        open_poster: Callable[[URL], Poster],
+        *,
+        url: URL,
+        channel: str,
+        context: SinkContext,
+    ) -> None:
+        """Keep a connection open from now on. Needs a running event loop.
+
+        `web` calls the API at `url` with the bot's token, `app` with the app-level token. `app` is closed at the end.
+        """
+        self._web = web
+        self._app = app
+        self._open_poster = open_poster
+        self._url = url
+        self._channel = channel
+        self._context = context
+        self._team: str | None = None
+        self._sockets: set[ClientWebSocketResponse] = set()
+        self._presses: set[asyncio.Task[None]] = set()
+        self._readers: set[asyncio.Task[None]] = set()
+        self._absent_since, self._answer = context.clock.monotonic(), "none"
+        self._listening = start_task(self._listen(), fatal=self._crashed)
+
+    @property
+    def trouble(self) -> str:
+        """Return why there has been no connection for a minute; an empty text if there is or was one."""
+        is_absent = not self._sockets and self._context.clock.monotonic() - self._absent_since >= ABSENT_S
+        return f"no buttons: {self._answer}" if is_absent else ""
+
+    async def close(self) -> None:
+        """Open no more connections, finish the presses that have arrived, and close all connections."""
+        await stop_task(self._listening)
+        if self._presses:
+            await asyncio.wait(self._presses, timeout=CLOSE_S)
+        for task in (*self._readers, *self._presses):
+            await stop_task(task)
+        await self._app.aclose()
+
+    async def _listen(self) -> None:
+        """Open a connection, and the next one as soon as Slack announces the end of the last one, or has closed it."""
+        wait_s = OPEN_EVERY_S
+        while True:
+            try:
+                socket = await self._connect()
+            except Exception as error:  # noqa: BLE001 (without buttons messages still go out)
+                self._answer = error.kind if isinstance(error, TransportFailedError) else type(error).__name__
+                if wait_s == OPEN_EVERY_S:
+                    remedy = getattr(error, "remedy", "")
+                    log.warning(
+                        "buttons.failed", sink=self._context.name, answer=self._answer, remedy=remedy, note=_NOTE
+                    )
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, RETRY_AT_MOST_S)
+                continue
+            wait_s, is_leaving = OPEN_EVERY_S, asyncio.Event()
+            self._sockets.add(socket)
+            self._start(self._readers, self._read(socket, is_leaving))
+            await asyncio.sleep(wait_s)
+            await is_leaving.wait()
+
+    async def _connect(self) -> ClientWebSocketResponse:
+        """Return a connection over which Slack has said hello. Raises `TransportFailedError`, `StoreError`."""
+        if self._team is None:
+            self._team = (await asked(self._web, "auth.test")).get("team_id")
+        answer = await asked(self._app, "apps.connections.open", remedy=NEW_APP_TOKEN)
+        socket = await self._app.open_socket(URL(str(answer.get("url"))), heartbeat_s=HEARTBEAT_S)
+        hello = await wait_at_most(HELLO_S, socket.receive())
+        if hello is None or hello.type is not WSMsgType.TEXT or _object(hello.data).get("type") != "hello":
+            await socket.close()
+            raise TransportFailedError("no hello")
+        return socket
+
+    async def _read(self, socket: ClientWebSocketResponse, is_leaving: asyncio.Event) -> None:
+        """Handle the frames of a connection until it ends. Set `is_leaving` once its end is announced or reached."""
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as limit:
+                    async for message in socket:
+                        frame = _object(message.data) if message.type is WSMsgType.TEXT else {}
+                        if frame.get("type") == "disconnect" and not is_leaving.is_set():
+                            limit.reschedule(asyncio.get_running_loop().time() + LEAVE_S)
+                            is_leaving.set()
+                        elif isinstance(id_ := frame.get("envelope_id"), str):
+                            self._start(self._presses, self._pressed(socket, id_, frame.get("payload")))
+        finally:
+            self._sockets.discard(socket)
+            self._absent_since, self._answer = self._context.clock.monotonic(), "closed"
+            is_leaving.set()
+            await socket.close()
+
+    async def _pressed(self, socket: ClientWebSocketResponse, envelope_id: str, content: object) -> None:
+        """Record a press, confirm it, and answer it if it did nothing. Anything else is confirmed alone."""
+        answer: str | None = ""
+        payload = self._payload(content)
+        if payload is not None and self._context.press is not None:
+            try:
+                answer = await self._context.press(payload.press(channel=self._channel, sink=self._context.name))
+            except StoreError as error:
+                answer = None
+                log.warning("press.failed", sink=self._context.name, problem=str(error), note="Slack sends it again")
+        if answer is None:
+            return
+        with suppress(ConnectionError):  # Slack sends it again over another connection
+            await socket.send_str(to_json({"envelope_id": envelope_id}))
+        if payload is not None and answer:
+            await self._answer_to(payload, answer)
+
+    def _payload(self, content: object) -> _Payload | None:
+        """Return a press of one of our buttons by a person of our team; `None` for anything else."""
+        try:
+            payload = _Payload.model_validate(content)
+        except ValidationError:  # its text is not logged
+            return None
+        team = payload.team.id if payload.team else payload.user.team_id
+        return payload if self._team in {None, team} else None
+
+    async def _answer_to(self, payload: _Payload, text: str) -> None:
+        """Send a text that only the presser sees, by the URL of the press, if that is one of Slack's."""
+        with suppress(ValueError):
+            url, host = URL(payload.response_url), self._url.host or ""
+            if url.scheme != self._url.scheme or not (url.host == host or (url.host or "").endswith(f".{host}")):
+                return
+            body = to_json({"response_type": "ephemeral", "replace_original": False, "text": text}).encode()
+            async with aclosing(self._open_poster(url)) as poster:
+                await poster.request(body, judge=_ignored, headers={"Content-Type": "application/json"})
+
+    def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        task = start_task(work, fatal=self._crashed)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def _crashed(self, error: BaseException) -> None:
+        log.error("buttons.crashed", sink=self._context.name, error=type(error).__name__)  # its text may have secrets
+
+
+async def asked(poster: Poster, method: str, *, remedy: str = "") -> Json:
+    """Call a method of the Web API, and return its answer. Raises `TransportFailedError`.
+
+    `remedy` stands for the remedies of Slack's errors, which are about the bot's token.
+    """
+    result, content = await call(poster, method, b"{}")
+    if result.outcome is not SendOutcome.DELIVERED:
+        raise TransportFailedError(result.answer, remedy=(result.remedy and remedy) or result.remedy)
+    return content
+
+
+def _ignored(status: int, _body: bytes) -> SendResult:
+    return SendResult(SendOutcome.RETRY, str(status))
+
+
+def _object(text: str) -> Json:
+    """Return the JSON object of a frame; an empty one for anything else."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
