@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from deployment import DEPLOY, ROOT, needs_helm, run
+from unit.conftest import Command
 from unit.deploy.test_kubernetes import VERSIONS, Manifest, built, by_kind, container_of, with_components
 
 CHART = DEPLOY / "helm" / "clerk-watcher"
@@ -320,6 +321,7 @@ def test_further_objects_are_installed_and_their_text_is_a_template(tmp_path: Pa
 TERM = {"key": "other-key", "operator": "In", "values": ["other-value"]}
 OTHER: dict[str, Any] = {
     "config": {"http": {"public_url": "https://other.test", "names": ["more.test"]}},
+    "configFiles": {"acme.yaml": {"watch": [{"pipeline": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"}]}},
     "secrets": ["clerk-watcher", "other-secret"],
     "env": [{"name": "OTHER_NAME", "value": "other-variable"}],
     "envFrom": [{"secretRef": {"name": "other-variables"}}],
@@ -466,10 +468,34 @@ def test_the_policy_opens_the_port_of_the_database(host: str, rest: str) -> None
     assert kinds["NetworkPolicy"]["spec"]["egress"][-1]["ports"] == [{"protocol": "TCP", "port": PORTS[host]}]
 
 
+def test_further_files_are_one_configuration_with_the_first(tmp_path: Path, command: Command) -> None:
+    pipeline = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+    acme = {
+        "accounts": {"acme": {"api_key": "k"}},
+        "watch": [{"pipeline": pipeline, "account": "acme"}],
+        "sinks": {"acme": {"type": "stdout", "events": ["execution.*"]}},
+    }
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump({"config": {"polling": {"lost_after": 4}}, "configFiles": {"acme.yaml": acme}}))
+    data = rendered("--values", values)["ConfigMap"]["data"]
+    assert {name: yaml.safe_load(text) for name, text in data.items()} == {
+        "watcher.yaml": {"polling": {"lost_after": 4}},
+        "acme.yaml": acme,
+    }
+    folder = tmp_path / "etc"
+    folder.mkdir()
+    for name, text in data.items():
+        (folder / name).write_text(text)
+    assert command("check", "--config", str(folder)).code == 0
+
+
 TWO_HOSTS = "ingress.enabled=true,ingress.hosts[0].host=a.test,ingress.hosts[1].host=b.test"
 MISTAKES = {
     "config=null": "nothing to watch",
     "existingConfigMap=theirs": "both `config` and `existingConfigMap` are set",
+    "config=null,existingConfigMap=x,configFiles.a\\.yaml.watch=": "both `configFiles` and `existingConfigMap` are set",
+    "configFiles.watcher\\.yaml.a=1": "watcher.yaml",
+    "configFiles.acme.a=1": "'acme' does not match pattern",
     "config.store.url=postgresql://a/b": "put a PostgreSQL's URL into `postgresql.url`",
     "config.http.listen=:1": "`config.http.listen` is set by the chart",
     "ingress.enabled=true,config.http=null": "`config.http.public_url` must be https://watcher.example.com",
