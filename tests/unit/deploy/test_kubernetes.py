@@ -96,7 +96,7 @@ def test_image_ports_and_configuration_are_swapped_in_place() -> None:
     assert set(mount) == {"name", "mountPath", "readOnly"}  # a subPath would never be swapped
     assert Path(mount["mountPath"]) / made["files"][0] == SYSTEM_PLACE
     (image,) = read(FOLDER / "base/kustomization.yaml")["images"]
-    assert f"docker build --tag {CONTAINER['image']} " in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"$(DOCKER) build --tag {CONTAINER['image']} " in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert image["name"] == CONTAINER["image"]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert image["newTag"] == project["version"]

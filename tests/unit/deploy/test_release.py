@@ -83,6 +83,22 @@ def test_the_notes_are_the_section_of_the_changelog(tmp_path: Path) -> None:
     )
 
 
+def test_the_page_at_the_index_has_whole_links_alone(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (making,) = re.findall(r"^sed -Ei .*README.md\"$", REHEARSAL, re.MULTILINE)
+    words = f"work={tmp_path}; mkdir $work/source; mv $work/README.md $work/source; version=1.1.0;"
+    script = f"{words} repository=https://git.test/o/r; {making}"
+    subprocess.run(["/bin/bash", "-c", script], check=True)
+    page = (tmp_path / "source/README.md").read_text(encoding="utf-8")
+    links = re.findall(r"(!?)\[[^]]*\]\(([^)]+)\)", page)
+    assert len(links) > 25
+    assert [link for _, link in links if not link.startswith(("https://", "#"))] == []
+    assert {link.startswith("https://git.test/o/r/raw/v1.1.0/docs/") for is_picture, link in links if is_picture} == {
+        True
+    }
+    assert any(link == "https://git.test/o/r/blob/v1.1.0/docs/store.md#several-replicas" for _, link in links)
+
+
 @pytest.mark.parametrize("job", ["image", "chart"])
 def test_image_and_chart_are_signed_by_the_workflow_itself(job: str) -> None:
     signing = [each["run"] for each in WORKFLOW["jobs"][job]["steps"] if "cosign sign" in each.get("run", "")]
@@ -98,6 +114,36 @@ def test_each_action_is_pinned_by_its_commit_and_says_which_version_that_is(path
     assert [each for each in uses if not re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v[\d.]+", each)] == []
 
 
+@pytest.mark.parametrize("version", ["", "next"])
+def test_without_a_version_nothing_is_written(checkout: Path, version: str) -> None:
+    before = {name: (checkout / name).read_text(encoding="utf-8") for name in VERSIONED}
+    words = ["make", "version", f"VERSION={version}"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "make version VERSION=1.2.0" in done.stderr
+    assert {name: (checkout / name).read_text(encoding="utf-8") for name in VERSIONED} == before
+
+
+def test_an_older_python_is_refused_in_a_sentence_and_leaves_nothing(checkout: Path) -> None:
+    (checkout / ".ci/requirements.txt").touch()
+    old = checkout / "old"
+    old.write_text("#!/bin/sh\n[ $1 = --version ] && echo Python 3.9.1\n[ $1 = --version ]\n")
+    old.chmod(0o755)
+    words = ["make", "demo", f"PYTHON={old}"]
+    done = subprocess.run(words, cwd=checkout, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "Python 3.9.1 is too old: 3.11 or later is needed." in done.stderr
+    assert not (checkout / ".venv").exists()
+
+
+def test_nothing_is_published_before_all_was_tried() -> None:
+    jobs = WORKFLOW["jobs"]
+    assert jobs["image"]["needs"] == ["build", "try-image"]
+    assert [jobs[name]["needs"] for name in ("chart", "wheel", "notes")] == ["image", "chart", "wheel"]
+    (trial,) = (each["with"] for each in jobs["try-image"]["steps"] if "build-push" in each["uses"])
+    assert trial["outputs"] == "type=cacheonly"
+
+
 def test_a_new_version_is_written_where_it_stands(checkout: Path) -> None:
     subprocess.run(["make", "version", "VERSION=7.8.9"], cwd=checkout, check=True, capture_output=True)  # noqa: S607
     replace(checkout / "CHANGELOG.md", f"## {VERSION} (", "## 7.8.9 (")
@@ -109,7 +155,8 @@ def test_what_is_published_is_rehearsed_and_one_job_may_write() -> None:
     assert not any("make " in each.get("run", "") for each in steps)
     assert ".ci/run" in [each.get("run") for each in WORKFLOW["jobs"]["build"]["steps"]]
     assert (ROOT / ".ci/run").read_text(encoding="utf-8").count("\nmake release-check ") == 1
-    (push,) = (each["with"] for each in steps if "build-push" in each.get("uses", ""))
+    image = WORKFLOW["jobs"]["image"]["steps"]
+    (push,) = (each["with"] for each in image if "build-push" in each.get("uses", ""))
     assert push["platforms"] == "linux/amd64,linux/arm64"
     assert push["sbom"] is True
     assert push["provenance"] == "mode=max"

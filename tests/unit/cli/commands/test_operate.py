@@ -105,7 +105,7 @@ def test_verbose_problems_say_what_each_sink_was_sent(
     }
     lines = [line.strip() for line in on_terminal("problems", "--verbose", columns=120).splitlines()]
     assert lines[-1] == "mail: not: events"
-    assert re.fullmatch(r"ops: sent pipeline.failing .* d, dead letter: 400", lines[-3])
+    assert re.fullmatch(r"ops: sent pipeline.failing \d+ d.*, dead letter: 400", lines[-3])
 
 
 def test_problems_warn_of_what_needs_somebody_and_is_no_problem(daemon: FakeDaemon, command: Command) -> None:
