@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
+from watcher.config.in_words import in_words
 from watcher.domain.delivery import TAKEN, Delivery, DeliveryState
 from watcher.domain.judgement import AFTER, SILENCE
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.prospects import Prospect, prospect_during
 from watcher.domain.watch import Watch
-from watcher.runtime.units import spell_duration
 from watcher.web import models
 from watcher.web.console import Console
 from watcher.web.deliveries import DeliveryRow
@@ -21,19 +21,6 @@ from watcher.web.problems import ProblemRow, is_acknowledged
 
 _UNSENT = {AFTER: "it closed before `after` had passed", SILENCE: "silenced"}
 """Why a problem's events were not sent, by the answers of its settled deliveries."""
-
-
-def in_words(prospect: Prospect) -> str:
-    """Return in words when a sink is sent an event, or why not."""
-    if prospect.refused_by == "opening":
-        return "not: the opening is silenced"
-    if prospect.refused_by:
-        return f"not: {prospect.refused_by}"
-    if prospect.silenced_until:
-        comment = prospect.silenced_for and f": {prospect.silenced_for}"
-        return f"silenced until {prospect.silenced_until:%Y-%m-%d %H:%M} UTC{comment}"
-    when = f"after {spell_duration(prospect.wait_s)}" if prospect.wait_s >= 1 else "at once"
-    return f"{when}, grouped" if prospect.is_grouped else when
 
 
 def told_of(

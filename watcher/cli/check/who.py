@@ -12,6 +12,7 @@ from watcher.cli.console import make_printable, say
 from watcher.cli.daemon_client import Answer
 from watcher.cli.lookup import one_of
 from watcher.cli.shell import put
+from watcher.config.in_words import in_words
 from watcher.config.models import Settings
 from watcher.daemon.from_settings import routes_of, silences_of, watches_of
 from watcher.domain.event import EventType
@@ -19,7 +20,6 @@ from watcher.domain.problems import CLOSED_BY
 from watcher.domain.prospects import prospects_of
 from watcher.domain.routing import Router, Silences
 from watcher.domain.watch import Watch
-from watcher.web.told import in_words
 
 
 class Row(NamedTuple):
