@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from documents import DOCS
 from examples import ENVIRON
 from pydantic import BaseModel
@@ -100,16 +101,22 @@ def test_the_file_of_the_readme_is_an_example_and_its_pager_rings_at_three(tmp_p
 
 
 PAGE = (DOCS / "sinks.md").read_text(encoding="utf-8")
-PAGES = [*DOCS.glob("receivers/*.md"), *(DOCS / f"{name}.md" for name in ("sinks", "groups", "connections"))]
-WATCHED = """
+PAGES = sorted(DOCS.rglob("*.md"))
+REST = yaml.safe_load("""
 accounts: {default: {api_key: k}}
-watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, labels: {team: sales}}]
-"""
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, labels: {team: sales}, account: default}]
+sinks: {chat: &one {type: webhook, url: "https://h.example.com/"}, mail: *one, phone: *one, acme_mail: *one, ops: *one}
+""")
+"""What an example leaves out, as other examples have it."""
+
+OTHERS = r"# (?:/etc/prometheus|a manifest|steps of a workflow|values\.yaml|Prometheus)"
+"""The first line of a block that is no configuration of the program, but of another one."""
+
 EXAMPLES = [
-    example
+    pytest.param(example, id=f"{page.stem}-{nth}")
     for page in PAGES
-    for example in re.findall(
-        r"```yaml\n(?!# /etc/prometheus|# a manifest)(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
+    for nth, example in enumerate(
+        re.findall(rf"```yaml\n(?!{OTHERS})(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     )
 ]
 
@@ -130,9 +137,18 @@ def test_an_example_can_be_copied(example: str, tmp_path: Path) -> None:
     (tmp_path / "tls").mkdir()
     key_pair(tmp_path / "tls", own_ca(tmp_path), "watcher.example.com")
     (tmp_path / "ntfy.json.j2").write_text((DOCS.parent / "config/templates/ntfy.json.j2").read_text())
+    if example.startswith("    rules:"):
+        example = f"watch:\n  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f\n{example}"
+    (tmp_path / "db").write_text("a password")
+    document = yaml.safe_load(example.replace("/etc/watcher", str(tmp_path)).replace("/run/secrets", str(tmp_path)))
+    rest = {name: part for name, part in REST.items() if name not in document or isinstance(part, dict)}
+    whole = document | {
+        name: part | document.get(name, {}) if isinstance(part, dict) else part for name, part in rest.items()
+    }
     file = tmp_path / "watcher.yaml"
-    file.write_text(WATCHED + example.replace("/etc/watcher", str(tmp_path)))
-    assert load_config(file, environ=ENVIRON).watch
+    file.write_text(yaml.safe_dump(whole))
+    token = "0123456789abcdef"
+    assert load_config(file, environ=ENVIRON | {"WATCHER_TOKEN": token, "WATCHER_READ_TOKEN": f"{token}r"}).watch
 
 
 @pytest.mark.parametrize(("page", "model"), [("groups.md", GroupSettings)])
