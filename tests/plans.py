@@ -18,7 +18,7 @@ FULL = "all_full"
 """The database with much in each table, of every server that begins with the files of `make_files`."""
 
 _OF_ALL_THAT_WAITS = ("SET first_due_us = ", "AND first_due_us <=", "ORDER BY delivery.tried_at")
-"""These look up the lane of each of 50,000 that wait for a sink: its upkeep, and the trial after it failed."""
+"""These look up the ordering key of each of 50,000 that wait for a sink: its upkeep, and the trial after it failed."""
 
 _LIST = re.compile(r"IN \([^()]*\)")
 _COST = re.compile(r"cost=\S+\.\.(\S+)")
@@ -45,7 +45,7 @@ INSERT INTO event (id, event_id, stream, sequence, type, source_id, pipeline_id,
     SELECT n, {_BYTES}, {_BYTES}, 1, 'execution.new', 1, 10 + n % 990, CASE WHEN n % 100 > 0 THEN {_BYTES} END, n,
         false, {_BYTES}
     FROM generate_series(1, 200000) AS n;
-INSERT INTO delivery (number, sink_id, lane, group_key, state, recorded_at, due_at, tried, settled_at)
+INSERT INTO delivery (number, sink_id, ordering_key, group_key, state, recorded_at, due_at, tried, settled_at)
     SELECT n, sink, {_BYTES}, decode(md5((n % 100)::text), 'hex'),
         CASE WHEN n % 2 = 0 THEN 'waiting' WHEN n % 20 = 1 THEN 'dead' ELSE 'delivered' END, n, n, n % 4 = 0, n
     FROM generate_series(1, 100000) AS n, generate_series(1, 4) AS sink;

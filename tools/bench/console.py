@@ -107,9 +107,9 @@ INSERT INTO event (id, event_id, stream, sequence, type, source_id, pipeline_id,
         type), '$pipeline', pipeline), '$team', '' || (n % 4)), '$execution', uuid_of('execution/' || n)), '$status',
         status))
     FROM twice;
-INSERT INTO delivery (number, sink_id, lane, state, recorded_at, due_at, attempts, settled_at, answer, tried)
+INSERT INTO delivery (number, sink_id, ordering_key, state, recorded_at, due_at, attempts, settled_at, answer, tried)
     SELECT id, 2, key_of('lane/' || id), 'delivered', at, at, 1, at, '', true FROM twice;
-INSERT INTO delivery (number, sink_id, lane, state, recorded_at, due_at, attempts, settled_at, answer, tried)
+INSERT INTO delivery (number, sink_id, ordering_key, state, recorded_at, due_at, attempts, settled_at, answer, tried)
     SELECT id, 3, key_of('lane/' || id),
         CASE WHEN id % {2 * EXECUTIONS_COUNT // DEAD_COUNT} = 0 THEN 'dead'
             WHEN id % {2 * EXECUTIONS_COUNT // WAITING_COUNT} = 1 THEN 'waiting' ELSE 'delivered' END,

@@ -51,12 +51,12 @@ _WRITE_ATTEMPT = HotStatement(
 )
 _POSTPONE_BLOCKED = HotStatement(
     "UPDATE delivery SET due_at = :new_due_at WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
-    " AND lane = :of_lane AND number > :of_number AND due_at + 0 < :new_due_at"
+    " AND ordering_key = :of_key AND number > :of_number AND due_at + 0 < :new_due_at"
 )
 UNBLOCK = HotStatement(
     "UPDATE delivery SET due_at = CASE WHEN group_key IS NOT NULL AND :now < recorded_at + :group_wait_us"
     " THEN recorded_at + :group_wait_us ELSE :now END WHERE sink_id + 0 = :of_sink AND state = 'waiting'"
-    " AND lane = :of_lane AND number > :of_number AND due_at + 0 > :now"
+    " AND ordering_key = :of_key AND number > :of_number AND due_at + 0 > :now"
 )
 _CALLED_AT = (
     "(:now + CASE WHEN group_key IS NOT NULL THEN 0"  # deliveries of a group are due at once, so that they go together
@@ -70,14 +70,16 @@ CALL_FORWARD = text(
 
 EARLIER = (
     "(SELECT max(earlier.number) FROM delivery AS earlier WHERE earlier.sink_id + 0 = delivery.sink_id"
-    " AND earlier.lane = delivery.lane AND earlier.number < delivery.number AND earlier.state = 'waiting')"
+    " AND earlier.ordering_key = delivery.ordering_key AND earlier.number < delivery.number"
+    " AND earlier.state = 'waiting')"
 )
 # `<= 0` instead of IS NULL: PostgreSQL assumes that one row in 200 is NULL, and would choose a plan for many rows.
 IS_HEAD = f"delivery.sink_id = :of_sink AND delivery.state = 'waiting' AND coalesce({EARLIER}, 0) <= 0"
 _OF_EVENT = ("event_id", "type", "account", "pipeline", "pipeline_id", "labels", "problem_id", "closes", "body")
 _IS_FOLLOWED = (
     "EXISTS (SELECT 1 FROM delivery AS later WHERE later.sink_id + 0 = delivery.sink_id"
-    " AND later.lane = delivery.lane AND later.number > delivery.number AND later.state = 'waiting') AS is_followed"
+    " AND later.ordering_key = delivery.ordering_key AND later.number > delivery.number"
+    " AND later.state = 'waiting') AS is_followed"
 )
 _AS_TAKEN = ", ".join(["delivery.*", *(f"event.{name}" for name in _OF_EVENT), _IS_FOLLOWED])
 _HEADS = f"SELECT {_AS_TAKEN} FROM delivery JOIN event ON event.id = delivery.number WHERE {IS_HEAD}"
@@ -96,7 +98,7 @@ _OF_INCIDENTS = (
     " FROM incident JOIN problem ON problem.id = incident.problem_id"
     " JOIN event AS opening ON opening.stream = problem.stream AND opening.sequence = problem.sequence"
     " JOIN delivery AS first ON first.number = opening.id AND first.sink_id = incident.sink_id"
-    " JOIN delivery ON delivery.lane = first.lane AND delivery.sink_id + 0 = first.sink_id"
+    " JOIN delivery ON delivery.ordering_key = first.ordering_key AND delivery.sink_id + 0 = first.sink_id"
     " JOIN event ON event.id = delivery.number AND event.problem_id = problem.id"
     " WHERE incident.sink_id = :of_sink AND delivery.state = 'waiting' AND "
 )
@@ -108,7 +110,7 @@ _INCIDENTS_WITH_NEWS = text(
     f" AND (delivery.due_at <= :now OR event.type NOT IN ({_KINDS}))"
 )
 _NEXT_DUE = text(
-    "SELECT number, problem_id, lane, type, account, pipeline, pipeline_id, labels, delivery.recorded_at,"
+    "SELECT number, problem_id, ordering_key, type, account, pipeline, pipeline_id, labels, delivery.recorded_at,"
     f" {EARLIER} AS earlier FROM delivery"
     " JOIN event ON event.id = delivery.number WHERE delivery.sink_id = :of_sink AND delivery.state = 'waiting'"
     " AND delivery.tried = false AND delivery.due_at <= :until AND NOT EXISTS (SELECT 1 FROM incident WHERE"
@@ -126,7 +128,7 @@ _OF_GROUP = (
 _MEMBERS = text(_OF_GROUP.format(""))
 _MEMBERS_OF_TRIAL = text(_OF_GROUP.format(f" AND delivery.attempts < {TOGETHER_COUNT}"))
 _OPENING = text(
-    "SELECT closed_at, told_count, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
+    "SELECT closed_at, event_count, acked_at, acked_until, delivery.state, delivery.tried, delivery.answer FROM problem"
     f" LEFT JOIN event ON {OPENS} LEFT JOIN delivery ON delivery.number = event.id AND delivery.sink_id = :of_sink"
     " WHERE problem.id = :of_problem"
 )
@@ -162,7 +164,7 @@ def settle(connection: Connection, turns: Iterable[Turn], *, numbers: SourceNumb
             row = {
                 "of_sink": sink_id,
                 "of_number": delivery.number,
-                "of_lane": delivery.ordering_key,
+                "of_key": delivery.ordering_key,
                 "new_state": attempt.state,
                 "new_attempts": delivery.attempts,
                 "new_due_at": delivery.due_at,
@@ -205,13 +207,13 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         trial = _NEVER_TRIED if request.trial == "never_tried" else _TRIED_LONGEST_AGO
         heads = list(connection.execute(trial, of_sink))
     is_full = len(heads) >= of_sink["limit"]
-    blocking: set[bytes] = {row.lane for row in heads if row.is_followed}
+    blocking: set[bytes] = {row.ordering_key for row in heads if row.is_followed}
     if request.incidents is not None:
         batches, heads = _take_incidents(
             connection, sink_id, heads, name=name, request=request, blocking=blocking, later_due=later_due
         )
     for row in heads:
-        if row.lane in request.skip or row.number in taken:
+        if row.ordering_key in request.skip or row.number in taken:
             continue
         if not _may_be_sent(row, request) or row.group_key in groups or len(batches) >= request.count:
             later_due.append(row.due_at)
@@ -220,7 +222,7 @@ def take(connection: Connection, sink_id: int, *, name: str, request: Take) -> T
         if row.group_key is not None:
             members = _members(connection, sink_id, row, request)
             groups.add(row.group_key)
-        blocking.update(member.lane for member in members if member.is_followed)
+        blocking.update(member.ordering_key for member in members if member.is_followed)
         taken.update(member.number for member in members)
         batches.append([_with_problem(connection, sink_id, each, name=name, request=request) for each in members])
     if is_full and batches:  # more heads may be due; if no batch was taken, these are due first
@@ -255,7 +257,7 @@ def _take_incidents(
     found: dict[bytes, dict[int, AnyRow]] = {}
     others: list[AnyRow] = []
     for row in heads:
-        may_join = row.problem_id is not None and row.lane not in request.skip and _may_be_sent(row, request)
+        may_join = row.problem_id is not None and row.ordering_key not in request.skip and _may_be_sent(row, request)
         incident_key = joining.key_of(row) if may_join else None
         if incident_key is None:
             others.append(row)
@@ -281,7 +283,7 @@ def _take_incidents(
                 rows[row.number] = row
         incident = load_incident(connection, sink_id, incident_key)
         batch = [_with_problem(connection, sink_id, row, name=name, request=request) for _, row in sorted(rows.items())]
-        blocking.update(row.lane for row in rows.values() if row.is_followed)
+        blocking.update(row.ordering_key for row in rows.values() if row.is_followed)
         if batch:
             batches.append([replace(each, incident=incident) for each in batch])
     return batches, others
@@ -349,7 +351,7 @@ class _Joining:
         by_group, now = defaultdict[bytes | None, list[AnyRow]](list), self._request.now
         key = {"of_sink": self._sink_id, "now": now, "limit": TOGETHER_AT_MOST, "until": now + self._wait_us}
         for row in sorted(self._connection.execute(_NEXT_DUE, key), key=attrgetter("number")):
-            is_free = row.earlier is None and row.lane not in self._request.skip
+            is_free = row.earlier is None and row.ordering_key not in self._request.skip
             if (
                 row.type in PROBLEM_KINDS
                 and is_free
@@ -373,7 +375,7 @@ def _members(connection: Connection, sink_id: int, first: AnyRow, request: Take)
     members = {first.number: first}
     for row in connection.execute(_MEMBERS if request.trial is None else _MEMBERS_OF_TRIAL, key):
         is_free = row.earlier is None or row.earlier in members
-        if is_free and row.lane not in request.skip:
+        if is_free and row.ordering_key not in request.skip:
             members.setdefault(row.number, row)
     return [row for _, row in sorted(members.items())][: request.group_count]
 
@@ -388,7 +390,7 @@ _as_read = attrgetter(*_AS_READ)
 def _delivery(row: AnyRow, name: str) -> Delivery:
     return Delivery(
         sink=name,
-        ordering_key=row.lane,
+        ordering_key=row.ordering_key,
         event_id=UUID(bytes=row.event_id),
         first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
         replayed=bool(row.replayed),
@@ -453,7 +455,7 @@ def _with_opening(connection: Connection, sink_id: int, problem_id: UUID, sent: 
     is_sent = any(was_sent) if was_sent else sent.type in CLOSINGS
     sent = replace(sent, is_opening_sent=is_sent, silenced_as=None if is_sent else rows[-1].answer)
     row, until = rows[0], acked_until(rows[0])
-    return replace(sent, is_problem_open=row.closed_at is None, problem_event_count=row.told_count, acked_until=until)
+    return replace(sent, is_problem_open=row.closed_at is None, problem_event_count=row.event_count, acked_until=until)
 
 
 _BACKLOG = text(

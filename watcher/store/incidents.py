@@ -34,7 +34,7 @@ _MEMBER, _LEAVE = text(f"SELECT key{_OF_PROBLEM}"), text(f"DELETE{_OF_PROBLEM}")
 _OF_GROUP = "incident.sink_id = :of_sink AND incident.group_key = :of_group"
 _LAST_NTH = text(f"SELECT coalesce(max(nth), 0) FROM incident WHERE {_OF_GROUP}")
 _UNRESOLVED = text(
-    "SELECT nth, begun_at, at_trigger, outside_count, kind, pipeline_id, told_count, closed_at FROM incident"
+    "SELECT nth, begun_at, at_trigger, outside_count, kind, pipeline_id, event_count, closed_at FROM incident"
     f" JOIN problem ON problem.id = incident.problem_id WHERE {_OF_GROUP} AND NOT incident.resolved"
 )
 _JOIN = text(
@@ -58,7 +58,7 @@ class _Incident:
         self.nth, self.begun_at = rows[0].nth, rows[0].begun_at
         self.outside_count = max(row.outside_count for row in rows)  # an older program writes 0
         self._is_open = any(row.closed_at is None for row in rows)
-        self._was_acknowledged = any(row.told_count for row in rows)  # the acknowledgement may have been withdrawn
+        self._was_acknowledged = any(row.event_count for row in rows)  # the acknowledgement may have been withdrawn
         at_trigger = [row for row in rows if row.at_trigger]  # none: an older program began it
         self._highest = min((_severity(row.kind).rank for row in at_trigger), default=len(Severity))
         self.pipelines = {row.pipeline_id for row in rows}

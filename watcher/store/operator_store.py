@@ -43,7 +43,8 @@ _DEAD = text(
 # open problem keeps its ordering key: otherwise the closing could be sent before the replayed delivery, and a
 # receiver that keeps state would show the problem for ever.
 _REPLAY = text(
-    "UPDATE delivery SET state = 'waiting', lane = (SELECT CASE WHEN problem.id IS NULL THEN event_id ELSE lane END"
+    "UPDATE delivery SET state = 'waiting',"
+    " ordering_key = (SELECT CASE WHEN problem.id IS NULL THEN event_id ELSE ordering_key END"
     " FROM event LEFT JOIN problem ON problem.id = event.problem_id AND problem.closed_at IS NULL"
     " WHERE event.id = delivery.number), group_key = NULL, due_at = :now, attempts = 0, rejections = 0, tried = false,"
     " tried_at = 0, first_due_us = NULL, settled_at = NULL, answer = NULL, replayed = true"
@@ -53,7 +54,7 @@ _REPLAY = text(
 
 
 _PRESSED = text(
-    "SELECT closed_at, acked_at, acked_by, told_count, EXISTS (SELECT 1 FROM problem_message"
+    "SELECT closed_at, acked_at, acked_by, event_count, EXISTS (SELECT 1 FROM problem_message"
     " WHERE problem_id = problem.id AND channel = :channel) AS is_shown, EXISTS (SELECT 1 FROM event"
     " JOIN delivery ON number = event.id JOIN source ON source.id = sink_id AND source.kind = 'sink'"
     f" WHERE {OPENS} AND source.name = :sink) AS is_sent FROM problem WHERE id = :of_problem"
@@ -86,7 +87,7 @@ _SILENCES = select(*(silence.c[name] for name in StoredSilence._fields))
 
 
 def _is_open(id_: UUID, event_count: int | None = None) -> Sequence[ColumnElement[bool]]:
-    is_current = true() if event_count is None else problem.c.told_count == event_count
+    is_current = true() if event_count is None else problem.c.event_count == event_count
     return problem.c.id == id_.bytes, problem.c.closed_at.is_(None), is_current
 
 
@@ -110,7 +111,7 @@ class OperatorStore:
         """
         at = self._store.clock.now()
         values = {
-            "told_count": problem.c.told_count + 1,
+            "event_count": problem.c.event_count + 1,
             "acked_at": to_us(at),
             "acked_until": None if until is None else to_us(until),
             "acked_by": by,
@@ -131,7 +132,7 @@ class OperatorStore:
                     by=by,
                     comment=comment,
                     until=until,
-                    after=row.told_count - 1,
+                    after=row.event_count - 1,
                     at=at,
                 )
                 acknowledged.append(id_)

@@ -111,7 +111,7 @@ def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenPro
             row.execution and execution_id(row.execution),
             row.status if row.ended_at is None and row.overdue_sequence == row.sequence else None,
             has_ended=row.execution is not None and (row.ended_at is not None or row.status is None),
-            event_count=row.told_count,
+            event_count=row.event_count,
         )
         for row in rows
     ]

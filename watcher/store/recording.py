@@ -191,10 +191,11 @@ _EVENT = HotStatement(_insert_into("event", [column.name for column in events.c 
 # deliveries would read all blocked ones. `+ 0` makes a database use the index of ordering keys instead of the index of
 # all pending deliveries of the sink.
 _DELIVERY = HotStatement(
-    "INSERT INTO delivery (number, sink_id, lane, group_key, only_closes, state, recorded_at, due_at) VALUES"
-    " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :lane, :group_key,"
+    "INSERT INTO delivery (number, sink_id, ordering_key, group_key, only_closes, state, recorded_at, due_at) VALUES"
+    " ((SELECT id FROM event WHERE stream = :stream AND sequence = :sequence), :sink_id, :ordering_key, :group_key,"
     " :only_closes, 'waiting', :recorded_at, coalesce((SELECT max(due_at) FROM delivery"
-    " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND lane = :lane AND due_at + 0 > :due), :due))"
+    " WHERE sink_id + 0 = :sink_id AND state = 'waiting' AND ordering_key = :ordering_key"
+    " AND due_at + 0 > :due), :due))"
 )
 
 # Sinks at which the opening is silenced are included: their workers silence the later events of the problem until the
@@ -212,10 +213,12 @@ _BODY = text("SELECT body FROM event WHERE stream = :stream AND sequence = :sequ
 # closing have to wait any longer. An opening that waits for its group alone goes on to wait, and so does a retry.
 # `:group_wait_us` is NULL at a sink that groups no problems. `+ 0` makes a database use the index of ordering keys.
 _CALL_OPENING_FORWARD = text(
-    "UPDATE delivery SET due_at = :now WHERE sink_id + 0 = :of_sink AND lane = :lane AND state = 'waiting'"
+    "UPDATE delivery SET due_at = :now"
+    " WHERE sink_id + 0 = :of_sink AND ordering_key = :ordering_key AND state = 'waiting'"
     " AND (group_key IS NULL OR due_at + 0 > recorded_at + :group_wait_us) AND due_at + 0 > :now"
     " AND EXISTS (SELECT 1 FROM event WHERE event.id = number AND problem_id = :of_problem)"
-    " AND NOT EXISTS (SELECT 1 FROM delivery AS other WHERE other.sink_id + 0 = :of_sink AND other.lane = :lane"
+    " AND NOT EXISTS (SELECT 1 FROM delivery AS other"
+    " WHERE other.sink_id + 0 = :of_sink AND other.ordering_key = :ordering_key"
     " AND other.state = 'waiting' AND other.tried = true)"
 )
 
@@ -254,7 +257,7 @@ class Outbox:
                     "stream": entry.event.stream,
                     "sequence": entry.event.sequence,
                     "sink_id": sink_id,
-                    "lane": entry.event.ordering_key,
+                    "ordering_key": entry.event.ordering_key,
                     "group_key": None if group is None else group.key,
                     "only_closes": name in others and entry.event.closes,
                     "recorded_at": row["recorded_at"],
@@ -294,8 +297,8 @@ def _other_sinks(connection: Connection, entry: OutboxEntry, *, now: Micros) -> 
         if event.closes and each.waits:
             group = entry.groups.get(each.name)
             wait_us = None if group is None else round(group.wait_s * 1e6)
-            of_lane = {"of_sink": each.sink_id, "lane": event.ordering_key, "group_wait_us": wait_us}
-            connection.execute(_CALL_OPENING_FORWARD, key | of_lane)
+            of_delivery = {"of_sink": each.sink_id, "ordering_key": event.ordering_key, "group_wait_us": wait_us}
+            connection.execute(_CALL_OPENING_FORWARD, key | of_delivery)
     return {each.name: each.sink_id for each in found if each.name not in entry.sinks}
 
 

@@ -23,7 +23,7 @@ _FAILURES = text(
 _NOTE_FIRST_DUE = text(
     f"UPDATE delivery SET first_due_us = :clock_us WHERE {IS_HEAD} AND due_at <= :now AND first_due_us IS NULL"
 )
-_TOO_OLD = text(f"SELECT number, lane FROM delivery WHERE {IS_HEAD} AND first_due_us <= :due_before_us")
+_TOO_OLD = text(f"SELECT number, ordering_key FROM delivery WHERE {IS_HEAD} AND first_due_us <= :due_before_us")
 # A time later than now was written before the clock was set back. What waits then waits as if that time were now, so no
 # longer than was wanted when it was written.
 _LATER, _EARLIER = (f"CASE WHEN {{0}} {sign} {{1}} THEN {{0}} ELSE {{1}} END" for sign in "><")
@@ -144,10 +144,10 @@ class SinkStore(LeasedStore):
             connection.execute(_NOTE_FIRST_DUE, key | {"clock_us": clock_us})
             due_before_us = clock_us - round(after_s * 1e6)
             found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": due_before_us})
-            old = sorted((row.number, row.lane) for row in found if row.lane not in skip)
+            old = sorted((row.number, row.ordering_key) for row in found if row.ordering_key not in skip)
             if old:
                 key["group_wait_us"] = round(group_wait_s * 1e6)
-                rows = [key | {"of_number": number, "of_lane": lane} for number, lane in old]
+                rows = [key | {"of_number": number, "of_key": ordering_key} for number, ordering_key in old]
                 connection.execute(_MAKE_DEAD, rows)
                 UNBLOCK.run(connection, *rows)
             return len(old)

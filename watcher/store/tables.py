@@ -30,7 +30,7 @@ from sqlalchemy.schema import SchemaItem
 
 from watcher.domain.execution import END_LABELS
 
-FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 18, 18
+FIRST_VERSION, SCHEMA_VERSION, OLDEST_READER = 11, 19, 19
 """The oldest schema that can be migrated, the current one, and the oldest whose program can use the current one."""
 
 metadata = MetaData()
@@ -166,7 +166,7 @@ delivery = _table_by_key(
     "delivery",
     Column("number", ForeignKey("event.id"), primary_key=True, autoincrement=False),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
-    Column("lane", LargeBinary, nullable=False),  # ordering key: only its first pending delivery is sent
+    Column("ordering_key", LargeBinary, nullable=False),  # only its first pending delivery is sent
     Column("group_key", LargeBinary),  # deliveries with the same key are sent together
     Column("state", String, nullable=False),
     Column("recorded_at", BigInteger, nullable=False),
@@ -181,7 +181,7 @@ delivery = _table_by_key(
     Column("replayed", Boolean, nullable=False, server_default="0"),
     Column("only_closes", Boolean, nullable=False, server_default="0"),  # the sink gets only the closing of a problem
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **_only_where("state = 'waiting'")),
-    Index("delivery_lane", "lane", "number", "sink_id", **_only_where("state = 'waiting'")),
+    Index("delivery_ordering_key", "ordering_key", "number", "sink_id", **_only_where("state = 'waiting'")),
     Index("delivery_group", "group_key", "number", **_only_where("state = 'waiting' AND group_key IS NOT NULL")),
     Index("delivery_dead", "sink_id", "settled_at", **_only_where("state = 'dead'")),
     postgresql_with=_OFTEN_WRITTEN,
@@ -200,7 +200,7 @@ problem = _table_by_key(
     Column("failed_count", Integer, nullable=False, server_default="0"),  # failed ends, those that opened it included
     Column("stream", LargeBinary, nullable=False),  # with `sequence`: the key of its opening
     Column("sequence", BigInteger, nullable=False),
-    Column("told_count", Integer, nullable=False, server_default="0"),  # events in its own stream
+    Column("event_count", Integer, nullable=False, server_default="0"),  # events in its own stream
     Column("acked_at", BigInteger),  # this and the next three: its acknowledgement
     Column("acked_until", BigInteger),  # the end of the acknowledgement; NULL: the end of the problem
     Column("acked_by", String),

@@ -17,7 +17,7 @@ MINUTE_US = 60_000_000
 OPENING = Delivery(
     sink="ops",
     number=1,
-    ordering_key=b"lane",
+    ordering_key=b"key",
     event_id=UUID(int=1),
     type="pipeline.failing",
     body=b"{}",

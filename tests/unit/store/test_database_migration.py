@@ -202,6 +202,10 @@ def back_to_17(url: str) -> None:
     for statement in (
         "DROP TABLE unjudged_end",
         f"CREATE TABLE unjudged_end (pipeline_id BIGINT, execution {key}, ended_at BIGINT, failed BOOLEAN)",
+        "ALTER TABLE problem RENAME COLUMN event_count TO told_count",
+        "DROP INDEX delivery_ordering_key",
+        "ALTER TABLE delivery RENAME COLUMN ordering_key TO lane",
+        "CREATE INDEX delivery_lane ON delivery (lane, number, sink_id) WHERE state = 'waiting'",
         "UPDATE alembic_version SET version_num = '0017'",
         "UPDATE meta SET value = '17' WHERE key = 'schema_version'",
     ):

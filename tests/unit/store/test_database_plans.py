@@ -82,7 +82,7 @@ OTHERS: list[Statement] = [
 ]
 
 COUNT = 50_000
-"""So many deliveries of one sink wait, each in a lane of its own, half of them tried; another sink took as many."""
+"""Pending deliveries of one sink, each with its own ordering key, half of them tried; another sink took as many."""
 
 FILL = (
     "INSERT INTO source (id, kind, name) VALUES (1, 'account', 'a'), (2, 'sink', 'dead'), (3, 'sink', 'alive')",
@@ -91,11 +91,11 @@ FILL = (
     SELECT n, {bytes}, {bytes}, 1, 'execution.new', 1, n, false, {bytes} FROM {numbers} AS numbers
     """,
     """
-    INSERT INTO delivery (number, sink_id, lane, group_key, state, recorded_at, due_at, tried)
+    INSERT INTO delivery (number, sink_id, ordering_key, group_key, state, recorded_at, due_at, tried)
     SELECT n, 2, {bytes}, {group}, 'waiting', n, n, n % 2 = 0 FROM {numbers} AS numbers
     """,
     """
-    INSERT INTO delivery (number, sink_id, lane, state, recorded_at, due_at, tried)
+    INSERT INTO delivery (number, sink_id, ordering_key, state, recorded_at, due_at, tried)
     SELECT n, 3, {bytes}, 'delivered', n, n, true FROM {numbers} AS numbers
     """,
 )
@@ -125,9 +125,9 @@ def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) 
     steps = plan(connection, deliveries.HEADS)
     assert [step for step in steps if step.startswith(("SEARCH", "USE TEMP"))] == [
         "SEARCH delivery USING INDEX delivery_due (sink_id=? AND tried=?)",
-        "SEARCH earlier USING COVERING INDEX delivery_lane (lane=? AND number<?)",
+        "SEARCH earlier USING COVERING INDEX delivery_ordering_key (ordering_key=? AND number<?)",
         "SEARCH event USING INTEGER PRIMARY KEY (rowid=?)",
-        "SEARCH later USING COVERING INDEX delivery_lane (lane=? AND number>?)",
+        "SEARCH later USING COVERING INDEX delivery_ordering_key (ordering_key=? AND number>?)",
     ] * 2
 
 
@@ -192,7 +192,7 @@ async def postgres_plan(database: PostgresDatabase, statement: Statement) -> lis
     return [row[0].strip(" ->") for row in rows]
 
 
-BY_LANE: list[Statement] = [
+BY_ORDERING_KEY: list[Statement] = [
     deliveries.HEADS,
     deliveries._MEMBERS,
     deliveries._POSTPONE_BLOCKED,
@@ -213,7 +213,7 @@ async def test_no_statement_reads_a_whole_table_or_sorts_on_postgresql(database:
         whole = [step for step in steps if step.startswith("Seq Scan") or step == "Sort"]
         assert not whole, f"{plain(statement)}\n" + "\n".join(steps)
     plans = {each: " ".join(await postgres_plan(database, each)) for each in (*OF_DELIVERIES, deliveries._MEMBERS)}
-    assert [plans[each] for each in BY_LANE if "delivery_lane on delivery" not in plans[each]] == []
+    assert [plans[each] for each in BY_ORDERING_KEY if "delivery_ordering_key on delivery" not in plans[each]] == []
     assert [plans[each] for each in BY_NUMBER if "delivery_pkey on delivery" not in plans[each]] == []
     assert "delivery_pkey" not in plans[sink_store._TOO_OLD] + plans[deliveries.CALL_FORWARD]
     assert plans[deliveries.HEADS].count("delivery_due on delivery") == 2
