@@ -45,7 +45,7 @@ class Message:
 class FakeSlack:
     """One workspace. `says` are errors for the next calls, `down` is whether it answers 503.
 
-    While it `hangs` it answers nothing. With `no_buttons` it refuses to open connections with that error.
+    While it `hangs` it answers nothing. With `no_buttons` it refuses to open connections with that error or status.
 
     A press goes over one of the connections, and again over any of them if it is not confirmed within `again_s`.
     `answers` are texts that only one person saw.
@@ -58,7 +58,7 @@ class FakeSlack:
         self.down = self.hangs = False
         self.members = {CHANNEL, OTHER_CHANNEL}
         self.archived: set[str] = set()
-        self.no_buttons: str | None = None
+        self.no_buttons: str | int | None = None
         self.again_s = 3.0
         self.hello = "hello"
         self.answers: list[tuple[str, str]] = []
@@ -245,6 +245,8 @@ class FakeSlack:
         if request.headers.get("Authorization") != f"Bearer {APP_TOKEN if is_opening else TOKEN}":
             return _said({"ok": False, "error": "invalid_auth"})
         if is_opening:
+            if isinstance(self.no_buttons, int):
+                return web.Response(status=self.no_buttons)
             return None if self.no_buttons is None else _said({"ok": False, "error": self.no_buttons})
         error = self.says.popleft() if self.says else None
         headers = {"Retry-After": "30"} if error and "rate" in error else None

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid5
@@ -258,6 +259,24 @@ async def test_what_somebody_gives_back_elsewhere_is_shown_in_slack(pressed: Sla
     assert await operator.unacknowledge(UUID(PROBLEM))
     await pressed.go(1.0)
     assert (slack.heads()[0], slack.buttons()) == (OPEN_HEAD, ["Acknowledge"])
+
+
+async def test_a_message_that_missed_an_acknowledgement_which_has_expired_is_shown_again(
+    pressed: SlackRig, slack: FakeSlack
+) -> None:
+    slack.down = True
+    until = pressed.clock.now() + timedelta(seconds=30)
+    assert await operator_of(pressed.real_store).acknowledge(UUID(PROBLEM), by="bob", comment=None, until=until)
+    await pressed.go(60.0)
+    slack.down = False
+    await pressed.go(60.0)
+    await slack.pressed()
+    await slack.until(lambda: bool(slack.answers))
+    assert slack.answers == [("ann", "That message was out of date. Press again.")]
+    await pressed.go(1.0)
+    await slack.pressed()
+    await pressed.go(1.0)
+    assert (slack.heads()[0], slack.buttons()) == (TAKEN, ["Give back"])
 
 
 async def test_a_press_over_a_kill_acts_once(pressed: SlackRig, slack: FakeSlack) -> None:

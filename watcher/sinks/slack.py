@@ -81,11 +81,16 @@ def message_of(notice: Notice) -> Json:
 
 
 def with_button(message: Json, button: Json) -> Json:
-    """Return a message with one more button, which comes first."""
+    """Return a message with one more button, which comes first. A link *Acknowledge* is then named *Details*."""
     blocks = [each for each in message["blocks"] if each["type"] != "actions"]
     links = [each for each in message["blocks"] if each["type"] == "actions"]
-    elements = [button, *(link for each in links for link in each["elements"])]
+    elements = [button, *(_renamed(link) for each in links for link in each["elements"])]
     return message | {"blocks": [*blocks, {"type": "actions", "elements": elements}]}
+
+
+def _renamed(link: Json) -> Json:
+    is_same = link["text"]["text"] == "Acknowledge"  # it leads to a page, and acknowledges nothing by itself
+    return _button("Details", link["url"]) if is_same else link
 
 
 def minimal(notice: Notice) -> Json:

@@ -97,7 +97,9 @@ class SlackBotSettings(HttpSinkSettings):
         """Return the sink, with no connection yet. Needs a running event loop."""
         poster, buttons = self._new_poster(context), None
         if self.app_token is not None and context.press is not None:
-            app, open_poster = self._app_poster(context), partial(self.open_poster, headers={}, context=context)
+            app = self._app_poster(context)
+            # The presser gets an answer even after the lease of the sink has ended: it changes no message.
+            open_poster = partial(self.open_poster, headers={}, context=SinkContext(context.clock))
             buttons = SlackButtons(poster, app, open_poster, url=URL(self.url), channel=self.channel, context=context)
         return SlackBotSink(poster, channel=self.channel, context=context, buttons=buttons)
 
@@ -179,9 +181,6 @@ def _messages(alert: Alert, delivery: Delivery, buttons_at: datetime | None) -> 
         elif buttons_at is not None and delivery.is_problem_open and not delivery.rejections:
             is_acknowledged = delivery.is_acknowledged(buttons_at)
             button = button_of(problem, delivery.problem_event_count, is_acknowledged=is_acknowledged)
-    if button is not None:  # the link beside the button does not acknowledge
-        links = {"Details" if name == "Acknowledge" else name: link for name, link in notice.links.items()}
-        notice = replace(notice, links=links)
     messages = [BotMessage(role, minimal(notice) if delivery.rejections else message_of(notice), problem, button)]
     if role is MessageRole.CLOSING or alert.type is EventType.PROBLEM_ACKNOWLEDGED:
         messages.append(BotMessage(MessageRole.NOTE, one_line(alert.headline), problem))

@@ -1,6 +1,7 @@
 """The buttons of a Slack app. Slack sends each press over a WebSocket that this process opens (Socket Mode).
 
-A press is confirmed once it is recorded; otherwise Slack sends the press again. Slack closes a connection about once an
+A press is confirmed once it is recorded. Otherwise Slack sends the press again, or shows the presser a warning: either
+way it is not done, and the presser knows. Slack closes a connection about once an
 hour, and announces that, so the next one is opened first. https://docs.slack.dev/apis/events-api/using-socket-mode
 """
 
@@ -23,7 +24,7 @@ from watcher.runtime.tasks import start_task, stop_task, wait_at_most
 from watcher.sinks.alert import cut, to_json
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
-from watcher.sinks.slack_api import call
+from watcher.sinks.slack_api import ERROR_REMEDIES, call
 
 ABSENT_S = 60.0
 """The time without a connection after which messages have a link instead of a button."""
@@ -126,7 +127,7 @@ class SlackButtons:
 
     @property
     def trouble(self) -> str:
-        """Return why there has been no connection for a minute; an empty text if there is or was one."""
+        """Return why there has been no connection for a minute; an empty text before that, and while there is one."""
         is_absent = not self._sockets and self._context.clock.monotonic() - self._absent_since >= ABSENT_S
         return f"no buttons: {self._answer}" if is_absent else ""
 
@@ -140,7 +141,7 @@ class SlackButtons:
         await self._app.aclose()
 
     async def _listen(self) -> None:
-        """Open a connection, and the next one as soon as Slack announces the end of the last one, or has closed it."""
+        """Open a connection. Open the next one as soon as Slack announces that it will close this one, or closes it."""
         wait_s = OPEN_EVERY_S
         while True:
             try:
@@ -239,11 +240,11 @@ class SlackButtons:
 async def asked(poster: Poster, method: str, *, remedy: str = "") -> Json:
     """Call a method of the Web API, and return its answer. Raises `TransportFailedError`.
 
-    `remedy` stands for the remedies of Slack's errors, which are about the bot's token.
+    `remedy` replaces Slack's remedies, which are about the bot's token.
     """
     result, content = await call(poster, method, b"{}")
     if result.outcome is not SendOutcome.DELIVERED:
-        raise TransportFailedError(result.answer, remedy=(result.remedy and remedy) or result.remedy)
+        raise TransportFailedError(result.answer, remedy=(result.answer in ERROR_REMEDIES and remedy) or result.remedy)
     return content
 
 

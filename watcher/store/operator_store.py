@@ -12,7 +12,7 @@ from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.problems import Press
 from watcher.domain.timestamps import Micros, to_us
-from watcher.store.problems import problem_of
+from watcher.store.problems import acked_until, problem_of
 from watcher.store.recording import load_events
 from watcher.store.sources import Source
 from watcher.store.sql_store import SqlStore
@@ -54,7 +54,7 @@ _REPLAY = text(
 
 
 _PRESSED = text(
-    "SELECT closed_at, acked_at, acked_by, event_count, EXISTS (SELECT 1 FROM problem_message"
+    "SELECT closed_at, acked_at, acked_until, acked_by, EXISTS (SELECT 1 FROM problem_message"
     " WHERE problem_id = problem.id AND channel = :channel) AS is_shown, EXISTS (SELECT 1 FROM event"
     " JOIN delivery ON number = event.id JOIN source ON source.id = sink_id AND source.kind = 'sink'"
     f" WHERE {OPENS} AND source.name = :sink) AS is_sent FROM problem WHERE id = :of_problem"
@@ -191,18 +191,22 @@ class OperatorStore:
         return "" if is_done else await self._why_not(press, key)
 
     async def _why_not(self, press: Press, key: Mapping[str, object]) -> str:
-        """Return why a press changed nothing; show the message of a problem again that nobody has acknowledged."""
+        """Return why a press changed nothing; show the message of a problem again that nobody has acknowledged now."""
 
         def find(connection: Connection) -> tuple[AnyRow | None, set[str]]:
             row = connection.execute(_PRESSED, key).one_or_none()
-            is_stale = row is not None and row.closed_at is None and row.acked_at is None
+            is_stale = row is not None and row.closed_at is None and not is_acknowledged(row)
             return row, self._show_again(connection, press.problem) if is_stale else set()
+
+        def is_acknowledged(row: AnyRow) -> bool:
+            until = acked_until(row)
+            return until is not None and self._store.clock.now() < until
 
         row, names = await self._store.write(find)
         self._store.wake(names)
         if row is None or row.closed_at is not None:
             return CLOSED
-        if row.acked_at is None:
+        if not is_acknowledged(row):
             return "" if press.gives_back else "That message was out of date. Press again."
         if row.acked_by == press.by and not press.gives_back:
             return ""

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from fake_clock import FakeClock
@@ -11,6 +13,7 @@ from fake_slack import APP_TOKEN, CHANNEL, OTHER_CHANNEL, FakeSlack
 from sample_events import PROBLEM, sample
 from structlog.testing import capture_logs
 
+from watcher.domain.delivery import MessagePlace, ProblemMessage
 from watcher.domain.errors import LeaseExpiredError, StoreError, TransportFailedError
 from watcher.domain.event import EventType
 from watcher.domain.problems import Press
@@ -150,6 +153,14 @@ async def test_a_press_in_another_channel_is_said_to_be_there(chat: Chat, slack:
     assert (chat.presses[0].channel, chat.presses[0].sink) == (OTHER_CHANNEL, None)
 
 
+async def test_a_press_is_answered_although_another_process_owns_the_sink_by_now(chat: Chat, slack: FakeSlack) -> None:
+    chat.is_owner, chat.says = False, "This problem has closed."
+    with capture_logs() as logs:
+        await slack.pressed(user="bob")
+        await slack.until(lambda: slack.answers == [("bob", "This problem has closed.")])
+    assert logs == []
+
+
 @pytest.mark.parametrize("url", ["http://evil.example/SECRET", "https://127.0.0.1/x", "no url", "http://[", ""])
 async def test_an_answer_goes_to_slack_alone(url: str, chat: Chat, slack: FakeSlack) -> None:
     chat.says = "This problem has closed."
@@ -210,6 +221,15 @@ async def test_beside_the_button_the_link_says_details(chat: Chat, slack: FakeSl
     assert [each["text"]["text"] for each in links["elements"] if "url" in each].count("Acknowledge") == 0
 
 
+async def test_a_reply_has_no_button_and_so_its_link_says_acknowledge(chat: Chat, slack: FakeSlack) -> None:
+    message = ProblemMessage(UUID(PROBLEM), MessagePlace(CHANNEL, slack.button()[0]))
+    await chat.sink.send([replace(sample(EventType.PROBLEM_REMINDER), message=message, thread=message)])
+    reply = list(slack.messages.values())[1]
+    (links,) = [block for block in reply.content["blocks"] if block["type"] == "actions"]
+    assert links["elements"][0]["text"]["text"] == "Acknowledge"
+    assert "url" in links["elements"][0]
+
+
 async def test_presses_that_have_arrived_are_recorded_before_the_end(slack: FakeSlack) -> None:
     async with a_chat(slack) as chat:
         await slack.until(lambda: len(slack.sockets) == 1)
@@ -254,3 +274,7 @@ async def test_a_trial_asks_for_both_tokens_and_opens_no_connection(slack: FakeS
     with pytest.raises(TransportFailedError, match="not_allowed_token_type") as failure:
         await settings.connect()
     assert failure.value.remedy == NEW_APP_TOKEN
+    slack.no_buttons = 503
+    with pytest.raises(TransportFailedError, match="503") as failure:
+        await settings.connect()
+    assert failure.value.remedy != NEW_APP_TOKEN
