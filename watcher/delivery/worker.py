@@ -149,7 +149,7 @@ class DeliveryWorker:
         self._dispatcher.ended(request, result)
 
     def go_on(self) -> None:
-        """Start the next requests after one has ended, and request a tick if one is needed before the expected one."""
+        """Start requests in the free slots. Ask for a tick if one is needed before the next planned one."""
         rest_s, now = self._start_ready(), self._deps.clock.monotonic()
         if now + rest_s < self._next_tick_at and not self._state.is_stopped:
             self._next_tick_at = Monotonic(now + rest_s)

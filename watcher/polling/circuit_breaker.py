@@ -173,7 +173,7 @@ class AccountCircuitBreaker:
     ) -> LostReason | None:
         """Evaluate a reply about an item. Return the reason if the item is lost now.
 
-        `alone` means that the account has no other item but lost ones: a 404 is then about the item, and shows that the
+        `alone` means that all other items of the account are lost: a 404 is then about the item, and shows that the
         API works. `lost` means that the item was reported as lost before: if the API still does not know it, this says
         nothing about the account. A success ends the trouble of the account, unless its request was sent before the
         trouble began.

@@ -16,7 +16,7 @@ def find_command(words: list[str]) -> str:
 
 
 def end_at_signals() -> None:
-    """Let signals end the program from now on. Without an event loop no work has begun, so no work is lost.
+    """Let SIGINT and SIGTERM end the program from now on. It loses no work, because no event loop has begun any.
 
     `run` ignores SIGHUP until its event loop runs. Then it notices every change since the file was first read.
     """

@@ -51,7 +51,7 @@ class WrongTokens:
         self._next_at: dict[str, Monotonic] = {}
 
     def note(self, request: web.Request) -> bool:
-        """Return whether a wrong token comes too soon: within `PACE_S` after the recorded one of its address.
+        """Return whether an address sends a wrong token within `PACE_S` after its last recorded one.
 
         If not, record its time.
         """

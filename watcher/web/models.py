@@ -412,7 +412,7 @@ class Sent(ApiModel):
 
 
 class Told(ApiModel):
-    """The events of a problem that one sink was sent, and in words why it was not sent the others."""
+    """The events of a problem that one sink was sent, and why it was not sent all of them."""
 
     sink: str
     sent: Sequence[Sent] = ()
