@@ -62,19 +62,19 @@ class SlackTemplate(ChatTemplate):
 
 def message_of(notice: Notice) -> Json:
     """Return the message about an event or a group."""
-    fields = [_plain(f"{name}\n{value}") for name, value in notice.facts.items()]
+    fields = [plain_text(f"{name}\n{value}") for name, value in notice.facts.items()]
     if notice.moment is not None:
         when, since = notice.moment
         fields.append({"type": "mrkdwn", "text": f"{when}\n{_date(since)}"})
     buttons = [_button(*each) for each in notice.links.items()]
     newest = [_section(f"The newest {len(notice.newest)}:"), *map(_newest, notice.newest)]
     blocks = [
-        {"type": "header", "text": _plain(notice.headline)},
+        {"type": "header", "text": plain_text(notice.headline)},
         *([_section(notice.error)] if notice.error else []),
         *([_section("\n".join(["Also failed:", *notice.nodes]))] if notice.nodes else []),
         *([{"type": "section", "fields": fields}] if fields else []),
         *(newest if notice.newest else []),
-        {"type": "context", "elements": [_plain(notice.footer)]},
+        {"type": "context", "elements": [plain_text(notice.footer)]},
         *([{"type": "actions", "elements": buttons}] if buttons else []),
     ]
     return _payload(notice.headline, notice.error.partition("\n")[0], blocks)
@@ -123,13 +123,14 @@ def _date(moment: datetime) -> str:
     return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc(moment)}>"
 
 
-def _plain(text: str) -> Json:
+def plain_text(text: str) -> Json:
+    """Return a text object that Slack shows as it is."""
     return {"type": "plain_text", "text": text, "emoji": False}
 
 
 def _section(text: str) -> Json:
-    return {"type": "section", "text": _plain(text)}
+    return {"type": "section", "text": plain_text(text)}
 
 
 def _button(text: str, link: str) -> Json:
-    return {"type": "button", "text": _plain(text), "url": link}
+    return {"type": "button", "text": plain_text(text), "url": link}

@@ -34,7 +34,7 @@ from watcher.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext, W
 from watcher.sinks.settings import EventGlobs, HttpSinkSettings
 from watcher.sinks.slack import message_of, minimal, one_line, with_button
 from watcher.sinks.slack_api import CANNOT_UPDATE_ERRORS, CHANNEL_ERROR_REMEDIES, GONE_ERRORS, call
-from watcher.sinks.slack_buttons import NEW_APP_TOKEN, SlackButtons, asked, button_of
+from watcher.sinks.slack_buttons import NEW_APP_TOKEN, SlackButtons, button_of, call_or_raise
 from watcher.sinks.template import ALERT_EVENTS, minimal_next
 
 API_URL = "https://slack.com/api"
@@ -94,10 +94,10 @@ class SlackBotSettings(HttpSinkSettings):
         return replace(super().rules, keeps_messages=True)
 
     def open(self, context: SinkContext) -> Sink:
-        """Return the sink, with no connection yet. Needs a running event loop."""
-        poster, buttons = self._new_poster(context), None
+        """Return the sink. With buttons it begins to connect. Needs a running event loop."""
+        poster, buttons = self._poster_with(self.token, context), None
         if self.app_token is not None and context.press is not None:
-            app = self._app_poster(context)
+            app = self._poster_with(self.app_token, context)
             # The presser gets an answer even after the lease of the sink has ended: it changes no message.
             open_poster = partial(self.open_poster, headers={}, context=SinkContext(context.clock))
             buttons = SlackButtons(poster, app, open_poster, url=URL(self.url), channel=self.channel, context=context)
@@ -105,20 +105,13 @@ class SlackBotSettings(HttpSinkSettings):
 
     async def connect(self) -> str:
         """Ask Slack whether it knows the tokens. Return a text about that. Raises `TransportFailedError`."""
-        async with aclosing(self._new_poster(SinkContext(Clock()))) as poster:
-            await asked(poster, "auth.test")
+        async with aclosing(self._poster_with(self.token, SinkContext(Clock()))) as poster:
+            await call_or_raise(poster, "auth.test")
         if self.app_token is not None:
-            async with aclosing(self._app_poster(SinkContext(Clock()))) as app:
-                await asked(app, "apps.connections.open", remedy=NEW_APP_TOKEN)
+            async with aclosing(self._poster_with(self.app_token, SinkContext(Clock()))) as app:
+                await call_or_raise(app, "apps.connections.open", remedy=NEW_APP_TOKEN)
         known = "token" if self.app_token is None else "tokens"
         return f"takes the {known}; whether it may post in {self.channel} is shown by --send; nothing sent"
-
-    def _new_poster(self, context: SinkContext) -> Poster:
-        return self._poster_with(self.token, context)
-
-    def _app_poster(self, context: SinkContext) -> Poster:
-        assert self.app_token is not None
-        return self._poster_with(self.app_token, context)
 
     def _poster_with(self, token: SecretStr, context: SinkContext) -> Poster:
         headers = {"Authorization": f"Bearer {token.get_secret_value()}", "Accept-Encoding": "identity"}
@@ -148,7 +141,7 @@ class BotMessage:
     content: Json
     problem: UUID | None
     button: Json | None = None
-    """The button for people, if the message becomes the problem's own."""
+    """The button of the problem's own message; a reply has none."""
 
 
 def messages_of(

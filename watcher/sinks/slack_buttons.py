@@ -24,15 +24,16 @@ from watcher.runtime.tasks import start_task, stop_task, wait_at_most
 from watcher.sinks.alert import cut, to_json
 from watcher.sinks.http_post import Poster
 from watcher.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.sinks.slack import plain_text
 from watcher.sinks.slack_api import ERROR_REMEDIES, call
 
-ABSENT_S = 60.0
+DISCONNECTED_S = 60.0
 """The time without a connection after which messages have a link instead of a button."""
 
 OPEN_EVERY_S, RETRY_AT_MOST_S = 1.0, 60.0
 """The wait before the next connection is opened. It doubles with each failure, up to `RETRY_AT_MOST_S`."""
 
-HELLO_S, LEAVE_S = 10.0, 30.0
+HELLO_S, CLOSING_S = 10.0, 30.0
 """The longest wait for Slack's first frame, and for the end of a connection once Slack has announced it."""
 
 HEARTBEAT_S = 20.0
@@ -49,11 +50,10 @@ log = structlog.get_logger()
 def button_of(problem: UUID, event_count: int, *, is_acknowledged: bool) -> Json:
     """Return the button of a problem's message. `event_count` is as in `Press`."""
     action, text = ("give_back", "Give back") if is_acknowledged else ("acknowledge", "Acknowledge")
-    plain = {"type": "plain_text", "text": text, "emoji": False}
-    return {"type": "button", "text": plain, "action_id": action, "value": f"{problem.hex}.{event_count}"}
+    return {"type": "button", "text": plain_text(text), "action_id": action, "value": f"{problem.hex}.{event_count}"}
 
 
-class _Place(BaseModel):
+class _Identified(BaseModel):
     id: str
 
 
@@ -74,8 +74,8 @@ class _Payload(BaseModel):
     """A press as Slack describes it. Other fields, such as the message, are not read."""
 
     type: Literal["block_actions"]
-    team: _Place | None = None
-    channel: _Place
+    team: _Identified | None = None
+    channel: _Identified
     user: _User
     actions: Annotated[list[_Action], Field(min_length=1, max_length=1)]
     bot_id: None = None
@@ -122,14 +122,16 @@ class SlackButtons:
         self._sockets: set[ClientWebSocketResponse] = set()
         self._presses: set[asyncio.Task[None]] = set()
         self._readers: set[asyncio.Task[None]] = set()
-        self._absent_since, self._answer = context.clock.monotonic(), "none"
+        self._disconnected_since, self._answer = context.clock.monotonic(), "none"
         self._listening = start_task(self._listen(), fatal=self._crashed)
 
     @property
     def trouble(self) -> str:
         """Return why there has been no connection for a minute; an empty text before that, and while there is one."""
-        is_absent = not self._sockets and self._context.clock.monotonic() - self._absent_since >= ABSENT_S
-        return f"no buttons: {self._answer}" if is_absent else ""
+        is_disconnected = (
+            not self._sockets and self._context.clock.monotonic() - self._disconnected_since >= DISCONNECTED_S
+        )
+        return f"no buttons: {self._answer}" if is_disconnected else ""
 
     async def close(self) -> None:
         """Open no more connections, finish the presses that have arrived, and close all connections."""
@@ -156,17 +158,17 @@ class SlackButtons:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, RETRY_AT_MOST_S)
                 continue
-            wait_s, is_leaving = OPEN_EVERY_S, asyncio.Event()
+            wait_s, is_closing = OPEN_EVERY_S, asyncio.Event()
             self._sockets.add(socket)
-            self._start(self._readers, self._read(socket, is_leaving))
+            self._start(self._readers, self._read(socket, is_closing))
             await asyncio.sleep(wait_s)
-            await is_leaving.wait()
+            await is_closing.wait()
 
     async def _connect(self) -> ClientWebSocketResponse:
         """Return a connection over which Slack has said hello. Raises `TransportFailedError`, `StoreError`."""
         if self._team is None:
-            self._team = (await asked(self._web, "auth.test")).get("team_id")
-        answer = await asked(self._app, "apps.connections.open", remedy=NEW_APP_TOKEN)
+            self._team = (await call_or_raise(self._web, "auth.test")).get("team_id")
+        answer = await call_or_raise(self._app, "apps.connections.open", remedy=NEW_APP_TOKEN)
         socket = await self._app.open_socket(URL(str(answer.get("url"))), heartbeat_s=HEARTBEAT_S)
         hello = await wait_at_most(HELLO_S, socket.receive())
         if hello is None or hello.type is not WSMsgType.TEXT or _object(hello.data).get("type") != "hello":
@@ -174,25 +176,25 @@ class SlackButtons:
             raise TransportFailedError("no hello")
         return socket
 
-    async def _read(self, socket: ClientWebSocketResponse, is_leaving: asyncio.Event) -> None:
-        """Handle the frames of a connection until it ends. Set `is_leaving` once its end is announced or reached."""
+    async def _read(self, socket: ClientWebSocketResponse, is_closing: asyncio.Event) -> None:
+        """Handle the frames of a connection until it ends. Set `is_closing` once its end is announced or reached."""
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None) as limit:
                     async for message in socket:
                         frame = _object(message.data) if message.type is WSMsgType.TEXT else {}
-                        if frame.get("type") == "disconnect" and not is_leaving.is_set():
-                            limit.reschedule(asyncio.get_running_loop().time() + LEAVE_S)
-                            is_leaving.set()
+                        if frame.get("type") == "disconnect" and not is_closing.is_set():
+                            limit.reschedule(asyncio.get_running_loop().time() + CLOSING_S)
+                            is_closing.set()
                         elif isinstance(id_ := frame.get("envelope_id"), str):
-                            self._start(self._presses, self._pressed(socket, id_, frame.get("payload")))
+                            self._start(self._presses, self._handle_press(socket, id_, frame.get("payload")))
         finally:
             self._sockets.discard(socket)
-            self._absent_since, self._answer = self._context.clock.monotonic(), "closed"
-            is_leaving.set()
+            self._disconnected_since, self._answer = self._context.clock.monotonic(), "closed"
+            is_closing.set()
             await socket.close()
 
-    async def _pressed(self, socket: ClientWebSocketResponse, envelope_id: str, content: object) -> None:
+    async def _handle_press(self, socket: ClientWebSocketResponse, envelope_id: str, content: object) -> None:
         """Record a press, confirm it, and answer it if it did nothing. Anything else is confirmed alone."""
         answer: str | None = ""
         payload = self._payload(content)
@@ -226,7 +228,7 @@ class SlackButtons:
                 return
             body = to_json({"response_type": "ephemeral", "replace_original": False, "text": text}).encode()
             async with aclosing(self._open_poster(url)) as poster:
-                await poster.request(body, judge=_ignored, headers={"Content-Type": "application/json"})
+                await poster.request(body, judge=_judge_nothing, headers={"Content-Type": "application/json"})
 
     def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = start_task(work, fatal=self._crashed)
@@ -237,7 +239,7 @@ class SlackButtons:
         log.error("buttons.crashed", sink=self._context.name, error=type(error).__name__)  # its text may have secrets
 
 
-async def asked(poster: Poster, method: str, *, remedy: str = "") -> Json:
+async def call_or_raise(poster: Poster, method: str, *, remedy: str = "") -> Json:
     """Call a method of the Web API, and return its answer. Raises `TransportFailedError`.
 
     `remedy` replaces Slack's remedies, which are about the bot's token.
@@ -248,7 +250,7 @@ async def asked(poster: Poster, method: str, *, remedy: str = "") -> Json:
     return content
 
 
-def _ignored(status: int, _body: bytes) -> SendResult:
+def _judge_nothing(status: int, _body: bytes) -> SendResult:
     return SendResult(SendOutcome.RETRY, str(status))
 
 

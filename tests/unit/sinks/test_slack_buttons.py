@@ -20,7 +20,7 @@ from watcher.domain.problems import Press
 from watcher.sinks import slack_buttons
 from watcher.sinks.protocol import SinkContext
 from watcher.sinks.slack_bot import SlackBotSettings, SlackBotSink
-from watcher.sinks.slack_buttons import ABSENT_S, NEW_APP_TOKEN
+from watcher.sinks.slack_buttons import DISCONNECTED_S, NEW_APP_TOKEN
 
 OPENING = sample(EventType.PIPELINE_FAILING)
 
@@ -195,7 +195,7 @@ async def test_after_a_minute_without_a_connection_messages_have_a_link_instead(
     with capture_logs() as logs:
         async with a_chat(slack) as chat:
             await slack.until(lambda: "apps.connections.open" in slack.calls)
-            chat.clock.advance(ABSENT_S - 1)
+            chat.clock.advance(DISCONNECTED_S - 1)
             assert chat.sink.trouble == ""
             await chat.sink.send([OPENING])
             assert slack.buttons() == ["Acknowledge"]
@@ -253,7 +253,7 @@ async def test_without_hello_or_lease_there_is_no_connection(slack: FakeSlack, m
     async with a_chat(slack) as chat:
         await slack.until(lambda: slack.opened_count >= 2)
         chat.is_owner = False
-        chat.clock.advance(ABSENT_S)
+        chat.clock.advance(DISCONNECTED_S)
         async with asyncio.timeout(20):
             while chat.sink.trouble != "no buttons: LeaseExpiredError":
                 await asyncio.sleep(0)
