@@ -46,6 +46,7 @@ class FakeSlack:
     """One workspace. `says` are errors for the next calls, `down` is whether it answers 503.
 
     While it `hangs` it answers nothing. With `no_buttons` it refuses to open connections with that error or status.
+    With `closes_at_once` it closes each right after hello.
 
     A press goes over one of the connections, and again over any of them if it is not confirmed within `again_s`.
     `answers` are texts that only one person saw.
@@ -61,6 +62,7 @@ class FakeSlack:
         self.no_buttons: str | int | None = None
         self.again_s = 3.0
         self.hello = "hello"
+        self.closes_at_once = False
         self.answers: list[tuple[str, str]] = []
         self.sockets: list[web.WebSocketResponse] = []
         self.opened_count = 0
@@ -186,6 +188,8 @@ class FakeSlack:
         self.sockets.append(socket)
         try:
             await self._note()
+            if self.closes_at_once:
+                await socket.close()
             async for message in socket:
                 id_ = json.loads(message.data)["envelope_id"]
                 if self.unconfirmed.pop(id_, None) is not None:

@@ -383,13 +383,21 @@ def _network(value: str) -> str:
     return value
 
 
+def _user_header(value: str) -> str:
+    if value.lower() in {"authorization", "proxy-authorization", "cookie"}:
+        raise InvalidValueError(f"{value} holds a secret", remedy="write one with the user's name: X-Forwarded-User")
+    return value
+
+
 class ProxySettings(Block):
     """A proxy in front that knows who its users are."""
 
     from_: tuple[Annotated[str, AfterValidator(_network)], ...] = Field(min_length=1, examples=["[10.0.0.0/8]"])
     """The networks or addresses of the proxy. The header of any other client is ignored."""
     user_header: Annotated[
-        str, matching("[A-Za-z0-9_-]{1,64}", "is not the name of a header", remedy="write one such as X-Forwarded-User")
+        str,
+        matching("[A-Za-z0-9_-]{1,64}", "is not the name of a header", remedy="write one such as X-Forwarded-User"),
+        AfterValidator(_user_header),
     ] = Field(examples=["X-Forwarded-User"])
     """The header in which the proxy names the user. This name counts for acknowledgements and silences. The proxy must
     replace a header of this name that its client sends."""

@@ -31,7 +31,7 @@ DISCONNECTED_S = 60.0
 """The time without a connection after which messages have a link instead of a button."""
 
 OPEN_EVERY_S, RETRY_AT_MOST_S = 1.0, 60.0
-"""The wait before the next connection is opened. It doubles with each failure, up to `RETRY_AT_MOST_S`."""
+"""The wait before a connection is opened again that failed, or ended within `OPEN_EVERY_S`. It doubles each time."""
 
 HELLO_S, CLOSING_S = 10.0, 30.0
 """The longest wait for Slack's first frame, and for the end of a connection once Slack has announced it."""
@@ -146,23 +146,29 @@ class SlackButtons:
         """Open a connection. Open the next one as soon as Slack announces that it will close this one, or closes it."""
         wait_s = OPEN_EVERY_S
         while True:
+            remedy = ""
             try:
                 socket = await self._connect()
             except Exception as error:  # noqa: BLE001 (without buttons messages still go out)
                 self._answer = error.kind if isinstance(error, TransportFailedError) else type(error).__name__
-                if wait_s == OPEN_EVERY_S:
-                    remedy = getattr(error, "remedy", "")
-                    log.warning(
-                        "buttons.failed", sink=self._context.name, answer=self._answer, remedy=remedy, note=_NOTE
-                    )
-                await asyncio.sleep(wait_s)
-                wait_s = min(2 * wait_s, RETRY_AT_MOST_S)
-                continue
-            wait_s, is_closing = OPEN_EVERY_S, asyncio.Event()
-            self._sockets.add(socket)
-            self._start(self._readers, self._read(socket, is_closing))
+                remedy = getattr(error, "remedy", "")
+            else:
+                begun_at, is_closing = self._context.clock.monotonic(), asyncio.Event()
+                self._sockets.add(socket)
+                self._start(self._readers, self._read(socket, is_closing))
+                await is_closing.wait()
+                if self._has_lasted(begun_at):
+                    wait_s = OPEN_EVERY_S
+                    continue
+                self._answer = "closed"
+            if wait_s == OPEN_EVERY_S:
+                log.warning("buttons.failed", sink=self._context.name, answer=self._answer, remedy=remedy, note=_NOTE)
             await asyncio.sleep(wait_s)
-            await is_closing.wait()
+            wait_s = min(2 * wait_s, RETRY_AT_MOST_S)
+
+    def _has_lasted(self, begun_at: float) -> bool:
+        """Return whether a connection that began then counts. Slack may close a new one at once, again and again."""
+        return self._context.clock.monotonic() - begun_at > OPEN_EVERY_S
 
     async def _connect(self) -> ClientWebSocketResponse:
         """Return a connection over which Slack has said hello. Raises `TransportFailedError`, `StoreError`."""
@@ -178,6 +184,7 @@ class SlackButtons:
 
     async def _read(self, socket: ClientWebSocketResponse, is_closing: asyncio.Event) -> None:
         """Handle the frames of a connection until it ends. Set `is_closing` once its end is announced or reached."""
+        begun_at = self._context.clock.monotonic()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None) as limit:
@@ -190,7 +197,8 @@ class SlackButtons:
                             self._start(self._presses, self._handle_press(socket, id_, frame.get("payload")))
         finally:
             self._sockets.discard(socket)
-            self._disconnected_since, self._answer = self._context.clock.monotonic(), "closed"
+            if self._has_lasted(begun_at):
+                self._disconnected_since, self._answer = self._context.clock.monotonic(), "closed"
             is_closing.set()
             await socket.close()
 

@@ -417,7 +417,8 @@ class Told(ApiModel):
     sink: str
     sent: Sequence[Sent] = ()
     waiting: str | None = None
-    """Why the next event is not sent yet: `after 10 m, grouped`, `retry after 503`, `silenced until …`."""
+    """Why the next event is not sent yet: `after 10 m, grouped`, `retry after 503`, `silenced until …`;
+    `pending` if it is due and waits for the sink."""
     until: Time | None = None
     """The end of that wait, if it is known."""
     never: str | None = None

@@ -70,8 +70,8 @@ def _why_not_yet(
     silenced = _silenced(console, problem, row, at=due or now)
     if silenced is not None:
         return in_words(silenced), silenced.silenced_until
-    if due is None:
-        return in_words(Prospect()), None
+    if due is None:  # it waits for the sink's rate, its requests in flight or its circuit breaker
+        return "pending", None
     if row.type in PROBLEM_KINDS and is_acknowledged(problem, now):
         return "acknowledged", None
     wait_s = (row.due_at - row.recorded_at) / 1e6

@@ -190,6 +190,23 @@ async def test_a_connection_that_ends_unannounced_is_opened_again(chat: Chat, sl
     await slack.pressed()
 
 
+async def test_connections_that_end_after_hello_are_no_connection(
+    slack: FakeSlack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slack_buttons, "OPEN_EVERY_S", 0.01)
+    slack.closes_at_once = True
+    with capture_logs() as logs:
+        async with a_chat(slack) as chat:
+            await slack.until(lambda: slack.opened_count >= 3)
+            async with asyncio.timeout(20):
+                while chat.sink._buttons._sockets:  # type: ignore[union-attr]
+                    await asyncio.sleep(0)
+                chat.clock.advance(DISCONNECTED_S)
+                while chat.sink.trouble != "no buttons: closed":
+                    await asyncio.sleep(0)
+    assert {(said["event"], said["answer"]) for said in logs} == {("buttons.failed", "closed")}
+
+
 async def test_after_a_minute_without_a_connection_messages_have_a_link_instead(slack: FakeSlack) -> None:
     slack.no_buttons = "invalid_auth"
     with capture_logs() as logs:

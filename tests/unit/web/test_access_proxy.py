@@ -93,6 +93,8 @@ def test_only_the_networks_of_the_proxy_name_a_user(remote: str | None, users: l
         {"from": ["everywhere"], "user_header": "X-User"},
         {"from": ["10.0.0.1/8"], "user_header": "X-User"},
         {"from": ["10.0.0.0/8"], "user_header": "X User"},
+        {"from": ["10.0.0.0/8"], "user_header": "Authorization"},  # it would be shown as who acts
+        {"from": ["10.0.0.0/8"], "user_header": "cookie"},
         {"from": ["10.0.0.0/8"]},
     ],
 )

@@ -37,12 +37,12 @@ WAITING = {"state": "waiting", "recorded_at": NOW - 300_000_000, "due_at": NOW +
         ),
         (WAITING, {"sent": [], "waiting": "after 15 m", "until": UNTIL}),
         (WAITING | {"group_key": b"x"}, {"sent": [], "waiting": "after 15 m, grouped", "until": UNTIL}),
-        (WAITING | {"due_at": NOW}, {"sent": [], "waiting": "at once"}),
+        (WAITING | {"due_at": NOW}, {"sent": [], "waiting": "pending"}),
         (
             WAITING | {"tried": True, "attempts": 3, "answer": "503"},
             {"sent": [], "waiting": "retry after 503", "until": UNTIL},
         ),
-        ({"state": "silenced", "answer": "silence"}, {"sent": [], "waiting": "at once"}),
+        ({"state": "silenced", "answer": "silence"}, {"sent": [], "waiting": "pending"}),
         ({"state": "dead", "answer": "400"}, {"sent": [], "never": "dead letter: 400"}),
     ],
 )
