@@ -385,7 +385,7 @@ def _network(value: str) -> str:
 
 def _user_header(value: str) -> str:
     if value.lower() in {"authorization", "proxy-authorization", "cookie"}:
-        raise InvalidValueError(f"{value} holds a secret", remedy="write one with the user's name: X-Forwarded-User")
+        raise InvalidValueError("holds a secret", remedy="write one such as X-Forwarded-User", quote=True)
     return value
 
 

@@ -1,8 +1,8 @@
 """The buttons of a Slack app. Slack sends each press over a WebSocket that this process opens (Socket Mode).
 
-A press is confirmed once it is recorded. Otherwise Slack sends the press again, or shows the presser a warning: either
-way it is not done, and the presser knows. Slack closes a connection about once an
-hour, and announces that, so the next one is opened first. https://docs.slack.dev/apis/events-api/using-socket-mode
+A press is confirmed once it is recorded. Otherwise Slack sends the press again, or shows the presser a warning. Slack
+closes a connection about once an hour, and announces that, so the next one is opened first.
+https://docs.slack.dev/apis/events-api/using-socket-mode
 """
 
 import asyncio
@@ -42,7 +42,6 @@ CLOSE_S = 2.0
 
 NAME_LENGTH = 64
 NEW_APP_TOKEN = "turn on Socket Mode, and set app_token to an app-level token, xapp-…, with the scope connections:write"  # noqa: S105 (no token)
-_NOTE = "messages have a link instead of a button after a minute"
 
 log = structlog.get_logger()
 
@@ -128,10 +127,8 @@ class SlackButtons:
     @property
     def trouble(self) -> str:
         """Return why there has been no connection for a minute; an empty text before that, and while there is one."""
-        is_disconnected = (
-            not self._sockets and self._context.clock.monotonic() - self._disconnected_since >= DISCONNECTED_S
-        )
-        return f"no buttons: {self._answer}" if is_disconnected else ""
+        disconnected_s = self._context.clock.monotonic() - self._disconnected_since
+        return f"no buttons: {self._answer}" if not self._sockets and disconnected_s >= DISCONNECTED_S else ""
 
     async def close(self) -> None:
         """Open no more connections, finish the presses that have arrived, and close all connections."""
@@ -157,12 +154,13 @@ class SlackButtons:
                 self._sockets.add(socket)
                 self._start(self._readers, self._read(socket, is_closing))
                 await is_closing.wait()
+                self._answer = "closed"
                 if self._has_lasted(begun_at):
                     wait_s = OPEN_EVERY_S
                     continue
-                self._answer = "closed"
             if wait_s == OPEN_EVERY_S:
-                log.warning("buttons.failed", sink=self._context.name, answer=self._answer, remedy=remedy, note=_NOTE)
+                note = "after a minute messages have a link instead of a button"
+                log.warning("buttons.failed", sink=self._context.name, answer=self._answer, remedy=remedy, note=note)
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, RETRY_AT_MOST_S)
 
@@ -198,7 +196,7 @@ class SlackButtons:
         finally:
             self._sockets.discard(socket)
             if self._has_lasted(begun_at):
-                self._disconnected_since, self._answer = self._context.clock.monotonic(), "closed"
+                self._disconnected_since = self._context.clock.monotonic()
             is_closing.set()
             await socket.close()
 
@@ -211,10 +209,10 @@ class SlackButtons:
                 answer = await self._context.press(payload.press(channel=self._channel, sink=self._context.name))
             except StoreError as error:
                 answer = None
-                log.warning("press.failed", sink=self._context.name, problem=str(error), note="Slack sends it again")
+                log.warning("press.failed", sink=self._context.name, problem=str(error), note="press again")
         if answer is None:
             return
-        with suppress(ConnectionError):  # Slack sends it again over another connection
+        with suppress(ConnectionError):  # the press is recorded; if it comes again, it does nothing
             await socket.send_str(to_json({"envelope_id": envelope_id}))
         if payload is not None and answer:
             await self._answer_to(payload, answer)
@@ -236,7 +234,8 @@ class SlackButtons:
                 return
             body = to_json({"response_type": "ephemeral", "replace_original": False, "text": text}).encode()
             async with aclosing(self._open_poster(url)) as poster:
-                await poster.request(body, judge=_judge_nothing, headers={"Content-Type": "application/json"})
+                headers = {"Content-Type": "application/json"}
+                await poster.request(body, judge=lambda *_: SendResult(SendOutcome.DELIVERED, ""), headers=headers)
 
     def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = start_task(work, fatal=self._crashed)
@@ -256,10 +255,6 @@ async def call_or_raise(poster: Poster, method: str, *, remedy: str = "") -> Jso
     if result.outcome is not SendOutcome.DELIVERED:
         raise TransportFailedError(result.answer, remedy=(result.answer in ERROR_REMEDIES and remedy) or result.remedy)
     return content
-
-
-def _judge_nothing(status: int, _body: bytes) -> SendResult:
-    return SendResult(SendOutcome.RETRY, str(status))
 
 
 def _object(text: str) -> Json:
